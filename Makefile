@@ -1,0 +1,39 @@
+# Every target makes what it needs; a clone that has nothing needs only Python 3.11 or later and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint types unit format clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## sweep DBCache settings on the built-in pipeline (CPU, minutes) and write the report
+	$(BIN)/zbench sweep experiment=demo
+
+test: lint types unit ## everything CI runs: lint, types, tests
+
+lint: $(READY) ## ruff, rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy --strict on the package
+	$(BIN)/mypy
+
+unit: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+format: $(READY) ## put the code into ruff's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and caches; runs and reports stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist
