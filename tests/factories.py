@@ -1,0 +1,253 @@
+"""Records for tests: whole, consistent and made without running anything."""
+
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import numpy as np
+
+from zbench.config import (
+    CacheConfig,
+    ComputeConfig,
+    DBCacheConfig,
+    EfficiencyConfig,
+    EngineConfig,
+    HardwareConfig,
+    MeasureConfig,
+    OffloadConfig,
+    ParallelConfig,
+    PipelineConfig,
+    Prompt,
+    SCMConfig,
+    WorkloadConfig,
+)
+from zbench.measurement import (
+    Cold,
+    ImageQuality,
+    Measurement,
+    Memory,
+    ProjectedRound,
+    Projection,
+    Round,
+)
+from zbench.record import Reason, Record
+from zbench.trial import Trial
+
+GIB = 2**30
+STEPS = 8
+TINY = PipelineConfig(
+    name="zimage_tiny", preset="zimage_tiny", height=256, width=256, steps=STEPS, max_sequence_length=128
+)
+TURBO = PipelineConfig(
+    name="zimage_turbo",
+    preset="zimage_turbo",
+    hub_id="Tongyi-MAI/Z-Image-Turbo",
+    height=1024,
+    width=1024,
+    steps=STEPS,
+)
+SCENES = WorkloadConfig(
+    name="scenes",
+    prompts=[
+        Prompt(id="en-circle", text="a large red circle on a white background", language="en"),
+        Prompt(id="zh-square", text="灰色背景上有一个蓝色的正方形", language="zh"),
+    ],
+    seeds=[0],
+)
+ENVIRONMENT: dict[str, Any] = {
+    "os": "Linux-6.1-x86_64",
+    "python": "3.11.7",
+    "cpu": "Example CPU @ 2.0 GHz",
+    "cores": 2,
+    "host_memory_bytes": 8 * GIB,
+    "devices": [],
+    "driver": None,
+    "versions": {
+        "torch": "2.13.0",
+        "diffusers": "0.42.1",
+        "transformers": "5.23.0",
+        "cache-dit": "1.5.3",
+        "zbench": "0.1.0",
+    },
+    "git_revision": "0123456789abcdef0123456789abcdef01234567",
+    "git_dirty": False,
+    "fingerprint": "0123456789ab",
+}
+
+
+def trial(cache: CacheConfig | None = None, **groups: Any) -> Trial:
+    """The tiny pipeline over two scenes, except for the groups given."""
+    defaults: dict[str, Any] = {
+        "pipeline": TINY,
+        "engine": EngineConfig(name="reference", target="zbench.engines.reference:ReferenceEngine"),
+        "parallel": ParallelConfig(),
+        "offload": OffloadConfig(),
+        "compute": ComputeConfig(),
+        "workload": SCENES,
+    }
+    return Trial(cache=cache or CacheConfig(), **{**defaults, **groups})
+
+
+def measurement(
+    of: Trial,
+    *,
+    latency_s: float = 1.0,
+    spread: float = 0.01,
+    n_rounds: int = 8,
+    cached: tuple[int, ...] = (),
+    ssim: float | None = None,
+    psnr_db: float | None = 30.0,
+    vram_gib: float | None = None,
+    **changes: Any,
+) -> Measurement:
+    """Rounds around `latency_s` (the median exactly, spread evenly), the prompts in turn.
+
+    `ssim` is that of the worst image, each further image being 0.01 closer to the baseline; None
+    makes every image identical.
+    """
+    images = [(p.id, seed) for p in of.workload.prompts for seed in of.workload.seeds]
+    offsets = np.linspace(-spread, spread, n_rounds) if n_rounds > 1 else np.zeros(1)
+    order = np.random.default_rng(0).permutation(n_rounds)
+    steps = of.pipeline.steps
+    rounds = []
+    for i in range(n_rounds):
+        latency = float(latency_s * (1 + offsets[order[i]]))
+        decode, text = 0.12 * latency_s, 0.02 * latency_s
+        prompt_id, seed = images[i % len(images)]
+        rounds.append(
+            Round(
+                index=i,
+                prompt_id=prompt_id,
+                seed=seed,
+                started_at=f"2026-01-01T00:00:{i:02d}Z",
+                latency_s=latency,
+                stages_s={"text_encode": text, "denoise": latency - decode - text, "decode": decode},
+                steps_s=[(latency - decode - text) / steps] * steps,
+                cached_steps=list(cached),
+                residual_diffs={str(s): 0.1 for s in cached},
+                image_sha256="0" * 64,
+            )
+        )
+    quality = [
+        ImageQuality(prompt_id, seed, True, None, 1.0, 0.0)
+        if ssim is None
+        else ImageQuality(prompt_id, seed, False, psnr_db and psnr_db + i, min(ssim + 0.01 * i, 1.0), 0.05 * (1 - ssim))
+        for i, (prompt_id, seed) in enumerate(images)
+    ]
+    device = None if vram_gib is None else int(vram_gib * GIB)
+    whole = Measurement(
+        rounds=rounds,
+        stop_reason="interval",
+        warmup_latencies_s=[latency_s * 1.2],
+        cold=Cold(load_s=3.0, first_latency_s=latency_s * 2),
+        memory=Memory(peak_device_bytes=device, host_peak_rss_bytes=int(1.2 * GIB)),
+        sources={
+            "latency": "measured",
+            "memory": "measured",
+            "cached_steps": "measured",
+            "quality": "measured",
+        },
+        quality=quality,
+        effective={"device": "cpu" if device is None else "cuda", "dtype": "float32"},
+        reasons={} if device is not None else {"memory.peak_device_bytes": "no_gpu", "energy": "no_gpu"},
+    )
+    return replace(whole, **changes)
+
+
+def complete(of: Trial, **kwargs: Any) -> Record:
+    """A COMPLETE record; keywords are those of `measurement`."""
+    measured = measurement(of, **kwargs)
+    return _record(of, state="COMPLETE", source=measured.source, measurement=measured)
+
+
+def failed(of: Trial, code: str = "out_of_memory", message: str = "the worker was killed by the kernel") -> Record:
+    """A FAILED record with a log's tail."""
+    return _record(of, state="FAILED", reason=Reason(code, message, ("last line of the log",)))
+
+
+def pruned(of: Trial, message: str = "parallel.ulysses_size=4 does not divide 30 heads") -> Record:
+    """A PRUNED record."""
+    return _record(of, state="PRUNED", reason=Reason("constraint", message))
+
+
+def projected(record: Record, *, latency_s: float, vram_gib: float, hardware: str = "h100") -> Record:
+    """The same record as a projection of zimage_turbo onto absent hardware."""
+    assert record.measurement is not None
+    efficiency = EfficiencyConfig(**{f.name: "a test" if f.name == "source" else 0.5 for f in fields(EfficiencyConfig)})
+    profile = HardwareConfig(name=hardware, title="NVIDIA H100 80GB", datasheet="a datasheet", efficiency=efficiency)
+    of = replace(Trial.from_dict(record.config), pipeline=TURBO, hardware=profile)
+    images = list(dict.fromkeys((r.prompt_id, r.seed) for r in record.measurement.rounds))
+    projection = Projection(
+        rounds=[ProjectedRound(p, s, latency_s * (1 + 0.01 * i)) for i, (p, s) in enumerate(images)],
+        stages_s={"text_encode": 0.03 * latency_s, "decode": 0.1 * latency_s, "offload_transfer": 0.0},
+        computed_step_s=latency_s / 9,
+        cached_step_s=latency_s / 90,
+        peak_device_bytes=int(vram_gib * GIB),
+        floor_s=latency_s / 3,
+        assumptions=["GEMMs reach 0.72 of peak"],
+    )
+    changed = replace(
+        record.measurement,
+        projection=projection,
+        sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
+    )
+    return _record(of, state="COMPLETE", source="projected", measurement=changed)
+
+
+def demo_records() -> list[Record]:
+    """A sweep as `make demo` leaves it: fourteen measured trials, one FAILED, one PRUNED."""
+    base = trial()
+    records = [complete(base, latency_s=1.031, n_rounds=12)]
+    points = [  # cache, seconds, steps skipped, worst SSIM, lowest PSNR
+        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.12), 0.952, (4,), 0.981, 36.1),
+        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.24), 0.731, (3, 5, 6), 0.952, 29.4),
+        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.4), 0.538, (2, 3, 4, 6, 7), 0.861, 22.7),
+        (DBCacheConfig(residual_diff_threshold=0.12), 1.034, (), None, None),
+        (DBCacheConfig(residual_diff_threshold=0.24), 0.842, (5, 7), 0.971, 33.0),
+        (DBCacheConfig(residual_diff_threshold=0.4), 0.735, (4, 5, 7), 0.944, 28.1),
+        (_taylor(0.12, 1), 0.957, (4,), 0.984, 37.0),
+        (_taylor(0.24, 1), 0.739, (3, 5, 6), 0.961, 30.8),
+        (_taylor(0.4, 1), 0.549, (2, 3, 4, 6, 7), 0.883, 23.9),
+        (_scm("slow"), 0.846, (4, 6), 0.973, 33.9),
+        (_scm("medium"), 0.744, (3, 5, 6), 0.949, 28.9),
+        (_scm("fast"), 0.642, (2, 3, 5, 6), 0.921, 26.0),
+        (_scm("ultra"), 0.451, (2, 3, 4, 5, 6, 7), 0.801, 20.5),
+    ]
+    records += [
+        complete(trial(cache), latency_s=seconds, cached=cached, ssim=ssim, psnr_db=psnr)
+        for cache, seconds, cached, ssim, psnr in points
+    ]
+    records.append(failed(trial(DBCacheConfig(Fn_compute_blocks=5))))
+    records.append(pruned(trial(DBCacheConfig(), parallel=ParallelConfig(ulysses_size=4))))
+    return records
+
+
+def demo_projection() -> list[Record]:
+    """`demo_records` projected onto hardware that is not here."""
+    records = [r for r in demo_records() if r.measurement is not None]
+    latencies = [r.measurement.rounds[0].latency_s for r in records if r.measurement is not None]
+    return [projected(r, latency_s=t * 1.3, vram_gib=20.0) for r, t in zip(records, latencies, strict=True)]
+
+
+def _taylor(threshold: float, order: int) -> DBCacheConfig:
+    return DBCacheConfig(
+        max_warmup_steps=2,
+        residual_diff_threshold=threshold,
+        enable_taylorseer=True,
+        taylorseer_order=order,
+    )
+
+
+def _scm(preset: str) -> SCMConfig:
+    return SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_preset=preset)
+
+
+def _record(of: Trial, **kwargs: Any) -> Record:
+    return Record(
+        sweep="demo",
+        trial_id=of.trial_id,
+        baseline_id=of.baseline.trial_id,
+        label=of.label,
+        config={**of.to_dict(), "measure": asdict(MeasureConfig())},
+        environment=ENVIRONMENT,
+        **kwargs,
+    )

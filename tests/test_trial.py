@@ -1,0 +1,52 @@
+"""A trial is named by what runs, and by nothing else."""
+
+from dataclasses import replace
+
+import pytest
+from factories import trial
+
+from zbench.config import CacheConfig, DBCacheConfig, HardwareConfig, SCMConfig
+from zbench.trial import Trial
+
+
+def test_the_id_is_twelve_hex_digits_and_stable_over_a_round_trip() -> None:
+    first = trial(SCMConfig(scm_preset="fast"))
+    again = Trial.from_dict(first.to_dict())
+    assert again == first and again.trial_id == first.trial_id
+    assert len(first.trial_id) == 12 and int(first.trial_id, 16) >= 0
+
+
+def test_a_grid_does_not_change_the_trial() -> None:
+    plain, gridded = DBCacheConfig(), DBCacheConfig(grid={"max_warmup_steps": "1,2"})
+    assert trial(plain).trial_id == trial(gridded).trial_id
+
+
+def test_every_other_change_does() -> None:
+    base = trial(DBCacheConfig())
+    others = [
+        trial(DBCacheConfig(residual_diff_threshold=0.25)),
+        trial(DBCacheConfig(Bn_compute_blocks=1)),
+        replace(base, pipeline=replace(base.pipeline, steps=9)),
+        replace(base, workload=replace(base.workload, seeds=[1])),
+        replace(base, hardware=HardwareConfig(name="b300", title="B300", datasheet="none")),
+    ]
+    assert len({base.trial_id, *(t.trial_id for t in others)}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    ("cache", "label"),
+    [
+        (CacheConfig(), "none"),
+        (DBCacheConfig(), "F1B0_W4_MC3_R0.24"),
+        (DBCacheConfig(enable_taylorseer=True, taylorseer_order=2), "F1B0_W4_MC3_R0.24_T1O2"),
+        (SCMConfig(scm_preset="fast", scm_policy="static"), "SCM_fast_static_F1B0_W4_MC3_R0.24"),
+    ],
+)
+def test_labels_are_cache_dits(cache: CacheConfig, label: str) -> None:
+    assert trial(cache).label == label
+
+
+def test_only_the_cache_may_differ_on_one_loaded_pipeline() -> None:
+    one, other = trial(DBCacheConfig()), trial(CacheConfig())
+    assert one.resident_key == other.resident_key
+    assert replace(one, pipeline=replace(one.pipeline, steps=9)).resident_key != one.resident_key

@@ -1,0 +1,60 @@
+"""The errors a user can meet, each one line that names the key, the value and the way out.
+
+Everything raised on purpose derives from `ZbenchError` and carries its exit code; anything else
+that reaches the command line is a fault of zbench itself (exit 70).
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    DONE = 0
+    REGRESSION = 1
+    BAD_INPUT = 2
+    INCONCLUSIVE = 3
+    FAILED = 4
+    FAULT = 70
+    INTERRUPTED = 130
+
+
+class ZbenchError(Exception):
+    """A condition that the user can mend."""
+
+    exit_code: Exit = Exit.BAD_INPUT
+
+
+class ConfigError(ZbenchError):
+    """A config value that cannot be used."""
+
+    def __init__(self, key: str, value: object, problem: str) -> None:
+        """`key` is the dotted config key, `problem` says what is wrong and what to do instead."""
+        super().__init__(f"{key}={value}: {problem}")
+        self.key = key
+
+
+class OverrideError(ZbenchError):
+    """A command line that does not parse or does not compose."""
+
+
+class RecordError(ZbenchError):
+    """A record file that cannot be read, or is not one of zbench's."""
+
+
+class StoreError(ZbenchError):
+    """A run folder that cannot be used: unwritable, missing, or held by another sweep."""
+
+
+class WeightsUnavailableError(ZbenchError):
+    """Weights that are missing, corrupt or not on this machine."""
+
+
+class HardwareError(ZbenchError):
+    """Hardware that was asked for and is not here."""
+
+
+class NothingFeasibleError(ZbenchError):
+    """No trial satisfies every constraint."""
+
+    exit_code = Exit.FAILED

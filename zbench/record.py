@@ -1,0 +1,93 @@
+"""A record: one line of the journal, and the only thing that reports, gates and recommendations read.
+
+Carries the schema version and upgrades older ones. Refuses NaN and infinity, both ways.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NoReturn
+
+import dacite
+
+from zbench.errors import RecordError
+from zbench.measurement import SOURCES, Measurement, Source
+
+SCHEMA_VERSION = 1
+State = Literal["COMPLETE", "FAILED", "PRUNED"]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a trial has no measurement."""
+
+    code: str  # such as timeout, out_of_memory, worker_died, constraint
+    message: str
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial's outcome. `measurement` is set exactly when `state` is COMPLETE."""
+
+    sweep: str
+    trial_id: str
+    baseline_id: str  # the trial this one is compared with; its own id for a baseline
+    label: str
+    state: State
+    config: dict[str, Any]  # the trial's groups, and `measure`
+    environment: dict[str, Any]
+    source: Source | None = None
+    reason: Reason | None = None
+    measurement: Measurement | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether other trials are compared with this one."""
+        return self.trial_id == self.baseline_id
+
+    def to_json(self) -> str:
+        """One line without a line feed."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Record":
+        """Parse one journal line; RecordError says what is wrong with it."""
+        try:
+            data = json.loads(line, parse_constant=_refuse_constant)
+        except ValueError as error:
+            raise RecordError(f"not JSON ({error})") from error
+        if not isinstance(data, dict) or "trial_id" not in data or "schema_version" not in data:
+            raise RecordError("not a zbench record (no trial_id or schema_version)")
+        try:
+            record = dacite.from_dict(cls, upgrade(data), _DACITE)
+        except (dacite.DaciteError, TypeError, KeyError) as error:
+            raise RecordError(f"not a valid record: {error}") from error
+        if (record.state == "COMPLETE") != (record.measurement is not None):
+            raise RecordError(
+                f"state {record.state} does not fit a measurement that is {record.measurement and 'there'}"
+            )
+        return record
+
+
+def upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    """Bring a record of an older schema to this one; RecordError if there is no way."""
+    version = data["schema_version"]
+    if version == SCHEMA_VERSION:
+        return data
+    raise RecordError(
+        f"schema_version {version} cannot be upgraded to {SCHEMA_VERSION}; "
+        "read it with the zbench that wrote it, or measure again"
+    )
+
+
+def weakest(sources: list[Source]) -> Source | None:
+    """The least trustworthy of several sources; None of none."""
+    return max(sources, key=SOURCES.index, default=None)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed")
+
+
+_DACITE = dacite.Config(cast=[tuple], strict=True)

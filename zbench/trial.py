@@ -1,0 +1,139 @@
+"""A trial: one configuration to be measured, frozen and named by what it is.
+
+It refuses to hold anything that does not change what runs: grids, sweep names and measuring effort
+are no part of it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from zbench.config import (
+    CACHE_CLASSES,
+    CacheConfig,
+    ComputeConfig,
+    Config,
+    DBCacheConfig,
+    EngineConfig,
+    HardwareConfig,
+    OffloadConfig,
+    ParallelConfig,
+    PipelineConfig,
+    SCMConfig,
+    WorkloadConfig,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration. `hardware` is set only when the trial is projected onto hardware that is not here."""
+
+    pipeline: PipelineConfig
+    engine: EngineConfig
+    parallel: ParallelConfig
+    offload: OffloadConfig
+    cache: CacheConfig
+    compute: ComputeConfig
+    workload: WorkloadConfig
+    hardware: HardwareConfig | None = None
+
+    @classmethod
+    def from_config(cls, config: Config, *, projected: bool) -> "Trial":
+        """Take from a composed job what decides what runs."""
+        return cls(
+            pipeline=config.pipeline,
+            engine=config.engine,
+            parallel=config.parallel,
+            offload=config.offload,
+            cache=config.cache,
+            compute=config.compute,
+            workload=config.workload,
+            hardware=config.hardware if projected else None,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Trial":
+        """Read back what `to_dict` wrote; further keys (such as a record's `measure`) are ignored.
+
+        Raises omegaconf's ValidationError or KeyError if `data` is not a trial.
+        """
+        hardware = data.get("hardware")
+        return cls(
+            pipeline=_typed(PipelineConfig, data["pipeline"]),
+            engine=_typed(EngineConfig, data["engine"]),
+            parallel=_typed(ParallelConfig, data["parallel"]),
+            offload=_typed(OffloadConfig, data["offload"]),
+            cache=_typed(CACHE_CLASSES[data["cache"]["method"]], data["cache"]),
+            compute=_typed(ComputeConfig, data["compute"]),
+            workload=_typed(WorkloadConfig, data["workload"]),
+            hardware=None if hardware is None else _typed(HardwareConfig, hardware),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without grids; `hardware` only when set."""
+        data = asdict(self)
+        if data["hardware"] is None:
+            del data["hardware"]
+        for group in data.values():
+            del group["grid"]
+        return data
+
+    @property
+    def trial_id(self) -> str:
+        """12 hex digits of a sha256 over the canonical JSON of `to_dict`."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def baseline(self) -> "Trial":
+        """The same work without step skipping and without sharding."""
+        return replace(self, cache=CacheConfig(), parallel=ParallelConfig())
+
+    @property
+    def resident_key(self) -> str:
+        """Trials with equal keys run on one loaded pipeline; only the cache is configured anew."""
+        data = self.to_dict()
+        return json.dumps([data[k] for k in ("pipeline", "engine", "parallel", "offload", "compute")], sort_keys=True)
+
+    @property
+    def label(self) -> str:
+        """Short name, cache-dit's own for the cache: `F1B0_W4_MC3_R0.24`; other groups where not default."""
+        parts = [cache_label(self.cache)]
+        p = self.parallel
+        degrees = (("tp", p.tp_size), ("u", p.ulysses_size), ("r", p.ring_size))
+        parts += [f"{name}{degree}" for name, degree in degrees if degree > 1]
+        if self.offload.mode != "none":
+            parts.append(f"offload:{self.offload.mode}")
+        if self.compute.compile:
+            parts.append("compiled")
+        if self.compute.dtype != "auto":
+            parts.append(self.compute.dtype)
+        return " ".join(parts)
+
+
+def cache_label(cache: CacheConfig) -> str:
+    """cache-dit's short label, such as `F1B0_W4_MC3_R0.24_T1O1`; `none` without step skipping."""
+    if not isinstance(cache, DBCacheConfig):
+        return "none"
+    label = (
+        f"F{cache.Fn_compute_blocks}B{cache.Bn_compute_blocks}_W{cache.max_warmup_steps}"
+        f"_MC{cache.max_continuous_cached_steps}_R{cache.residual_diff_threshold:g}"
+    )
+    if cache.enable_taylorseer:
+        label += f"_T1O{cache.taylorseer_order}"
+    if isinstance(cache, SCMConfig):
+        forced = "_static" if cache.scm_policy == "static" else ""
+        label = f"SCM_{cache.scm_preset}{forced}_{label}"
+    return label
+
+
+def _typed(schema: type[T], data: dict[str, Any]) -> T:
+    merged = OmegaConf.merge(OmegaConf.structured(schema), data)
+    typed = OmegaConf.to_object(merged)
+    assert isinstance(typed, schema)
+    return typed
