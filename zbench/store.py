@@ -1,0 +1,181 @@
+"""The journal of a sweep: an append-only `records.jsonl`, one fsynced line a trial, artifacts beside it.
+
+One process at a time writes a run folder; the lock is the kernel's, so it cannot outlive its holder.
+It refuses to rewrite a finished line: the only bytes ever removed are those of a torn last line.
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from zbench.errors import RecordError, StoreError
+from zbench.record import Record
+
+RECORDS = "records.jsonl"
+
+
+class Store:
+    """A run folder held for writing. Use as a context manager; reading needs no Store (`read_records`)."""
+
+    def __init__(self, folder: Path, notice: Callable[[str], None]) -> None:
+        """`notice` is told in a sentence when a torn last line was repaired.
+
+        Raises StoreError if the folder cannot be written or another process holds it, RecordError if
+        its journal holds a line that is not a record.
+        """
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (held until close)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write run folder {folder}: {error.strerror}; choose another with sweep.runs_dir="
+            ) from error
+        self._hold()
+        try:
+            self.journal = folder / RECORDS
+            torn = _repair(self.journal)
+            if torn:
+                notice(
+                    f"{self.journal}: the last line was torn ({torn} bytes) and has been removed; its trial runs again"
+                )
+            self.records = read_records(self.journal) if self.journal.exists() else []
+            self._out = open(self.journal, "ab")  # noqa: SIM115 (held until close)
+        except OSError as error:
+            self._lock.close()
+            raise StoreError(
+                f"cannot write {self.journal}: {error.strerror}; choose another with sweep.runs_dir="
+            ) from error
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _hold(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise StoreError(
+                f"run folder {self.folder} is in use by {holder}; wait for it, or choose another name with sweep.name="
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    def append(self, record: Record) -> None:
+        """Write one line and wait until it is on disk. Raises StoreError; what was finished stays."""
+        try:
+            self._out.write(record.to_json().encode() + b"\n")
+            self._out.flush()
+            os.fsync(self._out.fileno())
+        except OSError as error:
+            raise StoreError(
+                f"cannot append to {self.journal}: {error.strerror}; finished trials are kept, "
+                "free some space and give the same command again"
+            ) from error
+        self.records.append(record)
+
+    def artifacts(self, trial_id: str) -> Path:
+        """Folder for a trial's images and latents; made by whoever writes there."""
+        return artifacts_folder(self.folder, trial_id)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._out.close()
+        self._lock.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def artifacts_folder(run_folder: Path, trial_id: str) -> Path:
+    """Where a trial's images and latents lie."""
+    return run_folder / "artifacts" / trial_id
+
+
+def read_records(journal: Path) -> list[Record]:
+    """Every record of a journal, in order. A torn last line is left out; any other bad line raises RecordError."""
+    try:
+        text = journal.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise RecordError(f"cannot read {journal}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{journal} is not a zbench journal: {error}") from error
+    records = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        last = number == len(lines)
+        if not line.strip() or (last and not _is_json(line)):
+            continue
+        try:
+            records.append(Record.from_json(line))
+        except RecordError as error:
+            raise RecordError(f"{journal}, line {number}: {error}") from error
+    return records
+
+
+def latest(records: list[Record]) -> dict[str, Record]:
+    """The last record of each trial, in order of first appearance."""
+    by_id: dict[str, Record] = {}
+    for record in records:
+        by_id[record.trial_id] = record
+    return by_id
+
+
+def find_run(run: str, runs_dir: Path) -> Path:
+    """The journal that RUN names: a sweep's name under `runs_dir`, a run folder, or a records.jsonl.
+
+    Raises StoreError naming the runs that exist.
+    """
+    candidates = [Path(run), Path(run) / RECORDS, runs_dir / run / RECORDS]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(p.parent.name for p in runs_dir.glob(f"*/{RECORDS}"))
+    have = f"{runs_dir} has: {', '.join(known)}" if known else f"{runs_dir} has no runs yet; make one with zbench sweep"
+    raise StoreError(f"no run {run!r}: not a folder with {RECORDS}, not a journal, not a sweep's name; {have}")
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _repair(journal: Path) -> int:
+    """Make the journal end with a line feed; returns the number of torn bytes cut off."""
+    if not journal.exists():
+        return 0
+    with open(journal, "r+b") as file:
+        data = file.read()
+        if not data or data.endswith(b"\n"):
+            return 0
+        start = data.rfind(b"\n") + 1
+        if _is_json(data[start:].decode("utf-8", errors="replace")):
+            file.write(b"\n")  # whole but for its line feed: nothing was lost
+            return 0
+        file.truncate(start)
+        os.fsync(file.fileno())
+        return len(data) - start
+
+
+def read_run(run: str, runs_dir: Path) -> tuple[Path, list[Record]]:
+    """The journal that RUN names and its records; RecordError if it holds none."""
+    journal = find_run(run, runs_dir)
+    records = read_records(journal)
+    if not records:
+        raise RecordError(f"{journal} holds no records yet")
+    return journal, records
