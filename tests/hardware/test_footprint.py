@@ -1,0 +1,110 @@
+"""Peak memory is near the one measured, and every way of saving it saves it where it should."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from factories import TURBO, trial
+from hardware_profiles import profile
+
+from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
+from zbench.hardware.footprint import fits, peak_allocated_bytes, peak_device_bytes
+from zbench.hardware.traffic import exchange_bytes, weights
+from zbench.zimage.geometry import Geometry
+from zbench.zimage.layout import preset_folder
+
+GIB = 2**30
+
+
+@cache
+def geometry() -> Geometry:
+    return Geometry.from_folder(preset_folder("zimage_turbo"))
+
+
+def allocated(**groups: object) -> int:
+    groups = {"pipeline": TURBO, **groups}
+    return peak_allocated_bytes(trial(groups.pop("cache", None), **groups), geometry(), 2, 64)
+
+
+def offloaded(mode: str, **options: object) -> int:
+    return allocated(offload=OffloadConfig(mode=mode, **options))
+
+
+def test_transformer_and_vae_peak_at_the_measured_15_6_gb() -> None:
+    """Measured on an H100 with the prompt's embeddings given, so without the text encoder."""
+    text_encoder = weights(geometry(), 2, ParallelConfig()).text_encoder
+    assert allocated() - text_encoder == pytest.approx(15.6e9, rel=0.01)
+
+
+def test_all_components_are_near_sglangs_ci_limit() -> None:
+    """22,118 MB of torch's allocator, printed over 2^20; another program with other activations."""
+    assert allocated() == pytest.approx(22_117.63 * 2**20, rel=0.03)
+
+
+def test_the_device_shows_more_than_the_allocator_gives_out() -> None:
+    made = trial(pipeline=TURBO)
+    assert peak_device_bytes(made, geometry(), 2, 64) > allocated() * 1.1
+
+
+def test_offload_modes_are_ordered_by_what_they_keep() -> None:
+    assert offloaded("sequential") < offloaded("group") < offloaded("model") < offloaded("none")
+
+
+def test_model_offload_keeps_the_largest_component_alone() -> None:
+    """12.3 GB of transformer and half a GB of a block's activations; the text encoder is gone by then."""
+    assert offloaded("model") == pytest.approx(12.8e9, rel=0.02)
+
+
+def test_larger_groups_and_streams_hold_more() -> None:
+    one = offloaded("group", num_blocks_per_group=15)
+    assert offloaded("group", num_blocks_per_group=20) > one
+    assert offloaded("group", num_blocks_per_group=15, use_stream=True) > one
+
+
+def test_a_group_of_all_blocks_is_the_whole_component() -> None:
+    assert offloaded("group", num_blocks_per_group=30) == offloaded("model")
+    assert offloaded("group", num_blocks_per_group=99) == offloaded("model")
+
+
+def test_tensor_parallelism_splits_the_transformers_weights_and_ulysses_does_not() -> None:
+    single = weights(geometry(), 2, ParallelConfig())
+    assert weights(geometry(), 2, ParallelConfig(tp_size=2)).transformer == single.transformer // 2
+    assert weights(geometry(), 2, ParallelConfig(ulysses_size=2)) == single
+    assert weights(geometry(), 2, ParallelConfig(tp_size=2)).text_encoder == single.text_encoder
+
+
+def test_a_larger_image_needs_more_to_decode() -> None:
+    """Four times the pixels, four times the decoder's tensors: 3 x 3.1 GB more."""
+    large = replace(TURBO, height=2048, width=2048)
+    assert allocated(pipeline=large) - allocated() == pytest.approx(3 * 3.11e9, rel=0.01)
+
+
+def test_a_cache_keeps_hidden_states() -> None:
+    """4 x 4,160 tokens x 3,840 x 2 bytes, where the denoising sets the peak."""
+    model = OffloadConfig(mode="model")
+    kept = allocated(offload=model, cache=DBCacheConfig()) - allocated(offload=model)
+    assert kept == 4 * 4160 * 3840 * 2
+    taylor = DBCacheConfig(enable_taylorseer=True, taylorseer_order=2)
+    assert allocated(offload=model, cache=taylor) - allocated(offload=model) == 6 * 4160 * 3840 * 2
+
+
+def test_fits_compares_with_the_profile_and_knows_when_it_cannot() -> None:
+    assert fits(23 * GIB, profile("rtx4090")) is True
+    assert fits(25 * GIB, profile("rtx4090")) is False
+    assert fits(25 * GIB, profile("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("parallel", "sent"),
+    [
+        (ParallelConfig(), 0.0),
+        (ParallelConfig(tp_size=2), 2.0),  # two all-reduces, each 2 (p-1)/p
+        (ParallelConfig(ulysses_size=2), 1.0),  # four all-to-alls of half, of which half stays
+        (ParallelConfig(ring_size=2), 1.0),  # keys and values of half, once
+        (ParallelConfig(ring_size=4), 1.5),  # of a quarter, three times
+        (ParallelConfig(ulysses_size=2, ring_size=2), 1.0),  # 4 · 1/2 / 4 and 2 · 1 / 4
+    ],
+)
+def test_bytes_sent_a_block_are_those_of_the_algorithms(parallel: ParallelConfig, sent: float) -> None:
+    """In hidden states of one unsharded block."""
+    assert exchange_bytes(parallel, 1.0) == pytest.approx(sent)

@@ -1,0 +1,172 @@
+"""The device probe reads a GPU from beside the block, and says why for everything it cannot read."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from fake_nvml import GIB, FakeGpu, FakeNvml
+
+from zbench.hardware.nvml import Nvml
+from zbench.probes.device import DeviceProbe, DeviceTelemetry
+
+PID = 7
+NEVER_S = 3600.0
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def probe(*gpus: FakeGpu, clock: Clock | None = None, library: FakeNvml | None = None, **options: Any) -> DeviceProbe:
+    """Samples at start, at stop, and whenever the test asks."""
+    nvml = Nvml(library or FakeNvml(*gpus))
+    return DeviceProbe(nvml, pid=PID, interval_s=NEVER_S, clock_s=clock or Clock(), **options)
+
+
+def watched(gpu: FakeGpu, *, seconds: float = 20.0, **options: Any) -> DeviceTelemetry:
+    """A block of `seconds` in which nothing changes."""
+    clock = Clock()
+    watching = probe(gpu, clock=clock, **options)
+    watching.start()
+    clock.now_s += seconds
+    return watching.stop(rounds=4)
+
+
+def test_without_a_gpu_everything_is_none_for_a_reason() -> None:
+    nothing = DeviceProbe(Nvml(FakeNvml()), interval_s=NEVER_S)
+    nothing.start()
+    seen = nothing.stop(rounds=4)
+    assert seen.peak_process_bytes is None
+    assert seen.energy is None
+    assert set(seen.reasons.values()) == {"no_gpu"}
+    assert seen.suspicions() == []
+
+
+def test_the_peak_is_the_largest_sample() -> None:
+    gpu = FakeGpu(used=11 * GIB, compute={PID: 10 * GIB})
+    watching = probe(gpu)
+    watching.start()
+    gpu.compute, gpu.used = {PID: 16 * GIB}, 18 * GIB
+    watching.sample()
+    gpu.compute, gpu.used = {PID: 12 * GIB}, 13 * GIB
+    seen = watching.stop(rounds=1)
+    assert (seen.peak_process_bytes, seen.memory_method, seen.peak_used_bytes) == (16 * GIB, "process", 18 * GIB)
+
+
+def test_a_hidden_process_gets_the_devices_difference_and_the_mark() -> None:
+    seen = watched(FakeGpu(used=18 * GIB), used_before_bytes=2 * GIB)
+    assert (seen.peak_process_bytes, seen.memory_method) == (16 * GIB, "device_difference")
+
+
+def test_a_hidden_process_without_a_difference_has_no_figure() -> None:
+    seen = watched(FakeGpu(used=18 * GIB))
+    assert seen.peak_process_bytes is None
+    assert seen.reasons["peak_process_bytes"] == "pid_hidden"
+
+
+def test_energy_is_the_counters_difference() -> None:
+    clock, gpu = Clock(), FakeGpu(energy_mj=1_000_000)
+    watching = probe(gpu, clock=clock)
+    watching.start()
+    clock.now_s, gpu.energy_mj = 12.0, 4_600_000
+    energy = watching.stop(rounds=6).energy
+    assert energy is not None
+    assert (energy.joules, energy.rounds, energy.method) == (pytest.approx(3600), 6, "counter")
+
+
+def test_without_a_counter_power_is_integrated() -> None:
+    """300 W for 10 s, then a rise to 500 W over 10 s: 3000 + 4000 J."""
+    clock, gpu = Clock(), FakeGpu(power_mw=300_000)
+    watching = probe(gpu, clock=clock, library=FakeNvml(gpu, unsupported=("nvmlDeviceGetTotalEnergyConsumption",)))
+    watching.start()
+    clock.now_s = 10.0
+    watching.sample()
+    clock.now_s, gpu.power_mw = 20.0, 500_000
+    energy = watching.stop(rounds=2).energy
+    assert energy is not None
+    assert (energy.joules, energy.method) == (pytest.approx(7000), "integrated power")
+
+
+def test_a_block_under_ten_seconds_has_no_energy() -> None:
+    """The counter moves in steps of up to 100 ms of power; below 10 s that is more than 1 %."""
+    seen = watched(FakeGpu(), seconds=9.9)
+    assert seen.energy is None
+    assert seen.reasons["energy"] == "block_under_10_s"
+
+
+def test_a_gpu_without_counter_and_power_has_no_energy() -> None:
+    gpu = FakeGpu()
+    calls = ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
+    seen = watched(gpu, library=FakeNvml(gpu, without=calls))
+    assert seen.energy is None
+    assert seen.reasons["energy"] == "not_supported"
+
+
+def test_clocks_heat_and_power_are_summarised() -> None:
+    gpu = FakeGpu(sm_mhz=1_000, temperature=50, power_mw=100_000)
+    watching = probe(gpu)
+    watching.start()
+    gpu.sm_mhz, gpu.temperature, gpu.power_mw = 2_000, 70, 300_000
+    seen = watching.stop(rounds=1)
+    assert (seen.sm_clock_mhz_mean, seen.sm_clock_mhz_max) == (1_500, 2_000)
+    assert seen.temperature_c_max == 70
+    assert seen.power_w_mean == 200
+
+
+def test_throttling_makes_a_measurement_suspect() -> None:
+    seen = watched(FakeGpu(throttle=FakeNvml.nvmlClocksEventReasonSwPowerCap))
+    assert seen.throttled == {"sw_power_cap": 1.0}
+    assert seen.suspicions() == ["the GPU was throttled (sw_power_cap) in 100% of the samples"]
+
+
+def test_somebody_elses_computing_makes_a_measurement_suspect() -> None:
+    seen = watched(FakeGpu(compute={PID: GIB, 99: GIB}))
+    assert seen.other_compute_pids == [99]
+    assert "PID 99" in seen.suspicions()[0]
+
+
+def test_a_hidden_process_is_not_taken_for_somebody_else() -> None:
+    """In a container the only PID shown may be this process's own, by its number on the host."""
+    seen = watched(FakeGpu(compute={4242: GIB}))
+    assert seen.other_compute_pids is None
+    assert seen.reasons["other_compute_pids"] == "pid_hidden"
+    assert seen.suspicions() == []
+
+
+def test_what_a_driver_does_not_say_is_none() -> None:
+    gpu = FakeGpu(compute={PID: GIB})
+    calls = ("nvmlDeviceGetClockInfo", "nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksEventReasons")
+    library = FakeNvml(gpu, unsupported=(*calls, "nvmlDeviceGetCurrentClocksThrottleReasons"))
+    seen = watched(gpu, library=library)
+    assert (seen.sm_clock_mhz_mean, seen.temperature_c_max, seen.throttled) == (None, None, None)
+
+
+def test_a_probe_watches_one_block_after_another() -> None:
+    gpu = FakeGpu(compute={PID: 9 * GIB})
+    watching = probe(gpu)
+    watching.start()
+    watching.stop(rounds=1)
+    gpu.compute = {PID: 2 * GIB}
+    watching.start()
+    assert watching.stop(rounds=1).peak_process_bytes == 2 * GIB
+
+
+def test_it_samples_by_itself_while_a_block_runs() -> None:
+    watching = DeviceProbe(Nvml(FakeNvml(FakeGpu())), pid=PID, interval_s=0.01)
+    watching.start()
+    deadline = time.monotonic() + 5
+    while len(watching._samples) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert watching.stop(rounds=1).samples >= 4
+
+
+def test_the_summary_is_json() -> None:
+    summary = watched(FakeGpu(compute={PID: GIB})).summary()
+    json.dumps(summary, allow_nan=False)
+    assert "energy" not in summary and summary["memory_method"] == "process"

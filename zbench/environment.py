@@ -1,0 +1,196 @@
+"""Where a measurement was made: machine, software and zbench's own revision, and a fingerprint to compare by.
+
+It refuses to look for devices itself (`hardware` hands them in) and never imports torch: versions come
+from installed metadata.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+PACKAGES = ("torch", "diffusers", "transformers", "cache-dit", "zbench")
+"""Whose versions decide whether two measurements may be taken for the same."""
+
+SOURCES = ("zbench", "conf")
+"""Folders of the checkout in which an uncommitted change makes a measurement another one."""
+
+
+class DeviceLike(Protocol):
+    """What a device has to tell."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def memory_bytes(self) -> int | None: ...
+    @property
+    def driver(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One accelerator, as it is written into a record."""
+
+    name: str
+    memory_bytes: int | None
+    driver: str | None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything about the machine and the software that a record keeps."""
+
+    os: str
+    python: str
+    cpu: str
+    cores: int
+    """Cores this process may run on, which can be fewer than the machine has."""
+    host_memory_bytes: int
+    devices: tuple[DeviceInfo, ...]
+    driver: str | None
+    versions: dict[str, str | None]
+    """Installed version of each of PACKAGES; None where it is not installed."""
+    git_revision: str | None
+    """Commit of zbench's own checkout; None for an installed wheel."""
+    git_dirty: bool | None
+    """Whether tracked files of SOURCES differ from that commit."""
+    fingerprint: str
+    """12 hex digits over `identity`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        data = asdict(self)
+        data["devices"] = list(data["devices"])
+        return data
+
+
+def capture(devices: Sequence[DeviceLike] = ()) -> Environment:
+    """The environment of this process. `devices` are the accelerators that `hardware` found."""
+    revision, dirty = source_revision(Path(__file__).resolve().parent)
+    facts: dict[str, Any] = {
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": cpu_model(),
+        "cores": cores_available(),
+        "host_memory_bytes": psutil.virtual_memory().total,
+        "devices": tuple(DeviceInfo(d.name, d.memory_bytes, d.driver) for d in devices),
+        "driver": next((d.driver for d in devices), None),
+        "versions": {package: installed_version(package) for package in PACKAGES},
+        "git_revision": revision,
+        "git_dirty": dirty,
+    }
+    return Environment(**facts, fingerprint=fingerprint(facts))
+
+
+def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What two environments must agree in for their measurements to be comparable, by the name a user reads.
+
+    Takes `Environment.to_dict()` or the `environment` of a record; without an accelerator the device is the
+    CPU.
+    """
+    names = [d["name"] if isinstance(d, Mapping) else d.name for d in environment.get("devices") or ()]
+    cpu = f"{environment.get('cpu')}, {environment.get('cores')} cores"
+    versions = environment.get("versions") or {}
+    return {
+        "device": " + ".join(names) or cpu,
+        "driver": environment.get("driver"),
+        **{package: versions.get(package) for package in PACKAGES},
+        "git revision": environment.get("git_revision"),
+        "uncommitted changes": environment.get("git_dirty"),
+    }
+
+
+def fingerprint(environment: Mapping[str, Any]) -> str:
+    """12 hex digits of a sha256 over the canonical JSON of `identity`."""
+    canonical = json.dumps(identity(environment), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What changed between two environments, such as `torch 2.12.0 → 2.13.0`; empty where the fingerprints
+    agree."""
+    old, new = identity(before), identity(after)
+    return [f"{key} {_words(old[key])} → {_words(new[key])}" for key in new if old[key] != new[key]]
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = str(value)
+    is_commit = len(text) == 40 and not set(text) - set("0123456789abcdef")
+    return text[:10] if is_commit else text
+
+
+def installed_version(package: str) -> str | None:
+    """Version of an installed distribution, or None; the package is not imported."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        if package != "zbench":
+            return None
+    from zbench import __version__
+
+    return __version__  # run from a checkout that is not installed
+
+
+def cpu_model() -> str:
+    """The processor's name as the operating system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def cores_available() -> int:
+    """Cores this process may run on (its affinity)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def source_revision(package: Path) -> tuple[str | None, bool | None]:
+    """Commit and dirtiness of the checkout that holds `package`, or (None, None).
+
+    Only a checkout in which git tracks the package counts: a wheel installed into a virtual environment
+    inside somebody else's repository has no revision of its own.
+    """
+    root = package.parent
+    if _git(root, "ls-files", "--error-unmatch", f"{package.name}/__init__.py") is None:
+        return None, None
+    revision = _git(root, "rev-parse", "HEAD")
+    if revision is None:
+        return None, None
+    status = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *SOURCES)
+    return revision, None if status is None else bool(status)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of a git command in `folder`; None where git is missing, fails or takes too long.
+
+    Variables such as GIT_DIR are removed: inside somebody's git hook they point at another repository.
+    """
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            env=variables,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

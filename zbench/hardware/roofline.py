@@ -1,0 +1,282 @@
+"""What a trial of the full-size pipeline would take on hardware that is not here; it measures nothing and
+says of every figure what it rests on.
+
+A stage takes its FLOPs over the matmul rate that the profile's `efficiency` says is reached, plus the bytes
+its activations move over the memory bandwidth, plus what neither explains (`step_gap_s`), plus what devices
+exchange and what offloading copies. Nothing is taken to overlap, but for group offload with a stream.
+
+How far off it is, in one forward at 1024x1024 in bf16 (the tests hold it to this):
+
+| | measured | projected |
+|---|---|---|
+| H100 compiled / eager | 102 / 156 ms | 102.0 / 156.0 ms (fitted) |
+| H200 compiled / eager | 97.8 / 149.9 ms | 97.3 / 149.9 ms (eager fitted) |
+| H100 compiled image, 0 / 3 / 5 steps skipped | 0.97 / 0.72 / 0.52 s | 0.97 / 0.69 / 0.51 s (first fitted) |
+| 2 x H200 compiled: ulysses 2, tp 2 | 57.6 / 62.4 ms | 55.1 / 63.4 ms |
+| 2 x H200 eager: ulysses 2, ring 2, tp 2 | 136.8 / 118.7 / 220 ms | 106.1 / 106.1 / 116.0 ms |
+
+Eager with sharding is projected far too fast: what a collective costs the host between kernels is not in the
+model.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, HardwareConfig
+from zbench.errors import ConfigError
+from zbench.hardware import footprint, traffic
+from zbench.measurement import ProjectedRound, Projection, Round
+from zbench.trial import Trial
+from zbench.zimage import flops
+from zbench.zimage.geometry import Geometry
+
+TEXT_TOKENS = 64
+"""Tokens a short prompt is taken to have after the chat template; the H100 figures were measured with it."""
+
+GAP_BLOCKS = 34
+"""Blocks of the forward that `step_gap_s` is given for: Z-Image-Turbo's 30 main ones and 4 of its refiners."""
+
+Cache = TypeVar("Cache", bound=CacheConfig)
+
+
+class Expectation(NamedTuple):
+    """What `zbench plan` says of a trial before it runs."""
+
+    latency_s: float
+    peak_bytes: int
+    """Device memory; on a CPU, host memory of the tensors."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast one device works."""
+
+    dtype_bytes: int
+    gemm: float  # FLOP/s
+    attention: float  # FLOP/s
+    vae: float  # FLOP/s
+    bandwidth: float  # bytes/s
+    activation_passes: float
+    gap_s: float  # a forward of GAP_BLOCKS
+
+    @classmethod
+    def of(cls, hardware: HardwareConfig, *, dtype: str, compiled: bool, ideal: bool = False) -> "Rates":
+        """Rates reached, or with `ideal` those of the datasheet. ConfigError names the figure that is
+        missing."""
+        e = hardware.efficiency
+        if dtype == "float32":
+            if e.fp32_tflops is None:
+                raise ConfigError("compute.dtype", dtype, f"hardware={hardware.name} has no float32 rate; use bfloat16")
+            peak, dtype_bytes = e.fp32_tflops * 1e12, 4
+        else:
+            peak, dtype_bytes = _figure(hardware, "peak_bf16_tflops") * 1e12, 2
+        passes = e.activation_passes if compiled else e.eager_activation_passes
+        needs_bandwidth = hardware.nvml_name is not None or passes > 0
+        bandwidth = _figure(hardware, "memory_bandwidth_gb_s") * 1e9 if needs_bandwidth else math.inf
+        if ideal:
+            return cls(dtype_bytes, peak, peak, peak, bandwidth, activation_passes=0.0, gap_s=0.0)
+        gap_s = e.step_gap_s if compiled else e.eager_step_gap_s
+        rates = (peak * e.gemm, peak * e.attention, peak * e.vae)
+        return cls(dtype_bytes, *rates, bandwidth * e.bandwidth, passes, gap_s)
+
+
+def project(trial: Trial, geometry: Geometry, rounds: Sequence[Round], text_tokens: int = TEXT_TOKENS) -> Projection:
+    """The full-size `trial` on `trial.hardware`, round by round as the proxy's `rounds` skipped steps.
+
+    `geometry` is the full-size pipeline's. Raises ConfigError where the profile lacks a figure the trial
+    needs.
+    """
+    if trial.hardware is None:
+        raise ValueError("a trial without hardware cannot be projected")
+    cost = _Cost(trial, geometry, trial.hardware, text_tokens)
+    computed_step_s, cached_step_s = (
+        cost.step_s(geometry.transformer.n_layers),
+        cost.step_s(cost.cached_blocks),
+    )
+    stages_s, steps = cost.stages_s(), trial.pipeline.steps
+
+    def latency_s(round_: Round) -> float:
+        cached = len({step for step in round_.cached_steps if 0 <= step < steps})
+        return sum(stages_s.values()) + (steps - cached) * computed_step_s + cached * cached_step_s
+
+    peak = cost.peak_bytes()
+    return Projection(
+        rounds=[ProjectedRound(r.prompt_id, r.seed, latency_s(r)) for r in rounds],
+        stages_s=stages_s,
+        computed_step_s=computed_step_s,
+        cached_step_s=cached_step_s,
+        peak_device_bytes=peak,
+        floor_s=floor_s(trial, geometry, trial.hardware, text_tokens),
+        assumptions=_assumptions(trial, trial.hardware, peak, text_tokens),
+    )
+
+
+def expect(trial: Trial, geometry: Geometry, hardware: HardwareConfig, cached_steps: int = 0) -> Expectation:
+    """Latency of an image and peak memory, for `zbench plan`. `cached_steps` is how many of its steps are
+    skipped, where that is known beforehand (a fixed mask); a threshold's skips are not, and 0 is the slowest
+    case."""
+    cost = _Cost(trial, geometry, hardware, TEXT_TOKENS)
+    steps = trial.pipeline.steps
+    cached = min(cached_steps, steps)
+    denoise_s = (steps - cached) * cost.step_s(geometry.transformer.n_layers) + cached * cost.step_s(cost.cached_blocks)
+    return Expectation(sum(cost.stages_s().values()) + denoise_s, cost.peak_bytes())
+
+
+def floor_s(trial: Trial, geometry: Geometry, hardware: HardwareConfig, text_tokens: int = TEXT_TOKENS) -> float:
+    """The least time physics allows an image in which every step is computed: datasheet peaks, every
+    activation kept on chip, no gap, no exchange, no copy. Skipping steps is the only way below it."""
+    ideal = Rates.of(hardware, dtype=_dtype(trial.compute, hardware), compiled=True, ideal=True)
+    cost = _Cost(trial, geometry, hardware, text_tokens, ideal)
+    steps = trial.pipeline.steps
+    return cost.text_encode_s() + steps * cost.compute_s(geometry.transformer.n_layers) + cost.decode_s()
+
+
+def proxy_cache(cache: Cache, from_layers: int = 30, to_layers: int = 10) -> Cache:
+    """The cache setting that stands for `cache` on the tiny pipeline: the same share of its blocks computed
+    in a cached step, everything else as it is.
+
+    Fn and Bn are scaled by `to_layers / from_layers` and rounded; one that is at least 1 stays at least 1,
+    and together they leave at least one block to skip (Bn gives way first).
+    """
+    if not isinstance(cache, DBCacheConfig):
+        return cache
+    first, last = (_scaled(n, from_layers, to_layers) for n in (cache.Fn_compute_blocks, cache.Bn_compute_blocks))
+    last = min(last, max(0, to_layers - 1 - first))
+    first = min(first, max(1, to_layers - 1 - last))
+    return replace(cache, Fn_compute_blocks=first, Bn_compute_blocks=last)
+
+
+def _scaled(blocks: int, from_layers: int, to_layers: int) -> int:
+    return max(1, round(blocks * to_layers / from_layers)) if blocks > 0 else blocks
+
+
+class _Cost:
+    """Seconds of every part of an image of one trial on one kind of device."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        geometry: Geometry,
+        hardware: HardwareConfig,
+        text_tokens: int,
+        rates: Rates | None = None,
+    ) -> None:
+        dtype = _dtype(trial.compute, hardware)
+        self.trial, self.geometry, self.hardware, self.text_tokens = trial, geometry, hardware, text_tokens
+        self.rates = rates or Rates.of(hardware, dtype=dtype, compiled=trial.compute.compile)
+        # compile touches the transformer alone: text encoder and VAE run eager.
+        self.eager_gap_s = 0.0 if rates else hardware.efficiency.eager_step_gap_s
+        self.weights = traffic.weights(geometry, self.rates.dtype_bytes, trial.parallel)
+        self.image_tokens = geometry.image_tokens(trial.pipeline.height, trial.pipeline.width)
+        self.batch = 2 if trial.pipeline.guidance_scale > 0 else 1
+
+    @property
+    def cached_blocks(self) -> int:
+        """Main blocks a cached step computes."""
+        cache, n_layers = self.trial.cache, self.geometry.transformer.n_layers
+        if not isinstance(cache, DBCacheConfig):
+            return n_layers
+        return min(n_layers, cache.Fn_compute_blocks + cache.Bn_compute_blocks)
+
+    def stages_s(self) -> dict[str, float]:
+        """Everything of an image but its steps."""
+        return {
+            "text_encode": self.text_encode_s(),
+            "decode": self.decode_s(),
+            "offload_transfer": self._host_s(traffic.image_transfer_bytes(self.trial.offload, self.weights)),
+            "overhead": self.hardware.efficiency.image_overhead_s,
+        }
+
+    def text_encode_s(self) -> float:
+        """One prompt, and the empty one with guidance. A layer is given the gap of an eager transformer
+        block."""
+        run = flops.text_encoder_flops(self.geometry, self.trial.pipeline.max_sequence_length)
+        gap_s = self.eager_gap_s * self.geometry.text_encoder.n_layers / GAP_BLOCKS
+        gemm_s = max(run.gemm / self.rates.gemm, self.weights.text_encoder / self.rates.bandwidth)
+        return self.batch * (gemm_s + run.attention / self.rates.attention + gap_s)
+
+    def decode_s(self) -> float:
+        """The VAE's decode on one device, its attention at the rate of its convolutions, where it was
+        measured."""
+        pipeline = self.trial.pipeline
+        run = flops.vae_decode_flops(self.geometry, pipeline.height, pipeline.width)
+        return run.total / self.rates.vae
+
+    def compute_s(self, blocks: int) -> float:
+        """Arithmetic of a forward through `blocks` main blocks, shared evenly by all devices, and its
+        gaps."""
+        run = flops.step_flops(self.geometry, self.image_tokens, self.text_tokens, blocks) * self.batch
+        devices, n_layers = self.trial.parallel.world_size, self.geometry.transformer.n_layers
+        read_s = self.weights.step(blocks, n_layers) / self.rates.bandwidth
+        gemm_s = max(run.gemm / devices / self.rates.gemm, read_s)
+        gap_s = self.rates.gap_s * (blocks + 2 * self.geometry.transformer.n_refiner_layers) / GAP_BLOCKS
+        return gemm_s + run.attention / devices / self.rates.attention + gap_s
+
+    def step_s(self, blocks: int) -> float:
+        """A step: arithmetic, activations (which tensor parallelism does not split), exchange, offload."""
+        trial, dim = self.trial, self.geometry.transformer.dim
+        tokens = traffic.block_tokens(self.geometry, self.image_tokens, self.text_tokens, blocks) * self.batch
+        hidden_bytes = float(tokens * dim * self.rates.dtype_bytes)
+        sequence = trial.parallel.ulysses_size * trial.parallel.ring_size
+        moved_s = self.rates.activation_passes * hidden_bytes / sequence / self.rates.bandwidth
+        exchange_s = self._exchange_s(traffic.exchange_bytes(trial.parallel, hidden_bytes))
+        busy_s = self.compute_s(blocks) + moved_s + exchange_s
+        touched = self.weights.step(blocks, self.geometry.transformer.n_layers)
+        copy_s = self._host_s(traffic.step_transfer_bytes(trial.offload, touched))
+        overlaps = trial.offload.mode == "group" and trial.offload.use_stream
+        return max(busy_s, copy_s) if overlaps else busy_s + copy_s
+
+    def peak_bytes(self) -> int:
+        arguments = (self.trial, self.geometry, self.rates.dtype_bytes, self.text_tokens)
+        on_cpu = self.hardware.nvml_name is None
+        return footprint.peak_allocated_bytes(*arguments) if on_cpu else footprint.peak_device_bytes(*arguments)
+
+    def _exchange_s(self, sent_bytes: float) -> float:
+        if not sent_bytes:
+            return 0.0
+        return sent_bytes / (_figure(self.hardware, "interconnect_gb_s") * 1e9 * self.hardware.efficiency.interconnect)
+
+    def _host_s(self, copied_bytes: float) -> float:
+        """Nothing on a CPU, whose memory is the host's."""
+        if not copied_bytes or self.hardware.nvml_name is None:
+            return 0.0
+        return copied_bytes / (_figure(self.hardware, "host_link_gb_s") * 1e9 * self.hardware.efficiency.host_link)
+
+
+def _dtype(compute: ComputeConfig, hardware: HardwareConfig) -> str:
+    """What the arithmetic is done in; ConfigError where it is not done on `hardware` at all."""
+    if compute.device == "cpu" and hardware.nvml_name is not None:
+        problem = f"hardware={hardware.name} describes a GPU; name hardware=cpu or leave compute.device out"
+        raise ConfigError("compute.device", compute.device, problem)
+    if compute.dtype != "auto":
+        return compute.dtype
+    return "float32" if hardware.nvml_name is None else "bfloat16"
+
+
+def _figure(hardware: HardwareConfig, key: str) -> float:
+    value: float | None = getattr(hardware, key)
+    if value is None or value <= 0:
+        problem = f"projection on {hardware.name} needs this figure of its datasheet"
+        raise ConfigError(f"hardware.{key}", value, problem)
+    return value
+
+
+def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_tokens: int) -> list[str]:
+    gib, context = peak_bytes / footprint.GIB, footprint.CONTEXT_BYTES / footprint.GIB
+    lines = [
+        f"{hardware.title}: {hardware.datasheet}",
+        f"efficiency: {hardware.efficiency.source}",
+        f"{text_tokens} prompt tokens, padded to {trial.pipeline.max_sequence_length} for the text encoder",
+        "attention at the rate of cuDNN's kernel, whatever compute.attention_backend says",
+        f"memory: allocator reserve {footprint.RESERVE:.0%}, CUDA context {context:g} GiB",
+        "which steps are skipped was measured on the tiny pipeline, not on this one",
+    ]
+    if trial.parallel.world_size > 1 and not trial.compute.compile:
+        lines.append("sharded and eager: two H200 took 12 to 90 % longer than this model says")
+    if trial.offload.mode != "none":
+        lines.append(f"offload copies at {hardware.efficiency.host_link:.0%} of the host link, not measured")
+    if footprint.fits(peak_bytes, hardware) is False:
+        lines.append(f"does not fit: {gib:.1f} GiB at the peak, {hardware.memory_gib:g} GiB on the device")
+    return lines

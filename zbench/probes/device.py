@@ -1,0 +1,214 @@
+"""A GPU watched from beside a timed block: memory, clocks, heat, throttling, energy and who else computes
+there.
+
+It samples from a thread that sleeps between samples and never synchronises the device. Without NVML it does
+nothing and says `no_gpu` for every figure. It refuses to give energy for blocks under 10 s: the counter is
+too coarse for them.
+"""
+
+import os
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from zbench.hardware.nvml import Nvml, ProcessMemory
+from zbench.measurement import Energy
+
+ENERGY_BLOCK_S = 10.0
+"""Shortest block whose energy is given."""
+
+THROTTLED_SHARE = 0.1
+"""Share of samples under a throttle reason from which a measurement is called suspect."""
+
+
+@dataclass(frozen=True)
+class DeviceTelemetry:
+    """What a probe saw over one block. None where the driver does not say, with the reason in `reasons`."""
+
+    samples: int = 0
+    peak_process_bytes: int | None = None
+    """This process's peak: `Memory.peak_device_bytes`."""
+    memory_method: str | None = None
+    """process, or device_difference where the driver hides this process."""
+    peak_used_bytes: int | None = None
+    """Whole device's peak, every process."""
+    sm_clock_mhz_mean: float | None = None
+    sm_clock_mhz_max: float | None = None
+    memory_clock_mhz_mean: float | None = None
+    memory_clock_mhz_max: float | None = None
+    temperature_c_max: float | None = None
+    power_w_mean: float | None = None
+    throttled: dict[str, float] | None = None
+    """Throttle reason to the share of samples that showed it."""
+    other_compute_pids: list[int] | None = None
+    """Processes besides this one that computed on the device when the block began or ended."""
+    energy: Energy | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Field to why it is None."""
+
+    def summary(self) -> dict[str, Any]:
+        """For `Measurement.telemetry`: everything but memory and energy, which have places of their own."""
+        elsewhere = ("energy", "peak_process_bytes", "reasons")
+        return {key: value for key, value in vars(self).items() if key not in elsewhere}
+
+    def suspicions(self) -> list[str]:
+        """For `Measurement.validity`: why the block should not be trusted."""
+        found = [
+            f"the GPU was throttled ({reason}) in {share:.0%} of the samples"
+            for reason, share in (self.throttled or {}).items()
+            if share >= THROTTLED_SHARE
+        ]
+        if self.other_compute_pids:
+            pids = ", ".join(map(str, self.other_compute_pids))
+            found.append(f"other processes were computing on the GPU (PID {pids})")
+        return found
+
+
+@dataclass(frozen=True)
+class _Sample:
+    at_s: float
+    memory: ProcessMemory | None
+    used_bytes: int | None
+    sm_clock_mhz: float | None
+    memory_clock_mhz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    throttle_reasons: list[str] | None
+
+
+class DeviceProbe:
+    """Watches one device for one process; `start` and `stop` around a block, again for the next one."""
+
+    def __init__(
+        self,
+        nvml: Nvml | None = None,
+        *,
+        index: int = 0,
+        pid: int | None = None,
+        used_before_bytes: int | None = None,
+        interval_s: float = 0.1,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`index` is NVML's. `used_before_bytes` is what the device used before this process touched it
+        (`Nvml.used_bytes` at the start of the process); a process that the driver hides has no figure without
+        it."""
+        self._nvml = Nvml() if nvml is None else nvml
+        self._index, self._pid = index, os.getpid() if pid is None else pid
+        self._used_before_bytes, self._interval_s, self._clock_s = used_before_bytes, interval_s, clock_s
+        self._present = any(device.index == index for device in self._nvml.devices())
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._samples: list[_Sample] = []
+        self._others: set[int] | None = None
+        self._energy_before_j: float | None = None
+        self._started_s = 0.0
+
+    def start(self) -> None:
+        """Begin a block."""
+        self._samples = []
+        if not self._present:
+            return
+        self._others = self._other_pids()
+        self.sample()
+        self._energy_before_j = self._nvml.energy_j(self._index)
+        self._started_s = self._clock_s()
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._watch, name="zbench-device-probe", daemon=True)
+        self._thread.start()
+
+    def stop(self, rounds: int) -> DeviceTelemetry:
+        """End the block, in which `rounds` generations ran."""
+        if not self._present:
+            return DeviceTelemetry(reasons=dict.fromkeys(("peak_process_bytes", "energy", "telemetry"), "no_gpu"))
+        duration_s = self._clock_s() - self._started_s
+        energy_after_j = self._nvml.energy_j(self._index)
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.sample()
+        others = self._other_pids()
+        if self._others is not None and others is not None:
+            others = others | self._others
+        return self._telemetry(rounds, duration_s, energy_after_j, others)
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        nvml, i = self._nvml, self._index
+        self._samples.append(
+            _Sample(
+                at_s=self._clock_s(),
+                memory=nvml.process_memory(i, self._pid, self._used_before_bytes),
+                used_bytes=nvml.used_bytes(i),
+                sm_clock_mhz=nvml.sm_clock_mhz(i),
+                memory_clock_mhz=nvml.memory_clock_mhz(i),
+                temperature_c=nvml.temperature_c(i),
+                power_w=nvml.power_w(i),
+                throttle_reasons=nvml.throttle_reasons(i),
+            )
+        )
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            self.sample()
+
+    def _other_pids(self) -> set[int] | None:
+        """None where this process itself is hidden: then one of the PIDs shown may well be its own."""
+        computing = self._nvml.compute_pids(self._index)
+        if self._pid not in self._nvml.processes(self._index):
+            return None if computing else set()
+        return computing - {self._pid}
+
+    def _telemetry(
+        self, rounds: int, duration_s: float, energy_after_j: float | None, others: set[int] | None
+    ) -> DeviceTelemetry:
+        samples, reasons = self._samples, dict[str, str]()
+        memories = [s.memory for s in samples if s.memory is not None]
+        peak = max(memories, key=lambda memory: memory.bytes, default=None)
+        if peak is None:
+            reasons["peak_process_bytes"] = "pid_hidden"
+        if others is None:
+            reasons["other_compute_pids"] = "pid_hidden"
+        energy = self._energy(rounds, duration_s, energy_after_j, reasons)
+        throttles = [s.throttle_reasons for s in samples if s.throttle_reasons is not None]
+        counts = Counter(reason for shown in throttles for reason in shown)
+        sm_clocks = [s.sm_clock_mhz for s in samples if s.sm_clock_mhz is not None]
+        memory_clocks = [s.memory_clock_mhz for s in samples if s.memory_clock_mhz is not None]
+        powers = [s.power_w for s in samples if s.power_w is not None]
+        return DeviceTelemetry(
+            samples=len(samples),
+            peak_process_bytes=None if peak is None else peak.bytes,
+            memory_method=None if peak is None else peak.method,
+            peak_used_bytes=max((s.used_bytes for s in samples if s.used_bytes is not None), default=None),
+            sm_clock_mhz_mean=statistics.fmean(sm_clocks) if sm_clocks else None,
+            sm_clock_mhz_max=max(sm_clocks, default=None),
+            memory_clock_mhz_mean=statistics.fmean(memory_clocks) if memory_clocks else None,
+            memory_clock_mhz_max=max(memory_clocks, default=None),
+            temperature_c_max=max((s.temperature_c for s in samples if s.temperature_c is not None), default=None),
+            power_w_mean=statistics.fmean(powers) if powers else None,
+            throttled={reason: count / len(throttles) for reason, count in counts.items()} if throttles else None,
+            other_compute_pids=None if others is None else sorted(others),
+            energy=energy,
+            reasons=reasons,
+        )
+
+    def _energy(
+        self, rounds: int, duration_s: float, energy_after_j: float | None, reasons: dict[str, str]
+    ) -> Energy | None:
+        """The counter's difference; where there is no counter, the power samples integrated by trapezoids."""
+        if duration_s < ENERGY_BLOCK_S:
+            reasons["energy"] = "block_under_10_s"
+            return None
+        if energy_after_j is not None and self._energy_before_j is not None:
+            return Energy(energy_after_j - self._energy_before_j, rounds, "counter")
+        points = [(s.at_s, s.power_w) for s in self._samples if s.power_w is not None]
+        if len(points) < 2:
+            reasons["energy"] = "not_supported"
+            return None
+        joules = sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(points))
+        return Energy(joules, rounds, "integrated power")
