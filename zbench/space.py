@@ -1,0 +1,126 @@
+"""Which of the trials asked for can work, what each is compared with, and in which order they run.
+
+Pure: it decides from configs and the model's geometry alone, before anything is loaded.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zbench.config import CacheConfig, DBCacheConfig, ParallelConfig, PipelineConfig, SCMConfig
+from zbench.errors import ConfigError
+from zbench.trial import Trial
+from zbench.zimage.geometry import Geometry
+from zbench.zimage.layout import preset_folder
+
+# Attention backends (diffusers' names) that return the log-sum-exp ring attention merges with.
+RING_BACKENDS = ("_native_flash", "_native_cudnn", "_native_efficient", "flash", "_flash_3", "sage")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A trial in its sweep: `baseline_id` is the trial it is compared with, its own id for a baseline."""
+
+    trial: Trial
+    baseline_id: str
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether other trials are compared with this one."""
+        return self.trial.trial_id == self.baseline_id
+
+
+@dataclass(frozen=True)
+class Space:
+    """Trials in the order they run, baselines first, and those that cannot work, with the reason."""
+
+    placed: tuple[Placed, ...]
+    pruned: tuple[tuple[Placed, str], ...]
+
+
+def geometry_of(pipeline: PipelineConfig) -> Geometry:
+    """The dimensions of what `pipeline` runs: its own folder's where weights name one, else its preset's."""
+    folder = Path(pipeline.weights)
+    try:
+        if pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file():
+            return Geometry.from_folder(folder)
+        return Geometry.from_folder(preset_folder(pipeline.preset))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
+
+
+def arrange(trials: Iterable[Trial]) -> Space:
+    """Prune, add the baseline of each piece of work, and order so that the loaded pipeline changes seldom.
+
+    Trials that do the same work (pipeline, engine, workload, hardware) share one baseline: the first of
+    them that can run, without step skipping and without sharding.
+    """
+    asked = {trial.trial_id: trial for trial in trials}
+    reasons = {i: constraint(trial, geometry_of(trial.pipeline)) for i, trial in asked.items()}
+    baselines: dict[str, Trial] = {}
+    for trial_id, trial in asked.items():
+        if reasons[trial_id] is None:
+            baselines.setdefault(_work(trial), replace(trial, cache=CacheConfig(), parallel=ParallelConfig()))
+    runnable = {b.trial_id: b for b in baselines.values()}
+    runnable.update((i, trial) for i, trial in asked.items() if reasons[i] is None)
+
+    def place(trial: Trial) -> Placed:
+        baseline = baselines.get(_work(trial))
+        return Placed(trial, baseline.trial_id if baseline else trial.trial_id)
+
+    placed = [place(trial) for trial in runnable.values()]
+    residents = list(dict.fromkeys(p.trial.resident_key for p in placed))
+    placed.sort(key=lambda p: (not p.is_baseline, residents.index(p.trial.resident_key)))
+    pruned = [(place(trial), reason) for i, trial in asked.items() if (reason := reasons[i]) is not None]
+    return Space(tuple(placed), tuple(pruned))
+
+
+def constraint(trial: Trial, geometry: Geometry) -> str | None:
+    """Why `trial` cannot work, or None. Names the keys and values that do not fit."""
+    checks = (_cache_fits(trial, geometry), _sharding_fits(trial, geometry), _offload_fits(trial))
+    return next((reason for reason in checks if reason), None)
+
+
+def _cache_fits(trial: Trial, geometry: Geometry) -> str | None:
+    cache, blocks = trial.cache, geometry.transformer.n_layers
+    if not isinstance(cache, DBCacheConfig):
+        return None
+    if cache.Fn_compute_blocks + cache.Bn_compute_blocks > blocks:
+        return (
+            f"cache.Fn_compute_blocks={cache.Fn_compute_blocks} + cache.Bn_compute_blocks={cache.Bn_compute_blocks} "
+            f"exceed the {blocks} blocks of {trial.pipeline.name}"
+        )
+    steps = trial.pipeline.steps
+    if isinstance(cache, SCMConfig) and steps < 8 and steps not in (4, 6):
+        return f"cache.scm_preset={cache.scm_preset}: there are masks for 4, 6 and 8 steps or more, not for {steps}"
+    return None
+
+
+def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
+    parallel, heads = trial.parallel, geometry.transformer.n_heads
+    for key, size in (("tp_size", parallel.tp_size), ("ulysses_size", parallel.ulysses_size)):
+        if heads % size:
+            return f"parallel.{key}={size}: {heads} heads are not divisible by {size}"
+    if parallel.ring_size > 1 and trial.compute.attention_backend not in RING_BACKENDS:
+        return (
+            f"parallel.ring_size={parallel.ring_size}: ring needs an attention backend that returns the log-sum-exp, "
+            f"such as compute.attention_backend={RING_BACKENDS[0]}"
+        )
+    if parallel.world_size > 1 and trial.hardware is None:
+        return (
+            f"{parallel.world_size} devices: engine={trial.engine.name} measures on one device; "
+            "execution=project estimates sharding"
+        )
+    return None
+
+
+def _offload_fits(trial: Trial) -> str | None:
+    mode = trial.offload.mode
+    if trial.hardware is None and trial.compute.device == "cpu" and mode in ("model", "sequential"):
+        return f"offload.mode={mode} needs an accelerator to offload from; group works on a CPU"
+    return None
+
+
+def _work(trial: Trial) -> str:
+    data = trial.to_dict()
+    return str([data.get(key) for key in ("pipeline", "engine", "workload", "hardware")])
