@@ -1,0 +1,30 @@
+"""The Pareto front of points whose answer can be seen."""
+
+import random
+
+from zbench.stats import pareto_front
+
+
+def test_known_points():
+    #   b is beaten by c, e by d; a, c and d are each best somewhere.
+    points = {"a": (1.0, 5.0), "b": (2.0, 2.0), "c": (3.0, 4.0), "d": (5.0, 1.0), "e": (4.0, 1.0)}
+    names = list(points)
+    assert [names[i] for i in pareto_front(list(points.values()))] == ["a", "c", "d"]
+
+
+def test_equal_points_do_not_beat_each_other():
+    assert pareto_front([(1.0, 1.0), (1.0, 1.0)]) == [0, 1]
+
+
+def test_a_tie_in_one_coordinate_is_decided_by_the_other():
+    assert pareto_front([(1.0, 1.0), (1.0, 2.0)]) == [1]
+    assert pareto_front([]) == []
+
+
+def test_every_point_off_the_front_is_beaten_by_one_on_it():
+    rng = random.Random(7)
+    points = [(rng.random(), rng.random()) for _ in range(200)]
+    front = pareto_front(points)
+    for i, (x, y) in enumerate(points):
+        beaten = any(points[j][0] > x and points[j][1] > y for j in front)
+        assert beaten != (i in front)
