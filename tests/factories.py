@@ -102,7 +102,7 @@ def measurement(
     """Rounds around `latency_s` (the median exactly, spread evenly), the prompts in turn.
 
     `ssim` is that of the worst image, each further image being 0.01 closer to the baseline; None
-    makes every image identical.
+    makes every image identical (a baseline has no quality: it is the reference).
     """
     images = [(p.id, seed) for p in of.workload.prompts for seed in of.workload.seeds]
     offsets = np.linspace(-spread, spread, n_rounds) if n_rounds > 1 else np.zeros(1)
@@ -127,12 +127,18 @@ def measurement(
                 image_sha256="0" * 64,
             )
         )
-    quality = [
+    quality: list[ImageQuality] | None = [
         ImageQuality(prompt_id, seed, True, None, 1.0, 0.0)
         if ssim is None
         else ImageQuality(prompt_id, seed, False, psnr_db and psnr_db + i, min(ssim + 0.01 * i, 1.0), 0.05 * (1 - ssim))
         for i, (prompt_id, seed) in enumerate(images)
     ]
+    reasons = {"cold.compile_s": "not_compiled"}
+    if of == of.baseline and ssim is None:
+        quality = None
+        reasons["quality"] = "no_reference"
+    if vram_gib is None:
+        reasons |= {"memory.peak_device_bytes": "no_gpu", "energy": "no_gpu"}
     device = None if vram_gib is None else int(vram_gib * GIB)
     whole = Measurement(
         rounds=rounds,
@@ -148,7 +154,7 @@ def measurement(
         },
         quality=quality,
         effective={"device": "cpu" if device is None else "cuda", "dtype": "float32"},
-        reasons={} if device is not None else {"memory.peak_device_bytes": "no_gpu", "energy": "no_gpu"},
+        reasons=reasons,
     )
     return replace(whole, **changes)
 
@@ -247,6 +253,7 @@ def _record(of: Trial, **kwargs: Any) -> Record:
         trial_id=of.trial_id,
         baseline_id=of.baseline.trial_id,
         label=of.label,
+        command="zbench sweep cache=dbcache",
         config={**of.to_dict(), "measure": asdict(MeasureConfig())},
         environment=ENVIRONMENT,
         **kwargs,

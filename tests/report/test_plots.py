@@ -1,0 +1,86 @@
+"""The plots exist, show every trial, and no name covers another."""
+
+from dataclasses import replace
+
+import pytest
+from factories import complete, demo_projection, demo_records, projected, trial
+
+from zbench.config import DBCacheConfig
+from zbench.report.label_places import Box, place_labels
+from zbench.report.plot_data import skip_shares, stage_seconds
+from zbench.report.plots import MOST_ROWS, cached_step_map, png_bytes, speedup_vs_fidelity, stage_breakdown
+from zbench.report.summary import summarise_trials
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_no_label_covers_another_or_a_marker():
+    points = [(100.0 + 7 * i, 200.0 + 5 * (i % 4)) for i in range(12)]
+    sizes = [(90.0, 14.0)] * 12
+    area = Box(0, 0, 600, 400)
+    boxes = place_labels(points, sizes, obstacles=points, area=area, towards=[25.0] * 12)
+    placed = [box for box in boxes if box is not None]
+    assert len(placed) >= 8
+    for i, box in enumerate(placed):
+        assert area.holds(box)
+        assert not any(box.overlaps(other) for other in placed[i + 1 :])
+        assert not any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for x, y in points)
+
+
+def test_a_label_without_room_is_left_out():
+    assert place_labels([(5, 5)], [(100, 10)], obstacles=[(5, 5)], area=Box(0, 0, 10, 10), towards=[0.0]) == [None]
+
+
+def test_every_trial_of_the_scatter_is_named_or_shares_a_name():
+    figure = speedup_vs_fidelity(summarise_trials(demo_records()))
+    names = [text.get_text() for text in figure.axes[0].texts]
+    for label in ("SCM_ultra_F1B0_W0_MC-1_R0.24", "F1B0_W2_MC3_R0.4", "none (+1 alike)"):
+        assert label in names
+    assert png_bytes(figure).startswith(PNG)
+
+
+def test_the_front_drawn_is_the_front_of_the_figures():
+    figure = speedup_vs_fidelity(summarise_trials(demo_records()))
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
+    # W4_R0.4 (1.40×, 0.944) and SCM medium (1.39×, 0.949) are beaten by W2_R0.24 (1.41×, 0.952), W4_R0.12 by
+    # the baseline.
+    assert len(line.get_xdata()) == 14 - 3
+
+
+def test_plots_of_a_projection_say_so():
+    rows = summarise_trials(demo_projection())
+    for figure in (speedup_vs_fidelity(rows), cached_step_map({"a": [0.0, 1.0]}, rows)):
+        assert any("not validated" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_without_figures_there_is_no_plot():
+    rows = summarise_trials([complete(trial(), quality=None)])
+    assert speedup_vs_fidelity(rows) is None
+    assert stage_breakdown({}, rows) is None
+    assert cached_step_map({"none": []}, rows) is None
+
+
+def test_a_long_sweep_is_cut_and_says_so():
+    figure = stage_breakdown({f"trial {i}": {"denoise": 1.0} for i in range(100)}, [])
+    assert len(figure.axes[0].get_yticklabels()) == MOST_ROWS
+    assert any(f"the first {MOST_ROWS} of 100" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_stages_add_up_to_the_latency():
+    record = complete(trial(), latency_s=2.0, spread=0.0)
+    assert sum(stage_seconds(record.measurement).values()) == pytest.approx(2.0)
+    rounds = [replace(r, stages_s={"denoise": 1.5}) for r in record.measurement.rounds]
+    assert stage_seconds(replace(record.measurement, rounds=rounds)) == {"denoise": 1.5, "other": pytest.approx(0.5)}
+
+
+def test_projected_denoising_is_what_the_other_stages_leave():
+    record = projected(complete(trial(), n_rounds=2), latency_s=1.0, vram_gib=1)
+    stages = stage_seconds(record.measurement)
+    assert stages["denoise"] == pytest.approx(1.005 - 0.03 - 0.1)
+    assert "offload_transfer" not in stages
+
+
+def test_shares_count_images_not_rounds():
+    record = complete(trial(DBCacheConfig()), n_rounds=3)  # en-circle twice, zh-square once
+    rounds = [replace(r, cached_steps=[5] if r.prompt_id == "en-circle" else []) for r in record.measurement.rounds]
+    assert skip_shares(replace(record.measurement, rounds=rounds), 8) == [0, 0, 0, 0, 0, 0.5, 0, 0]

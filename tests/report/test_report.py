@@ -1,0 +1,229 @@
+"""A report written to disk is whole, self-contained and inert, and says what the records say."""
+
+import os
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from factories import TINY, complete, demo_projection, demo_records, failed, trial
+from golden_files import assert_golden
+from PIL import Image
+
+from zbench.config import DBCacheConfig, Prompt, WorkloadConfig
+from zbench.errors import Exit, RecordError, StoreError
+from zbench.quality.artifacts import image_path
+from zbench.report.findings import findings
+from zbench.report.images import strips, telling_trials
+from zbench.report.setting import environment_lines, not_as_asked
+from zbench.report.summary import summarise_trials
+from zbench.report.write import write_report
+from zbench.store import artifacts_folder
+
+CACHED = trial(DBCacheConfig(max_warmup_steps=2))
+
+
+def draw_images(records, run_folder):
+    for number, record in enumerate(r for r in records if r.measurement is not None):
+        for prompt_id, seed in {(r.prompt_id, r.seed) for r in record.measurement.rounds}:
+            path = image_path(artifacts_folder(run_folder, record.trial_id), prompt_id, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (10 * number, 80, 120)).save(path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    records = demo_records()
+    draw_images(records, folder / "run")
+    paths = write_report(records, folder / "run", folder / "out")
+    return folder / "out", paths
+
+
+def test_every_file_of_the_report_is_written(written):
+    out, paths = written
+    names = {str(path.relative_to(out)) for path in paths}
+    assert names == {
+        "report.md",
+        "report.html",
+        "summary.csv",
+        "speedup_vs_fidelity.png",
+        "stages.png",
+        "cached_steps.png",
+        "images/01-en-circle-0.jpg",
+        "images/02-zh-square-0.jpg",
+    }
+    assert all(path.stat().st_size > 0 for path in paths)
+    assert not list(out.rglob("*.partial"))
+
+
+def test_the_markdown_report_reads_as_agreed(written):
+    out, _ = written
+    assert_golden("report.md", (out / "report.md").read_text(encoding="utf-8"))
+
+
+def test_every_picture_of_the_markdown_is_there(written):
+    out, _ = written
+    links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (out / "report.md").read_text(encoding="utf-8"))
+    assert len(links) == 5
+    assert all((out / link).is_file() for link in links)
+
+
+class Tags(HTMLParser):
+    """Collects tags and what they load."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.loads = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_the_page_is_self_contained_and_runs_nothing(written):
+    out, _ = written
+    html = (out / "report.html").read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(html)
+    assert "script" not in tags.names and "link" not in tags.names
+    assert tags.loads and all(value.startswith("data:image/") for value in tags.loads)
+    assert "http://" not in html and "https://" not in html
+    assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
+
+
+def test_text_from_records_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    workload = WorkloadConfig(name="evil", prompts=[Prompt(id="../../evil", text=evil)], seeds=[0])
+    records = [
+        complete(trial(workload=workload)),
+        complete(trial(DBCacheConfig(), workload=workload), ssim=0.9, validity=[evil]),
+        failed(trial(DBCacheConfig(Fn_compute_blocks=3), workload=workload), message=evil),
+    ]
+    draw_images(records, tmp_path / "run")
+    paths = write_report(records, tmp_path / "run", tmp_path / "out")
+    assert all((tmp_path / "out") in path.resolve().parents for path in paths)
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "<script>" not in text
+        assert "&lt;script&gt;" in text
+
+
+def test_a_projection_is_headed_as_not_validated_with_published_figures_beside(tmp_path):
+    write_report(demo_projection(), tmp_path / "no_such_run", tmp_path / "out")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "Not validated on Z-Image-Turbo" in text
+        assert "Published figures" in text and "published, measured" in text and "published, CI limit" in text
+        assert "GEMMs reach 0.72 of peak" in text
+
+
+def test_failed_trials_alone_still_make_a_report(tmp_path):
+    write_report([failed(trial())], tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "No trial was completed" in text and "out_of_memory" in text
+
+
+def test_writing_again_replaces(tmp_path):
+    for records in (demo_records(), [complete(trial())]):
+        write_report(records, tmp_path, tmp_path / "out")
+    assert len((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_no_records_is_an_error():
+    with pytest.raises(RecordError, match="no records") as caught:
+        write_report([], None, None)
+    assert caught.value.exit_code == Exit.BAD_INPUT
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named(tmp_path):
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(StoreError, match=str(tmp_path / "out")):
+        write_report([complete(trial())], tmp_path, tmp_path / "out")
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError, match=re.escape(str(tmp_path / "file" / "out"))) as caught:
+        write_report([complete(trial())], tmp_path, tmp_path / "file" / "out")
+    assert caught.value.exit_code == Exit.BAD_INPUT
+
+
+def test_a_broken_image_is_left_out(tmp_path):
+    record = complete(trial())
+    draw_images([record], tmp_path)
+    image_path(artifacts_folder(tmp_path, record.trial_id), "en-circle", 0).write_bytes(b"not an image")
+    paths = write_report([record], tmp_path, tmp_path / "out")
+    assert [path.name for path in paths if path.suffix == ".jpg"] == ["02-zh-square-0.jpg"]
+
+
+def test_the_trials_shown_hold_the_front_the_worst_and_the_default():
+    rows = summarise_trials(demo_records())
+    labels = [row.label for row in telling_trials(rows)]
+    assert len(labels) == 8
+    assert "SCM_ultra_F1B0_W0_MC-1_R0.24" in labels  # the worst, and the fastest of the front
+    assert "F1B0_W4_MC3_R0.24" in labels  # cache-dit's defaults
+
+
+def test_images_begin_with_the_baseline(tmp_path):
+    records = demo_records()
+    draw_images(records, tmp_path)
+    made = strips(records, summarise_trials(records), tmp_path)
+    assert [strip.pictures[0].label for strip in made] == ["none (baseline)"] * 2
+    assert made[0].pictures[1].caption == "2.29× · SSIM 0.801 · 20.5 dB"
+
+
+def test_the_paragraph_follows_from_the_figures():
+    text = " ".join(findings(summarise_trials(demo_records())))
+    # 0.731 s is the least among trials whose worst image has an SSIM of 0.95 or more; 1.031 / 0.731 = 1.41.
+    assert "F1B0_W2_MC3_R0.24 (1.41×, 0.731 s) is the fastest" in text
+    assert "F1B0_W2_MC3_R0.24_T1O1 cannot be told from it" in text
+    assert "Fastest of all is SCM_ultra_F1B0_W0_MC-1_R0.24 (2.29×, 0.451 s)" in text
+    assert "1 trial failed" in text
+
+
+def test_no_setting_good_enough_is_said():
+    rows = summarise_trials([complete(trial()), complete(CACHED, latency_s=0.5, cached=(2, 3, 5, 6), ssim=0.7)])
+    assert any("No setting is faster than it while" in text for text in findings(rows))
+
+
+def test_what_is_not_to_be_trusted_is_not_praised():
+    rows = summarise_trials([complete(trial()), complete(CACHED, latency_s=0.1, ssim=0.99)])  # 10x, no step skipped
+    text = " ".join(findings(rows))
+    assert CACHED.label not in text
+    assert "None of the other trials is to be trusted" in text
+
+
+def test_several_environments_are_pointed_out():
+    first, second = complete(trial()), complete(CACHED)
+    changed = {**second.environment, "versions": {**second.environment["versions"], "torch": "2.14.0"}}
+    said = dict(environment_lines([first, replace(second, environment=changed)]))
+    assert "torch 2.13.0 → 2.14.0" in said["Attention"]
+    assert "Attention" not in dict(environment_lines([first, second]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "effective", "said"),
+    [
+        ({}, {"dtype": "float32"}, []),  # auto is no wish
+        ({"compute": {"dtype": "bfloat16"}}, {"dtype": "torch.bfloat16"}, []),
+        ({"cache": {"method": "none"}}, {"cache": {}}, []),
+        ({"cache": {"method": "dbcache"}}, {"cache": {}}, ["cache.method: asked dbcache, took effect none"]),
+        (
+            {"compute": {"dtype": "bfloat16"}},
+            {"dtype": "float32"},
+            ["compute.dtype: asked bfloat16, took effect float32"],
+        ),
+        ({"offload": {"mode": "model"}}, {"offload": "none"}, ["offload.mode: asked model, took effect none"]),
+        (
+            {"cache": {"method": "dbcache", "max_warmup_steps": 2}},
+            {"cache": {"max_warmup_steps": 4, "cache_type": "DBCache"}},
+            ["cache.max_warmup_steps: asked 2, took effect 4"],
+        ),
+    ],
+)
+def test_what_took_effect_otherwise_is_said(asked, effective, said):
+    record = complete(trial(pipeline=TINY), effective=effective)
+    config = {group: {**values, **asked.get(group, {})} for group, values in record.config.items()}
+    assert not_as_asked(replace(record, config=config)) == said

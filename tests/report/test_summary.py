@@ -1,0 +1,159 @@
+"""The figures of a trial follow from its raw samples, and sources never mix."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import GIB, complete, demo_projection, demo_records, failed, measurement, projected, pruned, trial
+
+from zbench.config import DBCacheConfig, ParallelConfig, PipelineConfig
+from zbench.measurement import Memory
+from zbench.report.summary import NOT_VALIDATED, summarise, summarise_trials
+from zbench.report.table import to_csv, to_json
+
+CACHED = trial(DBCacheConfig(max_warmup_steps=2))
+
+
+def row_of(records, label):
+    return next(row for row in summarise_trials(records) if row.label == label)
+
+
+def test_figures_are_those_of_the_raw_samples():
+    record = complete(CACHED, latency_s=0.5, n_rounds=12, cached=(3, 5), ssim=0.9, psnr_db=25.0)
+    row = row_of([complete(trial(), latency_s=1.0), record], record.label)
+    samples = [r.latency_s for r in record.measurement.rounds]
+    assert row.latency_median_s == pytest.approx(np.median(samples))
+    assert row.latency_p90_s == pytest.approx(np.quantile(samples, 0.9))
+    # Of 12 samples the third smallest and third largest enclose the median 96.1 % of the time.
+    assert (row.latency_low_s, row.latency_high_s) == (sorted(samples)[2], sorted(samples)[9])
+    assert row.speedup == pytest.approx(2.0)
+    assert row.images_per_s == pytest.approx(12 / sum(samples))
+    assert (row.cached_steps, row.steps) == (2.0, 8)
+    assert (row.ssim_worst, row.ssim_mean) == (0.9, pytest.approx(0.905))
+    assert (row.psnr_worst_db, row.psnr_mean_db) == (25.0, 25.5)
+
+
+def test_an_image_made_more_often_does_not_count_more():
+    record = complete(CACHED, n_rounds=3)  # en-circle, zh-square, en-circle
+    rounds = [replace(r, cached_steps=[4] if r.prompt_id == "en-circle" else []) for r in record.measurement.rounds]
+    record = replace(record, measurement=replace(record.measurement, rounds=rounds))
+    assert row_of([record], record.label).cached_steps == 0.5
+
+
+def test_invalid_rounds_are_left_out_and_counted():
+    record = complete(CACHED, latency_s=1.0, spread=0.0)
+    first, *rest = record.measurement.rounds
+    spoilt = replace(first, latency_s=100.0, valid=False, invalid_reasons=["throttled"])
+    record = replace(record, measurement=replace(record.measurement, rounds=[spoilt, *rest]))
+    row = row_of([record], record.label)
+    assert (row.latency_p90_s, row.rounds, row.invalid_rounds) == (1.0, 7, 1)
+
+
+def test_the_last_record_of_a_trial_counts():
+    rows = summarise_trials([failed(trial()), complete(trial(), latency_s=2.0), complete(trial(), latency_s=1.0)])
+    assert [(row.state, row.latency_median_s) for row in rows] == [("COMPLETE", pytest.approx(1.0))]
+
+
+def test_baseline_first_then_fastest_then_failed_then_pruned():
+    rows = summarise_trials(list(reversed(demo_records())))
+    assert rows[0].is_baseline
+    assert [row.state for row in rows] == ["COMPLETE"] * 14 + ["FAILED", "PRUNED"]
+    speedups = [row.speedup for row in rows[1:14]]
+    assert speedups == sorted(speedups, reverse=True)
+
+
+def test_each_trial_is_compared_with_its_own_baseline():
+    other = PipelineConfig(name="zimage_tiny", preset="zimage_tiny", height=512, width=512, steps=4)
+    records = [
+        complete(trial(), latency_s=1.0),
+        complete(trial(pipeline=other), latency_s=4.0),
+        complete(trial(DBCacheConfig(), pipeline=other), latency_s=2.0),
+    ]
+    rows = {row.trial_id: row for row in summarise_trials(records)}
+    assert rows[records[2].trial_id].speedup == pytest.approx(2.0)
+    assert next(r.label for r in rows.values()) == "none pipeline.height=256 pipeline.width=256 pipeline.steps=8"
+
+
+def test_a_projected_trial_is_never_compared_with_a_measured_baseline():
+    base = complete(trial())
+    cached = projected(complete(CACHED), latency_s=0.5, vram_gib=20)
+    rows = summarise_trials([base, replace(cached, baseline_id=base.trial_id)])
+    assert rows[-1].speedup is None
+
+
+def test_projected_figures_come_from_the_projection():
+    record = projected(complete(CACHED, latency_s=9.0), latency_s=0.5, vram_gib=20)
+    (row,) = summarise_trials([record])
+    assert row.latency_median_s == pytest.approx(0.5 * 1.005)  # of 0.5 and 0.505
+    assert (row.latency_low_s, row.latency_high_s) == (None, None)
+    assert (row.peak_memory_bytes, row.memory_kind) == (20 * GIB, "device")
+    assert (row.latency_source, row.quality_source, row.source) == ("projected", "proxy", "projected")
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        (Memory(1, 2, 3, 4), (3, "device")),
+        (Memory(1, 2, None, 4), (2, "reserved")),
+        (Memory(1, None, None, 4), (1, "allocated")),
+        (Memory(host_peak_rss_bytes=4), (4, "host RSS")),
+        (Memory(), (None, None)),
+    ],
+)
+def test_the_peak_shown_is_the_device_s_if_there_is_one(memory, expected):
+    row = row_of([complete(CACHED, memory=memory)], CACHED.label)
+    assert (row.peak_memory_bytes, row.memory_kind) == expected
+
+
+def test_under_six_rounds_there_is_no_interval():
+    row = row_of([complete(CACHED, n_rounds=4)], CACHED.label)
+    assert row.latency_median_s is not None
+    assert row.latency_low_s is None
+
+
+def test_without_quality_nothing_is_made_up_and_the_reason_is_kept():
+    record = complete(CACHED, quality=None, reasons={"quality": "random_weights"})
+    row = row_of([record], record.label)
+    assert (row.ssim_mean, row.psnr_mean_db, row.identical_images) == (None, None, None)
+    assert row.why_missing("quality") == "random_weights"
+
+
+def test_partly_identical_images_do_not_make_the_mean_infinite():
+    whole = measurement(CACHED, ssim=0.9, psnr_db=20.0)
+    same = replace(whole.quality[0], identical=True, psnr_db=None, ssim=1.0)
+    record = complete(CACHED, quality=[same, whole.quality[1]])
+    row = row_of([record], record.label)
+    assert (row.identical_images, row.compared_images, row.psnr_mean_db) == (1, 2, 21.0)
+    assert not row.is_identical
+
+
+def test_the_frame_has_a_row_a_trial_and_marks_what_was_not_validated():
+    frame = summarise(demo_projection())
+    assert len(frame) == 14
+    assert set(frame["validation"]) == {NOT_VALIDATED}
+    assert set(summarise(demo_records())["validation"]) == {None}
+
+
+@pytest.mark.parametrize("records", [demo_records(), demo_projection(), [failed(trial())], [pruned(trial())]])
+def test_csv_and_json_hold_no_nan(records):
+    assert "nan" not in to_csv(records).lower().replace("finance", "")
+    assert "NaN" not in to_json(records)
+    parsed = json.loads(to_json(records))
+    assert len(parsed["trials"]) == len(records)
+
+
+def test_a_speed_up_beyond_what_skipping_can_give_is_distrusted():
+    # With 4 of 8 steps skipped an image still takes half of the denoising: at most 2x, and 1.2 of slack.
+    for latency_s, distrusted in ((0.5, False), (0.45, False), (0.4, True)):
+        rows = summarise_trials(
+            [complete(trial(), latency_s=1.0), complete(CACHED, latency_s=latency_s, cached=(2, 3, 5, 6), ssim=0.9)]
+        )
+        assert bool(rows[1].caveats) == distrusted
+        assert not rows[0].caveats
+
+
+def test_several_devices_may_be_faster_than_skipping():
+    sharded = trial(parallel=ParallelConfig(ulysses_size=2))
+    rows = summarise_trials([complete(trial(), latency_s=1.0), complete(sharded, latency_s=0.5)])
+    assert not rows[1].caveats

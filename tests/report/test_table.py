@@ -1,0 +1,91 @@
+"""The main table reads as agreed, in every rendering, and never hides what was not measured."""
+
+import io
+
+import pytest
+from factories import complete, demo_projection, demo_records, measurement, trial
+from golden_files import assert_golden
+from rich.console import Console
+
+from zbench.config import DBCacheConfig
+from zbench.report import cells
+from zbench.report.summary import NOT_VALIDATED, summarise_trials
+from zbench.report.table import FORMS, main_table, markdown_text, render, to_rich
+
+CACHED = trial(DBCacheConfig(max_warmup_steps=2))
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+@pytest.mark.parametrize(("name", "records"), [("measured", demo_records()), ("projected", demo_projection())])
+def test_the_table_reads_as_agreed(name, records, form):
+    assert_golden(f"main_table_{name}.{'txt' if form == 'table' else 'md'}", render(records, form) + "\n")
+
+
+@pytest.mark.parametrize("form", [*FORMS, "rich"])
+def test_every_rendering_of_a_projection_says_it_is_not_validated(form):
+    console = Console(width=170, record=True, file=io.StringIO())
+    console.print(to_rich(main_table(summarise_trials(demo_projection()))))
+    text = console.export_text() if form == "rich" else render(demo_projection(), form)
+    assert NOT_VALIDATED.lower() in " ".join(text.lower().split())
+    measured = "" if form == "rich" else render(demo_records(), form)
+    assert NOT_VALIDATED.lower() not in measured.lower()
+
+
+def test_every_figure_of_a_projection_is_marked():
+    for row in main_table(summarise_trials(demo_projection())).rows:
+        for cell in row[1:]:
+            marked = cell.startswith(cells.PROJECTED_MARK) or cell.endswith(cells.PROXY_MARK)
+            assert marked or cell == cells.REFERENCE, row
+
+
+def test_an_identical_image_has_no_made_up_decibels():
+    (row,) = summarise_trials([complete(CACHED)])
+    assert cells.psnr(row) == "∞ (identical)"
+
+
+def test_the_baseline_is_the_reference_it_is_not_compared_with_itself():
+    (row,) = summarise_trials([complete(trial())])
+    assert cells.psnr(row) == cells.ssim(row) == cells.REFERENCE
+
+
+def test_a_missing_quality_says_why():
+    (row,) = summarise_trials([complete(CACHED, quality=None, reasons={"quality": "random_weights"})])
+    assert cells.psnr(row) == cells.ssim(row) == "– (random_weights)"
+
+
+def test_a_distrusted_trial_is_marked_and_explained():
+    table = main_table(summarise_trials([complete(CACHED, validity=["the clock was throttled"])]))
+    assert table.rows[0][0].endswith(cells.UNTRUSTED_MARK)
+    assert any("the clock was throttled" in line for line in table.legend)
+
+
+def test_partly_identical_images_are_counted():
+    whole = measurement(CACHED, ssim=0.9, psnr_db=20.0).quality
+    same = measurement(CACHED).quality
+    (row,) = summarise_trials([complete(CACHED, quality=[same[0], whole[1]])])
+    assert cells.psnr(row) == "21.0 (1 of 2 identical)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.000"),
+        (0.0312, "0.0312"),
+        (0.00012345, "0.000123"),
+        (1.0306, "1.031"),
+        (21.2, "21.20"),
+        (1520.4, "1520"),
+    ],
+)
+def test_seconds_have_the_digits_that_matter(value, text):
+    assert cells.digits(value) == text
+
+
+def test_a_likeness_is_never_rounded_up_to_perfect():
+    assert cells.likeness(0.99996) == ">0.999"
+    assert cells.likeness(1.0) == "1.000"
+    assert cells.likeness(0.9494) == "0.949"
+
+
+def test_markdown_text_is_inert():
+    assert markdown_text("a|b <script> `x` [y](z)\nnext") == "a\\|b &lt;script&gt; \\`x\\` \\[y\\](z) next"

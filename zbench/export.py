@@ -1,0 +1,81 @@
+"""Records in formats other tools read, each a function from records to text; writes no file."""
+
+from collections.abc import Callable, Sequence
+
+from zbench.record import Record
+from zbench.report.labels import unique_labels
+from zbench.report.summary import latest_records
+from zbench.report.table import rows_to_csv, to_csv
+
+ROUND_COLUMNS = (
+    "sweep",
+    "trial_id",
+    "label",
+    "latency_source",
+    "index",
+    "prompt_id",
+    "seed",
+    "started_at",
+    "latency_s",
+    "text_encode_s",
+    "denoise_s",
+    "decode_s",
+    "n_cached_steps",
+    "cached_steps",
+    "image_sha256",
+    "valid",
+    "invalid_reasons",
+)
+
+
+def trials_csv(records: Sequence[Record]) -> str:
+    """One row a trial: the figures of the main table, raw; FAILED and PRUNED trials with their reason."""
+    return to_csv(records)
+
+
+def rounds_csv(records: Sequence[Record]) -> str:
+    """One row a measured round: the raw samples. A projected trial's rounds are those of its proxy, and say so."""
+    last = latest_records(records)
+    rows = [row for record, label in zip(last, unique_labels(last), strict=True) for row in _round_rows(record, label)]
+    return rows_to_csv(rows) if rows else ",".join(ROUND_COLUMNS) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[Record]], str]] = {
+    "csv": trials_csv,
+    "csv-rounds": rounds_csv,
+}
+
+
+def _round_rows(record: Record, label: str) -> list[dict[str, object]]:
+    measurement = record.measurement
+    if measurement is None:
+        return []
+    source = "proxy" if measurement.projection is not None else measurement.sources.get("latency")
+    return [
+        dict(
+            zip(
+                ROUND_COLUMNS,
+                (
+                    record.sweep,
+                    record.trial_id,
+                    label,
+                    source,
+                    r.index,
+                    r.prompt_id,
+                    r.seed,
+                    r.started_at,
+                    r.latency_s,
+                    r.stages_s.get("text_encode"),
+                    r.stages_s.get("denoise"),
+                    r.stages_s.get("decode"),
+                    len(r.cached_steps),
+                    " ".join(map(str, r.cached_steps)),
+                    r.image_sha256,
+                    r.valid,
+                    "; ".join(r.invalid_reasons),
+                ),
+                strict=True,
+            )
+        )
+        for r in measurement.rounds
+    ]

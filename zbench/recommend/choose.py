@@ -1,0 +1,229 @@
+"""The fastest trial that satisfies every constraint, the constraint that binds, and the runner-up.
+
+A quality constraint is judged by the worst image: a mean hides the one that was spoilt. Refuses to
+recommend from figures that were not measured on the model asked for, unless that is allowed; then it
+says so in its head.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from omegaconf.errors import OmegaConfBaseException
+
+from zbench.errors import ConfigError, NothingFeasibleError, RecordError
+from zbench.recommend.recommendation import Binding, Judged, Recommendation
+from zbench.record import Record
+from zbench.report import cells
+from zbench.report.summary import TrialSummary, latest_records, summarise_trials
+from zbench.report.table import table_head
+from zbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on one figure of a trial."""
+
+    flag: str  # as on the command line
+    limit: float
+    what: str
+    unit: str
+    at_least: bool
+    read: Callable[[TrialSummary], float | None]
+    path: str  # where a measurement says why the figure is missing
+
+    def miss(self, row: TrialSummary) -> float | None:
+        """By how much the figure misses the limit: 0 if it does not, None if there is no figure."""
+        value = self.read(row)
+        if value is None:
+            return None
+        return max(0.0, self.limit - value if self.at_least else value - self.limit)
+
+    def __str__(self) -> str:
+        """`--min-ssim 0.95`."""
+        return f"{self.flag} {self.limit:g}"
+
+
+def recommend(
+    records: Sequence[Record],
+    *,
+    max_vram_gib: float | None = None,
+    min_ssim: float | None = None,
+    min_psnr_db: float | None = None,
+    allow_proxy: bool = False,
+) -> Recommendation:
+    """Choose among the COMPLETE records the one with the lowest median latency that is feasible.
+
+    Raises ConfigError for a limit that cannot be meant or that no record can be judged by, RecordError
+    where the records do not allow a choice, NothingFeasibleError naming what came nearest.
+    """
+    constraints = _constraints(max_vram_gib, min_ssim, min_psnr_db)
+    last = {(record.sweep, record.trial_id): record for record in latest_records(records)}
+    rows, left_out = _candidates(summarise_trials(last.values()), allow_proxy)
+    for constraint in constraints:
+        _refuse_unjudgeable(constraint, rows)
+    rows.sort(key=lambda row: row.latency_median_s or math.inf)
+    feasible = [row for row in rows if _feasible(row, constraints)]
+    if not feasible:
+        raise NothingFeasibleError(_nothing_feasible(rows, constraints))
+    chosen = feasible[0]
+    return Recommendation(
+        head=table_head([chosen]),
+        chosen=chosen,
+        trial=_trial(last[chosen.sweep, chosen.trial_id]),
+        judged=tuple(_judge(constraint, chosen) for constraint in constraints),
+        binding=tuple(_binding(rows, constraints)),
+        runner_up=feasible[1] if len(feasible) > 1 else None,
+        notes=tuple(_notes(chosen, feasible, last, left_out)),
+    )
+
+
+def _trial(record: Record) -> Trial:
+    try:
+        return Trial.from_dict(record.config)
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        what = str(error).partition("\n")[0]
+        raise RecordError(f"trial {record.trial_id}: its config is not one of this zbench ({what})") from error
+
+
+def _constraints(max_vram_gib: float | None, min_ssim: float | None, min_psnr_db: float | None) -> list[Constraint]:
+    made = []
+    if max_vram_gib is not None:
+        _check_limit("--max-vram-gib", max_vram_gib, 0, math.inf)
+        path = "memory.peak_device_bytes"
+        made.append(Constraint("--max-vram-gib", max_vram_gib, "peak device memory", " GiB", False, _vram_gib, path))
+    if min_ssim is not None:
+        _check_limit("--min-ssim", min_ssim, -1, 1)
+        made.append(Constraint("--min-ssim", min_ssim, "SSIM of the worst image", "", True, _ssim, "quality"))
+    if min_psnr_db is not None:
+        _check_limit("--min-psnr-db", min_psnr_db, 0, math.inf)
+        made.append(Constraint("--min-psnr-db", min_psnr_db, "PSNR of the worst image", " dB", True, _psnr, "quality"))
+    return made
+
+
+def _check_limit(flag: str, limit: float, low: float, high: float) -> None:
+    if not math.isfinite(limit) or not low <= limit <= high:
+        wanted = f"within {low} and {high}" if math.isfinite(high) else f"a finite number of at least {low}"
+        raise ConfigError(flag, limit, f"must be {wanted}")
+
+
+def _vram_gib(row: TrialSummary) -> float | None:
+    on_device = row.peak_memory_bytes is not None and row.memory_kind != "host RSS"
+    return (row.peak_memory_bytes or 0) / 2**30 if on_device else None
+
+
+def _ssim(row: TrialSummary) -> float | None:
+    return 1.0 if row.ssim_worst is None and row.is_baseline else row.ssim_worst
+
+
+def _psnr(row: TrialSummary) -> float | None:
+    if row.is_identical or (row.is_baseline and row.psnr_worst_db is None):
+        return math.inf
+    return row.psnr_worst_db
+
+
+def _candidates(rows: Sequence[TrialSummary], allow_proxy: bool) -> tuple[list[TrialSummary], int]:
+    complete = [row for row in rows if row.state == "COMPLETE" and row.latency_median_s is not None]
+    if not complete:
+        raise RecordError("no COMPLETE trial with a latency in these records; see zbench report for what failed")
+    measured = [row for row in complete if row.source == "measured"]
+    if not allow_proxy:
+        if not measured:
+            raise RecordError(
+                "these records are projected or measured on a smaller model, not on the hardware and model asked "
+                "for; give --allow-proxy to choose by them nonetheless"
+            )
+        return measured, len(complete) - len(measured)
+    if len({row.latency_source for row in complete}) > 1:
+        raise RecordError(
+            "these records mix measured and projected latencies, which no ranking can compare; give one run"
+        )
+    return complete, 0
+
+
+def _refuse_unjudgeable(constraint: Constraint, rows: Sequence[TrialSummary]) -> None:
+    judged = [row for row in rows if not row.is_baseline] or list(rows)
+    if any(constraint.read(row) is not None for row in judged):
+        return
+    why = judged[0].why_missing(constraint.path)
+    by_cpu = "; measure on a GPU, or project with hardware=<a GPU> and --allow-proxy" if why == "no_gpu" else ""
+    raise ConfigError(
+        constraint.flag,
+        f"{constraint.limit:g}",
+        f"no trial here has a figure for {constraint.what} ({why or 'not recorded'}); leave it out{by_cpu}",
+    )
+
+
+def _feasible(row: TrialSummary, constraints: Sequence[Constraint]) -> bool:
+    return all(constraint.miss(row) == 0 for constraint in constraints)
+
+
+def _judge(constraint: Constraint, row: TrialSummary) -> Judged:
+    value, miss = constraint.read(row), constraint.miss(row)
+    identical = value is not None and math.isinf(value)
+    return Judged(
+        flag=constraint.flag,
+        limit=constraint.limit,
+        what=constraint.what,
+        unit=constraint.unit,
+        value=None if identical else value,
+        identical=identical,
+        missed_by=miss,
+        why_missing=row.why_missing(constraint.path) if value is None else None,
+    )
+
+
+def _binding(rows: Sequence[TrialSummary], constraints: Sequence[Constraint]) -> list[Binding]:
+    """Each constraint without which a faster trial would be chosen, the dearest first; if it takes more than
+    one to give way, those that the next faster trial misses. `rows` are the fastest first.
+    """
+    chosen = next(i for i, row in enumerate(rows) if _feasible(row, constraints))
+    found = []
+    for constraint in constraints:
+        others = [c for c in constraints if c is not constraint]
+        place = next(i for i, row in enumerate(rows) if _feasible(row, others))
+        if place < chosen:
+            found.append((place, Binding((_judge(constraint, rows[place]),), rows[place])))
+    if not found and chosen > 0:
+        row = rows[chosen - 1]
+        missed = tuple(_judge(c, row) for c in constraints if c.miss(row) != 0)
+        return [Binding(missed, row)]
+    return [binding for _, binding in sorted(found, key=lambda pair: pair[0])]
+
+
+def _nothing_feasible(rows: Sequence[TrialSummary], constraints: Sequence[Constraint]) -> str:
+    def distance(row: TrialSummary) -> tuple[bool, float, float]:
+        misses = [constraint.miss(row) for constraint in constraints]
+        parts = [m / abs(c.limit or 1) for m, c in zip(misses, constraints, strict=True) if m is not None]
+        return (None in misses, sum(parts), row.latency_median_s or math.inf)
+
+    nearest = min(rows, key=distance)
+    judged = [_judge(constraint, nearest) for constraint in constraints]
+    parts = [str(j) for j in judged if j.missed_by != 0]
+    wanted = " and ".join(map(str, constraints))
+    speed = f", {nearest.speedup:.2f}× the baseline" if nearest.speedup is not None else ""
+    return (
+        f"none of {len(rows)} trials satisfies {wanted}; nearest is {nearest.label} "
+        f"({cells.digits(nearest.latency_median_s or 0)} s an image{speed}): {'; '.join(parts)}"
+    )
+
+
+def _notes(
+    chosen: TrialSummary,
+    feasible: Sequence[TrialSummary],
+    records: dict[tuple[str, str], Record],
+    left_out: int,
+) -> list[str]:
+    notes = [f"not to be trusted: {text}" for text in chosen.caveats]
+    if len(feasible) > 1:
+        second = feasible[1]
+        if chosen.latency_high_s and second.latency_low_s and second.latency_low_s <= chosen.latency_high_s:
+            notes.append("the 95 % intervals of the first two overlap: their speeds cannot be told apart")
+    if chosen.is_baseline:
+        notes.append("the baseline itself is the best: nothing that was tried is faster and feasible")
+    kinds = {repr([records[r.sweep, r.trial_id].config.get(g) for g in ("pipeline", "workload")]) for r in feasible}
+    if len(kinds) > 1:
+        notes.append("the trials do different work (pipeline or workload); each was judged against its own baseline")
+    if left_out:
+        notes.append(f"{left_out} projected or proxy trials were left out (--allow-proxy)")
+    return notes

@@ -1,0 +1,116 @@
+"""Figures as people read them: units, digits and the marks of what was not measured on the model asked for.
+
+Refuses to print NaN, and to round a likeness up to a perfect one.
+"""
+
+from zbench.measurement import Source
+from zbench.report.summary import TrialSummary
+
+ABSENT = "–"
+IDENTICAL = "∞ (identical)"
+REFERENCE = "reference"
+PROJECTED_MARK = "~"  # before a figure
+PROXY_MARK = "*"  # after a figure
+UNTRUSTED_MARK = "(!)"  # after a label
+
+
+def mark(text: str, source: Source | None) -> str:
+    """`~0.31` projected, `0.93*` proxy; measured figures are left alone, and so is what is absent."""
+    if text.startswith(ABSENT):
+        return text
+    if source == "projected":
+        return PROJECTED_MARK + text
+    return text + PROXY_MARK if source == "proxy" else text
+
+
+def digits(value: float) -> str:
+    """Three decimals below 10, fewer above, three significant digits below 0.1: 0.0312, 1.031, 21.20, 1520."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:.0f}"
+    if size >= 0.1 or value == 0:
+        return f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
+    exponent = int(f"{size:.2e}".split("e")[1])
+    return f"{value:.{2 - exponent}f}"
+
+
+def latency(row: TrialSummary) -> str:
+    """Median and interval, seconds, both with the decimals of the median: `0.731 [0.724, 0.738]`."""
+    if row.latency_median_s is None:
+        return ABSENT
+    text = digits(row.latency_median_s)
+    if row.latency_low_s is not None and row.latency_high_s is not None:
+        decimals = len(text.partition(".")[2])
+        text += f" [{row.latency_low_s:.{decimals}f}, {row.latency_high_s:.{decimals}f}]"
+    return mark(text, row.latency_source)
+
+
+def seconds(value: float | None, source: Source | None) -> str:
+    """Seconds without a unit (it is in the header)."""
+    return ABSENT if value is None else mark(digits(value), source)
+
+
+def speedup(row: TrialSummary) -> str:
+    """`1.42×`; 1.00× is the baseline."""
+    return ABSENT if row.speedup is None else mark(f"{row.speedup:.2f}×", row.latency_source)
+
+
+def images_per_s(row: TrialSummary) -> str:
+    """As `digits`."""
+    return ABSENT if row.images_per_s is None else mark(digits(row.images_per_s), row.latency_source)
+
+
+def gib(size_bytes: float) -> str:
+    """`15.6 GiB`, small sizes in MiB."""
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"
+
+
+def memory(row: TrialSummary, with_kind: bool = True) -> str:
+    """The peak, and which peak it is."""
+    if row.peak_memory_bytes is None:
+        return ABSENT
+    kind = f" ({row.memory_kind})" if with_kind else ""
+    return mark(gib(row.peak_memory_bytes) + kind, row.memory_source)
+
+
+def cached_steps(row: TrialSummary) -> str:
+    """`2.5/8`: mean skipped steps an image, of all steps."""
+    if row.cached_steps is None or row.steps is None:
+        return ABSENT
+    return mark(f"{row.cached_steps:.1f}/{row.steps}", row.cached_steps_source)
+
+
+def psnr(row: TrialSummary) -> str:
+    """Mean dB of the images that differ, and how many do not."""
+    if row.is_identical:
+        return mark(IDENTICAL, row.quality_source)
+    if row.psnr_mean_db is None:
+        return _absent(row)
+    same = f" ({row.identical_images} of {row.compared_images} identical)" if row.identical_images else ""
+    return mark(f"{row.psnr_mean_db:.1f}{same}", row.quality_source)
+
+
+def ssim(row: TrialSummary) -> str:
+    """Mean and worst image: `0.957 (0.952)`."""
+    if row.ssim_mean is None or row.ssim_worst is None:
+        return _absent(row)
+    return mark(f"{likeness(row.ssim_mean)} ({likeness(row.ssim_worst)})", row.quality_source)
+
+
+def likeness(value: float) -> str:
+    """Three decimals, never rounded up to 1.000."""
+    text = f"{value:.3f}"
+    return ">0.999" if text == "1.000" and value < 1 else text
+
+
+def label(row: TrialSummary) -> str:
+    """The trial's label; the baseline says so, and what should not be trusted is marked."""
+    text = f"{row.label} (baseline)" if row.is_baseline else row.label
+    return f"{text} {UNTRUSTED_MARK}" if row.caveats else text
+
+
+def _absent(row: TrialSummary) -> str:
+    why = row.why_missing("quality")
+    if row.is_baseline and why in (None, "no_reference"):
+        return REFERENCE
+    return f"{ABSENT} ({why})" if why else ABSENT

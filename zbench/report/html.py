@@ -1,0 +1,33 @@
+"""A report as one self-contained HTML page: pictures inside it, no script, nothing fetched from anywhere."""
+
+import base64
+from collections.abc import Sequence
+
+from zbench.report.images import Strip, data_uri
+from zbench.report.page import Page
+from zbench.report.table import RIGHT
+
+
+def render_html(page: Page) -> str:
+    """Everything that came from a record is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("zbench.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = environment.get_template("template.html.j2")
+    figures = [(plot, f"data:image/png;base64,{base64.b64encode(plot.png).decode()}") for plot in page.plots]
+    return template.render(page=page, figures=figures, strips=_embedded(page.strips), right=RIGHT)
+
+
+def _embedded(strips: Sequence[Strip]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    shown = []
+    for strip in strips:
+        pictures = [(picture.label, picture.caption, data_uri(picture.path)) for picture in strip.pictures]
+        shown.append((strip.title, [(label, caption, uri) for label, caption, uri in pictures if uri is not None]))
+    return shown

@@ -1,0 +1,131 @@
+"""What a report says, before it is Markdown or HTML: every renderer shows this and adds nothing of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zbench.record import Record
+from zbench.report import cells, plots
+from zbench.report.findings import findings
+from zbench.report.images import Strip, strips
+from zbench.report.plot_data import skip_shares, stage_seconds
+from zbench.report.published_table import published_table
+from zbench.report.setting import environment_lines, not_as_asked
+from zbench.report.summary import TrialSummary, latest_records, summarise_trials
+from zbench.report.table import TextTable, main_table
+
+HOW_TO_READ = (
+    "The baseline is the same work without step skipping and without sharding; every other trial is compared with it.",
+    "A label reads F first blocks, B last blocks, W warm-up steps, MC most steps skipped in a row, R threshold of the "
+    "residual difference, T1O TaylorSeer and its order: cache-dit's own names.",
+    "A speed-up is the baseline's median latency over the trial's. PSNR and SSIM compare a trial's images with the "
+    "baseline's of the same prompts and seeds: they say how much an image changed, not how good it is.",
+    "Every figure is derived from the raw samples in records.jsonl.",
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure, its file name and what it shows."""
+
+    file_name: str
+    title: str
+    alt: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A trial without figures, and why."""
+
+    label: str
+    state: str
+    code: str
+    message: str
+    log_tail: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on a report."""
+
+    title: str
+    findings: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    table: TextTable
+    published: TextTable | None
+    plots: tuple[Plot, ...]
+    missing_plots: tuple[str, ...]
+    strips: tuple[Strip, ...]
+    not_as_asked: tuple[tuple[str, tuple[str, ...]], ...]
+    unfinished: tuple[Unfinished, ...]
+    assumptions: tuple[str, ...]
+    how_to_read: tuple[str, ...] = HOW_TO_READ
+
+
+def make_page(records: Sequence[Record], run_folder: Path) -> Page:
+    """Derive a report from the records of one or more sweeps; images are read from `run_folder`."""
+    last = latest_records(records)
+    by_id = {(record.sweep, record.trial_id): record for record in last}
+    trials = summarise_trials(last)
+    ordered = [(row, by_id[row.sweep, row.trial_id]) for row in trials]
+    drawn, missing = _plots(ordered)
+    return Page(
+        title=" and ".join(dict.fromkeys(record.sweep for record in last)),
+        findings=tuple(findings(trials)),
+        environment=tuple(environment_lines(last)),
+        table=main_table(trials),
+        published=published_table(last),
+        plots=tuple(drawn),
+        missing_plots=tuple(missing),
+        strips=tuple(strips(last, trials, run_folder)),
+        not_as_asked=tuple((row.label, tuple(said)) for row, r in ordered if (said := not_as_asked(r))),
+        unfinished=tuple(_unfinished(row, record) for row, record in ordered if row.state != "COMPLETE"),
+        assumptions=_assumptions(last),
+    )
+
+
+def _plots(ordered: Sequence[tuple[TrialSummary, Record]]) -> tuple[list[Plot], list[str]]:
+    trials = [row for row, _ in ordered if row.state == "COMPLETE"]
+    measured = {cells.label(row): (row, r.measurement) for row, r in ordered if r.measurement is not None}
+    stages = {label: stage_seconds(m) for label, (_, m) in measured.items()}
+    shares = {label: skip_shares(m, row.steps or 0) for label, (row, m) in measured.items()}
+    candidates = (
+        (
+            "speedup_vs_fidelity.png",
+            "Speed-up against fidelity",
+            "Each trial's speed-up over the SSIM of its worst image, with the Pareto front",
+            plots.speedup_vs_fidelity(trials),
+        ),
+        (
+            "stages.png",
+            "Where the time goes",
+            "Seconds of text encoding, denoising and decoding of each trial",
+            plots.stage_breakdown(stages, trials),
+        ),
+        (
+            "cached_steps.png",
+            "Skipped steps",
+            "For each trial and step, the share of images that skipped it",
+            plots.cached_step_map(shares, trials),
+        ),
+    )
+    drawn = [Plot(name, title, alt, plots.png_bytes(figure)) for name, title, alt, figure in candidates if figure]
+    missing = [f"{title}: no trial has the figures for it." for _, title, _, figure in candidates if not figure]
+    return drawn, missing
+
+
+def _unfinished(row: TrialSummary, record: Record) -> Unfinished:
+    reason = record.reason
+    tail = "\n".join(reason.log_tail) if reason else ""
+    return Unfinished(row.label, row.state, row.reason_code or "unknown", row.reason or "", tail)
+
+
+def _assumptions(records: Sequence[Record]) -> tuple[str, ...]:
+    projections = [r.measurement.projection for r in records if r.measurement and r.measurement.projection]
+    said = dict.fromkeys(text for projection in projections for text in projection.assumptions)
+    floors = [projection.floor_s for projection in projections]
+    if not floors:
+        return ()
+    floor = f"Floor: with every efficiency at 1 and no skipped step an image would take {cells.digits(min(floors))} s."
+    return (*said, floor)

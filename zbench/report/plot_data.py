@@ -1,0 +1,39 @@
+"""Numbers behind the bars and the map, from raw rounds; draws nothing."""
+
+from zbench.measurement import Measurement
+from zbench.report.summary import latency_samples_s, rounds_by_image
+from zbench.stats import median
+
+STAGES = ("text_encode", "denoise", "decode")
+VISIBLE = 0.002  # of the whole; less than that is no stage worth a colour
+
+
+def stage_seconds(measurement: Measurement) -> dict[str, float]:
+    """Median seconds of each stage, and `other`: what of the median latency belongs to none.
+
+    Of a projection the denoising is what its rounds take beyond the projected other stages.
+    """
+    samples = latency_samples_s(measurement)
+    if not samples:
+        return {}
+    total = median(samples)
+    if measurement.projection is not None:
+        stages = {stage: s for stage, s in measurement.projection.stages_s.items() if s > 0}
+        return {**stages, "denoise": max(0.0, total - sum(stages.values()))}
+    valid = [r for r in measurement.rounds if r.valid]
+    names = [name for name in STAGES if any(name in r.stages_s for r in valid)]
+    stages = {name: median([r.stages_s.get(name, 0.0) for r in valid]) for name in names}
+    other = total - sum(stages.values())
+    return {**stages, "other": other} if other > VISIBLE * total else stages
+
+
+def skip_shares(measurement: Measurement, steps: int) -> list[float]:
+    """For each step, the share of images in which it was skipped (0 to 1)."""
+    images = rounds_by_image(measurement.rounds)
+    shares = [0.0] * steps
+    for rounds in images.values():
+        for r in rounds:
+            for step in r.cached_steps:
+                if step < steps:
+                    shares[step] += 1 / len(rounds) / len(images)
+    return [min(share, 1.0) for share in shares]

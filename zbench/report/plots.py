@@ -1,0 +1,265 @@
+"""The report's three figures: speed-up against fidelity, stages of a generation, skipped steps.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers, and shapes repeat what colours say.
+Refuses to draw what has no figures: then there is no plot, and the page says so.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zbench.report.cells import digits, label
+from zbench.report.label_places import Box, place_labels
+from zbench.report.summary import NOT_VALIDATED, TrialSummary
+from zbench.stats import pareto_front
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STAGE_COLOURS = {
+    "text_encode": "#56B4E9",
+    "denoise": "#0072B2",
+    "decode": "#E69F00",
+    "offload_transfer": "#CC79A7",
+    "other": "#BBBBBB",
+}
+FAMILIES = {  # name, colour, marker
+    "none": ("baseline", "#000000", "*"),
+    "dbcache": ("DBCache", "#0072B2", "o"),
+    "taylorseer": ("DBCache + TaylorSeer", "#D55E00", "s"),
+    "scm": ("step masks", "#009E73", "^"),
+}
+STYLE: Any = {  # matplotlib types its keys one by one
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": "#333333",
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+    "grid.color": "#E6E6E6",
+    "figure.facecolor": "white",
+    "legend.frameon": False,
+}
+MOST_ROWS = 40
+DPI = 144
+
+
+def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
+    """Speed-up over the worst image's SSIM, the Pareto front joined; None where no trial has both.
+
+    The baseline stands at 1: it is what the others are likened to.
+    """
+    points = [
+        (row, 1.0 if row.ssim_worst is None else row.ssim_worst, row.speedup)
+        for row in trials
+        if row.speedup is not None and (row.ssim_worst is not None or row.is_baseline)
+    ]
+    if all(row.is_baseline for row, _, _ in points):
+        return None
+    figure, axes = _figure(8.4, 5.4)
+    front = pareto_front([(x, y) for _, x, y in points])
+    axes.grid(True, zorder=0)
+    axes.step(
+        [points[i][1] for i in front],
+        [points[i][2] for i in front],
+        where="pre",
+        color="#888888",
+        linewidth=1.2,
+        linestyle=(0, (4, 2)),
+        zorder=2,
+        label="Pareto front",
+    )
+    for family, (name, colour, marker) in FAMILIES.items():
+        for on_front in (True, False):
+            chosen = [p for i, p in enumerate(points) if p[0].family == family and (i in front) == on_front]
+            axes.scatter(
+                [x for _, x, _ in chosen],
+                [y for _, _, y in chosen],
+                s=160 if marker == "*" else 62,
+                marker=marker,
+                facecolor=colour if on_front else "white",
+                edgecolor=colour,
+                linewidth=1.6,
+                zorder=3,
+                label=name if chosen and (on_front or not _any_on_front(points, front, family)) else None,
+            )
+    axes.margins(x=0.12, y=0.14)
+    axes.set_xlabel("SSIM of the worst image against the baseline's (right: more alike)")
+    axes.set_ylabel("speed-up over the baseline, × (up: faster)")
+    _legend(figure)
+    _title(axes, "Speed-up against fidelity", trials, "filled: on the Pareto front")
+    _annotate(figure, axes, points, front)
+    return figure
+
+
+def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[TrialSummary]) -> "Figure | None":
+    """Stacked seconds of each stage. `stages`: label to stage to seconds, first at the top."""
+    shown = dict(list(stages.items())[:MOST_ROWS])
+    if not shown:
+        return None
+    figure, axes = _figure(8.4, 1.6 + 0.34 * len(shown))
+    left = [0.0] * len(shown)
+    for stage, colour in STAGE_COLOURS.items():
+        widths = [parts.get(stage, 0.0) for parts in shown.values()]
+        if any(widths):
+            axes.barh(
+                list(shown), widths, left=left, color=colour, height=0.68, label=stage.replace("_", " "), zorder=2
+            )
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+    medians = {label(row): row.latency_median_s for row in trials}
+    for place, (name, total) in enumerate(zip(shown, left, strict=True)):
+        axes.text(total, place, f" {digits(medians.get(name) or total)}", va="center", fontsize=9, color="#333333")
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.grid(True, axis="x", zorder=0)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, max(left) * 1.1 or 1)
+    axes.set_xlabel("seconds an image, median of each stage; the number is the median of the whole")
+    _legend(figure)
+    _title(axes, "Where the time goes", trials, _left_out(stages))
+    return figure
+
+
+def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[TrialSummary]) -> "Figure | None":
+    """Share of images in which each step was skipped. `shares`: label to one share (0 to 1) a step."""
+    shown = {label: row for label, row in list(shares.items())[:MOST_ROWS] if len(row)}
+    if not shown:
+        return None
+    steps = max(len(row) for row in shown.values())
+    grid = [[*row, *[float("nan")] * (steps - len(row))] for row in shown.values()]
+    figure, axes = _figure(3.6 + 0.6 * steps, 1.5 + 0.34 * len(shown))
+    axes.pcolormesh(grid, cmap="Blues", vmin=0, vmax=1.15, edgecolor="white", linewidth=1.5)
+    for y, row in enumerate(grid):
+        for x, share in enumerate(row):
+            if 0 < share < 0.995:
+                colour = "white" if share > 0.6 else "#222222"
+                axes.text(x + 0.5, y + 0.5, f"{share:.0%}", ha="center", va="center", fontsize=8.5, color=colour)
+    axes.set_xticks([x + 0.5 for x in range(steps)], [str(x) for x in range(steps)])
+    axes.set_yticks([y + 0.5 for y in range(len(grid))], list(shown))
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("denoising step (dark: skipped in every image; number: share of the images)")
+    _title(axes, "Skipped steps", trials, _left_out(shares))
+    return figure
+
+
+def png_bytes(figure: "Figure") -> bytes:
+    """The figure as a PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, figure.add_subplot()
+
+
+def _legend(figure: "Figure") -> None:
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, handletextpad=0.5, columnspacing=1.6)
+
+
+def _title(axes: "Axes", title: str, trials: Sequence[TrialSummary], note: str = "") -> None:
+    weak = any(row.source in ("proxy", "projected") for row in trials)
+    notes = "; ".join(text for text in (NOT_VALIDATED if weak else "", note) if text)
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=22 if notes else 8)
+    if notes:
+        axes.annotate(
+            notes,
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 8),
+            textcoords="offset points",
+            fontsize=9,
+            color="#A03000" if weak else "#555555",
+        )
+
+
+def _left_out(rows: Mapping[str, object]) -> str:
+    return f"the first {MOST_ROWS} of {len(rows)} trials" if len(rows) > MOST_ROWS else ""
+
+
+def _any_on_front(points: Sequence[tuple[TrialSummary, float, float]], front: Sequence[int], family: str) -> bool:
+    return any(points[i][0].family == family for i in front)
+
+
+def _annotate(
+    figure: "Figure", axes: "Axes", points: Sequence[tuple[TrialSummary, float, float]], front: Sequence[int]
+) -> None:
+    """Name the points, those of the front first; points that lie on one another share a name."""
+    from matplotlib.patheffects import withStroke
+
+    canvas = figure.canvas
+    canvas.draw()
+    figure.set_layout_engine("none")
+    pixels = [_pair(axes.transData.transform((x, y))) for _, x, y in points]
+    names = _shared_names(points, pixels, front)
+    order = sorted(names, key=lambda i: (i not in front, points[i][1]))
+    renderer = canvas.get_renderer()  # type: ignore[attr-defined]
+    sizes = {}
+    for i in order:
+        text = axes.text(0, 0, names[i], **_name_style(i in front))
+        extent = text.get_window_extent(renderer)
+        sizes[i] = (extent.width, extent.height)
+        text.remove()
+    area = axes.get_window_extent(renderer)
+    spots = place_labels(
+        [pixels[i] for i in order],
+        [sizes[i] for i in order],
+        obstacles=pixels,
+        area=Box(area.x0, area.y0, area.x1 + 0.06 * area.width, area.y1),
+        towards=[25 if i in front else 205 for i in order],  # nothing lies above and right of the front
+        scale=figure.dpi / 72,
+    )
+    back = axes.transData.inverted()
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    for i, spot in zip(order, spots, strict=True):
+        if spot is None:
+            continue
+        x, y = back.transform((spot.x0, spot.y0))
+        axes.text(x, y, names[i], va="bottom", zorder=5, path_effects=halo, **_name_style(i in front))
+        end = spot.nearest(pixels[i])
+        if math.dist(end, pixels[i]) > 12 * figure.dpi / 72:
+            ends = [back.transform(pixels[i]), back.transform(end)]
+            axes.plot(*zip(*ends, strict=True), color="#999999", linewidth=0.7, zorder=2.5)
+
+
+def _name_style(on_front: bool) -> dict[str, Any]:
+    weight, colour = ("bold", "#222222") if on_front else ("normal", "#555555")
+    return {"fontsize": 8.5, "fontweight": weight, "color": colour}
+
+
+def _shared_names(
+    points: Sequence[tuple[TrialSummary, float, float]],
+    pixels: Sequence[tuple[float, float]],
+    front: Sequence[int],
+) -> dict[int, str]:
+    """One name for points within 3 pixels of each other, under the index of the first (of the front, if any)."""
+    names: dict[int, str] = {}
+    more: dict[int, int] = {}
+    for i in sorted(range(len(points)), key=lambda i: (i not in front, i)):
+        near = next(
+            (j for j in names if abs(pixels[i][0] - pixels[j][0]) < 3 and abs(pixels[i][1] - pixels[j][1]) < 3), None
+        )
+        if near is None:
+            names[i], more[i] = points[i][0].label, 0
+        else:
+            more[near] += 1
+    return {i: f"{name} (+{more[i]} alike)" if more[i] else name for i, name in names.items()}
+
+
+def _pair(numbers: Any) -> tuple[float, float]:
+    return float(numbers[0]), float(numbers[1])

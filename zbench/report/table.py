@@ -1,0 +1,204 @@
+"""The main table, one row a COMPLETE trial, as Markdown, terminal text, CSV or JSON.
+
+Every rendering says in its head where figures are not validated on Z-Image-Turbo. Refuses to show
+FAILED and PRUNED trials as if they had figures: they are counted here and listed by the report.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from zbench.record import Record
+from zbench.report import cells
+from zbench.report.summary import NOT_VALIDATED, TrialSummary, summarise, summarise_trials
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+LEFT = "left"
+RIGHT = "right"
+MEMORY = "peak memory"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A header, what stands under it, and on which side."""
+
+    header: str
+    cell: Callable[[TrialSummary], str]
+    align: str = RIGHT
+
+
+COLUMNS = (
+    Column("trial", cells.label, LEFT),
+    Column("latency, s [95 %]", cells.latency),
+    Column("p90, s", lambda row: cells.seconds(row.latency_p90_s, row.latency_source)),
+    Column("speed-up", cells.speedup),
+    Column("images/s", cells.images_per_s),
+    Column(MEMORY, cells.memory),
+    Column("cached steps", cells.cached_steps),
+    Column("PSNR, dB", cells.psnr),
+    Column("SSIM (worst)", cells.ssim),
+)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of finished cells, with the lines above and below it."""
+
+    head: tuple[str, ...]
+    headers: tuple[str, ...]
+    aligns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    legend: tuple[str, ...]
+
+
+def main_table(trials: Sequence[TrialSummary]) -> TextTable:
+    """Lay out the COMPLETE ones of `trials`, in their order."""
+    complete = [row for row in trials if row.state == "COMPLETE"]
+    columns = [_memory_column(complete) if column.header == MEMORY else column for column in COLUMNS]
+    return TextTable(
+        head=table_head(complete),
+        headers=tuple(column.header for column in columns),
+        aligns=tuple(column.align for column in columns),
+        rows=tuple(tuple(column.cell(row) for column in columns) for row in complete),
+        legend=_legend(trials, complete),
+    )
+
+
+def table_head(trials: Sequence[TrialSummary]) -> tuple[str, ...]:
+    """What must be said above figures that were not measured on the model asked for; nothing if all were."""
+    kinds = {s for row in trials for s in _sources(row)}
+    said = []
+    if "projected" in kinds:
+        said.append(f"{cells.PROJECTED_MARK} projected: computed by a roofline, for hardware that is not here")
+    if "proxy" in kinds:
+        said.append(f"{cells.PROXY_MARK} proxy: measured on a smaller model than the one asked for")
+    return (f"{NOT_VALIDATED[0].upper()}{NOT_VALIDATED[1:]}: {'; '.join(said)}.",) if said else ()
+
+
+def to_markdown(table: TextTable) -> str:
+    """GitHub's table, the head above it in bold, the legend below."""
+    lines = [f"**{markdown_text(line)}**\n" for line in table.head]
+    lines.append(_markdown_row(table.headers))
+    lines.append(_markdown_row(["---:" if align == RIGHT else ":---" for align in table.aligns]))
+    lines += [_markdown_row([markdown_text(cell) for cell in row]) for row in table.rows]
+    lines += [f"\n{markdown_text(line)}" for line in table.legend]
+    return "\n".join(lines) + "\n"
+
+
+def to_rich(table: TextTable, title: str | None = None) -> "RichTable":
+    """For the terminal."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    above = [line for line in (title, *table.head) if line]
+    rich_table = RichTable(
+        title=Text("\n".join(above)) if above else None,
+        caption=Text("\n".join(table.legend)),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+    )
+    for header, align in zip(table.headers, table.aligns, strict=True):
+        rich_table.add_column(Text(header), justify="left" if align == LEFT else "right", no_wrap=True)
+    for row in table.rows:
+        rich_table.add_row(*(Text(cell) for cell in row))
+    return rich_table
+
+
+def to_text(table: TextTable) -> str:
+    """Plain text as wide as the table needs, without colours."""
+    widths = [max(map(len, column)) for column in zip(table.headers, *table.rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if align == LEFT else cell.rjust(width)
+            for cell, width, align in zip(row, widths, table.aligns, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
+
+    rule = "  ".join("─" * width for width in widths)
+    body = [line(table.headers), rule, *(line(row) for row in table.rows)]
+    return "\n".join([*table.head, *body, "", *table.legend]) + "\n"
+
+
+def to_csv(records: Sequence[Record]) -> str:
+    """Raw figures of every trial, FAILED and PRUNED included; an absent one is an empty field."""
+    return summarise(records).to_csv(index=False, lineterminator="\n")
+
+
+def to_json(records: Sequence[Record]) -> str:
+    """Raw figures of every trial as JSON without NaN; `head` says what was not validated."""
+    trials = summarise_trials(records)
+    rows = [{**asdict(row), "missing": dict(row.missing)} for row in trials]
+    data = {"head": list(table_head(trials)), "trials": rows}
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def render(records: Sequence[Record], form: str) -> str:
+    """The table in one of FORMS, which the command line offers as `--format`; no line feed at its end."""
+    return FORMS[form](records).rstrip("\n")
+
+
+FORMS: dict[str, Callable[[Sequence[Record]], str]] = {
+    "table": lambda records: to_text(main_table(summarise_trials(records))),
+    "markdown": lambda records: to_markdown(main_table(summarise_trials(records))),
+    "csv": to_csv,
+    "json": to_json,
+}
+
+
+def markdown_text(text: str) -> str:
+    """Keep text from being read as Markdown or HTML."""
+    for character in "\\`|[]":
+        text = text.replace(character, f"\\{character}")
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(text.splitlines())
+
+
+def rows_to_csv(rows: Sequence[dict[str, object]]) -> str:
+    """Flat dicts with equal keys as CSV; None becomes an empty field."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _memory_column(complete: Sequence[TrialSummary]) -> Column:
+    """Which peak is meant stands in the header if it is the same everywhere, else in each cell."""
+    kinds = {row.memory_kind for row in complete if row.memory_kind is not None}
+    if len(kinds) != 1:
+        return Column(MEMORY, cells.memory)
+    return Column(f"{MEMORY} ({kinds.pop()})", lambda row: cells.memory(row, with_kind=False))
+
+
+def _markdown_row(row: Sequence[str]) -> str:
+    return f"| {' | '.join(row)} |"
+
+
+def _sources(row: TrialSummary) -> tuple[str | None, ...]:
+    return row.latency_source, row.memory_source, row.cached_steps_source, row.quality_source
+
+
+def _legend(trials: Sequence[TrialSummary], complete: Sequence[TrialSummary]) -> tuple[str, ...]:
+    lines = [
+        "Latency: median of the warm rounds with its 95 % interval. Cached steps: mean an image. "
+        "PSNR and SSIM: likeness to the baseline's images, mean (worst image in brackets)."
+    ]
+    if any(row.latency_low_s is None and row.latency_source != "projected" for row in complete):
+        lines.append("Without an interval: fewer than 6 rounds, of which none has 95 % coverage.")
+    for row in complete:
+        if row.caveats:
+            lines.append(f"{cells.UNTRUSTED_MARK} {row.label}: {'; '.join(row.caveats)}.")
+    for state, word in (("FAILED", "failed"), ("PRUNED", "pruned before launch")):
+        number = sum(row.state == state for row in trials)
+        if number:
+            lines.append(f"{number} {'trial' if number == 1 else 'trials'} {word}.")
+    return tuple(lines)

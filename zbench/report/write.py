@@ -1,0 +1,60 @@
+"""Writes a report's files; the only module of the report that touches a disk for writing.
+
+Refuses to leave half a file: each appears whole or not at all.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from zbench.errors import RecordError, StoreError
+from zbench.record import Record
+from zbench.report.html import render_html
+from zbench.report.images import strip_jpeg
+from zbench.report.markdown import render_markdown
+from zbench.report.page import Page, make_page
+from zbench.report.table import to_csv
+
+
+def write_report(records: Sequence[Record], run_folder: Path, out: Path) -> list[Path]:
+    """Write report.md, report.html, summary.csv and their pictures into `out`; returns what was written.
+
+    Images come from `run_folder`. Raises RecordError without records, StoreError naming a folder that cannot be written.
+    """
+    if not records:
+        raise RecordError("no records to report on; run zbench sweep first")
+    page = make_page(records, run_folder)
+    files: dict[str, bytes] = {plot.file_name: plot.png for plot in page.plots}
+    strip_files = _strip_files(page)
+    files |= {path: jpeg for path, jpeg in strip_files.values()}
+    files["summary.csv"] = to_csv(records).encode()
+    files["report.md"] = render_markdown(page, {title: path for title, (path, _) in strip_files.items()}).encode()
+    files["report.html"] = render_html(page).encode()
+    return [_write(out / name, data) for name, data in files.items()]
+
+
+def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
+    """Title of each strip that can be read, to its path beside the report and its bytes."""
+    files: dict[str, tuple[str, bytes]] = {}
+    for number, strip in enumerate(page.strips, start=1):
+        jpeg = strip_jpeg(strip)
+        if jpeg is not None:
+            safe = re.sub(r"[^A-Za-z0-9._-]+", "_", strip.prompt_id).strip("._") or "prompt"
+            title = strip.title if strip.title not in files else f"{strip.title} ({strip.pictures[0].label})"
+            files[title] = (f"images/{number:02d}-{safe}-{strip.seed}.jpg", jpeg)
+    return files
+
+
+def _write(path: Path, data: bytes) -> Path:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the report to {path.parent}: {error.strerror}; choose another folder with "
+            "--out or sweep.reports_dir="
+        ) from error
+    return path
