@@ -39,6 +39,7 @@ class Record:
     source: Source | None = None
     reason: Reason | None = None
     measurement: Measurement | None = None
+    command: str | None = None  # what the user typed
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -1,0 +1,64 @@
+"""zbench as a user runs it: a process of its own, over the torch-free synthetic engine unless a test says otherwise."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+TESTS = Path(__file__).parent
+SYNTHETIC = ("--config-dir", str(TESTS / "conf"), "engine=synthetic", "hardware=cpu")
+
+
+def environment() -> dict[str, str]:
+    """With the synthetic engine importable; no terminal width, no colours."""
+    paths = [str(TESTS.parent), str(TESTS / "engines"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TERM": "dumb"}
+
+
+def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
+    """A zbench process in a session of its own, so that signals reach it alone."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "zbench", *args],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def zbench(cwd: Path, *args: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    process = start(cwd, *args)
+    out, err = process.communicate(timeout=timeout_s)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Poll until `condition` holds; fails loudly when it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Live worker processes of a zbench process."""
+    try:
+        return [p for p in psutil.Process(pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """`kill -9` of the parent alone; the workers it had, which must end by themselves."""
+    workers = workers_of(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return workers

@@ -1,0 +1,198 @@
+"""A sweep survives its parent's death, its worker's death and Ctrl-C, and loses no finished trial."""
+
+import json
+import os
+import random
+import signal
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import SYNTHETIC, kill, start, wait_for, workers_of, zbench
+
+from zbench.record import Record
+from zbench.store import read_records
+
+GRID = ("cache=dbcache", "cache.max_warmup_steps=2,4", "cache.residual_diff_threshold=0.12,0.24,0.4")
+QUICK = ("measure.min_rounds=2", "measure.max_rounds=2", "measure.warmup_rounds=0")
+TRIALS = 7  # 2 × 3 settings and the baseline
+
+
+def sweep(*more: str) -> list[str]:
+    return ["sweep", *SYNTHETIC, *GRID, *QUICK, "sweep.name=s", *more]
+
+
+def records(folder: Path) -> list[Record]:
+    return read_records(folder / "runs" / "s" / "records.jsonl")
+
+
+def finished(folder: Path) -> int:
+    journal = folder / "runs" / "s" / "records.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def test_a_sweep_measures_the_baseline_first_and_every_trial_once(tmp_path: Path) -> None:
+    done = zbench(tmp_path, *sweep())
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path)
+    assert len(found) == TRIALS and found[0].is_baseline
+    assert Counter(r.state for r in found) == {"COMPLETE": TRIALS}
+    assert {r.baseline_id for r in found} == {found[0].trial_id}
+    assert all(r.measurement and r.measurement.quality for r in found[1:])
+    assert f"[{TRIALS}/{TRIALS}]" in done.stderr and "ETA" in done.stderr
+    assert (tmp_path / "reports" / "s" / "report.html").is_file()
+    assert done.stdout.count("F1B0_") >= TRIALS - 1
+
+
+def test_the_same_command_again_measures_nothing(tmp_path: Path) -> None:
+    zbench(tmp_path, *sweep())
+    before = (tmp_path / "runs" / "s" / "records.jsonl").read_bytes()
+    again = zbench(tmp_path, *sweep())
+    assert again.returncode == 0 and again.stderr.count("from the journal") == TRIALS
+    assert (tmp_path / "runs" / "s" / "records.jsonl").read_bytes() == before
+
+
+def test_a_changed_measure_measures_again_and_says_why(tmp_path: Path) -> None:
+    zbench(tmp_path, *sweep())
+    again = zbench(tmp_path, *sweep("measure.target_rel_ci=0.5"))
+    assert again.stderr.count("is measured again: the measure settings changed") == TRIALS
+    assert len(records(tmp_path)) == 2 * TRIALS
+
+
+def test_fresh_measures_everything_again(tmp_path: Path) -> None:
+    zbench(tmp_path, *sweep())
+    zbench(tmp_path, *sweep("sweep.fresh=true"))
+    assert len(records(tmp_path)) == 2 * TRIALS
+
+
+def test_the_default_name_is_that_of_the_set_of_trials(tmp_path: Path) -> None:
+    args = ["sweep", *SYNTHETIC, *GRID, *QUICK]
+    zbench(tmp_path, *args)
+    zbench(tmp_path, *[*args[:-1], "measure.warmup_rounds=1"])
+    (folder,) = [p for p in (tmp_path / "runs").iterdir() if p.is_dir()]
+    assert folder.name.startswith("sweep-") and len(folder.name) == len("sweep-") + 8
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "says"),
+    [
+        ("crash_on", "worker_died", "SIGABRT"),
+        ("kill_on", "worker_died", "signal 9"),
+        ("raise_memory_error_on", "out_of_memory", "MemoryError"),
+        ("raise_on", "error", ""),
+    ],
+)
+def test_a_sick_trial_fails_with_its_reason_and_the_sweep_goes_on(
+    tmp_path: Path, option: str, code: str, says: str
+) -> None:
+    done = zbench(tmp_path, *sweep(f"engine.options.{option}=0.24"))
+    assert done.returncode == 4, done.stderr
+    found = records(tmp_path)
+    sick = [r for r in found if r.state == "FAILED"]
+    assert {r.config["cache"]["residual_diff_threshold"] for r in sick} == {0.24} and len(sick) == 2
+    assert Counter(r.state for r in found) == {"COMPLETE": TRIALS - 2, "FAILED": 2}
+    for record in sick:
+        assert record.reason is not None and record.measurement is None
+        assert record.reason.code == code and says in record.reason.message
+        assert record.reason.log_tail
+    assert "sweep.retry_failed=true" in done.stderr
+
+
+def test_a_hanging_trial_times_out_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    done = zbench(tmp_path, *sweep("engine.options.hang_on=0.24", "measure.timeout_s=2"))
+    assert done.returncode == 4
+    sick = [r for r in records(tmp_path) if r.state == "FAILED"]
+    assert [r.reason.code for r in sick if r.reason] == ["timeout", "timeout"]
+    assert finished(tmp_path) == TRIALS
+
+
+def test_failed_trials_run_again_only_when_asked(tmp_path: Path) -> None:
+    zbench(tmp_path, *sweep("engine.options.raise_on=0.24"))
+    kept = zbench(tmp_path, *sweep("engine.options.raise_on=0.24"))
+    assert kept.returncode == 4 and finished(tmp_path) == TRIALS
+    zbench(tmp_path, *sweep("engine.options.raise_on=0.24", "sweep.retry_failed=true"))
+    assert finished(tmp_path) == TRIALS + 2
+
+
+def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
+    chance = random.Random(20)
+    args = sweep("engine.options.round_s=0.02", "engine.options.load_s=0.05", "cache.max_warmup_steps=1,2,3,4,5,6,7")
+    total = 1 + 7 * 3
+    orphans: list[psutil.Process] = []
+    for _ in range(20):
+        process = start(tmp_path, *args)
+        target = finished(tmp_path) + chance.choice((0, 0, 1, 1, 2))
+        wait_for(lambda at=target, p=process: finished(tmp_path) >= at or p.poll() is not None)
+        wait_for(lambda p=process: bool(workers_of(p.pid)) or p.poll() is not None)
+        before = finished(tmp_path)
+        orphans += kill(process)
+        assert len(read_records(tmp_path / "runs" / "s" / "records.jsonl")) >= before
+    _, alive = psutil.wait_procs(orphans, timeout=5)
+    assert not alive, "a worker outlived its parent by 5 s"
+    end = zbench(tmp_path, *args)
+    assert end.returncode == 0, end.stderr
+    counts = Counter(r.trial_id for r in records(tmp_path))
+    assert len(counts) == total and set(counts.values()) == {1}
+
+
+def test_ctrl_c_stops_after_the_round_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    args = sweep("engine.options.round_s=0.3")
+    process = start(tmp_path, *args)
+    wait_for(lambda: finished(tmp_path) >= 2)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopping after the current round" in err and "To go on: zbench sweep" in err
+    kept = finished(tmp_path)
+    assert 2 <= kept < TRIALS and not out
+    again = zbench(tmp_path, *args)
+    assert again.returncode == 0 and again.stderr.count("from the journal") == kept
+    assert set(Counter(r.trial_id for r in records(tmp_path)).values()) == {1}
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, *sweep("engine.options.hang_on=0.12"))
+    wait_for(lambda: finished(tmp_path) >= 1)
+    os.kill(process.pid, signal.SIGINT)
+    wait_for(lambda: bool(workers_of(process.pid)))
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+
+
+def test_two_sweeps_never_write_one_folder(tmp_path: Path) -> None:
+    first = start(tmp_path, *sweep("engine.options.round_s=0.5"))
+    wait_for(lambda: finished(tmp_path) >= 1)
+    second = zbench(tmp_path, *sweep("engine.options.round_s=0.5"))
+    assert second.returncode == 2
+    assert f"in use by process {first.pid} on " in second.stderr
+    kill(first)
+
+
+def test_a_torn_last_line_is_repaired_with_a_notice(tmp_path: Path) -> None:
+    zbench(tmp_path, *sweep())
+    journal = tmp_path / "runs" / "s" / "records.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-40])
+    again = zbench(tmp_path, *sweep())
+    assert again.returncode == 0 and "the last line was torn" in again.stderr
+    assert Counter(r.trial_id for r in records(tmp_path)).most_common(1)[0][1] == 1
+    assert len(records(tmp_path)) == TRIALS
+
+
+def test_combinations_that_cannot_work_are_pruned_with_a_reason_before_anything_starts(tmp_path: Path) -> None:
+    done = zbench(tmp_path, *sweep("cache.max_warmup_steps=2", "cache.Fn_compute_blocks=1,99"))
+    assert done.returncode == 0, done.stderr
+    pruned = [r for r in records(tmp_path) if r.state == "PRUNED"]
+    assert len(pruned) == 3
+    assert all(r.reason and "cache.Fn_compute_blocks=99" in r.reason.message for r in pruned)
+    journal = (tmp_path / "runs" / "s" / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["state"] for line in journal[:3]] == ["PRUNED"] * 3
+
+
+def test_one_run_is_a_trial_and_its_baseline(tmp_path: Path) -> None:
+    done = zbench(tmp_path, "run", *SYNTHETIC, *QUICK, "cache=dbcache", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert [row["label"] for row in json.loads(done.stdout)["trials"]][0] == "none"
+    (folder,) = [p for p in (tmp_path / "runs").iterdir() if p.is_dir()]
+    assert folder.name.startswith("run-") and len(read_records(folder / "records.jsonl")) == 2

@@ -1,0 +1,229 @@
+"""Every mistake a user can make is one clear line, exit code 2 and no traceback; nothing is lost by it."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import SYNTHETIC, environment, zbench
+from factories import complete, trial
+
+from zbench import __version__
+from zbench.cli import COMMANDS, main
+from zbench.config import DBCacheConfig
+from zbench.store import RECORDS
+from zbench.zimage.layout import preset_folder
+
+
+def write_run(folder: Path, *lines: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / RECORDS).write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def good_run(folder: Path) -> Path:
+    baseline = trial()
+    cached = trial(DBCacheConfig())
+    return write_run(
+        folder,
+        complete(baseline).to_json(),
+        complete(cached, latency_s=0.7, cached=(5, 6), ssim=0.97).to_json(),
+    )
+
+
+def test_help_names_every_command_and_nothing_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {command} " in text for command in COMMANDS)
+    for later in ("compare", "gate", "baseline", "zbench ab", "serve"):
+        assert later not in text.replace("the baseline it is compared with", "")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"zbench {__version__}\n"
+
+
+BAD_OVERRIDES = [
+    (["pipeline.stepz=3"], "pipeline.stepz=3", "did you mean pipeline.steps?"),
+    (["cash=dbcache"], "cash=dbcache", "unknown key"),
+    (["cache=dbcash"], "cache=dbcash", "no such choice; there are: dbcache"),
+    (["pipeline.steps=many"], "pipeline.steps=many", ""),
+    (["pipeline.steps=0"], "pipeline.steps=0", "at least 1"),
+    (["cache=dbcache", "cache.residual_diff_threshold=-0.1"], "cache.residual_diff_threshold=-0.1", "at least 0"),
+    (["cache=dbcache", "cache.Fn_compute_blocks=99"], "cache.Fn_compute_blocks=99", "exceed the 10 blocks"),
+    (["cache=dbcache", "cache.Fn_compute_blocks="], "cache.Fn_compute_blocks=", ""),
+    (["pipeline.weights=/no/such/folder"], "/no/such/folder", "no such folder"),
+    (["pipeline=zimage_turbo"], "pipeline.weights=auto", "pipeline.download=true"),
+    (["offload=model"], "offload.mode=model", "needs an accelerator"),
+    (["engine.target=nowhere:Engine", "measure=quick"], "", ""),
+    (["hardware=b300", "execution=measure"], "hardware=b300", "found: no NVIDIA GPU"),
+    (["execution=perhaps"], "execution=perhaps", "auto, measure, project"),
+    (["sweep.runs_dir=/proc/nowhere"], "/proc/nowhere", "sweep.runs_dir="),
+]
+
+
+@pytest.mark.parametrize(("overrides", "names", "way_out"), [b for b in BAD_OVERRIDES if b[1]])
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_bad_overrides(
+    command: str, overrides: list[str], names: str, way_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command, *overrides]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("zbench: error: ") and names in line and way_out in line
+    assert captured.out == "" and not (tmp_path / "runs").exists()
+
+
+def test_corrupt_weights_are_named_before_anything_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(preset_folder("zimage_tiny"), folder)
+    broken = next(folder.glob("transformer/*.safetensors"))
+    broken.write_bytes(broken.read_bytes()[:-100])
+    done = zbench(tmp_path, "run", f"pipeline.weights={folder}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert str(broken) in done.stderr and "safetensors" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["not json", "{}"], "line 1: not JSON"),
+        (['{"benchmarks": []}'], "not a zbench record"),
+        (['{"schema_version": 99, "trial_id": "a"}'], "schema_version 99 cannot be upgraded"),
+        ([], "holds no records"),
+    ],
+)
+@pytest.mark.parametrize("command", ["report", "recommend", "export"])
+def test_bad_record_files(
+    command: str, lines: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", *lines)
+    assert main([command, str(run)]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert says in line and RECORDS in line and captured.out == ""
+
+
+@pytest.mark.parametrize("command", ["report", "recommend", "export"])
+def test_a_run_that_is_not_there_is_named_with_those_that_are(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good_run(tmp_path / "runs" / "mine")
+    assert main([command, "other"]) == 2
+    assert "no run 'other'" in (err := capsys.readouterr().err) and "mine" in err
+
+
+def test_an_unwritable_report_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = good_run(tmp_path / "run")
+    (tmp_path / "file").write_text("in the way")
+    assert main(["report", str(run), "--out", str(tmp_path / "file" / "out")]) == 2
+    assert str(tmp_path / "file" / "out") in capsys.readouterr().err
+    assert main(["export", str(run), "--output", str(tmp_path / "file" / "x.csv")]) == 2
+    assert "x.csv" in capsys.readouterr().err
+
+
+def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["swep"]) == 2
+    assert "no command 'swep'; there are: run, sweep" in capsys.readouterr().err
+
+
+def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--format", "xml"]) == 2
+    assert "--format" in capsys.readouterr().err
+
+
+def test_formats_and_flags_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--format", "json", "cache=dbcache"]) == 0
+    first = capsys.readouterr().out
+    assert main(["plan", "cache=dbcache", "--format=json"]) == 0
+    assert capsys.readouterr().out == first
+    plan = json.loads(first)
+    assert plan["trials"][0]["role"] == "baseline" and plan["expected_sweep_s"] > 0
+
+
+def test_a_plan_shows_what_is_pruned_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["hardware=b300", "parallel=tp", "parallel.tp_size=2,4", "--format", "json"]
+    assert main(["plan", *args]) == 0
+    rows = json.loads(capsys.readouterr().out)["trials"]
+    assert [row["role"] for row in rows] == ["baseline", "projected", "pruned"]
+    assert "30 heads are not divisible by 4" in rows[-1]["reason"]
+    assert all(row["expected_latency_s"] > 0 and row["expected_peak_bytes"] > 0 for row in rows[:2])
+
+
+def test_an_empty_sweep_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "cache=dbcache", "cache.max_warmup_steps="]) == 2
+    assert main(["plan", "hardware=b300", "parallel=tp", "parallel.tp_size=4"]) == 2
+    assert "an empty sweep" in capsys.readouterr().err
+
+
+def test_cfg_job_shows_what_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--cfg", "job", "cache=dbcache", "cache.max_warmup_steps=3,2"]) == 0
+    shown = capfd.readouterr()
+    assert "max_warmup_steps: 3" in shown.out and "name: zimage_tiny" in shown.out
+    assert "showing the first of" in shown.err
+
+
+def test_info_and_help_are_hydras(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--info", "searchpath"]) == 0
+    assert "main" in capfd.readouterr().out
+    assert main(["sweep", "--help"]) == 0
+    assert "cache: dbcache, none, scm, taylorseer" in capfd.readouterr().out
+
+
+def test_a_fault_of_zbench_itself_is_seventy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(args: list[str]) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setitem(COMMANDS, "doctor", broken)
+    assert main(["doctor"]) == 70
+    assert "a fault of zbench" in capsys.readouterr().err
+
+
+def test_recommend_and_export_read_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = good_run(tmp_path / "run")
+    assert main(["recommend", str(run), "--min-ssim", "0.9"]) == 0
+    assert "F1B0_W4_MC3_R0.24" in capsys.readouterr().out
+    assert main(["recommend", str(run), "--min-ssim", "0.9999999"]) == 0
+    assert main(["export", str(run), "--format", "csv"]) == 0
+    assert "F1B0_W4_MC3_R0.24" in capsys.readouterr().out
+
+
+def completions(line: str, folder: Path) -> set[str]:
+    """What bash offers after `line`, by way of the script that `zbench --shell-completion install=bash` prints."""
+    bin_folder = folder / "bin"
+    bin_folder.mkdir(exist_ok=True)
+    launcher = bin_folder / "zbench"
+    launcher.write_text('#!/bin/sh\nexec python -m zbench "$@"\n')
+    launcher.chmod(0o755)
+    words = line.split()
+    index = len(words) if line.endswith(" ") else len(words) - 1
+    script = f"""
+    eval "$(zbench --shell-completion install=bash)"
+    COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=({line}); COMP_CWORD={index}
+    $(complete -p zbench | sed -E 's/.*-F ([^ ]+) .*/\\1/')
+    printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    env = environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=env, cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_completion_works_in_bash(tmp_path: Path) -> None:
+    assert {"run", "sweep", "plan", "report"} <= completions("zbench ", tmp_path)
+    assert completions("zbench swe", tmp_path) == {"sweep"}
+    offered = completions("zbench sweep ", tmp_path)
+    assert {"cache=", "hardware="} <= offered
+    assert {"cache=dbcache", "cache=scm"} <= completions("zbench sweep cache=", tmp_path)
+    assert {"hardware=b300"} == completions("zbench sweep cache=dbcache hardware=b", tmp_path)
+
+
+def test_a_users_own_config_dir_is_used(tmp_path: Path) -> None:
+    done = zbench(tmp_path, "plan", *SYNTHETIC, "cache=dbcache", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("measured") == 6

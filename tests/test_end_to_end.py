@@ -1,0 +1,139 @@
+"""The main jobs on the real engine: the demo, killed twice on its way, and a projection onto hardware that is not here."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import kill, start, wait_for, workers_of, zbench
+
+from zbench.measurement import Measurement
+from zbench.record import Record
+from zbench.store import read_records
+
+DEMO = ("sweep", "experiment=demo", "measure=quick", "sweep.name=demo")
+
+
+def records(folder: Path, name: str) -> list[Record]:
+    journal = folder / "runs" / name / "records.jsonl"
+    return read_records(journal) if journal.exists() else []
+
+
+def measured(record: Record) -> Measurement:
+    assert record.measurement is not None
+    return record.measurement
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demo was killed twice with -9 and then finished."""
+    folder = tmp_path_factory.mktemp("demo")
+    orphans: list[psutil.Process] = []
+    for finished in (1, 4):
+        process = start(folder, *DEMO)
+        wait_for(lambda n=finished: len(records(folder, "demo")) >= n, timeout_s=240)
+        wait_for(lambda p=process: bool(workers_of(p.pid)))
+        orphans += kill(process)
+        assert len(records(folder, "demo")) >= finished
+    _, alive = psutil.wait_procs(orphans, timeout=5)
+    assert not alive, "a worker outlived its parent by 5 s"
+    done = zbench(folder, *DEMO, timeout_s=280)
+    assert done.returncode == 0, done.stderr
+    (folder / "table.txt").write_text(done.stdout)
+    return folder
+
+
+def test_two_kills_lose_and_double_no_trial_of_the_demo(demo: Path) -> None:
+    counts = Counter(record.trial_id for record in records(demo, "demo"))
+    assert len(counts) >= 12 and set(counts.values()) == {1}
+
+
+def test_the_demo_prints_one_row_a_trial(demo: Path) -> None:
+    table = (demo / "table.txt").read_text()
+    assert all(record.label in table for record in records(demo, "demo"))
+    assert "speed-up" in table and "SSIM" in table
+
+
+def test_the_demo_again_finishes_from_the_journal(demo: Path) -> None:
+    before = (demo / "runs" / "demo" / "records.jsonl").read_bytes()
+    again = zbench(demo, *DEMO)
+    assert again.returncode == 0 and again.stderr.count("from the journal") == len(records(demo, "demo"))
+    assert (demo / "runs" / "demo" / "records.jsonl").read_bytes() == before
+
+
+def test_a_resident_pipeline_is_loaded_once_a_worker(demo: Path) -> None:
+    loads = [measured(r).cold.load_s for r in records(demo, "demo")]
+    assert sum(seconds is not None for seconds in loads) == 3  # one for each of the three parents
+
+
+def test_measurements_are_whole(demo: Path) -> None:
+    for record in records(demo, "demo"):
+        m = measured(record)
+        assert record.source == "measured" and m.memory.host_peak_rss_bytes
+        for one in m.rounds:
+            assert len(one.steps_s) == 8
+            assert sum(one.stages_s.values()) <= one.latency_s
+            assert set(one.stages_s) == {"text_encode", "denoise", "decode"}
+        if not record.is_baseline:
+            assert m.quality is not None and len(m.quality) == len({(r.prompt_id, r.seed) for r in m.rounds})
+
+
+def test_some_settings_skip_steps_and_that_costs_likeness(demo: Path) -> None:
+    by_label = {record.label: measured(record) for record in records(demo, "demo")}
+    base = by_label["none"]
+    assert all(not one.cached_steps for one in base.rounds)
+    skipping = [m for m in by_label.values() if any(one.cached_steps for one in m.rounds)]
+    assert skipping
+    for m in by_label.values():
+        assert m.quality is not None or m is base
+        for quality in m.quality or []:
+            rounds = [r for r in m.rounds if (r.prompt_id, r.seed) == (quality.prompt_id, quality.seed)]
+            assert quality.identical == (not any(r.cached_steps for r in rounds))
+
+
+def test_the_report_stands_alone(demo: Path) -> None:
+    report = demo / "reports" / "demo"
+    names = {path.name for path in report.iterdir()}
+    assert {"report.md", "report.html", "summary.csv"} <= names and any(name.endswith(".png") for name in names)
+    page = (report / "report.html").read_text()
+    assert "src=\"http" not in page and "<script src" not in page and "data:image/png;base64" in page
+
+
+def test_recommend_and_report_read_what_the_sweep_left(demo: Path) -> None:
+    chosen = zbench(demo, "recommend", "demo", "--min-ssim", "0.9", "--format", "json")
+    assert chosen.returncode == 0, chosen.stderr
+    assert "sglang serve" in chosen.stdout and "SGLANG_CACHE_DIT" in chosen.stdout
+    again = zbench(demo, "report", "demo", "--out", "again", "--format", "json")
+    assert again.returncode == 0 and len(json.loads(again.stdout)["trials"]) == len(records(demo, "demo"))
+    assert (demo / "again" / "report.html").read_bytes() == (demo / "reports" / "demo" / "report.html").read_bytes()
+
+
+def test_absent_hardware_is_projected_and_every_figure_says_so(tmp_path: Path) -> None:
+    done = zbench(
+        tmp_path,
+        *("sweep", "hardware=b300", "cache=dbcache", "cache.max_warmup_steps=2", "measure=quick", "sweep.name=b300"),
+        timeout_s=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not validated on Z-Image-Turbo" in done.stdout.replace("Not", "not")
+    for record in records(tmp_path, "b300"):
+        m = measured(record)
+        assert record.source == "projected" and record.config["pipeline"]["name"] == "zimage_turbo"
+        assert m.sources == {
+            "latency": "projected",
+            "memory": "projected",
+            "cached_steps": "proxy",
+            "quality": "proxy",
+        }
+        assert m.projection is not None and len(m.projection.rounds) == len(m.rounds)
+        assert m.projection.cached_step_s < m.projection.computed_step_s
+        assert m.projection.floor_s < min(r.latency_s for r in m.projection.rounds) or any(
+            r.cached_steps for r in m.rounds
+        )
+    page = (tmp_path / "reports" / "b300" / "report.md").read_text()
+    assert "SGLang" in page and "0.94" in page
+    refused = zbench(tmp_path, "recommend", "b300")
+    assert refused.returncode == 2 and "--allow-proxy" in refused.stderr
+    allowed = zbench(tmp_path, "recommend", "b300", "--allow-proxy", "--min-ssim", "0.5")
+    assert allowed.returncode == 0 and "not validated on Z-Image-Turbo" in allowed.stdout.replace("Not", "not")

@@ -1,0 +1,53 @@
+"""A built wheel is all a user needs: configs and weights ship inside, and it works from any directory."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built as `pip wheel .` would, with the build backend that is installed."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def zbench(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The console script of the wheel in a venv without zbench; its dependencies are borrowed from this one."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "zbench"
+
+
+def test_configs_and_weights_are_in_the_wheel(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        assert f"zbench/conf/{path.relative_to(ROOT / 'conf')}" in names
+    assert any(name.startswith("zbench/zimage/presets/zimage_tiny/transformer/") for name in names)
+    assert "zbench/report/template.html.j2" in names and "zbench/hardware/published.yaml" in names
+    assert not [name for name in names if name.startswith(("tests/", "runs/", "reports/"))]
+
+
+def test_the_installed_command_plans_and_runs_from_any_directory(zbench: Path, tmp_path: Path) -> None:
+    where = "import zbench; print(zbench.__file__)"
+    place = subprocess.run([zbench.parent / "python", "-c", where], cwd=tmp_path, capture_output=True, text=True)
+    assert str(zbench.parent.parent) in place.stdout, "the wheel's own zbench must be the one that runs"
+    for args in (["--help"], ["plan", "cache=dbcache"], ["run", "workload=single", "measure=quick"]):
+        done = subprocess.run([zbench, *args], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("runs/run-*/records.jsonl")) and list(tmp_path.glob("reports/run-*/report.html"))

@@ -1,0 +1,250 @@
+"""The command line: one short function a command, heavy imports inside it. stdout is data, stderr is talk."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from zbench import __version__
+from zbench.errors import Exit, ZbenchError
+
+if TYPE_CHECKING:
+    from zbench.sweeper.plan import Plan
+
+FORMATS = ("table", "json", "csv", "markdown")
+
+HELP = """\
+usage: zbench COMMAND [OPTION …] [OVERRIDE …]
+
+Which configuration runs Z-Image fastest on this hardware without spoiling the images?
+
+measure (Hydra applications: GROUP=CHOICE, key=value, --cfg job, --info, --config-dir, --help)
+  run        one trial, and the baseline it is compared with
+  sweep      many: every choice brings its own grid, key=1,2 or key=range(1,4) replaces an axis
+  plan       the trials of a sweep, those pruned and why, time and memory expected; runs nothing
+
+read
+  report     RUN …   Markdown, HTML, plots and CSV from records
+  recommend  RUN     the fastest configuration within your limits, and its launch lines
+  export     RUN     records in another tool's format
+
+look
+  doctor             what hardware and software is here and what it can do
+
+RUN is a sweep's name under runs/, a run folder, or a records.jsonl.
+
+  zbench sweep cache=dbcache
+  zbench sweep hardware=b300 cache=dbcache
+  zbench recommend sweep-1a2b3c4d --min-ssim 0.95
+
+zbench COMMAND --help says more; zbench --version. Completion: eval "$(zbench --shell-completion install=bash)"
+Exit codes: 0 done, 2 bad input, 4 failed trials or nothing feasible, 70 a fault of zbench, 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return Exit.DONE if args else Exit.BAD_INPUT
+    if args[0] == "--version":
+        print(f"zbench {__version__}")
+        return Exit.DONE
+    try:
+        if args[0] in ("--shell-completion", "-sc"):
+            from zbench.hydra_app import complete
+
+            return complete(args, list(COMMANDS))
+        command = COMMANDS.get(args[0])
+        if command is None:
+            raise ZbenchError(f"no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
+        return command(args[1:])
+    except ZbenchError as error:
+        print(f"zbench: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("zbench: interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else Exit.BAD_INPUT
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print(
+            f"zbench: a fault of zbench {__version__} itself; please report the lines above with the command you gave",
+            file=sys.stderr,
+        )
+        return Exit.FAULT
+
+
+def run(args: list[str]) -> int:
+    """One trial and its baseline."""
+    return _measure(args, "run")
+
+
+def sweep(args: list[str]) -> int:
+    """Every trial of a grid."""
+    return _measure(args, "sweep")
+
+
+def plan(args: list[str]) -> int:
+    """What a sweep would do."""
+    from zbench.hydra_app import planned
+    from zbench.report.plan_table import render_plan
+
+    out, args = _take_format(args)
+    made = planned(args, "plan")
+    if made is not None:
+        print(render_plan(made, out))
+    return Exit.DONE
+
+
+def report(args: list[str]) -> int:
+    """Write the report of one or more runs."""
+    from zbench.report.table import render
+    from zbench.report.write import write_report
+    from zbench.store import read_run
+
+    parser = _parser("report", "Write the report of one or more runs, and print the main table.")
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--out", type=Path, help="folder for the report (default: reports/<first run>)")
+    options = parser.parse_args(args)
+    journals, records = [], []
+    for name in options.runs:
+        journal, found = read_run(name, options.runs_dir)
+        journals.append(journal)
+        records += found
+    out = options.out or Path("reports") / journals[0].resolve().parent.name
+    written = write_report(records, journals[0].parent, out)
+    print(render(records, options.format))
+    _talk(f"wrote {len(written)} files to {out}; open {out / 'report.html'}")
+    return Exit.DONE
+
+
+def recommend(args: list[str]) -> int:
+    """The fastest feasible configuration of a run."""
+    from zbench.recommend import recommend as choose
+    from zbench.store import read_run
+
+    parser = _parser("recommend", "The fastest configuration within your limits.", formats=("text", "json"))
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--max-vram-gib", type=float, help="peak device memory at most")
+    parser.add_argument("--min-ssim", type=float, help="of the worst image against the baseline's, at least")
+    parser.add_argument("--min-psnr-db", type=float, help="of the worst image against the baseline's, at least")
+    parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
+    options = parser.parse_args(args)
+    _, records = read_run(options.run, options.runs_dir)
+    chosen = choose(
+        records,
+        max_vram_gib=options.max_vram_gib,
+        min_ssim=options.min_ssim,
+        min_psnr_db=options.min_psnr_db,
+        allow_proxy=options.allow_proxy,
+    )
+    print(chosen.to_json() if options.format == "json" else chosen.to_text())
+    return Exit.DONE
+
+
+def export(args: list[str]) -> int:
+    """Records in another tool's format."""
+    from zbench.export import FORMATS as EXPORTS
+    from zbench.store import read_run
+
+    parser = _parser("export", "Records in another tool's format, on stdout or into a file.", formats=tuple(EXPORTS))
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--output", type=Path, help="file to write (default: stdout)")
+    options = parser.parse_args(args)
+    _, records = read_run(options.run, options.runs_dir)
+    text = EXPORTS[options.format](records)
+    if options.output is None:
+        print(text, end="")
+        return Exit.DONE
+    try:
+        options.output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ZbenchError(f"cannot write --output {options.output}: {error.strerror}") from error
+    _talk(f"wrote {options.output}")
+    return Exit.DONE
+
+
+def doctor(args: list[str]) -> int:
+    """What is here."""
+    from zbench.composition import profile_patterns
+    from zbench.hardware.doctor import findings, gather
+    from zbench.report.doctor_table import render_findings
+
+    parser = _parser("doctor", "What hardware and software is here and what it can do.", formats=("table", "json"))
+    options = parser.parse_args(args)
+    print(render_findings(findings(gather(profile_patterns())), options.format))
+    return Exit.DONE
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": run,
+    "sweep": sweep,
+    "plan": plan,
+    "report": report,
+    "recommend": recommend,
+    "export": export,
+    "doctor": doctor,
+}
+
+
+def _measure(args: list[str], command: str) -> int:
+    from zbench.hydra_app import planned
+
+    out, args = _take_format(args)
+    made = planned(args, command)
+    return Exit.DONE if made is None else _execute(made, out)
+
+
+def _execute(made: "Plan", out: str) -> int:
+    """Run a plan, print its table, write its report."""
+    from rich.console import Console
+
+    from zbench.report.table import render
+    from zbench.report.write import write_report
+    from zbench.sweeper.conduct import conduct
+
+    outcome = conduct(made, Console(stderr=True))
+    if outcome.interrupted:
+        _talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")
+        return Exit.INTERRUPTED
+    print(render(outcome.records, out))
+    write_report(outcome.records, made.run_folder, made.report_folder)
+    _talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
+    if outcome.failed:
+        _talk(f"{outcome.failed} of {len(made.trials)} trials FAILED; sweep.retry_failed=true runs them again")
+        return Exit.FAILED
+    return Exit.DONE
+
+
+def _take_format(args: list[str]) -> tuple[str, list[str]]:
+    """zbench's own flag, taken out before Hydra sees the rest; it may stand anywhere."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    options, rest = parser.parse_known_args(args)
+    return options.format, rest
+
+
+def _parser(command: str, description: str, formats: tuple[str, ...] = FORMATS) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"zbench {command}", description=description, allow_abbrev=False)
+    parser.add_argument("--format", choices=formats, default=formats[0])
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    return parser
+
+
+def _talk(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""`run`, `sweep` and `plan` as Hydra applications: Hydra's own flags, help and completion on zbench's configs.
+
+What only shows something (`--cfg`, `--info`, `--help`, completion) is left to Hydra; what measures is
+composed by `composition` and planned here.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import hydra
+from hydra._internal.utils import get_args_parser  # the parser hydra.main itself uses; there is no public one
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from zbench.composition import CONFIG_NAME, ResolveAuto, conf_dir, expand, profile_patterns
+from zbench.config import register_schemas
+from zbench.errors import Exit, HardwareError, OverrideError
+from zbench.hardware.detect import match_profile, present_devices, unmatched
+from zbench.sweeper.plan import Plan, make_plan
+
+
+def planned(args: list[str], command: str) -> Plan | None:
+    """The plan of a command line, or None if it only asked Hydra to show something.
+
+    `command` is run, sweep or plan. Raises OverrideError and its like for what does not compose.
+    """
+    options = get_args_parser().parse_args(args)
+    shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
+    resolve_auto = auto_resolver(options.config_dir)
+    overrides = list(options.overrides)
+    if shows and (options.cfg or options.info):
+        jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
+        if len(jobs.jobs) > 1:
+            print(f"showing the first of {len(jobs.jobs)} jobs", file=sys.stderr)
+        flags = [arg for arg in args if arg not in overrides]
+        show([*flags, *jobs.jobs[0].overrides], command)
+        return None
+    if shows:
+        show(args, command)
+        return None
+    jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
+    named = dict(o.split("=", 1) for o in overrides if "=" in o)
+    typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *args])
+    prefix = "run" if command == "run" else named.get("experiment", "sweep")
+    stand_in = expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
+    return make_plan(jobs, stand_in, present_devices(), command=typed, prefix=prefix)
+
+
+def show(args: list[str], command: str) -> None:
+    """Let Hydra answer flags that only show something."""
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
+    def application(_: object) -> None:
+        """Never runs: every flag that gets here shows something and ends."""
+
+    register_schemas()
+    before, sys.argv = sys.argv, [f"zbench {command}", *args]
+    try:
+        with _hydra_raises():
+            application()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise OverrideError(" ".join(str(error).split())) from error
+    finally:
+        sys.argv = before
+
+
+def complete(args: list[str], commands: list[str]) -> int:
+    """Answer Hydra's shell completion, which knows no subcommands: complete those here, the rest there."""
+    query = next((a for a in args if a.startswith(("query=", "install=", "uninstall="))), "")
+    if not query.startswith("query="):
+        show(["--shell-completion", query or "install=bash"], "")
+        return Exit.DONE
+    words = os.environ.get("COMP_LINE", "").split()
+    typing_command = len(words) < 2 or (len(words) == 2 and not os.environ["COMP_LINE"].endswith(" "))
+    if typing_command:
+        print(" ".join(command for command in commands if command.startswith((words[1:] or [""])[0])))
+    elif words[1] in ("run", "sweep", "plan"):
+        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f"{words[0]} {words[1]}", "zbench", 1)
+        show(["--shell-completion", query], words[1])
+    return Exit.DONE
+
+
+def auto_resolver(config_dir: str | None) -> ResolveAuto:
+    """What `hardware=auto` and `pipeline=auto` stand for on this machine."""
+
+    def resolve(group: str, choices: dict[str, str]) -> str:
+        if group == "pipeline":
+            return "zimage_tiny" if choices["hardware"] == "cpu" else "zimage_turbo"
+        devices = present_devices()
+        name = match_profile(devices, profile_patterns(config_dir))
+        if name is None:
+            raise HardwareError(unmatched(devices))
+        return name
+
+    return resolve
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra prints its errors and exits unless this variable is set; zbench wants to word them itself."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before

@@ -1,0 +1,68 @@
+"""A sweep on this machine: holds the run folder, the executor, the progress display and the Ctrl-C handler."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+
+from zbench.config import PipelineConfig
+from zbench.engines.weights import resolve_weights
+from zbench.environment import capture
+from zbench.executors import Executor, load_executor
+from zbench.hardware.detect import present_devices
+from zbench.store import Store
+from zbench.sweeper.plan import Plan
+from zbench.sweeper.progress import SweepProgress
+from zbench.sweeper.sweep import Outcome, Sweep
+
+
+class Interrupt:
+    """Ctrl-C: the first asks for a stop after the current round, the second ends the round too."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.asked:
+            self._executor.abort()
+            return
+        self.asked = True
+        # A handler may interrupt anything, printing through rich included: only a bare write is safe here.
+        os.write(2, b"\nstopping after the current round; Ctrl-C again stops at once\n")
+
+
+def conduct(plan: Plan, console: Console) -> Outcome:
+    """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
+    _check_weights(plan)
+    environment = capture(present_devices())
+    with SweepProgress(plan, console) as progress, Store(plan.run_folder, progress.note) as store:
+        executor = load_executor(plan.executor, plan.run_folder / "logs")
+        interrupt = Interrupt(executor)
+        with _handling(interrupt):
+            try:
+                return Sweep(plan, store, executor, environment, progress, lambda: interrupt.asked).run()
+            finally:
+                executor.close()
+
+
+def _check_weights(plan: Plan) -> None:
+    """Missing or truncated weights are the user's to mend now, not a FAILED record a trial."""
+    checked: list[PipelineConfig] = []
+    for trial in (placed.trial for placed in plan.trials):
+        if trial.hardware is None and trial.engine.loads_weights and trial.pipeline not in checked:
+            resolve_weights(trial.pipeline)
+            checked.append(trial.pipeline)
+
+
+@contextmanager
+def _handling(interrupt: Interrupt) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

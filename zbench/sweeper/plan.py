@@ -1,0 +1,119 @@
+"""What a sweep is going to do: its trials in order, whether each is measured or projected, and its name.
+
+Everything here is decided before anything is loaded, and nothing here writes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zbench.composition import Job, Jobs
+from zbench.config import (
+    ComputeConfig,
+    Config,
+    ExecutorConfig,
+    HardwareConfig,
+    MeasureConfig,
+    OffloadConfig,
+    ParallelConfig,
+    PipelineConfig,
+    SweepConfig,
+)
+from zbench.errors import HardwareError, OverrideError
+from zbench.hardware.detect import describe_present, is_present
+from zbench.hardware.nvml import Device
+from zbench.hardware.roofline import proxy_cache
+from zbench.search import select
+from zbench.space import Placed, arrange, geometry_of
+from zbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it runs. `trials` are in the order they run, baselines first."""
+
+    name: str
+    command: str  # what to type to go on
+    trials: tuple[Placed, ...]
+    pruned: tuple[tuple[Placed, str], ...]
+    measure: MeasureConfig
+    sweep: SweepConfig
+    executor: ExecutorConfig
+    hardware: HardwareConfig  # of the trials that are measured
+    stand_in: Config  # pipeline and hardware that proxies of projected trials run on
+    notes: tuple[str, ...] = ()
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the journal is kept."""
+        return Path(self.sweep.runs_dir) / self.name
+
+    @property
+    def report_folder(self) -> Path:
+        """Where the report is written."""
+        return Path(self.sweep.reports_dir) / self.name
+
+
+def make_plan(jobs: Jobs, stand_in: Config, devices: Sequence[Device], *, command: str, prefix: str) -> Plan:
+    """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
+
+    Raises HardwareError for hardware that must be measured and is not here, OverrideError when no
+    trial is left, naming the first reason.
+    """
+    first = jobs.jobs[0].config
+    chosen = select(jobs.jobs, first.search)
+    space = arrange(_trial(job, devices) for job in chosen)
+    if not space.placed:
+        placed, reason = space.pruned[0]
+        raise OverrideError(
+            f"an empty sweep: none of {len(space.pruned)} trials can work; {placed.trial.label}: {reason}"
+        )
+    digest = hashlib.sha256("".join(sorted(p.trial.trial_id for p in space.placed)).encode()).hexdigest()[:8]
+    return Plan(
+        name=first.sweep.name or f"{prefix}-{digest}",
+        command=command,
+        trials=space.placed,
+        pruned=space.pruned,
+        measure=first.measure,
+        sweep=first.sweep,
+        executor=first.executor,
+        hardware=first.hardware,
+        stand_in=stand_in,
+        notes=tuple(jobs.notes),
+    )
+
+
+def _trial(job: Job, devices: Sequence[Device]) -> Trial:
+    """The trial of a job, with its device decided; projected if its hardware is not here."""
+    config = job.config
+    present = is_present(config.hardware, devices)
+    if config.execution == "measure" and not present:
+        raise HardwareError(
+            f"execution=measure with hardware={config.hardware.name}, which is not here; "
+            f"{describe_present(devices)}; leave execution out to project"
+        )
+    projected = config.execution == "project" or not present
+    if projected and config.hardware.nvml_name is None:
+        raise HardwareError(f"execution=project with hardware={config.hardware.name}: only GPUs are projected")
+    if config.compute.device == "auto":
+        device = "cuda" if config.hardware.nvml_name else "cpu"
+        config = replace(config, compute=replace(config.compute, device=device))
+    return Trial.from_config(config, projected=projected)
+
+
+def proxy_of(trial: Trial, tiny: PipelineConfig) -> Trial:
+    """What is measured in place of a projected trial: its cache setting on the tiny pipeline, on this CPU."""
+    return replace(
+        trial,
+        pipeline=replace(tiny, steps=trial.pipeline.steps, guidance_scale=trial.pipeline.guidance_scale),
+        cache=proxy_cache(
+            trial.cache,
+            from_layers=geometry_of(trial.pipeline).transformer.n_layers,
+            to_layers=geometry_of(tiny).transformer.n_layers,
+        ),
+        parallel=ParallelConfig(),
+        offload=OffloadConfig(),
+        compute=ComputeConfig(device="cpu"),
+        hardware=None,
+    )

@@ -1,0 +1,199 @@
+"""One sweep from plan to journal: reuse what still holds, run the rest, append each outcome as it comes.
+
+It imports no torch, measures nothing itself and prints nothing; what happens is told to a `Listener`.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from zbench.environment import Environment, differences
+from zbench.executors import Executor, Failed, Stopped, Task
+from zbench.hardware.roofline import project
+from zbench.measurement import Measurement
+from zbench.record import Reason, Record
+from zbench.space import Placed, geometry_of
+from zbench.store import Store, latest
+from zbench.sweeper.plan import Plan, proxy_of
+from zbench.trial import Trial
+
+
+class Listener(Protocol):
+    """What a sweep tells while it runs."""
+
+    def note(self, text: str) -> None:
+        """A sentence the user should see."""
+
+    def reused(self, placed: Placed, record: Record) -> None:
+        """A trial was taken from the journal."""
+
+    def started(self, placed: Placed) -> None:
+        """A trial begins."""
+
+    def event(self, placed: Placed, event: dict[str, Any]) -> None:
+        """Something happened inside the running trial."""
+
+    def finished(self, placed: Placed, record: Record) -> None:
+        """A trial's record is on disk."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The sweep's records, one a trial, and whether it was stopped before its end."""
+
+    records: list[Record]
+    interrupted: bool
+
+    @property
+    def failed(self) -> int:
+        """How many trials failed."""
+        return sum(record.state == "FAILED" for record in self.records)
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A measurement on the tiny pipeline that projected trials may share, and its images."""
+
+    measurement: Measurement
+    artifacts: Path
+
+
+Proxies = dict[tuple[str, Path | None], Proxy]
+"""By what was run and what it was compared with."""
+
+
+@dataclass
+class Sweep:
+    """The sweep of one plan."""
+
+    plan: Plan
+    store: Store
+    executor: Executor
+    environment: Environment
+    listener: Listener
+    should_stop: Callable[[], bool]
+
+    def run(self) -> Outcome:
+        """Run every trial that has no reusable record. Records appear in the journal as trials end."""
+        for text in self.plan.notes:
+            self.listener.note(text)
+        self._record_pruned()
+        proxies: Proxies = {}
+        for placed in self.plan.trials:
+            if self.should_stop():
+                return self._outcome(interrupted=True)
+            kept = self._reusable(placed)
+            if kept is not None:
+                self.listener.reused(placed, kept)
+                continue
+            self.listener.started(placed)
+            record = self._measure(placed, proxies)
+            if record is None:
+                return self._outcome(interrupted=True)
+            self.store.append(record)
+            self.listener.finished(placed, record)
+        return self._outcome(interrupted=False)
+
+    def _measure(self, placed: Placed, proxies: Proxies) -> Record | None:
+        """The record of one trial, or None if the user stopped it. Projected trials share equal proxies."""
+        trial = placed.trial
+        runs = trial if trial.hardware is None else proxy_of(trial, self.plan.stand_in.pipeline)
+        artifacts, reference = self.store.artifacts(trial.trial_id), self._reference(placed)
+        proxy_key = runs.trial_id, reference
+        shared = proxies.get(proxy_key)
+        if shared is not None:
+            shutil.copytree(shared.artifacts, artifacts, dirs_exist_ok=True)
+            measured = shared.measurement
+        else:
+            task = Task(runs, self.plan.measure, artifacts, reference)
+            outcome = self.executor.run(task, lambda event: self.listener.event(placed, event), self.should_stop)
+            if isinstance(outcome, Stopped):
+                return None
+            if isinstance(outcome, Failed):
+                return self._record(placed, state="FAILED", reason=outcome.reason)
+            measured = outcome.measurement
+        if trial.hardware is not None:
+            proxies.setdefault(proxy_key, Proxy(measured, artifacts))
+            measured = _projected(trial, measured)
+        return self._record(placed, state="COMPLETE", measurement=measured, source=measured.source)
+
+    def _reference(self, placed: Placed) -> Path | None:
+        """The baseline's artifacts, once there are any."""
+        if placed.is_baseline:
+            return None
+        baseline = latest(self.store.records).get(placed.baseline_id)
+        return self.store.artifacts(placed.baseline_id) if baseline and baseline.state == "COMPLETE" else None
+
+    def _reusable(self, placed: Placed) -> Record | None:
+        """The record that makes measuring again needless; says why where one exists and does not."""
+        record = latest(self.store.records).get(placed.trial.trial_id)
+        if record is None or self.plan.sweep.fresh:
+            return None
+        if record.state == "FAILED":
+            return None if self.plan.sweep.retry_failed else record
+        if record.state != "COMPLETE":
+            return None
+        changed = differences(record.environment, self.environment.to_dict())
+        if _measure_dict(record) != _plain(asdict(self.plan.measure)):
+            changed = ["the measure settings changed", *changed]
+        if self._missed_its_baseline(placed, record):
+            changed = ["its baseline was not there the last time", *changed]
+        if changed:
+            self.listener.note(f"{placed.trial.label} is measured again: {'; '.join(changed)}")
+            return None
+        return record
+
+    def _missed_its_baseline(self, placed: Placed, record: Record) -> bool:
+        had = record.measurement is not None and record.measurement.reasons.get("quality") != "no_reference"
+        return not had and self._reference(placed) is not None
+
+    def _record_pruned(self) -> None:
+        known = latest(self.store.records)
+        for placed, reason in self.plan.pruned:
+            self.listener.note(f"{placed.trial.label} is left out: {reason}")
+            record = self._record(placed, state="PRUNED", reason=Reason("constraint", reason))
+            before = known.get(placed.trial.trial_id)
+            if before is None or before.reason != record.reason:
+                self.store.append(record)
+
+    def _record(self, placed: Placed, **fields: Any) -> Record:
+        config = {**placed.trial.to_dict(), "measure": asdict(self.plan.measure)}
+        return Record(
+            sweep=self.plan.name,
+            trial_id=placed.trial.trial_id,
+            baseline_id=placed.baseline_id,
+            label=placed.trial.label,
+            config=_plain(config),
+            environment=self.environment.to_dict(),
+            command=self.plan.command,
+            **fields,
+        )
+
+    def _outcome(self, *, interrupted: bool) -> Outcome:
+        known = latest(self.store.records)
+        ids = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
+        return Outcome([known[i] for i in ids if i in known], interrupted)
+
+
+def _projected(trial: Trial, measured: Measurement) -> Measurement:
+    """A proxy's measurement with the roofline's answer for the trial's own hardware."""
+    assert trial.hardware is not None
+    projection = project(trial, geometry_of(trial.pipeline), measured.rounds)
+    return replace(
+        measured,
+        projection=projection,
+        sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
+    )
+
+
+def _measure_dict(record: Record) -> object:
+    return record.config.get("measure")
+
+
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    """As it will be read back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(data))
+    return plain
