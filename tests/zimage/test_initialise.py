@@ -1,0 +1,116 @@
+"""Claims about the tiny pipeline: images mean something to metrics, and cache thresholds mean something to it.
+
+They hold for the weights `initialise` writes, and must go on holding when trained weights take their place.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_images import DEFAULT_THRESHOLD, PROMPTS, STEPS, cached_image, image, psnr_db
+
+from zbench.zimage.initialise import initialise
+from zbench.zimage.layout import preset_folder
+from zbench.zimage.tokenizer import build_tokenizer
+
+NEVER_FIRES = 1e-4
+"""A threshold below every difference: cache-dit compares all steps after the first and caches none."""
+
+
+@pytest.fixture(scope="module")
+def uncached(tiny: Any) -> dict[str, np.ndarray]:
+    return {prompt: image(tiny, prompt) for prompt in PROMPTS}
+
+
+def test_initialise_writes_the_same_bytes_every_time(tmp_path: Path) -> None:
+    initialise(tmp_path / "one", seed=3)
+    initialise(tmp_path / "two", seed=3)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert {str(path) for path in files} >= {"model_index.json", "vae/config.json", "text_encoder/model.safetensors"}
+    for path in files:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes(), path
+
+
+def test_initialise_can_write_over_the_folder_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is how the preset itself is made."""
+    own = Path(shutil.copytree(preset_folder("zimage_tiny"), tmp_path / "zimage_tiny"))
+    monkeypatch.setattr("zbench.zimage.layout.PRESETS", tmp_path)
+    before = (own / "vae" / "config.json").read_bytes()
+    initialise(own)
+    assert (own / "vae" / "config.json").read_bytes() == before
+
+
+def test_images_are_neither_constant_nor_saturated(uncached: dict[str, np.ndarray]) -> None:
+    for pixels in uncached.values():
+        assert pixels.std() > 0.05
+        assert 0.2 < pixels.mean() < 0.8
+        assert np.mean((pixels <= 0) | (pixels >= 1)) < 0.25
+
+
+def test_images_have_structure_larger_than_a_pixel(uncached: dict[str, np.ndarray]) -> None:
+    """In white noise neighbouring pixels differ by sqrt(2) of the deviation; in a picture by far less."""
+    for pixels in uncached.values():
+        assert np.diff(pixels, axis=1).std() < 0.5 * pixels.std()
+
+
+def test_images_follow_prompt_and_seed(tiny: Any, uncached: dict[str, np.ndarray]) -> None:
+    """30 dB is what a lossy copy of the same picture has; other pictures must be further apart."""
+    first, second, third = (uncached[prompt] for prompt in PROMPTS)
+    assert psnr_db(first, second) < 30
+    assert psnr_db(first, third) < 30
+    assert psnr_db(first, image(tiny, PROMPTS[0], seed=1)) < 30
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_residual_differences_are_those_of_a_real_model(tiny: Any, prompt: str, seed: int) -> None:
+    """Between 0.05 and 0.5, so that every threshold users try (0.08 to 0.4) separates some steps from others."""
+    _, diffs, cached = cached_image(tiny, prompt, seed, threshold=NEVER_FIRES, warmup=1)
+    assert (len(diffs), cached) == (STEPS - 1, 0)
+    assert all(0.05 < diff < 0.5 for diff in diffs)
+    assert min(diffs) < DEFAULT_THRESHOLD < max(diffs)
+
+
+def test_a_higher_threshold_caches_more_steps_and_strays_further(tiny: Any, uncached: dict[str, np.ndarray]) -> None:
+    """0.08 to 0.4 spans the published settings; each cached step replaces a residual by an older one."""
+    counts, psnrs = [], []
+    for threshold in (0.08, DEFAULT_THRESHOLD, 0.4):
+        pixels, _, cached = cached_image(tiny, PROMPTS[0], threshold=threshold, warmup=2)
+        counts.append(cached)
+        if cached:
+            psnrs.append(psnr_db(pixels, uncached[PROMPTS[0]]))
+    assert counts == sorted(set(counts)), "three thresholds, three different counts"
+    assert psnrs == sorted(psnrs, reverse=True)
+    assert all(15 < psnr < 60 for psnr in psnrs)
+
+
+def test_the_default_threshold_fires_on_some_steps_and_not_on_all(tiny: Any) -> None:
+    """Four warm-up steps are SGLang's default; three of the four left are the most that may follow each other."""
+    for prompt in PROMPTS:
+        _, _, cached = cached_image(tiny, prompt, threshold=DEFAULT_THRESHOLD, warmup=4)
+        assert 1 <= cached <= 3
+
+
+def test_disabling_the_cache_gives_the_uncached_image_again(tiny: Any, uncached: dict[str, np.ndarray]) -> None:
+    """One resident pipeline serves a whole sweep only if nothing of a trial's cache stays behind."""
+    cached_image(tiny, PROMPTS[0], threshold=0.4, warmup=2)
+    assert np.array_equal(image(tiny, PROMPTS[0]), uncached[PROMPTS[0]])
+
+
+@pytest.mark.parametrize("text", [*PROMPTS, "emoji 🦊, tab\tand\nline", ""])
+def test_the_tokenizer_encodes_any_text_without_loss(text: str) -> None:
+    tokenizer = build_tokenizer()
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_the_chat_template_is_qwens() -> None:
+    """What Qwen3's own template gives for one user turn with thinking enabled, as `ZImagePipeline` asks for it."""
+    messages = [{"role": "user", "content": "a cat"}]
+    text = build_tokenizer().apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )
+    assert text == "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n"

@@ -1,0 +1,83 @@
+"""Claims about `zbench.zimage.layout`: presets are found by name, the local hub cache only if a snapshot is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from zbench.zimage.layout import (
+    WeightsError,
+    check_complete,
+    find_in_hf_cache,
+    preset_folder,
+    preset_names,
+    weight_files,
+)
+
+REPO = "Tongyi-MAI/Z-Image-Turbo"
+
+
+def add_snapshot(cache: Path, revision: str) -> Path:
+    """The tiny pipeline under the name a download of `REPO` would have in the hub's cache."""
+    target = cache / "models--Tongyi-MAI--Z-Image-Turbo" / "snapshots" / revision
+    return Path(shutil.copytree(preset_folder("zimage_tiny"), target))
+
+
+def test_both_presets_are_there_and_an_unknown_one_lists_them() -> None:
+    assert preset_names() == ["zimage_tiny", "zimage_turbo"]
+    with pytest.raises(ValueError, match=r"no preset 'zimage_huge'; there are: zimage_tiny, zimage_turbo"):
+        preset_folder("zimage_huge")
+
+
+def test_the_tiny_preset_is_complete_and_small() -> None:
+    """It ships inside the wheel: 24 MB is what was allotted to it."""
+    folder = preset_folder("zimage_tiny")
+    check_complete(folder)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 24_000_000
+
+
+def test_the_turbo_preset_has_no_weights_and_says_so() -> None:
+    with pytest.raises(WeightsError, match=r"missing file"):
+        check_complete(preset_folder("zimage_turbo"))
+
+
+def test_an_empty_cache_has_no_snapshot(tmp_path: Path) -> None:
+    assert find_in_hf_cache(REPO, tmp_path) is None
+
+
+def test_an_unfinished_download_does_not_count(tmp_path: Path) -> None:
+    snapshot = add_snapshot(tmp_path, "abc")
+    assert find_in_hf_cache(REPO, tmp_path) == snapshot
+    (snapshot / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    assert find_in_hf_cache(REPO, tmp_path) is None
+
+
+def test_the_snapshot_of_main_is_preferred(tmp_path: Path) -> None:
+    main, newer = add_snapshot(tmp_path, "abc"), add_snapshot(tmp_path, "def")
+    reference = tmp_path / "models--Tongyi-MAI--Z-Image-Turbo" / "refs" / "main"
+    reference.parent.mkdir()
+    reference.write_text("abc")
+    assert find_in_hf_cache(REPO, tmp_path) == main
+    shutil.rmtree(main)
+    assert find_in_hf_cache(REPO, tmp_path) == newer
+
+
+def test_a_shard_the_index_lists_must_be_there(tmp_path: Path) -> None:
+    """The official transformer comes in shards, so a lost one is the likeliest damage."""
+    folder = tmp_path / "transformer"
+    folder.mkdir()
+    index = {"weight_map": {"a": "shard-1.safetensors", "b": "shard-2.safetensors"}}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "shard-1.safetensors").touch()
+    with pytest.raises(WeightsError, match=r"shard-2\.safetensors: missing file, although .*index\.json lists it"):
+        weight_files(tmp_path, "transformer")
+
+
+def test_pickled_weights_are_not_taken_for_safetensors(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "diffusion_pytorch_model.bin").touch()
+    with pytest.raises(WeightsError, match="zbench reads safetensors alone"):
+        weight_files(tmp_path, "vae")
