@@ -68,7 +68,12 @@ BAD_OVERRIDES = [
 @pytest.mark.parametrize(("overrides", "names", "way_out"), [b for b in BAD_OVERRIDES if b[1]])
 @pytest.mark.parametrize("command", ["run", "sweep"])
 def test_bad_overrides(
-    command: str, overrides: list[str], names: str, way_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    overrides: list[str],
+    names: str,
+    way_out: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -176,7 +181,9 @@ def test_info_and_help_are_hydras(capfd: pytest.CaptureFixture[str]) -> None:
     assert "cache: dbcache, none, scm, taylorseer" in capfd.readouterr().out
 
 
-def test_a_fault_of_zbench_itself_is_seventy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_of_zbench_itself_is_seventy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(args: list[str]) -> int:
         raise RuntimeError("a bug")
 

@@ -223,7 +223,7 @@ def _assign(cfg: DictConfig, key: str, value: str) -> None:
 
 
 def _to_config(cfg: DictConfig) -> Config:
-    values = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+    values = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     plain = OmegaConf.merge(OmegaConf.structured(Config), values)
     missing = OmegaConf.missing_keys(plain)
     if missing:

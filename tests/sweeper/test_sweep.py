@@ -193,6 +193,6 @@ def test_combinations_that_cannot_work_are_pruned_with_a_reason_before_anything_
 def test_one_run_is_a_trial_and_its_baseline(tmp_path: Path) -> None:
     done = zbench(tmp_path, "run", *SYNTHETIC, *QUICK, "cache=dbcache", "--format", "json")
     assert done.returncode == 0, done.stderr
-    assert [row["label"] for row in json.loads(done.stdout)["trials"]][0] == "none"
+    assert json.loads(done.stdout)["trials"][0]["label"] == "none"
     (folder,) = [p for p in (tmp_path / "runs").iterdir() if p.is_dir()]
     assert folder.name.startswith("run-") and len(read_records(folder / "records.jsonl")) == 2

@@ -18,9 +18,10 @@ from zbench.report.table import to_csv
 
 
 def write_report(records: Sequence[Record], run_folder: Path, out: Path) -> list[Path]:
-    """Write report.md, report.html, summary.csv and their pictures into `out`; returns what was written.
+    """Write report.md, report.html, summary.csv and their pictures into `out`; returns their paths.
 
-    Images come from `run_folder`. Raises RecordError without records, StoreError naming a folder that cannot be written.
+    Images come from `run_folder`. Raises RecordError without records, StoreError naming a folder that cannot
+    be written.
     """
     if not records:
         raise RecordError("no records to report on; run zbench sweep first")
