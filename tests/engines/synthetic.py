@@ -1,0 +1,106 @@
+"""An engine without torch, for tests of everything around engines: it sleeps, paints noise, and misbehaves on demand.
+
+Misbehaviour is keyed by `residual_diff_threshold`, so that one sweep has healthy trials beside sick ones.
+"""
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from zbench.config import CacheConfig, DBCacheConfig
+from zbench.engines import Generation
+from zbench.trial import Trial
+
+SIDE = 32  # pixels
+
+
+class SyntheticEngine:
+    """Each option `X_on` names a threshold; a trial with that threshold does X in its first generation."""
+
+    def __init__(
+        self,
+        round_s: float = 0.01,
+        load_s: float = 0.0,
+        fail_load: bool = False,
+        crash_on: float | None = None,
+        kill_on: float | None = None,
+        hang_on: float | None = None,
+        raise_on: float | None = None,
+        raise_memory_error_on: float | None = None,
+    ) -> None:
+        self._round_s = round_s
+        self._load_s = load_s
+        self._fail_load = fail_load
+        self._misdeeds = {
+            "crash": crash_on,
+            "kill": kill_on,
+            "hang": hang_on,
+            "raise": raise_on,
+            "memory": raise_memory_error_on,
+        }
+        self._cache: CacheConfig = CacheConfig()
+        self._steps = 8
+
+    def load(self, trial: Trial) -> None:
+        time.sleep(self._load_s)
+        if self._fail_load:
+            raise RuntimeError("no such pipeline")
+        self._steps = trial.pipeline.steps
+
+    def configure(self, cache: CacheConfig) -> None:
+        self._cache = cache
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        self._misbehave()
+        began = time.perf_counter()
+        time.sleep(self._round_s)
+        latency_s = time.perf_counter() - began
+        cached, diffs = self._skipping()
+        rng = np.random.default_rng([seed, *prompt_text.encode()])
+        latents = rng.standard_normal((16, 4, 4)).astype(np.float32)
+        image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.int64)
+        drift = len(cached)  # more skipping, less likeness
+        return Generation(
+            image=np.clip(image + drift, 0, 255).astype(np.uint8),
+            latents=latents * np.float32(1 + 0.01 * drift),
+            latency_s=latency_s,
+            stages_s={"text_encode": latency_s / 8, "denoise": latency_s / 2, "decode": latency_s / 8},
+            steps_s=[latency_s / 2 / self._steps] * self._steps,
+            cached_steps=cached,
+            residual_diffs=diffs,
+        )
+
+    def effective(self) -> dict[str, Any]:
+        return {"device": "cpu", "dtype": "float32", "weights": "synthetic", "n_blocks": 1, "threads": 1}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _skipping(self) -> tuple[list[int], dict[str, float]]:
+        """Residual differences fall as 0.5 / step; a step is skipped under the threshold, after the warm-up."""
+        if not isinstance(self._cache, DBCacheConfig):
+            return [], {}
+        steps = range(self._cache.max_warmup_steps, self._steps)
+        diffs = {str(step): 0.5 / (step + 1) for step in steps}
+        return [step for step in steps if diffs[str(step)] < self._cache.residual_diff_threshold], diffs
+
+    def _misbehave(self) -> None:
+        if not isinstance(self._cache, DBCacheConfig):
+            return
+        threshold = self._cache.residual_diff_threshold
+        misdeed = next((name for name, on in self._misdeeds.items() if on == threshold), None)
+        if misdeed == "crash":
+            print("about to crash", flush=True)
+            os.abort()
+        elif misdeed == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif misdeed == "hang":
+            print("about to hang", flush=True)
+            time.sleep(3600)
+        elif misdeed == "raise":
+            raise RuntimeError("the pipeline broke\nover two lines")
+        elif misdeed == "memory":
+            raise MemoryError("no more")

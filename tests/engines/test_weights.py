@@ -1,0 +1,83 @@
+"""Weights are looked for in real folders: the tiny preset's own, copies of it that were damaged, an empty hub cache."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from factories import TINY, TURBO
+
+from zbench.engines.weights import resolve_weights
+from zbench.errors import ConfigError, WeightsUnavailableError
+from zbench.zimage.layout import preset_folder
+
+
+@pytest.fixture(autouse=True)
+def empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(preset_folder("zimage_tiny"), tmp_path / "tiny"))
+
+
+def test_tiny_preset_brings_its_own_weights() -> None:
+    weights = resolve_weights(TINY)
+    assert weights.source == "preset" and weights.folder == preset_folder("zimage_tiny")
+
+
+def test_missing_weights_name_the_three_ways_out() -> None:
+    with pytest.raises(WeightsUnavailableError) as raised:
+        resolve_weights(TURBO)
+    message = str(raised.value)
+    for way in ("pipeline.weights=<folder>", "pipeline.weights=random", "pipeline.download=true", TURBO.hub_id):
+        assert str(way) in message
+    assert "\n" not in message
+
+
+def test_nothing_is_downloaded_unasked_and_asking_is_only_noted() -> None:
+    weights = resolve_weights(replace(TURBO, download=True))
+    assert (weights.source, weights.folder, weights.hub_id) == ("download", None, TURBO.hub_id)
+
+
+def test_random_weights_need_only_configs() -> None:
+    weights = resolve_weights(replace(TURBO, weights="random"))
+    assert weights.source == "random" and weights.folder == preset_folder("zimage_turbo")
+
+
+def test_folder_is_taken_as_it_is(copy: Path) -> None:
+    weights = resolve_weights(replace(TURBO, weights=str(copy)))
+    assert weights.source == "folder" and weights.folder == copy
+
+
+def test_truncated_file_is_found_before_anything_loads(copy: Path) -> None:
+    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(WeightsUnavailableError, match=r"pipeline\.weights=.*vae.*not a whole safetensors file"):
+        resolve_weights(replace(TINY, weights=str(copy)))
+
+
+def test_missing_file_is_named(copy: Path) -> None:
+    (copy / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(WeightsUnavailableError, match=r"transformer.*missing file"):
+        resolve_weights(replace(TINY, weights=str(copy)))
+
+
+def test_folder_that_is_not_there_is_no_hub_id() -> None:
+    with pytest.raises(WeightsUnavailableError, match="no such folder"):
+        resolve_weights(replace(TINY, weights="./nowhere/at/all"))
+
+
+def test_unknown_preset_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"pipeline\.preset=nope.*zimage_tiny"):
+        resolve_weights(replace(TINY, preset="nope"))
+
+
+def test_parent_resolves_weights_without_torch() -> None:
+    code = "import sys, zbench.engines.weights, zbench.executors.local; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

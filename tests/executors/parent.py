@@ -1,0 +1,20 @@
+"""A parent for tests to kill: runs one trial from a JSON file and prints the worker's events as they come.
+
+Usage: python parent.py TASK_FILE, with {"trial": …, "measure": …, "folder": …}.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from zbench.config import MeasureConfig
+from zbench.executors import Task
+from zbench.executors.local import LocalExecutor
+from zbench.trial import Trial
+
+data: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+folder = Path(data["folder"])
+task = Task(Trial.from_dict(data["trial"]), MeasureConfig(**data["measure"]), folder / "artifacts")
+with LocalExecutor(folder / "logs") as executor:
+    print(executor.run(task, lambda event: print(json.dumps(event), flush=True), lambda: False), flush=True)

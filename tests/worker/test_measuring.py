@@ -1,0 +1,128 @@
+"""The measuring loop over an engine whose latencies a test writes down, so that when it stops can be worked out."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from factories import trial
+from fake_nvml import FakeNvml
+
+from zbench.config import CacheConfig, MeasureConfig
+from zbench.engines import Generation
+from zbench.hardware.nvml import Nvml
+from zbench.measurement import Measurement
+from zbench.trial import Trial
+from zbench.worker.__main__ import _code
+from zbench.worker.gauges import Gauges
+from zbench.worker.measuring import Job, StopAsked, measure_trial
+
+
+class ScriptedEngine:
+    """Says that its generations took the latencies given, over and over."""
+
+    def __init__(self, latencies_s: Sequence[float] = (1.0,), weights: str = "preset", latent: float = 0.0) -> None:
+        self._latencies: Iterator[float] = cycle(latencies_s)
+        self._weights = weights
+        self._latent = latent
+        self.prompts: list[str] = []
+        self.collector_was_on: list[bool] = []
+
+    def load(self, trial: Trial) -> None:
+        """Always there."""
+
+    def configure(self, cache: CacheConfig) -> None:
+        """One setting is as good as another."""
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        self.prompts.append(prompt_text)
+        self.collector_was_on.append(gc.isenabled())
+        latency_s = next(self._latencies)
+        return Generation(
+            image=np.full((16, 16, 3), seed, np.uint8),
+            latents=np.full((1, 2, 2), self._latent, np.float32),
+            latency_s=latency_s,
+            stages_s={},
+            steps_s=[],
+        )
+
+    def effective(self) -> dict[str, Any]:
+        return {"device": "cpu", "weights": self._weights}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def measured(folder: Path, engine: ScriptedEngine, load_s: float | None = None, **measure: Any) -> Measurement:
+    job = Job(trial(), MeasureConfig(**measure), folder, folder, lambda event: None, lambda: False)
+    return measure_trial(engine, job, Gauges(Nvml(FakeNvml())), load_s)
+
+
+def test_every_prompt_is_measured_equally_often(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    result = measured(tmp_path, engine, warmup_rounds=1, min_rounds=3, max_rounds=3)
+    # Three rounds become two cycles over the workload's two prompts; the warm-up took the first prompt.
+    assert [r.prompt_id for r in result.rounds] == ["en-circle", "zh-square"] * 2
+    assert [r.index for r in result.rounds] == [0, 1, 2, 3] and len(engine.prompts) == 5
+
+
+def test_steady_latencies_end_the_block_early_and_unsteady_ones_do_not(tmp_path: Path) -> None:
+    steady = measured(tmp_path, ScriptedEngine([1.0, 1.01]), min_rounds=2, max_rounds=20)
+    assert (steady.stop_reason, len(steady.rounds)) == ("interval", 6)  # the fewest that have an interval
+    unsteady = measured(tmp_path, ScriptedEngine([1.0, 2.0]), min_rounds=2, max_rounds=8)
+    assert (unsteady.stop_reason, len(unsteady.rounds)) == ("max_rounds", 8)
+
+
+def test_cold_figures_belong_to_the_trial_that_loaded(tmp_path: Path) -> None:
+    engine = ScriptedEngine([5.0, 1.0, 1.0])
+    cold = measured(tmp_path, engine, load_s=3.0, min_rounds=2, max_rounds=2).cold
+    assert (cold.load_s, cold.first_latency_s, cold.compile_s) == (3.0, 5.0, None)
+    warm = measured(tmp_path, engine, min_rounds=2, max_rounds=2)
+    assert warm.cold.first_latency_s is None and warm.reasons["cold.first_latency_s"] == "resident"
+
+
+def test_likeness_of_images_from_random_weights_is_not_given(tmp_path: Path) -> None:
+    result = measured(tmp_path, ScriptedEngine(weights="random"), min_rounds=2, max_rounds=2)
+    assert result.quality is None and result.reasons["quality"] == "random_weights"
+
+
+def test_own_folder_as_reference_finds_identical_images(tmp_path: Path) -> None:
+    result = measured(tmp_path, ScriptedEngine(latent=1.0), min_rounds=2, max_rounds=2)
+    assert result.quality is not None and all(q.identical and q.latent_rel_error == 0 for q in result.quality)
+
+
+def test_latents_that_are_not_finite_make_a_round_invalid(tmp_path: Path) -> None:
+    result = measured(tmp_path, ScriptedEngine(latent=float("nan")), min_rounds=2, max_rounds=2)
+    assert [(r.valid, r.invalid_reasons) for r in result.rounds] == [(False, ["non_finite_latents"])] * 2
+
+
+def test_garbage_collector_rests_during_timed_rounds_only(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    measured(tmp_path, engine, warmup_rounds=1, min_rounds=2, max_rounds=2)
+    assert engine.collector_was_on == [True, False, False] and gc.isenabled()
+
+
+def test_stop_is_noticed_before_the_next_round(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    events: list[dict[str, Any]] = []
+    job = Job(trial(), MeasureConfig(), tmp_path, None, events.append, lambda: len(events) >= 2)
+    with pytest.raises(StopAsked):
+        measure_trial(engine, job, Gauges(Nvml(FakeNvml())), None)
+    assert len(engine.prompts) == 2 and gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("shapes cannot be multiplied"), "error"),
+    ],
+)
+def test_every_face_of_running_out_of_memory_is_known(error: Exception, code: str) -> None:
+    """torch has a type of its own on CUDA and none on a CPU, where only its allocator's name tells."""
+    assert _code(error) == code

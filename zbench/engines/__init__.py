@@ -1,0 +1,69 @@
+"""Engines: what turns a prompt into an image. This module has their protocol and loads them by name; it imports none.
+
+A new engine is one module with a class that fits `Engine`, and one line `target: module:Class` in `conf/engine/`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zbench.config import CacheConfig, EngineConfig
+from zbench.errors import ConfigError
+from zbench.trial import Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One image and how it came about. Times are seconds."""
+
+    image: NDArray[np.uint8]  # height × width × 3, RGB
+    latents: NDArray[np.float32] | None  # as the last denoising step left them; None where an engine hides them
+    latency_s: float  # wall clock of the whole call, device synchronised at both ends
+    stages_s: dict[str, float]  # text_encode, denoise, decode; what is left of latency_s belongs to none
+    steps_s: list[float]  # one transformer forward each, in order
+    cached_steps: list[int] = field(default_factory=list)  # indices of steps whose middle blocks were skipped
+    residual_diffs: dict[str, float] = field(default_factory=dict)  # step index to residual difference
+
+
+class Engine(Protocol):
+    """One resident pipeline. Calls come in this order: load, then configure and generate as often as wanted, close."""
+
+    def load(self, trial: Trial) -> None:
+        """Bring up what `trial.resident_key` names. Raises ZbenchError for what the user can mend."""
+        ...
+
+    def configure(self, cache: CacheConfig) -> None:
+        """Set step skipping for the generations that follow, without reloading; also takes off the former setting."""
+        ...
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        """Make one image."""
+        ...
+
+    def effective(self) -> dict[str, Any]:
+        """What took effect, JSON-ready: device, dtype, weights, n_blocks, threads, attention_backend, cache, …"""
+        ...
+
+    def close(self) -> None:
+        """Let go of the pipeline and of the memory it holds."""
+        ...
+
+
+def load_engine(config: EngineConfig) -> Engine:
+    """An engine from `engine.target`, made with `engine.options`. Raises ConfigError where there is no such class."""
+    module_name, _, class_name = config.target.partition(":")
+    try:
+        engine_class = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError("engine.target", config.target, f"must be module:Class of an engine ({error})") from error
+    try:
+        engine: Engine = engine_class(**config.options)
+    except TypeError as error:
+        raise ConfigError("engine.options", config.options, f"{class_name} does not take these ({error})") from error
+    return engine

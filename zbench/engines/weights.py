@@ -1,0 +1,98 @@
+"""Where a pipeline's weights come from, decided before anything is loaded; it imports no torch and downloads nothing.
+
+The parent asks here before it starts a worker, so that missing or truncated weights are one line and exit code 2; the
+worker asks again and loads what the answer names.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from zbench.config import PipelineConfig
+from zbench.errors import ConfigError, WeightsUnavailableError
+from zbench.zimage.layout import (
+    WEIGHTS_FILE,
+    WeightsError,
+    check_complete,
+    find_in_hf_cache,
+    preset_folder,
+    weight_files,
+)
+
+WeightsSource = Literal["preset", "folder", "hub_cache", "download", "random"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An answer: `folder` holds configs and, unless they are random, weights; for a download it is None."""
+
+    source: WeightsSource
+    folder: Path | None
+    hub_id: str | None = None
+
+
+def resolve_weights(pipeline: PipelineConfig) -> Weights:
+    """Where `pipeline.weights` leads on this machine.
+
+    `auto` is the preset's own folder if weights are in it, else `pipeline.hub_id` in the local Hugging Face cache.
+    Raises ConfigError for an unknown preset, WeightsUnavailableError naming what is missing and the ways out.
+    """
+    try:
+        preset = preset_folder(pipeline.preset)
+    except ValueError as error:
+        raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
+    wanted = pipeline.weights
+    if wanted == "random":
+        return Weights("random", preset)
+    if wanted == "auto":
+        if _holds_weights(preset):
+            return Weights("preset", _checked(preset, wanted))
+        return _from_hub(pipeline, pipeline.hub_id)
+    folder = Path(wanted).expanduser()
+    if folder.is_dir() or not _like_hub_id(wanted):
+        return Weights("folder", _checked(folder, wanted))
+    return _from_hub(pipeline, wanted)
+
+
+def _from_hub(pipeline: PipelineConfig, hub_id: str | None) -> Weights:
+    if hub_id is not None:
+        cached = find_in_hf_cache(hub_id)
+        if cached is not None:
+            return Weights("hub_cache", _checked(cached, pipeline.weights), hub_id)
+        if pipeline.download:
+            return Weights("download", None, hub_id)
+    where = f"{hub_id} is not in the local Hugging Face cache" if hub_id else f"preset {pipeline.preset} has none"
+    fetch = ", or let zbench fetch it with pipeline.download=true" if hub_id else ""
+    raise WeightsUnavailableError(
+        f"pipeline.weights={pipeline.weights}: {where}; give a folder in the official layout with "
+        f"pipeline.weights=<folder>, run without trained weights with pipeline.weights=random{fetch}"
+    )
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(list((folder / component).glob("*.safetensors*")) for component in WEIGHTS_FILE)
+
+
+def _like_hub_id(text: str) -> bool:
+    """`owner/name` is a hub id; anything that starts like a path is not."""
+    return text.count("/") == 1 and not text.startswith(("/", ".", "~")) and not text.endswith("/")
+
+
+def _checked(folder: Path, wanted: str) -> Path:
+    """`folder` if every file is there and every safetensors header agrees with its file's length."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder
+    try:
+        check_complete(folder)
+        for component in WEIGHTS_FILE:
+            for path in weight_files(folder, component):
+                with safe_open(path, framework="np"):
+                    pass
+    except WeightsError as error:
+        raise WeightsUnavailableError(f"pipeline.weights={wanted}: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsUnavailableError(
+            f"pipeline.weights={wanted}: {path}: not a whole safetensors file ({error})"
+        ) from error
+    return folder

@@ -1,0 +1,74 @@
+"""Executors: where trials run. This module has their protocol and loads them by name; it decides no order of trials."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from zbench.config import ExecutorConfig, MeasureConfig
+from zbench.errors import ConfigError
+from zbench.measurement import Measurement
+from zbench.record import Reason
+from zbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial to be run, and where its images go."""
+
+    trial: Trial
+    measure: MeasureConfig
+    artifacts: Path  # folder for this trial's images and latents
+    reference: Path | None = None  # the baseline's artifacts; None: no quality
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The trial was measured."""
+
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial has no measurement; later trials are not affected."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The caller asked to stop; the trial is neither measured nor failed."""
+
+
+Outcome = Completed | Failed | Stopped
+OnEvent = Callable[[dict[str, Any]], None]
+"""Told of `loading`, `loaded` and `round` events as `zbench.worker` describes them."""
+
+
+class Executor(Protocol):
+    """Runs one task at a time. Calls to `run` never raise for what happens to the trial."""
+
+    def run(self, task: Task, on_event: OnEvent, should_stop: Callable[[], bool]) -> Outcome:
+        """Run a task to its end. `should_stop` is asked a few times a second; then the current round is the last."""
+        ...
+
+    def abort(self) -> None:
+        """Stop at once, in the middle of a round; `run` then returns Stopped. May be called from a signal handler."""
+        ...
+
+    def close(self) -> None:
+        """Let workers go."""
+        ...
+
+
+def load_executor(config: ExecutorConfig, log_folder: Path) -> Executor:
+    """An executor from `executor.target`. Raises ConfigError where there is no such class."""
+    module_name, _, class_name = config.target.partition(":")
+    try:
+        executor_class = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError("executor.target", config.target, f"must be module:Class of an executor ({error})") from error
+    executor: Executor = executor_class(log_folder)
+    return executor

@@ -1,0 +1,1 @@
+"""Clocks and gauges around a generation; they change nothing that they watch and decide nothing."""

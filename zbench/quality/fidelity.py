@@ -1,0 +1,80 @@
+"""Likeness of an image to the baseline's image of the same prompt and seed; it does not say which of them is better."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zbench.measurement import ImageQuality
+from zbench.quality.artifacts import Artifact, read_artifact
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PEAK = 255.0
+"""Largest value of an 8-bit channel."""
+
+
+def psnr_db(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float | None:
+    """10·log10(255² / mean squared error over all channels); None for identical images, where it is infinite."""
+    import numpy as np
+
+    mean_squared_error = float(np.mean((image.astype(np.float64) - reference.astype(np.float64)) ** 2))
+    return None if mean_squared_error == 0 else 10 * math.log10(PEAK**2 / mean_squared_error)
+
+
+def ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+    """Mean structural similarity over channels (Wang et al. 2004), scikit-image's with its 7×7 window.
+
+    Images under 7 pixels a side take the largest odd window that fits.
+    """
+    from skimage.metrics import structural_similarity
+
+    side = min(7, *image.shape[:2])
+    window = side if side % 2 else side - 1
+    return float(structural_similarity(image, reference, channel_axis=-1, data_range=PEAK, win_size=window))
+
+
+def latent_rel_error(latents: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
+    """‖latents − reference‖ / ‖reference‖; None where that is no finite number or the shapes differ."""
+    import numpy as np
+
+    if latents.shape != reference.shape:
+        return None
+    norm = float(np.linalg.norm(reference.astype(np.float64)))
+    error = float(np.linalg.norm(latents.astype(np.float64) - reference.astype(np.float64)))
+    ratio = error / norm if norm > 0 else math.nan
+    return ratio if math.isfinite(ratio) else None
+
+
+def compare(made: Artifact, reference: Artifact) -> ImageQuality:
+    """Quality of one image. Raises ValueError if the images differ in size."""
+    import numpy as np
+
+    if made.image.shape != reference.image.shape:
+        raise ValueError(f"{made.prompt_id}: image is {made.image.shape}, the baseline's is {reference.image.shape}")
+    identical = bool(np.array_equal(made.image, reference.image))
+    both = made.latents is not None and reference.latents is not None
+    return ImageQuality(
+        prompt_id=made.prompt_id,
+        seed=made.seed,
+        identical=identical,
+        psnr_db=None if identical else psnr_db(made.image, reference.image),
+        ssim=1.0 if identical else ssim(made.image, reference.image),
+        latent_rel_error=latent_rel_error(made.latents, reference.latents) if both else None,  # type: ignore[arg-type]
+    )
+
+
+def compare_all(made: list[Artifact], reference_folder: Path) -> tuple[list[ImageQuality] | None, str | None]:
+    """Quality of every image the baseline also has, or None and why: no_reference or unreadable_reference."""
+    qualities = []
+    for artifact in made:
+        try:
+            reference = read_artifact(reference_folder, artifact.prompt_id, artifact.seed)
+            if reference is not None:
+                qualities.append(compare(artifact, reference))
+        except (OSError, ValueError):
+            return None, "unreadable_reference"
+    return (qualities, None) if qualities else (None, "no_reference")

@@ -1,0 +1,22 @@
+"""The worker: one process that holds one resident pipeline, takes trials and gives measurements; it schedules nothing.
+
+`python -m zbench.worker READ_FD WRITE_FD` speaks JSON lines over two inherited pipes. It says `hello` first, with the
+protocol's version. It ends with its parent, however that dies, because the pipe it reads from ends then.
+
+| command | fields | answered by |
+|---|---|---|
+| `run` | `trial`, `measure`, `artifacts` (folder), `reference` (baseline's artifacts folder or null) | events below |
+| `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |
+| `quit` | | the process ends with code 0 |
+
+| event | fields |
+|---|---|
+| `hello` | `protocol`, `pid` |
+| `loading`, `loaded` | `loaded` has `load_s`; only where the pipeline changes |
+| `round` | `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
+| `done` | `measurement` |
+| `failed` | `code` (out_of_memory, weights, config, error), `message` (one line) |
+| `stopped` | |
+"""
+
+PROTOCOL_VERSION = 1

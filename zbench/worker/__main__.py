@@ -1,0 +1,165 @@
+"""The worker's process: its pipes, its resident engine, and the end of it; what is measured is `measuring`'s business.
+
+A thread reads commands while the main thread works. When the pipe ends, the parent is gone, even by kill -9, and the
+process ends at once with everything it started.
+"""
+
+import faulthandler
+import gc
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from zbench.config import MeasureConfig
+from zbench.engines import Engine, load_engine
+from zbench.errors import WeightsUnavailableError, ZbenchError
+from zbench.trial import Trial
+from zbench.worker import PROTOCOL_VERSION
+from zbench.worker.gauges import Gauges
+from zbench.worker.measuring import Job, StopAsked, measure_trial
+
+
+class Pipes:
+    """JSON lines in, by a thread; JSON lines out."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        for fd in (read_fd, write_fd):
+            os.set_inheritable(fd, False)
+        self.commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.stop = threading.Event()
+        self._read_fd = read_fd
+        self._out = os.fdopen(write_fd, "w", encoding="utf-8", buffering=1)
+        threading.Thread(target=self._read, name="zbench-commands", daemon=True).start()
+
+    def _read(self) -> None:
+        with os.fdopen(self._read_fd, encoding="utf-8") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    break  # the parent died while writing
+                command = json.loads(line)
+                if command["command"] == "stop":
+                    self.stop.set()
+                self.commands.put(command)
+        _die()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Write one event."""
+        try:
+            self._out.write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
+        except BrokenPipeError:
+            _die()
+
+
+class Worker:
+    """Runs commands one after another and keeps the pipeline between them."""
+
+    def __init__(self, pipes: Pipes) -> None:
+        self._pipes = pipes
+        self._gauges = Gauges()
+        self._engine: Engine | None = None
+        self._resident_key: str | None = None
+
+    def serve(self) -> None:
+        """Until `quit`."""
+        self._pipes.tell({"event": "hello", "protocol": PROTOCOL_VERSION, "pid": os.getpid()})
+        while True:
+            command = self._pipes.commands.get()
+            if command["command"] == "quit":
+                self._unload()
+                return
+            if command["command"] == "run":
+                self._pipes.tell(self._run(command))
+            else:  # a stop that came when its trial was already over
+                self._pipes.stop.clear()
+
+    def _run(self, command: dict[str, Any]) -> dict[str, Any]:
+        """One trial; the event that ends it."""
+        job = Job(
+            trial=Trial.from_dict(command["trial"]),
+            measure=MeasureConfig(**command["measure"]),
+            artifacts=Path(command["artifacts"]),
+            reference=None if command["reference"] is None else Path(command["reference"]),
+            tell=self._pipes.tell,
+            stopping=self._pipes.stop.is_set,
+        )
+        print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
+        try:
+            engine, load_s = self._load(job)
+            job.check_stop()
+            measurement = measure_trial(engine, job, self._gauges, load_s)
+            return {"event": "done", "measurement": asdict(measurement)}
+        except StopAsked:
+            self._pipes.stop.clear()
+            return {"event": "stopped"}
+        except Exception as error:
+            traceback.print_exc()
+            return {"event": "failed", "code": _code(error), "message": _message(error, job.stage)}
+
+    def _load(self, job: Job) -> tuple[Engine, float | None]:
+        """The engine for this trial, and the seconds it took to load if it was not the resident one."""
+        if self._engine is not None and self._resident_key == job.trial.resident_key:
+            return self._engine, None
+        self._unload()
+        self._pipes.tell({"event": "loading"})
+        engine = load_engine(job.trial.engine)  # imports the engine's stack, which is no part of load_s
+        began = time.perf_counter()
+        engine.load(job.trial)
+        load_s = time.perf_counter() - began
+        self._engine, self._resident_key = engine, job.trial.resident_key
+        gc.collect()
+        gc.freeze()  # what is resident stays out of the collections between rounds
+        self._pipes.tell({"event": "loaded", "load_s": load_s})
+        return engine, load_s
+
+    def _unload(self) -> None:
+        engine, self._engine, self._resident_key = self._engine, None, None
+        if engine is not None:
+            gc.unfreeze()
+            engine.close()
+            del engine
+            gc.collect()
+
+
+def _code(error: BaseException) -> str:
+    """Out of memory is told by type where there is one, and by torch's own words on a CPU, where there is none."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator" in str(error):
+        return "out_of_memory"
+    if isinstance(error, WeightsUnavailableError):
+        return "weights"
+    return "config" if isinstance(error, ZbenchError) else "error"
+
+
+def _message(error: BaseException, stage: str) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ZbenchError):
+        return text
+    return f"{type(error).__name__} during {stage}: {text}"
+
+
+def _die() -> None:
+    """End now, with every process that this one started: the worker leads its own process group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
+def main() -> None:
+    """`python -m zbench.worker READ_FD WRITE_FD`."""
+    faulthandler.enable()
+    os.environ["CACHE_DIT_LOG_LEVEL"] = "error"
+    Worker(Pipes(int(sys.argv[1]), int(sys.argv[2]))).serve()
+    sys.stdout.flush()
+    os._exit(0)  # threads of libraries must not keep the process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""One trial on a resident engine: warm-up, timed rounds under probes, then artifacts and quality; it never loads.
+
+Timed rounds come in whole cycles over the workload's pairs, so that every prompt and seed weighs the same. Between
+them, outside every clock, images are hashed and garbage is collected; the collector is off while a round runs.
+"""
+
+import gc
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zbench.config import MeasureConfig
+from zbench.engines import Engine, Generation
+from zbench.measurement import METRICS, Cold, ImageQuality, Measurement, Round
+from zbench.quality.artifacts import Artifact, save_artifacts
+from zbench.quality.fidelity import compare_all
+from zbench.stats.estimate import relative_half_width
+from zbench.trial import Trial
+from zbench.worker.gauges import Gauges
+from zbench.workload import Pair, pairs, whole_cycles
+
+
+class StopAsked(Exception):
+    """Someone asked to stop, and the round in progress is finished."""
+
+
+@dataclass
+class Job:
+    """One `run` command, and how to talk about it while it runs."""
+
+    trial: Trial
+    measure: MeasureConfig
+    artifacts: Path
+    reference: Path | None
+    tell: Callable[[dict[str, Any]], None]
+    stopping: Callable[[], bool]
+    stage: str = "loading"  # during which a failure is reported to have happened
+
+    def check_stop(self) -> None:
+        """Raise StopAsked if a stop was asked for."""
+        if self.stopping():
+            raise StopAsked
+
+
+@dataclass
+class _Block:
+    """What the timed block gathers."""
+
+    rounds: list[Round] = field(default_factory=list)
+    first_cycle: list[Artifact] = field(default_factory=list)
+    stop_reason: str = ""
+
+
+def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None) -> Measurement:
+    """Measure `job.trial` on an engine that is loaded; `load_s` is set if it was loaded for this trial.
+
+    Raises StopAsked between rounds, and whatever the engine raises.
+    """
+    cycle = pairs(job.trial.workload)
+    job.stage = "cache configuration"
+    engine.configure(job.trial.cache)
+    warmup_s = _warm_up(engine, job, cycle)
+    effective = engine.effective()
+    job.stage = "timed rounds"
+    block = _Block()
+    with _quiet_collector():
+        gauges.start(str(effective.get("device")))
+        try:
+            _timed_rounds(engine, job, cycle, block)
+        finally:
+            readings = gauges.stop(len(block.rounds))
+    reasons = readings.reasons
+    job.stage = "saving and comparing images"
+    quality, why_no_quality = _save_and_compare(job, block.first_cycle, effective)
+    if why_no_quality is not None:
+        reasons["quality"] = why_no_quality
+    latencies = warmup_s or [block.rounds[0].latency_s]
+    cold = Cold()
+    if load_s is not None:
+        cold = Cold(load_s=load_s, first_latency_s=latencies[0])
+    else:
+        reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
+    reasons["cold.compile_s"] = "within_first_latency" if job.trial.compute.compile else "not_compiled"
+    return Measurement(
+        rounds=block.rounds,
+        stop_reason=block.stop_reason,
+        warmup_latencies_s=warmup_s,
+        cold=cold,
+        memory=readings.memory,
+        sources=dict.fromkeys(METRICS, "measured"),
+        quality=quality,
+        energy=readings.energy,
+        effective=effective,
+        telemetry={"garbage_collection": "between rounds", **readings.telemetry},
+        validity=readings.validity,
+        reasons=reasons,
+    )
+
+
+def _warm_up(engine: Engine, job: Job, cycle: list[Pair]) -> list[float]:
+    job.stage = "warm-up rounds"
+    latencies = []
+    total = job.measure.warmup_rounds
+    for index in range(total):
+        job.check_stop()
+        pair = cycle[index % len(cycle)]
+        latencies.append(engine.generate(pair.prompt_text, pair.seed).latency_s)
+        job.tell(_round_event("warmup", index, latencies[-1], total, total))
+    return latencies
+
+
+def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) -> None:
+    """Fill `block`, one whole cycle after another."""
+    least = whole_cycles(job.measure.min_rounds, len(cycle))
+    most = whole_cycles(job.measure.max_rounds, len(cycle))
+    began = time.monotonic()
+    while not block.stop_reason:
+        for pair in cycle:
+            job.check_stop()
+            started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            made = engine.generate(pair.prompt_text, pair.seed)
+            index = len(block.rounds)
+            block.rounds.append(_round(index, pair, started_at, made))
+            if index < len(cycle):
+                block.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
+            job.tell(_round_event("timed", index, made.latency_s, least, most))
+            del made
+            gc.collect()
+        block.stop_reason = _stop_reason(block.rounds, job.measure, least, most, time.monotonic() - began)
+
+
+def _stop_reason(rounds: list[Round], measure: MeasureConfig, least: int, most: int, spent_s: float) -> str:
+    """Why the timed block is over: interval, max_rounds or budget; empty while it is not."""
+    if len(rounds) < least:
+        return ""
+    width = relative_half_width([r.latency_s for r in rounds])
+    if width is not None and width <= measure.target_rel_ci:
+        return "interval"
+    if len(rounds) >= most:
+        return "max_rounds"
+    return "budget" if spent_s >= measure.budget_s else ""
+
+
+def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
+    import numpy as np
+
+    finite = made.latents is None or bool(np.isfinite(made.latents).all())
+    return Round(
+        index=index,
+        prompt_id=pair.prompt_id,
+        seed=pair.seed,
+        started_at=started_at,
+        latency_s=made.latency_s,
+        stages_s=made.stages_s,
+        steps_s=made.steps_s,
+        cached_steps=made.cached_steps,
+        residual_diffs=made.residual_diffs,
+        image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
+        valid=finite,
+        invalid_reasons=[] if finite else ["non_finite_latents"],
+    )
+
+
+def _round_event(phase: str, index: int, latency_s: float, least: int, most: int) -> dict[str, Any]:
+    return {
+        "event": "round",
+        "phase": phase,
+        "index": index,
+        "latency_s": latency_s,
+        "min_rounds": least,
+        "max_rounds": most,
+    }
+
+
+def _save_and_compare(
+    job: Job, made: list[Artifact], effective: dict[str, Any]
+) -> tuple[list[ImageQuality] | None, str | None]:
+    """Likeness to the baseline's images; with random weights an image means nothing, and so does its likeness."""
+    save_artifacts(job.artifacts, made)
+    if effective.get("weights") == "random":
+        return None, "random_weights"
+    if job.reference is None:
+        return None, "no_reference"
+    return compare_all(made, job.reference)
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Keep the garbage collector out of rounds."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

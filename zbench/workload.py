@@ -1,0 +1,24 @@
+"""What a trial generates: every prompt with every seed, in a fixed order; it never generates anything itself."""
+
+from dataclasses import dataclass
+
+from zbench.config import WorkloadConfig
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image to be made. Comparisons pair rounds by (`prompt_id`, `seed`)."""
+
+    prompt_id: str
+    prompt_text: str
+    seed: int
+
+
+def pairs(workload: WorkloadConfig) -> list[Pair]:
+    """One cycle: prompts in the order given, each with all seeds."""
+    return [Pair(prompt.id, prompt.text, seed) for prompt in workload.prompts for seed in workload.seeds]
+
+
+def whole_cycles(rounds: int, cycle: int) -> int:
+    """`rounds` rounded up to whole cycles of `cycle` rounds, so that every pair is measured equally often."""
+    return -(-rounds // cycle) * cycle
