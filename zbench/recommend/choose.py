@@ -1,8 +1,8 @@
 """The fastest trial that satisfies every constraint, the constraint that binds, and the runner-up.
 
-A quality constraint is judged by the worst image: a mean hides the one that was spoilt. Refuses to
-recommend from figures that were not measured on the model asked for, unless that is allowed; then it
-says so in its head.
+A quality constraint is judged by the worst image: a mean hides the one that was spoilt. Trials that do the same
+work are ranked by the speed-up the report shows. Refuses to recommend what the report distrusts, and figures that
+were not measured on the model asked for, unless that is allowed; then it says so in its head.
 """
 
 import math
@@ -18,6 +18,8 @@ from zbench.report import cells
 from zbench.report.summary import TrialSummary, latest_records, summarise_trials
 from zbench.report.table import table_head
 from zbench.trial import Trial
+
+MOST_NAMED = 3  # of the trials left out
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def recommend(
     min_psnr_db: float | None = None,
     allow_proxy: bool = False,
 ) -> Recommendation:
-    """Choose among the COMPLETE records the one with the lowest median latency that is feasible.
+    """Choose among the COMPLETE records that are to be trusted the fastest that is feasible.
 
     Raises ConfigError for a limit that cannot be meant or that no record can be judged by, RecordError
     where the records do not allow a choice, NothingFeasibleError naming what came nearest.
@@ -62,10 +64,10 @@ def recommend(
     rows, left_out = _candidates(summarise_trials(last.values()), allow_proxy)
     for constraint in constraints:
         _refuse_unjudgeable(constraint, rows)
-    rows.sort(key=lambda row: row.latency_median_s or math.inf)
+    rows = _fastest_first(rows)
     feasible = [row for row in rows if _feasible(row, constraints)]
     if not feasible:
-        raise NothingFeasibleError(_nothing_feasible(rows, constraints))
+        raise NothingFeasibleError("; ".join([_nothing_feasible(rows, constraints), *left_out]))
     chosen = feasible[0]
     return Recommendation(
         head=table_head([chosen]),
@@ -74,7 +76,7 @@ def recommend(
         judged=tuple(_judge(constraint, chosen) for constraint in constraints),
         binding=tuple(_binding(rows, constraints)),
         runner_up=feasible[1] if len(feasible) > 1 else None,
-        notes=tuple(_notes(chosen, feasible, last, left_out)),
+        notes=(*_notes(chosen, feasible, last), *left_out),
     )
 
 
@@ -122,23 +124,52 @@ def _psnr(row: TrialSummary) -> float | None:
     return row.psnr_worst_db
 
 
-def _candidates(rows: Sequence[TrialSummary], allow_proxy: bool) -> tuple[list[TrialSummary], int]:
-    complete = [row for row in rows if row.state == "COMPLETE" and row.latency_median_s is not None]
+def _candidates(rows: Sequence[TrialSummary], allow_proxy: bool) -> tuple[list[TrialSummary], list[str]]:
+    """The trials to choose among, and a sentence for each kind that was left out."""
+    complete = [row for row in rows if row.state == "COMPLETE"]
     if not complete:
-        raise RecordError("no COMPLETE trial with a latency in these records; see zbench report for what failed")
-    measured = [row for row in complete if row.source == "measured"]
-    if not allow_proxy:
-        if not measured:
+        raise RecordError("no COMPLETE trial in these records; see zbench report for what failed")
+    comparable, left_out = _comparable(complete, allow_proxy)
+    trusted = [row for row in comparable if row.is_trusted]
+    doubted = [row for row in comparable if not row.is_trusted]
+    why = "; ".join(f"{row.label}: {' and '.join(row.caveats)}" for row in doubted[:MOST_NAMED])
+    more = f"; and {len(doubted) - MOST_NAMED} more, see zbench report" if len(doubted) > MOST_NAMED else ""
+    if not trusted:
+        raise RecordError(f"none of {_trials(len(doubted))} is to be trusted ({why}{more})")
+    if doubted:
+        were = "was" if len(doubted) == 1 else "were"
+        left_out.append(f"{_trials(len(doubted))} {were} left out as not to be trusted ({why}{more})")
+    return trusted, left_out
+
+
+def _comparable(complete: Sequence[TrialSummary], allow_proxy: bool) -> tuple[list[TrialSummary], list[str]]:
+    """Trials whose latencies are of one kind: the measured ones, or all if `allow_proxy`."""
+    if allow_proxy:
+        if len({row.latency_source for row in complete}) > 1:
             raise RecordError(
-                "these records are projected or measured on a smaller model, not on the hardware and model asked "
-                "for; give --allow-proxy to choose by them nonetheless"
+                "these records mix measured and projected latencies, which no ranking can compare; give one run"
             )
-        return measured, len(complete) - len(measured)
-    if len({row.latency_source for row in complete}) > 1:
+        return list(complete), []
+    measured = [row for row in complete if row.source == "measured"]
+    if not measured:
         raise RecordError(
-            "these records mix measured and projected latencies, which no ranking can compare; give one run"
+            "these records are projected or measured on a smaller model, not on the hardware and model asked "
+            "for; give --allow-proxy to choose by them nonetheless"
         )
-    return complete, 0
+    others = len(complete) - len(measured)
+    return measured, [f"{others} projected or proxy trials were left out (--allow-proxy)"] if others else []
+
+
+def _fastest_first(rows: Sequence[TrialSummary]) -> list[TrialSummary]:
+    """By speed-up where all are compared with one baseline, as the report ranks them; else by median latency."""
+    compared = all(row.speedup is not None for row in rows)
+    if compared and len({(row.sweep, row.baseline_id) for row in rows}) == 1:
+        return sorted(rows, key=lambda row: -(row.speedup or 0.0))
+    return sorted(rows, key=lambda row: row.latency_median_s or math.inf)
+
+
+def _trials(number: int) -> str:
+    return f"{number} {'trial' if number == 1 else 'trials'}"
 
 
 def _refuse_unjudgeable(constraint: Constraint, rows: Sequence[TrialSummary]) -> None:
@@ -212,9 +243,8 @@ def _notes(
     chosen: TrialSummary,
     feasible: Sequence[TrialSummary],
     records: dict[tuple[str, str], Record],
-    left_out: int,
 ) -> list[str]:
-    notes = [f"not to be trusted: {text}" for text in chosen.caveats]
+    notes = []
     if len(feasible) > 1:
         second = feasible[1]
         if chosen.latency_high_s and second.latency_low_s and second.latency_low_s <= chosen.latency_high_s:
@@ -224,6 +254,4 @@ def _notes(
     kinds = {repr([records[r.sweep, r.trial_id].config.get(g) for g in ("pipeline", "workload")]) for r in feasible}
     if len(kinds) > 1:
         notes.append("the trials do different work (pipeline or workload); each was judged against its own baseline")
-    if left_out:
-        notes.append(f"{left_out} projected or proxy trials were left out (--allow-proxy)")
     return notes

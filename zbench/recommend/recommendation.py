@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zbench.recommend.emit import sglang_launch, zbench_command, zbench_overrides
+from zbench.recommend.overrides import zbench_command, zbench_overrides
+from zbench.recommend.sglang import sglang_launch
 from zbench.report import cells
 from zbench.report.summary import TrialSummary
 from zbench.trial import Trial
@@ -66,13 +67,13 @@ class Recommendation:
         lines += [f"  {judged}" for judged in self.judged]
         lines += ["", *self._binding_lines(), self._runner_up_line()]
         lines += [f"Note: {note}." for note in self.notes]
-        lines += ["", "Run it again:", zbench_command(self.trial)]
+        lines += ["", "Run it again:", zbench_command(zbench_overrides(self.trial))]
         lines += ["", "Serve it with SGLang:", launch.command, "", "Ask it for an image:", launch.request_command]
         return "\n".join([*lines, "", *(f"# {note}" for note in launch.notes)])
 
     def to_json(self) -> str:
         """For programs; JSON without NaN."""
-        launch = sglang_launch(self.trial)
+        launch, overrides = sglang_launch(self.trial), zbench_overrides(self.trial)
         data: dict[str, Any] = {
             "head": list(self.head),
             "chosen": _plain(self.chosen),
@@ -80,7 +81,7 @@ class Recommendation:
             "binding": [{"missed": [asdict(j) for j in b.missed], "faster": _plain(b.faster)} for b in self.binding],
             "runner_up": None if self.runner_up is None else _plain(self.runner_up),
             "notes": list(self.notes),
-            "zbench": {"overrides": zbench_overrides(self.trial), "command": zbench_command(self.trial)},
+            "zbench": {"overrides": overrides, "command": zbench_command(overrides)},
             "sglang": {
                 "environment": launch.environment,
                 "arguments": list(launch.arguments),
@@ -94,9 +95,9 @@ class Recommendation:
 
     def _binding_lines(self) -> list[str]:
         if not self.judged:
-            return ["No constraint was given: this is the fastest trial of all."]
+            return ["No constraint was given: this is the fastest of the trials judged."]
         if not self.binding:
-            return ["No constraint binds: this is the fastest trial of all."]
+            return ["No constraint binds: this is the fastest of the trials judged."]
         return [
             f"Binding: {' and '.join(j.flag for j in b.missed)}. Without it {b.faster.label} would be chosen, "
             f"{_speed(b.faster)}; its {'; its '.join(map(str, b.missed))}."

@@ -1,0 +1,133 @@
+"""A trial as the `zbench run` line that composes it again; runs nothing.
+
+Each group is named by zbench's own choice that is nearest, and every value in which the trial differs from that
+choice is spelled out: a choice of the user's own --config-dir is written as values, so the line works without it.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, NoReturn
+
+import yaml
+
+from zbench.composition import conf_dir, expand
+from zbench.config import CacheConfig, DBCacheConfig, SCMConfig
+from zbench.trial import Trial
+
+# What decides the result is spelled out even where it is the choice's default, which may change.
+SPELLED_OUT = {
+    "pipeline": ("height", "width", "steps", "guidance_scale", "max_sequence_length"),
+    "workload": ("seeds",),
+}
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./:@%+-]*")  # what Hydra's grammar takes as a string without quotes
+NO_STRINGS = ("true", "false", "null", "nan", "inf")  # but these
+
+
+def zbench_overrides(trial: Trial) -> list[str]:
+    """Hydra overrides that compose this trial again with zbench's own choices."""
+    choices = _choices(trial)
+    named = [f"{group}={choice}" for group, choice in choices.items()]
+    here = [] if trial.hardware else ["hardware=cpu"]  # no part of a measured trial, but a job needs one
+    default = expand([*named, *here], _no_auto, grids=False).jobs[0].config
+    overrides = []
+    for group, choice in choices.items():
+        overrides.append(f"{group}={choice}")
+        overrides += _differing(group, getattr(default, group), getattr(trial, group), _spelled_out(group, trial))
+    return overrides if trial.hardware is None else [*overrides, "execution=project"]
+
+
+def zbench_command(overrides: Sequence[str]) -> str:
+    """`zbench run` with `overrides`, quoted for a shell."""
+    return shlex.join(["zbench", "run", *overrides])
+
+
+def _choices(trial: Trial) -> dict[str, str]:
+    """Group to the choice of zbench's own that is nearest to the trial's."""
+    choices = {
+        "pipeline": _named("pipeline", trial.pipeline.name, "zimage_turbo"),
+        "engine": _named("engine", trial.engine.name, "reference"),
+        "parallel": "single",
+        "offload": trial.offload.mode,
+        "cache": _cache_choice(trial.cache),
+        "compute": "compiled" if trial.compute.compile else "eager",
+        "workload": _named("workload", trial.workload.name, "single"),
+    }
+    return (
+        choices if trial.hardware is None else {"hardware": _named("hardware", trial.hardware.name, "cpu"), **choices}
+    )
+
+
+def _named(group: str, name: str, otherwise: str) -> str:
+    """The choice whose `name:` is `name`: a file may be called otherwise."""
+    for path in sorted((conf_dir() / group).glob("*.yaml")):
+        if path.stem != "auto" and (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("name") == name:
+            return path.stem
+    return otherwise
+
+
+def _cache_choice(cache: CacheConfig) -> str:
+    if isinstance(cache, SCMConfig):
+        return "scm"
+    if isinstance(cache, DBCacheConfig):
+        return "taylorseer" if cache.enable_taylorseer else "dbcache"
+    return "none"
+
+
+def _spelled_out(group: str, trial: Trial) -> tuple[str, ...]:
+    if group == "cache":
+        return tuple(f.name for f in fields(trial.cache) if f.name not in ("grid", "method"))
+    return SPELLED_OUT.get(group, ())
+
+
+def _differing(key: str, default: object, config: object, always: Sequence[str] = ()) -> list[str]:
+    """Overrides for the fields of `config` that differ from `default`, and for `always`; both of one dataclass."""
+    assert is_dataclass(config) and not isinstance(config, type)
+    overrides: list[str] = []
+    for f in fields(config):
+        before, value = getattr(default, f.name), getattr(config, f.name)
+        if f.name == "grid" or (value == before and f.name not in always):
+            continue
+        if is_dataclass(value):
+            overrides += _differing(f"{key}.{f.name}", before, value)
+        elif isinstance(value, dict):  # an override is merged into what is there
+            changed = {k: v for k, v in value.items() if k not in before or before[k] != v}
+            overrides += [f"~{key}.{f.name}.{k}" for k in before if k not in value]
+            overrides += [f"{key}.{f.name}={_hydra_value(changed)}"] if changed else []
+        else:
+            overrides.append(f"{key}.{f.name}={_hydra_value(value)}")
+    return overrides
+
+
+def _hydra_value(value: Any) -> str:
+    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in NO_STRINGS:
+        return value
+    return _hydra_element(value)
+
+
+def _hydra_element(value: Any) -> str:
+    """A value in Hydra's grammar, every string quoted."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_hydra_element, value))}]"
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{_hydra_key(k)}:{_hydra_element(v)}' for k, v in value.items())}}}"
+    # A backslash stands for itself, except before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(value))
+    return f"'{escaped}'"
+
+
+def _hydra_key(key: object) -> str:
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key))
+
+
+def _no_auto(group: str, choices: dict[str, str]) -> NoReturn:
+    raise AssertionError(f"{group}=auto among {choices}: a trial's choices are never auto")
