@@ -28,20 +28,15 @@ ROUND_COLUMNS = (
 )
 
 
-def trials_csv(records: Sequence[Record]) -> str:
-    """One row a trial: the figures of the main table, raw; FAILED and PRUNED trials with their reason."""
-    return to_csv(records)
-
-
 def rounds_csv(records: Sequence[Record]) -> str:
     """One row a measured round: the raw samples. A projected trial's rounds are those of its proxy, and say so."""
     last = latest_records(records)
     rows = [row for record, label in zip(last, unique_labels(last), strict=True) for row in _round_rows(record, label)]
-    return rows_to_csv(rows) if rows else ",".join(ROUND_COLUMNS) + "\n"
+    return rows_to_csv(rows, ROUND_COLUMNS)
 
 
 FORMATS: dict[str, Callable[[Sequence[Record]], str]] = {
-    "csv": trials_csv,
+    "csv": to_csv,
     "csv-rounds": rounds_csv,
 }
 

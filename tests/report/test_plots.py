@@ -47,6 +47,22 @@ def test_the_front_drawn_is_the_front_of_the_figures():
     assert len(line.get_xdata()) == 14 - 3
 
 
+def test_a_distrusted_trial_is_never_on_the_front():
+    # 10x without a skipped step has another cause; it would dominate all.
+    unlikely = complete(trial(DBCacheConfig(Fn_compute_blocks=3)), latency_s=0.1, ssim=0.999)
+    figure = speedup_vs_fidelity(summarise_trials([*demo_records(), unlikely]))
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
+    assert len(line.get_xdata()) == 14 - 3
+    assert max(line.get_ydata()) < 3
+
+
+def test_with_nothing_to_trust_there_is_no_front():
+    records = [complete(t, ssim=0.9, validity=["throttled"]) for t in (trial(), trial(DBCacheConfig()))]
+    figure = speedup_vs_fidelity(summarise_trials(records))
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
+    assert len(line.get_xdata()) == 0 and png_bytes(figure).startswith(PNG)
+
+
 def test_plots_of_a_projection_say_so():
     rows = summarise_trials(demo_projection())
     for figure in (speedup_vs_fidelity(rows), cached_step_map({"a": [0.0, 1.0]}, rows)):

@@ -17,7 +17,7 @@ from zbench.report.findings import findings
 from zbench.report.images import strips, telling_trials
 from zbench.report.setting import environment_lines, not_as_asked
 from zbench.report.summary import summarise_trials
-from zbench.report.write import write_report
+from zbench.report.write import sweep_folders, write_report
 from zbench.store import artifacts_folder
 
 CACHED = trial(DBCacheConfig(max_warmup_steps=2))
@@ -36,7 +36,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     records = demo_records()
     draw_images(records, folder / "run")
-    paths = write_report(records, folder / "run", folder / "out")
+    paths = write_report(records, {"demo": folder / "run"}, folder / "out")
     return folder / "out", paths
 
 
@@ -101,7 +101,7 @@ def test_text_from_records_is_escaped(tmp_path):
         failed(trial(DBCacheConfig(Fn_compute_blocks=3), workload=workload), message=evil),
     ]
     draw_images(records, tmp_path / "run")
-    paths = write_report(records, tmp_path / "run", tmp_path / "out")
+    paths = write_report(records, {"demo": tmp_path / "run"}, tmp_path / "out")
     assert all((tmp_path / "out") in path.resolve().parents for path in paths)
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_text_from_records_is_escaped(tmp_path):
 
 
 def test_a_projection_is_headed_as_not_validated_with_published_figures_beside(tmp_path):
-    write_report(demo_projection(), tmp_path / "no_such_run", tmp_path / "out")
+    write_report(demo_projection(), {"demo": tmp_path / "no_such_run"}, tmp_path / "out")
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert "Not validated on Z-Image-Turbo" in text
@@ -119,20 +119,20 @@ def test_a_projection_is_headed_as_not_validated_with_published_figures_beside(t
 
 
 def test_failed_trials_alone_still_make_a_report(tmp_path):
-    write_report([failed(trial())], tmp_path, tmp_path / "out")
+    write_report([failed(trial())], {"demo": tmp_path}, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "No trial was completed" in text and "out_of_memory" in text
 
 
 def test_writing_again_replaces(tmp_path):
     for records in (demo_records(), [complete(trial())]):
-        write_report(records, tmp_path, tmp_path / "out")
+        write_report(records, {"demo": tmp_path}, tmp_path / "out")
     assert len((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_no_records_is_an_error():
     with pytest.raises(RecordError, match="no records") as caught:
-        write_report([], None, None)
+        write_report([], {}, None)
     assert caught.value.exit_code == Exit.BAD_INPUT
 
 
@@ -140,13 +140,13 @@ def test_no_records_is_an_error():
 def test_a_read_only_folder_is_named(tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(StoreError, match=str(tmp_path / "out")):
-        write_report([complete(trial())], tmp_path, tmp_path / "out")
+        write_report([complete(trial())], {"demo": tmp_path}, tmp_path / "out")
 
 
 def test_an_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match=re.escape(str(tmp_path / "file" / "out"))) as caught:
-        write_report([complete(trial())], tmp_path, tmp_path / "file" / "out")
+        write_report([complete(trial())], {"demo": tmp_path}, tmp_path / "file" / "out")
     assert caught.value.exit_code == Exit.BAD_INPUT
 
 
@@ -154,7 +154,7 @@ def test_a_broken_image_is_left_out(tmp_path):
     record = complete(trial())
     draw_images([record], tmp_path)
     image_path(artifacts_folder(tmp_path, record.trial_id), "en-circle", 0).write_bytes(b"not an image")
-    paths = write_report([record], tmp_path, tmp_path / "out")
+    paths = write_report([record], {"demo": tmp_path}, tmp_path / "out")
     assert [path.name for path in paths if path.suffix == ".jpg"] == ["02-zh-square-0.jpg"]
 
 
@@ -166,10 +166,60 @@ def test_the_trials_shown_hold_the_front_the_worst_and_the_default():
     assert "F1B0_W4_MC3_R0.24" in labels  # cache-dit's defaults
 
 
+def test_the_front_shown_holds_no_trial_that_is_distrusted():
+    # A thousand-fold speed-up would dominate every other trial, and put them all below the front.
+    unlikely = complete(trial(DBCacheConfig(Fn_compute_blocks=3)), latency_s=0.001, ssim=0.999)
+    rows = summarise_trials([*demo_records(), unlikely])
+    before = telling_trials(summarise_trials(demo_records()), limit=7)
+    assert [r.trial_id for r in telling_trials(rows, limit=7)] == [r.trial_id for r in before]
+
+
+def test_each_runs_images_are_its_own(tmp_path):
+    # The same trial in two sweeps has one id; only the pixels tell whose image is shown.
+    runs = []
+    for sweep, red in (("first", 250), ("second", 10)):
+        record = replace(complete(trial()), sweep=sweep)
+        for prompt_id in ("en-circle", "zh-square"):
+            path = image_path(artifacts_folder(tmp_path / sweep, record.trial_id), prompt_id, 0)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (red, 0, 0)).save(path)
+        runs.append((tmp_path / sweep / "records.jsonl", [record]))
+    records = [record for _, found in runs for record in found]
+    folders = sweep_folders(runs)
+    made = strips(records, summarise_trials(records), folders)
+    assert [picture.path.is_relative_to(tmp_path / "first") for s in made for picture in s.pictures] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    written = [path for path in write_report(records, folders, tmp_path / "out") if path.suffix == ".jpg"]
+    reds = [Image.open(path).getpixel((16, 16))[0] for path in written]
+    assert [red > 128 for red in reds] == [True, True, False, False]
+
+
+def test_two_journals_of_one_sweep_name_are_refused(tmp_path):
+    runs = [(tmp_path / folder / "records.jsonl", [complete(trial())]) for folder in ("here", "there")]
+    with pytest.raises(RecordError, match="'demo'") as caught:
+        sweep_folders(runs)
+    assert str(runs[0][0]) in str(caught.value) and str(runs[1][0]) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sweep_folders([runs[0], runs[0]]) == {"demo": tmp_path / "here"}
+
+
+def test_a_prompt_cannot_become_markdown(tmp_path):
+    workload = WorkloadConfig(name="evil", prompts=[Prompt(id="evil", text="# **loud** [x](http://x)")], seeds=[0])
+    record = complete(trial(workload=workload))
+    draw_images([record], tmp_path)
+    write_report([record], {"demo": tmp_path}, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert r"\# \*\*loud\*\* \[x\](http://x) (seed 0)" in text.splitlines()
+
+
 def test_images_begin_with_the_baseline(tmp_path):
     records = demo_records()
     draw_images(records, tmp_path)
-    made = strips(records, summarise_trials(records), tmp_path)
+    made = strips(records, summarise_trials(records), {"demo": tmp_path})
     assert [strip.pictures[0].label for strip in made] == ["none (baseline)"] * 2
     assert made[0].pictures[1].caption == "2.29× · SSIM 0.801 · 20.5 dB"
 

@@ -50,6 +50,30 @@ def test_invalid_rounds_are_left_out_and_counted():
     assert (row.latency_p90_s, row.rounds, row.invalid_rounds) == (1.0, 7, 1)
 
 
+def with_latencies(record, latencies, invalid=()):
+    """The record with the latency of each prompt's rounds set; rounds whose index is in `invalid` do not count."""
+    rounds = [
+        replace(r, latency_s=latencies[r.prompt_id], valid=r.index not in invalid) for r in record.measurement.rounds
+    ]
+    return replace(record, measurement=replace(record.measurement, rounds=rounds))
+
+
+def test_a_speed_up_is_that_of_the_workload_not_of_the_commoner_prompt():
+    # en-circle (rounds 0, 2, ...) takes 0.4 s of 1 s, zh-square all of it: 2 s of work become 1.4 s. With one round
+    # of either left out the median over all would be 1.0 or 0.4.
+    base = with_latencies(complete(trial()), {"en-circle": 1.0, "zh-square": 1.0})
+    for invalid in ((), (0,), (1,)):
+        cached = complete(CACHED, cached=(3, 4, 5, 6), ssim=0.9)
+        cached = with_latencies(cached, {"en-circle": 0.4, "zh-square": 1.0}, invalid)
+        assert row_of([base, cached], cached.label).speedup == pytest.approx(2.0 / 1.4)
+
+
+def test_without_a_valid_round_nothing_is_trusted():
+    record = with_latencies(complete(CACHED), {"en-circle": 1.0, "zh-square": 1.0}, invalid=range(8))
+    row = row_of([complete(trial()), record], record.label)
+    assert (row.latency_median_s, row.speedup, row.is_trusted) == (None, None, False)
+
+
 def test_the_last_record_of_a_trial_counts():
     rows = summarise_trials([failed(trial()), complete(trial(), latency_s=2.0), complete(trial(), latency_s=1.0)])
     assert [(row.state, row.latency_median_s) for row in rows] == [("COMPLETE", pytest.approx(1.0))]

@@ -12,9 +12,9 @@ def findings(trials: Sequence[TrialSummary]) -> list[str]:
     """Sentences, the most useful first. Trials of several baselines are judged against their own."""
     complete = [row for row in trials if row.state == "COMPLETE" and row.latency_median_s is not None]
     compared = [row for row in complete if not row.is_baseline and row.speedup is not None]
-    others = [row for row in compared if not row.caveats]
+    others = [row for row in compared if row.is_trusted]
     if not complete:
-        return ["No trial was completed, so there is nothing to compare.", *_unfinished(trials)]
+        return ["No trial was completed, so there is nothing to compare.", *_failed(trials)]
     weak = any(row.source in ("proxy", "projected") for row in complete)
     sentences = [f"These figures are {NOT_VALIDATED}."] if weak else []
     sentences += [_baseline(row) for row in complete if row.is_baseline][:3]
@@ -23,7 +23,7 @@ def findings(trials: Sequence[TrialSummary]) -> list[str]:
     if fastest is not None and not _good(fastest):
         sentences.append(f"Fastest of all is {_what(fastest)}{_likeness(fastest)}{_skipping(fastest)}.")
     sentences += _never_skipped(others)
-    return sentences + _distrusted(len(compared) - len(others), len(compared)) + _unfinished(trials)
+    return sentences + _distrusted(len(compared) - len(others), len(compared)) + _failed(trials)
 
 
 def default_row(trials: Sequence[TrialSummary]) -> TrialSummary | None:
@@ -73,7 +73,7 @@ def _distrusted(number: int, of: int) -> list[str]:
     return [f"{which} {verb} to be trusted; {cells.UNTRUSTED_MARK} in the table marks the rest and says why."]
 
 
-def _unfinished(trials: Sequence[TrialSummary]) -> list[str]:
+def _failed(trials: Sequence[TrialSummary]) -> list[str]:
     failed = sum(row.state == "FAILED" for row in trials)
     return [f"{failed} {'trial' if failed == 1 else 'trials'} failed; see below."] if failed else []
 

@@ -5,7 +5,7 @@ Reads a run's artifacts and nothing outside of them; an image that is not there 
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,8 +63,8 @@ def telling_trials(trials: Sequence[TrialSummary], limit: int = MOST_TRIALS) -> 
     ]
     if not judged:
         return [row for row in trials if row.state == "COMPLETE" and not row.is_baseline][:limit]
-    points = [(row.ssim_worst or 0.0, row.speedup or 0.0) for row in judged]
-    front = [judged[i] for i in pareto_front(points)]
+    trusted = [row for row in judged if row.is_trusted]
+    front = [trusted[i] for i in pareto_front([(row.ssim_worst or 0.0, row.speedup or 0.0) for row in trusted])]
     wanted = [min(judged, key=lambda row: row.ssim_worst or 0.0)]
     wanted += [row for row in (default_row(judged),) if row is not None]
     wanted += sorted((row for row in front if not row.is_identical), key=lambda row: -(row.speedup or 0))
@@ -73,22 +73,21 @@ def telling_trials(trials: Sequence[TrialSummary], limit: int = MOST_TRIALS) -> 
     return [row for row in judged if row.trial_id in chosen]
 
 
-def strips(records: Sequence[Record], trials: Sequence[TrialSummary], run_folder: Path) -> list[Strip]:
-    """For each baseline and each of its first prompts and seeds: its image and those of `telling_trials`."""
+def strips(records: Sequence[Record], trials: Sequence[TrialSummary], run_folders: Mapping[str, Path]) -> list[Strip]:
+    """For each baseline and each of its first prompts and seeds: its image and those of `telling_trials`.
+
+    `run_folders` are by sweep name: trials of several sweeps may share an id, but not their images.
+    """
     by_id = {(record.sweep, record.trial_id): record for record in records}
     made = []
-    for base in (row for row in trials if row.is_baseline and row.state == "COMPLETE"):
+    for base in (row for row in trials if row.is_baseline and row.state == "COMPLETE" and row.sweep in run_folders):
         record = by_id[base.sweep, base.trial_id]
-        followers = [
-            row
-            for row in trials
-            if row.sweep == base.sweep and by_id[row.sweep, row.trial_id].baseline_id == base.trial_id
-        ]
+        followers = [row for row in trials if (row.sweep, row.baseline_id) == (base.sweep, base.trial_id)]
         shown = [base, *telling_trials(followers)]
         for prompt_id, seed, text in _pairs(record)[:MOST_STRIPS]:
             pictures = []
             for row in shown:
-                path = image_path(artifacts_folder(run_folder, row.trial_id), prompt_id, seed)
+                path = image_path(artifacts_folder(run_folders[row.sweep], row.trial_id), prompt_id, seed)
                 if path.is_file():
                     caption = _caption(row, _quality(by_id[row.sweep, row.trial_id], prompt_id, seed))
                     pictures.append(Picture(cells.label(row), caption, path))

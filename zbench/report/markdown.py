@@ -29,12 +29,16 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
         lines = [f"{markdown_text(label)}: {markdown_text('; '.join(said))}" for label, said in page.not_as_asked]
         parts += ["## Took effect otherwise than asked", _bullets(lines)]
     for state, title in (("FAILED", "Failed"), ("PRUNED", "Pruned before launch")):
-        rows = [u for u in page.unfinished if u.state == state]
+        rows = [u for u in page.unmeasured if u.state == state]
         if rows:
-            lines = [f"{markdown_text(u.label)}: `{u.code}`, {markdown_text(u.message)}" for u in rows]
+            lines = [f"{markdown_text(u.label)}: {_code(u.code)}, {markdown_text(u.message)}" for u in rows]
             parts += [f"## {title}", _bullets(lines)]
     parts += ["## How to read this", _bullets(map(markdown_text, page.how_to_read))]
     return "\n\n".join(parts) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace(chr(96), chr(39))}`"
 
 
 def _bullets(lines: "Sequence[str] | map[str]") -> str:

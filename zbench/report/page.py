@@ -1,6 +1,6 @@
 """What a report says, before it is Markdown or HTML: every renderer shows this and adds nothing of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ HOW_TO_READ = (
     "The baseline is the same work without step skipping and without sharding; every other trial is compared with it.",
     "A label reads F first blocks, B last blocks, W warm-up steps, MC most steps skipped in a row, R threshold of the "
     "residual difference, T1O TaylorSeer and its order: cache-dit's own names.",
-    "A speed-up is the baseline's median latency over the trial's. PSNR and SSIM compare a trial's images with the "
+    "A speed-up is the baseline's time for the whole workload over the trial's, each the sum of the medians of the "
+    "prompts and seeds that both have. PSNR and SSIM compare a trial's images with the "
     "baseline's of the same prompts and seeds: they say how much an image changed, not how good it is.",
     "Every figure is derived from the raw samples in records.jsonl.",
 )
@@ -35,8 +36,8 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A trial without figures, and why."""
+class Unmeasured:
+    """A trial without figures, FAILED or PRUNED, and why."""
 
     label: str
     state: str
@@ -58,13 +59,13 @@ class Page:
     missing_plots: tuple[str, ...]
     strips: tuple[Strip, ...]
     not_as_asked: tuple[tuple[str, tuple[str, ...]], ...]
-    unfinished: tuple[Unfinished, ...]
+    unmeasured: tuple[Unmeasured, ...]
     assumptions: tuple[str, ...]
     how_to_read: tuple[str, ...] = HOW_TO_READ
 
 
-def make_page(records: Sequence[Record], run_folder: Path) -> Page:
-    """Derive a report from the records of one or more sweeps; images are read from `run_folder`."""
+def make_page(records: Sequence[Record], run_folders: Mapping[str, Path]) -> Page:
+    """Derive a report from the records of one or more sweeps; images are read from each sweep's run folder."""
     last = latest_records(records)
     by_id = {(record.sweep, record.trial_id): record for record in last}
     trials = summarise_trials(last)
@@ -78,9 +79,9 @@ def make_page(records: Sequence[Record], run_folder: Path) -> Page:
         published=published_table(last),
         plots=tuple(drawn),
         missing_plots=tuple(missing),
-        strips=tuple(strips(last, trials, run_folder)),
+        strips=tuple(strips(last, trials, run_folders)),
         not_as_asked=tuple((row.label, tuple(said)) for row, r in ordered if (said := not_as_asked(r))),
-        unfinished=tuple(_unfinished(row, record) for row, record in ordered if row.state != "COMPLETE"),
+        unmeasured=tuple(_unmeasured(row, record) for row, record in ordered if row.state != "COMPLETE"),
         assumptions=_assumptions(last),
     )
 
@@ -115,10 +116,10 @@ def _plots(ordered: Sequence[tuple[TrialSummary, Record]]) -> tuple[list[Plot], 
     return drawn, missing
 
 
-def _unfinished(row: TrialSummary, record: Record) -> Unfinished:
+def _unmeasured(row: TrialSummary, record: Record) -> Unmeasured:
     reason = record.reason
     tail = "\n".join(reason.log_tail) if reason else ""
-    return Unfinished(row.label, row.state, row.reason_code or "unknown", row.reason or "", tail)
+    return Unmeasured(row.label, row.state, row.reason_code or "unknown", row.reason or "", tail)
 
 
 def _assumptions(records: Sequence[Record]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Expectations are a roofline's and say so; a sweep that was run before knows bett
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from zbench.config import DBCacheConfig, HardwareConfig, SCMConfig
 from zbench.errors import ConfigError
@@ -78,7 +78,7 @@ def render_plan(plan: Plan, form: str) -> str:
         }
         return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
     if form == "csv":
-        return rows_to_csv([vars(row) for row in rows])
+        return rows_to_csv([vars(row) for row in rows], [f.name for f in fields(PlannedTrial)])
     table = TextTable(
         (), HEADERS, ALIGNS, tuple(_cells(i, row) for i, row in enumerate(rows, 1)), _legend(plan, seconds)
     )

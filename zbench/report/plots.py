@@ -54,7 +54,8 @@ DPI = 144
 def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
     """Speed-up over the worst image's SSIM, the Pareto front joined; None where no trial has both.
 
-    The baseline stands at 1: it is what the others are likened to.
+    The baseline stands at 1: it is what the others are likened to. What is not to be trusted is drawn and named,
+    but is never on the front.
     """
     points = [
         (row, 1.0 if row.ssim_worst is None else row.ssim_worst, row.speedup)
@@ -64,7 +65,8 @@ def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
     if all(row.is_baseline for row, _, _ in points):
         return None
     figure, axes = _figure(8.4, 5.4)
-    front = pareto_front([(x, y) for _, x, y in points])
+    trusted = [i for i, (row, _, _) in enumerate(points) if row.is_trusted]
+    front = [trusted[i] for i in pareto_front([points[i][1:] for i in trusted])]
     axes.grid(True, zorder=0)
     axes.step(
         [points[i][1] for i in front],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zbench.measurement import ImageQuality, Measurement, Round, Source
 from zbench.record import Reason, Record, State
 from zbench.report.labels import unique_labels
-from zbench.stats import median, median_interval, quantile
+from zbench.stats import median, median_interval, paired_speedup, quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ class TrialSummary:
 
     sweep: str
     trial_id: str
+    baseline_id: str  # the trial it is compared with
     label: str
     family: str  # none, dbcache, taylorseer or scm
     is_baseline: bool
@@ -35,7 +36,7 @@ class TrialSummary:
     latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds or projected
     latency_high_s: float | None = None
     latency_p90_s: float | None = None
-    speedup: float | None = None  # baseline's median over this median
+    speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
     images_per_s: float | None = None  # images over the sum of their latencies
     peak_memory_bytes: int | None = None
     memory_kind: str | None = None  # device, reserved, allocated (torch's allocator) or host RSS
@@ -59,6 +60,11 @@ class TrialSummary:
     missing: tuple[tuple[str, str], ...] = ()  # value's path, why it is None
     reason_code: str | None = None
     reason: str | None = None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether nothing speaks against these figures: only then may the trial be called the best of any."""
+        return not self.caveats
 
     @property
     def is_identical(self) -> bool:
@@ -120,9 +126,7 @@ def summarise(records: Iterable[Record]) -> "pd.DataFrame":
 
 def latency_samples_s(measurement: Measurement) -> list[float]:
     """Seconds of each valid round, or of each projected one."""
-    if measurement.projection is not None:
-        return [r.latency_s for r in measurement.projection.rounds]
-    return [r.latency_s for r in measurement.rounds if r.valid]
+    return [latency_s for _, latency_s in measurement.paired_latencies_s]
 
 
 def rounds_by_image(rounds: Iterable[Round]) -> dict[tuple[str, int], list[Round]]:
@@ -139,6 +143,7 @@ def _row(record: Record, label: str, baseline: Measurement | None) -> TrialSumma
     common = TrialSummary(
         sweep=record.sweep,
         trial_id=record.trial_id,
+        baseline_id=record.baseline_id,
         label=label,
         family=_family(record),
         is_baseline=record.is_baseline,
@@ -193,7 +198,11 @@ def _with_figures(
         stop_reason=measurement.stop_reason,
         rounds=sum(r.valid for r in measurement.rounds),
         invalid_rounds=sum(not r.valid for r in measurement.rounds),
-        caveats=(*measurement.validity, *_implausible(record, speedup, cached_steps, steps)),
+        caveats=(
+            *measurement.validity,
+            *([] if samples else ["no round was valid"]),
+            *_implausible(record, speedup, cached_steps, steps),
+        ),
         missing=tuple(measurement.reasons.items()),
     )
 
@@ -207,10 +216,7 @@ def _speedup(measurement: Measurement, baseline: Measurement | None) -> float | 
     """None without a baseline, or where one is measured and the other projected."""
     if baseline is None or baseline.sources.get("latency") != measurement.sources.get("latency"):
         return None
-    own, base = latency_samples_s(measurement), latency_samples_s(baseline)
-    if not own or not base or median(own) <= 0:
-        return None
-    return median(base) / median(own)
+    return paired_speedup(measurement.paired_latencies_s, baseline.paired_latencies_s)
 
 
 def _implausible(record: Record, speedup: float | None, cached_steps: float | None, steps: int | None) -> list[str]:

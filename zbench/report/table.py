@@ -7,16 +7,13 @@ FAILED and PRUNED trials as if they had figures: they are counted here and liste
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from zbench.record import Record
 from zbench.report import cells
 from zbench.report.summary import NOT_VALIDATED, TrialSummary, summarise, summarise_trials
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 LEFT = "left"
 RIGHT = "right"
@@ -90,28 +87,6 @@ def to_markdown(table: TextTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_rich(table: TextTable, title: str | None = None) -> "RichTable":
-    """For the terminal."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    above = [line for line in (title, *table.head) if line]
-    rich_table = RichTable(
-        title=Text("\n".join(above)) if above else None,
-        caption=Text("\n".join(table.legend)),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-    )
-    for header, align in zip(table.headers, table.aligns, strict=True):
-        rich_table.add_column(Text(header), justify="left" if align == LEFT else "right", no_wrap=True)
-    for row in table.rows:
-        rich_table.add_row(*(Text(cell) for cell in row))
-    return rich_table
-
-
 def to_text(table: TextTable) -> str:
     """Plain text as wide as the table needs, without colours."""
     widths = [max(map(len, column)) for column in zip(table.headers, *table.rows, strict=True)]
@@ -155,17 +130,20 @@ FORMS: dict[str, Callable[[Sequence[Record]], str]] = {
 
 
 def markdown_text(text: str) -> str:
-    """Keep text from being read as Markdown or HTML."""
-    for character in "\\`|[]":
-        text = text.replace(character, f"\\{character}")
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(text.splitlines())
+    """One line that GitHub shows literally: nothing in it is read as Markdown, HTML or mathematics.
+
+    An underscore within a word is left as it is: it means nothing there, and labels are full of them.
+    """
+    text = " ".join(text.split())
+    text = re.sub(r"[\\`*#~|$\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    text = re.sub(r"^(\d+(?=[.)](\s|$))|(?=[-+=]))(.)", r"\1\\\3", text)  # a list, a rule, a heading's underline
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def rows_to_csv(rows: Sequence[dict[str, object]]) -> str:
-    """Flat dicts with equal keys as CSV; None becomes an empty field."""
+def rows_to_csv(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> str:
+    """Flat dicts whose keys are `columns` as CSV, with its header even if there are none; None is an empty field."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
@@ -189,9 +167,12 @@ def _sources(row: TrialSummary) -> tuple[str | None, ...]:
 
 def _legend(trials: Sequence[TrialSummary], complete: Sequence[TrialSummary]) -> tuple[str, ...]:
     lines = [
-        "Latency: median of the warm rounds with its 95 % interval. Cached steps: mean an image. "
+        "Latency: median of the warm rounds with its 95 % interval. Speed-up: the baseline's time for the whole "
+        "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
         "PSNR and SSIM: likeness to the baseline's images, mean (worst image in brackets)."
     ]
+    if any(row.latency_low_s is not None for row in complete):
+        lines.append("Rounds go on until the interval is tight, so its 95 % is nominal.")
     if any(row.latency_low_s is None and row.latency_source != "projected" for row in complete):
         lines.append("Without an interval: fewer than 6 rounds, of which none has 95 % coverage.")
     for row in complete:

@@ -5,7 +5,7 @@ Refuses to leave half a file: each appears whole or not at all.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from zbench.errors import RecordError, StoreError
@@ -17,15 +17,33 @@ from zbench.report.page import Page, make_page
 from zbench.report.table import to_csv
 
 
-def write_report(records: Sequence[Record], run_folder: Path, out: Path) -> list[Path]:
+def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Path]:
+    """Sweep name to run folder, from each journal and its records.
+
+    Raises RecordError naming two different journals that share a sweep's name: which trial is whose could not be
+    told.
+    """
+    journals: dict[str, Path] = {}
+    for journal, records in runs:
+        for sweep in dict.fromkeys(record.sweep for record in records):
+            first = journals.setdefault(sweep, journal)
+            if first.resolve() != journal.resolve():
+                raise RecordError(
+                    f"{first} and {journal} both hold records of the sweep {sweep!r}; report them apart, or measure "
+                    "one of them under another sweep.name="
+                )
+    return {sweep: journal.parent for sweep, journal in journals.items()}
+
+
+def write_report(records: Sequence[Record], run_folders: Mapping[str, Path], out: Path) -> list[Path]:
     """Write report.md, report.html, summary.csv and their pictures into `out`; returns their paths.
 
-    Images come from `run_folder`. Raises RecordError without records, StoreError naming a folder that cannot
-    be written.
+    Images come from `run_folders`, sweep name to run folder. Raises RecordError without records, StoreError naming
+    a folder that cannot be written.
     """
     if not records:
         raise RecordError("no records to report on; run zbench sweep first")
-    page = make_page(records, run_folder)
+    page = make_page(records, run_folders)
     files: dict[str, bytes] = {plot.file_name: plot.png for plot in page.plots}
     strip_files = _strip_files(page)
     files |= {path: jpeg for path, jpeg in strip_files.values()}
