@@ -72,12 +72,11 @@ def test_the_fingerprint_is_stable_and_survives_a_record() -> None:
         ({"driver": "570.1"}, "driver 570.1 → 580.95"),
         ({"devices": (replace(H100, name="NVIDIA H200"),)}, "device NVIDIA H200 → NVIDIA H100 80GB HBM3"),
         ({"git_revision": "a" * 40}, "git revision aaaaaaaaaa → bbbbbbbbbb"),
-        ({"git_dirty": True}, "uncommitted changes yes → no"),
-        ({"git_dirty": None}, "uncommitted changes none → no"),
+        ({"git_changes": "0123456789ab"}, "uncommitted changes 0123456789ab → none"),
     ],
 )
 def test_what_differs_is_said_and_changes_the_fingerprint(changed: dict[str, object], said: str) -> None:
-    now = replace(capture([H100]), git_revision="b" * 40, git_dirty=False)
+    now = replace(capture([H100]), git_revision="b" * 40, git_changes=None)
     now = replace(now, versions={**now.versions, "torch": "2.13.0"})
     if "versions" in changed:
         changed = {"versions": {**now.versions, **changed["versions"]}}
@@ -102,20 +101,25 @@ def test_what_does_not_change_a_measurement_does_not_change_the_fingerprint() ->
 
 
 def test_a_checkout_has_its_commit_and_is_clean(checkout: Path) -> None:
-    assert source_revision(checkout / "zbench") == (git(checkout, "rev-parse", "HEAD"), False)
+    assert source_revision(checkout / "zbench") == (git(checkout, "rev-parse", "HEAD"), None)
 
 
 @pytest.mark.parametrize(
     ("file", "dirty"), [("zbench/__init__.py", True), ("conf/config.yaml", True), ("README.md", False)]
 )
-def test_dirty_means_tracked_changes_to_what_runs(checkout: Path, file: str, dirty: bool) -> None:
+def test_dirty_means_changes_to_what_runs(checkout: Path, file: str, dirty: bool) -> None:
     (checkout / file).write_text("second\n")
-    assert source_revision(checkout / "zbench")[1] is dirty
+    assert (source_revision(checkout / "zbench")[1] is not None) == dirty
 
 
-def test_untracked_files_do_not_make_a_checkout_dirty(checkout: Path) -> None:
-    (checkout / "zbench" / "scratch.py").write_text("")
-    assert source_revision(checkout / "zbench")[1] is False
+def test_another_edit_and_a_new_file_are_other_changes(checkout: Path) -> None:
+    seen = set()
+    for text in ("second\n", "third\n"):
+        (checkout / "zbench" / "__init__.py").write_text(text)
+        seen.add(source_revision(checkout / "zbench")[1])
+    (checkout / "zbench" / "new.py").write_text("")
+    seen.add(source_revision(checkout / "zbench")[1])
+    assert len(seen) == 3
 
 
 def test_an_installed_wheel_inside_somebody_elses_repository_has_no_revision(checkout: Path) -> None:

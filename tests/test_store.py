@@ -83,6 +83,7 @@ def test_a_bad_line_in_the_middle_is_named_and_nothing_is_touched(tmp_path: Path
     [
         (b'{"benchmark": 1}\n', "not a zbench record"),
         (b"\xff\xfe\x00binary\n", "not a zbench journal"),
+        (b"precious notes without a line feed", "not JSON"),
         (b'{"trial_id": "a", "schema_version": 99}\n', "schema_version 99 cannot be upgraded to 1"),
         (b'{"trial_id": "a", "schema_version": 1}\n', "not a valid record"),
         (b'{"trial_id": "a", "schema_version": NaN}\n', "NaN is not allowed"),
@@ -93,6 +94,39 @@ def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, content: bytes, s
     with pytest.raises(RecordError, match=says) as raised:
         read_records(tmp_path / RECORDS)
     assert "\n" not in str(raised.value) and RECORDS in str(raised.value)
+
+
+def test_a_foreign_file_is_never_cut(tmp_path: Path) -> None:
+    (tmp_path / RECORDS).write_bytes(b"precious notes without a line feed")
+    with pytest.raises(RecordError, match="not JSON"):
+        Store(tmp_path, lambda text: None)
+    assert (tmp_path / RECORDS).read_bytes() == b"precious notes without a line feed"
+
+
+def test_a_line_torn_inside_a_character_hides_no_other_line(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b")
+    whole = (tmp_path / RECORDS).read_bytes()
+    inside = whole.rindex("紅".encode()) + 1
+    (tmp_path / RECORDS).write_bytes(whole[:inside])
+    assert [r.trial_id for r in read_records(tmp_path / RECORDS)] == ["a"]
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_half_line(tmp_path: Path) -> None:
+    """The kernel's own limit on file size stands in for the disk: a write past it fails the same way."""
+    fill(tmp_path, "a")
+    code = (
+        "import resource, signal, sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path\n"
+        "from zbench.store import Store; from test_store import record\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "with Store(Path(sys.argv[1]), print) as store:\n"
+        "    size = (Path(sys.argv[1]) / 'records.jsonl').stat().st_size\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, size + 50)); store.append(record('b'))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "StoreError: cannot append to" in done.stderr and "free some space" in done.stderr
+    fill(tmp_path, "c")
+    assert [r.trial_id for r in read_records(tmp_path / RECORDS)] == ["a", "c"]
 
 
 def test_a_second_writer_is_refused_and_the_holder_named(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from zbench.errors import ConfigError, OverrideError
 CONFIG_NAME = "config"
 GROUPS = (*SCHEMAS, "experiment")
 
+NO_AXES = ("measure", "search", "executor", "sweep")  # they say how a sweep is run, not what
+
 # What `auto` stands for, given the group and the choices made so far.
 ResolveAuto = Callable[[str, dict[str, str]], str]
 
@@ -61,7 +63,12 @@ def profile_patterns(config_dir: str | None = None) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for folder in (*folders, conf_dir()):
         for path in sorted((folder / "hardware").glob("*.yaml")):
-            profile = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            try:
+                profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                raise OverrideError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+            if not isinstance(profile, dict):
+                raise OverrideError(f"{path} is not a hardware profile: it must map keys to values")
             if path.stem != "auto":
                 found.setdefault(path.stem, profile.get("nvml_name"))
     return found
@@ -118,12 +125,13 @@ class _Expansion:
                 self.groups[key] = _points(override)
             else:
                 self.values[key] = _points(override)
+            if key.split(".")[0] in NO_AXES and override.is_sweep_override():
+                raise OverrideError(f"{override.input_line}: one value only; a sweep is measured and kept in one way")
         self.used: set[str] = set()
-        self.ignored: dict[str, set[str]] = {}
 
     def jobs(self) -> Jobs:
         found: dict[str, Job] = {}
-        lacking: list[tuple[str, str]] = []
+        lacking: list[tuple[str, str, DictConfig]] = []
         for choices, base, values in self._combinations():
             kept = {}
             for key, points in values.items():
@@ -131,13 +139,13 @@ class _Expansion:
                     kept[key] = points
                     self.used.add(key)
                 else:
-                    lacking.append((key, _choice_of(key, choices)))
+                    lacking.append((key, _choice_of(key, choices), base))
             for job in self._product(choices, base, kept):
                 found.setdefault(_identity(job.config), job)
-        for key, choice in lacking:
+        for key, choice, base in lacking:
             if key not in self.used:
-                raise _unknown_key(key, self.values.get(key, ["?"]), base, choice)
-        notes = sorted({f"{key} is ignored for {choice}, which has no such key" for key, choice in lacking})
+                raise _unknown_key(key, self.values[key], base, choice)
+        notes = sorted({f"{key} is ignored for {choice}, which has no such key" for key, choice, _ in lacking})
         return Jobs(list(found.values()), notes)
 
     def _combinations(self) -> Iterator[tuple[dict[str, str], DictConfig, dict[str, list[str]]]]:
@@ -241,7 +249,7 @@ def _identity(config: Config) -> str:
 
     data: dict[str, Any] = asdict(config)
     for group in SCHEMAS:
-        data[group].pop("grid")
+        data[group].pop("grid", None)
     return json.dumps(data, sort_keys=True)
 
 
@@ -282,6 +290,8 @@ def _one_line_errors() -> Iterator[None]:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = ", ".join(error.options or ())
         raise OverrideError(f"{group}={choice}: no such choice; there are: {options or 'none'}") from error
+    except yaml.YAMLError as error:
+        raise OverrideError(f"a config is not YAML: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         raise OverrideError(": ".join(lines[:2])) from error

@@ -1,6 +1,6 @@
 """The schema of every config group: typed dataclasses in Hydra's ConfigStore, and their range checks.
 
-Units are in the names (`_s`, `_gib`, `_gb_s`). Every group carries `grid`: what a sweep over that
+Units are in the names (`_s`, `_gib`, `_gb_s`). Every group of a trial carries `grid`: what a sweep over that
 choice varies, axis name to an expression of Hydra's sweep grammar (`2,4`, `range(1,4)`). A grid is
 advice to the sweep, never part of a trial. Checks have no side effects; whether a combination can
 run is `space`'s question, not this module's.
@@ -15,7 +15,6 @@ from omegaconf import MISSING
 
 from zbench.errors import ConfigError
 
-CACHE_METHODS = ("none", "dbcache", "scm")
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16")
 EXECUTIONS = ("auto", "measure", "project")
@@ -26,7 +25,7 @@ SCM_PRESETS = ("slow", "medium", "fast", "ultra")
 
 @dataclass
 class Group:
-    """What every config group has."""
+    """What every group of a trial has; the others (measure, search, executor) are no axes of a sweep."""
 
     grid: dict[str, str] = field(default_factory=dict)
 
@@ -176,7 +175,7 @@ class WorkloadConfig(Group):
 
 
 @dataclass
-class MeasureConfig(Group):
+class MeasureConfig:
     """How long a trial is measured."""
 
     warmup_rounds: int = 1
@@ -188,7 +187,7 @@ class MeasureConfig(Group):
 
 
 @dataclass
-class SearchConfig(Group):
+class SearchConfig:
     """Which points of the grid are tried."""
 
     name: str = MISSING  # grid or random
@@ -197,7 +196,7 @@ class SearchConfig(Group):
 
 
 @dataclass
-class ExecutorConfig(Group):
+class ExecutorConfig:
     """Where trials run."""
 
     name: str = MISSING
@@ -234,6 +233,13 @@ class Config:
     execution: str = "auto"
 
 
+# A cache's class says which parameters it has; `cache.method` names it in records and cannot be set on its own.
+CACHE_CLASSES: dict[str, type[CacheConfig]] = {
+    "none": CacheConfig,
+    "dbcache": DBCacheConfig,
+    "scm": SCMConfig,
+}
+
 # Group, schema name: conf/GROUP/CHOICE.yaml names its schema as /schema/GROUP@_here_: NAME.
 SCHEMAS: dict[str, dict[str, type]] = {
     "pipeline": {"pipeline": PipelineConfig},
@@ -241,18 +247,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "hardware": {"hardware": HardwareConfig},
     "parallel": {"parallel": ParallelConfig},
     "offload": {"offload": OffloadConfig},
-    "cache": {"none": CacheConfig, "dbcache": DBCacheConfig, "scm": SCMConfig},
+    "cache": {**CACHE_CLASSES},
     "compute": {"compute": ComputeConfig},
     "workload": {"workload": WorkloadConfig},
     "measure": {"measure": MeasureConfig},
     "search": {"search": SearchConfig},
     "executor": {"executor": ExecutorConfig},
-}
-
-CACHE_CLASSES: dict[str, type[CacheConfig]] = {
-    "none": CacheConfig,
-    "dbcache": DBCacheConfig,
-    "scm": SCMConfig,
 }
 
 
@@ -308,7 +308,8 @@ def check(config: Config) -> None:
 
 
 def _check_cache(cache: CacheConfig) -> None:
-    _one_of("cache.method", cache.method, CACHE_METHODS)
+    if type(cache) is not CACHE_CLASSES.get(cache.method):
+        raise ConfigError("cache.method", cache.method, "is set by the choice; use cache=<choice>")
     if not isinstance(cache, DBCacheConfig):
         return
     _at_least("cache.Fn_compute_blocks", cache.Fn_compute_blocks, 1)

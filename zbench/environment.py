@@ -61,7 +61,9 @@ class Environment:
     git_revision: str | None
     """Commit of zbench's own checkout; None for an installed wheel."""
     git_dirty: bool | None
-    """Whether tracked files of SOURCES differ from that commit."""
+    """Whether files of SOURCES differ from that commit, new files included."""
+    git_changes: str | None
+    """12 hex digits over those differences, so that one edit is not taken for another; None where there are none."""
     fingerprint: str
     """12 hex digits over `identity`."""
 
@@ -74,7 +76,7 @@ class Environment:
 
 def capture(devices: Sequence[DeviceLike] = ()) -> Environment:
     """The environment of this process. `devices` are the accelerators that `hardware` found."""
-    revision, dirty = source_revision(Path(__file__).resolve().parent)
+    revision, changes = source_revision(Path(__file__).resolve().parent)
     facts: dict[str, Any] = {
         "os": platform.platform(),
         "python": platform.python_version(),
@@ -85,7 +87,8 @@ def capture(devices: Sequence[DeviceLike] = ()) -> Environment:
         "driver": next((d.driver for d in devices), None),
         "versions": {package: installed_version(package) for package in PACKAGES},
         "git_revision": revision,
-        "git_dirty": dirty,
+        "git_dirty": None if revision is None else changes is not None,
+        "git_changes": changes,
     }
     return Environment(**facts, fingerprint=fingerprint(facts))
 
@@ -104,7 +107,7 @@ def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
         "driver": environment.get("driver"),
         **{package: versions.get(package) for package in PACKAGES},
         "git revision": environment.get("git_revision"),
-        "uncommitted changes": environment.get("git_dirty"),
+        "uncommitted changes": environment.get("git_changes"),
     }
 
 
@@ -160,8 +163,8 @@ def cores_available() -> int:
     return os.cpu_count() or 1
 
 
-def source_revision(package: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout that holds `package`, or (None, None).
+def source_revision(package: Path) -> tuple[str | None, str | None]:
+    """Commit of the checkout that holds `package` and a hash of what is uncommitted there; None where there is none.
 
     Only a checkout in which git tracks the package counts: a wheel installed into a virtual environment
     inside somebody else's repository has no revision of its own.
@@ -172,8 +175,14 @@ def source_revision(package: Path) -> tuple[str | None, bool | None]:
     revision = _git(root, "rev-parse", "HEAD")
     if revision is None:
         return None, None
-    status = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *SOURCES)
-    return revision, None if status is None else bool(status)
+    edits = _git(root, "diff", "HEAD", "--binary", "--", *SOURCES) or ""
+    new_files = (_git(root, "ls-files", "--others", "--exclude-standard", "--", *SOURCES) or "").splitlines()
+    if not edits and not new_files:
+        return revision, None
+    digest = hashlib.sha256(edits.encode())
+    for name in new_files:
+        digest.update(name.encode() + b"\0" + (root / name).read_bytes())
+    return revision, digest.hexdigest()[:12]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

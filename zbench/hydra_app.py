@@ -5,6 +5,7 @@ composed by `composition` and planned here.
 """
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,14 @@ def planned(args: list[str], command: str) -> Plan | None:
 
     `command` is run, sweep or plan. Raises OverrideError and its like for what does not compose.
     """
-    options = get_args_parser().parse_args(args)
+    options, unknown = get_args_parser().parse_known_args(args)
+    for flag in [arg for arg in unknown if arg.startswith("-")]:
+        raise OverrideError(f"{flag}: no such flag; zbench {command} --help lists them")
+    for flag in ("config_name", "config_path", "experimental_rerun"):
+        if getattr(options, flag) is not None:
+            raise OverrideError(
+                f"--{flag.replace('_', '-')}: zbench has one root config; use --config-dir to add groups"
+            )
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
     resolve_auto = auto_resolver(options.config_dir)
     overrides = list(options.overrides)
@@ -43,8 +51,10 @@ def planned(args: list[str], command: str) -> Plan | None:
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     named = dict(o.split("=", 1) for o in overrides if "=" in o)
-    typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *args])
-    prefix = "run" if command == "run" else named.get("experiment", "sweep")
+    again = [arg for arg in args if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
+    typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *again])
+    experiment = named.get("experiment", "sweep")
+    prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
     stand_in = expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
     return make_plan(jobs, stand_in, present_devices(), command=typed, prefix=prefix)
 
@@ -87,10 +97,11 @@ def auto_resolver(config_dir: str | None) -> ResolveAuto:
     """What `hardware=auto` and `pipeline=auto` stand for on this machine."""
 
     def resolve(group: str, choices: dict[str, str]) -> str:
+        patterns = profile_patterns(config_dir)
         if group == "pipeline":
-            return "zimage_tiny" if choices["hardware"] == "cpu" else "zimage_turbo"
+            return "zimage_tiny" if patterns.get(choices["hardware"]) is None else "zimage_turbo"
         devices = present_devices()
-        name = match_profile(devices, profile_patterns(config_dir))
+        name = match_profile(devices, patterns)
         if name is None:
             raise HardwareError(unmatched(devices))
         return name

@@ -4,10 +4,10 @@ Pure: it decides from configs and the model's geometry alone, before anything is
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from zbench.config import CacheConfig, DBCacheConfig, ParallelConfig, PipelineConfig, SCMConfig
+from zbench.config import DBCacheConfig, PipelineConfig, SCMConfig
 from zbench.errors import ConfigError
 from zbench.trial import Trial
 from zbench.zimage.geometry import Geometry
@@ -40,13 +40,13 @@ class Space:
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:
     """The dimensions of what `pipeline` runs: its own folder's where weights name one, else its preset's."""
-    folder = Path(pipeline.weights)
+    folder = Path(pipeline.weights).expanduser()
+    own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
     try:
-        if pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file():
-            return Geometry.from_folder(folder)
-        return Geometry.from_folder(preset_folder(pipeline.preset))
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
+        return Geometry.from_folder(folder if own else preset_folder(pipeline.preset))
+    except (OSError, ValueError) as error:
+        key = "weights" if own else "preset"
+        raise ConfigError(f"pipeline.{key}", getattr(pipeline, key), str(error)) from error
 
 
 def arrange(trials: Iterable[Trial]) -> Space:
@@ -60,7 +60,7 @@ def arrange(trials: Iterable[Trial]) -> Space:
     baselines: dict[str, Trial] = {}
     for trial_id, trial in asked.items():
         if reasons[trial_id] is None:
-            baselines.setdefault(_work(trial), replace(trial, cache=CacheConfig(), parallel=ParallelConfig()))
+            baselines.setdefault(_work(trial), trial.baseline)
     runnable = {b.trial_id: b for b in baselines.values()}
     runnable.update((i, trial) for i, trial in asked.items() if reasons[i] is None)
 

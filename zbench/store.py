@@ -4,6 +4,7 @@ One process at a time writes a run folder; the lock is the kernel's, so it canno
 It refuses to rewrite a finished line: the only bytes ever removed are those of a torn last line.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,6 +17,8 @@ from zbench.errors import RecordError, StoreError
 from zbench.record import Record
 
 RECORDS = "records.jsonl"
+RECORD_BEGINS = b'{"sweep":'
+"""How `Record.to_json` begins every line."""
 
 
 class Store:
@@ -44,7 +47,7 @@ class Store:
                     f"{self.journal}: the last line was torn ({torn} bytes) and has been removed; its trial runs again"
                 )
             self.records = read_records(self.journal) if self.journal.exists() else []
-            self._out = open(self.journal, "ab")  # noqa: SIM115 (held until close)
+            self._out = open(self.journal, "ab", buffering=0)  # noqa: SIM115 (held until close)
         except OSError as error:
             self._lock.close()
             raise StoreError(
@@ -70,11 +73,15 @@ class Store:
 
     def append(self, record: Record) -> None:
         """Write one line and wait until it is on disk. Raises StoreError; what was finished stays."""
+        line = memoryview(record.to_json().encode() + b"\n")
+        end = self._out.tell()
         try:
-            self._out.write(record.to_json().encode() + b"\n")
-            self._out.flush()
+            while line:
+                line = line[self._out.write(line) :]
             os.fsync(self._out.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._out.truncate(end)  # half a line must not stand before the next one
             raise StoreError(
                 f"cannot append to {self.journal}: {error.strerror}; finished trials are kept, "
                 "free some space and give the same command again"
@@ -87,8 +94,10 @@ class Store:
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._out.close()
-        self._lock.close()
+        try:
+            self._out.close()
+        finally:
+            self._lock.close()
 
     def __enter__(self) -> "Store":
         return self
@@ -107,19 +116,18 @@ def artifacts_folder(run_folder: Path, trial_id: str) -> Path:
 def read_records(journal: Path) -> list[Record]:
     """Every record of a journal, in order. A torn last line is left out; any other bad line raises RecordError."""
     try:
-        text = journal.read_bytes().decode("utf-8")
+        lines = journal.read_bytes().split(b"\n")
     except OSError as error:
         raise RecordError(f"cannot read {journal}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{journal} is not a zbench journal: {error}") from error
     records = []
-    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         last = number == len(lines)
-        if not line.strip() or (last and not _is_json(line)):
+        if not line.strip() or (last and _is_torn(line)):
             continue
         try:
-            records.append(Record.from_json(line))
+            records.append(Record.from_json(line.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            raise RecordError(f"{journal}, line {number}: not a zbench journal: {error}") from error
         except RecordError as error:
             raise RecordError(f"{journal}, line {number}: {error}") from error
     return records
@@ -147,7 +155,12 @@ def find_run(run: str, runs_dir: Path) -> Path:
     raise StoreError(f"no run {run!r}: not a folder with {RECORDS}, not a journal, not a sweep's name; {have}")
 
 
-def _is_json(line: str) -> bool:
+def _is_torn(line: bytes) -> bool:
+    """Whether a line without a line feed is the beginning of a record; a foreign file's last line is not."""
+    return not _is_json(line) and (line.startswith(RECORD_BEGINS) or RECORD_BEGINS.startswith(line))
+
+
+def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
     except ValueError:
@@ -164,7 +177,8 @@ def _repair(journal: Path) -> int:
         if not data or data.endswith(b"\n"):
             return 0
         start = data.rfind(b"\n") + 1
-        if _is_json(data[start:].decode("utf-8", errors="replace")):
+        read_records(journal)  # a foreign file is refused before a byte of it is touched
+        if not _is_torn(data[start:]):
             file.write(b"\n")  # whole but for its line feed: nothing was lost
             return 0
         file.truncate(start)

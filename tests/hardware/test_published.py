@@ -20,7 +20,7 @@ def test_b300s_steady_state_follows_from_its_serving_rows() -> None:
     row = next(row for row in figure.serving if row["prompts"] == 20)
     derived = (row["duration_s"] - row["latency_mean_s"]) / 9.5
     assert figure.image_s == pytest.approx(derived, abs=0.005)
-    assert figure.steps == 9
+    assert figure.steps is None, "the page gives no step count"
 
 
 def test_mi300x_steady_state_follows_in_the_same_way() -> None:
