@@ -99,14 +99,16 @@ def measurement(
     vram_gib: float | None = None,
     **changes: Any,
 ) -> Measurement:
-    """Rounds around `latency_s` (the median exactly, spread evenly), the prompts in turn.
+    """Rounds around `latency_s`, spread evenly, the prompts in turn.
+
+    It is the median of all rounds exactly, and of each image's too where its rounds are even in number.
 
     `ssim` is that of the worst image, each further image being 0.01 closer to the baseline; None
     makes every image identical (a baseline has no quality: it is the reference).
     """
     images = [(p.id, seed) for p in of.workload.prompts for seed in of.workload.seeds]
     offsets = np.linspace(-spread, spread, n_rounds) if n_rounds > 1 else np.zeros(1)
-    order = np.random.default_rng(0).permutation(n_rounds)
+    order = _mirrored(n_rounds, len(images))
     steps = of.pipeline.steps
     rounds = []
     for i in range(n_rounds):
@@ -232,6 +234,14 @@ def demo_projection() -> list[Record]:
     records = [r for r in demo_records() if r.measurement is not None]
     latencies = [r.measurement.rounds[0].latency_s for r in records if r.measurement is not None]
     return [projected(r, latency_s=t * 1.3, vram_gib=20.0) for r, t in zip(records, latencies, strict=True)]
+
+
+def _mirrored(n_rounds: int, n_images: int) -> list[int]:
+    """Ranks of the rounds' latencies: each image, in turn, gets one from below and its mirror image from above."""
+    if n_rounds % (2 * n_images):
+        return [int(rank) for rank in np.random.default_rng(0).permutation(n_rounds)]
+    pairs = [i // n_images // 2 * n_images + i % n_images for i in range(n_rounds)]
+    return [n_rounds - 1 - p if i // n_images % 2 else p for i, p in enumerate(pairs)]
 
 
 def _taylor(threshold: float, order: int) -> DBCacheConfig:

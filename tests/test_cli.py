@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,10 @@ BAD_OVERRIDES = [
     (["hardware=b300", "execution=measure"], "hardware=b300", "found: no NVIDIA GPU"),
     (["execution=perhaps"], "execution=perhaps", "auto, measure, project"),
     (["sweep.runs_dir=/proc/nowhere"], "/proc/nowhere", "sweep.runs_dir="),
+    (["sweep.reports_dir=/proc/nowhere"], "/proc/nowhere", "sweep.reports_dir="),
+    (["cache=none", "cache.method=dbcache"], "cache.method=dbcache", "use cache=<choice>"),
+    (["--no-such-flag"], "--no-such-flag", "zbench "),
+    (["--config-name", "other"], "--config-name", "--config-dir"),
 ]
 
 
@@ -161,6 +166,22 @@ def test_a_plan_shows_what_is_pruned_and_why(capsys: pytest.CaptureFixture[str])
     assert all(row["expected_latency_s"] > 0 and row["expected_peak_bytes"] > 0 for row in rows[:2])
 
 
+def test_how_a_sweep_is_measured_is_no_axis(capsys: pytest.CaptureFixture[str]) -> None:
+    for override in ("measure.budget_s=1,2", "measure=quick,default", "sweep.name=a,b", "search=grid,random"):
+        assert main(["plan", override]) == 2
+        assert f"{override}: one value only" in capsys.readouterr().err
+
+
+def test_a_broken_config_of_the_users_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for group, text in (("cache", "a: ["), ("hardware", "- a list")):
+        folder = tmp_path / group / group
+        folder.mkdir(parents=True)
+        (folder / "bad.yaml").write_text(text)
+        assert main(["plan", "--config-dir", str(tmp_path / group), f"{group}=bad"]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"{group}/bad" in line
+
+
 def test_an_empty_sweep_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "cache=dbcache", "cache.max_warmup_steps="]) == 2
     assert main(["plan", "hardware=b300", "parallel=tp", "parallel.tp_size=4"]) == 2
@@ -206,7 +227,7 @@ def completions(line: str, folder: Path) -> set[str]:
     bin_folder = folder / "bin"
     bin_folder.mkdir(exist_ok=True)
     launcher = bin_folder / "zbench"
-    launcher.write_text('#!/bin/sh\nexec python -m zbench "$@"\n')
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m zbench "$@"\n')
     launcher.chmod(0o755)
     words = line.split()
     index = len(words) if line.endswith(" ") else len(words) - 1

@@ -109,20 +109,17 @@ def plan(args: list[str]) -> int:
 def report(args: list[str]) -> int:
     """Write the report of one or more runs."""
     from zbench.report.table import render
-    from zbench.report.write import write_report
+    from zbench.report.write import sweep_folders, write_report
     from zbench.store import read_run
 
     parser = _parser("report", "Write the report of one or more runs, and print the main table.")
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/<first run>)")
     options = parser.parse_args(args)
-    journals, records = [], []
-    for name in options.runs:
-        journal, found = read_run(name, options.runs_dir)
-        journals.append(journal)
-        records += found
-    out = options.out or Path("reports") / journals[0].resolve().parent.name
-    written = write_report(records, journals[0].parent, out)
+    runs = [read_run(name, options.runs_dir) for name in options.runs]
+    records = [record for _, found in runs for record in found]
+    out = options.out or Path("reports") / runs[0][0].resolve().parent.name
+    written = write_report(records, sweep_folders(runs), out)
     print(render(records, options.format))
     _talk(f"wrote {len(written)} files to {out}; open {out / 'report.html'}")
     return Exit.DONE
@@ -218,7 +215,7 @@ def _execute(made: "Plan", out: str) -> int:
         _talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")
         return Exit.INTERRUPTED
     print(render(outcome.records, out))
-    write_report(outcome.records, made.run_folder, made.report_folder)
+    write_report(outcome.records, {made.name: made.run_folder}, made.report_folder)
     _talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
     if outcome.failed:
         _talk(f"{outcome.failed} of {len(made.trials)} trials FAILED; sweep.retry_failed=true runs them again")

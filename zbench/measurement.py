@@ -117,6 +117,13 @@ class Measurement:
     reasons: dict[str, str] = field(default_factory=dict)  # why a value is None
 
     @property
+    def paired_latencies_s(self) -> list[tuple[tuple[str, int], float]]:
+        """(prompt_id, seed) and seconds of each valid round, or of each projected one."""
+        if self.projection is not None:
+            return [((r.prompt_id, r.seed), r.latency_s) for r in self.projection.rounds]
+        return [((r.prompt_id, r.seed), r.latency_s) for r in self.rounds if r.valid]
+
+    @property
     def source(self) -> Source:
         """The weakest of the metrics' sources."""
         return max(self.sources.values(), key=SOURCES.index)

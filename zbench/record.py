@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn
 import dacite
 
 from zbench.errors import RecordError
-from zbench.measurement import SOURCES, Measurement, Source
+from zbench.measurement import Measurement, Source
 
 SCHEMA_VERSION = 1
 State = Literal["COMPLETE", "FAILED", "PRUNED"]
@@ -80,11 +80,6 @@ def upgrade(data: dict[str, Any]) -> dict[str, Any]:
         f"schema_version {version} cannot be upgraded to {SCHEMA_VERSION}; "
         "read it with the zbench that wrote it, or measure again"
     )
-
-
-def weakest(sources: list[Source]) -> Source | None:
-    """The least trustworthy of several sources; None of none."""
-    return max(sources, key=SOURCES.index, default=None)
 
 
 def _refuse_constant(name: str) -> NoReturn:

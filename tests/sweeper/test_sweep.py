@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -122,12 +123,14 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) 
     orphans: list[psutil.Process] = []
     for _ in range(20):
         process = start(tmp_path, *args)
-        target = finished(tmp_path) + chance.choice((0, 0, 1, 1, 2))
-        wait_for(lambda at=target, p=process: finished(tmp_path) >= at or p.poll() is not None)
-        wait_for(lambda p=process: bool(workers_of(p.pid)) or p.poll() is not None)
+        if chance.random() < 0.5:  # anywhere: starting up, planning, holding the folder, running
+            time.sleep(chance.uniform(0.05, 2.5))
+        else:  # near the end of a trial, where a line is being written
+            target = finished(tmp_path) + 1
+            wait_for(lambda at=target, p=process: finished(tmp_path) >= at or p.poll() is not None)
         before = finished(tmp_path)
         orphans += kill(process)
-        assert len(read_records(tmp_path / "runs" / "s" / "records.jsonl")) >= before
+        assert not before or len(records(tmp_path)) >= before
     _, alive = psutil.wait_procs(orphans, timeout=5)
     assert not alive, "a worker outlived its parent by 5 s"
     end = zbench(tmp_path, *args)

@@ -220,12 +220,10 @@ class LocalExecutor:
 
 
 def _run_command(task: Task) -> dict[str, Any]:
-    measure = asdict(task.measure)
-    del measure["grid"]
     return {
         "command": "run",
         "trial": task.trial.to_dict(),
-        "measure": measure,
+        "measure": asdict(task.measure),
         "artifacts": str(task.artifacts.resolve()),
         "reference": None if task.reference is None else str(task.reference.resolve()),
     }

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.console import Console
 from zbench.config import PipelineConfig
 from zbench.engines.weights import resolve_weights
 from zbench.environment import capture
+from zbench.errors import StoreError
 from zbench.executors import Executor, load_executor
 from zbench.hardware.detect import present_devices
 from zbench.store import Store
@@ -39,6 +41,7 @@ class Interrupt:
 def conduct(plan: Plan, console: Console) -> Outcome:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
     _check_weights(plan)
+    _check_report_folder(plan.report_folder)
     environment = capture(present_devices())
     with SweepProgress(plan, console) as progress, Store(plan.run_folder, progress.note) as store:
         executor = load_executor(plan.executor, plan.run_folder / "logs")
@@ -57,6 +60,16 @@ def _check_weights(plan: Plan) -> None:
         if trial.hardware is None and trial.engine.loads_weights and trial.pipeline not in checked:
             resolve_weights(trial.pipeline)
             checked.append(trial.pipeline)
+
+
+def _check_report_folder(folder: Path) -> None:
+    """A report that cannot be written is better known before the sweep than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the report to {folder}: {error.strerror}; choose another with sweep.reports_dir="
+        ) from error
 
 
 @contextmanager

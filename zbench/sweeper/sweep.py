@@ -61,8 +61,8 @@ class Proxy:
     artifacts: Path
 
 
-Proxies = dict[tuple[str, Path | None], Proxy]
-"""By what was run and what it was compared with."""
+Proxies = dict[tuple[str, bool], Proxy]
+"""By what was run and whether as a baseline; equal work on the tiny pipeline has equal baselines."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Sweep:
         trial = placed.trial
         runs = trial if trial.hardware is None else proxy_of(trial, self.plan.stand_in.pipeline)
         artifacts, reference = self.store.artifacts(trial.trial_id), self._reference(placed)
-        proxy_key = runs.trial_id, reference
+        proxy_key = runs.trial_id, reference is None
         shared = proxies.get(proxy_key)
         if shared is not None:
             shutil.copytree(shared.artifacts, artifacts, dirs_exist_ok=True)

@@ -82,16 +82,10 @@ class Worker:
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         """One trial; the event that ends it."""
-        job = Job(
-            trial=Trial.from_dict(command["trial"]),
-            measure=MeasureConfig(**command["measure"]),
-            artifacts=Path(command["artifacts"]),
-            reference=None if command["reference"] is None else Path(command["reference"]),
-            tell=self._pipes.tell,
-            stopping=self._pipes.stop.is_set,
-        )
-        print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
+        job: Job | None = None
         try:
+            job = self._job(command)
+            print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
             engine, load_s = self._load(job)
             job.check_stop()
             measurement = measure_trial(engine, job, self._gauges, load_s)
@@ -101,7 +95,21 @@ class Worker:
             return {"event": "stopped"}
         except Exception as error:
             traceback.print_exc()
-            return {"event": "failed", "code": _code(error), "message": _message(error, job.stage)}
+            return {
+                "event": "failed",
+                "code": _code(error),
+                "message": _message(error, job.stage if job else "reading the task"),
+            }
+
+    def _job(self, command: dict[str, Any]) -> Job:
+        return Job(
+            trial=Trial.from_dict(command["trial"]),
+            measure=MeasureConfig(**command["measure"]),
+            artifacts=Path(command["artifacts"]),
+            reference=None if command["reference"] is None else Path(command["reference"]),
+            tell=self._pipes.tell,
+            stopping=self._pipes.stop.is_set,
+        )
 
     def _load(self, job: Job) -> tuple[Engine, float | None]:
         """The engine for this trial, and the seconds it took to load if it was not the resident one."""

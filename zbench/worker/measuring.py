@@ -138,7 +138,8 @@ def _stop_reason(rounds: list[Round], measure: MeasureConfig, least: int, most: 
     """Why the timed block is over: interval, max_rounds or budget; empty while it is not."""
     if len(rounds) < least:
         return ""
-    width = relative_half_width([r.latency_s for r in rounds])
+    valid = [r.latency_s for r in rounds if r.valid]
+    width = relative_half_width(valid) if valid else None
     if width is not None and width <= measure.target_rel_ci:
         return "interval"
     if len(rounds) >= most:
