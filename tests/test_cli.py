@@ -255,3 +255,11 @@ def test_a_users_own_config_dir_is_used(tmp_path: Path) -> None:
     done = zbench(tmp_path, "plan", *SYNTHETIC, "cache=dbcache", "--format", "csv")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("measured") == 6
+
+
+def test_two_journals_of_one_sweep_name_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = good_run(tmp_path / "first"), good_run(tmp_path / "second")
+    assert main(["report", str(first), str(second), "--out", str(tmp_path / "report")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert str(first) in line and str(second) in line and "sweep.name=" in line
+    assert not (tmp_path / "report").exists()

@@ -43,7 +43,7 @@ def conduct(plan: Plan, console: Console) -> Outcome:
     _check_weights(plan)
     _check_report_folder(plan.report_folder)
     environment = capture(present_devices())
-    with SweepProgress(plan, console) as progress, Store(plan.run_folder, progress.note) as store:
+    with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
         executor = load_executor(plan.executor, plan.run_folder / "logs")
         interrupt = Interrupt(executor)
         with _handling(interrupt):

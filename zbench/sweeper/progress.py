@@ -12,8 +12,7 @@ from rich.text import Text
 
 from zbench.record import Record
 from zbench.space import Placed
-from zbench.stats.estimate import median
-from zbench.sweeper.plan import Plan
+from zbench.stats import median, paired_speedup
 
 ROWS = 16  # of the live table; the oldest scroll away
 
@@ -43,14 +42,14 @@ class Eta:
 
 
 class SweepProgress:
-    """A `sweep.Listener` that shows the sweep on a rich console."""
+    """A `sweep.Listener` that shows a sweep of `trials` trials on a rich console."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, trials: int, console: Console) -> None:
         self.console = console
-        self.eta = Eta(len(plan.trials))
-        self.total = len(plan.trials)
+        self.eta = Eta(trials)
+        self.total = trials
         self._rows: list[tuple[str, ...]] = []
-        self._baseline_s: dict[str, float] = {}
+        self._baselines: dict[str, list[tuple[tuple[str, int], float]]] = {}
         self._now = ""
         self._started = 0.0
         self._bar = Progress(
@@ -104,14 +103,16 @@ class SweepProgress:
             reason = f"{record.reason.code}: {record.reason.message}" if record.reason else ""
             return record.label, record.state, "", "", reason or remark
         m = record.measurement
-        latencies = [r.latency_s for r in (m.projection.rounds if m.projection else m.rounds)]
-        typical = median(latencies)
+        own = m.paired_latencies_s
+        if not own:
+            return record.label, "no valid round", "", "", remark
         if record.is_baseline:
-            self._baseline_s[record.trial_id] = typical
-        base = self._baseline_s.get(record.baseline_id)
+            self._baselines[record.trial_id] = own
+        ratio = paired_speedup(own, self._baselines.get(record.baseline_id, []))
         skipped = sum(len(r.cached_steps) for r in m.rounds) / len(m.rounds)
         about = "~" if m.projection else ""
-        speed_up = f"{about}{base / typical:.2f}x" if base else ""
+        typical = median([seconds for _, seconds in own])
+        speed_up = f"{about}{ratio:.2f}x" if ratio else ""
         return record.label, f"{about}{typical:.3f} s", speed_up, f"{skipped:.1f} steps skipped", remark
 
     def _render(self) -> Group:

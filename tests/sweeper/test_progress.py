@@ -1,0 +1,68 @@
+"""What a sweep says while it runs, read off a console that is no terminal."""
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from factories import complete, failed, trial
+from rich.console import Console
+
+from zbench.config import DBCacheConfig
+from zbench.record import Record
+from zbench.space import Placed
+from zbench.sweeper.progress import Eta, SweepProgress, describe, duration
+from zbench.trial import Trial
+
+BASELINE = trial()
+CACHED = trial(DBCacheConfig())
+
+
+def said(*finished: tuple[Trial, Record]) -> list[str]:
+    """One line for each record, as a sweep prints it."""
+    out = StringIO()
+    progress = SweepProgress(len(finished), Console(file=out, width=200))
+    for of, record in finished:
+        placed = Placed(of, record.baseline_id)
+        progress.started(placed)
+        progress.finished(placed, record)
+    return out.getvalue().splitlines()
+
+
+def test_a_cached_trial_shows_its_speed_up_over_its_own_baseline() -> None:
+    first, second = said((BASELINE, complete(BASELINE)), (CACHED, complete(CACHED, latency_s=0.5, cached=(5, 6))))
+    assert first.startswith("[1/2] none 1.000 s 1.00x 0.0 steps skipped")
+    assert second.startswith("[2/2] F1B0_W4_MC3_R0.24 0.500 s 2.00x 2.0 steps skipped")
+    assert second.endswith("(done)")
+
+
+def test_disturbed_rounds_are_left_out() -> None:
+    record = complete(CACHED, latency_s=0.5, n_rounds=4)
+    assert record.measurement is not None
+    slow = [replace(r, latency_s=9.0, valid=i >= 2) if i < 2 else r for i, r in enumerate(record.measurement.rounds)]
+    _, line = said(
+        (BASELINE, complete(BASELINE)),
+        (CACHED, replace(record, measurement=replace(record.measurement, rounds=slow))),
+    )
+    assert "0.500 s" in line or "0.50" in line
+    none_valid = [replace(r, valid=False) for r in slow]
+    (line,) = said((CACHED, replace(record, measurement=replace(record.measurement, rounds=none_valid))))
+    assert "no valid round" in line
+
+
+def test_a_failed_trial_says_why() -> None:
+    (line,) = said((CACHED, failed(CACHED)))
+    assert "FAILED out_of_memory: the worker was killed by the kernel" in line
+
+
+def test_trials_from_the_journal_do_not_count_for_the_eta() -> None:
+    eta = Eta(4)
+    eta.add(None)
+    assert str(eta) == "ETA after the first trial"
+    eta.add(10.0)
+    assert eta.seconds == pytest.approx(20.0)
+    assert str(eta) == "ETA 20 s"
+
+
+def test_durations_and_events_in_words() -> None:
+    assert [duration(s) for s in (45.2, 185, 7800)] == ["45 s", "3 min 05 s", "2 h 10 min"]
+    assert describe({"event": "round", "phase": "timed", "index": 1, "latency_s": 0.5}) == "timed round 2, 0.500 s"
