@@ -49,6 +49,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 BAD_OVERRIDES = [
     (["pipeline.stepz=3"], "pipeline.stepz=3", "did you mean pipeline.steps?"),
+    (["experiment=dmo"], "experiment=dmo", "no such choice; there are: demo"),
+    (["sweep.name=../x"], "sweep.name=../x", "a folder's name"),
+    (["search.n_trials=3"], "search.n_trials=3", "use search=random"),
+    (["cache.max_warmup_steps=3"], "cache.max_warmup_steps=3", "these have: cache=dbcache"),
     (["cash=dbcache"], "cash=dbcache", "unknown key"),
     (["cache=dbcash"], "cache=dbcash", "no such choice; there are: dbcache"),
     (["pipeline.steps=many"], "pipeline.steps=many", ""),
@@ -61,6 +65,7 @@ BAD_OVERRIDES = [
     (["offload=model"], "offload.mode=model", "needs an accelerator"),
     (["engine.target=nowhere:Engine", "measure=quick"], "", ""),
     (["hardware=b300", "execution=measure"], "hardware=b300", "found: no NVIDIA GPU"),
+    (["compute.device=cuda"], "compute.device=cuda", "found: no NVIDIA GPU"),
     (["execution=perhaps"], "execution=perhaps", "auto, measure, project"),
     (["sweep.runs_dir=/proc/nowhere"], "/proc/nowhere", "sweep.runs_dir="),
     (["sweep.reports_dir=/proc/nowhere"], "/proc/nowhere", "sweep.reports_dir="),
@@ -198,6 +203,8 @@ def test_cfg_job_shows_what_runs(capfd: pytest.CaptureFixture[str]) -> None:
 def test_info_and_help_are_hydras(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--info", "searchpath"]) == 0
     assert "main" in capfd.readouterr().out
+    assert main(["run", "--info"]) == 0
+    assert "Installed Hydra Plugins" in capfd.readouterr().out
     assert main(["sweep", "--help"]) == 0
     assert "cache: dbcache, none, scm, taylorseer" in capfd.readouterr().out
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from zbench import __version__
-from zbench.errors import Exit, ZbenchError
+from zbench.errors import Exit, WeightsUnavailableError, ZbenchError
 
 if TYPE_CHECKING:
     from zbench.sweeper.plan import Plan
@@ -98,11 +98,16 @@ def plan(args: list[str]) -> int:
     """What a sweep would do."""
     from zbench.hydra_app import planned
     from zbench.report.plan_table import render_plan
+    from zbench.sweeper.conduct import check_weights
 
-    out, args = _take_format(args)
+    out, args = _take_format(args, "plan")
     made = planned(args, "plan")
     if made is not None:
         print(render_plan(made, out))
+        try:
+            check_weights(made)
+        except WeightsUnavailableError as error:
+            _talk(f"note: zbench sweep would refuse this: {error}")
     return Exit.DONE
 
 
@@ -112,7 +117,7 @@ def report(args: list[str]) -> int:
     from zbench.report.write import sweep_folders, write_report
     from zbench.store import read_run
 
-    parser = _parser("report", "Write the report of one or more runs, and print the main table.")
+    parser = _run_reader("report", "Write the report of one or more runs, and print the main table.")
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/<first run>)")
     options = parser.parse_args(args)
@@ -130,7 +135,7 @@ def recommend(args: list[str]) -> int:
     from zbench.recommend import recommend as choose
     from zbench.store import read_run
 
-    parser = _parser("recommend", "The fastest configuration within your limits.", formats=("text", "json"))
+    parser = _run_reader("recommend", "The fastest configuration within your limits.", formats=("text", "json"))
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--max-vram-gib", type=float, help="peak device memory at most")
     parser.add_argument("--min-ssim", type=float, help="of the worst image against the baseline's, at least")
@@ -154,7 +159,9 @@ def export(args: list[str]) -> int:
     from zbench.export import FORMATS as EXPORTS
     from zbench.store import read_run
 
-    parser = _parser("export", "Records in another tool's format, on stdout or into a file.", formats=tuple(EXPORTS))
+    parser = _run_reader(
+        "export", "Records in another tool's format, on stdout or into a file.", formats=tuple(EXPORTS)
+    )
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--output", type=Path, help="file to write (default: stdout)")
     options = parser.parse_args(args)
@@ -197,7 +204,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def _measure(args: list[str], command: str) -> int:
     from zbench.hydra_app import planned
 
-    out, args = _take_format(args)
+    out, args = _take_format(args, command)
     made = planned(args, command)
     return Exit.DONE if made is None else _execute(made, out)
 
@@ -210,7 +217,7 @@ def _execute(made: "Plan", out: str) -> int:
     from zbench.report.write import write_report
     from zbench.sweeper.conduct import conduct
 
-    outcome = conduct(made, Console(stderr=True))
+    outcome = conduct(made, Console(stderr=True, emoji=False))
     if outcome.interrupted:
         _talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")
         return Exit.INTERRUPTED
@@ -223,9 +230,9 @@ def _execute(made: "Plan", out: str) -> int:
     return Exit.DONE
 
 
-def _take_format(args: list[str]) -> tuple[str, list[str]]:
+def _take_format(args: list[str], command: str) -> tuple[str, list[str]]:
     """zbench's own flag, taken out before Hydra sees the rest; it may stand anywhere."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=f"zbench {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("--format", choices=FORMATS, default="table")
     options, rest = parser.parse_known_args(args)
     return options.format, rest
@@ -234,6 +241,11 @@ def _take_format(args: list[str]) -> tuple[str, list[str]]:
 def _parser(command: str, description: str, formats: tuple[str, ...] = FORMATS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"zbench {command}", description=description, allow_abbrev=False)
     parser.add_argument("--format", choices=formats, default=formats[0])
+    return parser
+
+
+def _run_reader(command: str, description: str, formats: tuple[str, ...] = FORMATS) -> argparse.ArgumentParser:
+    parser = _parser(command, description, formats)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     return parser
 

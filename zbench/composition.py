@@ -139,12 +139,12 @@ class _Expansion:
                     kept[key] = points
                     self.used.add(key)
                 else:
-                    lacking.append((key, _choice_of(key, choices), base))
+                    lacking.append((key, _choice_of(key, dict(base.hydra.runtime.choices)), base))
             for job in self._product(choices, base, kept):
                 found.setdefault(_identity(job.config), job)
         for key, choice, base in lacking:
             if key not in self.used:
-                raise _unknown_key(key, self.values[key], base, choice)
+                raise _unknown_key(key, self.values[key], base, choice, self._choices_with(key))
         notes = sorted({f"{key} is ignored for {choice}, which has no such key" for key, choice, _ in lacking})
         return Jobs(list(found.values()), notes)
 
@@ -172,6 +172,14 @@ class _Expansion:
             if choices[group] == "auto":
                 settled[group] = self.resolve_auto(group, {**choices, **settled})
         return settled
+
+    def _choices_with(self, key: str) -> list[str]:
+        """Choices of the key's group that have it."""
+        group = key.split(".")[0]
+        if group not in SCHEMAS:
+            return []
+        names = GlobalHydra.instance().config_loader().get_group_options(group)
+        return [name for name in names if name != "auto" and _has(self._compose({group: name}), key)]
 
     def _compose(self, choices: dict[str, str]) -> DictConfig:
         overrides = [*self.extra, *self.verbatim, *(f"{group}={choice}" for group, choice in choices.items())]
@@ -267,7 +275,12 @@ def _choice_of(key: str, choices: dict[str, str]) -> str:
     return f"{group}={choices[group]}" if group in choices else group
 
 
-def _unknown_key(key: str, points: list[str], base: DictConfig, choice: str) -> OverrideError:
+def _unknown_key(key: str, points: list[str], base: DictConfig, choice: str, others: list[str]) -> OverrideError:
+    asked = f"{key}={','.join(points)}"
+    if others:
+        group = key.split(".")[0]
+        named = ", ".join(f"{group}={other}" for other in others)
+        return OverrideError(f"{asked}: {choice} has no such key; these have: {named}")
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(base, parent) if parent else base
     owner = choice if parent else "a config"
@@ -276,7 +289,7 @@ def _unknown_key(key: str, points: list[str], base: DictConfig, choice: str) -> 
     known = [str(k) for k in node if k not in ("grid", "hydra")]
     near = get_close_matches(leaf, known, n=1)
     hint = f"did you mean {'.'.join(filter(None, [parent, near[0]]))}?" if near else f"{owner} has: {', '.join(known)}"
-    return OverrideError(f"{key}={','.join(points)}: unknown key; {hint}")
+    return OverrideError(f"{asked}: unknown key; {hint}")
 
 
 @contextmanager

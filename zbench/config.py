@@ -7,6 +7,7 @@ run is `space`'s question, not this module's.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -300,11 +301,16 @@ def check(config: Config) -> None:
     _one_of("search.name", config.search.name, ("grid", "random"))
     if config.search.n_trials is not None:
         _at_least("search.n_trials", config.search.n_trials, 1)
-    elif config.search.name == "random":
+    if config.search.n_trials is None and config.search.name == "random":
         raise ConfigError(
             "search.n_trials", None, "a random search needs the number of points, such as search.n_trials=16"
         )
+    elif config.search.n_trials is not None and config.search.name == "grid":
+        raise ConfigError("search.n_trials", config.search.n_trials, "a grid takes every point; use search=random")
     _check_workload(config.workload)
+    name = config.sweep.name
+    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError("sweep.name", name, "is a folder's name: letters, digits, '_', '-' and '.'")
 
 
 def _check_cache(cache: CacheConfig) -> None:

@@ -44,7 +44,7 @@ def planned(args: list[str], command: str) -> Plan | None:
         if len(jobs.jobs) > 1:
             print(f"showing the first of {len(jobs.jobs)} jobs", file=sys.stderr)
         flags = [arg for arg in args if arg not in overrides]
-        show([*flags, *jobs.jobs[0].overrides], command)
+        show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
         return None
     if shows:
         show(args, command)

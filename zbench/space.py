@@ -109,7 +109,7 @@ def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
     if parallel.world_size > 1 and trial.hardware is None:
         return (
             f"{parallel.world_size} devices: engine={trial.engine.name} measures on one device; "
-            "execution=project estimates sharding"
+            "a projection estimates sharding, such as hardware=b300 where there is none"
         )
     return None
 

@@ -5,12 +5,12 @@ A new engine is one module with a class that fits `Engine`, and one line `target
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zbench.config import CacheConfig, EngineConfig
 from zbench.errors import ConfigError
+from zbench.plugins import load_class
 from zbench.trial import Trial
 
 if TYPE_CHECKING:
@@ -57,13 +57,10 @@ class Engine(Protocol):
 
 def load_engine(config: EngineConfig) -> Engine:
     """An engine from `engine.target`, made with `engine.options`. Raises ConfigError where there is no such class."""
-    module_name, _, class_name = config.target.partition(":")
-    try:
-        engine_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("engine.target", config.target, f"must be module:Class of an engine ({error})") from error
+    engine_class = load_class("engine.target", config.target)
     try:
         engine: Engine = engine_class(**config.options)
     except TypeError as error:
-        raise ConfigError("engine.options", config.options, f"{class_name} does not take these ({error})") from error
+        problem = f"{engine_class.__name__} does not take these ({error})"
+        raise ConfigError("engine.options", config.options, problem) from error
     return engine

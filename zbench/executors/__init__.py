@@ -1,14 +1,13 @@
 """Executors: where trials run. This module has their protocol and loads them by name; it decides no order of trials."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.config import ExecutorConfig, MeasureConfig
-from zbench.errors import ConfigError
 from zbench.measurement import Measurement
+from zbench.plugins import load_class
 from zbench.record import Reason
 from zbench.trial import Trial
 
@@ -65,10 +64,5 @@ class Executor(Protocol):
 
 def load_executor(config: ExecutorConfig, log_folder: Path) -> Executor:
     """An executor from `executor.target`. Raises ConfigError where there is no such class."""
-    module_name, _, class_name = config.target.partition(":")
-    try:
-        executor_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("executor.target", config.target, f"must be module:Class of an executor ({error})") from error
-    executor: Executor = executor_class(log_folder)
+    executor: Executor = load_class("executor.target", config.target)(log_folder)
     return executor

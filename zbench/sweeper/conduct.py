@@ -40,8 +40,8 @@ class Interrupt:
 
 def conduct(plan: Plan, console: Console) -> Outcome:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
-    _check_weights(plan)
-    _check_report_folder(plan.report_folder)
+    check_weights(plan)
+    _check_reports(Path(plan.sweep.reports_dir))
     environment = capture(present_devices())
     with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
         executor = load_executor(plan.executor, plan.run_folder / "logs")
@@ -53,8 +53,8 @@ def conduct(plan: Plan, console: Console) -> Outcome:
                 executor.close()
 
 
-def _check_weights(plan: Plan) -> None:
-    """Missing or truncated weights are the user's to mend now, not a FAILED record a trial."""
+def check_weights(plan: Plan) -> None:
+    """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record."""
     checked: list[PipelineConfig] = []
     for trial in (placed.trial for placed in plan.trials):
         if trial.hardware is None and trial.engine.loads_weights and trial.pipeline not in checked:
@@ -62,14 +62,15 @@ def _check_weights(plan: Plan) -> None:
             checked.append(trial.pipeline)
 
 
-def _check_report_folder(folder: Path) -> None:
+def _check_reports(folder: Path) -> None:
     """A report that cannot be written is better known before the sweep than after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        problem = "" if os.access(folder, os.W_OK) else "Permission denied"
     except OSError as error:
-        raise StoreError(
-            f"cannot write the report to {folder}: {error.strerror}; choose another with sweep.reports_dir="
-        ) from error
+        problem = str(error.strerror)
+    if problem:
+        raise StoreError(f"cannot write the report to {folder}: {problem}; choose another with sweep.reports_dir=")
 
 
 @contextmanager

@@ -95,7 +95,11 @@ def _trial(job: Job, devices: Sequence[Device]) -> Trial:
         )
     projected = config.execution == "project" or not present
     if projected and config.hardware.nvml_name is None:
-        raise HardwareError(f"execution=project with hardware={config.hardware.name}: only GPUs are projected")
+        raise HardwareError(
+            f"execution=project with hardware={config.hardware.name}: only GPUs are projected, such as hardware=b300"
+        )
+    if config.compute.device == "cuda" and not devices and not projected:
+        raise HardwareError(f"compute.device=cuda: {describe_present(devices)}; leave compute.device out")
     if config.compute.device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
         config = replace(config, compute=replace(config.compute, device=device))

@@ -92,7 +92,7 @@ class SweepProgress:
         if not self.console.is_terminal:
             done = f"[{self.total - self.eta.left}/{self.total}]"
             self.console.print(
-                " ".join([done, *filter(None, row), f"({self.eta})"]),
+                " ".join([done, *filter(None, row), *([] if wall_s is None else [f"({self.eta})"])]),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -109,7 +109,8 @@ class SweepProgress:
         if record.is_baseline:
             self._baselines[record.trial_id] = own
         ratio = paired_speedup(own, self._baselines.get(record.baseline_id, []))
-        skipped = sum(len(r.cached_steps) for r in m.rounds) / len(m.rounds)
+        valid = [r for r in m.rounds if r.valid]
+        skipped = sum(len(r.cached_steps) for r in valid) / len(valid)
         about = "~" if m.projection else ""
         typical = median([seconds for _, seconds in own])
         speed_up = f"{about}{ratio:.2f}x" if ratio else ""

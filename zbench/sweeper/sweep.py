@@ -137,7 +137,7 @@ class Sweep:
         if record.state != "COMPLETE":
             return None
         changed = differences(record.environment, self.environment.to_dict())
-        if _measure_dict(record) != _plain(asdict(self.plan.measure)):
+        if record.config.get("measure") != _plain(asdict(self.plan.measure)):
             changed = ["the measure settings changed", *changed]
         if self._missed_its_baseline(placed, record):
             changed = ["its baseline was not there the last time", *changed]
@@ -187,10 +187,6 @@ def _projected(trial: Trial, measured: Measurement) -> Measurement:
         projection=projection,
         sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
     )
-
-
-def _measure_dict(record: Record) -> object:
-    return record.config.get("measure")
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:

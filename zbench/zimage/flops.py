@@ -59,14 +59,6 @@ class Parameters:
     def total(self) -> int:
         return self.text_encoder + self.transformer + self.vae_decoder + self.vae_encoder
 
-    def component_bytes(self, dtype_bytes: int) -> dict[str, int]:
-        """Bytes of each pipeline component at `dtype_bytes` a weight (2 for bf16, 4 for fp32)."""
-        return {
-            "text_encoder": self.text_encoder * dtype_bytes,
-            "transformer": self.transformer * dtype_bytes,
-            "vae": (self.vae_decoder + self.vae_encoder) * dtype_bytes,
-        }
-
 
 def parameters(geometry: Geometry) -> Parameters:
     """Weights of every component, biases and norms included."""
