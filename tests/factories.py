@@ -181,12 +181,19 @@ def projected(record: Record, *, latency_s: float, vram_gib: float, hardware: st
     """The same record as a projection of zimage_turbo onto absent hardware."""
     assert record.measurement is not None
     efficiency = EfficiencyConfig(**{f.name: "a test" if f.name == "source" else 0.5 for f in fields(EfficiencyConfig)})
-    profile = HardwareConfig(name=hardware, title="NVIDIA H100 80GB", datasheet="a datasheet", efficiency=efficiency)
+    profile = HardwareConfig(
+        name=hardware, title="NVIDIA H100 80GB", memory_gib=80.0, datasheet="a datasheet", efficiency=efficiency
+    )
     of = replace(Trial.from_dict(record.config), pipeline=TURBO, hardware=profile)
     images = list(dict.fromkeys((r.prompt_id, r.seed) for r in record.measurement.rounds))
     projection = Projection(
         rounds=[ProjectedRound(p, s, latency_s * (1 + 0.01 * i)) for i, (p, s) in enumerate(images)],
-        stages_s={"text_encode": 0.03 * latency_s, "decode": 0.1 * latency_s, "offload_transfer": 0.0},
+        stages_s={
+            "text_encode": 0.03 * latency_s,
+            "decode": 0.1 * latency_s,
+            "offload_transfer": 0.0,
+            "overhead": 0.06 * latency_s,
+        },
         computed_step_s=latency_s / 9,
         cached_step_s=latency_s / 90,
         peak_device_bytes=int(vram_gib * GIB),

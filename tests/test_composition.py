@@ -70,7 +70,9 @@ def test_an_axis_a_choice_lacks_is_ignored_there_and_said() -> None:
 
 
 def test_an_axis_that_every_choice_lacks_is_an_unknown_key() -> None:
-    with pytest.raises(OverrideError, match=r"cache\.max_warmup_steps=2: cache=none has no such key; these have: cache=dbcache"):
+    with pytest.raises(
+        OverrideError, match=r"cache\.max_warmup_steps=2: cache=none has no such key; these have: cache=dbcache"
+    ):
         jobs("cache=none", "cache.max_warmup_steps=2")
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from zbench.record import Record
 from zbench.report.labels import unique_labels
-from zbench.report.summary import latest_records
 from zbench.report.table import rows_to_csv, to_csv
+from zbench.store import latest_records
 
 ROUND_COLUMNS = (
     "sweep",

@@ -90,7 +90,7 @@ class Projection:
     """A roofline's answer for hardware that is not here; `rounds` pair with the proxy's rounds."""
 
     rounds: list[ProjectedRound]
-    stages_s: dict[str, float]  # text_encode, decode, offload_transfer; denoise is in the rounds
+    stages_s: dict[str, float]  # text_encode, decode, offload_transfer, overhead; denoise is in the rounds
     computed_step_s: float
     cached_step_s: float
     peak_device_bytes: int

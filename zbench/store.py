@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -133,12 +133,14 @@ def read_records(journal: Path) -> list[Record]:
     return records
 
 
-def latest(records: list[Record]) -> dict[str, Record]:
-    """The last record of each trial, in order of first appearance."""
-    by_id: dict[str, Record] = {}
-    for record in records:
-        by_id[record.trial_id] = record
-    return by_id
+def latest_records(records: Iterable[Record]) -> list[Record]:
+    """The last record of each trial of each sweep, in order of first appearance."""
+    return list({(record.sweep, record.trial_id): record for record in records}.values())
+
+
+def latest(records: Iterable[Record]) -> dict[str, Record]:
+    """`latest_records` of one sweep by trial id."""
+    return {record.trial_id: record for record in latest_records(records)}
 
 
 def find_run(run: str, runs_dir: Path) -> Path:

@@ -3,13 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from factories import complete, demo_projection, demo_records, projected, trial
+from factories import TURBO, complete, demo_projection, demo_records, projected, trial
+from hardware_profiles import profile
 
-from zbench.config import DBCacheConfig
+from zbench.config import DBCacheConfig, OffloadConfig
+from zbench.hardware.roofline import project
 from zbench.report.label_places import Box, place_labels
 from zbench.report.plot_data import skip_shares, stage_seconds
 from zbench.report.plots import MOST_ROWS, cached_step_map, png_bytes, speedup_vs_fidelity, stage_breakdown
 from zbench.report.summary import summarise_trials
+from zbench.space import geometry_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -89,10 +92,35 @@ def test_stages_add_up_to_the_latency():
     assert stage_seconds(replace(record.measurement, rounds=rounds)) == {"denoise": 1.5, "other": pytest.approx(0.5)}
 
 
+@pytest.mark.parametrize("hardware", ["b300", "rtx4090"])
+def test_the_bar_of_a_projection_ends_at_its_latency(hardware):
+    """As the roofline makes it, with every stage it knows of."""
+    of = trial(pipeline=TURBO, hardware=profile(hardware), offload=OffloadConfig(mode="model"))
+    record = projected(complete(trial(), n_rounds=2), latency_s=1.0, vram_gib=1)
+    projection = project(of, geometry_of(TURBO), record.measurement.rounds)
+    measurement = replace(record.measurement, projection=projection)
+    figure = stage_breakdown({"a": stage_seconds(measurement)}, [])
+    drawn_s = sum(bar.get_width() for bar in figure.axes[0].patches)
+    assert projection.stages_s["overhead"] > 0 and projection.stages_s["offload_transfer"] > 0
+    assert drawn_s == pytest.approx(projection.rounds[0].latency_s)
+
+
+def test_long_labels_leave_room_for_the_axes(recwarn):
+    labels = [f"none pipeline.weights=/a/long/folder/{'of/somebody/' * 8}{i}" for i in range(3)]
+    rows = summarise_trials(demo_records())
+    stages = stage_breakdown({label: {"denoise": 1.0} for label in labels}, rows)
+    steps = cached_step_map({label: [0.0] * 8 for label in labels}, rows)
+    for figure in (stages, steps):
+        assert png_bytes(figure).startswith(PNG)
+        assert figure.axes[0].get_window_extent().width > 300
+    assert not recwarn.list
+
+
 def test_projected_denoising_is_what_the_other_stages_leave():
     record = projected(complete(trial(), n_rounds=2), latency_s=1.0, vram_gib=1)
     stages = stage_seconds(record.measurement)
-    assert stages["denoise"] == pytest.approx(1.005 - 0.03 - 0.1)
+    assert stages["denoise"] == pytest.approx(1.005 - 0.03 - 0.1 - 0.06)
+    assert stages["other"] == pytest.approx(0.06)
     assert "offload_transfer" not in stages
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from factories import TINY, complete, demo_projection, demo_records, failed, trial
+from factories import TINY, TURBO, complete, demo_projection, demo_records, failed, projected, trial
 from golden_files import assert_golden
 from PIL import Image
 
-from zbench.config import DBCacheConfig, Prompt, WorkloadConfig
+from zbench.config import DBCacheConfig, ParallelConfig, Prompt, WorkloadConfig
 from zbench.errors import Exit, RecordError, StoreError
 from zbench.quality.artifacts import image_path
-from zbench.report.findings import findings
+from zbench.report.findings import default_row, findings
 from zbench.report.images import strips, telling_trials
 from zbench.report.setting import environment_lines, not_as_asked
 from zbench.report.summary import summarise_trials
@@ -277,3 +277,49 @@ def test_what_took_effect_otherwise_is_said(asked, effective, said):
     record = complete(trial(pipeline=TINY), effective=effective)
     config = {group: {**values, **asked.get(group, {})} for group, values in record.config.items()}
     assert not_as_asked(replace(record, config=config)) == said
+
+
+def test_each_baseline_has_its_own_sentences():
+    fast = complete(CACHED, latency_s=0.5, cached=(2, 3, 5, 6), ssim=0.7)
+    tiny = [complete(trial(), latency_s=1.0), fast]
+    rows = summarise_trials(
+        [*tiny, *(projected(r, latency_s=t, vram_gib=20) for r, t in zip(tiny, (4, 3), strict=True))]
+    )
+    text = " ".join(findings(rows))
+    assert "The baseline none pipeline.name=zimage_tiny takes 1.000 s an image." in text
+    assert f"Fastest of those compared with it is {CACHED.label} pipeline.name=zimage_tiny (2.00×, 0.500 s)" in text
+    assert "The baseline none pipeline.name=zimage_turbo is projected to take 4.020 s an image." in text
+    assert f"Fastest of those compared with it is {CACHED.label} pipeline.name=zimage_turbo (projected 1.33×" in text
+
+
+def test_baselines_beyond_the_first_few_are_counted():
+    rows = summarise_trials([complete(trial(pipeline=replace(TINY, steps=n))) for n in (4, 5, 6, 7, 8)])
+    text = " ".join(findings(rows))
+    assert text.count("The baseline none") == 3 and "2 more baselines" in text
+
+
+def test_nothing_is_read_out_of_a_label():
+    """Two pipelines give each label a suffix; `none` in two shards is no baseline, yet skips nothing on purpose."""
+    defaults = [complete(trial(DBCacheConfig(), pipeline=p)) for p in (TINY, TURBO)]
+    sharded = complete(trial(parallel=ParallelConfig(ulysses_size=2)), latency_s=0.9)
+    rows = summarise_trials([complete(trial()), complete(trial(pipeline=TURBO)), *defaults, sharded])
+    assert default_row(rows).trial_id in {record.trial_id for record in defaults}
+    (said, *_) = [text for text in findings(rows) if "skipped no step" in text]
+    assert "none" not in said.split(" skipped")[0]
+
+
+def test_what_does_not_fit_its_hardware_is_said():
+    rows = summarise_trials([projected(complete(trial()), latency_s=1.0, vram_gib=81)])
+    assert "1 of 1 trial does not fit into the 80 GiB of NVIDIA H100 80GB." in findings(rows)
+
+
+def test_a_slowed_baseline_is_not_stated_as_fact():
+    base = complete(trial(), warmup_latencies_s=[0.5])
+    text = " ".join(findings(summarise_trials([base, complete(CACHED, latency_s=0.1, ssim=0.99)])))
+    assert "The baseline takes 1.000 s an image, which is not to be trusted" in text
+
+
+def test_a_page_without_rows_has_no_table(tmp_path):
+    write_report([failed(trial())], {"demo": tmp_path}, tmp_path / "out")
+    assert "<table>" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "| trial |" not in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")

@@ -5,9 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from factories import GIB, complete, demo_projection, demo_records, failed, measurement, projected, pruned, trial
+from factories import (
+    GIB,
+    TINY,
+    TURBO,
+    complete,
+    demo_projection,
+    demo_records,
+    failed,
+    measurement,
+    projected,
+    pruned,
+    trial,
+)
 
-from zbench.config import DBCacheConfig, ParallelConfig, PipelineConfig
+from zbench.config import ComputeConfig, DBCacheConfig, ParallelConfig, PipelineConfig
 from zbench.measurement import Memory
 from zbench.report.summary import NOT_VALIDATED, summarise, summarise_trials
 from zbench.report.table import to_csv, to_json
@@ -96,7 +108,7 @@ def test_each_trial_is_compared_with_its_own_baseline():
     ]
     rows = {row.trial_id: row for row in summarise_trials(records)}
     assert rows[records[2].trial_id].speedup == pytest.approx(2.0)
-    assert next(r.label for r in rows.values()) == "none pipeline.height=256 pipeline.width=256 pipeline.steps=8"
+    assert next(r.label for r in rows.values()) == "none pipeline.height=256"
 
 
 def test_a_projected_trial_is_never_compared_with_a_measured_baseline():
@@ -175,9 +187,56 @@ def test_a_speed_up_beyond_what_skipping_can_give_is_distrusted():
         )
         assert bool(rows[1].caveats) == distrusted
         assert not rows[0].caveats
+    assert "it or its baseline was disturbed" in rows[1].caveats[0]
+
+
+@pytest.mark.parametrize("warmup_s", [0.5, 1.2])
+def test_a_baseline_that_was_visibly_slowed_is_blamed_itself(warmup_s):
+    """Its warm-up shows that it can do the same work in half of the time that its rounds took."""
+    base = complete(trial(), latency_s=1.0, warmup_latencies_s=[warmup_s])
+    cached = complete(CACHED, latency_s=0.4, cached=(2, 3, 5, 6), ssim=0.9)
+    rows = summarise_trials([base, cached])
+    assert [row.is_trusted for row in rows] == ([False, True] if warmup_s < 1 else [True, False])
+    if warmup_s < 1:
+        assert "the machine was busy while it ran" in rows[0].caveats[0]
+    plausible = replace(cached, measurement=measurement(CACHED, latency_s=0.6, cached=(2, 3, 5, 6), ssim=0.9))
+    assert all(row.is_trusted for row in summarise_trials([base, plausible]))
 
 
 def test_several_devices_may_be_faster_than_skipping():
     sharded = trial(parallel=ParallelConfig(ulysses_size=2))
     rows = summarise_trials([complete(trial(), latency_s=1.0), complete(sharded, latency_s=0.5)])
     assert not rows[1].caveats
+
+
+def test_labels_are_parted_by_as_few_keys_as_will_do():
+    def label_of(pipeline):
+        return next(row.label for row in rows if row.trial_id == trial(pipeline=pipeline).trial_id)
+
+    small, other = replace(TINY, hub_id="someone/small"), replace(TURBO, height=256, width=256)
+    rows = summarise_trials([complete(trial(pipeline=p)) for p in (TINY, TURBO)])
+    assert [row.label for row in rows] == ["none pipeline.name=zimage_tiny", "none pipeline.name=zimage_turbo"]
+    four = (TINY, TURBO, small, other)
+    rows = summarise_trials([complete(trial(pipeline=p)) for p in four])
+    assert (
+        label_of(TURBO)
+        == "none pipeline.name=zimage_turbo pipeline.hub_id=Tongyi-MAI/Z-Image-Turbo pipeline.height=1024"
+    )
+    assert len({row.label for row in rows}) == len(four)
+
+
+def test_a_projection_that_does_not_fit_its_hardware_is_marked():
+    base, cached = (
+        projected(complete(t, ssim=0.9), latency_s=1.0, vram_gib=gib) for t, gib in ((trial(), 80), (CACHED, 80.1))
+    )
+    rows = {row.trial_id: row for row in summarise_trials([base, cached])}
+    assert rows[base.trial_id].caveats == () and rows[base.trial_id].misfit is None
+    row = rows[cached.trial_id]
+    assert row.caveats == (row.misfit,) == ("does not fit into the 80 GiB of NVIDIA H100 80GB",)
+    assert not row.is_trusted and row.doubts == ()
+
+
+def test_the_defaults_of_cache_dit_are_known_by_their_values_not_by_their_label():
+    compiled = trial(DBCacheConfig(), compute=ComputeConfig(compile=True))
+    rows = summarise_trials([complete(t) for t in (trial(), CACHED, compiled)])
+    assert [row.trial_id for row in rows if row.has_default_cache] == [compiled.trial_id]

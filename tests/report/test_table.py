@@ -1,7 +1,7 @@
 """The main table reads as agreed, in every rendering, and never hides what was not measured."""
 
 import pytest
-from factories import complete, demo_projection, demo_records, measurement, trial
+from factories import complete, demo_projection, demo_records, failed, measurement, pruned, trial
 from golden_files import assert_golden
 
 from zbench.config import DBCacheConfig
@@ -108,3 +108,17 @@ def test_the_legend_says_how_a_speed_up_is_formed_and_when_rounds_end():
     assert "Speed-up: the baseline's time for the whole workload over the trial's" in legend
     assert "Rounds go on until the interval is tight" in legend
     assert "tight" not in " ".join(main_table(summarise_trials(demo_projection())).legend)  # it has no interval
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_without_a_row_there_is_no_table(form):
+    assert render([failed(trial()), failed(CACHED), pruned(trial(DBCacheConfig()))], form).split("\n") in (
+        ["2 trials failed.", "1 trial pruned before launch."],
+        ["2 trials failed.", "", "1 trial pruned before launch."],
+    )
+
+
+def test_trials_with_the_same_caveat_share_a_line():
+    records = [complete(t, validity=["throttled"]) for t in (trial(), CACHED)]
+    legend = main_table(summarise_trials(records)).legend
+    assert [line for line in legend if "throttled" in line] == [f"(!) none, {CACHED.label}: throttled."]

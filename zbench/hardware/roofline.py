@@ -181,7 +181,7 @@ class _Cost:
         return min(n_layers, cache.Fn_compute_blocks + cache.Bn_compute_blocks)
 
     def stages_s(self) -> dict[str, float]:
-        """Everything of an image but its steps."""
+        """Everything of an image but its steps; `overhead` is what no stage explains."""
         return {
             "text_encode": self.text_encode_s(),
             "decode": self.decode_s(),

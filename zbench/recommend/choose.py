@@ -2,7 +2,8 @@
 
 A quality constraint is judged by the worst image: a mean hides the one that was spoilt. Trials that do the same
 work are ranked by the speed-up the report shows. Refuses to recommend what the report distrusts, and figures that
-were not measured on the model asked for, unless that is allowed; then it says so in its head.
+were not measured on the model asked for, unless that is allowed; then it says so in its head. What is projected
+must also fit into the memory of its hardware.
 """
 
 import math
@@ -15,27 +16,36 @@ from zbench.errors import ConfigError, NothingFeasibleError, RecordError
 from zbench.recommend.recommendation import Binding, Judged, Recommendation
 from zbench.record import Record
 from zbench.report import cells
-from zbench.report.summary import TrialSummary, latest_records, summarise_trials
+from zbench.report.summary import TrialSummary, summarise_trials
 from zbench.report.table import table_head
+from zbench.store import latest_records
 from zbench.trial import Trial
 
 MOST_NAMED = 3  # of the trials left out
+FIT_IT = "sweep again with offload=model or offload=group, or onto hardware with more memory"
 
 
 @dataclass(frozen=True)
 class Constraint:
     """A bound on one figure of a trial."""
 
-    flag: str  # as on the command line
+    flag: str  # as on the command line; of the hardware's memory, the config key
     limit: float
     what: str
     unit: str
     at_least: bool
     read: Callable[[TrialSummary], float | None]
     path: str  # where a measurement says why the figure is missing
+    hardware: str | None = None  # title of the hardware whose memory it is
+
+    def applies(self, row: TrialSummary) -> bool:
+        """Whether it is asked of the trial at all: the memory of hardware only of what is projected onto that."""
+        return self.hardware is None or (row.hardware, row.hardware_memory_gib) == (self.hardware, self.limit)
 
     def miss(self, row: TrialSummary) -> float | None:
         """By how much the figure misses the limit: 0 if it does not, None if there is no figure."""
+        if not self.applies(row):
+            return 0.0
         value = self.read(row)
         if value is None:
             return None
@@ -64,6 +74,7 @@ def recommend(
     rows, left_out = _candidates(summarise_trials(last.values()), allow_proxy)
     for constraint in constraints:
         _refuse_unjudgeable(constraint, rows)
+    constraints += _hardware_memory(rows)
     rows = _fastest_first(rows)
     feasible = [row for row in rows if _feasible(row, constraints)]
     if not feasible:
@@ -73,7 +84,7 @@ def recommend(
         head=table_head([chosen]),
         chosen=chosen,
         trial=_trial(last[chosen.sweep, chosen.trial_id]),
-        judged=tuple(_judge(constraint, chosen) for constraint in constraints),
+        judged=tuple(_judge(constraint, chosen) for constraint in constraints if constraint.applies(chosen)),
         binding=tuple(_binding(rows, constraints)),
         runner_up=feasible[1] if len(feasible) > 1 else None,
         notes=(*_notes(chosen, feasible, last), *left_out),
@@ -103,6 +114,16 @@ def _constraints(max_vram_gib: float | None, min_ssim: float | None, min_psnr_db
     return made
 
 
+def _hardware_memory(rows: Sequence[TrialSummary]) -> list[Constraint]:
+    """The memory of each hardware that something projected does not fit into."""
+    what, path = "peak device memory on ", "memory.peak_device_bytes"
+    found = dict.fromkeys((row.hardware or "", row.hardware_memory_gib or 0.0) for row in rows if row.misfit)
+    return [
+        Constraint("hardware.memory_gib", memory_gib, what + title, " GiB", False, _vram_gib, path, title)
+        for title, memory_gib in found
+    ]
+
+
 def _check_limit(flag: str, limit: float, low: float, high: float) -> None:
     if not math.isfinite(limit) or not low <= limit <= high:
         wanted = f"within {low} and {high}" if math.isfinite(high) else f"a finite number of at least {low}"
@@ -130,15 +151,15 @@ def _candidates(rows: Sequence[TrialSummary], allow_proxy: bool) -> tuple[list[T
     if not complete:
         raise RecordError("no COMPLETE trial in these records; see zbench report for what failed")
     comparable, left_out = _comparable(complete, allow_proxy)
-    trusted = [row for row in comparable if row.is_trusted]
-    doubted = [row for row in comparable if not row.is_trusted]
-    why = "; ".join(f"{row.label}: {' and '.join(row.caveats)}" for row in doubted[:MOST_NAMED])
+    trusted = [row for row in comparable if not row.doubts]
+    doubted = [row for row in comparable if row.doubts]
+    why = "; ".join(f"{row.label}: {' and '.join(row.doubts)}" for row in doubted[:MOST_NAMED])
     more = f"; and {len(doubted) - MOST_NAMED} more, see zbench report" if len(doubted) > MOST_NAMED else ""
     if not trusted:
-        raise RecordError(f"none of {_trials(len(doubted))} is to be trusted ({why}{more})")
+        raise RecordError(f"none of {cells.trials(len(doubted))} is to be trusted ({why}{more})")
     if doubted:
         were = "was" if len(doubted) == 1 else "were"
-        left_out.append(f"{_trials(len(doubted))} {were} left out as not to be trusted ({why}{more})")
+        left_out.append(f"{cells.trials(len(doubted))} {were} left out as not to be trusted ({why}{more})")
     return trusted, left_out
 
 
@@ -157,7 +178,8 @@ def _comparable(complete: Sequence[TrialSummary], allow_proxy: bool) -> tuple[li
             "for; give --allow-proxy to choose by them nonetheless"
         )
     others = len(complete) - len(measured)
-    return measured, [f"{others} projected or proxy trials were left out (--allow-proxy)"] if others else []
+    were = "trial was" if others == 1 else "trials were"
+    return measured, [f"{others} projected or proxy {were} left out (--allow-proxy)"] if others else []
 
 
 def _fastest_first(rows: Sequence[TrialSummary]) -> list[TrialSummary]:
@@ -166,10 +188,6 @@ def _fastest_first(rows: Sequence[TrialSummary]) -> list[TrialSummary]:
     if compared and len({(row.sweep, row.baseline_id) for row in rows}) == 1:
         return sorted(rows, key=lambda row: -(row.speedup or 0.0))
     return sorted(rows, key=lambda row: row.latency_median_s or math.inf)
-
-
-def _trials(number: int) -> str:
-    return f"{number} {'trial' if number == 1 else 'trials'}"
 
 
 def _refuse_unjudgeable(constraint: Constraint, rows: Sequence[TrialSummary]) -> None:
@@ -229,12 +247,14 @@ def _nothing_feasible(rows: Sequence[TrialSummary], constraints: Sequence[Constr
         return (None in misses, sum(parts), row.latency_median_s or math.inf)
 
     nearest = min(rows, key=distance)
-    judged = [_judge(constraint, nearest) for constraint in constraints]
-    parts = [str(j) for j in judged if j.missed_by != 0]
+    missed = [constraint for constraint in constraints if constraint.miss(nearest) != 0]
+    parts = [str(_judge(constraint, nearest)) for constraint in missed]
+    if any(constraint.hardware for constraint in missed):
+        parts.append(FIT_IT)
     wanted = " and ".join(map(str, constraints))
     speed = f", {nearest.speedup:.2f}× the baseline" if nearest.speedup is not None else ""
     return (
-        f"none of {len(rows)} trials satisfies {wanted}; nearest is {nearest.label} "
+        f"none of {cells.trials(len(rows))} satisfies {wanted}; nearest is {nearest.label} "
         f"({cells.digits(nearest.latency_median_s or 0)} s an image{speed}): {'; '.join(parts)}"
     )
 

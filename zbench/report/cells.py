@@ -109,6 +109,11 @@ def label(row: TrialSummary) -> str:
     return f"{text} {UNTRUSTED_MARK}" if row.caveats else text
 
 
+def trials(number: int) -> str:
+    """`1 trial`, `14 trials`."""
+    return f"{number} {'trial' if number == 1 else 'trials'}"
+
+
 def _absent(row: TrialSummary) -> str:
     why = row.why_missing("quality")
     if row.is_baseline and why in (None, "no_reference"):

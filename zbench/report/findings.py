@@ -1,41 +1,59 @@
 """What the figures say, in a paragraph computed from them; refuses any sentence that no figure backs."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from zbench.report import cells
 from zbench.report.summary import NOT_VALIDATED, TrialSummary
 
 GOOD_SSIM = 0.95
+MOST_BASELINES = 3
 
 
 def findings(trials: Sequence[TrialSummary]) -> list[str]:
     """Sentences, the most useful first. Trials of several baselines are judged against their own."""
     complete = [row for row in trials if row.state == "COMPLETE" and row.latency_median_s is not None]
-    compared = [row for row in complete if not row.is_baseline and row.speedup is not None]
-    others = [row for row in compared if row.is_trusted]
     if not complete:
         return ["No trial was completed, so there is nothing to compare.", *_failed(trials)]
     weak = any(row.source in ("proxy", "projected") for row in complete)
     sentences = [f"These figures are {NOT_VALIDATED}."] if weak else []
-    sentences += [_baseline(row) for row in complete if row.is_baseline][:3]
-    sentences += _best_of_good(others)
-    fastest = max(others, key=lambda row: row.speedup or 0, default=None)
-    if fastest is not None and not _good(fastest):
-        sentences.append(f"Fastest of all is {_what(fastest)}{_likeness(fastest)}{_skipping(fastest)}.")
-    sentences += _never_skipped(others)
-    return sentences + _distrusted(len(compared) - len(others), len(compared)) + _failed(trials)
+    baselines = [row for row in complete if row.is_baseline]
+    for baseline in baselines[:MOST_BASELINES]:
+        sentences += _against(baseline, complete, alone=len(baselines) == 1)
+    if len(baselines) > MOST_BASELINES:
+        more = len(baselines) - MOST_BASELINES
+        sentences.append(f"{more} more {'baseline is' if more == 1 else 'baselines are'} in the table.")
+    compared = [row for row in complete if not row.is_baseline and row.speedup is not None]
+    doubted = sum(bool(row.doubts) for row in compared)
+    return sentences + _misfits(complete) + _distrusted(doubted, len(compared)) + _failed(trials)
 
 
 def default_row(trials: Sequence[TrialSummary]) -> TrialSummary | None:
     """The trial with cache-dit's own defaults, if it was completed."""
-    return next((row for row in trials if row.label == "F1B0_W4_MC3_R0.24" and row.state == "COMPLETE"), None)
+    return next((row for row in trials if row.has_default_cache and row.state == "COMPLETE"), None)
 
 
-def _baseline(row: TrialSummary) -> str:
-    projected = row.latency_source == "projected"
-    verb = "is projected to take" if projected else "takes"
-    name = "The baseline" if row.label == "none" else f"The baseline {row.label}"
-    return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s an image."
+def _against(baseline: TrialSummary, complete: Sequence[TrialSummary], *, alone: bool) -> list[str]:
+    """What is to be said of one baseline and the trials compared with it."""
+    key = (baseline.sweep, baseline.baseline_id)
+    others = [
+        row
+        for row in complete
+        if (row.sweep, row.baseline_id) == key and not row.is_baseline and row.speedup is not None and row.is_trusted
+    ]
+    sentences = [_baseline(baseline, alone), *_best_of_good(others)]
+    fastest = max(others, key=lambda row: row.speedup or 0, default=None)
+    if fastest is not None and not _good(fastest):
+        of = "all" if alone else "those compared with it"
+        sentences.append(f"Fastest of {of} is {_what(fastest)}{_likeness(fastest)}{_skipping(fastest)}.")
+    return sentences + _never_skipped(others)
+
+
+def _baseline(row: TrialSummary, alone: bool) -> str:
+    verb = "is projected to take" if row.latency_source == "projected" else "takes"
+    name = "The baseline" if alone else f"The baseline {row.label}"
+    doubt = f", which is not to be trusted ({cells.UNTRUSTED_MARK} in the table says why)" if row.doubts else ""
+    return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s an image{doubt}."
 
 
 def _best_of_good(others: Sequence[TrialSummary]) -> list[str]:
@@ -59,10 +77,19 @@ def _best_of_good(others: Sequence[TrialSummary]) -> list[str]:
 
 
 def _never_skipped(others: Sequence[TrialSummary]) -> list[str]:
-    idle = [row.label for row in others if row.cached_steps == 0 and not row.label.startswith("none")]
+    idle = [row.label for row in others if row.cached_steps == 0 and row.family != "none"]
     if not idle:
         return []
     return [f"{_list(idle)} skipped no step, so nothing is gained there."]
+
+
+def _misfits(complete: Sequence[TrialSummary]) -> list[str]:
+    found = Counter((row.hardware, row.hardware_memory_gib) for row in complete if row.misfit is not None)
+    return [
+        f"{number} of {cells.trials(len(complete))} {'does' if number == 1 else 'do'} not fit into the "
+        f"{memory_gib:g} GiB of {hardware}."
+        for (hardware, memory_gib), number in found.items()
+    ]
 
 
 def _distrusted(number: int, of: int) -> list[str]:
@@ -75,7 +102,7 @@ def _distrusted(number: int, of: int) -> list[str]:
 
 def _failed(trials: Sequence[TrialSummary]) -> list[str]:
     failed = sum(row.state == "FAILED" for row in trials)
-    return [f"{failed} {'trial' if failed == 1 else 'trials'} failed; see below."] if failed else []
+    return [f"{cells.trials(failed)} failed; see below."] if failed else []
 
 
 def _what(row: TrialSummary) -> str:

@@ -34,8 +34,24 @@ def _what_differs(records: Sequence[Record]) -> list[str]:
     configs = [flatten({k: v for k, v in r.config.items() if k != "measure"}) for r in records]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
-    telling = [key for key in differing if not isinstance(configs[0].get(key), list)][:3]
+    telling = _fewest([key for key in differing if not isinstance(configs[0].get(key), list)], configs)
     suffixes = [" ".join(f"{key}={config.get(key)}" for key in telling) for config in configs]
     if len(set(suffixes)) < len(records):
         suffixes = [f"{s} {r.sweep}/{r.trial_id[:6]}".strip() for s, r in zip(suffixes, records, strict=True)]
     return suffixes
+
+
+def _fewest(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The first of `keys` that parts all `configs`; else up to three, each parting some that those before it do not."""
+
+    def parted(chosen: Sequence[str]) -> int:
+        return len({repr([config.get(key) for key in chosen]) for config in configs})
+
+    alone = next((key for key in keys if parted([key]) == len(configs)), None)
+    if alone is not None:
+        return [alone]
+    telling: list[str] = []
+    for key in keys:
+        if len(telling) < 3 and parted([*telling, key]) > parted(telling):
+            telling.append(key)
+    return telling

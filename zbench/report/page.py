@@ -11,8 +11,9 @@ from zbench.report.images import Strip, strips
 from zbench.report.plot_data import skip_shares, stage_seconds
 from zbench.report.published_table import published_table
 from zbench.report.setting import environment_lines, not_as_asked
-from zbench.report.summary import TrialSummary, latest_records, summarise_trials
+from zbench.report.summary import TrialSummary, summarise_trials
 from zbench.report.table import TextTable, main_table
+from zbench.store import latest_records
 
 HOW_TO_READ = (
     "The baseline is the same work without step skipping and without sharding; every other trial is compared with it.",

@@ -4,12 +4,14 @@ Expectations are a roofline's and say so; a sweep that was run before knows bett
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from zbench.config import DBCacheConfig, HardwareConfig, SCMConfig
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import expect
-from zbench.report.cells import digits, gib
+from zbench.report.cells import digits, gib, trials
 from zbench.report.table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.space import Placed, geometry_of
 from zbench.sweeper.plan import Plan, proxy_of
@@ -17,7 +19,7 @@ from zbench.sweeper.progress import duration
 from zbench.trial import Trial
 from zbench.workload import whole_cycles
 
-HEADERS = ("#", "trial", "role", "expected image, s", "expected peak", "trial id")
+HEADERS = ("#", "trial", "role", "expected image, s", "expected tensors", "trial id")
 ALIGNS = (RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT)
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 STEP_MASKS = {"slow": 1, "medium": 2, "fast": 3, "ultra": 4}  # steps cache-dit's masks skip of 8 (steps_mask)
@@ -79,9 +81,11 @@ def render_plan(plan: Plan, form: str) -> str:
         return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
     if form == "csv":
         return rows_to_csv([vars(row) for row in rows], [f.name for f in fields(PlannedTrial)])
-    table = TextTable(
-        (), HEADERS, ALIGNS, tuple(_cells(i, row) for i, row in enumerate(rows, 1)), _legend(plan, seconds)
-    )
+    reasons = list(dict.fromkeys(row.reason for row in rows if row.reason is not None))
+    cells = tuple(_cells(number, row, reasons) for number, row in enumerate(rows, 1))
+    counts = Counter(row.reason for row in rows)
+    pruned = [f"[{i}] {trials(counts[reason])} pruned: {reason}" for i, reason in enumerate(reasons, 1)]
+    table = TextTable((), HEADERS, ALIGNS, cells, (*pruned, *_legend(plan, seconds)))
     return to_markdown(table) if form == "markdown" else to_text(table)
 
 
@@ -108,17 +112,17 @@ def _forced_skips(trial: Trial) -> int:
     return 0
 
 
-def _cells(number: int, row: PlannedTrial) -> tuple[str, ...]:
+def _cells(number: int, row: PlannedTrial, reasons: Sequence[str]) -> tuple[str, ...]:
     latency = "—" if row.expected_latency_s is None else f"~{digits(row.expected_latency_s)}"
     peak = "—" if row.expected_peak_bytes is None else f"~{gib(row.expected_peak_bytes)}"
-    role = row.role if row.reason is None else f"{row.role}: {row.reason}"
+    role = row.role if row.reason is None else f"{row.role} [{reasons.index(row.reason) + 1}]"
     return str(number), row.label, role, latency, peak, row.trial_id
 
 
 def _legend(plan: Plan, seconds: float | None) -> tuple[str, ...]:
     time = "unknown" if seconds is None else f"about {duration(seconds)}"
     lines = [
-        f"{plan.name}: {len(plan.trials)} trials, {len(plan.pruned)} pruned; expected time {time}; nothing was run"
+        f"{plan.name}: {trials(len(plan.trials))}, {len(plan.pruned)} pruned; expected time {time}; nothing was run"
     ]
     lines += [f"note: {note}" for note in plan.notes]
     lines.append(

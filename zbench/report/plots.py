@@ -6,7 +6,7 @@ Refuses to draw what has no figures: then there is no plot, and the page says so
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zbench.report.cells import digits, label
@@ -26,7 +26,7 @@ STAGE_COLOURS = {
     "other": "#BBBBBB",
 }
 FAMILIES = {  # name, colour, marker
-    "none": ("baseline", "#000000", "*"),
+    "none": ("no step skipping", "#000000", "*"),
     "dbcache": ("DBCache", "#0072B2", "o"),
     "taylorseer": ("DBCache + TaylorSeer", "#D55E00", "s"),
     "scm": ("step masks", "#009E73", "^"),
@@ -90,7 +90,7 @@ def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
                 edgecolor=colour,
                 linewidth=1.6,
                 zorder=3,
-                label=name if chosen and (on_front or not _any_on_front(points, front, family)) else None,
+                label=name if chosen and (on_front or not any(points[i][0].family == family for i in front)) else None,
             )
     axes.margins(x=0.12, y=0.14)
     axes.set_xlabel("SSIM of the worst image against the baseline's (right: more alike)")
@@ -106,7 +106,7 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
     shown = dict(list(stages.items())[:MOST_ROWS])
     if not shown:
         return None
-    figure, axes = _figure(8.4, 1.6 + 0.34 * len(shown))
+    figure, axes = _figure(max(8.4, 6 + _widest(shown)), 1.6 + 0.34 * len(shown))
     left = [0.0] * len(shown)
     for stage, colour in STAGE_COLOURS.items():
         widths = [parts.get(stage, 0.0) for parts in shown.values()]
@@ -135,7 +135,7 @@ def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[Tria
         return None
     steps = max(len(row) for row in shown.values())
     grid = [[*row, *[float("nan")] * (steps - len(row))] for row in shown.values()]
-    figure, axes = _figure(3.6 + 0.6 * steps, 1.5 + 0.34 * len(shown))
+    figure, axes = _figure(max(3.6, 0.5 + _widest(shown)) + 0.6 * steps, 1.5 + 0.34 * len(shown))
     axes.pcolormesh(grid, cmap="Blues", vmin=0, vmax=1.15, edgecolor="white", linewidth=1.5)
     for y, row in enumerate(grid):
         for x, share in enumerate(row):
@@ -190,12 +190,13 @@ def _title(axes: "Axes", title: str, trials: Sequence[TrialSummary], note: str =
         )
 
 
+def _widest(labels: Iterable[str]) -> float:
+    """Inches that the longest label takes beside the axes, at most."""
+    return 0.085 * max(map(len, labels))
+
+
 def _left_out(rows: Mapping[str, object]) -> str:
     return f"the first {MOST_ROWS} of {len(rows)} trials" if len(rows) > MOST_ROWS else ""
-
-
-def _any_on_front(points: Sequence[tuple[TrialSummary, float, float]], front: Sequence[int], family: str) -> bool:
-    return any(points[i][0].family == family for i in front)
 
 
 def _annotate(

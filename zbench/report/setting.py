@@ -9,7 +9,7 @@ from typing import Any
 from zbench.environment import differences
 from zbench.record import Record
 from zbench.report.labels import flatten
-from zbench.report.summary import latest_records
+from zbench.store import latest_records
 
 
 def environment_lines(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -5,19 +5,22 @@ It formats nothing; `cells` and `table` do.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from zbench.measurement import ImageQuality, Measurement, Round, Source
+from zbench.config import DBCacheConfig
+from zbench.measurement import Measurement, Round, Source
 from zbench.record import Reason, Record, State
 from zbench.report.labels import unique_labels
 from zbench.stats import median, median_interval, paired_speedup, quantile
+from zbench.store import latest_records
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
+SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class TrialSummary:
     label: str
     family: str  # none, dbcache, taylorseer or scm
     is_baseline: bool
+    has_default_cache: bool  # DBCache with cache-dit's own defaults
     state: State
     source: Source | None
     latency_median_s: float | None = None
@@ -40,6 +44,8 @@ class TrialSummary:
     images_per_s: float | None = None  # images over the sum of their latencies
     peak_memory_bytes: int | None = None
     memory_kind: str | None = None  # device, reserved, allocated (torch's allocator) or host RSS
+    hardware: str | None = None  # title of what it is projected onto
+    hardware_memory_gib: float | None = None  # of one device of it
     cached_steps: float | None = None  # mean an image
     steps: int | None = None
     identical_images: int | None = None
@@ -67,6 +73,19 @@ class TrialSummary:
         return not self.caveats
 
     @property
+    def misfit(self) -> str | None:
+        """That it needs more memory than the hardware it is projected onto has, which is one of its caveats."""
+        peak, memory_gib = self.peak_memory_bytes, self.hardware_memory_gib
+        if peak is None or memory_gib is None or peak <= memory_gib * 2**30:
+            return None
+        return f"does not fit into the {memory_gib:g} GiB of {self.hardware}"
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Its caveats but `misfit`: why the figures themselves should not be trusted."""
+        return tuple(caveat for caveat in self.caveats if caveat != self.misfit)
+
+    @property
     def is_identical(self) -> bool:
         """Whether every image equals the baseline's."""
         return bool(self.compared_images) and self.identical_images == self.compared_images
@@ -77,14 +96,6 @@ class TrialSummary:
         return said.get(path) or said.get(path.split(".", maxsplit=1)[0])
 
 
-def latest_records(records: Iterable[Record]) -> list[Record]:
-    """The last record of each trial of each sweep, in order of first appearance."""
-    last: dict[tuple[str, str], Record] = {}
-    for record in records:
-        last[record.sweep, record.trial_id] = record
-    return list(last.values())
-
-
 def summarise_trials(records: Iterable[Record]) -> list[TrialSummary]:
     """Rows in the order of every table: each baseline and the trials compared with it, fastest first;
     then the FAILED, then the PRUNED.
@@ -93,23 +104,23 @@ def summarise_trials(records: Iterable[Record]) -> list[TrialSummary]:
     labels = unique_labels(last)
     by_id = {(r.sweep, r.trial_id): r.measurement for r in last}
     rows = [
-        (record, _row(record, label, by_id.get((record.sweep, record.baseline_id))))
+        _row(record, label, by_id.get((record.sweep, record.baseline_id)))
         for record, label in zip(last, labels, strict=True)
     ]
+    rows = _with_implausible(rows, last)
     groups = list(dict.fromkeys((r.sweep, r.baseline_id) for r in last))
 
-    def place(pair: tuple[Record, TrialSummary]) -> tuple[int, int, bool, float, float, str]:
-        record, row = pair
+    def place(row: TrialSummary) -> tuple[int, int, bool, float, float, str]:
         return (
             ("COMPLETE", "FAILED", "PRUNED").index(row.state),
-            groups.index((record.sweep, record.baseline_id)),
+            groups.index((row.sweep, row.baseline_id)),
             not row.is_baseline,
             -(row.speedup or 0.0),
             row.latency_median_s or 0.0,
             row.label,
         )
 
-    return [row for _, row in sorted(rows, key=place)]
+    return sorted(rows, key=place)
 
 
 def summarise(records: Iterable[Record]) -> "pd.DataFrame":
@@ -140,6 +151,7 @@ def rounds_by_image(rounds: Iterable[Round]) -> dict[tuple[str, int], list[Round
 
 def _row(record: Record, label: str, baseline: Measurement | None) -> TrialSummary:
     reason: Reason | None = record.reason
+    hardware = record.config.get("hardware") or {}
     common = TrialSummary(
         sweep=record.sweep,
         trial_id=record.trial_id,
@@ -147,10 +159,13 @@ def _row(record: Record, label: str, baseline: Measurement | None) -> TrialSumma
         label=label,
         family=_family(record),
         is_baseline=record.is_baseline,
+        has_default_cache=_has_default_cache(record),
         state=record.state,
         source=record.source,
         reason_code=reason.code if reason else None,
         reason=reason.message if reason else None,
+        hardware=hardware.get("title") or hardware.get("name"),
+        hardware_memory_gib=hardware.get("memory_gib"),
     )
     if record.measurement is None:
         return common
@@ -162,34 +177,31 @@ def _with_figures(
 ) -> TrialSummary:
     samples = latency_samples_s(measurement)
     interval = None if measurement.projection else (median_interval(samples) if samples else None)
-    speedup = _speedup(measurement, baseline)
     images = rounds_by_image(measurement.rounds)
     memory_bytes, memory_kind = _memory(measurement)
     quality = measurement.quality or []
     finite = [q.psnr_db for q in quality if q.psnr_db is not None]
     errors = [q.latent_rel_error for q in quality if q.latent_rel_error is not None]
     sources = measurement.sources
-    steps = _steps(record, measurement)
-    cached_steps = _mean([_mean([len(r.cached_steps) for r in rounds]) for rounds in images.values()])
-    return replace(
+    row = replace(
         row,
         source=measurement.source,
         latency_median_s=median(samples) if samples else None,
         latency_low_s=interval[0] if interval else None,
         latency_high_s=interval[1] if interval else None,
         latency_p90_s=quantile(samples, 0.9) if samples else None,
-        speedup=speedup,
+        speedup=_speedup(measurement, baseline),
         images_per_s=len(samples) / sum(samples) if samples and sum(samples) > 0 else None,
         peak_memory_bytes=memory_bytes,
         memory_kind=memory_kind,
-        cached_steps=cached_steps,
-        steps=steps,
+        cached_steps=_mean([_mean([len(r.cached_steps) for r in rounds]) for rounds in images.values()]),
+        steps=_steps(record, measurement),
         identical_images=sum(q.identical for q in quality) if quality else None,
         compared_images=len(quality) if quality else None,
         psnr_mean_db=_mean(finite),
         psnr_worst_db=min(finite, default=None),
         ssim_mean=_mean([q.ssim for q in quality]),
-        ssim_worst=_worst_ssim(quality),
+        ssim_worst=min((q.ssim for q in quality), default=None),
         latent_rel_error=_mean(errors),
         latency_source=sources.get("latency"),
         memory_source=sources.get("memory"),
@@ -198,13 +210,11 @@ def _with_figures(
         stop_reason=measurement.stop_reason,
         rounds=sum(r.valid for r in measurement.rounds),
         invalid_rounds=sum(not r.valid for r in measurement.rounds),
-        caveats=(
-            *measurement.validity,
-            *([] if samples else ["no round was valid"]),
-            *_implausible(record, speedup, cached_steps, steps),
-        ),
         missing=tuple(measurement.reasons.items()),
     )
+    no_samples = () if samples else ("no round was valid",)
+    misfit = () if row.misfit is None else (row.misfit,)
+    return replace(row, caveats=(*measurement.validity, *no_samples, *misfit))
 
 
 def _family(record: Record) -> str:
@@ -219,19 +229,53 @@ def _speedup(measurement: Measurement, baseline: Measurement | None) -> float | 
     return paired_speedup(measurement.paired_latencies_s, baseline.paired_latencies_s)
 
 
-def _implausible(record: Record, speedup: float | None, cached_steps: float | None, steps: int | None) -> list[str]:
+def _has_default_cache(record: Record) -> bool:
+    defaults = {key: value for key, value in asdict(DBCacheConfig()).items() if key != "grid"}
+    return bool(record.config.get("cache") == defaults)
+
+
+def _with_implausible(rows: Sequence[TrialSummary], records: Sequence[Record]) -> list[TrialSummary]:
+    """Marks speed-ups beyond what skipping can give: the baseline where its own calls show that it was slowed.
+
+    Otherwise the trial is marked, as it cannot be told which of the two was disturbed.
+    """
+    slowed = {(r.sweep, r.trial_id) for r in records if r.measurement is not None and _was_slowed(r.measurement)}
+    blamed = set()
+    marked = []
+    for row, record in zip(rows, records, strict=True):
+        beyond = _beyond_skipping(row, record)
+        if beyond is not None and (row.sweep, row.baseline_id) in slowed:
+            blamed.add((row.sweep, row.baseline_id))
+        elif beyond is not None:
+            told = f"{beyond}: it or its baseline was disturbed, which cannot be told; measure both again"
+            row = replace(row, caveats=(*row.caveats, f"{told} with sweep.fresh=true"))
+        marked.append(row)
+    said = (
+        f"the machine was busy while it ran (its median is more than {SLOWED:g} times its quickest call), so that "
+        "speed-ups over it are too high; measure again with sweep.fresh=true"
+    )
+    return [
+        replace(row, caveats=(*row.caveats, said)) if (row.sweep, row.trial_id) in blamed else row for row in marked
+    ]
+
+
+def _beyond_skipping(row: TrialSummary, record: Record) -> str | None:
     """On the baseline's own devices N steps of which c are skipped take at least (N - c)/N of its time."""
     parallel = record.config.get("parallel", {})
     sharded = any(isinstance(degree, int) and degree > 1 for degree in parallel.values())
+    speedup, cached_steps, steps = row.speedup, row.cached_steps, row.steps
     if speedup is None or cached_steps is None or not steps or sharded or cached_steps >= steps:
-        return []
+        return None
     most = steps / (steps - cached_steps)
     if speedup <= most * BEYOND_SKIPPING:
-        return []
-    return [
-        f"{speedup:.2f}× is more than skipping {cached_steps:.1f} of {steps} steps can give ({most:.2f}× at most): the "
-        "machine was busier while the baseline ran; measure again with sweep.fresh=true"
-    ]
+        return None
+    return f"{speedup:.2f}× is more than skipping {cached_steps:.1f} of {steps} steps can give ({most:.2f}× at most)"
+
+
+def _was_slowed(baseline: Measurement) -> bool:
+    """Whether the typical round took far longer than the quickest call, warm-ups included, where none skips a step."""
+    samples = [] if baseline.projection is not None else latency_samples_s(baseline)
+    return bool(samples) and median(samples) > SLOWED * min([*samples, *baseline.warmup_latencies_s])
 
 
 def _memory(measurement: Measurement) -> tuple[int | None, str | None]:
@@ -252,10 +296,6 @@ def _steps(record: Record, measurement: Measurement) -> int | None:
     if isinstance(asked, int):
         return asked
     return max((len(r.steps_s) for r in measurement.rounds), default=None)
-
-
-def _worst_ssim(quality: Sequence[ImageQuality]) -> float | None:
-    return min((q.ssim for q in quality), default=None)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

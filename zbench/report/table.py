@@ -78,8 +78,10 @@ def table_head(trials: Sequence[TrialSummary]) -> tuple[str, ...]:
 
 
 def to_markdown(table: TextTable) -> str:
-    """GitHub's table, the head above it in bold, the legend below."""
+    """GitHub's table, the head above it in bold, the legend below; no table where there is no row."""
     lines = [f"**{markdown_text(line)}**\n" for line in table.head]
+    if not table.rows:
+        return "\n".join([*lines, "\n\n".join(map(markdown_text, table.legend))]) + "\n"
     lines.append(_markdown_row(table.headers))
     lines.append(_markdown_row(["---:" if align == RIGHT else ":---" for align in table.aligns]))
     lines += [_markdown_row([markdown_text(cell) for cell in row]) for row in table.rows]
@@ -88,7 +90,9 @@ def to_markdown(table: TextTable) -> str:
 
 
 def to_text(table: TextTable) -> str:
-    """Plain text as wide as the table needs, without colours."""
+    """Plain text as wide as the table needs, without colours; no table where there is no row."""
+    if not table.rows:
+        return "\n".join([*table.head, *table.legend]) + "\n"
     widths = [max(map(len, column)) for column in zip(table.headers, *table.rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:
@@ -166,20 +170,24 @@ def _sources(row: TrialSummary) -> tuple[str | None, ...]:
 
 
 def _legend(trials: Sequence[TrialSummary], complete: Sequence[TrialSummary]) -> tuple[str, ...]:
-    lines = [
-        "Latency: median of the warm rounds with its 95 % interval. Speed-up: the baseline's time for the whole "
-        "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
-        "PSNR and SSIM: likeness to the baseline's images, mean (worst image in brackets)."
-    ]
+    lines = []
+    if complete:
+        lines.append(
+            "Latency: median of the warm rounds with its 95 % interval. Speed-up: the baseline's time for the whole "
+            "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
+            "PSNR and SSIM: likeness to the baseline's images, mean (worst image in brackets)."
+        )
     if any(row.latency_low_s is not None for row in complete):
         lines.append("Rounds go on until the interval is tight, so its 95 % is nominal.")
     if any(row.latency_low_s is None and row.latency_source != "projected" for row in complete):
         lines.append("Without an interval: fewer than 6 rounds, of which none has 95 % coverage.")
+    doubted: dict[str, list[str]] = {}
     for row in complete:
         if row.caveats:
-            lines.append(f"{cells.UNTRUSTED_MARK} {row.label}: {'; '.join(row.caveats)}.")
+            doubted.setdefault("; ".join(row.caveats), []).append(row.label)
+    lines += [f"{cells.UNTRUSTED_MARK} {', '.join(labels)}: {why}." for why, labels in doubted.items()]
     for state, word in (("FAILED", "failed"), ("PRUNED", "pruned before launch")):
         number = sum(row.state == state for row in trials)
         if number:
-            lines.append(f"{number} {'trial' if number == 1 else 'trials'} {word}.")
+            lines.append(f"{cells.trials(number)} {word}.")
     return tuple(lines)

@@ -1,0 +1,37 @@
+"""A plan can be read however many trials are pruned."""
+
+from dataclasses import replace
+
+from factories import trial
+
+from zbench.composition import expand
+from zbench.config import DBCacheConfig
+from zbench.report.plan_table import render_plan
+from zbench.space import Placed
+from zbench.sweeper.plan import Plan, make_plan
+
+REASON = "parallel.ulysses_size=4: 30 heads are not divisible by 4"
+
+
+def plan(pruned: int = 0) -> Plan:
+    """One trial that runs, and as many pruned ones as asked for."""
+    jobs = expand(["hardware=cpu", "pipeline=zimage_tiny"], lambda group, _: "cpu", grids=False)
+    made = make_plan(jobs, jobs.jobs[0].config, [], command="zbench sweep", prefix="sweep")
+    left_out = [Placed(trial(DBCacheConfig(max_warmup_steps=n)), "base") for n in range(pruned)]
+    return replace(made, pruned=tuple((placed, REASON) for placed in left_out))
+
+
+def test_reasons_stand_below_the_table_once_each() -> None:
+    made = plan(pruned=36)
+    made = replace(made, pruned=(*made.pruned[:-1], (made.pruned[-1][0], "another reason")))
+    text = render_plan(made, "table")
+    assert text.count(REASON) == 1
+    assert f"[1] 35 trials pruned: {REASON}" in text.splitlines()
+    assert "[2] 1 trial pruned: another reason" in text.splitlines()
+    rows = [line for line in text.splitlines() if "pruned [1]" in line]
+    assert len(rows) == 35 and max(map(len, rows)) < 100
+
+
+def test_one_trial_is_no_plural() -> None:
+    text = render_plan(plan(), "table")
+    assert ": 1 trial, 0 pruned;" in text and "[1]" not in text
