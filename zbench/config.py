@@ -164,6 +164,7 @@ class Prompt:
     id: str = MISSING
     text: str = MISSING
     language: str = "en"
+    scene: str | None = None  # what must be painted, as zbench.zimage.scenes.world writes it; None: not judged
 
 
 @dataclass
@@ -185,6 +186,8 @@ class MeasureConfig:
     target_rel_ci: float = 0.05  # half width of the median's 95 % interval over the median
     budget_s: float = 10.0  # timed rounds end once this is spent and min_rounds are done
     timeout_s: float = 600.0  # a trial longer than this is FAILED
+    lpips_weights: str | None = None  # safetensors file of lpips.LPIPS(net="alex"); None: no LPIPS
+    clip_weights: str | None = None  # folder of a CLIP model; None: no CLIP score
 
 
 @dataclass

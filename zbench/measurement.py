@@ -74,6 +74,19 @@ class ImageQuality:
     psnr_db: float | None
     ssim: float
     latent_rel_error: float | None  # ‖latent − baseline‖ / ‖baseline‖
+    ms_ssim: float | None = None  # None under 161 pixels a side
+    lpips: float | None = None  # None without measure.lpips_weights
+
+
+@dataclass(frozen=True)
+class PromptFidelity:
+    """How much of what one prompt asks for is in its image; needs no baseline."""
+
+    prompt_id: str
+    seed: int
+    share_right: float | None  # of a scene's attributes, 0 to 1; None for a prompt without a scene
+    wrong: list[str] = field(default_factory=list)  # kinds of attributes that are not right
+    clip_score: float | None = None  # 0 to 100; None without measure.clip_weights
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,9 @@ class Measurement:
     cold: Cold
     memory: Memory
     sources: dict[str, Source]  # of each of METRICS
-    quality: list[ImageQuality] | None = None
+    quality: list[ImageQuality] | None = None  # likeness to the baseline's images
+    prompt_fidelity: list[PromptFidelity] | None = None
+    noise_floor: list[ImageQuality] | None = None  # a baseline's images against its own made once more
     energy: Energy | None = None
     projection: Projection | None = None
     effective: dict[str, Any] = field(default_factory=dict)  # what took effect: device, dtype, weights, cache, …

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from zbench.config import WorkloadConfig
+from zbench.errors import ConfigError
+from zbench.zimage.scenes.world import SceneError, parse_scene
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,16 @@ class Pair:
 def pairs(workload: WorkloadConfig) -> list[Pair]:
     """One cycle: prompts in the order given, each with all seeds."""
     return [Pair(prompt.id, prompt.text, seed) for prompt in workload.prompts for seed in workload.seeds]
+
+
+def check_scenes(workload: WorkloadConfig) -> None:
+    """Raise ConfigError for a prompt whose `scene` is none."""
+    for index, prompt in enumerate(workload.prompts):
+        if prompt.scene is not None:
+            try:
+                parse_scene(prompt.scene)
+            except SceneError as error:
+                raise ConfigError(f"workload.prompts[{index}].scene", prompt.scene, str(error)) from error
 
 
 def whole_cycles(rounds: int, cycle: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zbench.measurement import ImageQuality
 from zbench.quality.artifacts import Artifact, read_artifact
+from zbench.quality.perceptual import Lpips
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PEAK = 255.0
 """Largest value of an 8-bit channel."""
+LEAST_MS_SSIM_SIDE = 161
+"""Pixels; a smaller image has no fifth scale for an 11-pixel window."""
 
 
 def psnr_db(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float | None:
@@ -37,6 +40,18 @@ def ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
     return float(structural_similarity(image, reference, channel_axis=-1, data_range=PEAK, win_size=window))
 
 
+def ms_ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float | None:
+    """Structural similarity over five scales (Wang et al. 2003), pytorch-msssim's; None under 161 pixels a side."""
+    import numpy as np
+    import torch
+    from pytorch_msssim import ms_ssim as of_batches
+
+    if min(image.shape[:2]) < LEAST_MS_SSIM_SIDE:
+        return None
+    pair = torch.from_numpy(np.stack([image, reference])).permute(0, 3, 1, 2).float()
+    return float(of_batches(pair[:1], pair[1:], data_range=PEAK))
+
+
 def latent_rel_error(latents: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
     """‖latents − reference‖ / ‖reference‖; None where that is no finite number or the shapes differ."""
     import numpy as np
@@ -49,8 +64,8 @@ def latent_rel_error(latents: NDArray[np.float32], reference: NDArray[np.float32
     return ratio if math.isfinite(ratio) else None
 
 
-def compare(made: Artifact, reference: Artifact) -> ImageQuality:
-    """Quality of one image. Raises ValueError if the images differ in size."""
+def compare(made: Artifact, reference: Artifact, lpips: Lpips | None = None) -> ImageQuality:
+    """Likeness of one image to another. Raises ValueError if the images differ in size."""
     import numpy as np
 
     if made.image.shape != reference.image.shape:
@@ -64,17 +79,21 @@ def compare(made: Artifact, reference: Artifact) -> ImageQuality:
         psnr_db=None if identical else psnr_db(made.image, reference.image),
         ssim=1.0 if identical else ssim(made.image, reference.image),
         latent_rel_error=latent_rel_error(made.latents, reference.latents) if both else None,  # type: ignore[arg-type]
+        ms_ssim=1.0 if identical else ms_ssim(made.image, reference.image),
+        lpips=None if lpips is None else lpips(made.image, reference.image),
     )
 
 
-def compare_all(made: list[Artifact], reference_folder: Path) -> tuple[list[ImageQuality] | None, str | None]:
-    """Quality of every image the baseline also has, or None and why: no_reference or unreadable_reference."""
+def compare_all(
+    made: list[Artifact], reference_folder: Path, lpips: Lpips | None = None
+) -> tuple[list[ImageQuality] | None, str | None]:
+    """Likeness of every image the baseline also has, or None and why: no_reference or unreadable_reference."""
     qualities = []
     for artifact in made:
         try:
             reference = read_artifact(reference_folder, artifact.prompt_id, artifact.seed)
             if reference is not None:
-                qualities.append(compare(artifact, reference))
+                qualities.append(compare(artifact, reference, lpips))
         except (OSError, ValueError):
             return None, "unreadable_reference"
     return (qualities, None) if qualities else (None, "no_reference")

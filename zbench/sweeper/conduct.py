@@ -9,10 +9,10 @@ from types import FrameType
 
 from rich.console import Console
 
-from zbench.config import PipelineConfig
+from zbench.config import MeasureConfig, PipelineConfig
 from zbench.engines.weights import resolve_weights
 from zbench.environment import capture
-from zbench.errors import StoreError
+from zbench.errors import ConfigError, StoreError
 from zbench.executors import Executor, load_executor
 from zbench.hardware.detect import present_devices
 from zbench.store import Store
@@ -41,6 +41,7 @@ class Interrupt:
 def conduct(plan: Plan, console: Console) -> Outcome:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
     check_weights(plan)
+    _check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
     environment = capture(present_devices())
     with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
@@ -60,6 +61,16 @@ def check_weights(plan: Plan) -> None:
         if trial.hardware is None and trial.engine.loads_weights and trial.pipeline not in checked:
             resolve_weights(trial.pipeline)
             checked.append(trial.pipeline)
+
+
+def _check_judges(measure: MeasureConfig) -> None:
+    """Weights of quality measures are never fetched: what is named must be here."""
+    for key, path, kind, there in (
+        ("lpips_weights", measure.lpips_weights, "safetensors file", Path.is_file),
+        ("clip_weights", measure.clip_weights, "folder of a CLIP model", Path.is_dir),
+    ):
+        if path is not None and not there(Path(path).expanduser()):
+            raise ConfigError(f"measure.{key}", path, f"no such {kind}; nothing is downloaded, give a local path")
 
 
 def _check_reports(folder: Path) -> None:

@@ -27,6 +27,7 @@ from zbench.hardware.roofline import proxy_cache
 from zbench.search import select
 from zbench.space import Placed, arrange, geometry_of
 from zbench.trial import Trial
+from zbench.workload import check_scenes
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def make_plan(jobs: Jobs, stand_in: Config, devices: Sequence[Device], *, comman
     trial is left, naming the first reason.
     """
     first = jobs.jobs[0].config
+    for job in jobs.jobs:
+        check_scenes(job.config.workload)
     chosen = select(jobs.jobs, first.search)
     space = arrange(_trial(job, devices) for job in chosen)
     if not space.placed:

@@ -21,6 +21,7 @@ from typing import Any
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, load_engine
 from zbench.errors import WeightsUnavailableError, ZbenchError
+from zbench.quality.judging import judges_for
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
@@ -102,9 +103,11 @@ class Worker:
             }
 
     def _job(self, command: dict[str, Any]) -> Job:
+        measure = MeasureConfig(**command["measure"])
         return Job(
             trial=Trial.from_dict(command["trial"]),
-            measure=MeasureConfig(**command["measure"]),
+            measure=measure,
+            judges=judges_for(measure),
             artifacts=Path(command["artifacts"]),
             reference=None if command["reference"] is None else Path(command["reference"]),
             tell=self._pipes.tell,

@@ -16,9 +16,9 @@ from typing import Any
 
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, Generation
-from zbench.measurement import METRICS, Cold, ImageQuality, Measurement, Round
+from zbench.measurement import METRICS, Cold, Measurement, Round
 from zbench.quality.artifacts import Artifact, save_artifacts
-from zbench.quality.fidelity import compare_all
+from zbench.quality.judging import Judges, Verdict, judge_images
 from zbench.stats.estimate import relative_half_width
 from zbench.trial import Trial
 from zbench.worker.gauges import Gauges
@@ -39,6 +39,7 @@ class Job:
     reference: Path | None
     tell: Callable[[dict[str, Any]], None]
     stopping: Callable[[], bool]
+    judges: Judges = field(default_factory=Judges)
     stage: str = "loading"  # during which a failure is reported to have happened
 
     def check_stop(self) -> None:
@@ -53,6 +54,7 @@ class _Block:
 
     rounds: list[Round] = field(default_factory=list)
     first_cycle: list[Artifact] = field(default_factory=list)
+    second_cycle: list[Artifact] = field(default_factory=list)  # of a baseline: the same images made once more
     stop_reason: str = ""
 
 
@@ -76,9 +78,8 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
             readings = gauges.stop(len(block.rounds))
     reasons = readings.reasons
     job.stage = "saving and comparing images"
-    quality, why_no_quality = _save_and_compare(job, block.first_cycle, effective)
-    if why_no_quality is not None:
-        reasons["quality"] = why_no_quality
+    save_artifacts(job.artifacts, block.first_cycle)
+    verdict = _judge(job, block, effective)
     latencies = warmup_s or [block.rounds[0].latency_s]
     cold = Cold()
     if load_s is not None:
@@ -93,12 +94,14 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
         cold=cold,
         memory=readings.memory,
         sources=dict.fromkeys(METRICS, "measured"),
-        quality=quality,
+        quality=verdict.quality,
+        prompt_fidelity=verdict.prompt_fidelity,
+        noise_floor=verdict.noise_floor,
         energy=readings.energy,
         effective=effective,
         telemetry={"garbage_collection": "between rounds", **readings.telemetry},
         validity=readings.validity,
-        reasons=reasons,
+        reasons=reasons | verdict.reasons,
     )
 
 
@@ -118,6 +121,8 @@ def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) ->
     """Fill `block`, one whole cycle after another."""
     least = whole_cycles(job.measure.min_rounds, len(cycle))
     most = whole_cycles(job.measure.max_rounds, len(cycle))
+    if job.reference is None:  # a baseline makes its images twice, so that the noise floor is known
+        least = min(max(least, 2 * len(cycle)), most)
     began = time.monotonic()
     while not block.stop_reason:
         for pair in cycle:
@@ -128,6 +133,8 @@ def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) ->
             block.rounds.append(_round(index, pair, started_at, made))
             if index < len(cycle):
                 block.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
+            elif index < 2 * len(cycle) and job.reference is None:
+                block.second_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
             job.tell(_round_event("timed", index, made.latency_s, least, most))
             del made
             gc.collect()
@@ -178,16 +185,12 @@ def _round_event(phase: str, index: int, latency_s: float, least: int, most: int
     }
 
 
-def _save_and_compare(
-    job: Job, made: list[Artifact], effective: dict[str, Any]
-) -> tuple[list[ImageQuality] | None, str | None]:
-    """Likeness to the baseline's images; with random weights an image means nothing, and so does its likeness."""
-    save_artifacts(job.artifacts, made)
+def _judge(job: Job, block: _Block, effective: dict[str, Any]) -> Verdict:
+    """With random weights an image means nothing, and so does every likeness."""
     if effective.get("weights") == "random":
-        return None, "random_weights"
-    if job.reference is None:
-        return None, "no_reference"
-    return compare_all(made, job.reference)
+        return Verdict(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), "random_weights"))
+    prompts = job.trial.workload.prompts
+    return judge_images(job.judges, prompts, block.first_cycle, block.second_cycle, job.reference)
 
 
 @contextmanager

@@ -79,12 +79,15 @@ def check_weights(folder: Path) -> None:
     check_complete(folder)
     for component in WEIGHTS_FILE:
         with torch.device("meta"):
-            module = _module(folder, component)
+            module = build_module(folder, component)
         _check_tensors(module, weight_files(folder, component))
 
 
-def _module(folder: Path, component: str) -> nn.Module:
-    """The component's module from its config, on the current default device and in the current default dtype."""
+def build_module(folder: Path, component: str) -> nn.Module:
+    """The component's module from its config alone, on the current default device and in the current default dtype.
+
+    Its weights are whatever its class begins with. Raises `WeightsError` where the config is none of the component's.
+    """
     path = folder / component
     module: nn.Module
     try:
@@ -137,7 +140,7 @@ def _random_pipeline(folder: Path, dtype: torch.dtype, device: torch.device, loc
         check_config(folder, component)
     generator = torch.Generator(device).manual_seed(seed)
     with _building(dtype, device):
-        transformer, text_encoder, vae = (_module(folder, c) for c in ("transformer", "text_encoder", "vae"))
+        transformer, text_encoder, vae = (build_module(folder, c) for c in ("transformer", "text_encoder", "vae"))
     random_weights.fill_transformer(transformer, generator)
     random_weights.fill(text_encoder, generator)
     random_weights.fill_vae(vae, generator)

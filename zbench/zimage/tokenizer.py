@@ -1,4 +1,4 @@
-"""The tiny pipeline's byte-level BPE tokenizer with Qwen's chat template; it learns from the text below alone.
+"""The tiny pipeline's byte-level BPE tokenizer with Qwen's chat template, learnt from scene captions and a text.
 
 Being byte-level it encodes any text, English and Chinese alike, without an unknown token. It speaks Qwen3's template,
 so a prompt passes through `ZImagePipeline` exactly as it would with the official tokenizer; only the number of tokens
@@ -7,7 +7,11 @@ differs (about half as many again for English).
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
+
+from zbench.zimage.scenes.captions import LANGUAGES, caption
+from zbench.zimage.scenes.world import sample_scene
 
 VOCAB_SIZE = 2048
 """Most entries the vocabulary may have; the text below yields fewer."""
@@ -22,6 +26,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Qwen3's template without tools, with thinking enabled, which is how the pipeline asks for it."""
+
+ALONE = r"[A-Z0-9]|[\u4e00-\u9fff]"
+"""What never merges with its neighbours: letters that spell a word to paint, digits, Chinese characters."""
+
+CAPTIONS = 2000
+"""Scene captions of each language that the vocabulary is learnt from, beside the text below."""
 
 TEXT = """\
 a photo of a red circle on a white background; a blue square, a green triangle, a yellow star, an orange ring,
@@ -48,10 +58,15 @@ holding, wearing, standing, walking, looking at the camera, with text that says 
 def build_tokenizer() -> Any:
     """A `transformers.PreTrainedTokenizerFast` trained on `TEXT`; the same vocabulary every time."""
     import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(ALONE), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
@@ -60,7 +75,7 @@ def build_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXT.splitlines(), trainer)
+    tokenizer.train_from_iterator([*TEXT.splitlines(), *_captions()], trainer)
     padding, _, end = SPECIAL_TOKENS
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -70,3 +85,9 @@ def build_tokenizer() -> Any:
         padding_side="right",
         model_max_length=VOCAB_SIZE,
     )
+
+
+def _captions() -> list[str]:
+    random = Random(0)
+    scenes = [sample_scene(random, "train") for _ in range(CAPTIONS)]
+    return [caption(scene, language, random) for language in LANGUAGES for scene in scenes]

@@ -1,0 +1,72 @@
+"""Everything that is said of a trial's images: likeness to the baseline's, fidelity to the prompt, the noise floor.
+
+Judges that need weights are kept between trials. Nothing here is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from zbench.config import MeasureConfig, Prompt
+from zbench.measurement import ImageQuality, PromptFidelity
+from zbench.quality.artifacts import Artifact
+from zbench.quality.fidelity import compare, compare_all
+from zbench.quality.perceptual import ClipScore, Lpips
+from zbench.quality.prompt import judge_all
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The judges that `measure` asks for beside those that need no weights."""
+
+    lpips: Lpips | None = None
+    clip: ClipScore | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Fields of `Measurement` of these names; `reasons` says why one is None."""
+
+    quality: list[ImageQuality] | None = None
+    prompt_fidelity: list[PromptFidelity] | None = None
+    noise_floor: list[ImageQuality] | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def judges_for(measure: MeasureConfig) -> Judges:
+    """Load what `measure.lpips_weights` and `measure.clip_weights` name, once a process. Raises ConfigError."""
+    return Judges(
+        lpips=_lpips(measure.lpips_weights) if measure.lpips_weights else None,
+        clip=_clip(measure.clip_weights) if measure.clip_weights else None,
+    )
+
+
+def judge_images(
+    judges: Judges, prompts: Sequence[Prompt], made: list[Artifact], again: list[Artifact], reference: Path | None
+) -> Verdict:
+    """Judge one trial's images. `reference` is the baseline's folder, None for a baseline itself.
+
+    `again` are a baseline's images made once more: what two identical runs differ by is the noise floor.
+    """
+    quality, noise_floor = None, None
+    why: dict[str, str | None] = {"quality": "no_reference", "noise_floor": "not_a_baseline"}
+    if reference is not None:
+        quality, why["quality"] = compare_all(made, reference, judges.lpips)
+    else:
+        noise_floor = [compare(b, a, judges.lpips) for a, b in zip(made, again, strict=False)] or None
+        why["noise_floor"] = None if noise_floor else "one_cycle"
+    prompt_fidelity, why["prompt_fidelity"] = judge_all(made, prompts, judges.clip)
+    return Verdict(quality, prompt_fidelity, noise_floor, {key: reason for key, reason in why.items() if reason})
+
+
+@cache
+def _lpips(path: str) -> Lpips:
+    return Lpips(path)
+
+
+@cache
+def _clip(path: str) -> ClipScore:
+    return ClipScore(path)

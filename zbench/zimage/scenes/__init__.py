@@ -1,0 +1,1 @@
+"""Scenes that a program draws, captions and reads back."""

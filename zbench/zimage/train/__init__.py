@@ -1,0 +1,1 @@
+"""Trains the tiny pipeline from nothing; `python -m zbench.zimage.train` runs it."""

@@ -1,0 +1,194 @@
+"""Trains the tiny pipeline from nothing, in three phases, and writes it in the official folder layout.
+
+    python -m zbench.zimage.train --out FOLDER [--work FOLDER] [--smoke]
+
+Run again with the same `--work`, it goes on where it stopped. `--smoke` does all of it in seconds on a CPU; what comes
+out paints nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zbench.zimage.evaluate import scenes_with_captions, tally
+from zbench.zimage.layout import COMPONENTS, CONFIG_FILE, WEIGHTS_FILE, preset_folder
+from zbench.zimage.scenes.captions import LANGUAGES
+from zbench.zimage.scenes.world import Scene
+from zbench.zimage.tokenizer import build_tokenizer
+from zbench.zimage.train.autoencoder import decode, encode, scaled, train_autoencoder
+from zbench.zimage.train.batches import CaptionBatches, make_scenes
+from zbench.zimage.train.flow import Joint, few_step_loss, flow_loss, sample, train_joint
+from zbench.zimage.train.joint import tokenize
+from zbench.zimage.train.loop import Phase, Session, TimeIsUp
+from zbench.zimage.train.start import new_modules
+
+STEPS = 8
+"""Forwards an image that the last phase makes enough."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is learnt, beside the seed."""
+
+    autoencoder: Phase
+    flow: Phase
+    few_steps: Phase
+    scenes: int  # whose latents are learnt from
+    dropped: float = 0.1  # share of empty captions
+    substeps: int = 3  # of the teacher, to one of the student
+    guidance: float = 0.5  # of the teacher
+    validation_scenes: int = 64
+
+
+FULL = Recipe(
+    autoencoder=Phase("autoencoder", steps=3000, batch=48, rate=1e-3, average=0.995, save_every=1000),
+    flow=Phase("flow", steps=10_000, batch=512, rate=1e-3, matrix_rate=2e-3, warmup=300, save_every=1000),
+    few_steps=Phase("few_steps", steps=1500, batch=256, rate=2e-4, matrix_rate=4e-4, average=0.995, save_every=500),
+    scenes=200_000,
+)
+SMOKE = Recipe(
+    autoencoder=Phase("autoencoder", steps=2, batch=1, rate=1e-3, save_every=1),
+    flow=Phase("flow", steps=3, batch=4, rate=1e-3, matrix_rate=1e-3, save_every=2),
+    few_steps=Phase("few_steps", steps=2, batch=2, rate=1e-4, matrix_rate=1e-4, save_every=1),
+    scenes=8,
+    validation_scenes=1,
+)
+
+
+def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -> None:
+    """Run what is left of the three phases and write the pipeline to `out`. Raises TimeIsUp past the deadline."""
+    console = Console(stderr=True)
+    torch.manual_seed(seed)
+    configs = preset_folder("zimage_tiny")
+    tokenizer = build_tokenizer()
+    modules = new_modules(configs, torch.device(device), seed)
+    vae = train_autoencoder(modules["vae"], recipe.autoencoder, seed, session)
+    console.print("drawing and encoding the scenes", highlight=False)
+    scenes = make_scenes(recipe.scenes, "train", seed)
+    latents = _latents(vae, scenes, seed, session.work)
+    validation = Validation(vae, tokenizer, recipe.validation_scenes, session.work, console)
+
+    joint = Joint(modules["text_encoder"], modules["transformer"])
+    batches = CaptionBatches(scenes, tokenizer, recipe.flow.batch, seed, recipe.dropped)
+    teacher: Any = train_joint(joint, latents, batches, recipe.flow, session, flow_loss(joint), validation)
+
+    student = copy.deepcopy(teacher)
+    for parameter in teacher.parameters():
+        parameter.requires_grad_(False)
+    empty = tokenize(tokenizer, [""]).to(latents.device)
+    loss = few_step_loss(student, teacher, empty, steps=STEPS, substeps=recipe.substeps, guidance=recipe.guidance)
+    batches = CaptionBatches(scenes, tokenizer, recipe.few_steps.batch, seed + 1, 0.0)
+    train_joint(student, latents, batches, recipe.few_steps, session, loss, validation)
+
+    best = session.work / BEST
+    student.load_state_dict(load_file(best, device=device))
+    _write(
+        out, configs, tokenizer, {"vae": vae, "text_encoder": student.text_encoder, "transformer": student.transformer}
+    )
+    console.print(f"wrote {out}", highlight=False)
+
+
+def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path) -> Tensor:
+    """Scaled latents of drawn scenes, bf16, kept in `work` for the next time."""
+    path = work / "latents.safetensors"
+    device = next(vae.parameters()).device
+    if path.is_file():
+        return load_file(path, device=str(device))["latents"]
+    latents = scaled(vae, encode(vae, scenes, seed)).to(torch.bfloat16)
+    partial = path.with_name(path.name + ".partial")
+    save_file({"latents": latents.contiguous()}, partial)
+    os.replace(partial, path)
+    return latents
+
+
+BEST = "best.safetensors"
+
+
+class Validation:
+    """Paints validation captions with the sampler and keeps the weights whose images are read best."""
+
+    def __init__(self, vae: Any, tokenizer: Any, count: int, work: Path, console: Console) -> None:
+        self.vae, self.tokenizer, self.count, self.work, self.console = vae, tokenizer, count, work, console
+
+    def __call__(self, step: int, joint: Any) -> None:
+        """Judge the weights of a checkpoint."""
+        device = next(joint.parameters()).device
+        shares = []
+        for language in LANGUAGES:
+            asked = scenes_with_captions(self.count, "validation", language, 0)
+            images: list[NDArray[np.uint8]] = []
+            for scene_text in (text for _, text in asked):
+                captions = tokenize(self.tokenizer, [scene_text]).to(device)
+                latents = sample(joint, captions, (16, 32, 32), STEPS, seed=len(images))
+                images.append(decode(self.vae, latents)[0].cpu().numpy())
+            shares.append(tally([scene for scene, _ in asked], images))
+        share = sum(t.share() for t in shares) / len(shares)
+        scene_share = sum(t.rates()["scene"] for t in shares) / len(shares)
+        best = self.work / "best.json"
+        before = json.loads(best.read_text())["share"] if best.is_file() else -1.0
+        kept = share > before
+        if kept:
+            save_file({k: v.contiguous() for k, v in joint.state_dict().items()}, self.work / BEST)
+            best.write_text(json.dumps({"share": share, "scene": scene_share, "step": step}))
+        self.console.print(
+            f"validation at {step}: {100 * share:.1f} % of attributes, {100 * scene_share:.1f} % of scenes right"
+            + (", the best so far" if kept else ""),
+            highlight=False,
+        )
+
+
+def _write(out: Path, configs: Path, tokenizer: Any, modules: dict[str, Any]) -> None:
+    """A pipeline folder in the official layout, weights in bf16."""
+    for name in ["model_index.json"] + [f"{c}/{CONFIG_FILE[c]}" for c in COMPONENTS if c not in ("tokenizer", "vae")]:
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.resolve() != (configs / name).resolve():
+            shutil.copyfile(configs / name, target)
+    tokenizer.save_pretrained(out / "tokenizer")
+    modules["vae"].save_config(out / "vae")
+    for component, name in WEIGHTS_FILE.items():
+        tensors = {k: t.to(torch.bfloat16).cpu().contiguous() for k, t in modules[component].state_dict().items()}
+        (out / component).mkdir(parents=True, exist_ok=True)
+        save_file(tensors, out / component / name, metadata={"format": "pt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m zbench.zimage.train", description="Train the tiny pipeline.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the pipeline to")
+    parser.add_argument("--work", type=Path, help="folder of checkpoints to go on from (default: OUT/../training)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=8, help="processes that write captions ahead; 0: none")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long, to go on another time")
+    parser.add_argument("--smoke", action="store_true", help="a few steps of each phase, in seconds on a CPU")
+    options = parser.parse_args()
+    work = options.work or options.out.parent / "training"
+    recipe = SMOKE if options.smoke else FULL
+    workers = 0 if options.smoke else options.workers
+    session = Session(work, workers, time.monotonic() + 60 * options.minutes)
+    try:
+        train(options.out, recipe, options.device, options.seed, session)
+    except (TimeIsUp, KeyboardInterrupt):
+        sys.exit(f"stopped; the same command goes on from {work}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What each training step sees, decided by the step's number alone, so that a resumed run goes on as if never stopped.
+
+Scenes and captions are made by worker processes ahead of their use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from zbench.zimage.scenes.captions import LANGUAGES, caption
+from zbench.zimage.scenes.world import Scene, Split, sample_scene
+from zbench.zimage.train.joint import PADDING_MULTIPLE, Captions, tokenize
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Captions of one padded length, and the indices of their scenes."""
+
+    scenes: torch.Tensor
+    captions: Captions
+
+
+def make_scenes(count: int, split: Split, seed: int) -> list[Scene]:
+    """`count` scenes; the same for the same seed."""
+    random = Random(f"{split} {seed}")
+    return [sample_scene(random, split) for _ in range(count)]
+
+
+class CaptionBatches(Dataset[list[Batch]]):
+    """Item k: captions of `size` scenes picked by k, parted by padded length; `dropped` of them are empty.
+
+    Empty captions teach the unconditional velocity that guidance needs.
+    """
+
+    def __init__(self, scenes: list[Scene], tokenizer: Any, size: int, seed: int, dropped: float) -> None:
+        self.scenes, self.tokenizer, self.size, self.seed, self.dropped = scenes, tokenizer, size, seed, dropped
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        random = Random(f"{self.seed} {step}")
+        picked = random.choices(range(len(self.scenes)), k=self.size)
+        texts = [
+            "" if random.random() < self.dropped else caption(self.scenes[i], random.choice(LANGUAGES), random)
+            for i in picked
+        ]
+        return by_length(torch.tensor(picked), tokenize(self.tokenizer, texts))
+
+
+def by_length(scenes: torch.Tensor, captions: Captions) -> list[Batch]:
+    """Part captions by the length that each alone would be padded to."""
+    lengths = captions.mask.sum(1)
+    padded = (lengths + PADDING_MULTIPLE - 1) // PADDING_MULTIPLE * PADDING_MULTIPLE
+    return [
+        Batch(scenes[chosen], Captions(captions.ids[chosen, :length], captions.mask[chosen, :length]))
+        for length in sorted(set(padded.tolist()))
+        for chosen in (padded == length,)
+    ]
+
+
+def stream(batches: CaptionBatches, steps: range, workers: int) -> Iterator[list[Batch]]:
+    """Batches of these steps in order, made `workers` processes ahead; 0 makes them in this process."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+    )
+    return iter(loader)
