@@ -1,5 +1,7 @@
 """Records for tests: whole, consistent and made without running anything."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -27,6 +29,7 @@ from zbench.measurement import (
     Memory,
     ProjectedRound,
     Projection,
+    PromptFidelity,
     Round,
 )
 from zbench.record import Reason, Record
@@ -96,6 +99,11 @@ def measurement(
     cached: tuple[int, ...] = (),
     ssim: float | None = None,
     psnr_db: float | None = 30.0,
+    ms_ssim: float | None = None,
+    lpips: float | None = None,
+    prompt_share: float | None = None,
+    wrong: tuple[str, ...] = ("colour",),
+    diffs: Mapping[int, float] | None = None,
     vram_gib: float | None = None,
     **changes: Any,
 ) -> Measurement:
@@ -104,7 +112,10 @@ def measurement(
     It is the median of all rounds exactly, and of each image's too where its rounds are even in number.
 
     `ssim` is that of the worst image, each further image being 0.01 closer to the baseline; None
-    makes every image identical (a baseline has no quality: it is the reference).
+    makes every image identical (a baseline has no quality: it is the reference). `ms_ssim` and `lpips` are those
+    of every image that is not identical. `prompt_share` is that of the worst image, in which `wrong` is wrong; the
+    others show all that was asked for. `diffs` are residual differences by step, each further image's 0.01 more.
+    Images are alike where `ssim` and `psnr_db` are.
     """
     images = [(p.id, seed) for p in of.workload.prompts for seed in of.workload.seeds]
     offsets = np.linspace(-spread, spread, n_rounds) if n_rounds > 1 else np.zeros(1)
@@ -125,20 +136,31 @@ def measurement(
                 stages_s={"text_encode": text, "denoise": latency - decode - text, "decode": decode},
                 steps_s=[(latency - decode - text) / steps] * steps,
                 cached_steps=list(cached),
-                residual_diffs={str(s): 0.1 for s in cached},
-                image_sha256="0" * 64,
+                residual_diffs=_diffs(cached, diffs, i % len(images)),
+                image_sha256=hashlib.sha256(repr((prompt_id, seed, ssim, ssim and psnr_db)).encode()).hexdigest(),
             )
         )
     quality: list[ImageQuality] | None = [
-        ImageQuality(prompt_id, seed, True, None, 1.0, 0.0)
+        ImageQuality(prompt_id, seed, True, None, 1.0, 0.0, 1.0, None if lpips is None else 0.0)
         if ssim is None
-        else ImageQuality(prompt_id, seed, False, psnr_db and psnr_db + i, min(ssim + 0.01 * i, 1.0), 0.05 * (1 - ssim))
+        else ImageQuality(
+            prompt_id,
+            seed,
+            False,
+            psnr_db and psnr_db + i,
+            min(ssim + 0.01 * i, 1.0),
+            0.05 * (1 - ssim),
+            ms_ssim,
+            lpips,
+        )
         for i, (prompt_id, seed) in enumerate(images)
     ]
     reasons = {"cold.compile_s": "not_compiled"}
     if of == of.baseline and ssim is None:
         quality = None
         reasons["quality"] = "no_reference"
+    if prompt_share is None:
+        reasons["prompt_fidelity"] = "no_scene"
     if vram_gib is None:
         reasons |= {"memory.peak_device_bytes": "no_gpu", "energy": "no_gpu"}
     device = None if vram_gib is None else int(vram_gib * GIB)
@@ -155,6 +177,12 @@ def measurement(
             "quality": "measured",
         },
         quality=quality,
+        prompt_fidelity=None
+        if prompt_share is None
+        else [
+            PromptFidelity(prompt_id, seed, 1.0 if i else prompt_share, [] if i or prompt_share == 1 else list(wrong))
+            for i, (prompt_id, seed) in enumerate(images)
+        ],
         effective={"device": "cpu" if device is None else "cuda", "dtype": "float32"},
         reasons=reasons,
     )
@@ -211,25 +239,35 @@ def projected(record: Record, *, latency_s: float, vram_gib: float, hardware: st
 def demo_records() -> list[Record]:
     """A sweep as `make demo` leaves it: fourteen measured trials, one FAILED, one PRUNED."""
     base = trial()
-    records = [complete(base, latency_s=1.031, n_rounds=12)]
-    points = [  # cache, seconds, steps skipped, worst SSIM, lowest PSNR
-        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.12), 0.952, (4,), 0.981, 36.1),
-        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.24), 0.731, (3, 5, 6), 0.952, 29.4),
-        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.4), 0.538, (2, 3, 4, 6, 7), 0.861, 22.7),
-        (DBCacheConfig(residual_diff_threshold=0.12), 1.034, (), None, None),
-        (DBCacheConfig(residual_diff_threshold=0.24), 0.842, (5, 7), 0.971, 33.0),
-        (DBCacheConfig(residual_diff_threshold=0.4), 0.735, (4, 5, 7), 0.944, 28.1),
-        (_taylor(0.12, 1), 0.957, (4,), 0.984, 37.0),
-        (_taylor(0.24, 1), 0.739, (3, 5, 6), 0.961, 30.8),
-        (_taylor(0.4, 1), 0.549, (2, 3, 4, 6, 7), 0.883, 23.9),
-        (_scm("slow"), 0.846, (4, 6), 0.973, 33.9),
-        (_scm("medium"), 0.744, (3, 5, 6), 0.949, 28.9),
-        (_scm("fast"), 0.642, (2, 3, 5, 6), 0.921, 26.0),
-        (_scm("ultra"), 0.451, (2, 3, 4, 5, 6, 7), 0.801, 20.5),
+    twice = [ImageQuality(p.id, seed, True, None, 1.0, 0.0, 1.0) for p in SCENES.prompts for seed in SCENES.seeds]
+    records = [complete(base, latency_s=1.031, n_rounds=12, prompt_share=1.0, noise_floor=twice)]
+    points = [  # cache, seconds, steps skipped, worst SSIM, lowest PSNR, worst share of a prompt
+        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.12), 0.952, (4,), 0.981, 36.1, 1.0),
+        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.24), 0.731, (3, 5, 6), 0.952, 29.4, 0.91),
+        (DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.4), 0.538, (2, 3, 4, 6, 7), 0.861, 22.7, 0.82),
+        (DBCacheConfig(residual_diff_threshold=0.12), 1.034, (), None, None, 1.0),
+        (DBCacheConfig(residual_diff_threshold=0.24), 0.842, (5, 7), 0.971, 33.0, 1.0),
+        (DBCacheConfig(residual_diff_threshold=0.4), 0.735, (4, 5, 7), 0.944, 28.1, 0.91),
+        (_taylor(0.12, 1), 0.957, (4,), 0.984, 37.0, 1.0),
+        (_taylor(0.24, 1), 0.739, (3, 5, 6), 0.961, 30.8, 1.0),
+        (_taylor(0.4, 1), 0.549, (2, 3, 4, 6, 7), 0.883, 23.9, 0.91),
+        (_scm("slow"), 0.846, (4, 6), 0.973, 33.9, 1.0),
+        (_scm("medium"), 0.744, (3, 5, 6), 0.949, 28.9, 1.0),
+        (_scm("fast"), 0.642, (2, 3, 5, 6), 0.921, 26.0, 0.91),
+        (_scm("ultra"), 0.451, (2, 3, 4, 5, 6, 7), 0.801, 20.5, 0.64),
     ]
     records += [
-        complete(trial(cache), latency_s=seconds, cached=cached, ssim=ssim, psnr_db=psnr)
-        for cache, seconds, cached, ssim, psnr in points
+        complete(
+            trial(cache),
+            latency_s=seconds,
+            cached=cached,
+            ssim=ssim,
+            psnr_db=psnr,
+            ms_ssim=None if ssim is None else (1 + ssim) / 2,
+            prompt_share=share,
+            diffs=_told(cache, cached),
+        )
+        for cache, seconds, cached, ssim, psnr, share in points
     ]
     records.append(failed(trial(DBCacheConfig(Fn_compute_blocks=5))))
     records.append(pruned(trial(DBCacheConfig(), parallel=ParallelConfig(ulysses_size=4))))
@@ -241,6 +279,18 @@ def demo_projection() -> list[Record]:
     records = [r for r in demo_records() if r.measurement is not None]
     latencies = [r.measurement.rounds[0].latency_s for r in records if r.measurement is not None]
     return [projected(r, latency_s=t * 1.3, vram_gib=20.0) for r, t in zip(records, latencies, strict=True)]
+
+
+def _diffs(cached: tuple[int, ...], diffs: Mapping[int, float] | None, image: int) -> dict[str, float]:
+    if diffs is None:
+        return {str(step): 0.1 for step in cached}
+    return {str(step): diff + 0.01 * image for step, diff in diffs.items()}
+
+
+def _told(cache: DBCacheConfig, cached: tuple[int, ...]) -> dict[int, float]:
+    """Differences under the threshold where steps were skipped, above it where they were compared and were not."""
+    limit, first = cache.residual_diff_threshold, cache.max_warmup_steps
+    return {step: limit * (0.6 + 0.04 * step if step in cached else 1.2 + 0.1 * step) for step in range(first, STEPS)}
 
 
 def _mirrored(n_rounds: int, n_images: int) -> list[int]:

@@ -87,6 +87,38 @@ def test_the_worst_image_decides_not_the_mean():
     assert recommend(records, min_ssim=0.951).chosen.is_baseline
 
 
+def prompt_records():
+    """The faster one keeps to the prompts and paints another image; the slower one the other way round."""
+    return [
+        complete(trial(), latency_s=1.0, prompt_share=1.0),
+        skipping(SCMConfig(), latency_s=0.4, ssim=0.80, prompt_share=0.98),
+        skipping(CACHED, latency_s=0.6, ssim=0.97, prompt_share=0.80),
+    ]
+
+
+def test_likeness_and_fidelity_to_the_prompt_choose_differently():
+    alike, true = recommend(prompt_records(), min_ssim=0.95), recommend(prompt_records(), min_prompt_fidelity=0.95)
+    assert alike.chosen.latency_median_s == pytest.approx(0.6)
+    assert true.chosen.latency_median_s == pytest.approx(0.4)
+    assert recommend(prompt_records(), min_ssim=0.95, min_prompt_fidelity=0.95).chosen.is_baseline
+    assert "mean share of attributes is 0.99, within --min-prompt-fidelity 0.95" in true.to_text()
+
+
+def test_the_mean_share_decides_not_the_worst_image():
+    # The factory's second image shows everything, so the mean is 0.9 and the worst 0.8.
+    records = prompt_records()[::2]
+    assert recommend(records, min_prompt_fidelity=0.9).chosen.latency_median_s == pytest.approx(0.6)
+    (binding,) = recommend(records, min_prompt_fidelity=0.91).binding
+    assert str(binding.missed[0]) == "mean share of attributes is 0.9, 0.01 short of --min-prompt-fidelity 0.91"
+
+
+@pytest.mark.parametrize("why", ["no_scene", "random_weights"])
+def test_prompts_that_were_not_judged_say_why(why):
+    records = [complete(t, reasons={"prompt_fidelity": why}) for t in (trial(), trial(CACHED))]
+    with pytest.raises(ConfigError, match=rf"--min-prompt-fidelity=0.9: .*mean share of attributes \({why}\)"):
+        recommend(records, min_prompt_fidelity=0.9)
+
+
 def test_the_runner_up_is_the_next_feasible():
     chosen = recommend(gpu_records(), min_ssim=0.95)
     assert chosen.runner_up.latency_median_s == pytest.approx(0.8)
@@ -138,6 +170,7 @@ def test_random_weights_cannot_be_judged_on_quality():
         ({"min_ssim": float("nan")}, "--min-ssim=nan"),
         ({"max_vram_gib": -1}, "--max-vram-gib=-1"),
         ({"min_psnr_db": float("inf")}, "--min-psnr-db=inf"),
+        ({"min_prompt_fidelity": 90}, "--min-prompt-fidelity=90"),
     ],
 )
 def test_a_limit_that_cannot_be_meant_is_refused(limits, flag):

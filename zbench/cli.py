@@ -28,7 +28,7 @@ measure (Hydra applications: GROUP=CHOICE, key=value, --cfg job, --info, --confi
 read
   report     RUN …   Markdown, HTML, plots and CSV from records
   recommend  RUN     the fastest configuration within your limits, and its launch lines
-  export     RUN     records in another tool's format
+  export     RUN     records as CSV, Parquet, or for pytest-benchmark, Bencher, github-action-benchmark
 
 look
   doctor             what hardware and software is here and what it can do
@@ -140,6 +140,12 @@ def recommend(args: list[str]) -> int:
     parser.add_argument("--max-vram-gib", type=float, help="peak device memory at most")
     parser.add_argument("--min-ssim", type=float, help="of the worst image against the baseline's, at least")
     parser.add_argument("--min-psnr-db", type=float, help="of the worst image against the baseline's, at least")
+    parser.add_argument(
+        "--min-prompt-fidelity",
+        type=float,
+        metavar="SHARE",
+        help="mean share (0 to 1) of the attributes asked for that the images show, at least",
+    )
     parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
     options = parser.parse_args(args)
     _, records = read_run(options.run, options.runs_dir)
@@ -148,6 +154,7 @@ def recommend(args: list[str]) -> int:
         max_vram_gib=options.max_vram_gib,
         min_ssim=options.min_ssim,
         min_psnr_db=options.min_psnr_db,
+        min_prompt_fidelity=options.min_prompt_fidelity,
         allow_proxy=options.allow_proxy,
     )
     print(chosen.to_json() if options.format == "json" else chosen.to_text())
@@ -156,24 +163,37 @@ def recommend(args: list[str]) -> int:
 
 def export(args: list[str]) -> int:
     """Records in another tool's format."""
+    from zbench.export import BINARY_FORMATS
     from zbench.export import FORMATS as EXPORTS
     from zbench.store import read_run
 
     parser = _run_reader(
-        "export", "Records in another tool's format, on stdout or into a file.", formats=tuple(EXPORTS)
+        "export",
+        "Records in another tool's format, on stdout or into a file.",
+        formats=(*EXPORTS, *BINARY_FORMATS),
     )
     parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--output", type=Path, help="file to write (default: stdout)")
+    parser.add_argument(
+        "--out",
+        "--output",
+        dest="output",
+        type=Path,
+        metavar="FILE",
+        help=f"file to write (default: stdout; {', '.join(BINARY_FORMATS)}: required)",
+    )
     options = parser.parse_args(args)
+    binary = BINARY_FORMATS.get(options.format)
+    if binary is not None and options.output is None:
+        raise ZbenchError(f"--format {options.format} is binary: give it a file with --out FILE")
     _, records = read_run(options.run, options.runs_dir)
-    text = EXPORTS[options.format](records)
+    data = binary(records) if binary is not None else EXPORTS[options.format](records).encode()
     if options.output is None:
-        print(text, end="")
+        print(data.decode(), end="")
         return Exit.DONE
     try:
-        options.output.write_text(text, encoding="utf-8")
+        options.output.write_bytes(data)
     except OSError as error:
-        raise ZbenchError(f"cannot write --output {options.output}: {error.strerror}") from error
+        raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
     _talk(f"wrote {options.output}")
     return Exit.DONE
 

@@ -8,9 +8,10 @@ from hardware_profiles import profile
 
 from zbench.config import DBCacheConfig, OffloadConfig
 from zbench.hardware.roofline import project
+from zbench.report.canvas import png_bytes
 from zbench.report.label_places import Box, place_labels
 from zbench.report.plot_data import skip_shares, stage_seconds
-from zbench.report.plots import MOST_ROWS, cached_step_map, png_bytes, speedup_vs_fidelity, stage_breakdown
+from zbench.report.plots import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
 from zbench.report.summary import summarise_trials
 from zbench.space import geometry_of
 

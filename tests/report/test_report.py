@@ -1,5 +1,7 @@
 """A report written to disk is whole, self-contained and inert, and says what the records say."""
 
+import base64
+import io
 import os
 import re
 from dataclasses import replace
@@ -15,6 +17,7 @@ from zbench.errors import Exit, RecordError, StoreError
 from zbench.quality.artifacts import image_path
 from zbench.report.findings import default_row, findings
 from zbench.report.images import strips, telling_trials
+from zbench.report.pixels import difference_uri, strip_jpeg
 from zbench.report.setting import environment_lines, not_as_asked
 from zbench.report.summary import summarise_trials
 from zbench.report.write import sweep_folders, write_report
@@ -50,6 +53,7 @@ def test_every_file_of_the_report_is_written(written):
         "speedup_vs_fidelity.png",
         "stages.png",
         "cached_steps.png",
+        "residual_differences.png",
         "images/01-en-circle-0.jpg",
         "images/02-zh-square-0.jpg",
     }
@@ -65,7 +69,7 @@ def test_the_markdown_report_reads_as_agreed(written):
 def test_every_picture_of_the_markdown_is_there(written):
     out, _ = written
     links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (out / "report.md").read_text(encoding="utf-8"))
-    assert len(links) == 5
+    assert len(links) == 6
     assert all((out / link).is_file() for link in links)
 
 
@@ -222,6 +226,58 @@ def test_images_begin_with_the_baseline(tmp_path):
     made = strips(records, summarise_trials(records), {"demo": tmp_path})
     assert [strip.pictures[0].label for strip in made] == ["none (baseline)"] * 2
     assert made[0].pictures[1].caption == "2.29× · SSIM 0.801 · 20.5 dB"
+
+
+def test_a_caption_says_what_of_the_prompt_is_wrong(tmp_path):
+    kinds = ("colour", "word", "colour", "place", "size")
+    records = [complete(trial(), prompt_share=1.0), complete(CACHED, ssim=0.9, prompt_share=0.6, wrong=kinds)]
+    draw_images(records, tmp_path)
+    first, second = strips(records, summarise_trials(records), {"demo": tmp_path})
+    assert [picture.prompt for picture in first.pictures] == ["prompt 100 %", "prompt 60 %: colour, word, place, …"]
+    assert [picture.prompt for picture in second.pictures] == ["prompt 100 %"] * 2  # the factory spoils the first
+
+
+def test_only_an_image_that_differs_has_a_difference(tmp_path):
+    records = [
+        complete(trial()),
+        complete(CACHED, latency_s=0.6, cached=(2, 3, 4, 5), ssim=0.9),
+        complete(trial(DBCacheConfig())),  # identical, and shown as cache-dit's defaults
+    ]
+    draw_images(records, tmp_path)  # greens and blues are equal, reds 10 apart: 40 when amplified
+    (strip, _) = strips(records, summarise_trials(records), {"demo": tmp_path})
+    assert [picture.reference is not None for picture in strip.pictures] == [False, True, False]
+    shown = [difference_uri(picture) for picture in strip.pictures]
+    assert [uri is not None for uri in shown] == [False, True, False]
+    red, green, blue = Image.open(io.BytesIO(base64.b64decode(shown[1].partition(",")[2]))).getpixel((16, 16))
+    assert red == pytest.approx(40, abs=6) and max(green, blue) < 6
+
+
+def test_differences_stand_beneath_the_pictures(tmp_path):
+    records = [complete(trial()), complete(CACHED, ssim=0.9)]
+    draw_images(records, tmp_path)
+    (strip, _) = strips(records, summarise_trials(records), {"demo": tmp_path})
+    alone = replace(strip, pictures=strip.pictures[:1])
+    heights = [Image.open(io.BytesIO(strip_jpeg(s))).height for s in (alone, strip)]
+    assert heights[1] - heights[0] > 32  # one picture more
+    html = (write_html(records, tmp_path)).read_text(encoding="utf-8")
+    assert html.count('<img class="difference"') == 2 and "difference ×4" in html
+
+
+def write_html(records, folder):
+    write_report(records, {"demo": folder}, folder / "out")
+    return folder / "out" / "report.html"
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_quality_and_knobs_stand_on_the_page(written, name):
+    text = (written[0] / name).read_text(encoding="utf-8")
+    assert "MS-SSIM (worst)" in text and "Noise floor: made twice, the baseline gives identical images." in text
+    assert "Knobs without effect" in text and "residual_diff_threshold=0.12 never fired" in text
+
+
+def test_a_page_without_idle_knobs_has_no_such_section(tmp_path):
+    text = write_html([complete(trial()), complete(CACHED, cached=(5,), ssim=0.9)], tmp_path)
+    assert "Knobs without effect" not in text.read_text(encoding="utf-8")
 
 
 def test_the_paragraph_follows_from_the_figures():

@@ -1,6 +1,7 @@
 """The fastest trial that satisfies every constraint, the constraint that binds, and the runner-up.
 
-A quality constraint is judged by the worst image: a mean hides the one that was spoilt. Trials that do the same
+Likeness to the baseline is judged by the worst image: a mean hides the one that was spoilt. Fidelity to the prompts is
+judged by the mean: a share of a dozen attributes is too coarse for one image to decide. Trials that do the same
 work are ranked by the speed-up the report shows. Refuses to recommend what the report distrusts, and figures that
 were not measured on the model asked for, unless that is allowed; then it says so in its head. What is projected
 must also fit into the memory of its hardware.
@@ -62,6 +63,7 @@ def recommend(
     max_vram_gib: float | None = None,
     min_ssim: float | None = None,
     min_psnr_db: float | None = None,
+    min_prompt_fidelity: float | None = None,
     allow_proxy: bool = False,
 ) -> Recommendation:
     """Choose among the COMPLETE records that are to be trusted the fastest that is feasible.
@@ -69,7 +71,7 @@ def recommend(
     Raises ConfigError for a limit that cannot be meant or that no record can be judged by, RecordError
     where the records do not allow a choice, NothingFeasibleError naming what came nearest.
     """
-    constraints = _constraints(max_vram_gib, min_ssim, min_psnr_db)
+    constraints = _constraints(max_vram_gib, min_ssim, min_psnr_db, min_prompt_fidelity)
     last = {(record.sweep, record.trial_id): record for record in latest_records(records)}
     rows, left_out = _candidates(summarise_trials(last.values()), allow_proxy)
     for constraint in constraints:
@@ -99,7 +101,12 @@ def _trial(record: Record) -> Trial:
         raise RecordError(f"trial {record.trial_id}: its config is not one of this zbench ({what})") from error
 
 
-def _constraints(max_vram_gib: float | None, min_ssim: float | None, min_psnr_db: float | None) -> list[Constraint]:
+def _constraints(
+    max_vram_gib: float | None,
+    min_ssim: float | None,
+    min_psnr_db: float | None,
+    min_prompt_fidelity: float | None,
+) -> list[Constraint]:
     made = []
     if max_vram_gib is not None:
         _check_limit("--max-vram-gib", max_vram_gib, 0, math.inf)
@@ -111,6 +118,10 @@ def _constraints(max_vram_gib: float | None, min_ssim: float | None, min_psnr_db
     if min_psnr_db is not None:
         _check_limit("--min-psnr-db", min_psnr_db, 0, math.inf)
         made.append(Constraint("--min-psnr-db", min_psnr_db, "PSNR of the worst image", " dB", True, _psnr, "quality"))
+    if min_prompt_fidelity is not None:
+        flag, what = "--min-prompt-fidelity", "mean share of attributes"
+        _check_limit(flag, min_prompt_fidelity, 0, 1)
+        made.append(Constraint(flag, min_prompt_fidelity, what, "", True, _prompt_fidelity, "prompt_fidelity"))
     return made
 
 
@@ -143,6 +154,10 @@ def _psnr(row: TrialSummary) -> float | None:
     if row.is_identical or (row.is_baseline and row.psnr_worst_db is None):
         return math.inf
     return row.psnr_worst_db
+
+
+def _prompt_fidelity(row: TrialSummary) -> float | None:
+    return row.prompt_fidelity_mean
 
 
 def _candidates(rows: Sequence[TrialSummary], allow_proxy: bool) -> tuple[list[TrialSummary], list[str]]:

@@ -124,6 +124,8 @@ def _figures(row: TrialSummary) -> list[str]:
         lines.append(f"skipped steps an image: {cells.cached_steps(row)}")
     if row.ssim_mean is not None:
         lines.append(f"SSIM (worst image): {cells.ssim(row)}; PSNR, dB: {cells.psnr(row)}")
+    if row.prompt_fidelity_mean is not None:
+        lines.append(f"attributes of the prompts that are right (worst image): {cells.prompt(row)}")
     if row.peak_memory_bytes is not None:
         lines.append(f"peak memory: {cells.memory(row)}")
     return lines

@@ -3,11 +3,14 @@
 Refuses to print NaN, and to round a likeness up to a perfect one.
 """
 
+from collections.abc import Callable, Sequence
+
 from zbench.measurement import Source
 from zbench.report.summary import TrialSummary
 
 ABSENT = "–"
 IDENTICAL = "∞ (identical)"
+UNDER_NOISE = "none (under noise)"
 REFERENCE = "reference"
 PROJECTED_MARK = "~"  # before a figure
 PROXY_MARK = "*"  # after a figure
@@ -82,25 +85,64 @@ def cached_steps(row: TrialSummary) -> str:
 
 def psnr(row: TrialSummary) -> str:
     """Mean dB of the images that differ, and how many do not."""
-    if row.is_identical:
-        return mark(IDENTICAL, row.quality_source)
-    if row.psnr_mean_db is None:
-        return _absent(row)
+    if row.psnr_mean_db is None or row.is_unchanged:
+        return _psnr_without_figure(row)
     same = f" ({row.identical_images} of {row.compared_images} identical)" if row.identical_images else ""
     return mark(f"{row.psnr_mean_db:.1f}{same}", row.quality_source)
 
 
+def psnr_and_worst(row: TrialSummary) -> str:
+    """Mean and worst dB of the images that differ: `31.3 (30.8)`."""
+    if row.psnr_mean_db is None or row.psnr_worst_db is None or row.is_unchanged:
+        return _psnr_without_figure(row)
+    return mark(f"{row.psnr_mean_db:.1f} ({row.psnr_worst_db:.1f})", row.quality_source)
+
+
 def ssim(row: TrialSummary) -> str:
     """Mean and worst image: `0.957 (0.952)`."""
-    if row.ssim_mean is None or row.ssim_worst is None:
-        return _absent(row)
-    return mark(f"{likeness(row.ssim_mean)} ({likeness(row.ssim_worst)})", row.quality_source)
+    return _likened(row, row.ssim_mean, row.ssim_worst, likeness)
+
+
+def ms_ssim(row: TrialSummary) -> str:
+    """As `ssim`, over five scales."""
+    return _likened(row, row.ms_ssim_mean, row.ms_ssim_worst, likeness)
+
+
+def latent_error(row: TrialSummary) -> str:
+    """Mean and worst image, relative to the baseline's latents."""
+    return _likened(row, row.latent_rel_error, row.latent_rel_error_worst, digits)
+
+
+def lpips(row: TrialSummary) -> str:
+    """Mean and worst image; 0 is no difference."""
+    return _likened(row, row.lpips_mean, row.lpips_worst, digits)
+
+
+def clip(row: TrialSummary) -> str:
+    """Mean and worst image, of 100."""
+    if row.clip_mean is None or row.clip_worst is None:
+        return ABSENT
+    return mark(f"{row.clip_mean:.1f} ({row.clip_worst:.1f})", row.quality_source)
+
+
+def prompt(row: TrialSummary) -> str:
+    """Share of the attributes asked for, mean and worst image: `97.5 % (91 %)`."""
+    if row.prompt_fidelity_mean is None or row.prompt_fidelity_worst is None:
+        why = row.why_missing("prompt_fidelity")
+        return f"{ABSENT} ({why})" if why else ABSENT
+    return mark(f"{percent(row.prompt_fidelity_mean, 1)} ({percent(row.prompt_fidelity_worst)})", row.quality_source)
 
 
 def likeness(value: float) -> str:
     """Three decimals, never rounded up to 1.000."""
     text = f"{value:.3f}"
     return ">0.999" if text == "1.000" and value < 1 else text
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """`91 %` of a share of 0.91, never rounded up to 100 %."""
+    text = f"{100 * share:.{decimals}f}"
+    return f">{100 - 10**-decimals:.{decimals}f} %" if share < 1 and float(text) >= 100 else f"{text} %"
 
 
 def label(row: TrialSummary) -> str:
@@ -112,6 +154,29 @@ def label(row: TrialSummary) -> str:
 def trials(number: int) -> str:
     """`1 trial`, `14 trials`."""
     return f"{number} {'trial' if number == 1 else 'trials'}"
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """`a, b and c`; beyond `most` names they are counted: `a, b, c, d and 3 more`."""
+    shown = list(names[:most])
+    if len(names) > len(shown):
+        return f"{', '.join(shown)} and {len(names) - len(shown)} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _likened(row: TrialSummary, mean: float | None, worst: float | None, figure: Callable[[float], str]) -> str:
+    """Mean and worst of a likeness to the baseline; a difference under the noise floor is none."""
+    if mean is None or worst is None:
+        return _absent(row)
+    if row.within_noise and not row.is_identical:
+        return mark(UNDER_NOISE, row.quality_source)
+    return mark(f"{figure(mean)} ({figure(worst)})", row.quality_source)
+
+
+def _psnr_without_figure(row: TrialSummary) -> str:
+    if row.is_identical:
+        return mark(IDENTICAL, row.quality_source)
+    return mark(UNDER_NOISE, row.quality_source) if row.within_noise else _absent(row)
 
 
 def _absent(row: TrialSummary) -> str:

@@ -7,6 +7,7 @@ from zbench.report import cells
 from zbench.report.summary import NOT_VALIDATED, TrialSummary
 
 GOOD_SSIM = 0.95
+TELLING_SHARE = 0.02  # of a prompt's attributes; a smaller loss is not worth a sentence
 MOST_BASELINES = 3
 
 
@@ -46,7 +47,7 @@ def _against(baseline: TrialSummary, complete: Sequence[TrialSummary], *, alone:
     if fastest is not None and not _good(fastest):
         of = "all" if alone else "those compared with it"
         sentences.append(f"Fastest of {of} is {_what(fastest)}{_likeness(fastest)}{_skipping(fastest)}.")
-    return sentences + _never_skipped(others)
+    return sentences + _costs_prompt(baseline, others) + _never_skipped(others)
 
 
 def _baseline(row: TrialSummary, alone: bool) -> str:
@@ -72,7 +73,7 @@ def _best_of_good(others: Sequence[TrialSummary]) -> list[str]:
         for row in good
         if row is not best and (row.latency_low_s or row.latency_median_s or 0) <= (best.latency_high_s or 0)
     ]
-    tied = f"; {_list(near)} cannot be told from it (the intervals overlap)" if near else ""
+    tied = f"; {cells.listed(near)} cannot be told from it (the intervals overlap)" if near else ""
     return [f"{text}{tied}."]
 
 
@@ -80,7 +81,19 @@ def _never_skipped(others: Sequence[TrialSummary]) -> list[str]:
     idle = [row.label for row in others if row.cached_steps == 0 and row.family != "none"]
     if not idle:
         return []
-    return [f"{_list(idle)} skipped no step, so nothing is gained there."]
+    return [f"{cells.listed(idle)} skipped no step; “Knobs without effect” says why."]
+
+
+def _costs_prompt(baseline: TrialSummary, others: Sequence[TrialSummary]) -> list[str]:
+    """The trial whose images show least of what was asked for, if that is clearly less than the baseline's do."""
+    shares = [(row.prompt_fidelity_mean, row.label) for row in others if row.prompt_fidelity_mean is not None]
+    if not shares or baseline.prompt_fidelity_mean is None:
+        return []
+    least, label = min(shares)
+    if least > baseline.prompt_fidelity_mean - TELLING_SHARE + 1e-9:
+        return []
+    of_baseline = cells.percent(baseline.prompt_fidelity_mean)
+    return [f"{label} shows {cells.percent(least)} of what the prompts ask for, the baseline {of_baseline}."]
 
 
 def _misfits(complete: Sequence[TrialSummary]) -> list[str]:
@@ -113,6 +126,8 @@ def _what(row: TrialSummary) -> str:
 def _likeness(row: TrialSummary) -> str:
     if row.is_identical:
         return ", with images identical to the baseline's"
+    if row.within_noise:
+        return ", with images that differ from the baseline's by no more than noise"
     if row.ssim_worst is None or row.ssim_mean is None:
         return ""
     return f", at SSIM {cells.likeness(row.ssim_mean)} (worst image {cells.likeness(row.ssim_worst)})"
@@ -123,11 +138,4 @@ def _skipping(row: TrialSummary) -> str:
 
 
 def _good(row: TrialSummary) -> bool:
-    return row.ssim_worst is not None and row.ssim_worst >= GOOD_SSIM
-
-
-def _list(labels: Sequence[str]) -> str:
-    shown = list(labels[:4])
-    if len(labels) > len(shown):
-        return f"{', '.join(shown)} and {len(labels) - len(shown)} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+    return row.is_unchanged or (row.ssim_worst is not None and row.ssim_worst >= GOOD_SSIM)

@@ -3,8 +3,9 @@
 import base64
 from collections.abc import Sequence
 
-from zbench.report.images import Strip, data_uri
+from zbench.report.images import Picture, Strip
 from zbench.report.page import Page
+from zbench.report.pixels import DIFFERENCE, data_uri, difference_uri
 from zbench.report.table import RIGHT
 
 
@@ -22,12 +23,15 @@ def render_html(page: Page) -> str:
     )
     template = environment.get_template("template.html.j2")
     figures = [(plot, f"data:image/png;base64,{base64.b64encode(plot.png).decode()}") for plot in page.plots]
-    return template.render(page=page, figures=figures, strips=_embedded(page.strips), right=RIGHT)
+    return template.render(
+        page=page, figures=figures, strips=_embedded(page.strips), right=RIGHT, difference=DIFFERENCE
+    )
 
 
-def _embedded(strips: Sequence[Strip]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+def _embedded(strips: Sequence[Strip]) -> list[tuple[str, list[tuple[Picture, str, str | None]]]]:
+    """Title of each strip to its pictures that can be read: image and difference as `data:` URIs."""
     shown = []
     for strip in strips:
-        pictures = [(picture.label, picture.caption, data_uri(picture.path)) for picture in strip.pictures]
-        shown.append((strip.title, [(label, caption, uri) for label, caption, uri in pictures if uri is not None]))
+        uris = [(picture, data_uri(picture.path), difference_uri(picture)) for picture in strip.pictures]
+        shown.append((strip.title, [(picture, uri, below) for picture, uri, below in uris if uri is not None]))
     return shown

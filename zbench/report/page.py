@@ -6,10 +6,14 @@ from pathlib import Path
 
 from zbench.record import Record
 from zbench.report import cells, plots
+from zbench.report.canvas import png_bytes
 from zbench.report.findings import findings
 from zbench.report.images import Strip, strips
+from zbench.report.knobs import knobs_without_effect
 from zbench.report.plot_data import skip_shares, stage_seconds
 from zbench.report.published_table import published_table
+from zbench.report.quality_table import quality_table
+from zbench.report.residual_plot import residual_differences, telling_residuals
 from zbench.report.setting import environment_lines, not_as_asked
 from zbench.report.summary import TrialSummary, summarise_trials
 from zbench.report.table import TextTable, main_table
@@ -22,6 +26,8 @@ HOW_TO_READ = (
     "A speed-up is the baseline's time for the whole workload over the trial's, each the sum of the medians of the "
     "prompts and seeds that both have. PSNR and SSIM compare a trial's images with the "
     "baseline's of the same prompts and seeds: they say how much an image changed, not how good it is.",
+    "Beneath a trial's image is its absolute difference from the baseline's, amplified four times; identical images "
+    "have none.",
     "Every figure is derived from the raw samples in records.jsonl.",
 )
 
@@ -55,9 +61,11 @@ class Page:
     findings: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     table: TextTable
+    quality: TextTable | None
     published: TextTable | None
     plots: tuple[Plot, ...]
     missing_plots: tuple[str, ...]
+    knobs: tuple[str, ...]
     strips: tuple[Strip, ...]
     not_as_asked: tuple[tuple[str, tuple[str, ...]], ...]
     unmeasured: tuple[Unmeasured, ...]
@@ -77,9 +85,11 @@ def make_page(records: Sequence[Record], run_folders: Mapping[str, Path]) -> Pag
         findings=tuple(findings(trials)),
         environment=tuple(environment_lines(last)),
         table=main_table(trials),
+        quality=quality_table(trials),
         published=published_table(last),
         plots=tuple(drawn),
         missing_plots=tuple(missing),
+        knobs=tuple(knobs_without_effect(ordered)),
         strips=tuple(strips(last, trials, run_folders)),
         not_as_asked=tuple((row.label, tuple(said)) for row, r in ordered if (said := not_as_asked(r))),
         unmeasured=tuple(_unmeasured(row, record) for row, record in ordered if row.state != "COMPLETE"),
@@ -111,8 +121,14 @@ def _plots(ordered: Sequence[tuple[TrialSummary, Record]]) -> tuple[list[Plot], 
             "For each trial and step, the share of images that skipped it",
             plots.cached_step_map(shares, trials),
         ),
+        (
+            "residual_differences.png",
+            "Residual differences by step",
+            "For trials with DBCache, the residual difference of each step and the threshold it is held against",
+            residual_differences(telling_residuals(ordered), trials),
+        ),
     )
-    drawn = [Plot(name, title, alt, plots.png_bytes(figure)) for name, title, alt, figure in candidates if figure]
+    drawn = [Plot(name, title, alt, png_bytes(figure)) for name, title, alt, figure in candidates if figure]
     missing = [f"{title}: no trial has the figures for it." for _, title, _, figure in candidates if not figure]
     return drawn, missing
 

@@ -1,4 +1,4 @@
-"""Numbers behind the bars and the map, from raw rounds; draws nothing."""
+"""Numbers behind the bars, the map and the residual differences, from raw rounds; draws nothing."""
 
 from zbench.measurement import Measurement
 from zbench.report.summary import latency_samples_s, rounds_by_image
@@ -39,3 +39,19 @@ def skip_shares(measurement: Measurement, steps: int) -> list[float]:
                 if step < steps:
                     shares[step] += 1 / len(rounds) / len(images)
     return [min(share, 1.0) for share in shares]
+
+
+def residual_diffs(measurement: Measurement) -> dict[int, list[float]]:
+    """Step, in order, to the residual difference that was compared there: one number an image, the median of its
+    rounds. A negative one stands for no comparison and is left out.
+    """
+    by_step: dict[int, list[float]] = {}
+    for rounds in rounds_by_image(measurement.rounds).values():
+        compared: dict[int, list[float]] = {}
+        for r in rounds:
+            for step, difference in r.residual_diffs.items():
+                if difference >= 0:
+                    compared.setdefault(int(step), []).append(difference)
+        for number, differences in compared.items():
+            by_step.setdefault(number, []).append(median(differences))
+    return dict(sorted(by_step.items()))

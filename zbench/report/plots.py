@@ -1,17 +1,16 @@
-"""The report's three figures: speed-up against fidelity, stages of a generation, skipped steps.
+"""Three of the report's figures: speed-up against fidelity, stages of a generation, skipped steps.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers, and shapes repeat what colours say.
 Refuses to draw what has no figures: then there is no plot, and the page says so.
 """
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zbench.report.canvas import add_legend, add_title, new_figure
 from zbench.report.cells import digits, label
 from zbench.report.label_places import Box, place_labels
-from zbench.report.summary import NOT_VALIDATED, TrialSummary
+from zbench.report.summary import TrialSummary
 from zbench.stats import pareto_front
 
 if TYPE_CHECKING:
@@ -31,24 +30,7 @@ FAMILIES = {  # name, colour, marker
     "taylorseer": ("DBCache + TaylorSeer", "#D55E00", "s"),
     "scm": ("step masks", "#009E73", "^"),
 }
-STYLE: Any = {  # matplotlib types its keys one by one
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": "#333333",
-    "xtick.color": "#333333",
-    "ytick.color": "#333333",
-    "grid.color": "#E6E6E6",
-    "figure.facecolor": "white",
-    "legend.frameon": False,
-}
 MOST_ROWS = 40
-DPI = 144
 
 
 def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
@@ -64,7 +46,7 @@ def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
     ]
     if all(row.is_baseline for row, _, _ in points):
         return None
-    figure, axes = _figure(8.4, 5.4)
+    figure, axes = new_figure(8.4, 5.4)
     trusted = [i for i, (row, _, _) in enumerate(points) if row.is_trusted]
     front = [trusted[i] for i in pareto_front([points[i][1:] for i in trusted])]
     axes.grid(True, zorder=0)
@@ -95,8 +77,8 @@ def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
     axes.margins(x=0.12, y=0.14)
     axes.set_xlabel("SSIM of the worst image against the baseline's (right: more alike)")
     axes.set_ylabel("speed-up over the baseline, × (up: faster)")
-    _legend(figure)
-    _title(axes, "Speed-up against fidelity", trials, "filled: on the Pareto front")
+    add_legend(figure)
+    add_title(axes, "Speed-up against fidelity", trials, "filled: on the Pareto front")
     _annotate(figure, axes, points, front)
     return figure
 
@@ -106,7 +88,7 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
     shown = dict(list(stages.items())[:MOST_ROWS])
     if not shown:
         return None
-    figure, axes = _figure(max(8.4, 6 + _widest(shown)), 1.6 + 0.34 * len(shown))
+    figure, axes = new_figure(max(8.4, 6 + _widest(shown)), 1.6 + 0.34 * len(shown))
     left = [0.0] * len(shown)
     for stage, colour in STAGE_COLOURS.items():
         widths = [parts.get(stage, 0.0) for parts in shown.values()]
@@ -123,8 +105,8 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, max(left) * 1.1 or 1)
     axes.set_xlabel("seconds an image, median of each stage; the number is the median of the whole")
-    _legend(figure)
-    _title(axes, "Where the time goes", trials, _left_out(stages))
+    add_legend(figure)
+    add_title(axes, "Where the time goes", trials, _left_out(stages))
     return figure
 
 
@@ -135,7 +117,7 @@ def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[Tria
         return None
     steps = max(len(row) for row in shown.values())
     grid = [[*row, *[float("nan")] * (steps - len(row))] for row in shown.values()]
-    figure, axes = _figure(max(3.6, 0.5 + _widest(shown)) + 0.6 * steps, 1.5 + 0.34 * len(shown))
+    figure, axes = new_figure(max(3.6, 0.5 + _widest(shown)) + 0.6 * steps, 1.5 + 0.34 * len(shown))
     axes.pcolormesh(grid, cmap="Blues", vmin=0, vmax=1.15, edgecolor="white", linewidth=1.5)
     for y, row in enumerate(grid):
         for x, share in enumerate(row):
@@ -148,46 +130,8 @@ def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[Tria
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
     axes.set_xlabel("denoising step (dark: skipped in every image; number: share of the images)")
-    _title(axes, "Skipped steps", trials, _left_out(shares))
+    add_title(axes, "Skipped steps", trials, _left_out(shares))
     return figure
-
-
-def png_bytes(figure: "Figure") -> bytes:
-    """The figure as a PNG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, figure.add_subplot()
-
-
-def _legend(figure: "Figure") -> None:
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, handletextpad=0.5, columnspacing=1.6)
-
-
-def _title(axes: "Axes", title: str, trials: Sequence[TrialSummary], note: str = "") -> None:
-    weak = any(row.source in ("proxy", "projected") for row in trials)
-    notes = "; ".join(text for text in (NOT_VALIDATED if weak else "", note) if text)
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=22 if notes else 8)
-    if notes:
-        axes.annotate(
-            notes,
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 8),
-            textcoords="offset points",
-            fontsize=9,
-            color="#A03000" if weak else "#555555",
-        )
 
 
 def _widest(labels: Iterable[str]) -> float:

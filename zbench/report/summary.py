@@ -12,6 +12,7 @@ from zbench.config import DBCacheConfig
 from zbench.measurement import Measurement, Round, Source
 from zbench.record import Reason, Record, State
 from zbench.report.labels import unique_labels
+from zbench.report.quality_figures import mean, quality_figures
 from zbench.stats import median, median_interval, paired_speedup, quantile
 from zbench.store import latest_records
 
@@ -54,7 +55,20 @@ class TrialSummary:
     psnr_worst_db: float | None = None
     ssim_mean: float | None = None
     ssim_worst: float | None = None
+    ms_ssim_mean: float | None = None
+    ms_ssim_worst: float | None = None
     latent_rel_error: float | None = None  # mean
+    latent_rel_error_worst: float | None = None  # the largest
+    lpips_mean: float | None = None
+    lpips_worst: float | None = None  # the largest
+    within_noise: bool = False  # no image differs more than the baseline's own do when they are made twice
+    prompt_fidelity_mean: float | None = None  # share of the attributes asked for that are right, 0 to 1
+    prompt_fidelity_worst: float | None = None
+    clip_mean: float | None = None  # 0 to 100
+    clip_worst: float | None = None
+    noise_identical: bool | None = None  # of a baseline: whether its images made once more are the same
+    noise_ssim_worst: float | None = None
+    noise_psnr_worst_db: float | None = None  # of the images that are not identical
     latency_source: Source | None = None
     memory_source: Source | None = None
     cached_steps_source: Source | None = None
@@ -89,6 +103,11 @@ class TrialSummary:
     def is_identical(self) -> bool:
         """Whether every image equals the baseline's."""
         return bool(self.compared_images) and self.identical_images == self.compared_images
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether no image differs from the baseline's by more than noise."""
+        return self.is_identical or self.within_noise
 
     def why_missing(self, path: str) -> str | None:
         """Why `path` (`quality`, `memory.peak_device_bytes`, …) is None, if its worker said so."""
@@ -179,9 +198,6 @@ def _with_figures(
     interval = None if measurement.projection else (median_interval(samples) if samples else None)
     images = rounds_by_image(measurement.rounds)
     memory_bytes, memory_kind = _memory(measurement)
-    quality = measurement.quality or []
-    finite = [q.psnr_db for q in quality if q.psnr_db is not None]
-    errors = [q.latent_rel_error for q in quality if q.latent_rel_error is not None]
     sources = measurement.sources
     row = replace(
         row,
@@ -194,15 +210,8 @@ def _with_figures(
         images_per_s=len(samples) / sum(samples) if samples and sum(samples) > 0 else None,
         peak_memory_bytes=memory_bytes,
         memory_kind=memory_kind,
-        cached_steps=_mean([_mean([len(r.cached_steps) for r in rounds]) for rounds in images.values()]),
+        cached_steps=mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values()),
         steps=_steps(record, measurement),
-        identical_images=sum(q.identical for q in quality) if quality else None,
-        compared_images=len(quality) if quality else None,
-        psnr_mean_db=_mean(finite),
-        psnr_worst_db=min(finite, default=None),
-        ssim_mean=_mean([q.ssim for q in quality]),
-        ssim_worst=min((q.ssim for q in quality), default=None),
-        latent_rel_error=_mean(errors),
         latency_source=sources.get("latency"),
         memory_source=sources.get("memory"),
         cached_steps_source=sources.get("cached_steps"),
@@ -211,6 +220,7 @@ def _with_figures(
         rounds=sum(r.valid for r in measurement.rounds),
         invalid_rounds=sum(not r.valid for r in measurement.rounds),
         missing=tuple(measurement.reasons.items()),
+        **quality_figures(measurement, baseline),
     )
     no_samples = () if samples else ("no round was valid",)
     misfit = () if row.misfit is None else (row.misfit,)
@@ -296,8 +306,3 @@ def _steps(record: Record, measurement: Measurement) -> int | None:
     if isinstance(asked, int):
         return asked
     return max((len(r.steps_s) for r in measurement.rounds), default=None)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None

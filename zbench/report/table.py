@@ -18,6 +18,11 @@ from zbench.report.summary import NOT_VALIDATED, TrialSummary, summarise, summar
 LEFT = "left"
 RIGHT = "right"
 MEMORY = "peak memory"
+PROMPT = "prompt (worst)"
+PROMPT_MEANS = (
+    "Prompt: share of the attributes asked for (shape, colour, size, place, count, background, word) that the scene "
+    "reader finds right, mean (worst image in brackets)."
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ COLUMNS = (
     Column("cached steps", cells.cached_steps),
     Column("PSNR, dB", cells.psnr),
     Column("SSIM (worst)", cells.ssim),
+    Column(PROMPT, cells.prompt),
 )
 
 
@@ -57,6 +63,8 @@ def main_table(trials: Sequence[TrialSummary]) -> TextTable:
     """Lay out the COMPLETE ones of `trials`, in their order."""
     complete = [row for row in trials if row.state == "COMPLETE"]
     columns = [_memory_column(complete) if column.header == MEMORY else column for column in COLUMNS]
+    if not _knows_prompts(complete):
+        columns = [column for column in columns if column.header != PROMPT]
     return TextTable(
         head=table_head(complete),
         headers=tuple(column.header for column in columns),
@@ -161,6 +169,10 @@ def _memory_column(complete: Sequence[TrialSummary]) -> Column:
     return Column(f"{MEMORY} ({kinds.pop()})", lambda row: cells.memory(row, with_kind=False))
 
 
+def _knows_prompts(complete: Sequence[TrialSummary]) -> bool:
+    return any(row.prompt_fidelity_mean is not None for row in complete)
+
+
 def _markdown_row(row: Sequence[str]) -> str:
     return f"| {' | '.join(row)} |"
 
@@ -176,6 +188,13 @@ def _legend(trials: Sequence[TrialSummary], complete: Sequence[TrialSummary]) ->
             "Latency: median of the warm rounds with its 95 % interval. Speed-up: the baseline's time for the whole "
             "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
             "PSNR and SSIM: likeness to the baseline's images, mean (worst image in brackets)."
+        )
+    if _knows_prompts(complete):
+        lines.append(PROMPT_MEANS)
+    if any(row.within_noise and not row.is_identical for row in complete):
+        lines.append(
+            "Under noise: no image differs from the baseline's by more than the baseline's own do from one run to the "
+            "next."
         )
     if any(row.latency_low_s is not None for row in complete):
         lines.append("Rounds go on until the interval is tight, so its 95 % is nominal.")

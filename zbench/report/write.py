@@ -11,9 +11,9 @@ from pathlib import Path
 from zbench.errors import RecordError, StoreError
 from zbench.record import Record
 from zbench.report.html import render_html
-from zbench.report.images import strip_jpeg
 from zbench.report.markdown import render_markdown
 from zbench.report.page import Page, make_page
+from zbench.report.pixels import strip_jpeg
 from zbench.report.table import to_csv
 
 

@@ -1,0 +1,77 @@
+"""The second table: every measure of a trial's images, mean and worst, and below it each baseline's noise floor."""
+
+import math
+from collections.abc import Sequence
+
+from zbench.report import cells
+from zbench.report.summary import TrialSummary
+from zbench.report.table import LEFT, PROMPT, Column, TextTable, table_head
+
+ALWAYS = (
+    Column("trial", cells.label, LEFT),
+    Column("PSNR, dB (worst)", cells.psnr_and_worst),
+    Column("SSIM (worst)", cells.ssim),
+    Column("latent error (worst)", cells.latent_error),
+)
+MS_SSIM = Column("MS-SSIM (worst)", cells.ms_ssim)
+LPIPS = Column("LPIPS (worst)", cells.lpips)
+CLIP = Column("CLIP (worst)", cells.clip)
+PROMPTS = Column(PROMPT, cells.prompt)
+
+
+def quality_table(trials: Sequence[TrialSummary]) -> TextTable | None:
+    """Lay out the COMPLETE ones of `trials`, in their order; None where no image was judged."""
+    complete = [row for row in trials if row.state == "COMPLETE"]
+    has_ms_ssim = any(row.ms_ssim_mean is not None for row in complete)
+    has_lpips = any(row.lpips_mean is not None for row in complete)
+    has_clip = any(row.clip_mean is not None for row in complete)
+    has_prompts = any(row.prompt_fidelity_mean is not None for row in complete)
+    compared = any(row.ssim_mean is not None for row in complete)
+    if not (compared or has_clip or has_prompts):
+        return None
+    meant = (
+        "PSNR (of the images that differ) and SSIM: likeness to the baseline's images, mean (worst image in brackets). "
+        "Latent error: ‖latent − baseline's‖ / ‖baseline's‖, before decoding."
+    )
+    optional = (
+        (MS_SSIM, has_ms_ssim, "MS-SSIM: SSIM over five scales."),
+        (LPIPS, has_lpips, "LPIPS: perceptual difference from the baseline's images, 0 is none."),
+        (CLIP, has_clip, "CLIP: how well the image fits its prompt's text, of 100."),
+        (PROMPTS, has_prompts, ""),  # the main table says what it is
+    )
+    columns = [*ALWAYS, *(column for column, shown, _ in optional if shown)]
+    return TextTable(
+        head=table_head(complete),
+        headers=tuple(column.header for column in columns),
+        aligns=tuple(column.align for column in columns),
+        rows=tuple(tuple(column.cell(row) for column in columns) for row in complete),
+        legend=(" ".join([meant, *(text for _, shown, text in optional if shown and text)]), *_noise_floors(complete)),
+    )
+
+
+def _noise_floors(complete: Sequence[TrialSummary]) -> list[str]:
+    """A sentence each baseline."""
+    baselines = [row for row in complete if row.is_baseline]
+    said = [_noise_floor(row, "the baseline" if len(baselines) == 1 else row.label) for row in baselines]
+    return [f"Noise floor: {text}." for text in said if text]
+
+
+def _noise_floor(row: TrialSummary, name: str) -> str | None:
+    if row.noise_identical:
+        return f"made twice, {name} gives identical images"
+    why = row.why_missing("noise_floor")
+    if row.noise_ssim_worst is None:
+        return f"{name} was not made twice ({why}), so it is not known" if why else None
+    decibels = "" if row.noise_psnr_worst_db is None else f" and PSNR at least {_down(row.noise_psnr_worst_db, 1)} dB"
+    ssim = _down(row.noise_ssim_worst, _decimals(row.noise_ssim_worst))
+    return f"made twice, {name} gives images of SSIM at least {ssim}{decibels}; what lies above is reported as none"
+
+
+def _decimals(ssim: float) -> int:
+    """Enough for what is lacking to 1 to be seen."""
+    return 3 if ssim >= 1 else max(3, math.ceil(-math.log10(1 - ssim)))
+
+
+def _down(value: float, decimals: int) -> str:
+    """Rounded down: it is a floor."""
+    return f"{math.floor(round(value * 10**decimals, 6)) / 10**decimals:.{decimals}f}"
