@@ -1,4 +1,4 @@
-"""Exports hold the figures or the raw samples, and no NaN."""
+"""CSV holds the figures or the raw samples, and no NaN."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def test_no_rounds_still_has_a_header():
     assert FORMATS["csv-rounds"]([failed(trial())]) == ",".join(ROUND_COLUMNS) + "\n"
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_no_export_holds_nan(form):
+@pytest.mark.parametrize("form", ["csv", "csv-rounds"])
+def test_csv_holds_no_nan(form):
     cells = {cell for row in read(FORMATS[form](demo_records())) for cell in row.values()}
     assert not cells & {"nan", "NaN", "inf", "None"}

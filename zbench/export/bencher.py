@@ -1,0 +1,53 @@
+"""Bencher Metric Format (BMF), which `bencher run --adapter json --file FILE` reads."""
+
+from collections.abc import Sequence
+
+from zbench.export.figures import count, measured_trials, memory_measure, talk, to_json
+from zbench.record import Record
+from zbench.report.summary import TrialSummary
+
+NS_PER_S = 1e9
+
+
+def to_bencher(records: Sequence[Record]) -> str:
+    """One benchmark a trial, named by its label.
+
+    The specification (bencher.dev/docs/reference/bencher-metric-format): an object of benchmarks by name (at most
+    1024 characters), each an object of measures by slug (at most 64), each `{"value", "lower_value", "upper_value"}`,
+    all numbers, only `value` required. Of the built-in measures `latency` is in nanoseconds and `throughput` in
+    operations a second, here images. Other measures are made when first seen, without a unit, so these are:
+
+    - `peak-memory`: bytes, of the device; another peak has its own slug (`peak-memory-host-rss`);
+    - `cached-steps`: mean an image; `speedup`: over the baseline, ×;
+    - `ssim`, `psnr-db`, `lpips`, `prompt-fidelity`: of the worst image.
+
+    Bounds are the 95 % interval of the median. A figure that cannot be had is no measure at all; so a baseline has no
+    `ssim` and identical images no `psnr-db`. Nor is there a place for a trial's caveats: stderr names those with any.
+    """
+    trials = measured_trials(records, "bencher")
+    doubtful = [trial.figures.label for trial in trials if trial.figures.caveats]
+    if doubtful:
+        talk(f"note: {count(len(doubtful))} with caveats that this format cannot show: {', '.join(doubtful)}")
+    return to_json({trial.figures.label: _measures(trial.figures) for trial in trials})
+
+
+def _measures(row: TrialSummary) -> dict[str, dict[str, float]]:
+    latency = {
+        "value": row.latency_median_s,
+        "lower_value": row.latency_low_s,
+        "upper_value": row.latency_high_s,
+    }
+    values: dict[str, float | None] = {
+        "throughput": row.images_per_s,
+        memory_measure(row, "-").lower(): row.peak_memory_bytes,
+        "cached-steps": row.cached_steps,
+        "speedup": row.speedup,
+        "ssim": row.ssim_worst,
+        "psnr-db": row.psnr_worst_db,
+        "lpips": row.lpips_worst,
+        "prompt-fidelity": row.prompt_fidelity_worst,
+    }
+    return {
+        "latency": {bound: seconds * NS_PER_S for bound, seconds in latency.items() if seconds is not None},
+        **{slug: {"value": value} for slug, value in values.items() if value is not None},
+    }

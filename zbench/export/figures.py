@@ -1,0 +1,96 @@
+"""What the exports share: which trials have figures to hand on, and which config values part them.
+
+Refuses to hand on as measured what was projected or measured on a proxy. Says on stderr what it leaves out.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from zbench.errors import ZbenchError
+from zbench.measurement import Measurement
+from zbench.record import Record
+from zbench.report.labels import flatten
+from zbench.report.summary import TrialSummary, summarise_trials
+from zbench.store import latest_records
+
+
+class Exported(NamedTuple):
+    """A COMPLETE trial: its record, what was measured, and its figures, `figures.label` being its unique name."""
+
+    record: Record
+    measurement: Measurement
+    figures: TrialSummary
+
+
+def complete_trials(records: Sequence[Record]) -> list[Exported]:
+    """The COMPLETE trials in the order of every table; how many FAILED ones are left out goes to stderr."""
+    by_id = {(r.sweep, r.trial_id): r for r in latest_records(records)}
+    rows = summarise_trials(records)
+    failed = sum(row.state == "FAILED" for row in rows)
+    if failed:
+        talk(f"note: left out {count(failed)} FAILED, without figures")
+    trials = []
+    for row in rows:
+        record = by_id[row.sweep, row.trial_id]
+        if record.measurement is not None:
+            trials.append(Exported(record, record.measurement, row))
+    return trials
+
+
+def measured_trials(records: Sequence[Record], form: str) -> list[Exported]:
+    """The COMPLETE trials with a latency, for a format that cannot mark what was not measured.
+
+    Raises ZbenchError if any was projected or measured on a proxy, and if none is left: an empty file would look
+    like success to the tool that reads it. Trials without a valid round are left out, which goes to stderr.
+    """
+    summaries = [row for row in summarise_trials(records) if row.state == "COMPLETE"]
+    unmeasured = [row for row in summaries if row.source != "measured"]
+    if unmeasured:
+        raise ZbenchError(
+            f"--format {form} cannot mark what was not measured, and of {count(len(summaries))} {len(unmeasured)} "
+            f"are projected or measured on a proxy (such as {unmeasured[0].label}); export csv, csv-rounds or parquet, "
+            "which name each figure's source"
+        )
+    trials = complete_trials(records)
+    timed = [trial for trial in trials if trial.figures.latency_median_s is not None]
+    if len(timed) < len(trials):
+        talk(f"note: left out {count(len(trials) - len(timed))} without a valid round")
+    if not timed:
+        raise ZbenchError(f"--format {form}: no trial has a latency to export; zbench report says why")
+    return timed
+
+
+def varying_config(trials: Sequence[Exported]) -> list[dict[str, Any]]:
+    """For each trial the config values, by dotted key, that are not the same for all of them; every key in each.
+
+    `measure` is left out: it does not decide what runs.
+    """
+    configs = [flatten({k: v for k, v in t.record.config.items() if k != "measure"}) for t in trials]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    varying = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
+    return [{key: config.get(key) for key in varying} for config in configs]
+
+
+def memory_measure(row: TrialSummary, separator: str) -> str:
+    """The name of its peak memory: which peak it is stands in it, unless it is the device's, as they do not compare."""
+    words = ["peak", "memory"]
+    if row.memory_kind not in (None, "device"):
+        words += str(row.memory_kind).split()
+    return separator.join(words)
+
+
+def to_json(data: object) -> str:
+    """Indented JSON that ends in a line feed; ValueError for NaN and infinity."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def count(number: int) -> str:
+    """That many trials, in words."""
+    return f"{number} trial" if number == 1 else f"{number} trials"
+
+
+def talk(text: str) -> None:
+    """A line on stderr: stdout is data."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,148 @@
+"""Apache Parquet, one row a round: raw samples with everything needed to group, filter and plot them."""
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from zbench.errors import ZbenchError
+from zbench.export.figures import Exported, complete_trials, varying_config
+from zbench.export.rounds import ROUND_COLUMNS, round_rows
+from zbench.record import Record
+from zbench.report.summary import TrialSummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLOAT, INTEGER, BOOLEAN, STRING = "Float64", "Int64", "boolean", "string"  # pandas' dtypes that know null from NaN
+DTYPES: dict[type, str] = {float: FLOAT, int: INTEGER, bool: BOOLEAN, str: STRING}
+LISTS = {"cached_steps": "int64", "steps_s": "float64"}
+"""Columns of lists, and what is in them."""
+
+ROUND_DTYPES = {
+    **dict.fromkeys(ROUND_COLUMNS, STRING),
+    **dict.fromkeys(("index", "seed", "n_cached_steps"), INTEGER),
+    **dict.fromkeys(("latency_s", "text_encode_s", "denoise_s", "decode_s"), FLOAT),
+    "valid": BOOLEAN,
+    "cached_steps": "object",
+    "steps_s": "object",
+    **dict.fromkeys(("queue_s", "server_s", "projected_latency_s"), FLOAT),
+}
+IMAGE_DTYPES = {
+    "identical": BOOLEAN,
+    **dict.fromkeys(("psnr_db", "ssim", "ms_ssim", "lpips", "latent_rel_error"), FLOAT),
+    **dict.fromkeys(("prompt_share_right", "clip_score"), FLOAT),
+}
+"""Figures of a round's image (prompt and seed), the same in every round of it."""
+
+_OWN = ("sweep", "trial_id", "label")  # fields of TrialSummary that stand in a round's own columns
+
+
+def to_parquet(records: Sequence[Record]) -> bytes:
+    """`round_frame` as Parquet. Raises ZbenchError without pyarrow."""
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise ZbenchError(
+            "--format parquet needs pyarrow: pip install 'pyarrow>=18' (zbench's extra parquet)"
+        ) from error
+    frame = round_frame(records)
+    schema = pa.Schema.from_pandas(frame, preserve_index=False)
+    for name, item in LISTS.items():
+        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.list_(pa.type_for_alias(item))))
+    out = io.BytesIO()
+    frame.to_parquet(out, engine="pyarrow", index=False, schema=schema)
+    return out.getvalue()
+
+
+def round_frame(records: Sequence[Record]) -> "pd.DataFrame":
+    """One row a round of each COMPLETE trial, invalid rounds included; null, never NaN, where there is no value.
+
+    Columns: those of `csv-rounds`, with the steps' seconds and the cached steps as lists; the round's projected
+    latency, if its trial is projected (`latency_s` is then its proxy's and `latency_source` says so); the likeness of
+    its image to the baseline's; every config value that is not the same for all trials, by dotted key; and under
+    `trial_` the figures of its trial, the same in every row of it, so that one row a trial gives the table back.
+    """
+    import pandas as pd
+
+    trials = complete_trials(records)
+    configs = varying_config(trials)
+    rows = [row for trial, config in zip(trials, configs, strict=True) for row in _rows(trial, config)]
+    dtypes = {**ROUND_DTYPES, **IMAGE_DTYPES, **_config_dtypes(configs), **_trial_dtypes()}
+    columns = {}
+    for name, dtype in dtypes.items():
+        values = [row[name] for row in rows]
+        if name in (configs[0] if configs else {}) and dtype == STRING:
+            values = [_text(value) for value in values]
+        columns[name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(columns)
+
+
+def _rows(trial: Exported, config: dict[str, Any]) -> list[dict[str, Any]]:
+    measurement, row = trial.measurement, trial.figures
+    quality = {(q.prompt_id, q.seed): q for q in measurement.quality or []}
+    fidelity = {(p.prompt_id, p.seed): p for p in measurement.prompt_fidelity or []}
+    figures: dict[str, Any] = {f"trial_{name}": getattr(row, name) for name in _figure_names()}
+    figures["trial_caveats"] = "; ".join(row.caveats) or None
+    rows = []
+    projected = _projected_latencies(trial)
+    for r, cells, projected_s in zip(measurement.rounds, round_rows(trial.record, row.label), projected, strict=True):
+        alike, fit = quality.get((r.prompt_id, r.seed)), fidelity.get((r.prompt_id, r.seed))
+        rows.append(
+            {
+                **cells,
+                "invalid_reasons": cells["invalid_reasons"] or None,
+                "cached_steps": list(r.cached_steps),
+                "steps_s": list(r.steps_s),
+                "queue_s": r.queue_s,
+                "server_s": r.server_s,
+                "projected_latency_s": projected_s,
+                **{name: getattr(alike, name, None) for name in IMAGE_DTYPES},
+                "prompt_share_right": fit.share_right if fit else None,
+                "clip_score": fit.clip_score if fit else None,
+                **config,
+                **figures,
+            }
+        )
+    return rows
+
+
+def _projected_latencies(trial: Exported) -> list[float | None]:
+    """For each round what it would take on the projected hardware; only valid rounds are projected, in turn."""
+    waiting: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for p in trial.measurement.projection.rounds if trial.measurement.projection else ():
+        waiting[p.prompt_id, p.seed].append(p.latency_s)
+    return [
+        waiting[r.prompt_id, r.seed].pop(0) if r.valid and waiting[r.prompt_id, r.seed] else None
+        for r in trial.measurement.rounds
+    ]
+
+
+def _figure_names() -> list[str]:
+    return [f.name for f in fields(TrialSummary) if f.name not in (*_OWN, "missing")]
+
+
+def _trial_dtypes() -> dict[str, str]:
+    """By the types that TrialSummary declares, so that a file of few trials has the columns of one of many."""
+    hints = get_type_hints(TrialSummary)
+    return {f"trial_{name}": _dtype_of(hints[name]) for name in _figure_names()}
+
+
+def _dtype_of(hint: Any) -> str:
+    kinds = {*get_args(hint), hint} & set(DTYPES)
+    return DTYPES[kinds.pop()] if len(kinds) == 1 else STRING
+
+
+def _config_dtypes(configs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """One type for all values of a key, else text."""
+    dtypes = {}
+    for key in configs[0] if configs else ():
+        kinds = {type(config[key]) for config in configs if config[key] is not None}
+        dtypes[key] = FLOAT if kinds == {int, float} else STRING if len(kinds) != 1 else DTYPES.get(kinds.pop(), STRING)
+    return dtypes
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,71 @@
+"""One row a measured round: the raw samples."""
+
+from collections.abc import Sequence
+
+from zbench.record import Record
+from zbench.report.labels import unique_labels
+from zbench.report.table import rows_to_csv
+from zbench.store import latest_records
+
+ROUND_COLUMNS = (
+    "sweep",
+    "trial_id",
+    "label",
+    "latency_source",
+    "index",
+    "prompt_id",
+    "seed",
+    "started_at",
+    "latency_s",
+    "text_encode_s",
+    "denoise_s",
+    "decode_s",
+    "n_cached_steps",
+    "cached_steps",
+    "image_sha256",
+    "valid",
+    "invalid_reasons",
+)
+
+
+def rounds_csv(records: Sequence[Record]) -> str:
+    """One row a measured round. A projected trial's rounds are those of its proxy, and say so."""
+    last = latest_records(records)
+    rows = [row for record, label in zip(last, unique_labels(last), strict=True) for row in round_rows(record, label)]
+    return rows_to_csv(rows, ROUND_COLUMNS)
+
+
+def round_rows(record: Record, label: str) -> list[dict[str, object]]:
+    """ROUND_COLUMNS of each round of a record, invalid ones included; none without a measurement."""
+    measurement = record.measurement
+    if measurement is None:
+        return []
+    source = "proxy" if measurement.projection is not None else measurement.sources.get("latency")
+    return [
+        dict(
+            zip(
+                ROUND_COLUMNS,
+                (
+                    record.sweep,
+                    record.trial_id,
+                    label,
+                    source,
+                    r.index,
+                    r.prompt_id,
+                    r.seed,
+                    r.started_at,
+                    r.latency_s,
+                    r.stages_s.get("text_encode"),
+                    r.stages_s.get("denoise"),
+                    r.stages_s.get("decode"),
+                    len(r.cached_steps),
+                    " ".join(map(str, r.cached_steps)),
+                    r.image_sha256,
+                    r.valid,
+                    "; ".join(r.invalid_reasons),
+                ),
+                strict=True,
+            )
+        )
+        for r in measurement.rounds
+    ]
