@@ -84,11 +84,6 @@ def test_cold_figures_belong_to_the_trial_that_loaded(tmp_path: Path) -> None:
     assert warm.cold.first_latency_s is None and warm.reasons["cold.first_latency_s"] == "resident"
 
 
-def test_likeness_of_images_from_random_weights_is_not_given(tmp_path: Path) -> None:
-    result = measured(tmp_path, ScriptedEngine(weights="random"), min_rounds=2, max_rounds=2)
-    assert result.quality is None and result.reasons["quality"] == "random_weights"
-
-
 def test_own_folder_as_reference_finds_identical_images(tmp_path: Path) -> None:
     result = measured(tmp_path, ScriptedEngine(latent=1.0), min_rounds=2, max_rounds=2)
     assert result.quality is not None and all(q.identical and q.latent_rel_error == 0 for q in result.quality)
@@ -126,3 +121,20 @@ def test_stop_is_noticed_before_the_next_round(tmp_path: Path) -> None:
 def test_every_face_of_running_out_of_memory_is_known(error: Exception, code: str) -> None:
     """torch has a type of its own on CUDA and none on a CPU, where only its allocator's name tells."""
     assert _code(error) == code
+
+
+def test_a_baseline_makes_its_images_twice_and_knows_its_noise_floor(tmp_path: Path) -> None:
+    job = Job(trial(), MeasureConfig(min_rounds=1, max_rounds=8), tmp_path, None, lambda event: None, lambda: False)
+    result = measure_trial(ScriptedEngine(), job, Gauges(Nvml(FakeNvml())), None)
+    # Two prompts, each made twice, although one round would have been enough; the script paints alike every time.
+    assert len(result.rounds) >= 4 and result.quality is None
+    assert result.noise_floor is not None
+    assert [(q.prompt_id, q.identical) for q in result.noise_floor] == [("en-circle", True), ("zh-square", True)]
+    assert result.reasons["prompt_fidelity"] == "no_scene" and "noise_floor" not in result.reasons
+
+
+def test_random_weights_have_no_quality_of_any_kind(tmp_path: Path) -> None:
+    result = measured(tmp_path, ScriptedEngine(weights="random"), min_rounds=2, max_rounds=2)
+    assert (result.quality, result.prompt_fidelity, result.noise_floor) == (None, None, None)
+    for path in ("quality", "prompt_fidelity", "noise_floor"):
+        assert result.reasons[path] == "random_weights"

@@ -6,6 +6,8 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 | command | fields | answered by |
 |---|---|---|
 | `run` | `trial`, `measure`, `artifacts` (folder), `reference` (baseline's artifacts folder or null) | events below |
+| `prepare` | `trial` | `prepared` once it is loaded, configured and has made its first image |
+| `generate` | `index` (of the workload's pairs, in turn) | `generated`: one round of what was prepared |
 | `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |
 | `quit` | | the process ends with code 0 |
 
@@ -15,8 +17,10 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 | `loading`, `loaded` | `loaded` has `load_s`; only where the pipeline changes |
 | `round` | `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
 | `done` | `measurement` |
+| `prepared` | `first_latency_s`, `effective` |
+| `generated` | `round` |
 | `failed` | `code` (out_of_memory, weights, config, error), `message` (one line) |
 | `stopped` | |
 """
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2

@@ -25,7 +25,8 @@ from zbench.quality.judging import judges_for
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
-from zbench.worker.measuring import Job, StopAsked, measure_trial
+from zbench.worker.measuring import Job, StopAsked, measure_trial, one_round, quiet_collector
+from zbench.workload import Pair, pairs
 
 
 class Pipes:
@@ -67,6 +68,7 @@ class Worker:
         self._gauges = Gauges()
         self._engine: Engine | None = None
         self._resident_key: str | None = None
+        self._cycle: list[Pair] = []  # of the trial that was prepared
 
     def serve(self) -> None:
         """Until `quit`."""
@@ -76,10 +78,41 @@ class Worker:
             if command["command"] == "quit":
                 self._unload()
                 return
-            if command["command"] == "run":
-                self._pipes.tell(self._run(command))
+            answers = {"run": self._run, "prepare": self._prepare, "generate": self._generate}
+            answer = answers.get(command["command"])
+            if answer is not None:
+                self._pipes.tell(answer(command))
             else:  # a stop that came when its trial was already over
                 self._pipes.stop.clear()
+
+    def _prepare(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Load and configure a trial whose rounds are then asked for one by one."""
+        stage = "loading"
+        try:
+            trial = Trial.from_dict(command["trial"])
+            engine, _ = self._load(trial)
+            stage = "cache configuration"
+            engine.configure(trial.cache)
+            stage = "the first image"
+            self._cycle = pairs(trial.workload)
+            first, _ = one_round(engine, self._cycle[0], 0)
+            return {"event": "prepared", "first_latency_s": first.latency_s, "effective": engine.effective()}
+        except Exception as error:
+            traceback.print_exc()
+            return {"event": "failed", "code": _code(error), "message": _message(error, stage)}
+
+    def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
+        """One round of what was prepared."""
+        try:
+            if self._engine is None or not self._cycle:
+                raise RuntimeError("generate came before prepare")
+            index = command["index"]
+            with quiet_collector():
+                made, _ = one_round(self._engine, self._cycle[index % len(self._cycle)], index)
+            return {"event": "generated", "round": asdict(made)}
+        except Exception as error:
+            traceback.print_exc()
+            return {"event": "failed", "code": _code(error), "message": _message(error, "a round")}
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         """One trial; the event that ends it."""
@@ -87,7 +120,7 @@ class Worker:
         try:
             job = self._job(command)
             print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
-            engine, load_s = self._load(job)
+            engine, load_s = self._load(job.trial)
             job.check_stop()
             measurement = measure_trial(engine, job, self._gauges, load_s)
             return {"event": "done", "measurement": asdict(measurement)}
@@ -114,17 +147,17 @@ class Worker:
             stopping=self._pipes.stop.is_set,
         )
 
-    def _load(self, job: Job) -> tuple[Engine, float | None]:
+    def _load(self, trial: Trial) -> tuple[Engine, float | None]:
         """The engine for this trial, and the seconds it took to load if it was not the resident one."""
-        if self._engine is not None and self._resident_key == job.trial.resident_key:
+        if self._engine is not None and self._resident_key == trial.resident_key:
             return self._engine, None
         self._unload()
         self._pipes.tell({"event": "loading"})
-        engine = load_engine(job.trial.engine)  # imports the engine's stack, which is no part of load_s
+        engine = load_engine(trial.engine)  # imports the engine's stack, which is no part of load_s
         began = time.perf_counter()
-        engine.load(job.trial)
+        engine.load(trial)
         load_s = time.perf_counter() - began
-        self._engine, self._resident_key = engine, job.trial.resident_key
+        self._engine, self._resident_key = engine, trial.resident_key
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
         self._pipes.tell({"event": "loaded", "load_s": load_s})

@@ -70,7 +70,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     effective = engine.effective()
     job.stage = "timed rounds"
     block = _Block()
-    with _quiet_collector():
+    with quiet_collector():
         gauges.start(str(effective.get("device")))
         try:
             _timed_rounds(engine, job, cycle, block)
@@ -105,6 +105,13 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     )
 
 
+def one_round(engine: Engine, pair: Pair, index: int) -> tuple[Round, Generation]:
+    """Make one image, and say how it went."""
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    made = engine.generate(pair.prompt_text, pair.seed)
+    return _round(index, pair, started_at, made), made
+
+
 def _warm_up(engine: Engine, job: Job, cycle: list[Pair]) -> list[float]:
     job.stage = "warm-up rounds"
     latencies = []
@@ -127,10 +134,9 @@ def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) ->
     while not block.stop_reason:
         for pair in cycle:
             job.check_stop()
-            started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            made = engine.generate(pair.prompt_text, pair.seed)
             index = len(block.rounds)
-            block.rounds.append(_round(index, pair, started_at, made))
+            timed, made = one_round(engine, pair, index)
+            block.rounds.append(timed)
             if index < len(cycle):
                 block.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
             elif index < 2 * len(cycle) and job.reference is None:
@@ -194,7 +200,7 @@ def _judge(job: Job, block: _Block, effective: dict[str, Any]) -> Verdict:
 
 
 @contextmanager
-def _quiet_collector() -> Iterator[None]:
+def quiet_collector() -> Iterator[None]:
     """Keep the garbage collector out of rounds."""
     gc.collect()
     gc.disable()
