@@ -65,6 +65,13 @@ BAD_OVERRIDES = [
     (["offload=model"], "offload.mode=model", "needs an accelerator"),
     (["engine.target=nowhere:Engine", "measure=quick"], "", ""),
     (["hardware=b300", "execution=measure"], "hardware=b300", "found: no NVIDIA GPU"),
+    (["measure.lpips_weights=/no/such"], "measure.lpips_weights=/no/such", "give a local path"),
+    (["measure.clip_weights=/no/such"], "measure.clip_weights=/no/such", "give a local path"),
+    (
+        ["workload.prompts=[{id: a, text: b, scene: 'large red blob left; on white'}]"],
+        "workload.prompts[0].scene",
+        "'blob' is none of circle",
+    ),
     (["compute.device=cuda"], "compute.device=cuda", "found: no NVIDIA GPU"),
     (["execution=perhaps"], "execution=perhaps", "auto, measure, project"),
     (["sweep.runs_dir=/proc/nowhere"], "/proc/nowhere", "sweep.runs_dir="),

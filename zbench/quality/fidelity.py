@@ -37,7 +37,8 @@ def ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
 
     side = min(7, *image.shape[:2])
     window = side if side % 2 else side - 1
-    return float(structural_similarity(image, reference, channel_axis=-1, data_range=PEAK, win_size=window))
+    pair = (image.astype("float32"), reference.astype("float32"))  # as exact as needed, and quicker than float64
+    return float(structural_similarity(*pair, channel_axis=-1, data_range=PEAK, win_size=window))
 
 
 def ms_ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float | None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from zbench.zimage.train.loop import Phase, Session, learn, rate_share
 
 def model() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8)), nn.Linear(8, 1))
+    first, last = nn.Linear(8, 8), nn.Linear(8, 1)
+    return nn.Sequential(OrderedDict(first=first, layers=nn.Sequential(nn.Linear(8, 8)), last=last))
 
 
 class Stopped(Exception):

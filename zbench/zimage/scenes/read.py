@@ -2,7 +2,7 @@
 
 Classical vision on flat colours, no learning: a thing is a connected patch that differs from the background, its
 colour the nearest of the palette, its shape and size those of the drawn template that overlaps it best. Its errors on
-clean, noised, blurred and JPEG-coded scenes are measured by `python -m zbench.zimage.scenes.read`.
+clean, noised, blurred and JPEG-coded scenes are measured by `python -m zbench.zimage.scenes.reader_errors`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
@@ -50,8 +51,8 @@ class Attribute:
 
 def read_scene(image: NDArray[np.uint8]) -> Scene:
     """What an image of 256 × 256 × 3, RGB, shows. It may hold no thing or more than a scene may, and unknown shapes."""
-    smooth = ndimage.median_filter(image, size=(5, 5, 1)).astype(np.float32)
-    things_area = smooth[:BAND_TOP]
+    filtered = Image.fromarray(image[:BAND_TOP]).filter(ImageFilter.MedianFilter(3))
+    things_area = np.asarray(filtered, dtype=np.float32)
     edge = np.concatenate([things_area[0], things_area[:, 0], things_area[:, -1]])
     ground = np.median(edge, axis=0)
     background = _nearest(ground, BACKGROUNDS)

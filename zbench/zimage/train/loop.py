@@ -19,6 +19,8 @@ from zbench.zimage.train.checkpoint import Checkpoint
 
 MAX_NORM = 1.0
 """Of the gradient."""
+SHOW_EVERY = 20
+"""Steps, over which the loss shown is averaged."""
 
 
 class TimeIsUp(Exception):
@@ -82,10 +84,11 @@ def learn(
             averaged.update_parameters(model)
             losses.append(loss.detach())
             done = step + 1
-            if done % 20 == 0 or done == phase.steps:
-                show(done, float(torch.stack(losses[-20:]).mean()))
-                losses = losses[-20:]
-            if done % phase.save_every == 0 or done == phase.steps:
+            saves = done % phase.save_every == 0 or done == phase.steps
+            if done % SHOW_EVERY == 0 or saves:
+                losses = losses[-SHOW_EVERY:]
+                show(done, float(torch.stack(losses).mean()))
+            if saves:
                 checkpoint.save(done)
                 on_save(done, averaged.module.eval())
                 model.train()
@@ -103,7 +106,7 @@ def rate_share(phase: Phase, step: int) -> float:
 def _optimizers(phase: Phase, model: nn.Module) -> list[torch.optim.Optimizer]:
     fused = next(model.parameters()).is_cuda
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for n, p in named if phase.matrix_rate is not None and p.ndim == 2 and "layers." in n]
+    matrices = [p for n, p in named if phase.matrix_rate is not None and p.ndim == 2 and _is_within(n)]
     chosen = {id(p) for p in matrices}
     rest = [p for _, p in named if id(p) not in chosen]
     adam = torch.optim.AdamW(
@@ -118,6 +121,11 @@ def _optimizers(phase: Phase, model: nn.Module) -> list[torch.optim.Optimizer]:
         adjust_lr_fn="match_rms_adamw",
     )
     return [adam, muon]
+
+
+def _is_within(name: str) -> bool:
+    """Whether a matrix lies between the first and the last layer and is no modulation."""
+    return ("layers." in name or "refiner." in name) and "adaLN" not in name
 
 
 @contextmanager
