@@ -36,6 +36,7 @@ ROOMS = (
     "recommend",
     "export",
     "hydra_app",
+    "ab",
     "cli",
 )
 STANDS_ALONE = ("stats", "zimage")

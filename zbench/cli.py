@@ -24,6 +24,7 @@ measure (Hydra applications: GROUP=CHOICE, key=value, --cfg job, --info, --confi
   run        one trial, and the baseline it is compared with
   sweep      many: every choice brings its own grid, key=1,2 or key=range(1,4) replaces an axis
   plan       the trials of a sweep, those pruned and why, time and memory expected; runs nothing
+  ab         two configurations or revisions, measured interleaved, for a verdict
 
 read
   report     RUN …   Markdown, HTML, plots and CSV from records
@@ -40,7 +41,8 @@ RUN is a sweep's name under runs/, a run folder, or a records.jsonl.
   zbench recommend sweep-1a2b3c4d --min-ssim 0.95
 
 zbench COMMAND --help says more; zbench --version. Completion: eval "$(zbench --shell-completion install=bash)"
-Exit codes: 0 done, 2 bad input, 4 failed trials or nothing feasible, 70 a fault of zbench, 130 interrupted.
+Exit codes: 0 done, 1 a regression, 2 bad input, 3 inconclusive, 4 failed trials or nothing feasible,
+70 a fault of zbench, 130 interrupted.
 """
 
 
@@ -210,10 +212,18 @@ def doctor(args: list[str]) -> int:
     return Exit.DONE
 
 
+def ab(args: list[str]) -> int:
+    """Two configurations or revisions, measured interleaved."""
+    from zbench.ab.command import ab as measure_both
+
+    return measure_both(args)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run,
     "sweep": sweep,
     "plan": plan,
+    "ab": ab,
     "report": report,
     "recommend": recommend,
     "export": export,

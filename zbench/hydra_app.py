@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from zbench.composition import CONFIG_NAME, ResolveAuto, conf_dir, expand, profile_patterns
-from zbench.config import register_schemas
+from zbench.config import Config, register_schemas
 from zbench.errors import Exit, HardwareError, OverrideError
 from zbench.hardware.detect import match_profile, present_devices, unmatched
 from zbench.sweeper.plan import Plan, make_plan
@@ -57,6 +57,11 @@ def planned(args: list[str], command: str) -> Plan | None:
     prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
     stand_in = expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
     return make_plan(jobs, stand_in, present_devices(), command=typed, prefix=prefix)
+
+
+def one_job(overrides: list[str], config_dir: str | None) -> Config:
+    """The configuration of one trial. Raises as `planned` does."""
+    return expand(overrides, auto_resolver(config_dir), config_dir=config_dir, grids=False).jobs[0].config
 
 
 def show(args: list[str], command: str) -> None:

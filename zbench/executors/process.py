@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,10 @@ class WorkerProcess:
         *,
         python: str = sys.executable,
         home: Path | None = HOME,
-        variables: Mapping[str, str] | None = None,
     ) -> None:
         """Start a worker that appends to `log`.
 
-        `python` is the interpreter, `home` the folder whose zbench it runs (None: the one installed for `python`),
-        `variables` are added to its environment.
+        `python` is the interpreter, `home` the folder whose zbench it runs (None: the one installed for `python`).
         """
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +56,7 @@ class WorkerProcess:
                     stderr=subprocess.STDOUT,
                     pass_fds=(command_read, event_write),
                     start_new_session=True,
-                    env=_environment(home, variables or {}),
+                    env=_environment(home),
                 )
         except BaseException:
             os.close(self._command_write)
@@ -148,9 +145,7 @@ def oom_kills() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
-def _environment(home: Path | None, variables: Mapping[str, str]) -> dict[str, str]:
+def _environment(home: Path | None) -> dict[str, str]:
     """This process's, with the zbench in `home` importable from anywhere, before any other."""
-    path = [str(home)] if home is not None else []
-    if home is None or home == HOME:
-        path += filter(None, [os.environ.get("PYTHONPATH")])
-    return {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(path)}
+    path = [] if home is None else [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -47,7 +47,7 @@ def conduct(plan: Plan, console: Console) -> Outcome:
     with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
         executor = load_executor(plan.executor, plan.run_folder / "logs")
         interrupt = Interrupt(executor)
-        with _handling(interrupt):
+        with on_interrupt(interrupt):
             try:
                 return Sweep(plan, store, executor, environment, progress, lambda: interrupt.asked).run()
             finally:
@@ -85,7 +85,8 @@ def _check_reports(folder: Path) -> None:
 
 
 @contextmanager
-def _handling(interrupt: Interrupt) -> Iterator[None]:
+def on_interrupt(interrupt: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have Ctrl-C call `interrupt` inside."""
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield

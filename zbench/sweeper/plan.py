@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zbench.composition import Job, Jobs
+from zbench.composition import Jobs
 from zbench.config import (
     ComputeConfig,
     Config,
@@ -66,7 +66,7 @@ def make_plan(jobs: Jobs, stand_in: Config, devices: Sequence[Device], *, comman
     for job in jobs.jobs:
         check_scenes(job.config.workload)
     chosen = select(jobs.jobs, first.search)
-    space = arrange(_trial(job, devices) for job in chosen)
+    space = arrange(trial_of(job.config, devices) for job in chosen)
     if not space.placed:
         placed, reason = space.pruned[0]
         raise OverrideError(
@@ -87,9 +87,11 @@ def make_plan(jobs: Jobs, stand_in: Config, devices: Sequence[Device], *, comman
     )
 
 
-def _trial(job: Job, devices: Sequence[Device]) -> Trial:
-    """The trial of a job, with its device decided; projected if its hardware is not here."""
-    config = job.config
+def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
+    """The trial of a configuration, with its device decided; projected if its hardware is not here.
+
+    Raises HardwareError for hardware that must be measured and is not here.
+    """
     present = is_present(config.hardware, devices)
     if config.execution == "measure" and not present:
         raise HardwareError(

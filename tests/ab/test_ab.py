@@ -1,0 +1,110 @@
+"""`zbench ab` as a user runs it, over the torch-free engine whose rounds take as long as they are told."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from commands import SYNTHETIC, start, wait_for, workers_of, zbench
+
+QUICK = (*SYNTHETIC, "workload=single")
+SLOW = "engine.options.round_s=0.03"
+
+
+def ab(folder: Path, *args: str) -> tuple[int, str, str]:
+    done = zbench(folder, "ab", *QUICK, *args)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_slower_side_is_a_regression_and_every_round_is_kept(tmp_path: Path) -> None:
+    code, out, err = ab(tmp_path, "--b", SLOW, "--format", "json", "sweep.name=kept")
+    assert code == 1, err
+    said = json.loads(out)
+    # 0.03 s against 0.01 s, and what a sleep oversleeps
+    assert said["verdict"] == "SLOWER" and 2.5 < said["ratio"]["estimate"] < 3.1
+    head, *blocks = (tmp_path / "runs" / "kept" / "blocks.jsonl").read_text().splitlines()
+    assert json.loads(head)["format"] == "zbench-ab" and len(blocks) == said["blocks"]
+    block = json.loads(blocks[0])
+    assert [len(block[side]) for side in ("a", "b")] == [2, 2]
+
+
+def test_identical_sides_pass(tmp_path: Path) -> None:
+    code, out, err = ab(tmp_path, "--margin", "30%")
+    assert code == 0, err
+    assert "SAME" in out or "NO SLOWER" in out
+
+
+def test_a_faster_side_passes(tmp_path: Path) -> None:
+    code, out, _ = ab(tmp_path, "--a", SLOW)
+    assert code == 0 and "FASTER" in out
+
+
+def test_sides_take_turns(tmp_path: Path) -> None:
+    ab(tmp_path, "--b", SLOW, "sweep.name=turns")
+    blocks = [json.loads(line) for line in (tmp_path / "runs/turns/blocks.jsonl").read_text().splitlines()[1:]]
+    for block, order in zip(blocks, ["abba", "baab"] * len(blocks), strict=False):
+        rounds = sorted((r["started_at"], side) for side in ("a", "b") for r in block[side])
+        assert "".join(side for _, side in rounds) == order
+
+
+@pytest.mark.parametrize(("side", "code"), [("b", 1), ("a", 2)])
+def test_a_side_that_fails_is_never_a_pass(side: str, code: int, tmp_path: Path) -> None:
+    crash = "cache=dbcache cache.residual_diff_threshold=0.5 engine.options.crash_on=0.5"
+    returned, out, err = ab(tmp_path, f"--{side}", crash)
+    assert returned == code and out == ""
+    assert f"--{side}: the worker died of SIGABRT" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--margin", "fast"], "--margin=fast"),
+        (["--margin", "0%"], "--margin=0%"),
+        (["--b", "pipeline.stepz=3"], "pipeline.stepz=3"),
+        (["--b", "pipeline.steps='3"], "--b=pipeline.steps='3"),
+        (["--b", "cache=dbcache cache.Fn_compute_blocks=99"], "exceed the 10 blocks"),
+        (["--b", "hardware=b300"], "hardware=b300 is not here"),
+        (["--b", "workload=scenes"], "workload=scenes: must be the same on both sides"),
+        (["--b-python", "/no/such/python"], "--b-python=/no/such/python"),
+        (["--b-rev", "no-such-revision"], "--b-rev=no-such-revision"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_input_is_one_line(args: list[str], named: str, tmp_path: Path) -> None:
+    code, out, err = ab(tmp_path, *args)
+    assert code == 2 and out == ""
+    (line,) = err.strip().splitlines()
+    assert line.startswith("zbench: error: ") and named in line
+
+
+def test_a_worker_of_another_protocol_is_refused(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    hello = json.dumps({"event": "hello", "protocol": 1, "pid": 1}) + "\n"
+    says = f"import os, sys, time; os.write(int(sys.argv[-1]), {hello.encode()!r}); time.sleep(9)"
+    python.write_text(f"#!{sys.executable}\n{says}\n")
+    python.chmod(0o755)
+    code, _, err = ab(tmp_path, "--b-python", str(python))
+    assert code == 2 and "--b: its worker speaks protocol 1" in err
+
+
+def test_a_revision_is_checked_out_and_taken_away_again(tmp_path: Path) -> None:
+    code, out, err = ab(tmp_path, "--b-rev", "HEAD", "--margin", "40%")
+    assert code == 0, err
+    assert "at HEAD" in out
+    from zbench.executors.process import HOME
+
+    assert not (HOME / ".git" / "worktrees").exists() or not list((HOME / ".git" / "worktrees").iterdir())
+
+
+def test_ctrl_c_ends_after_the_block_and_leaves_no_worker(tmp_path: Path) -> None:
+    process = start(tmp_path, "ab", *QUICK, "engine.options.round_s=0.1", "--margin", "0.01%")
+    blocks = tmp_path / "runs"
+    wait_for(lambda: any(len(f.read_text().splitlines()) > 1 for f in blocks.glob("*/blocks.jsonl")))
+    workers = workers_of(process.pid)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "INCONCLUSIVE" in out and "interrupted" in err
+    assert len(workers) == 2 and not any(worker.is_running() for worker in workers)

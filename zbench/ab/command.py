@@ -1,0 +1,169 @@
+"""`zbench ab`: from a command line to an exit code."""
+
+import argparse
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from zbench.ab.interleave import SideName
+from zbench.ab.run import Outcome, compare
+from zbench.ab.show import FORMATS, Progress, exit_code, render
+from zbench.ab.side import Side, SideFailed
+from zbench.ab.worktree import worktree
+from zbench.environment import capture
+from zbench.errors import ConfigError, Exit, HardwareError
+from zbench.executors.process import HOME
+from zbench.hardware.detect import describe_present, present_devices
+from zbench.hydra_app import one_job
+from zbench.space import constraint, geometry_of
+from zbench.stats import Plan
+from zbench.sweeper.conduct import on_interrupt
+from zbench.sweeper.plan import trial_of
+from zbench.trial import Trial
+
+EPILOG = """\
+Other overrides hold for both sides. Both are measured by turns on this machine, each in a resident worker, until the
+verdict is clear. Exit codes: 0 no regression, 1 b is SLOWER, 2 bad input, 3 INCONCLUSIVE.
+
+  zbench ab --a pipeline.steps=8 --b pipeline.steps=9
+  zbench ab --a cache=none --b 'cache=dbcache cache.max_warmup_steps=2' workload=single
+  zbench ab --a-rev main --b-rev HEAD --margin 2%
+"""
+
+
+def ab(args: list[str]) -> int:
+    """Measure, print the verdict, return the exit code."""
+    options, common = _parse(args)
+    margin = _margin(options.margin)
+    with ExitStack() as stack:
+        sides = [_side(name, options, common, stack) for name in ("a", "b")]
+        if sides[0].trial.workload != sides[1].trial.workload:
+            raise ConfigError("workload", sides[1].trial.workload.name, "must be the same on both sides")
+        config = one_job([*common, *shlex.split(options.b)], options.config_dir)
+        name = config.sweep.name or f"ab-{_digest(sides, options)}"
+        folder = Path(config.sweep.runs_dir) / name
+        plan = Plan()
+        progress = Progress(Console(stderr=True, emoji=False), plan.looks[-1])
+        environment = capture(present_devices())
+        try:
+            with _stop_on_interrupt() as interrupt:
+                timeout_s = config.measure.timeout_s
+                outcome = compare(
+                    sides, plan, margin, folder, environment, timeout_s, progress, lambda: interrupt.asked
+                )
+        except SideFailed as failure:
+            if failure.side == "b":  # a new side that fails is no pass, and its base shows that it could be run
+                print(f"zbench: FAILED {failure}", file=sys.stderr)
+                return Exit.REGRESSION
+            raise
+        finally:
+            progress.close()
+    return _report(outcome, sides, folder, options.format)
+
+
+def _report(outcome: Outcome, sides: list[Side], folder: Path, form: str) -> int:
+    a, b = sides
+    print(render(outcome, a, b, form))
+    print(f"rounds: {folder / 'blocks.jsonl'}", file=sys.stderr)
+    if outcome.ended == "interrupted":
+        print("interrupted; the same command begins anew", file=sys.stderr)
+        return Exit.INTERRUPTED
+    return exit_code(outcome)
+
+
+def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="zbench ab",
+        usage="zbench ab --a OVERRIDES --b OVERRIDES [OPTION …] [OVERRIDE …]",
+        description="Two configurations, revisions or installations, measured interleaved.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, role in (("a", "the base"), ("b", "the new one")):
+        parser.add_argument(f"--{name}", default="", metavar="OVERRIDES", help=f"of {role}: one quoted string")
+        parser.add_argument(f"--{name}-rev", metavar="REV", help=f"git revision of zbench that {role} runs")
+        parser.add_argument(
+            f"--{name}-python", metavar="PYTHON", help=f"interpreter whose installed zbench {role} runs"
+        )
+    parser.add_argument("--margin", default="1%", help="by how much b may be slower (default: 1%%)")
+    parser.add_argument("--config-dir", help="folder with groups of your own")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
+    parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
+    options, unknown = parser.parse_known_args(args)
+    for flag in (arg for arg in unknown if arg.startswith("-")):
+        raise ConfigError(flag, "", "no such flag; zbench ab --help lists them")
+    return options, [*options.overrides, *unknown]
+
+
+def _margin(text: str) -> float:
+    try:
+        margin = float(text.removesuffix("%")) / 100
+    except ValueError:
+        margin = -1.0
+    if not text.endswith("%") or not 0 < margin < 1:
+        raise ConfigError("--margin", text, "must be a per cent above 0, such as 3%")
+    return margin
+
+
+def _side(name: SideName, options: argparse.Namespace, common: list[str], stack: ExitStack) -> Side:
+    own = getattr(options, name)
+    try:
+        overrides = [*common, *shlex.split(own)]
+    except ValueError as error:
+        raise ConfigError(f"--{name}", own, f"is not one shell-quoted string ({error})") from error
+    trial = _trial(name, overrides, options.config_dir)
+    revision, python = getattr(options, f"{name}_rev"), getattr(options, f"{name}_python")
+    if revision and python:
+        raise ConfigError(f"--{name}-rev", revision, f"give it or --{name}-python, not both")
+    if python:
+        if not Path(python).is_file():
+            raise ConfigError(f"--{name}-python", python, "no such file")
+        return Side(name, trial, python=python, home=None)
+    if revision:
+        folder = stack.enter_context(worktree(f"--{name}-rev", revision, HOME))
+        return Side(name, trial, home=folder, revision=revision)
+    return Side(name, trial)
+
+
+def _trial(name: SideName, overrides: list[str], config_dir: str | None) -> Trial:
+    devices = present_devices()
+    trial = trial_of(one_job(overrides, config_dir), devices)
+    if trial.hardware is not None:
+        raise HardwareError(
+            f"--{name}: hardware={trial.hardware.name} is not here ({describe_present(devices)}), and ab measures"
+        )
+    reason = constraint(trial, geometry_of(trial.pipeline))
+    if reason is not None:
+        raise ConfigError(f"--{name}", " ".join(overrides), reason)
+    return trial
+
+
+def _digest(sides: list[Side], options: argparse.Namespace) -> str:
+    what = [[s.trial.trial_id, s.revision or "", str(s.home)] for s in sides] + [[options.margin]]
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:8]
+
+
+class _Interrupt:
+    """Ctrl-C: the first asks for a stop after the current block, the second stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[_Interrupt]:
+    interrupt = _Interrupt()
+    with on_interrupt(interrupt):
+        yield interrupt

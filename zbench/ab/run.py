@@ -1,0 +1,142 @@
+"""One comparison from two sides to a judgement: warm up, measure blocks, stop when the verdict is clear.
+
+Every block is appended to `<folder>/blocks.jsonl` as it ends, raw, after a first line that says what the sides are.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from zbench.ab.interleave import Block, SideName, blocks
+from zbench.ab.side import Side, SideWorker
+from zbench.environment import Environment
+from zbench.errors import StoreError
+from zbench.measurement import Round
+from zbench.stats import Block as Samples
+from zbench.stats import Judgement, Look, Plan, look, warm_from
+from zbench.stats.stationary import BOUND
+from zbench.workload import pairs
+
+BLOCKS = "blocks.jsonl"
+
+
+class Listener(Protocol):
+    """What a comparison tells while it runs."""
+
+    def note(self, text: str) -> None:
+        """A sentence the user should see."""
+
+    def warming(self, side: SideName, latency_s: float) -> None:
+        """A warm-up round."""
+
+    def measured(self, block: Block, so_far: Look) -> None:
+        """A block is on disk."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it. `ended` says why measuring stopped: verdict, last_look or interrupted."""
+
+    judgement: Judgement
+    blocks: tuple[Block, ...]
+    ended: str
+
+
+def compare(
+    sides: Sequence[Side],
+    plan: Plan,
+    margin: float,
+    folder: Path,
+    environment: Environment,
+    timeout_s: float,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> Outcome:
+    """Measure both sides interleaved, each in a resident worker of its own; b is judged against a.
+
+    Raises SideFailed if a side cannot make images, StoreError if `folder` cannot be written.
+    """
+    workers: dict[SideName, SideWorker] = {}
+    try:
+        with _journal(folder) as journal:
+            _append(journal, _head(sides, plan, margin, environment))
+            for side in sides:
+                workers[side.name] = SideWorker(side, folder / f"worker-{side.name}.log", timeout_s)
+                workers[side.name].prepare()
+            _warm_up(workers, len(pairs(sides[0].trial.workload)), listener)
+            return _measure(workers, plan, margin, journal, listener, should_stop)
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def _warm_up(workers: dict[SideName, SideWorker], cycle: int, listener: Listener) -> None:
+    """By turns, until the latencies of both have settled; one prompt and seed, so that only time can change them."""
+    for name, worker in workers.items():
+        series: list[float] = []
+        while warm_from(series) is None:
+            series.append(worker.generate(0).latency_s)
+            listener.warming(name, series[-1])
+        if len(series) == BOUND:
+            listener.note(f"--{name} had not settled after {BOUND} warm-up rounds")
+
+
+def _measure(
+    workers: dict[SideName, SideWorker],
+    plan: Plan,
+    margin: float,
+    journal: TextIO,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> Outcome:
+    made: list[Block] = []
+    for block in blocks(lambda name, index: workers[name].generate(index)):
+        made.append(block)
+        _append(journal, {"block": block.index, "a": _plain(block.a), "b": _plain(block.b)})
+        stopping = should_stop()
+        so_far = look(samples(made), plan, margin, ended=stopping)
+        listener.measured(block, so_far)
+        if so_far.stop:
+            ended = "interrupted" if stopping else "last_look" if len(made) == plan.looks[-1] else "verdict"
+            return Outcome(so_far.judgement, tuple(made), ended)
+    raise AssertionError("blocks have no end")
+
+
+def samples(made: Sequence[Block]) -> list[Samples]:
+    """Seconds of the blocks' rounds, a as base and b as new; a disturbed block counts, as one sign among many."""
+    return [Samples([r.latency_s for r in block.a], [r.latency_s for r in block.b]) for block in made]
+
+
+def _head(sides: Sequence[Side], plan: Plan, margin: float, environment: Environment) -> dict[str, object]:
+    return {
+        "format": "zbench-ab",
+        "margin": margin,
+        "looks": plan.looks,
+        "level": plan.level,
+        "environment": environment.to_dict(),
+        "sides": {
+            side.name: {"trial": side.trial.to_dict(), "label": side.trial.label, "revision": side.revision}
+            for side in sides
+        },
+    }
+
+
+def _plain(rounds: Sequence[Round]) -> list[dict[str, object]]:
+    return [asdict(r) for r in rounds]
+
+
+def _journal(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / BLOCKS).open("w", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror}; choose another with sweep.runs_dir=") from error
+
+
+def _append(journal: TextIO, line: dict[str, object]) -> None:
+    journal.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+    journal.flush()
+    os.fsync(journal.fileno())

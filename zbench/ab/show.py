@@ -1,0 +1,83 @@
+"""What a comparison says: a line a block on stderr while it runs, and the verdict on stdout when it is over."""
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+
+from zbench.ab.interleave import Block, SideName
+from zbench.ab.run import Outcome
+from zbench.ab.side import Side
+from zbench.errors import Exit
+from zbench.stats import Look, Refusal, Verdict
+
+FORMATS = ("text", "json", "markdown")
+
+
+class Progress:
+    """A `run.Listener` on a console: one line that is rewritten on a terminal, one a look elsewhere."""
+
+    def __init__(self, console: Console, last: int) -> None:
+        """`last` is the largest number of blocks that may be measured."""
+        self._console, self._last = console, last
+        self._status = console.status("starting the workers")
+        if console.is_terminal:
+            self._status.start()
+
+    def note(self, text: str) -> None:
+        """Print a sentence."""
+        self._console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def warming(self, side: SideName, latency_s: float) -> None:
+        """Show a warm-up round."""
+        self._status.update(f"warming up {side}: {latency_s:.3f} s")
+
+    def measured(self, block: Block, so_far: Look) -> None:
+        """Show how far it is, and what was seen at the last look."""
+        done = block.index + 1
+        seconds = sum(r.latency_s for r in (*block.a, *block.b))
+        left = f"at most {seconds * (self._last - done):.0f} s left"
+        looked = f", {so_far.judgement.verdict} at {so_far.blocks}" if so_far.blocks else ""
+        text = f"block {done} of at most {self._last}{looked}, {left}"
+        self._status.update(text)
+        if not self._console.is_terminal and so_far.blocks == done:
+            self._console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        self._status.stop()
+
+
+def exit_code(outcome: Outcome) -> Exit:
+    """1 for a regression and nothing else, 3 where nothing can be said."""
+    verdict = outcome.judgement.verdict
+    if verdict is Verdict.SLOWER:
+        return Exit.REGRESSION
+    return Exit.DONE if verdict.passes else Exit.INCONCLUSIVE
+
+
+def render(outcome: Outcome, a: Side, b: Side, form: str) -> str:
+    """The verdict as text, Markdown or JSON."""
+    judgement = outcome.judgement
+    labels = [f"{side.name}: {_what(side)}" for side in (a, b)]
+    if form == "json":
+        figures = judgement.outcome
+        data = {
+            "verdict": judgement.verdict,
+            "reason": judgement.reason,
+            "ratio": None if isinstance(figures, Refusal) else asdict(figures),
+            "refused": asdict(figures) if isinstance(figures, Refusal) else None,
+            "blocks": len(outcome.blocks),
+            "ended": outcome.ended,
+            "a": _what(a),
+            "b": _what(b),
+        }
+        return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
+    if form == "markdown":
+        return "\n".join([f"**{judgement.verdict}**", "", judgement.reason, "", *(f"- {label}" for label in labels)])
+    return "\n".join([*labels, f"{judgement.verdict}: {judgement.reason}"])
+
+
+def _what(side: Side) -> str:
+    revision = f" at {side.revision}" if side.revision else ""
+    return f"{side.trial.pipeline.name} {side.trial.label}, {side.trial.pipeline.steps} steps{revision}"

@@ -1,0 +1,97 @@
+"""One side of a comparison: what it runs, with which zbench and interpreter, and the resident worker that does it."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dacite
+
+from zbench.ab.interleave import SideName
+from zbench.errors import ZbenchError
+from zbench.executors.process import HOME, WorkerGone, WorkerProcess, death
+from zbench.measurement import Round
+from zbench.trial import Trial
+from zbench.worker import PROTOCOL_VERSION
+
+STARTUP_S = 120.0
+"""How long a worker may take from its start to its first word."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Side a is the base, b the new one."""
+
+    name: SideName
+    trial: Trial
+    python: str = sys.executable
+    home: Path | None = HOME  # whose zbench; None: the one installed for `python`
+    revision: str | None = None  # of git, if one was asked for
+
+
+class SideFailed(ZbenchError):
+    """A side cannot make images; `side` says which."""
+
+    def __init__(self, side: str, problem: str) -> None:
+        """`problem` says what happened, with the worker's last words."""
+        super().__init__(f"--{side}: {problem}")
+        self.side = side
+
+
+class SideWorker:
+    """The resident worker of one side."""
+
+    def __init__(self, side: Side, log: Path, timeout_s: float) -> None:
+        """Start the worker; it loads nothing yet."""
+        self.side = side
+        self._timeout_s = timeout_s
+        self._process = WorkerProcess(log, python=side.python, home=side.home)
+
+    def prepare(self) -> float:
+        """Load, configure and make a first image; its seconds.
+
+        Raises ZbenchError if the worker speaks another protocol, SideFailed if it fails.
+        """
+        hello = self._await("hello", STARTUP_S)
+        if hello["protocol"] != PROTOCOL_VERSION:
+            raise ZbenchError(
+                f"--{self.side.name}: its worker speaks protocol {hello['protocol']}, this zbench {PROTOCOL_VERSION}; "
+                "compare revisions that speak the same"
+            )
+        self._process.tell({"command": "prepare", "trial": self.side.trial.to_dict()})
+        return float(self._await("prepared", self._timeout_s)["first_latency_s"])
+
+    def generate(self, index: int) -> Round:
+        """One round of the workload's pair `index`, in turn. Raises SideFailed."""
+        try:
+            self._process.tell({"command": "generate", "index": index})
+        except WorkerGone:
+            raise self._gone() from None
+        made = self._await("generated", self._timeout_s)["round"]
+        return dacite.from_dict(Round, made, dacite.Config(strict=True))
+
+    def close(self) -> None:
+        """Let the worker go."""
+        self._process.quit()
+
+    def _await(self, wanted: str, within_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + within_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                event = self._process.next_event(left_s)
+            except WorkerGone:
+                raise self._gone() from None
+            if event is None:
+                break
+            if event["event"] == "failed":
+                raise SideFailed(self.side.name, f"{event['code']}: {event['message']}")
+            if event["event"] == wanted:
+                return event
+        raise SideFailed(self.side.name, f"timeout: no answer within {within_s:g} s (measure.timeout_s)")
+
+    def _gone(self) -> SideFailed:
+        self._process.kill()
+        reason = death(self._process.process.wait(), oom_killed=False)
+        tail = self._process.log_tail(0)
+        return SideFailed(self.side.name, f"{reason.message}{f'; its log ends: {tail[-1]}' if tail else ''}")
