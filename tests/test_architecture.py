@@ -33,6 +33,7 @@ ROOMS = (
     "executors",
     "sweeper",
     "report",
+    "gate",
     "recommend",
     "export",
     "hydra_app",

@@ -38,8 +38,7 @@ def test_help_names_every_command_and_nothing_that_is_not_there(capsys: pytest.C
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {command} " in text for command in COMMANDS)
-    for later in ("compare", "gate", "baseline", "serve"):
-        assert later not in text.replace("the baseline it is compared with", "")
+    assert "serve" not in text
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from zbench import __version__
 from zbench.errors import Exit, WeightsUnavailableError, ZbenchError
 
 if TYPE_CHECKING:
+    from zbench.record import Record
     from zbench.sweeper.plan import Plan
 
 FORMATS = ("table", "json", "csv", "markdown")
@@ -29,6 +30,9 @@ measure (Hydra applications: GROUP=CHOICE, key=value, --cfg job, --info, --confi
 read
   report     RUN …   Markdown, HTML, plots and CSV from records
   recommend  RUN     the fastest configuration within your limits, and its launch lines
+  compare    BASE NEW  what changed between two runs
+  baseline   save RUN --name N   keep a run for later gates
+  gate       RUN --baseline N    exit 1 if something got slower, larger or worse than the margin allows
   export     RUN     records as CSV, Parquet, or for pytest-benchmark, Bencher, github-action-benchmark
 
 look
@@ -219,12 +223,59 @@ def ab(args: list[str]) -> int:
     return measure_both(args)
 
 
+def compare(args: list[str]) -> int:
+    """Two runs, trial by trial."""
+    from zbench.store import read_run
+
+    parser = _judging("compare", "What changed between two runs of the same machine, trial by trial.")
+    parser.add_argument("base", metavar="BASE", help="a run, as the base")
+    parser.add_argument("new", metavar="NEW", help="the run that is judged")
+    options = parser.parse_args(args)
+    _, base = read_run(options.base, options.runs_dir)
+    _, new = read_run(options.new, options.runs_dir)
+    return _judge(new, base, options)
+
+
+def gate(args: list[str]) -> int:
+    """A run against a kept baseline."""
+    from zbench.gate.baselines import machine_of, read_baseline
+    from zbench.store import read_run
+
+    parser = _judging("gate", "Whether a run is no slower than a kept baseline of this machine.")
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--baseline", required=True, metavar="FILE|NAME", help="what zbench baseline save kept")
+    options = parser.parse_args(args)
+    _, new = read_run(options.run, options.runs_dir)
+    baseline = read_baseline(options.baseline, options.runs_dir, machine_of(new[-1].environment))
+    return _judge(new, baseline.records, options)
+
+
+def baseline(args: list[str]) -> int:
+    """Keep a run for later gates."""
+    from zbench.gate.baselines import save_baseline
+    from zbench.store import latest_records, read_run
+
+    parser = argparse.ArgumentParser(prog="zbench baseline", description="Keep a run for later gates.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    save = commands.add_parser("save", help="keep the COMPLETE trials of a run under a name")
+    save.add_argument("run", metavar="RUN")
+    save.add_argument("--name", required=True, help="of the baseline; each machine keeps its own")
+    save.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    options = parser.parse_args(args)
+    _, records = read_run(options.run, options.runs_dir)
+    print(save_baseline(latest_records(records), options.name, options.runs_dir))
+    return Exit.DONE
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run,
     "sweep": sweep,
     "plan": plan,
     "ab": ab,
     "report": report,
+    "compare": compare,
+    "gate": gate,
+    "baseline": baseline,
     "recommend": recommend,
     "export": export,
     "doctor": doctor,
@@ -278,6 +329,38 @@ def _run_reader(command: str, description: str, formats: tuple[str, ...] = FORMA
     parser = _parser(command, description, formats)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     return parser
+
+
+def _judging(command: str, description: str) -> argparse.ArgumentParser:
+    from zbench.gate.show import FORMS
+
+    parser = _run_reader(command, description, formats=tuple(FORMS))
+    parser.add_argument(
+        "--metric",
+        action="append",
+        metavar="NAME:LIMIT",
+        help="such as latency.median:3%%, memory.host_peak_rss:2%%, quality.ssim:-0.01; may be given several times "
+        "(default: latency.median:3%%)",
+    )
+    parser.add_argument("--github", action="store_true", help="annotate, and append to $GITHUB_STEP_SUMMARY")
+    return parser
+
+
+def _judge(new: "Sequence[Record]", base: "Sequence[Record]", options: argparse.Namespace) -> int:
+    """Judge, print, and give the verdict's exit code."""
+    from zbench.gate.judge import assess
+    from zbench.gate.metrics import parse_metric
+    from zbench.gate.show import annotations, render, write_step_summary
+    from zbench.store import latest_records
+
+    metrics = [parse_metric(text) for text in options.metric or ["latency.median:3%"]]
+    assessment = assess(latest_records(new), latest_records(base), metrics)
+    print(render(assessment, options.format))
+    if options.github:
+        write_step_summary(assessment)
+        for line in annotations(assessment):
+            _talk(line)
+    return assessment.exit_code
 
 
 def _talk(text: str) -> None:

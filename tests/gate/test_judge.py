@@ -1,0 +1,136 @@
+"""Verdicts on records: what got slower is found, and what cannot be said is never a pass."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from factories import complete, failed, projected, trial
+
+from zbench.cli import main
+from zbench.config import DBCacheConfig
+from zbench.errors import ConfigError, Exit, RecordError
+from zbench.gate.judge import Assessment, assess
+from zbench.gate.metrics import parse_metric
+from zbench.gate.show import annotations, render
+from zbench.record import Record
+from zbench.stats import Verdict
+from zbench.store import RECORDS
+
+CACHED = trial(DBCacheConfig())
+ROUNDS: dict[str, Any] = {"n_rounds": 24, "spread": 0.01}  # of two prompts: 12 cycles
+
+
+def run(factor: float = 1.0, **changes: Any) -> list[Record]:
+    """A baseline and a cached trial; `factor` slows the cached one."""
+    cached = complete(CACHED, latency_s=0.7 * factor, **{"ssim": 0.97, **ROUNDS, **changes})
+    return [complete(trial(), **ROUNDS), cached]
+
+
+def verdicts(new: list[Record], metric: str = "latency.median:3%") -> tuple[list[Verdict], Exit]:
+    assessment = assess(new, run(), [parse_metric(metric)])
+    return [finding.judgement.verdict for finding in assessment.findings], assessment.exit_code
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "code"),
+    [(1.0, Verdict.SAME, 0), (1.08, Verdict.SLOWER, 1), (0.9, Verdict.FASTER, 0), (1.03, Verdict.INCONCLUSIVE, 3)],
+)
+def test_the_verdict_follows_the_change(factor: float, verdict: Verdict, code: int) -> None:
+    found, exit_code = verdicts(run(factor))
+    assert found == [Verdict.SAME, verdict] and exit_code == code
+
+
+def test_quality_may_fall_by_its_limit_and_no_more() -> None:
+    assert verdicts(run(ssim=0.965), "quality.ssim:-0.01")[1] == Exit.DONE
+    found, code = verdicts(run(ssim=0.95), "quality.ssim:-0.01")
+    assert Verdict.SLOWER in found and code == Exit.REGRESSION
+
+
+def test_a_missing_or_failed_trial_is_a_regression() -> None:
+    for new in (run()[:1], [run()[0], failed(CACHED)]):
+        assessment = assess(new, run(), [parse_metric("latency.median:3%")])
+        assert assessment.exit_code == Exit.REGRESSION and len(assessment.gone) == 1
+
+
+def test_a_regression_outweighs_what_cannot_be_said() -> None:
+    new = [complete(trial(), n_rounds=4), run(1.2)[1]]
+    found, code = verdicts(new)
+    assert found == [Verdict.INCONCLUSIVE, Verdict.SLOWER] and code == Exit.REGRESSION
+
+
+def test_too_few_cycles_are_inconclusive_and_the_way_out_is_named() -> None:
+    assessment = assess(run(n_rounds=8), run(), [parse_metric("latency.median:3%")])
+    assert assessment.exit_code == Exit.INCONCLUSIVE
+    assert "measure.min_rounds" in assessment.findings[1].judgement.reason
+
+
+def test_a_trial_that_only_the_new_run_has_is_named_and_not_judged() -> None:
+    extra = complete(trial(DBCacheConfig(max_warmup_steps=2)), **ROUNDS)
+    assessment = assess([*run(), extra], run(), [parse_metric("latency.median:3%")])
+    assert assessment.only_new == (extra.label,) and assessment.exit_code == Exit.DONE
+    assert extra.label in render(assessment, "table")
+
+
+def test_what_cannot_be_judged_at_all_is_an_error() -> None:
+    metrics = [parse_metric("latency.median:3%")]
+    base = run()
+    with pytest.raises(RecordError, match="nothing to compare with"):
+        assess(run(), [failed(CACHED)], metrics)
+    with pytest.raises(RecordError, match="share no trial"):
+        assess([complete(trial(DBCacheConfig(max_warmup_steps=1)))], base, metrics)
+    with pytest.raises(RecordError, match="projected or proxy"):
+        assess(run(), [projected(base[0], latency_s=1.0, vram_gib=20.0)], metrics)
+    other = {**base[0].environment, "driver": "580.1"}
+    with pytest.raises(RecordError, match=r"driver None → 580\.1"):
+        assess([replace(r, environment=other) for r in run()], base, metrics)
+    with pytest.raises(ConfigError, match=r"peak_device.*no trial of the base has a figure"):
+        assess(run(), base, [parse_metric("memory.peak_device:2%")])
+
+
+def slower() -> Assessment:
+    metrics = [parse_metric("latency.median:3%"), parse_metric("quality.ssim:-0.01")]
+    return assess([*run(1.2)[1:]], run(), metrics)
+
+
+def test_junit_counts_what_is_no_pass() -> None:
+    suite = ElementTree.fromstring(render(slower(), "junit"))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "2", "0")
+    assert [case.get("name") for case in suite if case.find("failure") is not None] == ["trial", "latency.median:3%"]
+
+
+def test_json_and_annotations_say_the_same() -> None:
+    data = json.loads(render(slower(), "json"))
+    assert data["exit_code"] == 1 and [f["verdict"] for f in data["findings"]] == ["SLOWER", "SAME"]
+    lines = annotations(slower())
+    assert len(lines) == 2 and all(line.startswith("::error title=zbench: ") for line in lines)
+    assert "%25" in lines[1] and "\n" not in lines[1]
+
+
+def written(folder: Path, records: list[Record]) -> str:
+    folder.mkdir()
+    (folder / RECORDS).write_text("".join(f"{record.to_json()}\n" for record in records))
+    return str(folder)
+
+
+def test_gate_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    good, bad = written(tmp_path / "good", run()), written(tmp_path / "bad", run(1.2))
+    assert main(["baseline", "save", good, "--name", "main"]) == 0
+    assert main(["gate", good, "--baseline", "main"]) == 0
+    assert main(["gate", bad, "--baseline", "main", "--github"]) == 1
+    captured = capsys.readouterr()
+    assert "SLOWER" in captured.out and "::error" in captured.err and "regressed" in summary.read_text()
+    assert main(["compare", good, bad, "--metric", "latency.median:30%"]) == 0
+    assert main(["gate", good, "--baseline", "other"]) == 2
+    assert "none of that name" in capsys.readouterr().err
+    (kept,) = (tmp_path / "runs" / "baselines" / "main").glob("*.json")
+    kept.write_text(kept.read_text().replace("0.7", "0.6"))
+    assert main(["gate", good, "--baseline", "main"]) == 2
+    assert "checksum" in capsys.readouterr().err

@@ -1,0 +1,100 @@
+"""Gate baselines: records kept as one checksummed file, by name and machine; it compares nothing.
+
+A file lies at `<runs>/baselines/<name>/<machine>.json`, so that machines keep their own under one name.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zbench.environment import identity
+from zbench.errors import ConfigError, RecordError, StoreError
+from zbench.record import SCHEMA_VERSION, Record
+
+FOLDER = "baselines"
+FORMAT = "zbench-gate-baseline"
+NOT_THE_MACHINE = ("zbench", "git revision", "uncommitted changes")
+"""Of `environment.identity`: what a gate is there to judge changes of."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a gate compares with."""
+
+    name: str
+    machine: dict[str, Any]
+    records: tuple[Record, ...]
+
+
+def machine_of(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must share for their speed to be comparable: device, driver, versions of what runs the model."""
+    return {key: value for key, value in identity(environment).items() if key not in NOT_THE_MACHINE}
+
+
+def machine_id(machine: Mapping[str, Any]) -> str:
+    """12 hex digits over `machine_of`."""
+    return _digest(machine)[:12]
+
+
+def save_baseline(records: Sequence[Record], name: str, runs: Path) -> Path:
+    """Keep the COMPLETE of `records` under `name`; returns the file.
+
+    Raises RecordError without any, or where they come from several machines; StoreError if it cannot be written.
+    """
+    complete = [record for record in records if record.state == "COMPLETE"]
+    if not complete:
+        raise RecordError("no COMPLETE trial in these records, so there is nothing to keep")
+    machines = {machine_id(machine_of(record.environment)): machine_of(record.environment) for record in complete}
+    if len(machines) > 1:
+        raise RecordError(f"these records come from {len(machines)} machines or versions; keep a baseline of each")
+    ((key, machine),) = machines.items()
+    content = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "machine": machine,
+        "records": [json.loads(record.to_json()) for record in complete],
+    }
+    path = runs / FOLDER / name / f"{key}.json"
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({**content, "sha256": _digest(content)}, ensure_ascii=False, indent=1) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def read_baseline(name_or_file: str, runs: Path, machine: Mapping[str, Any]) -> Baseline:
+    """The baseline of this file, or of this name and machine.
+
+    Raises ConfigError where there is none for this machine, naming those there are; RecordError if somebody edited it
+    or its schema is another.
+    """
+    path = Path(name_or_file)
+    if not path.is_file():
+        path = runs / FOLDER / name_or_file / f"{machine_id(machine)}.json"
+    if not path.is_file():
+        others = len(list((runs / FOLDER / name_or_file).glob("*.json")))
+        kept = f"{others} kept under that name are of other machines or versions" if others else "none of that name"
+        raise ConfigError("--baseline", name_or_file, f"{kept}; zbench baseline save RUN --name NAME keeps one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a gate baseline ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RecordError(f"{path}: not a gate baseline; zbench baseline save writes one")
+    if content.pop("sha256", None) != _digest(content):
+        raise RecordError(f"{path}: its checksum does not fit: it was edited or torn; save the baseline again")
+    records = tuple(Record.from_json(json.dumps(record)) for record in content["records"])
+    return Baseline(content["name"], content["machine"], records)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

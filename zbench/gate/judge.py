@@ -1,0 +1,161 @@
+"""New records against base records, trial by trial and metric by metric; it reads no file and prints nothing.
+
+What is missing or failed is never a pass: a trial of the base that the new records lack, or that failed there, is
+a regression; a figure that cannot be compared is inconclusive.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from zbench.errors import ConfigError, Exit, RecordError
+from zbench.gate.baselines import machine_of
+from zbench.gate.metrics import Metric
+from zbench.record import Record
+from zbench.stats import (
+    Comparison,
+    Judgement,
+    Kind,
+    Outcome,
+    Reason,
+    Refusal,
+    Scale,
+    Verdict,
+    compare_rounds,
+    correct_for_many,
+    judge,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One metric of one trial."""
+
+    label: str
+    metric: Metric
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A trial of the base that the new records do not have, or have as FAILED."""
+
+    label: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Everything that was judged; `only_new` are labels that the base lacks, which are not judged."""
+
+    findings: tuple[Finding, ...]
+    gone: tuple[Gone, ...]
+    only_new: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> Exit:
+        """1 for any regression, else 3 for anything that cannot be said, else 0."""
+        verdicts = {finding.judgement.verdict for finding in self.findings}
+        if self.gone or Verdict.SLOWER in verdicts:
+            return Exit.REGRESSION
+        return Exit.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts or not verdicts else Exit.DONE
+
+
+def assess(new: Sequence[Record], base: Sequence[Record], metrics: Sequence[Metric]) -> Assessment:
+    """Judge the last record of each trial in `new` against that in `base`, paired by trial id.
+
+    Raises RecordError where nothing can be compared: no COMPLETE trial in the base, none in common, records of
+    another machine, or figures that were not measured. Raises ConfigError for a metric that no record of the base has.
+    """
+    base_by_id = {record.trial_id: record for record in base if record.state == "COMPLETE"}
+    new_by_id = {record.trial_id: record for record in new if record.state != "PRUNED"}
+    if not base_by_id:
+        raise RecordError("the base has no COMPLETE trial, so there is nothing to compare with")
+    _refuse_unmeasured([*base_by_id.values(), *new_by_id.values()])
+    both = [trial_id for trial_id in base_by_id if trial_id in new_by_id]
+    if not both:
+        raise RecordError("the two runs share no trial: their settings differ in every one")
+    _refuse_other_machine(new_by_id[both[0]], base_by_id[both[0]])
+    for metric in metrics:
+        if not any(_has(metric, record) for record in base_by_id.values()):
+            why = _why(metric, [r.measurement.reasons for r in base_by_id.values() if r.measurement is not None])
+            raise ConfigError(
+                "--metric", str(metric), f"no trial of the base has a figure for it ({why}); leave it out"
+            )
+    gone = [Gone(r.label, "it is missing") for i, r in base_by_id.items() if i not in new_by_id]
+    gone += [Gone(new_by_id[i].label, _failure(new_by_id[i])) for i in both if new_by_id[i].measurement is None]
+    pairs = [(new_by_id[i], base_by_id[i]) for i in both if new_by_id[i].measurement is not None]
+    level = correct_for_many(max(1, len(pairs) * sum(metric.timed for metric in metrics)))
+    findings = [
+        Finding(ours.label, metric, _judged(metric, ours, theirs, level))
+        for ours, theirs in pairs
+        for metric in metrics
+        if _has(metric, theirs)  # a baseline trial is compared with nothing, so it has no likeness
+    ]
+    only_new = tuple(record.label for i, record in new_by_id.items() if i not in base_by_id)
+    return Assessment(tuple(findings), tuple(gone), only_new)
+
+
+def _judged(metric: Metric, new: Record, base: Record, level: float) -> Judgement:
+    kind = Kind.RELATIVE if metric.relative else Kind.ABSOLUTE
+    outcome = _outcome(metric, new, base, level)
+    return judge(outcome, metric.margin, kind, higher_is_better=metric.higher_is_better)
+
+
+def _outcome(metric: Metric, new: Record, base: Record, level: float) -> Outcome:
+    scale = Scale.RATIO if metric.relative else Scale.DIFFERENCE
+    assert new.measurement is not None and base.measurement is not None
+    if metric.timed:
+        outcome = compare_rounds(
+            metric.samples(new.measurement), metric.samples(base.measurement), scale=scale, level=level
+        )
+        if isinstance(outcome, Refusal) and outcome.reason is Reason.TOO_FEW_SAMPLES:
+            return Refusal(outcome.reason, f"{outcome.detail}; measure more with measure.min_rounds= and max_rounds=")
+        return outcome
+    ours, theirs = metric.value(new.measurement), metric.value(base.measurement)
+    return _exact(ours, theirs, scale)
+
+
+def _exact(new: float | None, base: float | None, scale: Scale) -> Outcome:
+    """A figure without chance in it: the interval is the figure itself."""
+    if new is None or base is None:
+        return Refusal(Reason.MISSING, f"the {'new' if new is None else 'base'} record has no such figure")
+    if math.isnan(new) or math.isnan(base):
+        return Refusal(Reason.NAN, "a figure is NaN")
+    if scale is Scale.RATIO and base <= 0:
+        return Refusal(Reason.ZERO_BASE, f"the base is {base:g}, and a ratio with it says nothing")
+    value = new / base if scale is Scale.RATIO else new - base
+    return Comparison(value, value, value, 1, "value", 1.0, scale, "exact")
+
+
+def _failure(record: Record) -> str:
+    reason = record.reason
+    return f"it {record.state}: {reason.code}, {reason.message}" if reason else f"it {record.state}"
+
+
+def _refuse_unmeasured(records: Iterable[Record]) -> None:
+    weak = [r.label for r in records if r.source not in (None, "measured")]
+    if weak:
+        raise RecordError(
+            f"{weak[0]} and {len(weak) - 1} more are projected or proxy: only what was measured is judged"
+        )
+
+
+def _refuse_other_machine(new: Record, base: Record) -> None:
+    ours, theirs = machine_of(new.environment), machine_of(base.environment)
+    changed = [f"{key} {theirs.get(key)} → {value}" for key, value in ours.items() if theirs.get(key) != value]
+    if changed:
+        raise RecordError(f"the base was measured on another machine or with other versions: {'; '.join(changed)}")
+
+
+def _has(metric: Metric, record: Record) -> bool:
+    measurement = record.measurement
+    if measurement is None:
+        return False
+    return bool(metric.samples(measurement)) if metric.timed else metric.value(measurement) is not None
+
+
+def _why(metric: Metric, reasons: Sequence[Mapping[str, str]]) -> str:
+    part = metric.name.split(".")[0]
+    said = [why for each in reasons for path, why in each.items() if path.split(".")[0] == part]
+    return said[0] if said else "not recorded"

@@ -1,0 +1,134 @@
+"""An assessment as a table, Markdown, JSON, JUnit XML, and as GitHub's annotations; decides nothing."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+from zbench.gate.judge import Assessment, Finding
+from zbench.report.table import LEFT, TextTable, to_markdown, to_text
+from zbench.stats import Refusal, Scale, Verdict
+
+HEADERS = ("trial", "metric", "new against base", "interval", "verdict")
+SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+def render(assessment: Assessment, form: str) -> str:
+    """In one of FORMS; no line feed at its end."""
+    return FORMS[form](assessment).rstrip("\n")
+
+
+def annotations(assessment: Assessment) -> list[str]:
+    """GitHub's workflow commands, one a finding that is no pass."""
+    lines = [f"::error title=zbench: {gone.label}::{_escaped(gone.why)}" for gone in assessment.gone]
+    for finding in assessment.findings:
+        verdict = finding.judgement.verdict
+        if not verdict.passes:
+            level = "error" if verdict is Verdict.SLOWER else "warning"
+            title = f"zbench: {finding.label} {finding.metric.name}"
+            lines.append(f"::{level} title={title}::{verdict}: {_escaped(finding.judgement.reason)}")
+    return lines
+
+
+def write_step_summary(assessment: Assessment) -> None:
+    """Append the Markdown table to the file that GitHub Actions names in GITHUB_STEP_SUMMARY; nothing elsewhere."""
+    path = os.environ.get(SUMMARY)
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"### zbench: {_headline(assessment)}\n\n{render(assessment, 'markdown')}\n")
+
+
+def _table(assessment: Assessment) -> TextTable:
+    rows: list[tuple[str, ...]] = [(gone.label, "", "", "", f"SLOWER: {gone.why}") for gone in assessment.gone]
+    rows += [_row(finding) for finding in assessment.findings]
+    legend = [_headline(assessment)]
+    legend += [
+        f"{f.label} {f.metric.name}: {f.judgement.reason}"
+        for f in assessment.findings
+        if not f.judgement.verdict.passes
+    ]
+    if assessment.only_new:
+        legend.append(f"Not in the base, so not judged: {', '.join(assessment.only_new)}.")
+    return TextTable((), HEADERS, (LEFT,) * len(HEADERS), tuple(rows), tuple(legend))
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    outcome = finding.judgement.outcome
+    if isinstance(outcome, Refusal):
+        return finding.label, str(finding.metric), "–", "–", finding.judgement.verdict
+    figures = [outcome.estimate, outcome.low, outcome.high]
+    if outcome.scale is Scale.RATIO:
+        change, low, high = (f"{100 * (figure - 1):+.2f} %" for figure in figures)
+    else:
+        change, low, high = (f"{figure:+.4g}" for figure in figures)
+    interval = "exact" if outcome.low == outcome.high else f"{low} to {high}"
+    return finding.label, str(finding.metric), change, interval, finding.judgement.verdict
+
+
+def _headline(assessment: Assessment) -> str:
+    verdicts = [finding.judgement.verdict for finding in assessment.findings]
+    slower = verdicts.count(Verdict.SLOWER) + len(assessment.gone)
+    if slower:
+        return f"{slower} of {len(verdicts) + len(assessment.gone)} regressed"
+    unclear = verdicts.count(Verdict.INCONCLUSIVE)
+    return f"{unclear} of {len(verdicts)} inconclusive" if unclear else f"none of {len(verdicts)} regressed"
+
+
+def _json(assessment: Assessment) -> str:
+    findings = [
+        {
+            "trial": finding.label,
+            "metric": str(finding.metric),
+            "verdict": finding.judgement.verdict,
+            "reason": finding.judgement.reason,
+            "outcome": asdict(finding.judgement.outcome),
+        }
+        for finding in assessment.findings
+    ]
+    data = {
+        "exit_code": int(assessment.exit_code),
+        "findings": findings,
+        "gone": [asdict(gone) for gone in assessment.gone],
+        "only_new": list(assessment.only_new),
+    }
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
+
+
+def _junit(assessment: Assessment) -> str:
+    """One test case a finding: SLOWER fails it, INCONCLUSIVE is an error, as neither is a pass."""
+    verdicts = [finding.judgement.verdict for finding in assessment.findings]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="zbench",
+        tests=str(len(verdicts) + len(assessment.gone)),
+        failures=str(verdicts.count(Verdict.SLOWER) + len(assessment.gone)),
+        errors=str(verdicts.count(Verdict.INCONCLUSIVE)),
+    )
+    for gone in assessment.gone:
+        case = ElementTree.SubElement(suite, "testcase", classname=gone.label, name="trial")
+        ElementTree.SubElement(case, "failure", message=gone.why)
+    for finding in assessment.findings:
+        case = ElementTree.SubElement(suite, "testcase", classname=finding.label, name=str(finding.metric))
+        reason = finding.judgement.reason
+        if finding.judgement.verdict is Verdict.SLOWER:
+            ElementTree.SubElement(case, "failure", message=reason)
+        elif finding.judgement.verdict is Verdict.INCONCLUSIVE:
+            ElementTree.SubElement(case, "error", message=reason)
+        else:
+            ElementTree.SubElement(case, "system-out").text = reason
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+
+
+def _escaped(text: str) -> str:
+    """As GitHub asks of a workflow command's data."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+FORMS: dict[str, Callable[[Assessment], str]] = {
+    "table": lambda assessment: to_text(_table(assessment)),
+    "markdown": lambda assessment: to_markdown(_table(assessment)),
+    "json": _json,
+    "junit": _junit,
+}
