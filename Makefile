@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types unit format clean
+.PHONY: help demo gate test lint types unit format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -20,6 +20,10 @@ demo: $(READY) ## sweep DBCache settings on the built-in pipeline (CPU, minutes)
 	$(BIN)/zbench sweep experiment=demo
 
 test: lint types unit ## everything CI runs: lint, types, tests
+
+gate: $(READY) ## zbench judges itself: 12 steps must be SLOWER than 8, and 8 not SLOWER than 8
+	$(BIN)/zbench ab workload=single --a pipeline.steps=8 --b pipeline.steps=12; test $$? -eq 1
+	$(BIN)/zbench ab workload=single --margin 5%; code=$$?; test $$code -eq 0 -o $$code -eq 3
 
 lint: $(READY) ## ruff, rules and format
 	$(BIN)/ruff check .
