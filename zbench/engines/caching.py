@@ -7,6 +7,8 @@ It marks the pipeline's class too, so of all pipelines of a class in one process
 
 from typing import Any
 
+import cache_dit
+
 from zbench.config import CacheConfig, DBCacheConfig, SCMConfig
 from zbench.errors import ConfigError
 
@@ -32,8 +34,6 @@ class CacheSwitch:
         if not isinstance(cache, DBCacheConfig):
             return
         self._check(cache)
-        import cache_dit
-
         config = cache_dit.DBCacheConfig(
             Fn_compute_blocks=cache.Fn_compute_blocks,
             Bn_compute_blocks=cache.Bn_compute_blocks,
@@ -56,8 +56,6 @@ class CacheSwitch:
         """
         if not self._on:
             return [], {}
-        import cache_dit
-
         stats = cache_dit.summary(self._pipe, logging=False)[0]
         diffs = {str(step): float(diff) for step, diff in stats.residual_diffs.items()}
         return [int(step) for step in stats.cached_steps], {step: diff for step, diff in diffs.items() if diff >= 0}
@@ -66,8 +64,6 @@ class CacheSwitch:
         """The parameters as cache-dit holds them; empty while off."""
         if not self._on:
             return {}
-        import cache_dit
-
         options = cache_dit.summary(self._pipe, logging=False)[0].cache_options
         config = {key: value for key, value in options["cache_config"].as_dict().items() if value is not None}
         config["cache_type"] = str(config["cache_type"])
@@ -77,8 +73,6 @@ class CacheSwitch:
     def _off(self) -> None:
         if not self._on:
             return
-        import cache_dit
-
         transformer = self._pipe.transformer
         transformer._original_forward = type(transformer).forward  # bound by cache-dit, which an offload hook's is not
         cache_dit.disable_cache(self._pipe)
@@ -101,8 +95,6 @@ class CacheSwitch:
     def _mask(self, cache: DBCacheConfig) -> dict[str, Any]:
         if not isinstance(cache, SCMConfig):
             return {}
-        import cache_dit
-
         try:
             mask = cache_dit.steps_mask(mask_policy=cache.scm_preset, total_steps=self._steps)
         except (AssertionError, ValueError) as error:

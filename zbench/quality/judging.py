@@ -37,7 +37,12 @@ class Verdict:
 
 
 def judges_for(measure: MeasureConfig) -> Judges:
-    """Load what `measure.lpips_weights` and `measure.clip_weights` name, once a process. Raises ConfigError."""
+    """Load what `measure.lpips_weights` and `measure.clip_weights` name, once a process. Raises ConfigError.
+
+    What every judgement needs is imported here, so that the first trial that has a baseline pays no more than others.
+    """
+    import pytorch_msssim  # noqa: F401
+
     return Judges(
         lpips=_lpips(measure.lpips_weights) if measure.lpips_weights else None,
         clip=_clip(measure.clip_weights) if measure.clip_weights else None,

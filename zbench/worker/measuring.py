@@ -1,7 +1,7 @@
 """One trial on a resident engine: warm-up, timed rounds under probes, then artifacts and quality; it never loads.
 
-Timed rounds come in whole cycles over the workload's pairs, so that every prompt and seed weighs the same. Between
-them, outside every clock, images are hashed and garbage is collected; the collector is off while a round runs.
+Timed rounds come in whole cycles over the workload's pairs, so that every prompt and seed weighs the same. Outside
+every clock, images are hashed after each round and garbage is collected after each cycle; the collector is else off.
 """
 
 import gc
@@ -99,7 +99,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
         noise_floor=verdict.noise_floor,
         energy=readings.energy,
         effective=effective,
-        telemetry={"garbage_collection": "between rounds", **readings.telemetry},
+        telemetry={"garbage_collection": "between cycles", **readings.telemetry},
         validity=readings.validity,
         reasons=reasons | verdict.reasons,
     )
@@ -143,7 +143,7 @@ def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) ->
                 block.second_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
             job.tell(_round_event("timed", index, made.latency_s, least, most))
             del made
-            gc.collect()
+        gc.collect()
         block.stop_reason = _stop_reason(block.rounds, job.measure, least, most, time.monotonic() - began)
 
 

@@ -51,8 +51,8 @@ class Attribute:
 
 def read_scene(image: NDArray[np.uint8]) -> Scene:
     """What an image of 256 × 256 × 3, RGB, shows. It may hold no thing or more than a scene may, and unknown shapes."""
-    filtered = Image.fromarray(image[:BAND_TOP]).filter(ImageFilter.MedianFilter(3))
-    things_area = np.asarray(filtered, dtype=np.float32)
+    smooth = Image.fromarray(image[:BAND_TOP]).filter(ImageFilter.BoxBlur(1))
+    things_area = np.asarray(smooth, dtype=np.float32)
     edge = np.concatenate([things_area[0], things_area[:, 0], things_area[:, -1]])
     ground = np.median(edge, axis=0)
     background = _nearest(ground, BACKGROUNDS)
