@@ -34,7 +34,7 @@ from zbench.zimage.scenes.captions import LANGUAGES
 from zbench.zimage.scenes.world import Scene
 from zbench.zimage.tokenizer import build_tokenizer
 from zbench.zimage.train.autoencoder import decode, encode, scaled, train_autoencoder
-from zbench.zimage.train.batches import CaptionBatches, make_scenes
+from zbench.zimage.train.batches import CaptionBatches, by_length, make_scenes
 from zbench.zimage.train.flow import Joint, few_step_loss, flow_loss, sample, train_joint
 from zbench.zimage.train.joint import tokenize
 from zbench.zimage.train.loop import Phase, Session, TimeIsUp
@@ -134,12 +134,13 @@ class Validation:
         shares = []
         for language in LANGUAGES:
             asked = scenes_with_captions(self.count, "validation", language, 0)
-            images: list[NDArray[np.uint8]] = []
-            for scene_text in (text for _, text in asked):
-                captions = tokenize(self.tokenizer, [scene_text]).to(device)
-                latents = sample(joint, captions, (16, 32, 32), STEPS, seed=len(images))
-                images.append(decode(self.vae, latents)[0].cpu().numpy())
-            shares.append(tally([scene for scene, _ in asked], images))
+            images: dict[int, NDArray[np.uint8]] = {}
+            texts = tokenize(self.tokenizer, [text for _, text in asked])
+            for part in by_length(torch.arange(len(asked)), texts):
+                latents = sample(joint, part.captions.to(device), (16, 32, 32), STEPS, seed=0)
+                painted = decode(self.vae, latents).cpu().numpy()
+                images.update(zip(part.scenes.tolist(), painted, strict=True))
+            shares.append(tally([scene for scene, _ in asked], [images[i] for i in range(len(asked))]))
         share = sum(t.share() for t in shares) / len(shares)
         scene_share = sum(t.rates()["scene"] for t in shares) / len(shares)
         best = self.work / "best.json"

@@ -36,7 +36,7 @@ class Checkpoint:
             for j, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
                 prefix = f"optimizer.{i}.{j}."
                 state = {
-                    name.removeprefix(prefix): tensor.to(parameter.device if tensor.ndim else "cpu")
+                    name.removeprefix(prefix): tensor.to(parameter.device)  # fused optimisers count steps there too
                     for name, tensor in stored.items()
                     if name.startswith(prefix)
                 }
