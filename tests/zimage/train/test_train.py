@@ -57,12 +57,21 @@ def test_learning_lowers_the_loss(tmp_path: Path) -> None:
     assert error(run(tmp_path, 200)) < 0.5 * error(model())
 
 
-def test_a_torn_checkpoint_is_never_left(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = model()
     checkpoint = Checkpoint(tmp_path / "a.safetensors", {"now": net}, [torch.optim.AdamW(net.parameters())])
     checkpoint.save(3)
+
+    def torn(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("zbench.zimage.train.checkpoint.save_file", torn)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(4)
     assert checkpoint.load() == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -80,5 +89,7 @@ def test_smoke_mode_writes_a_pipeline_that_paints(tmp_path: Path) -> None:
     image = pipeline("a red circle", height=64, width=64, num_inference_steps=2, guidance_scale=0.0).images[0]
     assert image.size == (64, 64)
     assert all((tmp_path / "out" / component / name).is_file() for component, name in WEIGHTS_FILE.items())
+    other = subprocess.run([*command, "--seed", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert other.returncode == 1 and "another recipe or seed" in other.stderr
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "validation at" not in again.stderr, "a finished phase must not run again"

@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -76,6 +77,7 @@ SMOKE = Recipe(
 def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -> None:
     """Run what is left of the three phases and write the pipeline to `out`. Raises TimeIsUp past the deadline."""
     console = Console(stderr=True)
+    _claim(session.work, recipe, seed)
     torch.manual_seed(seed)
     configs = preset_folder("zimage_tiny")
     tokenizer = build_tokenizer()
@@ -96,14 +98,24 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     empty = tokenize(tokenizer, [""]).to(latents.device)
     loss = few_step_loss(student, teacher, empty, steps=STEPS, substeps=recipe.substeps, guidance=recipe.guidance)
     batches = CaptionBatches(scenes, tokenizer, recipe.few_steps.batch, seed + 1, 0.0)
-    train_joint(student, latents, batches, recipe.few_steps, session, loss, validation)
-
-    best = session.work / BEST
-    student.load_state_dict(load_file(best, device=device))
+    learned = train_joint(student, latents, batches, recipe.few_steps, session, loss, validation)
+    if not validation.best.is_file():  # it was stopped while the last weights were judged
+        validation(recipe.few_steps.steps, learned)
+    student.load_state_dict(load_file(validation.best, device=device))
     _write(
         out, configs, tokenizer, {"vae": vae, "text_encoder": student.text_encoder, "transformer": student.transformer}
     )
     console.print(f"wrote {out}", highlight=False)
+
+
+def _claim(work: Path, recipe: Recipe, seed: int) -> None:
+    """Note what is learnt in `work`. Exits with a message if something else was learnt there."""
+    ours = json.dumps({"seed": seed, **asdict(recipe)}, sort_keys=True)
+    claim = work / "recipe.json"
+    if claim.is_file() and claim.read_text(encoding="utf-8") != ours:
+        sys.exit(f"--work={work}: holds a training of another recipe or seed; give another folder, or remove it")
+    work.mkdir(parents=True, exist_ok=True)
+    claim.write_text(ours, encoding="utf-8")
 
 
 def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path) -> Tensor:
@@ -119,14 +131,19 @@ def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path) -> Tensor
     return latents
 
 
-BEST = "best.safetensors"
-
-
 class Validation:
     """Paints validation captions with the sampler and keeps the weights whose images are read best."""
 
     def __init__(self, vae: Any, tokenizer: Any, count: int, work: Path, console: Console) -> None:
-        self.vae, self.tokenizer, self.count, self.work, self.console = vae, tokenizer, count, work, console
+        self.vae, self.tokenizer, self.count, self.console = vae, tokenizer, count, console
+        self.best = work / "best.safetensors"
+
+    def best_share(self) -> float:
+        """Share of attributes that the best weights so far got right; -1 without any."""
+        if not self.best.is_file():
+            return -1.0
+        with safe_open(self.best, framework="pt") as file:
+            return float(file.metadata()["share"])
 
     def __call__(self, step: int, joint: Any) -> None:
         """Judge the weights of a checkpoint."""
@@ -143,12 +160,12 @@ class Validation:
             shares.append(tally([scene for scene, _ in asked], [images[i] for i in range(len(asked))]))
         share = sum(t.share() for t in shares) / len(shares)
         scene_share = sum(t.rates()["scene"] for t in shares) / len(shares)
-        best = self.work / "best.json"
-        before = json.loads(best.read_text())["share"] if best.is_file() else -1.0
-        kept = share > before
+        kept = share > self.best_share()
         if kept:
-            save_file({k: v.contiguous() for k, v in joint.state_dict().items()}, self.work / BEST)
-            best.write_text(json.dumps({"share": share, "scene": scene_share, "step": step}))
+            tensors = {name: tensor.contiguous() for name, tensor in joint.state_dict().items()}
+            partial = self.best.with_name(self.best.name + ".partial")
+            save_file(tensors, partial, metadata={"share": str(share), "step": str(step)})
+            os.replace(partial, self.best)
         self.console.print(
             f"validation at {step}: {100 * share:.1f} % of attributes, {100 * scene_share:.1f} % of scenes right"
             + (", the best so far" if kept else ""),
