@@ -111,7 +111,7 @@ def plan(args: list[str]) -> int:
     if made is not None:
         print(render_plan(made, out))
         try:
-            check_weights(made)
+            check_weights(placed.trial for placed in made.trials)
         except WeightsUnavailableError as error:
             _talk(f"note: zbench sweep would refuse this: {error}")
     return Exit.DONE

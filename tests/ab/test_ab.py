@@ -67,6 +67,7 @@ def test_a_side_that_fails_is_never_a_pass(side: str, code: int, tmp_path: Path)
         (["--b", "cache=dbcache cache.Fn_compute_blocks=99"], "exceed the 10 blocks"),
         (["--b", "hardware=b300"], "hardware=b300 is not here"),
         (["--b", "workload=scenes"], "workload=scenes: must be the same on both sides"),
+        (["--b", "measure=quick"], "--b=measure=quick: says how both are measured"),
         (["--b-python", "/no/such/python"], "--b-python=/no/such/python"),
         (["--b-rev", "no-such-revision"], "--b-rev=no-such-revision"),
         (["--nonsense"], "--nonsense"),
@@ -92,7 +93,7 @@ def test_a_worker_of_another_protocol_is_refused(tmp_path: Path) -> None:
 def test_a_revision_is_checked_out_and_taken_away_again(tmp_path: Path) -> None:
     code, out, err = ab(tmp_path, "--b-rev", "HEAD", "--margin", "40%")
     assert code == 0, err
-    assert "at HEAD" in out
+    assert "at HEAD (" in out
     from zbench.executors.process import HOME
 
     assert not (HOME / ".git" / "worktrees").exists() or not list((HOME / ".git" / "worktrees").iterdir())

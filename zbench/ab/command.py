@@ -2,9 +2,10 @@
 
 import argparse
 import hashlib
+import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,20 +17,20 @@ from zbench.ab.run import Outcome, compare
 from zbench.ab.show import FORMATS, Progress, exit_code, render
 from zbench.ab.side import Side, SideFailed
 from zbench.ab.worktree import worktree
+from zbench.composition import NO_AXES
 from zbench.environment import capture
 from zbench.errors import ConfigError, Exit, HardwareError
-from zbench.executors.process import HOME
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.hydra_app import one_job
 from zbench.space import constraint, geometry_of
 from zbench.stats import Plan
-from zbench.sweeper.conduct import on_interrupt
+from zbench.sweeper.conduct import check_weights, on_interrupt
 from zbench.sweeper.plan import trial_of
 from zbench.trial import Trial
 
 EPILOG = """\
 Other overrides hold for both sides. Both are measured by turns on this machine, each in a resident worker, until the
-verdict is clear. Exit codes: 0 no regression, 1 b is SLOWER, 2 bad input, 3 INCONCLUSIVE.
+verdict is clear. Exit codes: 0 no regression, 1 b is SLOWER or crashes, 2 bad input, 3 INCONCLUSIVE.
 
   zbench ab --a pipeline.steps=8 --b pipeline.steps=9
   zbench ab --a cache=none --b 'cache=dbcache cache.max_warmup_steps=2' workload=single
@@ -45,20 +46,19 @@ def ab(args: list[str]) -> int:
         sides = [_side(name, options, common, stack) for name in ("a", "b")]
         if sides[0].trial.workload != sides[1].trial.workload:
             raise ConfigError("workload", sides[1].trial.workload.name, "must be the same on both sides")
-        config = one_job([*common, *shlex.split(options.b)], options.config_dir)
+        check_weights(side.trial for side in sides)
+        config = one_job(common, options.config_dir)
         name = config.sweep.name or f"ab-{_digest(sides, options)}"
         folder = Path(config.sweep.runs_dir) / name
         plan = Plan()
         progress = Progress(Console(stderr=True, emoji=False), plan.looks[-1])
         environment = capture(present_devices())
         try:
-            with _stop_on_interrupt() as interrupt:
+            with _stop_on_interrupt() as asked_to_stop:
                 timeout_s = config.measure.timeout_s
-                outcome = compare(
-                    sides, plan, margin, folder, environment, timeout_s, progress, lambda: interrupt.asked
-                )
+                outcome = compare(sides, plan, margin, folder, environment, timeout_s, progress, asked_to_stop)
         except SideFailed as failure:
-            if failure.side == "b":  # a new side that fails is no pass, and its base shows that it could be run
+            if failure.side == "b" and failure.broken:  # a new side that crashes is no pass
                 print(f"zbench: FAILED {failure}", file=sys.stderr)
                 return Exit.REGRESSION
             raise
@@ -115,20 +115,23 @@ def _margin(text: str) -> float:
 def _side(name: SideName, options: argparse.Namespace, common: list[str], stack: ExitStack) -> Side:
     own = getattr(options, name)
     try:
-        overrides = [*common, *shlex.split(own)]
+        overrides = shlex.split(own)
     except ValueError as error:
         raise ConfigError(f"--{name}", own, f"is not one shell-quoted string ({error})") from error
-    trial = _trial(name, overrides, options.config_dir)
+    for override in overrides:
+        if override.lstrip("+~").split("=")[0].split(".")[0] in NO_AXES:
+            raise ConfigError(f"--{name}", override, "says how both are measured; give it once, outside --a and --b")
+    trial = _trial(name, [*common, *overrides], options.config_dir)
     revision, python = getattr(options, f"{name}_rev"), getattr(options, f"{name}_python")
     if revision and python:
         raise ConfigError(f"--{name}-rev", revision, f"give it or --{name}-python, not both")
     if python:
-        if not Path(python).is_file():
-            raise ConfigError(f"--{name}-python", python, "no such file")
+        if not os.access(python, os.X_OK) or Path(python).is_dir():
+            raise ConfigError(f"--{name}-python", python, "is no program that can be run")
         return Side(name, trial, python=python, home=None)
     if revision:
-        folder = stack.enter_context(worktree(f"--{name}-rev", revision, HOME))
-        return Side(name, trial, home=folder, revision=revision)
+        checkout = stack.enter_context(worktree(f"--{name}-rev", revision))
+        return Side(name, trial, home=checkout.folder, revision=f"{revision} ({checkout.commit[:10]})")
     return Side(name, trial)
 
 
@@ -146,24 +149,31 @@ def _trial(name: SideName, overrides: list[str], config_dir: str | None) -> Tria
 
 
 def _digest(sides: list[Side], options: argparse.Namespace) -> str:
-    what = [[s.trial.trial_id, s.revision or "", str(s.home)] for s in sides] + [[options.margin]]
+    what = [[s.trial.trial_id, s.revision or "", s.python] for s in sides] + [[options.margin]]
     return hashlib.sha256(repr(what).encode()).hexdigest()[:8]
 
 
 class _Interrupt:
-    """Ctrl-C: the first asks for a stop after the current block, the second stops at once."""
+    """Ctrl-C: while blocks are measured the first asks for a stop after the current one; else it stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
+        self._measuring = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self._asked or not self._measuring:
             raise KeyboardInterrupt
-        self.asked = True
+        self._asked = True
+        os.write(2, b"\nstopping after the current block; Ctrl-C again stops at once\n")
+
+    def asked(self) -> bool:
+        """Whether to stop; who asks is measuring."""
+        self._measuring = True
+        return self._asked
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[_Interrupt]:
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     interrupt = _Interrupt()
     with on_interrupt(interrupt):
-        yield interrupt
+        yield interrupt.asked

@@ -22,11 +22,6 @@ class Block:
     a: tuple[Round, ...]
     b: tuple[Round, ...]
 
-    @property
-    def valid(self) -> bool:
-        """Whether no round of it was disturbed."""
-        return all(r.valid for r in (*self.a, *self.b))
-
 
 def blocks(generate: Callable[[SideName, int], Round]) -> Iterator[Block]:
     """Blocks without end. `generate(side, index)` makes one round of the workload's pair `index`, in turn."""

@@ -16,9 +16,8 @@ from zbench.environment import Environment
 from zbench.errors import StoreError
 from zbench.measurement import Round
 from zbench.stats import Block as Samples
-from zbench.stats import Judgement, Look, Plan, look, warm_from
+from zbench.stats import Judgement, Look, Plan, is_stationary, look, warm_from
 from zbench.stats.stationary import BOUND
-from zbench.workload import pairs
 
 BLOCKS = "blocks.jsonl"
 
@@ -66,21 +65,22 @@ def compare(
             for side in sides:
                 workers[side.name] = SideWorker(side, folder / f"worker-{side.name}.log", timeout_s)
                 workers[side.name].prepare()
-            _warm_up(workers, len(pairs(sides[0].trial.workload)), listener)
+            _warm_up(workers, listener)
             return _measure(workers, plan, margin, journal, listener, should_stop)
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def _warm_up(workers: dict[SideName, SideWorker], cycle: int, listener: Listener) -> None:
+def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> None:
     """By turns, until the latencies of both have settled; one prompt and seed, so that only time can change them."""
-    for name, worker in workers.items():
-        series: list[float] = []
-        while warm_from(series) is None:
-            series.append(worker.generate(0).latency_s)
-            listener.warming(name, series[-1])
-        if len(series) == BOUND:
+    series: dict[SideName, list[float]] = {name: [] for name in workers}
+    while any(warm_from(latencies) is None for latencies in series.values()):
+        for name, worker in workers.items():
+            series[name].append(worker.generate(0).latency_s)
+            listener.warming(name, series[name][-1])
+    for name, latencies in series.items():
+        if not is_stationary(latencies[: warm_from(latencies)]).settled:
             listener.note(f"--{name} had not settled after {BOUND} warm-up rounds")
 
 
@@ -106,8 +106,12 @@ def _measure(
 
 
 def samples(made: Sequence[Block]) -> list[Samples]:
-    """Seconds of the blocks' rounds, a as base and b as new; a disturbed block counts, as one sign among many."""
-    return [Samples([r.latency_s for r in block.a], [r.latency_s for r in block.b]) for block in made]
+    """Seconds of the blocks' rounds, a as base and b as new; None for an invalid round, which is then refused."""
+
+    def seconds(rounds: Sequence[Round]) -> list[float | None]:
+        return [r.latency_s if r.valid else None for r in rounds]
+
+    return [Samples(seconds(block.a), seconds(block.b)) for block in made]
 
 
 def _head(sides: Sequence[Side], plan: Plan, margin: float, environment: Environment) -> dict[str, object]:
@@ -118,7 +122,12 @@ def _head(sides: Sequence[Side], plan: Plan, margin: float, environment: Environ
         "level": plan.level,
         "environment": environment.to_dict(),
         "sides": {
-            side.name: {"trial": side.trial.to_dict(), "label": side.trial.label, "revision": side.revision}
+            side.name: {
+                "trial": side.trial.to_dict(),
+                "label": side.trial.label,
+                "revision": side.revision,
+                "python": side.python,
+            }
             for side in sides
         },
     }

@@ -80,4 +80,5 @@ def render(outcome: Outcome, a: Side, b: Side, form: str) -> str:
 
 def _what(side: Side) -> str:
     revision = f" at {side.revision}" if side.revision else ""
-    return f"{side.trial.pipeline.name} {side.trial.label}, {side.trial.pipeline.steps} steps{revision}"
+    python = f" by {side.python}" if side.home is None else ""
+    return f"{side.trial.pipeline.name} {side.trial.label}, {side.trial.pipeline.steps} steps{revision}{python}"

@@ -30,13 +30,17 @@ class Side:
     revision: str | None = None  # of git, if one was asked for
 
 
-class SideFailed(ZbenchError):
-    """A side cannot make images; `side` says which."""
+NOT_THE_CODES_FAULT = ("weights", "config")
+"""Codes of failures that say nothing about a side's speed or health."""
 
-    def __init__(self, side: str, problem: str) -> None:
+
+class SideFailed(ZbenchError):
+    """A side cannot make images. `broken`: it could be started and was asked for nothing impossible."""
+
+    def __init__(self, side: SideName, problem: str, *, broken: bool) -> None:
         """`problem` says what happened, with the worker's last words."""
         super().__init__(f"--{side}: {problem}")
-        self.side = side
+        self.side, self.broken = side, broken
 
 
 class SideWorker:
@@ -46,6 +50,7 @@ class SideWorker:
         """Start the worker; it loads nothing yet."""
         self.side = side
         self._timeout_s = timeout_s
+        self._said_hello = False
         self._process = WorkerProcess(log, python=side.python, home=side.home)
 
     def prepare(self) -> float:
@@ -53,29 +58,33 @@ class SideWorker:
 
         Raises ZbenchError if the worker speaks another protocol, SideFailed if it fails.
         """
-        hello = self._await("hello", STARTUP_S)
+        hello = self._await("hello", STARTUP_S, "the worker's start")
+        self._said_hello = True
         if hello["protocol"] != PROTOCOL_VERSION:
             raise ZbenchError(
                 f"--{self.side.name}: its worker speaks protocol {hello['protocol']}, this zbench {PROTOCOL_VERSION}; "
                 "compare revisions that speak the same"
             )
-        self._process.tell({"command": "prepare", "trial": self.side.trial.to_dict()})
-        return float(self._await("prepared", self._timeout_s)["first_latency_s"])
+        self._tell({"command": "prepare", "trial": self.side.trial.to_dict()})
+        return float(self._await("prepared", self._timeout_s, "measure.timeout_s")["first_latency_s"])
 
     def generate(self, index: int) -> Round:
         """One round of the workload's pair `index`, in turn. Raises SideFailed."""
-        try:
-            self._process.tell({"command": "generate", "index": index})
-        except WorkerGone:
-            raise self._gone() from None
-        made = self._await("generated", self._timeout_s)["round"]
+        self._tell({"command": "generate", "index": index})
+        made = self._await("generated", self._timeout_s, "measure.timeout_s")["round"]
         return dacite.from_dict(Round, made, dacite.Config(strict=True))
 
     def close(self) -> None:
         """Let the worker go."""
         self._process.quit()
 
-    def _await(self, wanted: str, within_s: float) -> dict[str, Any]:
+    def _tell(self, command: dict[str, Any]) -> None:
+        try:
+            self._process.tell(command)
+        except WorkerGone:
+            raise self._gone() from None
+
+    def _await(self, wanted: str, within_s: float, limit: str) -> dict[str, Any]:
         deadline = time.monotonic() + within_s
         while (left_s := deadline - time.monotonic()) > 0:
             try:
@@ -85,13 +94,15 @@ class SideWorker:
             if event is None:
                 break
             if event["event"] == "failed":
-                raise SideFailed(self.side.name, f"{event['code']}: {event['message']}")
+                broken = event["code"] not in NOT_THE_CODES_FAULT
+                raise SideFailed(self.side.name, f"{event['code']}: {event['message']}", broken=broken)
             if event["event"] == wanted:
                 return event
-        raise SideFailed(self.side.name, f"timeout: no answer within {within_s:g} s (measure.timeout_s)")
+        raise SideFailed(self.side.name, f"no answer within {within_s:g} s ({limit})", broken=self._said_hello)
 
     def _gone(self) -> SideFailed:
         self._process.kill()
         reason = death(self._process.process.wait(), oom_killed=False)
         tail = self._process.log_tail(0)
-        return SideFailed(self.side.name, f"{reason.message}{f'; its log ends: {tail[-1]}' if tail else ''}")
+        last_words = f"; its log ends: {tail[-1]}" if tail else ""
+        return SideFailed(self.side.name, f"{reason.message}{last_words}", broken=self._said_hello)

@@ -5,32 +5,52 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from zbench.errors import ConfigError
+from zbench.executors.process import HOME
+
+
+class Checkout(NamedTuple):
+    """A revision on disk."""
+
+    folder: Path
+    commit: str
 
 
 @contextmanager
-def worktree(flag: str, revision: str, checkout: Path) -> Iterator[Path]:
-    """A folder with `revision` of the repository at `checkout`, removed afterwards.
+def worktree(flag: str, revision: str) -> Iterator[Checkout]:
+    """`revision` of zbench's own checkout, or, where zbench is installed without one, of the current folder's.
 
-    Raises ConfigError naming `flag` where there is no such revision, or no repository.
+    It is removed afterwards. Raises ConfigError naming `flag` where there is no such revision, or no repository.
     """
-    commit = _git(flag, revision, checkout, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    repository = HOME if (HOME / ".git").exists() else Path.cwd()
+    try:
+        commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+        _git(repository, "cat-file", "-e", f"{commit}:zbench/worker/__init__.py")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(
+            flag, revision, f"is no revision of zbench in the repository at {repository} ({_said(error)})"
+        ) from error
     with tempfile.TemporaryDirectory(prefix="zbench-ab-") as parent:
         folder = Path(parent) / commit[:12]
-        _git(flag, revision, checkout, "worktree", "add", "--detach", str(folder), commit)
         try:
-            yield folder
+            _git(repository, "worktree", "add", "--detach", str(folder), commit)
+            yield Checkout(folder, commit)
+        except subprocess.CalledProcessError as error:
+            raise ConfigError(flag, revision, f"git cannot check it out ({_said(error)})") from error
         finally:
-            _git(flag, revision, checkout, "worktree", "remove", "--force", str(folder))
+            for arguments in (("remove", "--force", str(folder)), ("prune",)):
+                subprocess.run(["git", "-C", str(repository), "worktree", *arguments], capture_output=True, check=False)
 
 
-def _git(flag: str, revision: str, checkout: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, text=True, check=True)
-    except OSError as error:
-        raise ConfigError(flag, revision, f"git cannot be run ({error.strerror})") from error
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr.strip().splitlines() or ["git said nothing"])[-1]
-        raise ConfigError(flag, revision, f"is no revision that git can check out from {checkout} ({said})") from error
-    return done.stdout.strip()
+def _git(repository: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=True)
+    said: str = done.stdout.strip()
+    return said
+
+
+def _said(error: OSError | subprocess.CalledProcessError) -> str:
+    if isinstance(error, OSError):
+        return f"git cannot be run: {error.strerror}"
+    return str((error.stderr.strip().splitlines() or ["git said nothing"])[-1])

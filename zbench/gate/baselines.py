@@ -6,6 +6,7 @@ A file lies at `<runs>/baselines/<name>/<machine>.json`, so that machines keep t
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,11 @@ def machine_id(machine: Mapping[str, Any]) -> str:
 def save_baseline(records: Sequence[Record], name: str, runs: Path) -> Path:
     """Keep the COMPLETE of `records` under `name`; returns the file.
 
-    Raises RecordError without any, or where they come from several machines; StoreError if it cannot be written.
+    Raises ConfigError for a name that is no folder's, RecordError without any COMPLETE one or where they come from
+    several machines, StoreError if it cannot be written.
     """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError("--name", name, "is a folder's name: letters, digits, '_', '-' and '.'")
     complete = [record for record in records if record.state == "COMPLETE"]
     if not complete:
         raise RecordError("no COMPLETE trial in these records, so there is nothing to keep")
@@ -63,7 +67,8 @@ def save_baseline(records: Sequence[Record], name: str, runs: Path) -> Path:
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({**content, "sha256": _digest(content)}, ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps({**content, "sha256": _digest(content)}, ensure_ascii=False, indent=1)
+        partial.write_text(text + "\n", encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
@@ -76,9 +81,9 @@ def read_baseline(name_or_file: str, runs: Path, machine: Mapping[str, Any]) -> 
     Raises ConfigError where there is none for this machine, naming those there are; RecordError if somebody edited it
     or its schema is another.
     """
-    path = Path(name_or_file)
+    path = runs / FOLDER / name_or_file / f"{machine_id(machine)}.json"
     if not path.is_file():
-        path = runs / FOLDER / name_or_file / f"{machine_id(machine)}.json"
+        path = Path(name_or_file)
     if not path.is_file():
         others = len(list((runs / FOLDER / name_or_file).glob("*.json")))
         kept = f"{others} kept under that name are of other machines or versions" if others else "none of that name"

@@ -75,7 +75,8 @@ def assess(new: Sequence[Record], base: Sequence[Record], metrics: Sequence[Metr
     both = [trial_id for trial_id in base_by_id if trial_id in new_by_id]
     if not both:
         raise RecordError("the two runs share no trial: their settings differ in every one")
-    _refuse_other_machine(new_by_id[both[0]], base_by_id[both[0]])
+    for trial_id in both:
+        _refuse_other_machine(new_by_id[trial_id], base_by_id[trial_id])
     for metric in metrics:
         if not any(_has(metric, record) for record in base_by_id.values()):
             why = _why(metric, [r.measurement.reasons for r in base_by_id.values() if r.measurement is not None])
@@ -90,7 +91,7 @@ def assess(new: Sequence[Record], base: Sequence[Record], metrics: Sequence[Metr
         Finding(ours.label, metric, _judged(metric, ours, theirs, level))
         for ours, theirs in pairs
         for metric in metrics
-        if _has(metric, theirs)  # a baseline trial is compared with nothing, so it has no likeness
+        if not theirs.is_baseline or _has(metric, theirs)  # a baseline has no likeness: it is what others are like
     ]
     only_new = tuple(record.label for i, record in new_by_id.items() if i not in base_by_id)
     return Assessment(tuple(findings), tuple(gone), only_new)

@@ -12,6 +12,9 @@ from zbench.errors import ConfigError
 from zbench.measurement import Measurement
 from zbench.stats import median
 
+IDENTICAL_DB = 100.0
+"""What an identical image counts as: the least error that 8 bits can show in 256 × 256 pixels has 101 dB."""
+
 Pair = tuple[str, int]
 Read = Callable[[Measurement], float | None]
 
@@ -70,6 +73,8 @@ def parse_metric(text: str) -> Metric:
     if name not in FIGURES:
         raise ConfigError("--metric", text, f"there is no metric {name!r}; there are: {', '.join(FIGURES)}")
     value, relative = float(found[1]), bool(found[2])
+    if relative and abs(value) >= 100:
+        raise ConfigError("--metric", text, "a limit in per cent lies below 100")
     falls = FIGURES[name].higher_is_better
     if (value < 0) != (falls and not relative):
         way = f"worse is less, so its limit is {-abs(value):g}" if falls else "worse is more, so its limit is above 0"
@@ -85,7 +90,10 @@ def _images(part: str, key: str, pick: Callable[[Sequence[float]], float], highe
     """A statistic over the images of `Measurement.quality` or `.prompt_fidelity`."""
 
     def read(measurement: Measurement) -> float | None:
-        values = [getattr(image, key) for image in getattr(measurement, part) or []]
+        values = [
+            IDENTICAL_DB if key == "psnr_db" and image.identical else getattr(image, key)
+            for image in getattr(measurement, part) or []
+        ]
         known = [value for value in values if value is not None]
         return pick(known) if known else None
 
@@ -114,8 +122,6 @@ FIGURES: dict[str, Figure] = {
     **{f"stages.{stage}.median": Figure(None) for stage in ("text_encode", "denoise", "decode")},
     **{f"memory.{p}": _attribute("memory", f"{p}_bytes") for p in ("peak_device", "peak_reserved", "peak_allocated")},
     "memory.host_peak_rss": _attribute("memory", "host_peak_rss_bytes"),
-    "cold.load": _attribute("cold", "load_s"),
-    "cold.first_latency": _attribute("cold", "first_latency_s"),
     **_of_images(),
 }
 """By name; those of images are means unless they say otherwise."""

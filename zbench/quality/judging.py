@@ -41,7 +41,7 @@ def judges_for(measure: MeasureConfig) -> Judges:
 
     What every judgement needs is imported here, so that the first trial that has a baseline pays no more than others.
     """
-    import pytorch_msssim  # noqa: F401
+    import skimage.metrics  # noqa: F401
 
     return Judges(
         lpips=_lpips(measure.lpips_weights) if measure.lpips_weights else None,

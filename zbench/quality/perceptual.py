@@ -30,8 +30,7 @@ class Lpips:
 
         self._net = _alexnet_with_heads()
         try:
-            self._net.load_state_dict(load_file(Path(path).expanduser()), strict=False)
-            missing = set(self._net.state_dict()) - set(load_file(Path(path).expanduser()))
+            missing = self._net.load_state_dict(load_file(Path(path).expanduser()), strict=False).missing_keys
         except Exception as error:  # safetensors, OS and shape errors alike: the file is not what the key asks for
             raise ConfigError(LPIPS_KEY, path, f"is no LPIPS safetensors file ({_line(error)})") from error
         if missing:

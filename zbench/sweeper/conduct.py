@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from zbench.store import Store
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
 from zbench.sweeper.sweep import Outcome, Sweep
+from zbench.trial import Trial
 
 
 class Interrupt:
@@ -40,7 +41,7 @@ class Interrupt:
 
 def conduct(plan: Plan, console: Console) -> Outcome:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
-    check_weights(plan)
+    check_weights(placed.trial for placed in plan.trials)
     _check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
     environment = capture(present_devices())
@@ -54,10 +55,10 @@ def conduct(plan: Plan, console: Console) -> Outcome:
                 executor.close()
 
 
-def check_weights(plan: Plan) -> None:
+def check_weights(trials: Iterable[Trial]) -> None:
     """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record."""
     checked: list[PipelineConfig] = []
-    for trial in (placed.trial for placed in plan.trials):
+    for trial in trials:
         if trial.hardware is None and trial.engine.loads_weights and trial.pipeline not in checked:
             resolve_weights(trial.pipeline)
             checked.append(trial.pipeline)
