@@ -73,14 +73,31 @@ def test_batches_depend_on_their_step_alone() -> None:
     batches = CaptionBatches(scenes, build_tokenizer(), size=12, seed=4, dropped=0.2)
     whole = list(stream(batches, range(4), workers=0))
     resumed = list(stream(batches, range(2, 4), workers=0))
-    for a, b in zip(whole[2:], resumed, strict=True):
-        for one, other in zip(a, b, strict=True):
-            assert torch.equal(one.captions.ids, other.captions.ids) and torch.equal(one.scenes, other.scenes)
-    assert sum(len(part.captions) for part in whole[0]) == 12
-    for part in whole[0]:
-        lengths = part.captions.mask.sum(1)
-        assert part.captions.ids.shape[1] % 32 == 0
-        assert int(lengths.max()) > part.captions.ids.shape[1] - 32  # no caption is padded further than alone
+    for one, other in zip(whole[2:], resumed, strict=True):
+        assert torch.equal(one.captions.ids, other.captions.ids) and torch.equal(one.scenes, other.scenes)
+    for batch in whole:
+        lengths = batch.captions.mask.sum(1)
+        assert len(batch.captions) == len(batch.scenes) == 12
+        assert batch.captions.ids.shape[1] % 32 == 0
+        assert (lengths > batch.captions.ids.shape[1] - 32).all()  # no caption is padded further than alone
+
+
+def test_batches_are_as_long_as_captions_are() -> None:
+    batches = CaptionBatches(make_scenes(200, "train", seed=0), build_tokenizer(), size=16, seed=4, dropped=0.2)
+    lengths = [batches[step].captions.ids.shape[1] for step in range(60)]
+    alone = tokenize(batches.tokenizer, [caption(s, "en", Random(i)) for i, s in enumerate(batches.scenes)])
+    middle = (alone.mask.sum(1) > 32).float().mean() * 0.8  # the dropped ones are short
+    assert set(lengths) >= {32, 64}
+    assert sum(length > 32 for length in lengths) / 60 == pytest.approx(float(middle), abs=0.2)
+
+
+def test_a_batch_holds_its_scenes_captions() -> None:
+    scenes = make_scenes(50, "train", seed=0)
+    batch = CaptionBatches(scenes, build_tokenizer(), size=20, seed=4, dropped=0.0)[0]
+    decoded = build_tokenizer().batch_decode(batch.captions.ids, skip_special_tokens=True)
+    for index, text in zip(batch.scenes.tolist(), decoded, strict=True):
+        if scenes[index].word:
+            assert scenes[index].word in text
 
 
 def test_letters_digits_and_chinese_are_tokens_of_their_own() -> None:

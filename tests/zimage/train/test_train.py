@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,7 @@ from zbench.zimage.train.loop import Phase, Session, learn, rate_share
 
 def model() -> nn.Sequential:
     torch.manual_seed(0)
-    first, last = nn.Linear(8, 8), nn.Linear(8, 1)
-    return nn.Sequential(OrderedDict(first=first, layers=nn.Sequential(nn.Linear(8, 8)), last=last))
+    return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))
 
 
 class Stopped(Exception):
@@ -35,7 +33,7 @@ def run(work: Path, steps: int, stop_at: int | None = None) -> nn.Module:
         x = torch.randn(16, 8, generator=torch.Generator().manual_seed(step))
         return (net(x)[:, 0] - x.sum(1)).square().mean()
 
-    phase = Phase("sum", steps=steps, batch=16, rate=1e-2, matrix_rate=1e-2, warmup=2, average=0.9, save_every=5)
+    phase = Phase("sum", steps=steps, batch=16, rate=1e-2, warmup=2, average=0.9, save_every=5)
     return learn(phase, net, loss_at, Session(work))
 
 
@@ -61,7 +59,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = model()
-    checkpoint = Checkpoint(tmp_path / "a.safetensors", {"now": net}, [torch.optim.AdamW(net.parameters())])
+    checkpoint = Checkpoint(tmp_path / "a.safetensors", {"now": net}, torch.optim.AdamW(net.parameters()))
     checkpoint.save(3)
 
     def torn(tensors: object, path: Path, metadata: object) -> None:

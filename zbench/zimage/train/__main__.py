@@ -36,7 +36,7 @@ from zbench.zimage.scenes.world import Scene
 from zbench.zimage.tokenizer import build_tokenizer
 from zbench.zimage.train.autoencoder import decode, encode, scaled, train_autoencoder
 from zbench.zimage.train.batches import CaptionBatches, by_length, make_scenes
-from zbench.zimage.train.flow import Joint, few_step_loss, flow_loss, sample, train_joint
+from zbench.zimage.train.flow import Joint, compile_blocks, few_step_loss, flow_loss, sample, train_joint
 from zbench.zimage.train.joint import tokenize
 from zbench.zimage.train.loop import Phase, Session, TimeIsUp
 from zbench.zimage.train.start import new_modules
@@ -60,15 +60,15 @@ class Recipe:
 
 
 FULL = Recipe(
-    autoencoder=Phase("autoencoder", steps=3000, batch=48, rate=1e-3, average=0.995, save_every=1000),
-    flow=Phase("flow", steps=10_000, batch=512, rate=1e-3, matrix_rate=2e-3, warmup=300, save_every=1000),
-    few_steps=Phase("few_steps", steps=1500, batch=256, rate=2e-4, matrix_rate=4e-4, average=0.995, save_every=500),
+    autoencoder=Phase("autoencoder", steps=2500, batch=48, rate=1e-3, average=0.995, save_every=1000),
+    flow=Phase("flow", steps=8000, batch=512, rate=1e-3, warmup=300, save_every=1000),
+    few_steps=Phase("few_steps", steps=1000, batch=512, rate=2e-4, average=0.995, save_every=250),
     scenes=200_000,
 )
 SMOKE = Recipe(
     autoencoder=Phase("autoencoder", steps=2, batch=1, rate=1e-3, save_every=1),
-    flow=Phase("flow", steps=3, batch=4, rate=1e-3, matrix_rate=1e-3, save_every=2),
-    few_steps=Phase("few_steps", steps=2, batch=2, rate=1e-4, matrix_rate=1e-4, save_every=1),
+    flow=Phase("flow", steps=3, batch=4, rate=1e-3, save_every=2),
+    few_steps=Phase("few_steps", steps=2, batch=2, rate=1e-4, save_every=1),
     scenes=8,
     validation_scenes=1,
 )
@@ -89,12 +89,18 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     validation = Validation(vae, tokenizer, recipe.validation_scenes, session.work, console)
 
     joint = Joint(modules["text_encoder"], modules["transformer"])
+    on_gpu = latents.is_cuda
+    if on_gpu:
+        compile_blocks(joint)
     batches = CaptionBatches(scenes, tokenizer, recipe.flow.batch, seed, recipe.dropped)
     teacher: Any = train_joint(joint, latents, batches, recipe.flow, session, flow_loss(joint), validation)
 
     student = copy.deepcopy(teacher)
     for parameter in teacher.parameters():
         parameter.requires_grad_(False)
+    if on_gpu:
+        compile_blocks(teacher)
+        compile_blocks(student)
     empty = tokenize(tokenizer, [""]).to(latents.device)
     loss = few_step_loss(student, teacher, empty, steps=STEPS, substeps=recipe.substeps, guidance=recipe.guidance)
     batches = CaptionBatches(scenes, tokenizer, recipe.few_steps.batch, seed + 1, 0.0)
@@ -159,7 +165,7 @@ class Validation:
                 images.update(zip(part.scenes.tolist(), painted, strict=True))
             shares.append(tally([scene for scene, _ in asked], [images[i] for i in range(len(asked))]))
         share = sum(t.share() for t in shares) / len(shares)
-        scene_share = sum(t.rates()["scene"] for t in shares) / len(shares)
+        rates = {kind: sum(t.rates()[kind] for t in shares) / len(shares) for kind in shares[0].rates()}
         kept = share > self.best_share()
         if kept:
             tensors = {name: tensor.contiguous() for name, tensor in joint.state_dict().items()}
@@ -167,8 +173,9 @@ class Validation:
             save_file(tensors, partial, metadata={"share": str(share), "step": str(step)})
             os.replace(partial, self.best)
         self.console.print(
-            f"validation at {step}: {100 * share:.1f} % of attributes, {100 * scene_share:.1f} % of scenes right"
-            + (", the best so far" if kept else ""),
+            f"validation at {step}: {100 * share:.1f} % of attributes right"
+            + (", the best so far" if kept else "")
+            + "".join(f", {kind} {100 * rate:.1f} %" for kind, rate in rates.items()),
             highlight=False,
         )
 

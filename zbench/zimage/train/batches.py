@@ -32,17 +32,28 @@ def make_scenes(count: int, split: Split, seed: int) -> list[Scene]:
     return [sample_scene(random, split) for _ in range(count)]
 
 
-class CaptionBatches(Dataset[list[Batch]]):
-    """Item k: captions of `size` scenes picked by k, parted by padded length; `dropped` of them are empty.
+class CaptionBatches(Dataset[Batch]):
+    """Item k: captions of `size` scenes picked by k, all of one padded length; `dropped` of all captions are empty.
 
-    Empty captions teach the unconditional velocity that guidance needs.
+    A length is as likely as it is among captions. Empty captions teach the unconditional velocity that guidance needs.
     """
 
     def __init__(self, scenes: list[Scene], tokenizer: Any, size: int, seed: int, dropped: float) -> None:
         self.scenes, self.tokenizer, self.size, self.seed, self.dropped = scenes, tokenizer, size, seed, dropped
 
-    def __getitem__(self, step: int) -> list[Batch]:
+    def __getitem__(self, step: int) -> Batch:
         random = Random(f"{self.seed} {step}")
+        parts = self._parts(random)
+        found = random.choices(parts, weights=[len(part.captions) for part in parts])
+        while sum(len(part.captions) for part in found) < self.size:
+            found += [p for p in self._parts(random) if p.captions.ids.shape[1] == found[0].captions.ids.shape[1]]
+        scenes, ids, masks = (
+            torch.cat(tensors)[: self.size]
+            for tensors in zip(*((p.scenes, p.captions.ids, p.captions.mask) for p in found), strict=True)
+        )
+        return Batch(scenes, Captions(ids, masks))
+
+    def _parts(self, random: Random) -> list[Batch]:
         picked = random.choices(range(len(self.scenes)), k=self.size)
         texts = [
             "" if random.random() < self.dropped else caption(self.scenes[i], random.choice(LANGUAGES), random)
@@ -62,7 +73,7 @@ def by_length(scenes: torch.Tensor, captions: Captions) -> list[Batch]:
     ]
 
 
-def stream(batches: CaptionBatches, steps: range, workers: int) -> Iterator[list[Batch]]:
+def stream(batches: CaptionBatches, steps: range, workers: int) -> Iterator[Batch]:
     """Batches of these steps in order, made `workers` processes ahead; 0 makes them in this process."""
     loader = DataLoader(
         batches,

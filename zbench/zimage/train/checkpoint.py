@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 
 class Checkpoint:
-    """Models, their averages and their optimisers' moments under one file, written whole or not at all."""
+    """Models, their averages and an optimiser's moments under one file, written whole or not at all."""
 
-    def __init__(self, path: Path, models: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
-        self.path, self.models, self.optimizers = path, models, optimizers
+    def __init__(self, path: Path, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+        self.path, self.models, self.optimizer = path, models, optimizer
 
     def save(self, step: int) -> None:
         """Keep the state after `step` steps."""
@@ -32,16 +32,15 @@ class Checkpoint:
         with safe_open(self.path, framework="pt") as file:
             step = int(file.metadata()["step"])
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        for i, optimizer in enumerate(self.optimizers):
-            for j, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-                prefix = f"optimizer.{i}.{j}."
-                state = {
-                    name.removeprefix(prefix): tensor.to(parameter.device)  # fused optimisers count steps there too
-                    for name, tensor in stored.items()
-                    if name.startswith(prefix)
-                }
-                if state:
-                    optimizer.state[parameter] = state
+        for i, parameter in enumerate(self._learned()):
+            prefix = f"optimizer.{i}."
+            state = {
+                name.removeprefix(prefix): tensor.to(parameter.device)  # a fused optimiser counts its steps there too
+                for name, tensor in stored.items()
+                if name.startswith(prefix)
+            }
+            if state:
+                self.optimizer.state[parameter] = state
         for name, model in self.models.items():
             prefix = f"model.{name}."
             model.load_state_dict({k.removeprefix(prefix): t for k, t in stored.items() if k.startswith(prefix)})
@@ -53,8 +52,10 @@ class Checkpoint:
             for name, model in self.models.items()
             for key, tensor in model.state_dict().items()
         }
-        for i, optimizer in enumerate(self.optimizers):
-            for j, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-                for key, value in optimizer.state.get(parameter, {}).items():
-                    tensors[f"optimizer.{i}.{j}.{key}"] = torch.as_tensor(value)
+        for i, parameter in enumerate(self._learned()):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{i}.{key}"] = torch.as_tensor(value)
         return tensors
+
+    def _learned(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]

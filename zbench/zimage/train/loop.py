@@ -29,13 +29,12 @@ class TimeIsUp(Exception):
 
 @dataclass(frozen=True)
 class Phase:
-    """How long and how fast one phase learns. Rates fall linearly to zero after a warm-up."""
+    """How long and how fast AdamW learns in one phase. The rate falls linearly to zero after a warm-up."""
 
     name: str
     steps: int
     batch: int
-    rate: float  # AdamW's learning rate
-    matrix_rate: float | None = None  # Muon's, for the matrices between the first and the last layer; None: AdamW's
+    rate: float
     warmup: int = 100
     average: float = 0.999  # decay of the weights' moving average
     save_every: int = 500
@@ -62,25 +61,24 @@ def learn(
     Goes on from `<work>/<name>.safetensors` if it is there. `on_save(step, averaged)` runs at every checkpoint. Raises
     TimeIsUp, after a checkpoint, once the session's deadline is past.
     """
-    optimizers = _optimizers(phase, model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=phase.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=parameters[0].is_cuda
+    )
     decay = get_ema_multi_avg_fn(phase.average)  # type: ignore[no-untyped-call]
     averaged = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
-    checkpoint = Checkpoint(session.work / f"{phase.name}.safetensors", {"now": model, "average": averaged}, optimizers)
+    checkpoint = Checkpoint(session.work / f"{phase.name}.safetensors", {"now": model, "average": averaged}, optimizer)
     start = checkpoint.load()
-    parameters = [p for p in model.parameters() if p.requires_grad]
     losses: list[Tensor] = []
     model.train()
     with _progress(phase, start) as show:
         for step in range(start, phase.steps):
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * rate_share(phase, step)
-                optimizer.zero_grad(set_to_none=True)
+            optimizer.param_groups[0]["lr"] = phase.rate * rate_share(phase, step)
+            optimizer.zero_grad(set_to_none=True)
             loss = loss_at(step)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, MAX_NORM)
-            for optimizer in optimizers:
-                optimizer.step()
+            optimizer.step()
             averaged.update_parameters(model)
             losses.append(loss.detach())
             done = step + 1
@@ -103,31 +101,6 @@ def rate_share(phase: Phase, step: int) -> float:
     return min((step + 1) / phase.warmup, 1.0) * (1 - step / phase.steps)
 
 
-def _optimizers(phase: Phase, model: nn.Module) -> list[torch.optim.Optimizer]:
-    fused = next(model.parameters()).is_cuda
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for n, p in named if phase.matrix_rate is not None and p.ndim == 2 and _is_within(n)]
-    chosen = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in chosen]
-    adam = torch.optim.AdamW(
-        [{"params": rest, "peak": phase.rate}], lr=phase.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=fused
-    )
-    if phase.matrix_rate is None:
-        return [adam]
-    muon = torch.optim.Muon(
-        [{"params": matrices, "peak": phase.matrix_rate}],
-        lr=phase.matrix_rate,
-        weight_decay=0.01,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return [adam, muon]
-
-
-def _is_within(name: str) -> bool:
-    """Whether a matrix lies between the first and the last layer and is no modulation."""
-    return ("layers." in name or "refiner." in name) and "adaLN" not in name
-
-
 @contextmanager
 def _progress(phase: Phase, start: int) -> Iterator[Callable[[int, float], None]]:
     console = Console(stderr=True)
@@ -140,10 +113,15 @@ def _progress(phase: Phase, start: int) -> Iterator[Callable[[int, float], None]
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(phase.name, total=phase.steps, completed=start, loss="")
+        began = time.monotonic()
 
         def show(done: int, loss: float) -> None:
             bar.update(task, completed=done, loss=f"{loss:.5f}")
             if not console.is_terminal and (done % phase.save_every == 0 or done == phase.steps):
-                console.print(f"{phase.name}: step {done} of {phase.steps}, loss {loss:.5f}", highlight=False)
+                pace = 1000 * (time.monotonic() - began) / max(done - start, 1)
+                console.print(
+                    f"{phase.name}: step {done} of {phase.steps}, loss {loss:.5f}, {pace:.0f} ms a step",
+                    highlight=False,
+                )
 
         yield show
