@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zbench.stats import Block, Plan, Verdict, look
+from zbench.stats import Plan, Verdict
+from zbench.stats.power import draw_rounds, simulated_run
 
 Floats = NDArray[np.float64]
 Noise = Callable[[np.random.Generator, int], Floats]  # a number of rounds to the log of each one's slowness
 
 MARGIN = 0.01
-STRETCH = 20  # consecutive rounds drawn together from a recording
 LEAST_RECORDED = 100
 
 
@@ -78,30 +78,7 @@ def recorded(path: Path) -> Noise:
         sys.exit(f"{path}: not a CSV file with numbers in a column latency_s ({problem!r})")
     if len(latencies) < LEAST_RECORDED or not (np.isfinite(latencies) & (latencies > 0)).all():
         sys.exit(f"{path}: needs at least {LEAST_RECORDED} latencies, all finite and above 0")
-    logs = np.log(latencies)
-
-    def draw(rng: np.random.Generator, rounds: int) -> Floats:
-        begins = rng.integers(0, len(logs) - STRETCH + 1, math.ceil(rounds / STRETCH))
-        drawn: Floats = logs[(begins[:, None] + np.arange(STRETCH)).ravel()[:rounds]]
-        return drawn
-
-    return draw
-
-
-def one_run(rng: np.random.Generator, noise: Noise, slower: float, plan: Plan) -> tuple[Verdict, int]:
-    """The verdict of one A/B in A B B A, B A A B blocks, and how many blocks it took."""
-    most = plan.looks[-1]
-    rounds = np.exp(noise(rng, 4 * most)).reshape(most, 4)
-    outer, inner = rounds[:, [0, 3]], rounds[:, [1, 2]]
-    turned = (np.arange(most) % 2 == 1)[:, None]
-    base = np.where(turned, inner, outer).tolist()
-    new = (np.where(turned, outer, inner) * (1 + slower)).tolist()
-    blocks = [Block(*sides) for sides in zip(base, new, strict=True)]
-    for count in plan.looks:
-        found = look(blocks[:count], plan, MARGIN)
-        if found.stop:
-            break
-    return found.judgement.verdict, found.blocks
+    return lambda rng, rounds: draw_rounds(np.log(latencies), rounds, rng)
 
 
 @dataclass(frozen=True)
@@ -123,7 +100,8 @@ class Rates:
 def rates(noise: Noise, slower: float, runs: int, seed: int, plan: Plan) -> Rates:
     """Judge `runs` A/Bs."""
     rng = np.random.default_rng(seed)
-    results = [one_run(rng, noise, slower, plan) for _ in range(runs)]
+    rounds = 4 * plan.looks[-1]
+    results = [simulated_run(np.exp(noise(rng, rounds)), slower, MARGIN, plan) for _ in range(runs)]
     return Rates(slower, Counter(verdict for verdict, _ in results), float(np.mean([used for _, used in results])))
 
 

@@ -36,7 +36,7 @@ read
   export     RUN     records as CSV, Parquet, or for pytest-benchmark, Bencher, github-action-benchmark
 
 look
-  doctor             what hardware and software is here and what it can do
+  doctor             what hardware and software is here and what it can do; --noise: how steady it is
 
 RUN is a sweep's name under runs/, a run folder, or a records.jsonl.
 
@@ -211,7 +211,17 @@ def doctor(args: list[str]) -> int:
     from zbench.report.doctor_table import render_findings
 
     parser = _parser("doctor", "What hardware and software is here and what it can do.", formats=("table", "json"))
+    parser.add_argument("--noise", action="store_true", help="measure how many rounds a verdict needs here")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="with --noise: of the trial to be measured")
+    parser.add_argument("--config-dir", help="with --noise: folder with groups of your own")
     options = parser.parse_args(args)
+    if options.noise:
+        from zbench.ab.noise import doctor_noise
+
+        print(doctor_noise(options.overrides, options.config_dir, options.format))
+        return Exit.DONE
+    if options.overrides:
+        raise ZbenchError(f"doctor takes no overrides without --noise: {' '.join(options.overrides)}")
     print(render_findings(findings(gather(profile_patterns())), options.format))
     return Exit.DONE
 

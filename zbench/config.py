@@ -180,11 +180,11 @@ class WorkloadConfig(Group):
 class MeasureConfig:
     """How long a trial is measured."""
 
-    warmup_rounds: int = 1
+    max_warmup_rounds: int = 12  # warm-up ends before, once latencies have settled
     min_rounds: int = 8
     max_rounds: int = 16
     target_rel_ci: float = 0.05  # half width of the median's 95 % interval over the median
-    budget_s: float = 10.0  # timed rounds end once this is spent and min_rounds are done
+    budget_s: float = 10.0  # warm-up ends once this is spent, timed rounds once min_rounds are done as well
     timeout_s: float = 600.0  # a trial longer than this is FAILED
     lpips_weights: str | None = None  # safetensors file of lpips.LPIPS(net="alex"); None: no LPIPS
     clip_weights: str | None = None  # folder of a CLIP model; None: no CLIP score
@@ -290,7 +290,7 @@ def check(config: Config) -> None:
     _one_of("compute.device", config.compute.device, DEVICES)
     _one_of("compute.dtype", config.compute.dtype, DTYPES)
     _check_cache(cache)
-    _at_least("measure.warmup_rounds", measure.warmup_rounds, 0)
+    _at_least("measure.max_warmup_rounds", measure.max_warmup_rounds, 0)
     _at_least("measure.min_rounds", measure.min_rounds, 1)
     if measure.max_rounds < measure.min_rounds:
         raise ConfigError(

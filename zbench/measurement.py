@@ -29,8 +29,9 @@ class Round:
     ranks: list[dict[str, Any]] = field(default_factory=list)  # {rank, latency_s, peaks} with several ranks
     queue_s: float | None = None
     server_s: float | None = None
-    valid: bool = True
-    invalid_reasons: list[str] = field(default_factory=list)
+    valid: bool = True  # statistics leave out what is not
+    invalid_reasons: list[str] = field(default_factory=list)  # non_finite_latents, compiled
+    disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,11 @@ class Measurement:
 
     rounds: list[Round]
     stop_reason: str  # interval, max_rounds or budget
-    warmup_latencies_s: list[float]
+    warmup_latencies_s: list[float]  # in time order
     cold: Cold
     memory: Memory
     sources: dict[str, Source]  # of each of METRICS
+    warmup_end: str = ""  # settled, max_rounds or budget
     quality: list[ImageQuality] | None = None  # likeness to the baseline's images
     prompt_fidelity: list[PromptFidelity] | None = None
     noise_floor: list[ImageQuality] | None = None  # a baseline's images against its own made once more

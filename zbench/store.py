@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
@@ -73,19 +74,7 @@ class Store:
 
     def append(self, record: Record) -> None:
         """Write one line and wait until it is on disk. Raises StoreError; what was finished stays."""
-        line = memoryview(record.to_json().encode() + b"\n")
-        end = self._out.tell()
-        try:
-            while line:
-                line = line[self._out.write(line) :]
-            os.fsync(self._out.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._out.truncate(end)  # half a line must not stand before the next one
-            raise StoreError(
-                f"cannot append to {self.journal}: {error.strerror}; finished trials are kept, "
-                "free some space and give the same command again"
-            ) from error
+        append_line(self._out, record.to_json())
         self.records.append(record)
 
     def artifacts(self, trial_id: str) -> Path:
@@ -106,6 +95,23 @@ class Store:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def append_line(journal: FileIO, text: str) -> None:
+    """Write one line to an unbuffered file and wait until it is on disk. Raises StoreError; whole lines stay."""
+    line = memoryview(text.encode() + b"\n")
+    end = journal.tell()
+    try:
+        while line:
+            line = line[journal.write(line) :]
+        os.fsync(journal.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            journal.truncate(end)  # half a line must not stand before the next one
+        raise StoreError(
+            f"cannot append to {journal.name!s}: {error.strerror}; what was finished is kept, "
+            "free some space and give the same command again"
+        ) from error
 
 
 def artifacts_folder(run_folder: Path, trial_id: str) -> Path:

@@ -22,7 +22,7 @@ from zbench.executors.process import death
 from zbench.trial import Trial
 
 ENGINES = Path(__file__).parent.parent / "engines"
-MEASURE = MeasureConfig(warmup_rounds=1, min_rounds=2, max_rounds=2, timeout_s=60.0)
+MEASURE = MeasureConfig(max_warmup_rounds=1, min_rounds=2, max_rounds=2, timeout_s=60.0)
 ENDS_WITHIN_S = 5.0
 """How soon a worker must be gone after its parent."""
 
@@ -228,7 +228,7 @@ def test_worker_dies_with_a_parent_that_was_killed(tmp_path: Path, kind: str) ->
     else:
         of, until = trial(pipeline=replace(TINY, steps=1000)), "loaded"
     task = tmp_path / "task.json"
-    measure = {"warmup_rounds": 1, "min_rounds": 2, "max_rounds": 2, "timeout_s": 600.0}
+    measure = {"max_warmup_rounds": 1, "min_rounds": 2, "max_rounds": 2, "timeout_s": 600.0}
     task.write_text(json.dumps({"trial": of.to_dict(), "measure": measure, "folder": str(tmp_path)}))
     command = [sys.executable, str(Path(__file__).parent / "parent.py"), str(task)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:

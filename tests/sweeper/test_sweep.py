@@ -10,13 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import SYNTHETIC, kill, start, wait_for, workers_of, zbench
+from commands import SYNTHETIC, kill, start, wait_for, zbench
 
 from zbench.record import Record
 from zbench.store import read_records
 
 GRID = ("cache=dbcache", "cache.max_warmup_steps=2,4", "cache.residual_diff_threshold=0.12,0.24,0.4")
-QUICK = ("measure.min_rounds=2", "measure.max_rounds=2", "measure.warmup_rounds=0")
+QUICK = ("measure.min_rounds=2", "measure.max_rounds=2", "measure.max_warmup_rounds=0")
 TRIALS = 7  # 2 × 3 settings and the baseline
 
 
@@ -70,7 +70,7 @@ def test_fresh_measures_everything_again(tmp_path: Path) -> None:
 def test_the_default_name_is_that_of_the_set_of_trials(tmp_path: Path) -> None:
     args = ["sweep", *SYNTHETIC, *GRID, *QUICK]
     zbench(tmp_path, *args)
-    zbench(tmp_path, *[*args[:-1], "measure.warmup_rounds=1"])
+    zbench(tmp_path, *[*args[:-1], "measure.max_warmup_rounds=1"])
     (folder,) = [p for p in (tmp_path / "runs").iterdir() if p.is_dir()]
     assert folder.name.startswith("sweep-") and len(folder.name) == len("sweep-") + 8
 
@@ -158,8 +158,10 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     process = start(tmp_path, *sweep("engine.options.hang_on=0.12"))
     wait_for(lambda: finished(tmp_path) >= 1)
     os.kill(process.pid, signal.SIGINT)
-    wait_for(lambda: bool(workers_of(process.pid)))
-    os.kill(process.pid, signal.SIGINT)
+    assert process.stderr is not None
+    while "Ctrl-C again stops at once" not in process.stderr.readline():
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)  # only now: two signals at once are one to the kernel
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
 

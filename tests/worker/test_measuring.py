@@ -1,59 +1,21 @@
 """The measuring loop over an engine whose latencies a test writes down, so that when it stops can be worked out."""
 
 import gc
-from collections.abc import Iterator, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from factories import trial
 from fake_nvml import FakeNvml
+from scripted import ScriptedEngine
 
-from zbench.config import CacheConfig, MeasureConfig
-from zbench.engines import Generation
+from zbench.config import MeasureConfig
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import Measurement
-from zbench.trial import Trial
 from zbench.worker.__main__ import _code
 from zbench.worker.gauges import Gauges
-from zbench.worker.measuring import Job, StopAsked, measure_trial
-
-
-class ScriptedEngine:
-    """Says that its generations took the latencies given, over and over."""
-
-    def __init__(self, latencies_s: Sequence[float] = (1.0,), weights: str = "preset", latent: float = 0.0) -> None:
-        self._latencies: Iterator[float] = cycle(latencies_s)
-        self._weights = weights
-        self._latent = latent
-        self.prompts: list[str] = []
-        self.collector_was_on: list[bool] = []
-
-    def load(self, trial: Trial) -> None:
-        """Always there."""
-
-    def configure(self, cache: CacheConfig) -> None:
-        """One setting is as good as another."""
-
-    def generate(self, prompt_text: str, seed: int) -> Generation:
-        self.prompts.append(prompt_text)
-        self.collector_was_on.append(gc.isenabled())
-        latency_s = next(self._latencies)
-        return Generation(
-            image=np.full((16, 16, 3), seed, np.uint8),
-            latents=np.full((1, 2, 2), self._latent, np.float32),
-            latency_s=latency_s,
-            stages_s={},
-            steps_s=[],
-        )
-
-    def effective(self) -> dict[str, Any]:
-        return {"device": "cpu", "weights": self._weights}
-
-    def close(self) -> None:
-        """Nothing is held."""
+from zbench.worker.job import Job, StopAsked
+from zbench.worker.measuring import measure_trial
 
 
 def measured(folder: Path, engine: ScriptedEngine, load_s: float | None = None, **measure: Any) -> Measurement:
@@ -63,7 +25,7 @@ def measured(folder: Path, engine: ScriptedEngine, load_s: float | None = None, 
 
 def test_every_prompt_is_measured_equally_often(tmp_path: Path) -> None:
     engine = ScriptedEngine()
-    result = measured(tmp_path, engine, warmup_rounds=1, min_rounds=3, max_rounds=3)
+    result = measured(tmp_path, engine, max_warmup_rounds=1, min_rounds=3, max_rounds=3)
     # Three rounds become two cycles over the workload's two prompts; the warm-up took the first prompt.
     assert [r.prompt_id for r in result.rounds] == ["en-circle", "zh-square"] * 2
     assert [r.index for r in result.rounds] == [0, 1, 2, 3] and len(engine.prompts) == 5
@@ -96,7 +58,7 @@ def test_latents_that_are_not_finite_make_a_round_invalid(tmp_path: Path) -> Non
 
 def test_garbage_collector_rests_during_timed_rounds_only(tmp_path: Path) -> None:
     engine = ScriptedEngine()
-    measured(tmp_path, engine, warmup_rounds=1, min_rounds=2, max_rounds=2)
+    measured(tmp_path, engine, max_warmup_rounds=1, min_rounds=2, max_rounds=2)
     assert engine.collector_was_on == [True, False, False] and gc.isenabled()
 
 
@@ -138,3 +100,24 @@ def test_random_weights_have_no_quality_of_any_kind(tmp_path: Path) -> None:
     assert (result.quality, result.prompt_fidelity, result.noise_floor) == (None, None, None)
     for path in ("quality", "prompt_fidelity", "noise_floor"):
         assert result.reasons[path] == "random_weights"
+
+
+def test_a_round_that_compiled_is_kept_and_does_not_count(tmp_path: Path) -> None:
+    result = measured(tmp_path, ScriptedEngine(compiles=[2]), max_warmup_rounds=1, min_rounds=4, max_rounds=4)
+    assert [r.invalid_reasons for r in result.rounds] == [[], ["compiled"], [], []]
+    assert len(result.paired_latencies_s) == 3
+
+
+def test_a_clock_that_is_set_back_changes_no_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = iter(1e9 - 3600 * k for k in range(10_000))
+    monkeypatch.setattr("zbench.probes.disturbance.time.time", lambda: next(wall))
+    result = measured(tmp_path, ScriptedEngine([1.0, 1.01]), min_rounds=2, max_rounds=20)
+    assert result.stop_reason == "interval" and len(result.paired_latencies_s) == 6
+    assert all(r.valid and "clock_step" in r.disturbances for r in result.rounds)
+
+
+def test_the_record_says_how_warming_up_ended(tmp_path: Path) -> None:
+    settled = measured(tmp_path, ScriptedEngine(), min_rounds=2, max_rounds=2)
+    assert settled.warmup_end == "settled" and settled.validity == []
+    falling = measured(tmp_path, ScriptedEngine([0.5**k for k in range(40)]), min_rounds=2, max_rounds=2)
+    assert falling.warmup_end == "max_rounds" and "not settled" in falling.validity[0]

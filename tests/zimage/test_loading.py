@@ -145,11 +145,11 @@ def test_random_weights_of_the_turbo_preset_can_be_asked_for() -> None:
 
     What is checked is that configs alone suffice and that the standing-in tokenizer's ids fit the vocabulary.
     """
-    from zbench.zimage.loading import _module, _tokenizer
+    from zbench.zimage.loading import _tokenizer, build_module
 
     turbo = preset_folder("zimage_turbo")
     with torch.device("meta"):
-        encoder = _module(turbo, "text_encoder")
+        encoder = build_module(turbo, "text_encoder")
     assert len(_tokenizer(turbo, True)) <= encoder.config.vocab_size
     with pytest.raises(WeightsError, match=r"zimage_turbo/tokenizer/tokenizer_config\.json: missing"):
         check_weights(turbo)

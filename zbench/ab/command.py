@@ -15,18 +15,15 @@ from rich.console import Console
 from zbench.ab.interleave import SideName
 from zbench.ab.run import Outcome, compare
 from zbench.ab.show import FORMATS, Progress, exit_code, render
-from zbench.ab.side import Side, SideFailed
+from zbench.ab.side import Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES
 from zbench.environment import capture
-from zbench.errors import ConfigError, Exit, HardwareError
-from zbench.hardware.detect import describe_present, present_devices
+from zbench.errors import ConfigError, Exit
+from zbench.hardware.detect import present_devices
 from zbench.hydra_app import one_job
-from zbench.space import constraint, geometry_of
 from zbench.stats import Plan
 from zbench.sweeper.conduct import check_weights, on_interrupt
-from zbench.sweeper.plan import trial_of
-from zbench.trial import Trial
 
 EPILOG = """\
 Other overrides hold for both sides. Both are measured by turns on this machine, each in a resident worker, until the
@@ -121,7 +118,8 @@ def _side(name: SideName, options: argparse.Namespace, common: list[str], stack:
     for override in overrides:
         if override.lstrip("+~").split("=")[0].split(".")[0] in NO_AXES:
             raise ConfigError(f"--{name}", override, "says how both are measured; give it once, outside --a and --b")
-    trial = _trial(name, [*common, *overrides], options.config_dir)
+    given = [*common, *overrides]
+    trial = present_trial(f"--{name}", one_job(given, options.config_dir), given)
     revision, python = getattr(options, f"{name}_rev"), getattr(options, f"{name}_python")
     if revision and python:
         raise ConfigError(f"--{name}-rev", revision, f"give it or --{name}-python, not both")
@@ -133,19 +131,6 @@ def _side(name: SideName, options: argparse.Namespace, common: list[str], stack:
         checkout = stack.enter_context(worktree(f"--{name}-rev", revision))
         return Side(name, trial, home=checkout.folder, revision=f"{revision} ({checkout.commit[:10]})")
     return Side(name, trial)
-
-
-def _trial(name: SideName, overrides: list[str], config_dir: str | None) -> Trial:
-    devices = present_devices()
-    trial = trial_of(one_job(overrides, config_dir), devices)
-    if trial.hardware is not None:
-        raise HardwareError(
-            f"--{name}: hardware={trial.hardware.name} is not here ({describe_present(devices)}), and ab measures"
-        )
-    reason = constraint(trial, geometry_of(trial.pipeline))
-    if reason is not None:
-        raise ConfigError(f"--{name}", " ".join(overrides), reason)
-    return trial
 
 
 def _digest(sides: list[Side], options: argparse.Namespace) -> str:

@@ -4,11 +4,11 @@ Every block is appended to `<folder>/blocks.jsonl` as it ends, raw, after a firs
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from zbench.ab.interleave import Block, SideName, blocks
 from zbench.ab.side import Side, SideWorker
@@ -18,6 +18,7 @@ from zbench.measurement import Round
 from zbench.stats import Block as Samples
 from zbench.stats import Judgement, Look, Plan, is_stationary, look, warm_from
 from zbench.stats.stationary import BOUND
+from zbench.store import append_line
 
 BLOCKS = "blocks.jsonl"
 
@@ -61,7 +62,7 @@ def compare(
     workers: dict[SideName, SideWorker] = {}
     try:
         with _journal(folder) as journal:
-            _append(journal, _head(sides, plan, margin, environment))
+            append_line(journal, _json(_head(sides, plan, margin, environment)))
             for side in sides:
                 workers[side.name] = SideWorker(side, folder / f"worker-{side.name}.log", timeout_s)
                 workers[side.name].prepare()
@@ -88,14 +89,14 @@ def _measure(
     workers: dict[SideName, SideWorker],
     plan: Plan,
     margin: float,
-    journal: TextIO,
+    journal: FileIO,
     listener: Listener,
     should_stop: Callable[[], bool],
 ) -> Outcome:
     made: list[Block] = []
     for block in blocks(lambda name, index: workers[name].generate(index)):
         made.append(block)
-        _append(journal, {"block": block.index, "a": _plain(block.a), "b": _plain(block.b)})
+        append_line(journal, _json({"block": block.index, "a": _plain(block.a), "b": _plain(block.b)}))
         stopping = should_stop()
         so_far = look(samples(made), plan, margin, ended=stopping)
         listener.measured(block, so_far)
@@ -137,15 +138,13 @@ def _plain(rounds: Sequence[Round]) -> list[dict[str, object]]:
     return [asdict(r) for r in rounds]
 
 
-def _journal(folder: Path) -> TextIO:
+def _json(line: dict[str, object]) -> str:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False)
+
+
+def _journal(folder: Path) -> FileIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / BLOCKS).open("w", encoding="utf-8")
+        return (folder / BLOCKS).open("wb", buffering=0)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}; choose another with sweep.runs_dir=") from error
-
-
-def _append(journal: TextIO, line: dict[str, object]) -> None:
-    journal.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-    journal.flush()
-    os.fsync(journal.fileno())

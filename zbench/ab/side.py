@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import dacite
 
 from zbench.ab.interleave import SideName
-from zbench.errors import ZbenchError
+from zbench.config import Config
+from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.process import HOME, WorkerGone, WorkerProcess, death
+from zbench.hardware.detect import describe_present, present_devices
 from zbench.measurement import Round
+from zbench.space import constraint, geometry_of
+from zbench.sweeper.plan import trial_of
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 
@@ -28,6 +33,23 @@ class Side:
     python: str = sys.executable
     home: Path | None = HOME  # whose zbench; None: the one installed for `python`
     revision: str | None = None  # of git, if one was asked for
+
+
+def present_trial(flag: str, config: Config, overrides: Sequence[str]) -> Trial:
+    """The trial of a configuration, to be measured on this machine.
+
+    Raises HardwareError for a projected one and ConfigError for one that cannot work, both naming `flag`.
+    """
+    devices = present_devices()
+    trial = trial_of(config, devices)
+    if trial.hardware is not None:
+        raise HardwareError(
+            f"{flag}: hardware={trial.hardware.name} is not here ({describe_present(devices)}), and it measures"
+        )
+    reason = constraint(trial, geometry_of(trial.pipeline))
+    if reason is not None:
+        raise ConfigError(flag, " ".join(overrides), reason)
+    return trial
 
 
 NOT_THE_CODES_FAULT = ("weights", "config")

@@ -29,6 +29,7 @@ class Generation:
     steps_s: list[float]  # one transformer forward each, in order
     cached_steps: list[int] = field(default_factory=list)  # indices of steps whose middle blocks were skipped
     residual_diffs: dict[str, float] = field(default_factory=dict)  # step index to residual difference
+    compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
 
 
 class Engine(Protocol):

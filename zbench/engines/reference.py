@@ -68,6 +68,7 @@ class ReferenceEngine:
         clock = self._clock
         clock.reset()
         clock.timer.synchronize()
+        graphs = _graphs_compiled() if self._trial.compute.compile else 0
         began = time.perf_counter()
         image = self.pipe(**arguments, callback_on_step_end=keep_latents).images[0]
         clock.timer.synchronize()
@@ -85,6 +86,7 @@ class ReferenceEngine:
             steps_s=clock.spans_s(STEP),
             cached_steps=cached_steps,
             residual_diffs=residual_diffs,
+            compiled=self._trial.compute.compile and _graphs_compiled() > graphs,
         )
 
     def effective(self) -> dict[str, Any]:
@@ -139,6 +141,13 @@ def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int) -> dic
         "max_sequence_length": pipeline.max_sequence_length,
         "generator": torch.Generator("cpu").manual_seed(seed),
     }
+
+
+def _graphs_compiled() -> int:
+    """How many graphs torch.compile has made in this process."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
 
 
 def _watched(pipe: Any, device: str) -> StageClock[Any]:

@@ -96,8 +96,11 @@ def read_baseline(name_or_file: str, runs: Path, machine: Mapping[str, Any]) -> 
         raise RecordError(f"{path}: not a gate baseline; zbench baseline save writes one")
     if content.pop("sha256", None) != _digest(content):
         raise RecordError(f"{path}: its checksum does not fit: it was edited or torn; save the baseline again")
-    records = tuple(Record.from_json(json.dumps(record)) for record in content["records"])
-    return Baseline(content["name"], content["machine"], records)
+    try:
+        records = tuple(Record.from_json(json.dumps(record)) for record in content["records"])
+        return Baseline(content["name"], content["machine"], records)
+    except (RecordError, KeyError, TypeError) as error:
+        raise RecordError(f"{path}: {error}; zbench baseline save RUN --name NAME keeps a new one") from error
 
 
 def _digest(content: Mapping[str, Any]) -> str:

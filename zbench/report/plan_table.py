@@ -14,6 +14,7 @@ from zbench.hardware.roofline import expect
 from zbench.report.cells import digits, gib, trials
 from zbench.report.table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.space import Placed, geometry_of
+from zbench.stats.stationary import LEAST
 from zbench.sweeper.plan import Plan, proxy_of
 from zbench.sweeper.progress import duration
 from zbench.trial import Trial
@@ -62,7 +63,7 @@ def expected_sweep_s(plan: Plan) -> float | None:
         cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
         rounds = min(max(least, measure.budget_s / image_s), most)
-        total += (measure.warmup_rounds + rounds) * image_s
+        total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
     return total
 
 

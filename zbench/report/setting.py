@@ -121,7 +121,7 @@ def _measure(record: Record) -> str:
         return ""
     least, most = measure.get("min_rounds"), measure.get("max_rounds")
     count = f"{least}" if least == most else f"{least} to {most}"
-    return f"{count} after {measure.get('warmup_rounds')} of warm-up"
+    return f"{count} after at most {measure.get('max_warmup_rounds')} of warm-up"
 
 
 def _revision(environment: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ It refuses to mix sources: a speed-up compares measured with measured or project
 It formats nothing; `cells` and `table` do.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
+DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
 
 
@@ -76,6 +78,7 @@ class TrialSummary:
     stop_reason: str | None = None
     rounds: int = 0  # valid ones
     invalid_rounds: int = 0
+    disturbed_rounds: int = 0  # by the host; they count all the same
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: tuple[tuple[str, str], ...] = ()  # value's path, why it is None
     reason_code: str | None = None
@@ -219,12 +222,25 @@ def _with_figures(
         stop_reason=measurement.stop_reason,
         rounds=sum(r.valid for r in measurement.rounds),
         invalid_rounds=sum(not r.valid for r in measurement.rounds),
+        disturbed_rounds=sum(bool(r.disturbances) for r in measurement.rounds),
         missing=tuple(measurement.reasons.items()),
         **quality_figures(measurement, baseline),
     )
+    disturbed = _disturbed(measurement)
     no_samples = () if samples else ("no round was valid",)
     misfit = () if row.misfit is None else (row.misfit,)
-    return replace(row, caveats=(*measurement.validity, *no_samples, *misfit))
+    return replace(row, caveats=(*measurement.validity, *disturbed, *no_samples, *misfit))
+
+
+def _disturbed(measurement: Measurement) -> tuple[str, ...]:
+    """A caveat where so many rounds were disturbed that the median may be one of them."""
+    rounds = measurement.rounds
+    disturbed = [r for r in rounds if r.disturbances]
+    if len(disturbed) <= DISTURBED * len(rounds):
+        return ()
+    causes = Counter(cause for r in disturbed for cause in r.disturbances)
+    named = ", ".join(f"{cause.replace('_', ' ')} {count}" for cause, count in causes.most_common())
+    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({named})",)
 
 
 def _family(record: Record) -> str:

@@ -6,6 +6,7 @@ from zbench.stats.estimate import median, median_interval, quantile, relative_ha
 from zbench.stats.outcome import Comparison, Outcome, Reason, Refusal, Scale
 from zbench.stats.paired import pair_medians, paired_speedup
 from zbench.stats.pareto import pareto_front
+from zbench.stats.power import blocks_needed
 from zbench.stats.quantiles import quantile_interval
 from zbench.stats.sequential import Look, Plan, look
 from zbench.stats.signed_rank import hodges_lehmann
@@ -28,6 +29,7 @@ __all__ = [
     "Scale",
     "Stationarity",
     "Verdict",
+    "blocks_needed",
     "cliffs_delta",
     "compare_blocks",
     "compare_rounds",

@@ -14,18 +14,20 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, load_engine
 from zbench.errors import WeightsUnavailableError, ZbenchError
+from zbench.probes.disturbance import RoundWatch
 from zbench.quality.judging import judges_for
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
-from zbench.worker.measuring import Job, StopAsked, measure_trial, one_round, quiet_collector
+from zbench.worker.job import Job, StopAsked
+from zbench.worker.measuring import measure_trial, one_round, quiet_collector
 from zbench.workload import Pair, pairs
 
 
@@ -66,6 +68,7 @@ class Worker:
     def __init__(self, pipes: Pipes) -> None:
         self._pipes = pipes
         self._gauges = Gauges()
+        self._watch = RoundWatch()
         self._engine: Engine | None = None
         self._resident_key: str | None = None
         self._cycle: list[Pair] = []  # of the trial that was prepared
@@ -108,7 +111,9 @@ class Worker:
                 raise RuntimeError("generate came before prepare")
             index = command["index"]
             with quiet_collector():
+                self._watch.begin()
                 made, _ = one_round(self._engine, self._cycle[index % len(self._cycle)], index)
+                made = replace(made, disturbances=self._watch.end())
             return {"event": "generated", "round": asdict(made)}
         except Exception as error:
             traceback.print_exc()

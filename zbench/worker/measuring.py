@@ -7,45 +7,23 @@ every clock, images are hashed after each round and garbage is collected after e
 import gc
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, Generation
 from zbench.measurement import METRICS, Cold, Measurement, Round
+from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
-from zbench.quality.judging import Judges, Verdict, judge_images
+from zbench.quality.judging import Verdict, judge_images
 from zbench.stats.estimate import relative_half_width
-from zbench.trial import Trial
 from zbench.worker.gauges import Gauges
+from zbench.worker.job import Job
+from zbench.worker.warm_up import warm_up
 from zbench.workload import Pair, pairs, whole_cycles
-
-
-class StopAsked(Exception):
-    """Someone asked to stop, and the round in progress is finished."""
-
-
-@dataclass
-class Job:
-    """One `run` command, and how to talk about it while it runs."""
-
-    trial: Trial
-    measure: MeasureConfig
-    artifacts: Path
-    reference: Path | None
-    tell: Callable[[dict[str, Any]], None]
-    stopping: Callable[[], bool]
-    judges: Judges = field(default_factory=Judges)
-    stage: str = "loading"  # during which a failure is reported to have happened
-
-    def check_stop(self) -> None:
-        """Raise StopAsked if a stop was asked for."""
-        if self.stopping():
-            raise StopAsked
 
 
 @dataclass
@@ -66,7 +44,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     cycle = pairs(job.trial.workload)
     job.stage = "cache configuration"
     engine.configure(job.trial.cache)
-    warmup_s = _warm_up(engine, job, cycle)
+    warm = warm_up(engine, job, cycle)
     effective = engine.effective()
     job.stage = "timed rounds"
     block = _Block()
@@ -80,7 +58,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     job.stage = "saving and comparing images"
     save_artifacts(job.artifacts, block.first_cycle)
     verdict = _judge(job, block, effective)
-    latencies = warmup_s or [block.rounds[0].latency_s]
+    latencies = warm.latencies_s or [block.rounds[0].latency_s]
     cold = Cold()
     if load_s is not None:
         cold = Cold(load_s=load_s, first_latency_s=latencies[0])
@@ -90,7 +68,8 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     return Measurement(
         rounds=block.rounds,
         stop_reason=block.stop_reason,
-        warmup_latencies_s=warmup_s,
+        warmup_latencies_s=warm.latencies_s,
+        warmup_end=warm.end,
         cold=cold,
         memory=readings.memory,
         sources=dict.fromkeys(METRICS, "measured"),
@@ -100,7 +79,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
         energy=readings.energy,
         effective=effective,
         telemetry={"garbage_collection": "between cycles", **readings.telemetry},
-        validity=readings.validity,
+        validity=warm.suspicions() + readings.validity,
         reasons=reasons | verdict.reasons,
     )
 
@@ -112,36 +91,26 @@ def one_round(engine: Engine, pair: Pair, index: int) -> tuple[Round, Generation
     return _round(index, pair, started_at, made), made
 
 
-def _warm_up(engine: Engine, job: Job, cycle: list[Pair]) -> list[float]:
-    job.stage = "warm-up rounds"
-    latencies = []
-    total = job.measure.warmup_rounds
-    for index in range(total):
-        job.check_stop()
-        pair = cycle[index % len(cycle)]
-        latencies.append(engine.generate(pair.prompt_text, pair.seed).latency_s)
-        job.tell(_round_event("warmup", index, latencies[-1], total, total))
-    return latencies
-
-
 def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) -> None:
     """Fill `block`, one whole cycle after another."""
     least = whole_cycles(job.measure.min_rounds, len(cycle))
     most = whole_cycles(job.measure.max_rounds, len(cycle))
     if job.reference is None:  # a baseline makes its images twice, so that the noise floor is known
         least = min(max(least, 2 * len(cycle)), most)
+    watch = RoundWatch()
     began = time.monotonic()
     while not block.stop_reason:
         for pair in cycle:
             job.check_stop()
             index = len(block.rounds)
+            watch.begin()
             timed, made = one_round(engine, pair, index)
-            block.rounds.append(timed)
+            block.rounds.append(replace(timed, disturbances=watch.end()))
             if index < len(cycle):
                 block.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
             elif index < 2 * len(cycle) and job.reference is None:
                 block.second_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
-            job.tell(_round_event("timed", index, made.latency_s, least, most))
+            job.tell_round("timed", index, made.latency_s, least, most)
             del made
         gc.collect()
         block.stop_reason = _stop_reason(block.rounds, job.measure, least, most, time.monotonic() - began)
@@ -164,6 +133,8 @@ def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
     import numpy as np
 
     finite = made.latents is None or bool(np.isfinite(made.latents).all())
+    problems = {"non_finite_latents": not finite, "compiled": made.compiled}
+    invalid_reasons = [name for name, happened in problems.items() if happened]
     return Round(
         index=index,
         prompt_id=pair.prompt_id,
@@ -175,20 +146,9 @@ def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
         cached_steps=made.cached_steps,
         residual_diffs=made.residual_diffs,
         image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
-        valid=finite,
-        invalid_reasons=[] if finite else ["non_finite_latents"],
+        valid=not invalid_reasons,
+        invalid_reasons=invalid_reasons,
     )
-
-
-def _round_event(phase: str, index: int, latency_s: float, least: int, most: int) -> dict[str, Any]:
-    return {
-        "event": "round",
-        "phase": phase,
-        "index": index,
-        "latency_s": latency_s,
-        "min_rounds": least,
-        "max_rounds": most,
-    }
 
 
 def _judge(job: Job, block: _Block, effective: dict[str, Any]) -> Verdict:

@@ -1,0 +1,29 @@
+"""The reference engine with a slow-down of known size: extra work on top of every call."""
+
+import time
+from dataclasses import replace
+
+import torch
+
+from zbench.engines import Generation
+from zbench.engines.reference import ReferenceEngine
+
+SIDE = 48  # of the matrices multiplied, small enough to stay in a core's own cache
+
+
+class PlantedEngine(ReferenceEngine):
+    """`extra` is the share of each call's own time that it then goes on working for."""
+
+    def __init__(self, extra: float = 0.0) -> None:
+        super().__init__()
+        self._extra = extra
+        self._matrix = torch.full((SIDE, SIDE), 1.0 / SIDE)
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        """A generation, and then multiplications for `extra` of its time."""
+        made = super().generate(prompt_text, seed)
+        began = time.perf_counter()
+        while time.perf_counter() - began < self._extra * made.latency_s:
+            torch.mm(self._matrix, self._matrix)
+        worked_s = time.perf_counter() - began if self._extra else 0.0
+        return replace(made, latency_s=made.latency_s + worked_s)

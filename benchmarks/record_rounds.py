@@ -1,0 +1,55 @@
+"""Records real rounds of one version, for `error_rates.py --recorded`.
+
+python benchmarks/record_rounds.py --out FILE.csv [--rounds 2400] [OVERRIDE ...]
+
+By default the tiny pipeline at 64×64 and one step, in a resident worker, one prompt and seed. Columns: `started_at`
+(UTC), `latency_s`, `disturbances` (as the round's record names them). Beside it, FILE.json says where that was.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.progress import track
+
+from zbench.ab.side import Side, SideWorker, present_trial
+from zbench.environment import capture
+from zbench.hardware.detect import present_devices
+from zbench.hydra_app import one_job
+from zbench.stats import warm_from
+
+SMALL = ("workload=single", "pipeline.height=64", "pipeline.width=64", "pipeline.steps=1")
+
+
+def main() -> None:
+    """Warm up, then write a line a round as it ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=2400)
+    parser.add_argument("overrides", nargs="*", default=[])
+    arguments = parser.parse_args()
+    overrides = [*SMALL, *arguments.overrides]
+    config = one_job(overrides, None)
+    trial = present_trial("record_rounds", config, overrides)
+    about = {"overrides": overrides, "environment": capture(present_devices()).to_dict()}
+    arguments.out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    with TemporaryDirectory() as folder, arguments.out.open("w", newline="", encoding="utf-8") as file:
+        worker = SideWorker(Side("a", trial), Path(folder) / "worker.log", config.measure.timeout_s)
+        worker.prepare()
+        warm: list[float] = []
+        while warm_from(warm) is None:
+            warm.append(worker.generate(0).latency_s)
+        rows = csv.writer(file)
+        rows.writerow(["started_at", "latency_s", "disturbances"])
+        for _ in track(range(arguments.rounds), description="rounds", disable=not sys.stderr.isatty()):
+            made = worker.generate(0)
+            rows.writerow([made.started_at, f"{made.latency_s:.6f}", " ".join(made.disturbances)])
+        worker.close()
+    print(f"{arguments.rounds} rounds in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

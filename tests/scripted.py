@@ -1,0 +1,55 @@
+"""An engine whose latencies a test writes down."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from zbench.config import CacheConfig
+from zbench.engines import Generation
+from zbench.trial import Trial
+
+
+class ScriptedEngine:
+    """Says that its generations took the latencies given, over and over."""
+
+    def __init__(
+        self,
+        latencies_s: Sequence[float] = (1.0,),
+        weights: str = "preset",
+        latent: float = 0.0,
+        compiles: Sequence[int] = (),
+    ) -> None:
+        self._latencies: Iterator[float] = cycle(latencies_s)
+        self._weights = weights
+        self._latent = latent
+        self._compiles = compiles
+        self.prompts: list[str] = []
+        self.collector_was_on: list[bool] = []
+
+    def load(self, trial: Trial) -> None:
+        """Always there."""
+
+    def configure(self, cache: CacheConfig) -> None:
+        """One setting is as good as another."""
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        self.prompts.append(prompt_text)
+        self.collector_was_on.append(gc.isenabled())
+        latency_s = next(self._latencies)
+        return Generation(
+            image=np.full((16, 16, 3), seed, np.uint8),
+            latents=np.full((1, 2, 2), self._latent, np.float32),
+            latency_s=latency_s,
+            stages_s={},
+            steps_s=[],
+            compiled=len(self.prompts) - 1 in self._compiles,
+        )
+
+    def effective(self) -> dict[str, Any]:
+        return {"device": "cpu", "weights": self._weights}
+
+    def close(self) -> None:
+        """Nothing is held."""

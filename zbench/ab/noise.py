@@ -1,0 +1,112 @@
+"""How steady this machine is, and how many rounds an A/B therefore needs here; it judges no version."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from zbench.ab.side import Side, SideWorker, present_trial
+from zbench.hydra_app import one_job
+from zbench.report.table import RIGHT, TextTable, to_text
+from zbench.stats import Plan, blocks_needed, drift, median, relative_spread, warm_from
+from zbench.sweeper.progress import duration
+from zbench.trial import Trial
+
+CHANGES = (0.01, 0.02, 0.05)
+ROUNDS = 64
+ROUNDS_PER_BLOCK = 4
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many rounds, of both sides together, tell a change in 9 of 10 A/Bs; None: more than an A/B makes."""
+
+    change: float
+    rounds: int | None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What one resident worker's equal rounds look like. Shares are of the median."""
+
+    label: str
+    median_s: float
+    spread: float  # of one round, robust
+    drift_share: float  # over all rounds
+    disturbed: tuple[str, ...]  # what disturbed rounds, once a disturbed round
+    latencies_s: tuple[float, ...]
+    needs: tuple[Need, ...]
+
+
+def measure_noise(trial: Trial, timeout_s: float, show: Callable[[str], None], rounds: int = ROUNDS) -> Noise:
+    """Warm up, then make `rounds` images of the workload's first pair. Raises SideFailed."""
+    with TemporaryDirectory(prefix="zbench-noise-") as folder:
+        worker = SideWorker(Side("a", trial), Path(folder) / "worker.log", timeout_s)
+        try:
+            show("loading")
+            worker.prepare()
+            warm: list[float] = []
+            while warm_from(warm) is None:
+                warm.append(worker.generate(0).latency_s)
+                show(f"warming up: {warm[-1]:.3f} s")
+            made = []
+            for index in range(rounds):
+                made.append(worker.generate(0))
+                left_s = (rounds - index - 1) * median([r.latency_s for r in made])
+                show(f"round {index + 1} of {rounds}, {left_s:.0f} s left")
+        finally:
+            worker.close()
+    latencies = [r.latency_s for r in made]
+    show("drawing A/Bs from these rounds")
+    return Noise(
+        label=f"{trial.pipeline.name}, {trial.label}",
+        median_s=median(latencies),
+        spread=relative_spread(latencies) or 0.0,
+        drift_share=drift(latencies).per_round * (len(latencies) - 1) / median(latencies),
+        disturbed=tuple(cause for r in made for cause in r.disturbances),
+        latencies_s=tuple(latencies),
+        needs=tuple(Need(change, _rounds_needed(latencies, change)) for change in CHANGES),
+    )
+
+
+def _rounds_needed(latencies: Sequence[float], change: float) -> int | None:
+    blocks = blocks_needed(latencies, change, Plan())
+    return None if blocks is None else blocks * ROUNDS_PER_BLOCK
+
+
+def doctor_noise(overrides: list[str], config_dir: str | None, form: str) -> str:
+    """Measure the noise of a trial here (by default the tiny pipeline, one prompt) and say it as table or json."""
+    config = one_job(["workload=single", *overrides], config_dir)
+    trial = present_trial("--noise", config, overrides)
+    console = Console(stderr=True, emoji=False)
+    with console.status("starting the worker") as status:
+        noise = measure_noise(trial, config.measure.timeout_s, status.update)
+    return render_noise(noise, form)
+
+
+def render_noise(noise: Noise, form: str) -> str:
+    """`form` is table or json."""
+    if form == "json":
+        return json.dumps(asdict(noise), ensure_ascii=False, allow_nan=False, indent=2)
+    rounds = len(noise.latencies_s)
+    lines = [
+        f"{noise.label}: {rounds} rounds, median {noise.median_s:.3f} s",
+        f"one round scatters by {noise.spread:.1%}, drift over all {noise.drift_share:+.1%}",
+    ]
+    if noise.disturbed:
+        causes = Counter(noise.disturbed).most_common()
+        lines.append("disturbed: " + ", ".join(f"{cause.replace('_', ' ')} in {n} rounds" for cause, n in causes))
+    rows = tuple((f"{need.change:.0%}", *_cost(need, noise.median_s)) for need in noise.needs)
+    headings = ("change", "rounds", "time")
+    lines += ["", "zbench ab here, to call a change in 9 of 10 runs (margin: half of it; rounds of both sides):"]
+    return "\n".join([*lines, to_text(TextTable((), headings, (RIGHT, RIGHT, RIGHT), rows, ()))])
+
+
+def _cost(need: Need, round_s: float) -> tuple[str, str]:
+    if need.rounds is None:
+        return f"over {Plan().looks[-1] * ROUNDS_PER_BLOCK}", "never sure"
+    return str(need.rounds), duration(need.rounds * round_s)

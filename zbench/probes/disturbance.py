@@ -1,0 +1,97 @@
+"""What happened to the host during one round that is not the round's own doing; such a round is marked, not dropped.
+
+Read before and after a round, outside its clock. Thresholds are far above what an idle machine shows.
+"""
+
+import gc
+import resource
+import time
+from dataclasses import dataclass
+
+import psutil
+
+OTHER_LOAD = 0.25  # cores that others kept busy, on average over the round
+STOLEN = 0.05  # share of the machine's cores that its host gave to others
+SLOWER_CLOCK = 0.9  # of the highest CPU frequency seen so far
+CLOCK_STEP_S = 0.1
+TICK_S = 0.05  # the kernel counts CPU time in ticks of 10 ms a core; differences below this mean nothing
+
+
+@dataclass(frozen=True)
+class HostState:
+    """Counters of this process and of the machine. Seconds; `frequency_mhz` is None where the kernel hides it."""
+
+    monotonic_s: float
+    wall_s: float
+    collections: int  # by the garbage collector, of any generation
+    major_faults: int  # pages of this process read from disk
+    own_cpu_s: float  # of all threads of this process
+    busy_cpu_s: float  # of all cores, whoever used them
+    stolen_cpu_s: float
+    cores: int
+    frequency_mhz: float | None
+
+
+def host_state() -> HostState:
+    """The counters now; takes about a tenth of a millisecond."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = psutil.cpu_times()
+    busy = sum(getattr(cpu, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+    return HostState(
+        monotonic_s=time.monotonic(),
+        wall_s=time.time(),
+        collections=sum(generation["collections"] for generation in gc.get_stats()),
+        major_faults=usage.ru_majflt,
+        own_cpu_s=usage.ru_utime + usage.ru_stime,
+        busy_cpu_s=busy,
+        stolen_cpu_s=getattr(cpu, "steal", 0.0),
+        cores=psutil.cpu_count() or 1,
+        frequency_mhz=_frequency_mhz(),
+    )
+
+
+def disturbances(before: HostState, after: HostState, highest_mhz: float | None = None) -> list[str]:
+    """What disturbed the round between two states: names, none for a quiet one.
+
+    `garbage_collection`, `page_faults` (major), `other_load`, `stolen_time`, `cpu_frequency` (against `highest_mhz`)
+    and `clock_step` (the wall clock was set, which `started_at` shows and latencies do not).
+    """
+    span_s = after.monotonic_s - before.monotonic_s
+    others_s = (after.busy_cpu_s - before.busy_cpu_s) - (after.own_cpu_s - before.own_cpu_s)
+    stolen_s = after.stolen_cpu_s - before.stolen_cpu_s
+    found = {
+        "garbage_collection": after.collections > before.collections,
+        "page_faults": after.major_faults > before.major_faults,
+        "other_load": others_s > OTHER_LOAD * span_s + TICK_S,
+        "stolen_time": stolen_s > STOLEN * span_s * after.cores + TICK_S,
+        "cpu_frequency": bool(highest_mhz and after.frequency_mhz and after.frequency_mhz < SLOWER_CLOCK * highest_mhz),
+        "clock_step": abs((after.wall_s - before.wall_s) - span_s) > CLOCK_STEP_S,
+    }
+    return [name for name, happened in found.items() if happened]
+
+
+class RoundWatch:
+    """Watches one round after another of a block."""
+
+    def __init__(self) -> None:
+        self._before = host_state()
+        self._highest_mhz: float | None = None
+
+    def begin(self) -> None:
+        """A round is about to start."""
+        self._before = host_state()
+
+    def end(self) -> list[str]:
+        """What disturbed it."""
+        after = host_state()
+        seen = [f for f in (self._highest_mhz, self._before.frequency_mhz, after.frequency_mhz) if f]
+        self._highest_mhz = max(seen, default=None)
+        return disturbances(self._before, after, self._highest_mhz)
+
+
+def _frequency_mhz() -> float | None:
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError):  # some virtual machines have no such file
+        return None
+    return None if frequency is None else float(frequency.current) or None

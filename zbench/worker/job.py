@@ -1,0 +1,46 @@
+"""One `run` command of the worker, and how to talk about it while it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zbench.config import MeasureConfig
+from zbench.quality.judging import Judges
+from zbench.trial import Trial
+
+
+class StopAsked(Exception):
+    """Someone asked to stop, and the round in progress is finished."""
+
+
+@dataclass
+class Job:
+    """What to measure, and whom to tell."""
+
+    trial: Trial
+    measure: MeasureConfig
+    artifacts: Path
+    reference: Path | None
+    tell: Callable[[dict[str, Any]], None]
+    stopping: Callable[[], bool]
+    judges: Judges = field(default_factory=Judges)
+    stage: str = "loading"  # during which a failure is reported to have happened
+
+    def check_stop(self) -> None:
+        """Raise StopAsked if a stop was asked for."""
+        if self.stopping():
+            raise StopAsked
+
+    def tell_round(self, phase: str, index: int, latency_s: float, least: int, most: int) -> None:
+        """Say that round `index` of `least` to `most` of a phase (warmup or timed) is over."""
+        self.tell(
+            {
+                "event": "round",
+                "phase": phase,
+                "index": index,
+                "latency_s": latency_s,
+                "min_rounds": least,
+                "max_rounds": most,
+            }
+        )
