@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from zbench.config import PipelineConfig
 from zbench.engines.reference import call_arguments
 from zbench.zimage.layout import preset_folder
@@ -14,7 +16,7 @@ SIDE = 256
 
 def bare_call() -> Callable[[], Any]:
     """A function that makes the image; the pipeline is loaded and nothing of zbench's is around it."""
-    pipe = load_pipeline(preset_folder("zimage_tiny"), device="cpu")
+    pipe = load_pipeline(preset_folder("zimage_tiny"), dtype=torch.float32, device="cpu")
     pipeline = PipelineConfig(
         name="zimage_tiny", preset="zimage_tiny", height=SIDE, width=SIDE, max_sequence_length=128
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zbench.quality.artifacts import Artifact, image_path, read_artifact, save_artifacts
-from zbench.quality.fidelity import compare, compare_all, latent_rel_error, psnr_db
+from zbench.quality.fidelity import compare, compare_all, compare_with_folder, latent_rel_error, psnr_db
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 200, (16, 16, 3)).astype(np.uint8)
@@ -69,13 +69,25 @@ def test_prompt_id_cannot_leave_the_folder(tmp_path: Path) -> None:
 
 
 def test_baseline_that_is_missing_or_broken_leaves_quality_out_with_a_reason(tmp_path: Path) -> None:
-    assert compare_all([_artifact()], tmp_path / "nowhere") == (None, "no_reference")
+    assert compare_with_folder([_artifact()], tmp_path / "nowhere") == (None, "no_reference")
     save_artifacts(tmp_path, [_artifact()])
     image_path(tmp_path, "a", 0).write_bytes(b"no picture")
-    assert compare_all([_artifact()], tmp_path) == (None, "unreadable_reference")
+    assert compare_with_folder([_artifact()], tmp_path) == (None, "unreadable_reference")
 
 
 def test_only_images_that_the_baseline_also_made_are_compared(tmp_path: Path) -> None:
     save_artifacts(tmp_path, [_artifact()])
-    qualities, reason = compare_all([_artifact(), _artifact(prompt_id="b")], tmp_path)
+    qualities, reason = compare_with_folder([_artifact(), _artifact(prompt_id="b")], tmp_path)
     assert reason is None and qualities is not None and [q.prompt_id for q in qualities] == ["a"]
+
+
+def test_comparing_leaves_torchs_threads_as_they_were() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    image = np.random.default_rng(0).integers(0, 256, (192, 192, 3)).astype(np.uint8)
+    made = [_artifact(prompt_id=str(k), image=np.roll(image, k, 0)) for k in range(6)]
+    qualities = compare_all(made, made[::-1])
+    assert torch.get_num_threads() == before
+    assert [q.ms_ssim for q in qualities] == pytest.approx([q.ms_ssim for q in qualities[::-1]])
+    assert qualities == [compare(a, b) for a, b in zip(made, made[::-1], strict=True)]

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +55,7 @@ def ms_ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float | N
     from pytorch_msssim import ms_ssim as of_batches
 
     batches = [torch.tensor(picture).permute(2, 0, 1)[None].float() for picture in (image, reference)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # waking threads for convolutions this small costs more than they save
-    try:
-        return float(of_batches(*batches, data_range=PEAK))
-    finally:
-        torch.set_num_threads(threads)
+    return float(of_batches(*batches, data_range=PEAK))
 
 
 def latent_rel_error(latents: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
@@ -90,15 +91,36 @@ def compare(made: Artifact, reference: Artifact, lpips: Lpips | None = None) -> 
 
 
 def compare_all(
-    made: list[Artifact], reference_folder: Path, lpips: Lpips | None = None
+    made: Sequence[Artifact], references: Sequence[Artifact], lpips: Lpips | None = None
+) -> list[ImageQuality]:
+    """Likeness of each image to its reference, on all cores. Raises ValueError as `compare` does."""
+    with _torch_on_one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compare, made, references, repeat(lpips)))
+
+
+def compare_with_folder(
+    made: Sequence[Artifact], reference_folder: Path, lpips: Lpips | None = None
 ) -> tuple[list[ImageQuality] | None, str | None]:
     """Likeness of every image the baseline also has, or None and why: no_reference or unreadable_reference."""
-    qualities = []
-    for artifact in made:
-        try:
-            reference = read_artifact(reference_folder, artifact.prompt_id, artifact.seed)
-            if reference is not None:
-                qualities.append(compare(artifact, reference, lpips))
-        except (OSError, ValueError):
-            return None, "unreadable_reference"
+    try:
+        found = [(a, read_artifact(reference_folder, a.prompt_id, a.seed)) for a in made]
+        pairs = [(artifact, reference) for artifact, reference in found if reference is not None]
+        qualities = compare_all([a for a, _ in pairs], [reference for _, reference in pairs], lpips)
+    except (OSError, ValueError):
+        return None, "unreadable_reference"
     return (qualities, None) if qualities else (None, "no_reference")
+
+
+@contextmanager
+def _torch_on_one_thread() -> Iterator[None]:
+    """Images are what runs side by side here; threads within one cost more than they save. Imports no torch."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -13,7 +13,7 @@ from pathlib import Path
 from zbench.config import MeasureConfig, Prompt
 from zbench.measurement import ImageQuality, PromptFidelity
 from zbench.quality.artifacts import Artifact
-from zbench.quality.fidelity import compare, compare_all
+from zbench.quality.fidelity import compare_all, compare_with_folder
 from zbench.quality.perceptual import ClipScore, Lpips
 from zbench.quality.prompt import judge_all
 
@@ -59,9 +59,9 @@ def judge_images(
     quality, noise_floor = None, None
     why: dict[str, str | None] = {"quality": "no_reference", "noise_floor": "not_a_baseline"}
     if reference is not None:
-        quality, why["quality"] = compare_all(made, reference, judges.lpips)
+        quality, why["quality"] = compare_with_folder(made, reference, judges.lpips)
     else:
-        noise_floor = [compare(b, a, judges.lpips) for a, b in zip(made, again, strict=False)] or None
+        noise_floor = compare_all(again, made[: len(again)], judges.lpips) or None
         why["noise_floor"] = None if noise_floor else "one_cycle"
     prompt_fidelity, why["prompt_fidelity"] = judge_all(made, prompts, judges.clip)
     return Verdict(quality, prompt_fidelity, noise_floor, {key: reason for key, reason in why.items() if reason})
