@@ -28,6 +28,7 @@ from zbench.config import (
     SCMConfig,
 )
 from zbench.errors import ConfigError, Exit, NothingFeasibleError, RecordError
+from zbench.measurement import ImageQuality
 from zbench.recommend import recommend
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.recommend.sglang import sglang_launch
@@ -421,3 +422,13 @@ def test_projected_records_launch_as_projections():
 def test_emitting_overrides_needs_no_torch():
     code = "import sys, zbench.recommend; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("floor_ssim", "latency_s"), [(0.96, 0.6), (0.999, 0.8)])
+def test_a_difference_that_the_baseline_shows_from_itself_violates_no_limit(floor_ssim, latency_s):
+    """Images may not be asked to be more like the baseline's than the baseline's own are when made again."""
+    base, *others = gpu_records()
+    floor = [ImageQuality(q.prompt_id, q.seed, False, 20.0, floor_ssim, 0.01) for q in others[0].measurement.quality]
+    base = replace(base, measurement=replace(base.measurement, noise_floor=floor))
+    chosen = recommend([base, *others], min_ssim=0.98, min_psnr_db=33).chosen
+    assert chosen.latency_median_s == pytest.approx(latency_s, rel=0.05)

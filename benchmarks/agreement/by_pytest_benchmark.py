@@ -1,12 +1,14 @@
-"""The call under pytest-benchmark; how many rounds, the environment says."""
+"""The call under pytest-benchmark; the environment says how many rounds and where zbench's view goes."""
 
 import os
+from pathlib import Path
 from typing import Any
 
-from call import bare_call
+from call import Call
 
 
 def test_generate(benchmark: Any) -> None:
     """Every round is one call."""
-    rounds, warmup = int(os.environ["ROUNDS"]), int(os.environ["WARMUP"])
-    benchmark.pedantic(bare_call(), rounds=rounds, iterations=1, warmup_rounds=warmup)
+    call = Call()
+    benchmark.pedantic(call, rounds=int(os.environ["ROUNDS"]), iterations=1, warmup_rounds=int(os.environ["WARMUP"]))
+    call.write(Path(os.environ["LATENCIES"]))

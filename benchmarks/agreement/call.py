@@ -1,23 +1,36 @@
-"""The call that every tool times here: one image by the bare tiny pipeline, as diffusers makes it."""
+"""The call that is timed twice at once: by zbench from within, by another tool from without."""
 
-from collections.abc import Callable
+import json
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from zbench.config import PipelineConfig
-from zbench.engines.reference import call_arguments
-from zbench.zimage.layout import preset_folder
-from zbench.zimage.loading import load_pipeline
-
-PROMPT = "a large red circle on a white background"
-SIDE = 256
+from zbench.ab.side import present_trial
+from zbench.config import CacheConfig
+from zbench.engines.reference import ReferenceEngine, call_arguments
+from zbench.hydra_app import one_job
+from zbench.workload import pairs
 
 
-def bare_call() -> Callable[[], Any]:
-    """A function that makes the image; the pipeline is loaded and nothing of zbench's is around it."""
-    pipe = load_pipeline(preset_folder("zimage_tiny"), dtype=torch.float32, device="cpu")
-    pipeline = PipelineConfig(
-        name="zimage_tiny", preset="zimage_tiny", height=SIDE, width=SIDE, max_sequence_length=128
-    )
-    return lambda: pipe(**call_arguments(pipeline, PROMPT, 0)).images[0]
+class Call:
+    """One image by the tiny pipeline, on this machine; `latencies_s` is what zbench's engine said of each call."""
+
+    def __init__(self) -> None:
+        self.trial = present_trial("agreement", one_job(["workload=single"], None), [])
+        self.engine = ReferenceEngine()
+        self.engine.load(self.trial)
+        self.engine.configure(CacheConfig())
+        self.pair = pairs(self.trial.workload)[0]
+        self.latencies_s: list[float] = []
+
+    def __call__(self) -> None:
+        """With zbench's timers on."""
+        self.latencies_s.append(self.engine.generate(self.pair.prompt_text, self.pair.seed).latency_s)
+
+    def bare(self) -> Any:
+        """By diffusers alone; the engine must be `unwatched`."""
+        arguments = call_arguments(self.trial.pipeline, self.pair.prompt_text, self.pair.seed)
+        return self.engine.pipe(**arguments).images[0]
+
+    def write(self, path: Path) -> None:
+        """Keep what zbench said."""
+        path.write_text(json.dumps(self.latencies_s), encoding="utf-8")

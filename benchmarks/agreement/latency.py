@@ -1,45 +1,90 @@
 """zbench's latency over that of tools that know nothing of it, on the same call: the goal is within 1 %.
 
-python benchmarks/agreement/latency.py [--turns 5] [--rounds 24]
+python benchmarks/agreement/latency.py [--rounds 30]
 
-A bare loop, pyperf and pytest-benchmark each time the call in a process of its own. All take turns, each turn in
-another order, and a ratio is that of two medians of one turn.
+pyperf and pytest-benchmark, each in a process of its own, time the very calls that zbench times from within, so that
+nothing but the two ways of timing differs. The bare loop calls diffusers' pipeline with zbench's timers off; its rounds
+take turns with timed ones.
 """
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from tools import bare_loop, pyperf, pytest_benchmark, zbench
+from call import Call
 
-from zbench.stats.estimate import median_interval
-
+HERE = Path(__file__).parent
+WARMUP = 5
 GOAL = 0.01
-TOOLS = {"a bare loop": bare_loop, "pyperf": pyperf, "pytest-benchmark": pytest_benchmark, "zbench": zbench}
+
+
+def bare_loop(rounds: int, folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds by zbench, and by a loop around `perf_counter`."""
+    call, bare = Call(), []
+    for _ in range(WARMUP):
+        call()
+    call.latencies_s.clear()
+    for turn in range(rounds):
+        for timed in (True, False) if turn % 2 else (False, True):
+            if timed:
+                call()
+                continue
+            with call.engine.unwatched():
+                began = time.perf_counter()
+                call.bare()
+                bare.append(time.perf_counter() - began)
+    return call.latencies_s, bare
+
+
+def pyperf(rounds: int, folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds by zbench, and by `pyperf.Runner.bench_func`: one process, one call a value."""
+    out = folder / "pyperf.json"
+    options = ["--processes=1", "--loops=1", f"--values={rounds}", f"--warmups={WARMUP}", f"--output={out}"]
+    ours = _run([sys.executable, str(HERE / "by_pyperf.py"), *options, "--inherit-environ=LATENCIES"], folder)
+    runs = json.loads(out.read_text())["benchmarks"][0]["runs"]
+    return ours[-rounds:], [value for run in runs for value in run.get("values", [])]
+
+
+def pytest_benchmark(rounds: int, folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds by zbench, and by `benchmark.pedantic` with one iteration a round."""
+    out = folder / "pytest.json"
+    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={HERE}", f"--benchmark-json={out}"]
+    command = [sys.executable, "-m", "pytest", str(HERE / "by_pytest_benchmark.py"), *options]
+    ours = _run(command, folder, ROUNDS=str(rounds), WARMUP=str(WARMUP))
+    return ours[-rounds:], json.loads(out.read_text())["benchmarks"][0]["stats"]["data"]
+
+
+def _run(command: list[str], folder: Path, **environment: str) -> list[float]:
+    latencies = folder / "latencies.json"
+    latencies.unlink(missing_ok=True)
+    env = {**os.environ, **environment, "LATENCIES": str(latencies)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    if done.returncode or not latencies.is_file():
+        sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}{done.stdout}")
+    found: list[float] = json.loads(latencies.read_text())
+    return found
 
 
 def main() -> None:
     """Print a line a tool; exit 1 if one is further off."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in TOOLS}
-    names = list(TOOLS)
-    with tempfile.TemporaryDirectory() as folder:
-        for turn in range(arguments.turns):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                seconds[name].append(TOOLS[name](arguments.rounds, Path(folder)))
-            print("turn", turn + 1, {name: round(times[-1], 4) for name, times in seconds.items()}, flush=True)
     missed = 0
-    for name in names[:-1]:
-        ratios = [ours / theirs for ours, theirs in zip(seconds["zbench"], seconds[name], strict=True)]
-        ratio, interval = statistics.median(ratios), median_interval(ratios)
-        missed += abs(ratio - 1) > GOAL
-        spread = f"{min(ratios):.4f} to {max(ratios):.4f}" if interval is None else "{:.4f} to {:.4f}".format(*interval)
-        print(f"zbench over {name}: {ratio:.4f} ({spread} over {len(ratios)} turns)")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, tool in {"a bare loop": bare_loop, "pyperf": pyperf, "pytest-benchmark": pytest_benchmark}.items():
+            ours, theirs = tool(arguments.rounds, Path(folder))
+            assert len(ours) == len(theirs) == arguments.rounds
+            ratio = statistics.median(ours) / statistics.median(theirs)
+            missed += abs(ratio - 1) > GOAL
+            medians = f"{statistics.median(ours):.4f} s over {statistics.median(theirs):.4f} s"
+            print(f"zbench over {name}: {ratio:.4f} ({medians}, {arguments.rounds} rounds)", flush=True)
     print(f"goal: within {GOAL:.0%}: {'holds' if not missed else f'{missed} missed'}")
     sys.exit(1 if missed else 0)
 

@@ -147,11 +147,12 @@ def _vram_gib(row: TrialSummary) -> float | None:
 
 
 def _ssim(row: TrialSummary) -> float | None:
-    return 1.0 if row.ssim_worst is None and row.is_baseline else row.ssim_worst
+    """A difference that the baseline shows from itself is none."""
+    return 1.0 if row.within_noise or (row.ssim_worst is None and row.is_baseline) else row.ssim_worst
 
 
 def _psnr(row: TrialSummary) -> float | None:
-    if row.is_identical or (row.is_baseline and row.psnr_worst_db is None):
+    if row.is_identical or row.within_noise or (row.is_baseline and row.psnr_worst_db is None):
         return math.inf
     return row.psnr_worst_db
 
