@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from small import SMALL
 
 HERE = Path(__file__).parent
-SMALL = ("workload=single", "pipeline.height=64", "pipeline.width=64", "pipeline.steps=1")
 SLOWER = (0.0, 0.02, 0.05)
 
 

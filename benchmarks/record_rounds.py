@@ -14,14 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.progress import track
+from small import SMALL
 
 from zbench.ab.side import Side, SideWorker, present_trial
 from zbench.environment import capture
 from zbench.hardware.detect import present_devices
 from zbench.hydra_app import one_job
-from zbench.stats import warm_from
-
-SMALL = ("workload=single", "pipeline.height=64", "pipeline.width=64", "pipeline.steps=1")
 
 
 def main() -> None:
@@ -39,9 +37,7 @@ def main() -> None:
     with TemporaryDirectory() as folder, arguments.out.open("w", newline="", encoding="utf-8") as file:
         worker = SideWorker(Side("a", trial), Path(folder) / "worker.log", config.measure.timeout_s)
         worker.prepare()
-        warm: list[float] = []
-        while warm_from(warm) is None:
-            warm.append(worker.generate(0).latency_s)
+        worker.warm_up(lambda latency_s: None)
         rows = csv.writer(file)
         rows.writerow(["started_at", "latency_s", "disturbances"])
         for _ in track(range(arguments.rounds), description="rounds", disable=not sys.stderr.isatty()):

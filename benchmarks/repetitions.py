@@ -15,10 +15,17 @@ import tempfile
 from pathlib import Path
 
 from zbench.stats import median_interval, relative_spread
-from zbench.store import read_records
+from zbench.store import latest_records, read_records
 
 GOAL = 0.02
-SWEEP = ("cache=dbcache", "cache.residual_diff_threshold=0.12,0.24", "workload=single", "measure.min_rounds=16")
+SWEEP = (
+    "pipeline=zimage_tiny",
+    "hardware=cpu",
+    "workload=single",
+    "cache=dbcache",
+    "cache.residual_diff_threshold=0.12,0.24",
+    "measure.min_rounds=16",
+)
 
 
 def one_sweep(folder: Path, overrides: list[str]) -> dict[str, list[float]]:
@@ -27,9 +34,8 @@ def one_sweep(folder: Path, overrides: list[str]) -> dict[str, list[float]]:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")
-    records = read_records(folder / "runs" / "again" / "records.jsonl")
-    latest = {record.trial_id: record for record in records}
-    return {r.label: [s for _, s in r.measurement.paired_latencies_s] for r in latest.values() if r.measurement}
+    records = latest_records(read_records(folder / "runs" / "again" / "records.jsonl"))
+    return {r.label: [s for _, s in r.measurement.paired_latencies_s] for r in records if r.measurement}
 
 
 def main() -> None:

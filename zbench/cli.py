@@ -220,8 +220,9 @@ def doctor(args: list[str]) -> int:
 
         print(doctor_noise(options.overrides, options.config_dir, options.format))
         return Exit.DONE
-    if options.overrides:
-        raise ZbenchError(f"doctor takes no overrides without --noise: {' '.join(options.overrides)}")
+    if options.overrides or options.config_dir:
+        given = [*options.overrides, *filter(None, [options.config_dir])]
+        raise ZbenchError(f"doctor takes nothing to be measured without --noise: {' '.join(given)}")
     print(render_findings(findings(gather(profile_patterns())), options.format))
     return Exit.DONE
 

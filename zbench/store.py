@@ -109,8 +109,7 @@ def append_line(journal: FileIO, text: str) -> None:
         with contextlib.suppress(OSError):
             journal.truncate(end)  # half a line must not stand before the next one
         raise StoreError(
-            f"cannot append to {journal.name!s}: {error.strerror}; what was finished is kept, "
-            "free some space and give the same command again"
+            f"cannot append to {journal.name!s}: {error.strerror}; what was finished is kept, free some space first"
         ) from error
 
 

@@ -15,7 +15,9 @@ class Call:
     """One image by the tiny pipeline, on this machine; `latencies_s` is what zbench's engine said of each call."""
 
     def __init__(self) -> None:
-        self.trial = present_trial("agreement", one_job(["workload=single"], None), [])
+        self.trial = present_trial(
+            "agreement", one_job(["pipeline=zimage_tiny", "hardware=cpu", "workload=single"], None), []
+        )
         self.engine = ReferenceEngine()
         self.engine.load(self.trial)
         self.engine.configure(CacheConfig())

@@ -46,7 +46,9 @@ def pyperf(rounds: int, folder: Path) -> tuple[list[float], list[float]]:
     """Seconds by zbench, and by `pyperf.Runner.bench_func`: one process, one call a value."""
     out = folder / "pyperf.json"
     options = ["--processes=1", "--loops=1", f"--values={rounds}", f"--warmups={WARMUP}", f"--output={out}"]
-    ours = _run([sys.executable, str(HERE / "by_pyperf.py"), *options, "--inherit-environ=LATENCIES"], folder)
+    ours = _run(
+        [sys.executable, str(HERE / "by_pyperf.py"), *options, "--inherit-environ=LATENCIES,OMP_NUM_THREADS"], folder
+    )
     runs = json.loads(out.read_text())["benchmarks"][0]["runs"]
     return ours[-rounds:], [value for run in runs for value in run.get("values", [])]
 

@@ -22,7 +22,14 @@ TIME = "/usr/bin/time"
 
 def one_turn(folder: Path) -> tuple[int, int]:
     """Bytes by zbench, bytes by time."""
-    overrides = ["workload=single", "measure=quick", "sweep.name=memory", "sweep.fresh=true"]
+    overrides = [
+        "pipeline=zimage_tiny",
+        "hardware=cpu",
+        "workload=single",
+        "measure=quick",
+        "sweep.name=memory",
+        "sweep.fresh=true",
+    ]
     command = [TIME, "-v", sys.executable, "-m", "zbench", "run", *overrides]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     seen = re.search(r"Maximum resident set size \(kbytes\): (\d+)", done.stderr)

@@ -52,6 +52,8 @@ def by_peer(python: Path, rounds: int, steps: list[int], *flags: str) -> list[tu
 def by_zbench(rounds: int, steps: list[int]) -> list[tuple[float, float]]:
     """The same; the trials share one worker, whose start and report are spread over them."""
     overrides = [
+        "pipeline=zimage_tiny",
+        "hardware=cpu",
         "workload=single",
         f"pipeline.steps={','.join(map(str, steps))}",
         f"measure.max_warmup_rounds={WARMUP}",

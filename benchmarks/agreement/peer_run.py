@@ -2,7 +2,7 @@
 
 python peer_run.py MODEL_FOLDER ROUNDS WARMUP STEPS [STEPS ...] [--relaxed]
 
-`--relaxed` lets its process launcher wait for the worker asleep instead of spinning on a core, and changes nothing else.
+`--relaxed` lets its process launcher sleep while the worker measures instead of spinning on a core, nothing else.
 """
 
 import argparse

@@ -243,3 +243,16 @@ def test_worker_dies_with_a_parent_that_was_killed(tmp_path: Path, kind: str) ->
         parent.wait()
         _, alive = psutil.wait_procs([worker], timeout=ENDS_WITHIN_S)
     assert not alive
+
+
+@pytest.mark.parametrize("own", [None, "131072"])
+def test_workers_keep_freed_memory_unless_the_user_says_otherwise(
+    own: str | None, executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if own is None:
+        monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    else:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", own)
+    completed(run(executor, synthetic(), tmp_path))
+    (worker,) = psutil.Process().children()
+    assert worker.environ()["MALLOC_TRIM_THRESHOLD_"] == (own or str(2**30))

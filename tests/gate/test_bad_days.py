@@ -103,5 +103,5 @@ def test_a_full_disk_during_an_ab_keeps_the_blocks_before(tmp_path: Path) -> Non
     assert done.returncode == Exit.BAD_INPUT, done.stderr
     assert "blocks.jsonl: File too large" in done.stderr and "free some space" in done.stderr
     head, *blocks = (tmp_path / "runs/full/blocks.jsonl").read_text().splitlines()
-    whole = [json.loads(line) for line in blocks[:-1]]
+    whole = [json.loads(line) for line in blocks]
     assert json.loads(head)["format"] == "zbench-ab" and whole and all(len(block["a"]) == 2 for block in whole)

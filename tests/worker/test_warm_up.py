@@ -38,7 +38,8 @@ def test_a_slow_start_is_waited_out() -> None:
 def test_rounds_that_never_settle_end_at_the_bound_and_say_so() -> None:
     warm = warmed(ScriptedEngine([2.0**-k for k in range(20)]), max_warmup_rounds=9)
     assert (warm.end, len(warm.latencies_s)) == ("max_rounds", 9)
-    assert warm.suspicions() == ["latencies had not settled after 9 warm-up rounds"]
+    (said,) = warm.suspicions()
+    assert said == "latencies had not settled after 9 warm-up rounds, where measure.max_warmup_rounds ends them"
 
 
 @pytest.mark.parametrize("most", [0, 2])
@@ -48,13 +49,14 @@ def test_a_fixed_few_are_someones_choice(most: int) -> None:
 
 
 def test_slow_rounds_end_with_the_budget() -> None:
-    warm = warmed(ScriptedEngine(), budget_s=1e-9)
-    assert (warm.end, len(warm.latencies_s)) == ("budget", 1)
+    warm = warmed(ScriptedEngine([2.0**-k for k in range(20)]), budget_s=1e-9)
+    assert (warm.end, len(warm.latencies_s)) == ("budget", 4)
+    assert "where measure.budget_s ends them" in warm.suspicions()[0]
 
 
 def test_every_prompt_is_compiled_before_any_is_timed() -> None:
     engine = ScriptedEngine([60.0, *[1.0] * 20])
-    warm = warmed(engine, compile=True)
+    warm = warmed(engine, compile=True, budget_s=1e-9)
     assert len(set(engine.prompts)) == 2 and len(set(engine.prompts[1:])) == 1
     assert warm.end == "settled" and len(warm.latencies_s) == 5, "the compiled round is no part of the series"
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from zbench.ab.side import Side, SideWorker, present_trial
 from zbench.hydra_app import one_job
 from zbench.report.table import RIGHT, TextTable, to_text
-from zbench.stats import Plan, blocks_needed, drift, median, relative_spread, warm_from
+from zbench.stats import Plan, blocks_needed, drift, median, relative_spread
+from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.progress import duration
 from zbench.trial import Trial
 
@@ -49,10 +50,7 @@ def measure_noise(trial: Trial, timeout_s: float, show: Callable[[str], None], r
         try:
             show("loading")
             worker.prepare()
-            warm: list[float] = []
-            while warm_from(warm) is None:
-                warm.append(worker.generate(0).latency_s)
-                show(f"warming up: {warm[-1]:.3f} s")
+            worker.warm_up(lambda latency_s: show(f"warming up: {latency_s:.3f} s"))
             made = []
             for index in range(rounds):
                 made.append(worker.generate(0))
@@ -82,6 +80,7 @@ def doctor_noise(overrides: list[str], config_dir: str | None, form: str) -> str
     """Measure the noise of a trial here (by default the tiny pipeline, one prompt) and say it as table or json."""
     config = one_job(["workload=single", *overrides], config_dir)
     trial = present_trial("--noise", config, overrides)
+    check_weights([trial])
     console = Console(stderr=True, emoji=False)
     with console.status("starting the worker") as status:
         noise = measure_noise(trial, config.measure.timeout_s, status.update)
@@ -108,5 +107,5 @@ def render_noise(noise: Noise, form: str) -> str:
 
 def _cost(need: Need, round_s: float) -> tuple[str, str]:
     if need.rounds is None:
-        return f"over {Plan().looks[-1] * ROUNDS_PER_BLOCK}", "never sure"
+        return f"more than {Plan().looks[-1] * ROUNDS_PER_BLOCK}", "–"
     return str(need.rounds), duration(need.rounds * round_s)

@@ -3,6 +3,7 @@
 Every block is appended to `<folder>/blocks.jsonl` as it ends, raw, after a first line that says what the sides are.
 """
 
+import fcntl
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -145,6 +146,15 @@ def _json(line: dict[str, object]) -> str:
 def _journal(folder: Path) -> FileIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / BLOCKS).open("wb", buffering=0)
+        journal = (folder / BLOCKS).open("ab", buffering=0)
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            journal.truncate(0)
+        except BlockingIOError:
+            journal.close()
+            raise StoreError(
+                f"{folder} is in use by another comparison; wait for it, or give another sweep.name="
+            ) from None
+        return journal
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}; choose another with sweep.runs_dir=") from error

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from zbench.executors.process import HOME, WorkerGone, WorkerProcess, death
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.measurement import Round
 from zbench.space import constraint, geometry_of
+from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
@@ -75,8 +76,8 @@ class SideWorker:
         self._said_hello = False
         self._process = WorkerProcess(log, python=side.python, home=side.home)
 
-    def prepare(self) -> float:
-        """Load, configure and make a first image; its seconds.
+    def prepare(self) -> None:
+        """Load, configure and make a first image.
 
         Raises ZbenchError if the worker speaks another protocol, SideFailed if it fails.
         """
@@ -88,13 +89,23 @@ class SideWorker:
                 "compare revisions that speak the same"
             )
         self._tell({"command": "prepare", "trial": self.side.trial.to_dict()})
-        return float(self._await("prepared", self._timeout_s, "measure.timeout_s")["first_latency_s"])
+        self._await("prepared", self._timeout_s, "measure.timeout_s")
 
     def generate(self, index: int) -> Round:
         """One round of the workload's pair `index`, in turn. Raises SideFailed."""
         self._tell({"command": "generate", "index": index})
-        made = self._await("generated", self._timeout_s, "measure.timeout_s")["round"]
-        return dacite.from_dict(Round, made, dacite.Config(strict=True))
+        made = dacite.from_dict(Round, self._await("generated", self._timeout_s, "measure.timeout_s")["round"])
+        if not made.valid:
+            raise SideFailed(self.side.name, f"a round is not valid: {', '.join(made.invalid_reasons)}", broken=True)
+        return made
+
+    def warm_up(self, show: Callable[[float], None]) -> list[float]:
+        """Rounds of the first pair until they have settled or there are too many; the seconds of each."""
+        latencies: list[float] = []
+        while warm_from(latencies) is None:
+            latencies.append(self.generate(0).latency_s)
+            show(latencies[-1])
+        return latencies
 
     def close(self) -> None:
         """Let the worker go."""

@@ -1,9 +1,10 @@
 """A git revision of zbench checked out beside the working tree, for as long as a comparison takes."""
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,16 +37,20 @@ def worktree(flag: str, revision: str) -> Iterator[Checkout]:
         folder = Path(parent) / commit[:12]
         try:
             _git(repository, "worktree", "add", "--detach", str(folder), commit)
-            yield Checkout(folder, commit)
         except subprocess.CalledProcessError as error:
             raise ConfigError(flag, revision, f"git cannot check it out ({_said(error)})") from error
+        try:
+            yield Checkout(folder, commit)
         finally:
-            for arguments in (("remove", "--force", str(folder)), ("prune",)):
-                subprocess.run(["git", "-C", str(repository), "worktree", *arguments], capture_output=True, check=False)
+            with suppress(subprocess.CalledProcessError):
+                _git(repository, "worktree", "remove", "--force", str(folder))
 
 
 def _git(repository: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=True)
+    """Output of a git command; variables such as GIT_DIR would point elsewhere inside somebody's git hook."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "-C", str(repository), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
     said: str = done.stdout.strip()
     return said
 

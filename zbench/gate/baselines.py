@@ -48,7 +48,7 @@ def save_baseline(records: Sequence[Record], name: str, runs: Path) -> Path:
     several machines, StoreError if it cannot be written.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ConfigError("--name", name, "is a folder's name: letters, digits, '_', '-' and '.'")
+        raise ConfigError("--name", name, "must be a folder's name: letters, digits, '_', '-' and '.'")
     complete = [record for record in records if record.state == "COMPLETE"]
     if not complete:
         raise RecordError("no COMPLETE trial in these records, so there is nothing to keep")

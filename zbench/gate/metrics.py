@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zbench.errors import ConfigError
-from zbench.measurement import Measurement
+from zbench.measurement import ImageQuality, Measurement
 from zbench.stats import median
 
 IDENTICAL_DB = 100.0
-"""What an identical image counts as: the least error that 8 bits can show in 256 × 256 pixels has 101 dB."""
+"""What an identical image counts as, and the most that any does: the least error in 256 × 256 pixels has 101 dB."""
 
 Pair = tuple[str, int]
 Read = Callable[[Measurement], float | None]
@@ -91,13 +91,16 @@ def _images(part: str, key: str, pick: Callable[[Sequence[float]], float], highe
 
     def read(measurement: Measurement) -> float | None:
         values = [
-            IDENTICAL_DB if key == "psnr_db" and image.identical else getattr(image, key)
-            for image in getattr(measurement, part) or []
+            _psnr_db(image) if key == "psnr_db" else getattr(image, key) for image in getattr(measurement, part) or []
         ]
         known = [value for value in values if value is not None]
         return pick(known) if known else None
 
     return Figure(read, higher_is_better)
+
+
+def _psnr_db(image: ImageQuality) -> float | None:
+    return IDENTICAL_DB if image.identical or image.psnr_db is None else min(image.psnr_db, IDENTICAL_DB)
 
 
 def _mean(values: Sequence[float]) -> float:

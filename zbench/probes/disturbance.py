@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import psutil
 
-OTHER_LOAD = 0.25  # cores that others kept busy, on average over the round
+OTHER_LOAD = 0.125  # share of the machine's cores that others kept busy, on average over the round
 STOLEN = 0.05  # share of the machine's cores that its host gave to others
 SLOWER_CLOCK = 0.9  # of the highest CPU frequency seen so far
 CLOCK_STEP_S = 0.1
-TICK_S = 0.05  # the kernel counts CPU time in ticks of 10 ms a core; differences below this mean nothing
+TICK_S = 0.02  # a core: the kernel counts CPU time in ticks of 10 ms; differences below two of them mean nothing
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class HostState:
 
 
 def host_state() -> HostState:
-    """The counters now; takes about a tenth of a millisecond."""
+    """The counters now; takes a tenth of a millisecond, and some more for each core that shows its frequency."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpu = psutil.cpu_times()
     busy = sum(getattr(cpu, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
@@ -62,12 +62,16 @@ def disturbances(before: HostState, after: HostState, highest_mhz: float | None 
     found = {
         "garbage_collection": after.collections > before.collections,
         "page_faults": after.major_faults > before.major_faults,
-        "other_load": others_s > OTHER_LOAD * span_s + TICK_S,
-        "stolen_time": stolen_s > STOLEN * span_s * after.cores + TICK_S,
+        "other_load": others_s > (OTHER_LOAD * span_s + TICK_S) * after.cores,
+        "stolen_time": stolen_s > (STOLEN * span_s + TICK_S) * after.cores,
         "cpu_frequency": bool(highest_mhz and after.frequency_mhz and after.frequency_mhz < SLOWER_CLOCK * highest_mhz),
         "clock_step": abs((after.wall_s - before.wall_s) - span_s) > CLOCK_STEP_S,
     }
     return [name for name, happened in found.items() if happened]
+
+
+SLOWING = ("garbage_collection", "page_faults", "other_load", "stolen_time")
+"""Those that make a round slower; a set clock does not, and a lower frequency may only mean that cores were idle."""
 
 
 class RoundWatch:

@@ -35,16 +35,11 @@ def psnr_db(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float | N
 
 
 def ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
-    """Mean structural similarity over channels (Wang et al. 2004), scikit-image's with its 7×7 window.
-
-    Images under 7 pixels a side take the largest odd window that fits.
-    """
+    """Mean structural similarity over channels (Wang et al. 2004), scikit-image's with its 7×7 window."""
     from skimage.metrics import structural_similarity
 
-    side = min(7, *image.shape[:2])
-    window = side if side % 2 else side - 1
     pair = (image.astype("float32"), reference.astype("float32"))  # as exact as needed, and quicker than float64
-    return float(structural_similarity(*pair, channel_axis=-1, data_range=PEAK, win_size=window))
+    return float(structural_similarity(*pair, channel_axis=-1, data_range=PEAK))
 
 
 def ms_ssim(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float | None:

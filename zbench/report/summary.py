@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zbench.config import DBCacheConfig
 from zbench.measurement import Measurement, Round, Source
+from zbench.probes.disturbance import SLOWING
 from zbench.record import Reason, Record, State
 from zbench.report.labels import unique_labels
 from zbench.report.quality_figures import mean, quality_figures
@@ -235,10 +236,10 @@ def _with_figures(
 def _disturbed(measurement: Measurement) -> tuple[str, ...]:
     """A caveat where so many rounds were disturbed that the median may be one of them."""
     rounds = measurement.rounds
-    disturbed = [r for r in rounds if r.disturbances]
+    disturbed = [r for r in rounds if set(r.disturbances) & set(SLOWING)]
     if len(disturbed) <= DISTURBED * len(rounds):
         return ()
-    causes = Counter(cause for r in disturbed for cause in r.disturbances)
+    causes = Counter(cause for r in disturbed for cause in r.disturbances if cause in SLOWING)
     named = ", ".join(f"{cause.replace('_', ' ')} {count}" for cause, count in causes.most_common())
     return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({named})",)
 

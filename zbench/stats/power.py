@@ -3,6 +3,7 @@
 Rounds are drawn in stretches of consecutive ones, so that drift and bursts stay as they were (Künsch 1989).
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ else:
     Generator = Any
 
 STRETCH = 20  # consecutive rounds drawn together
-LEAST = 2 * STRETCH  # rounds below which stretches would all be the same
+LEAST = 2 * STRETCH  # rounds below which stretches are nearly all the same
 
 
 def draw_rounds(latencies: Floats, rounds: int, rng: Generator) -> Floats:
@@ -68,5 +69,5 @@ def blocks_needed(
         simulated_run(draw_rounds(series, 4 * plan.looks[-1], rng), slower, slower / 2, plan) for _ in range(runs)
     ]
     told = sorted(blocks for verdict, blocks in results if verdict is Verdict.SLOWER)
-    needed = -(-int(1000 * power) * runs // 1000)
+    needed = math.ceil(power * runs)
     return told[needed - 1] if len(told) >= needed else None

@@ -28,6 +28,7 @@ from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import Job, StopAsked
 from zbench.worker.measuring import measure_trial, one_round, quiet_collector
+from zbench.worker.warm_up import to_compile
 from zbench.workload import Pair, pairs
 
 
@@ -99,6 +100,8 @@ class Worker:
             stage = "the first image"
             self._cycle = pairs(trial.workload)
             first, _ = one_round(engine, self._cycle[0], 0)
+            for pair in to_compile(trial, self._cycle):
+                one_round(engine, pair, 0)
             return {"event": "prepared", "first_latency_s": first.latency_s, "effective": engine.effective()}
         except Exception as error:
             traceback.print_exc()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from zbench.engines import Engine
 from zbench.stats.stationary import LEAST, is_stationary
+from zbench.trial import Trial
 from zbench.worker.job import Job
 from zbench.workload import Pair
 
@@ -19,34 +20,44 @@ class WarmUp:
 
     latencies_s: list[float]
     end: str  # settled, max_rounds or budget
+    most: int  # rounds that `measure` allowed
 
     def suspicions(self) -> list[str]:
         """Why what follows should not be trusted; fewer rounds than can settle were someone's choice."""
-        if self.end != "max_rounds" or len(self.latencies_s) < LEAST:
+        if self.end == "settled" or self.most < LEAST:
             return []
-        return [f"latencies had not settled after {len(self.latencies_s)} warm-up rounds"]
+        limit = f"measure.{'budget_s' if self.end == 'budget' else 'max_warmup_rounds'}"
+        return [f"latencies had not settled after {len(self.latencies_s)} warm-up rounds, where {limit} ends them"]
+
+
+def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
+    """A pair of each prompt but the first, where painting it may compile something."""
+    first = cycle[0].prompt_text
+    others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first}
+    return list(others.values()) if trial.compute.compile else []
 
 
 def warm_up(engine: Engine, job: Job, cycle: list[Pair]) -> WarmUp:
-    """At most `measure.max_warmup_rounds`, and none is begun once they took `measure.budget_s`."""
+    """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled."""
     job.stage = "warm-up rounds"
-    first = cycle[0]
-    others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first.prompt_text}
-    to_compile = list(others.values()) if job.trial.compute.compile else []
-    most = job.measure.max_warmup_rounds
+    most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s
+    compiling = to_compile(job.trial, cycle) if most else []
     latencies: list[float] = []
-    began = time.monotonic()
-    end = "max_rounds"
-    for index in range(len(to_compile) + most if most else 0):
-        if index and time.monotonic() - began >= job.measure.budget_s:
-            end = "budget"
-            break
+
+    def one(pair: Pair) -> None:
         job.check_stop()
-        pair = to_compile[index] if index < len(to_compile) else first
         latencies.append(engine.generate(pair.prompt_text, pair.seed).latency_s)
-        job.tell_round("warmup", index, latencies[-1], min(LEAST, most), len(to_compile) + most)
-        alike = latencies[len(to_compile) :]
+        job.tell_round("warmup", len(latencies) - 1, latencies[-1], len(compiling) + min(LEAST, most), total)
+
+    total = len(compiling) + most
+    for pair in compiling:
+        one(pair)
+    began = time.monotonic()
+    while len(latencies) < total:
+        one(cycle[0])
+        alike = latencies[len(compiling) :]
         if is_stationary(alike).settled:
-            end = "settled"
-            break
-    return WarmUp(latencies, end)
+            return WarmUp(latencies, "settled", most)
+        if len(alike) >= LEAST and time.monotonic() - began >= budget_s:
+            return WarmUp(latencies, "budget", most)
+    return WarmUp(latencies, "max_rounds", most)

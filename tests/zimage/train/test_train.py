@@ -88,6 +88,6 @@ def test_smoke_mode_writes_a_pipeline_that_paints(tmp_path: Path) -> None:
     assert image.size == (64, 64)
     assert all((tmp_path / "out" / component / name).is_file() for component, name in WEIGHTS_FILE.items())
     other = subprocess.run([*command, "--seed", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert other.returncode == 1 and "another recipe or seed" in other.stderr
+    assert other.returncode == 2 and "another recipe or seed" in other.stderr
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "validation at" not in again.stderr, "a finished phase must not run again"

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -104,9 +104,7 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     empty = tokenize(tokenizer, [""]).to(latents.device)
     loss = few_step_loss(student, teacher, empty, steps=STEPS, substeps=recipe.substeps, guidance=recipe.guidance)
     batches = CaptionBatches(scenes, tokenizer, recipe.few_steps.batch, seed + 1, 0.0)
-    learned = train_joint(student, latents, batches, recipe.few_steps, session, loss, validation)
-    if not validation.best.is_file():  # it was stopped while the last weights were judged
-        validation(recipe.few_steps.steps, learned)
+    train_joint(student, latents, batches, recipe.few_steps, session, loss, validation)
     student.load_state_dict(load_file(validation.best, device=device))
     _write(
         out, configs, tokenizer, {"vae": vae, "text_encoder": student.text_encoder, "transformer": student.transformer}
@@ -118,10 +116,19 @@ def _claim(work: Path, recipe: Recipe, seed: int) -> None:
     """Note what is learnt in `work`. Exits with a message if something else was learnt there."""
     ours = json.dumps({"seed": seed, **asdict(recipe)}, sort_keys=True)
     claim = work / "recipe.json"
-    if claim.is_file() and claim.read_text(encoding="utf-8") != ours:
-        sys.exit(f"--work={work}: holds a training of another recipe or seed; give another folder, or remove it")
-    work.mkdir(parents=True, exist_ok=True)
-    claim.write_text(ours, encoding="utf-8")
+    known = claim.read_text(encoding="utf-8") if claim.is_file() else None
+    if known is None and not list(work.glob("*.safetensors")):
+        work.mkdir(parents=True, exist_ok=True)
+        partial = claim.with_name(claim.name + ".partial")
+        partial.write_text(ours, encoding="utf-8")
+        os.replace(partial, claim)
+    elif known != ours:
+        _stop(f"--work={work}: holds a training of another recipe or seed; give another folder, or remove it", 2)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path) -> Tensor:
@@ -212,7 +219,7 @@ def main() -> None:
     try:
         train(options.out, recipe, options.device, options.seed, session)
     except (TimeIsUp, KeyboardInterrupt):
-        sys.exit(f"stopped; the same command goes on from {work}")
+        _stop(f"stopped; the same command goes on from {work}", 130)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ from zbench.zimage.scenes.captions import LANGUAGES, caption
 from zbench.zimage.scenes.world import Scene, Split, sample_scene
 from zbench.zimage.train.joint import PADDING_MULTIPLE, Captions, tokenize
 
+MOST_DRAWS = 30
+"""Times that captions are drawn to find a batch of one length."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -45,13 +48,16 @@ class CaptionBatches(Dataset[Batch]):
         random = Random(f"{self.seed} {step}")
         parts = self._parts(random)
         found = random.choices(parts, weights=[len(part.captions) for part in parts])
-        while sum(len(part.captions) for part in found) < self.size:
+        for _ in range(MOST_DRAWS):
+            if sum(len(part.captions) for part in found) >= self.size:
+                break
             found += [p for p in self._parts(random) if p.captions.ids.shape[1] == found[0].captions.ids.shape[1]]
         scenes, ids, masks = (
-            torch.cat(tensors)[: self.size]
+            torch.cat(tensors)
             for tensors in zip(*((p.scenes, p.captions.ids, p.captions.mask) for p in found), strict=True)
         )
-        return Batch(scenes, Captions(ids, masks))
+        chosen = torch.arange(self.size) % len(scenes)  # a length that hardly any caption has repeats those that do
+        return Batch(scenes[chosen], Captions(ids[chosen], masks[chosen]))
 
     def _parts(self, random: Random) -> list[Batch]:
         picked = random.choices(range(len(self.scenes)), k=self.size)

@@ -58,8 +58,8 @@ def learn(
 ) -> nn.Module:
     """Minimise `loss_at(step)` over the phase's steps; returns the average of the weights, in evaluation mode.
 
-    Goes on from `<work>/<name>.safetensors` if it is there. `on_save(step, averaged)` runs at every checkpoint. Raises
-    TimeIsUp, after a checkpoint, once the session's deadline is past.
+    Goes on from `<work>/<name>.safetensors` if it is there. `on_save(step, averaged)` runs before every checkpoint.
+    Raises TimeIsUp, after a checkpoint, once the session's deadline is past.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -87,8 +87,8 @@ def learn(
                 losses = losses[-SHOW_EVERY:]
                 show(done, float(torch.stack(losses).mean()))
             if saves:
-                checkpoint.save(done)
                 on_save(done, averaged.module.eval())
+                checkpoint.save(done)
                 model.train()
             elif time.monotonic() > session.deadline:
                 checkpoint.save(done)
@@ -120,7 +120,7 @@ def _progress(phase: Phase, start: int) -> Iterator[Callable[[int, float], None]
             if not console.is_terminal and (done % phase.save_every == 0 or done == phase.steps):
                 pace = 1000 * (time.monotonic() - began) / max(done - start, 1)
                 console.print(
-                    f"{phase.name}: step {done} of {phase.steps}, loss {loss:.5f}, {pace:.0f} ms a step",
+                    f"{phase.name}: step {done} of {phase.steps}, loss {loss:.5f}, {pace:.0f} ms a step with saving",
                     highlight=False,
                 )
 
