@@ -22,8 +22,8 @@ from zbench.store import read_records
 from zbench.zimage.layout import preset_folder
 
 HERE = Path(__file__).parent
-CONSTRAINTS = HERE.parent.parent / "constraints.txt"
-PEER = ["optimum-benchmark==0.6.0", "torch", "diffusers", "transformers"]
+PEER = ["optimum-benchmark==0.6.0", "torch==2.13.0", "diffusers==0.36.0", "transformers>=4.57,<5"]
+"""The newest that fit together: it needs transformers 4, and so an older diffusers."""
 GOAL, BEYOND = 5, 10
 WARMUP = 4
 
@@ -33,20 +33,21 @@ def prepare(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.is_file():
         venv.create(folder, with_pip=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(CONSTRAINTS), *PEER]
-        subprocess.run(pip, check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEER], check=True)
     return python
 
 
 def by_peer(python: Path, rounds: int, steps: list[int], *flags: str) -> list[tuple[float, float]]:
     """(seconds of the trial, median latency) for each number of steps."""
     numbers = [str(number) for number in (rounds, WARMUP, *steps)]
-    command = [str(python), str(HERE / "peer_run.py"), str(preset_folder("zimage_tiny")), *numbers, *flags]
     with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "trials.json"
+        command = [str(python), str(HERE / "peer_run.py"), str(preset_folder("zimage_tiny")), *numbers]
+        command += ["--out", str(out), *flags]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr[-3000:]}")
-    return [(wall, latency) for wall, latency in json.loads(done.stdout.splitlines()[-1])]
+        if done.returncode or not out.is_file():
+            sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr[-3000:]}")
+        return [(wall, latency) for wall, latency in json.loads(out.read_text(encoding="utf-8"))]
 
 
 def by_zbench(rounds: int, steps: list[int]) -> list[tuple[float, float]]:

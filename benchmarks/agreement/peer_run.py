@@ -1,6 +1,6 @@
-"""Runs in the peer's own environment: one trial of optimum-benchmark for each number of steps; prints JSON.
+"""Runs in the peer's own environment: one trial of optimum-benchmark for each number of steps.
 
-python peer_run.py MODEL_FOLDER ROUNDS WARMUP STEPS [STEPS ...] [--relaxed]
+python peer_run.py MODEL_FOLDER ROUNDS WARMUP STEPS [STEPS ...] --out FILE [--relaxed]
 
 `--relaxed` lets its process launcher sleep while the worker measures instead of spinning on a core, nothing else.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import optimum_benchmark.launchers.process.launcher as process_launcher
@@ -59,18 +60,19 @@ def one_trial(model: str, rounds: int, warmup: int, steps: int) -> tuple[float, 
 
 
 def main() -> None:
-    """One line of JSON: a pair of seconds for each number of steps."""
+    """Writes JSON: a pair of seconds for each number of steps."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("rounds", type=int)
     parser.add_argument("warmup", type=int)
     parser.add_argument("steps", type=int, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--relaxed", action="store_true")
     options = parser.parse_args()
     if options.relaxed:
         process_launcher.Pipe = patient_pipe
     trials = [one_trial(options.model, options.rounds, options.warmup, steps) for steps in options.steps]
-    print(json.dumps(trials))
+    options.out.write_text(json.dumps(trials), encoding="utf-8")  # its logs are on stdout
 
 
 if __name__ == "__main__":
