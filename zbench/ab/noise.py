@@ -77,7 +77,7 @@ def _rounds_needed(latencies: Sequence[float], change: float) -> int | None:
 
 
 def doctor_noise(overrides: list[str], config_dir: str | None, form: str) -> str:
-    """Measure the noise of a trial here (by default the tiny pipeline, one prompt) and say it as table or json."""
+    """Measure the noise of a trial here (by default that of `zbench run`, one prompt) and say it as table or json."""
     config = one_job(["workload=single", *overrides], config_dir)
     trial = present_trial("--noise", config, overrides)
     check_weights([trial])

@@ -108,12 +108,8 @@ def _measure(
 
 
 def samples(made: Sequence[Block]) -> list[Samples]:
-    """Seconds of the blocks' rounds, a as base and b as new; None for an invalid round, which is then refused."""
-
-    def seconds(rounds: Sequence[Round]) -> list[float | None]:
-        return [r.latency_s if r.valid else None for r in rounds]
-
-    return [Samples(seconds(block.a), seconds(block.b)) for block in made]
+    """Seconds of the blocks' rounds, a as base and b as new."""
+    return [Samples([r.latency_s for r in block.a], [r.latency_s for r in block.b]) for block in made]
 
 
 def _head(sides: Sequence[Side], plan: Plan, margin: float, environment: Environment) -> dict[str, object]:
