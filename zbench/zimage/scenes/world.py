@@ -1,8 +1,8 @@
 """What a scene may hold: things of a shape, colour, size and place on a background, and a word below them.
 
 Scenes are written as text, `large red circle top-left; small blue square center; on white; word CAT`, sampled from a
-generator, and parted into splits: a thing whose size, colour and shape together belong to the validation or the test
-split never occurs in a training scene. Nothing is drawn here.
+generator, and parted into splits: a thing whose size, colour, shape and place together belong to the validation or the
+test split never occurs in a training scene. Nothing is drawn here.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Thing:
 
     @property
     def split(self) -> Split:
-        """Where size, colour and shape together may occur."""
-        digest = hashlib.sha256(f"{self.size} {self.colour} {self.shape}".encode()).digest()
+        """Where the four attributes together may occur."""
+        digest = hashlib.sha256(str(self).encode()).digest()
         return "test" if digest[0] < 32 else "validation" if digest[0] < 48 else "train"
 
 

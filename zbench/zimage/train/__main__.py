@@ -1,4 +1,4 @@
-"""Trains the tiny pipeline from nothing, in three phases, and writes it in the official folder layout.
+"""Trains the tiny pipeline from nothing, in four phases, and writes it in the official folder layout.
 
     python -m zbench.zimage.train --out FOLDER [--work FOLDER] [--smoke]
 
@@ -39,6 +39,7 @@ from zbench.zimage.train.batches import CaptionBatches, by_length, make_scenes
 from zbench.zimage.train.flow import Joint, compile_blocks, few_step_loss, flow_loss, sample, train_joint
 from zbench.zimage.train.joint import tokenize
 from zbench.zimage.train.loop import Phase, Session, TimeIsUp
+from zbench.zimage.train.reading import train_reading
 from zbench.zimage.train.start import new_modules
 
 STEPS = 8
@@ -50,6 +51,7 @@ class Recipe:
     """Everything that decides what is learnt, beside the seed."""
 
     autoencoder: Phase
+    reading: Phase
     flow: Phase
     few_steps: Phase
     scenes: int  # whose latents are learnt from
@@ -61,12 +63,14 @@ class Recipe:
 
 FULL = Recipe(
     autoencoder=Phase("autoencoder", steps=2500, batch=48, rate=1e-3, average=0.995, save_every=1000),
-    flow=Phase("flow", steps=8000, batch=512, rate=1e-3, warmup=300, save_every=1000),
-    few_steps=Phase("few_steps", steps=1000, batch=512, rate=2e-4, average=0.995, save_every=250),
-    scenes=200_000,
+    reading=Phase("reading", steps=500, batch=512, rate=2e-3, average=0.99, save_every=500),
+    flow=Phase("flow", steps=8000, batch=512, rate=1e-3, warmup=300, save_every=2000),
+    few_steps=Phase("few_steps", steps=800, batch=512, rate=2e-4, average=0.995, save_every=200),
+    scenes=100_000,
 )
 SMOKE = Recipe(
     autoencoder=Phase("autoencoder", steps=2, batch=1, rate=1e-3, save_every=1),
+    reading=Phase("reading", steps=2, batch=4, rate=1e-3, save_every=1),
     flow=Phase("flow", steps=3, batch=4, rate=1e-3, save_every=2),
     few_steps=Phase("few_steps", steps=2, batch=2, rate=1e-4, save_every=1),
     scenes=8,
@@ -75,7 +79,7 @@ SMOKE = Recipe(
 
 
 def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -> None:
-    """Run what is left of the three phases and write the pipeline to `out`. Raises TimeIsUp past the deadline."""
+    """Run what is left of the phases and write the pipeline to `out`. Raises TimeIsUp past the deadline."""
     console = Console(stderr=True)
     _claim(session.work, recipe, seed)
     torch.manual_seed(seed)
@@ -88,9 +92,13 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     latents = _latents(vae, scenes, seed, session.work)
     validation = Validation(vae, tokenizer, recipe.validation_scenes, session.work, console)
 
-    joint = Joint(modules["text_encoder"], modules["transformer"])
+    batches = CaptionBatches(scenes, tokenizer, recipe.reading.batch, seed + 2, 0.0)
+    text_encoder = train_reading(modules["text_encoder"], batches, recipe.reading, seed, session)
+
+    joint = Joint(text_encoder, modules["transformer"])
     on_gpu = latents.is_cuda
     if on_gpu:
+        torch.backends.cuda.enable_cudnn_sdp(False)  # as it was when the weights shipped were learnt
         compile_blocks(joint)
     batches = CaptionBatches(scenes, tokenizer, recipe.flow.batch, seed, recipe.dropped)
     teacher: Any = train_joint(joint, latents, batches, recipe.flow, session, flow_loss(joint), validation)

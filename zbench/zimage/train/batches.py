@@ -5,7 +5,7 @@ Scenes and captions are made by worker processes ahead of their use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -77,6 +77,19 @@ def by_length(scenes: torch.Tensor, captions: Captions) -> list[Batch]:
         for length in sorted(set(padded.tolist()))
         for chosen in (padded == length,)
     ]
+
+
+def ahead(batches: CaptionBatches, steps: int, workers: int) -> Callable[[int], Batch]:
+    """Gives the batch of a step; asked for one step after the other, up to `steps`, from any."""
+    coming: Iterator[Batch] | None = None
+
+    def batch_at(step: int) -> Batch:
+        nonlocal coming
+        if coming is None:
+            coming = stream(batches, range(step, steps), workers)
+        return next(coming)
+
+    return batch_at
 
 
 def stream(batches: CaptionBatches, steps: range, workers: int) -> Iterator[Batch]:

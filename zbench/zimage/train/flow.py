@@ -1,4 +1,4 @@
-"""Phase two: text encoder and transformer learn together which velocity leads from noise to a caption's scene."""
+"""Phases three and four: both modules learn together which velocity leads from noise to a caption's scene."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zbench.zimage.train.batches import Batch, CaptionBatches, stream
+from zbench.zimage.train.batches import CaptionBatches, ahead
 from zbench.zimage.train.joint import Captions, encode_text, predict_velocity, sampling_sigmas
 from zbench.zimage.train.loop import Phase, Session, learn
 
@@ -59,14 +59,11 @@ def train_joint(
     """The averaged modules after the phase. `latents` are those of the batches' scenes, scaled, on the device used."""
     device = latents.device
     generator = torch.Generator(device)
-    ahead = None
+    batch_at = ahead(batches, phase.steps, session.workers)
 
     def loss_at(step: int) -> Tensor:
-        nonlocal ahead
-        if ahead is None:
-            ahead = stream(batches, range(step, phase.steps), session.workers)
         generator.manual_seed(batches.seed * 1_000_003 + step)
-        batch: Batch = next(ahead)
+        batch = batch_at(step)
         return batch_loss(latents[batch.scenes.to(device)].float(), batch.captions.to(device), generator)
 
     return learn(phase, joint, loss_at, session, on_save)
