@@ -3,7 +3,8 @@
     python -m zbench.zimage.evaluate [--folder FOLDER] [--scenes N] [--steps 8] [--format table|json]
 
 Captions are of the test split: each scene holds a thing (size, colour, shape and place together) that no training scene
-does. Images come from diffusers' own `ZImagePipeline` without step skipping and are read by `zbench.zimage.scenes.read`.
+does. Images come from diffusers' own `ZImagePipeline` without step skipping and are read by
+`zbench.zimage.scenes.read`.
 """
 
 from __future__ import annotations
