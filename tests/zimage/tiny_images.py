@@ -11,13 +11,16 @@ STEPS = 8
 DEFAULT_THRESHOLD = 0.24
 """SGLang's default `SGLANG_CACHE_DIT_RDT`, which Z-Image's users start from."""
 
-PROMPTS = (
-    "a red fox in the snow",
-    "一只红色的狐狸在雪地里",
-    "Young Chinese woman in red Hanfu, intricate embroidery. Impeccable makeup, red floral forehead pattern. Elaborate "
-    "high bun, golden phoenix headdress, red flowers, beads. Holds round folding fan with lady, trees, bird.",
-)
-"""Short, Chinese and long."""
+SCENES = {
+    "a large red circle in the center on a white background": "large red circle center; on white",
+    "黑色背景上，左上角有一个大的蓝色正方形，下面写着文字“CAT”": "large blue square top-left; on black; word CAT",
+    "a small pink star in the top right corner, a large cyan square on the left and a small purple diamond at the bottom "
+    'on a gray background, with the word "STAR" below': (
+        "small pink star top-right; large cyan square left; small purple diamond bottom; on gray; word STAR"
+    ),
+}
+"""Prompt and what it asks for: short, Chinese and long."""
+PROMPTS = tuple(SCENES)
 
 
 def image(pipeline: Any, prompt: str, seed: int = 0, side: int = 256) -> np.ndarray:

@@ -27,7 +27,7 @@ from zbench.zimage.layout import preset_folder
 from zbench.zimage.loading import load_pipeline
 from zbench.zimage.scenes.captions import LANGUAGES, Language, caption
 from zbench.zimage.scenes.read import compare, read_scene
-from zbench.zimage.scenes.world import ALPHABET, Scene, Split, sample_scene
+from zbench.zimage.scenes.world import Scene, Split, sample_scene
 
 READABLE = 0.5
 """A sign of the alphabet counts as readable if more than this share of its occurrences is read right."""
@@ -57,12 +57,12 @@ class Tally:
                 self.signs_right[sign] += len(found.word or "") == len(asked.word) and read[i] == sign
 
     def rates(self) -> dict[str, float]:
-        """Share right of each kind of attribute, of signs, and of the alphabet that is readable; 0 to 1."""
+        """Share right of each kind of attribute, of signs, and of the signs asked for that are readable; 0 to 1."""
         rates = {kind: self.right[kind] / self.asked[kind] for kind in sorted(self.asked)}
         if self.signs_asked:
             rates["sign"] = self.signs_right.total() / self.signs_asked.total()
-            readable = [s for s in ALPHABET if self.signs_right[s] > READABLE * self.signs_asked[s]]
-            rates["alphabet_readable"] = len(readable) / len(ALPHABET)
+            readable = [s for s, asked in self.signs_asked.items() if self.signs_right[s] > READABLE * asked]
+            rates["alphabet_readable"] = len(readable) / len(self.signs_asked)
         return rates
 
     def share(self) -> float:

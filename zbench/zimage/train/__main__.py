@@ -90,7 +90,9 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     console.print("drawing and encoding the scenes", highlight=False)
     scenes = make_scenes(recipe.scenes, "train", seed)
     latents = _latents(vae, scenes, seed, session.work)
-    validation = Validation(vae, tokenizer, recipe.validation_scenes, session.work, console)
+    best = session.work / "best.safetensors"
+    report = Validation(vae, tokenizer, recipe.validation_scenes, console)
+    keep_best = Validation(vae, tokenizer, recipe.validation_scenes, console, best)
 
     batches = CaptionBatches(scenes, tokenizer, recipe.reading.batch, seed + 2, 0.0)
     text_encoder = train_reading(modules["text_encoder"], batches, recipe.reading, seed, session)
@@ -101,7 +103,7 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
         torch.backends.cuda.enable_cudnn_sdp(False)  # as it was when the weights shipped were learnt
         compile_blocks(joint)
     batches = CaptionBatches(scenes, tokenizer, recipe.flow.batch, seed, recipe.dropped)
-    teacher: Any = train_joint(joint, latents, batches, recipe.flow, session, flow_loss(joint), validation)
+    teacher: Any = train_joint(joint, latents, batches, recipe.flow, session, flow_loss(joint), report)
 
     student = copy.deepcopy(teacher)
     for parameter in teacher.parameters():
@@ -112,11 +114,9 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     empty = tokenize(tokenizer, [""]).to(latents.device)
     loss = few_step_loss(student, teacher, empty, steps=STEPS, substeps=recipe.substeps, guidance=recipe.guidance)
     batches = CaptionBatches(scenes, tokenizer, recipe.few_steps.batch, seed + 1, 0.0)
-    train_joint(student, latents, batches, recipe.few_steps, session, loss, validation)
-    student.load_state_dict(load_file(validation.best, device=device))
-    _write(
-        out, configs, tokenizer, {"vae": vae, "text_encoder": student.text_encoder, "transformer": student.transformer}
-    )
+    train_joint(student, latents, batches, recipe.few_steps, session, loss, keep_best)
+    student.load_state_dict(load_file(best, device=device))
+    _write(out, configs, {"vae": vae, "text_encoder": student.text_encoder, "transformer": student.transformer})
     console.print(f"wrote {out}", highlight=False)
 
 
@@ -153,18 +153,17 @@ def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path) -> Tensor
 
 
 class Validation:
-    """Paints validation captions with the sampler and keeps the weights whose images are read best."""
+    """Paints validation captions with the sampler; keeps in `best` the last weights whose images are read best."""
 
-    def __init__(self, vae: Any, tokenizer: Any, count: int, work: Path, console: Console) -> None:
-        self.vae, self.tokenizer, self.count, self.console = vae, tokenizer, count, console
-        self.best = work / "best.safetensors"
+    def __init__(self, vae: Any, tokenizer: Any, count: int, console: Console, best: Path | None = None) -> None:
+        self.vae, self.tokenizer, self.count, self.console, self.best = vae, tokenizer, count, console, best
 
-    def best_share(self) -> float:
-        """Share of attributes that the best weights so far got right; -1 without any."""
-        if not self.best.is_file():
-            return -1.0
+    def is_best(self, share: float) -> bool:
+        """Whether no weights kept so far got a greater share of attributes right; False where none are kept."""
+        if self.best is None or not self.best.is_file():
+            return self.best is not None
         with safe_open(self.best, framework="pt") as file:
-            return float(file.metadata()["share"])
+            return share >= float(file.metadata()["share"])
 
     def __call__(self, step: int, joint: Any) -> None:
         """Judge the weights of a checkpoint."""
@@ -181,8 +180,8 @@ class Validation:
             shares.append(tally([scene for scene, _ in asked], [images[i] for i in range(len(asked))]))
         share = sum(t.share() for t in shares) / len(shares)
         rates = {kind: sum(t.rates()[kind] for t in shares) / len(shares) for kind in shares[0].rates()}
-        kept = share > self.best_share()
-        if kept:
+        kept = self.is_best(share)
+        if self.best and kept:
             tensors = {name: tensor.contiguous() for name, tensor in joint.state_dict().items()}
             partial = self.best.with_name(self.best.name + ".partial")
             save_file(tensors, partial, metadata={"share": str(share), "step": str(step)})
@@ -195,14 +194,14 @@ class Validation:
         )
 
 
-def _write(out: Path, configs: Path, tokenizer: Any, modules: dict[str, Any]) -> None:
+def _write(out: Path, configs: Path, modules: dict[str, Any]) -> None:
     """A pipeline folder in the official layout, weights in bf16."""
     for name in ["model_index.json"] + [f"{c}/{CONFIG_FILE[c]}" for c in COMPONENTS if c not in ("tokenizer", "vae")]:
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.resolve() != (configs / name).resolve():
             shutil.copyfile(configs / name, target)
-    tokenizer.save_pretrained(out / "tokenizer")
+    build_tokenizer().save_pretrained(out / "tokenizer")  # anew, for one that has padded a batch says so in its file
     modules["vae"].save_config(out / "vae")
     for component, name in WEIGHTS_FILE.items():
         tensors = {k: t.to(torch.bfloat16).cpu().contiguous() for k, t in modules[component].state_dict().items()}
