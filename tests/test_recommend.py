@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from factories import (
@@ -34,9 +35,12 @@ from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.recommend.sglang import sglang_launch
 from zbench.report.findings import findings
 from zbench.report.summary import summarise_trials
+from zbench.store import read_records
 from zbench.trial import Trial
 
 CACHED = DBCacheConfig(max_warmup_steps=2)
+MEASURED = Path(__file__).parents[1] / "reports" / "cpu" / "demo" / "records.jsonl"
+"""What `make demo` measured; README shows its report."""
 
 
 def skipping(cache, **figures):
@@ -103,6 +107,22 @@ def test_likeness_and_fidelity_to_the_prompt_choose_differently():
     assert true.chosen.latency_median_s == pytest.approx(0.4)
     assert recommend(prompt_records(), min_ssim=0.95, min_prompt_fidelity=0.95).chosen.is_baseline
     assert "mean share of attributes is 0.99, within --min-prompt-fidelity 0.95" in true.to_text()
+
+
+@pytest.mark.parametrize(
+    ("limits", "label"),
+    [
+        ({}, "F1B0_W1_MC-1_R0.8"),
+        ({"min_ssim": 0.9}, "F1B0_W1_MC-1_R0.8"),
+        ({"min_prompt_fidelity": 0.9}, "F1B0_W1_MC-1_R0.4"),
+        ({"min_prompt_fidelity": 1.0}, "F1B0_W2_MC3_R0.4"),
+        ({"min_ssim": 0.99}, "F1B0_W2_MC3_R0.4"),
+        ({"min_ssim": 0.99, "min_prompt_fidelity": 0.9}, "F1B0_W2_MC3_R0.4"),
+    ],
+)
+def test_measured_records_are_chosen_from_by_what_each_limit_sees(limits, label):
+    """The most aggressive setting keeps an SSIM of 0.946 in its worst image, and paints wrong colours."""
+    assert recommend(read_records(MEASURED), **limits).chosen.label == label
 
 
 def test_the_mean_share_decides_not_the_worst_image():

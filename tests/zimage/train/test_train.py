@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import save_file
 from torch import nn
 
 from zbench.zimage.layout import WEIGHTS_FILE
 from zbench.zimage.loading import load_pipeline
+from zbench.zimage.train.__main__ import Validation
 from zbench.zimage.train.checkpoint import Checkpoint
 from zbench.zimage.train.loop import Phase, Session, learn, rate_share
 
@@ -76,6 +79,14 @@ def test_the_rate_rises_and_falls() -> None:
     phase = Phase("p", steps=100, batch=1, rate=1.0, warmup=10)
     shares = [rate_share(phase, step) for step in range(100)]
     assert shares.index(max(shares)) == 9 and shares[0] < 0.2 and shares[-1] < 0.02
+
+
+def test_the_last_of_the_best_weights_are_kept(tmp_path: Path) -> None:
+    best = tmp_path / "best.safetensors"
+    keeps, only_tells = (Validation(None, None, 1, Console(), path) for path in (best, None))
+    assert keeps.is_best(0.0) and not only_tells.is_best(1.0)
+    save_file({"weight": torch.zeros(1)}, best, metadata={"share": "0.9", "step": "5"})
+    assert keeps.is_best(0.9) and not keeps.is_best(0.89)
 
 
 def test_smoke_mode_writes_a_pipeline_that_paints(tmp_path: Path) -> None:
