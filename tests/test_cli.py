@@ -212,7 +212,7 @@ def test_info_and_help_are_hydras(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--info"]) == 0
     assert "Installed Hydra Plugins" in capfd.readouterr().out
     assert main(["sweep", "--help"]) == 0
-    assert "cache: dbcache, none, scm, taylorseer" in capfd.readouterr().out
+    assert "cache: dbcache, dbcache_aggressive, none, scm, taylorseer" in capfd.readouterr().out
 
 
 def test_a_fault_of_zbench_itself_is_seventy(
