@@ -237,7 +237,7 @@ def projected(record: Record, *, latency_s: float, vram_gib: float, hardware: st
 
 
 def demo_records() -> list[Record]:
-    """A sweep as `make demo` leaves it: fourteen measured trials, one FAILED, one PRUNED."""
+    """A sweep like the demo's: fourteen measured trials, one FAILED, one PRUNED."""
     base = trial()
     twice = [ImageQuality(p.id, seed, True, None, 1.0, 0.0, 1.0) for p in SCENES.prompts for seed in SCENES.seeds]
     records = [complete(base, latency_s=1.031, n_rounds=12, prompt_share=1.0, noise_floor=twice)]

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from zbench.config import HardwareConfig
 
 FOLDER = Path(__file__).parents[1] / "conf" / "hardware"
-NAMES = ("cpu", "h100", "h200", "b300", "rtx4090")
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "auto"))
 
 
 @cache

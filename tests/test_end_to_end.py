@@ -46,7 +46,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_kills_lose_and_double_no_trial_of_the_demo(demo: Path) -> None:
     counts = Counter(record.trial_id for record in records(demo, "demo"))
-    assert len(counts) >= 12 and set(counts.values()) == {1}
+    assert len(counts) == 19 and set(counts.values()) == {1}
 
 
 def test_the_demo_prints_one_row_a_trial(demo: Path) -> None:

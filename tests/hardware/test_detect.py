@@ -24,6 +24,12 @@ def devices(*names: str):
         ("NVIDIA H200", "h200"),
         ("NVIDIA B300 SXM6 AC", "b300"),
         ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA GeForce RTX 5090", "rtx5090"),
+        ("NVIDIA H800", "h800"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L20", "l20"),
+        ("NVIDIA B200", "b200"),
     ],
 )
 def test_hardware_auto_is_the_profile_of_the_gpu(name: str, choice: str) -> None:
@@ -41,7 +47,10 @@ def test_hardware_auto_is_the_profile_of_the_gpu(name: str, choice: str) -> None
         "NVIDIA GB300",  # Grace host link
         "NVIDIA GeForce RTX 4090 D",  # fewer multiprocessors
         "NVIDIA GeForce RTX 4090 Laptop GPU",  # AD103
-        "NVIDIA A100-SXM4-80GB",
+        "NVIDIA GeForce RTX 5090 D",  # fewer tensor operations
+        "NVIDIA A100-SXM4-40GB",
+        "NVIDIA A100 80GB PCIe",
+        "NVIDIA L40",
     ],
 )
 def test_a_gpu_that_merely_looks_like_a_profile_matches_none(name: str) -> None:

@@ -6,8 +6,21 @@ from hardware_profiles import NAMES, profile
 GPUS = [name for name in NAMES if name != "cpu"]
 
 # Dense bf16 and fp8 TFLOP/s. NVIDIA's datasheets print the sparse ones, twice as high: H100 and H200 1,979 and 3,958;
-# an HGX B300 of 8 GPUs 36,000 and 72,000; the Ada whitepaper's table gives the 4090 165.2 (330.3) and 330.3 (660.6).
-DENSE = {"h100": (989.4, 1978.9), "h200": (989.4, 1978.9), "b300": (2250, 4500), "rtx4090": (165.2, 330.3)}
+# an HGX B200 or B300 of 8 GPUs 36,000 and 72,000; the Ada whitepaper's table gives the 4090 165.2 (330.3) and 330.3
+# (660.6), the RTX Blackwell one the 5090 209.5 (419) and 419 (838); the A100 has no FP8.
+DENSE = {
+    "a100": (312, None),
+    "b200": (2250, 4500),
+    "b300": (2250, 4500),
+    "h100": (989.4, 1978.9),
+    "h200": (989.4, 1978.9),
+    "h800": (989.4, 1978.9),
+    "l20": (119.5, 239),
+    "l40s": (362.05, 733),
+    "mi300x": (1307.4, 2614.9),
+    "rtx4090": (165.2, 330.3),
+    "rtx5090": (209.5, 419),
+}
 
 
 @pytest.mark.parametrize("name", GPUS)
@@ -32,7 +45,7 @@ def test_shares_are_shares_and_name_their_source(name: str) -> None:
     assert "easured" in efficiency.source
 
 
-@pytest.mark.parametrize("name", ["b300", "rtx4090"])
+@pytest.mark.parametrize("name", sorted(set(GPUS) - {"h100", "h200"}))
 def test_factors_taken_over_from_the_h100_say_that_they_are_not_validated(name: str) -> None:
     assert profile(name).efficiency.source.startswith("Not validated on this GPU")
 

@@ -15,7 +15,7 @@ from zbench.zimage.scenes.world import parse_scene
 def test_drawn_scenes_are_all_right() -> None:
     scenes = [scene for scene, _ in scenes_with_captions(40, "test", "en", seed=0)]
     rates = tally(scenes, list(draw(scenes).numpy())).rates()
-    assert rates.pop("alphabet_readable") == 1
+    assert rates.pop("signs_readable") == 1
     assert min(rates.values()) == pytest.approx(1.0)
 
 
@@ -29,7 +29,7 @@ def test_each_wrong_attribute_lowers_its_own_rate() -> None:
     assert rates["colour"] == rates["place"] == rates["background"] == 1.0
     assert rates["sign"] == pytest.approx(5 / 6)
     # C, A and T were asked for; T was right once of twice, which is not more than half
-    assert rates["alphabet_readable"] == pytest.approx(2 / 3)
+    assert rates["signs_readable"] == pytest.approx(2 / 3)
     # of 2 × 7 attributes two are wrong
     assert counts.share() == pytest.approx(12 / 14)
 

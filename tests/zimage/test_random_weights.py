@@ -1,4 +1,4 @@
-"""Claims about `zbench.zimage.random_weights`: what holds for the tiny pipeline holds at another depth and seed."""
+"""Claims about `zbench.zimage.random_weights`: thresholds mean something at any depth and seed."""
 
 from __future__ import annotations
 

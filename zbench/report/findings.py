@@ -42,7 +42,7 @@ def _against(baseline: TrialSummary, complete: Sequence[TrialSummary], *, alone:
         for row in complete
         if (row.sweep, row.baseline_id) == key and not row.is_baseline and row.speedup is not None and row.is_trusted
     ]
-    sentences = [_baseline(baseline, alone), *_best_of_good(others)]
+    sentences = [_baseline(baseline, alone), *_best_of_good(baseline, others)]
     fastest = max(others, key=lambda row: row.speedup or 0, default=None)
     if fastest is not None and not _good(fastest):
         of = "all" if alone else "those compared with it"
@@ -57,7 +57,7 @@ def _baseline(row: TrialSummary, alone: bool) -> str:
     return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s an image{doubt}."
 
 
-def _best_of_good(others: Sequence[TrialSummary]) -> list[str]:
+def _best_of_good(baseline: TrialSummary, others: Sequence[TrialSummary]) -> list[str]:
     good = [row for row in others if _good(row) and (row.speedup or 0) > 1]
     if not others or all(row.ssim_worst is None for row in others):
         return []
@@ -66,7 +66,7 @@ def _best_of_good(others: Sequence[TrialSummary]) -> list[str]:
         return [f"No setting is faster than it while every image keeps an SSIM of at least {GOOD_SSIM}."]
     text = (
         f"Of the settings whose every image keeps an SSIM of at least {GOOD_SSIM}, "
-        f"{_what(best)} is the fastest{_likeness(best)}{_skipping(best)}"
+        f"{_what(best)} is the fastest{_likeness(best)}{_skipping(best)}{_showing(best, baseline)}"
     )
     near = [
         row.label
@@ -135,6 +135,14 @@ def _likeness(row: TrialSummary) -> str:
 
 def _skipping(row: TrialSummary) -> str:
     return "" if not row.cached_steps else f", skipping {row.cached_steps:.1f} of {row.steps} steps"
+
+
+def _showing(row: TrialSummary, baseline: TrialSummary) -> str:
+    """What a trial loses of its prompts, however little; "" where it loses nothing or nobody looked."""
+    share, of_baseline = row.prompt_fidelity_mean, baseline.prompt_fidelity_mean
+    if share is None or of_baseline is None or share > of_baseline - 1e-9:
+        return ""
+    return f", showing {cells.percent(share)} of what the prompts ask for (the baseline {cells.percent(of_baseline)})"
 
 
 def _good(row: TrialSummary) -> bool:

@@ -30,7 +30,7 @@ from zbench.zimage.scenes.read import compare, read_scene
 from zbench.zimage.scenes.world import Scene, Split, sample_scene
 
 READABLE = 0.5
-"""A sign of the alphabet counts as readable if more than this share of its occurrences is read right."""
+"""A sign counts as readable if more than this share of its occurrences is read right."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Tally:
         if self.signs_asked:
             rates["sign"] = self.signs_right.total() / self.signs_asked.total()
             readable = [s for s, asked in self.signs_asked.items() if self.signs_right[s] > READABLE * asked]
-            rates["alphabet_readable"] = len(readable) / len(self.signs_asked)
+            rates["signs_readable"] = len(readable) / len(self.signs_asked)
         return rates
 
     def share(self) -> float:

@@ -143,7 +143,7 @@ def _random_pipeline(folder: Path, dtype: torch.dtype, device: torch.device, loc
         transformer, text_encoder, vae = (build_module(folder, c) for c in ("transformer", "text_encoder", "vae"))
     random_weights.fill_transformer(transformer, generator)
     random_weights.fill(text_encoder, generator)
-    random_weights.fill_vae(vae, generator)
+    random_weights.fill(vae, generator)
     return diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
             folder / "scheduler", local_files_only=True

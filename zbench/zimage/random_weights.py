@@ -14,10 +14,6 @@ to do with the latent, so the latent jumps. Both are put right here, for any geo
   flow's shift makes the last steps the longest.
 - Queries and keys are normalised to `SHARPNESS` rather than 1, so that attention tells tokens apart: the velocity
   depends on the prompt and on neighbouring tokens, not on one average.
-
-The decoder's convolutions are random over channels but share one smooth kernel, so that an image has blobs of visible
-size instead of pixel noise, and the last one is scaled by `CONTRAST`, which spreads pixel values and clips few.
-Fidelity metrics between images of such weights are finite and ordered, but say nothing about a trained model.
 """
 
 from __future__ import annotations
@@ -32,7 +28,6 @@ TIMESTEP_SWING = 0.1
 CONTRACTION = 0.7
 INVENTION = 0.4
 SHARPNESS = 1.5
-CONTRAST = 0.3
 
 
 def fill_transformer(transformer: nn.Module, generator: torch.Generator) -> None:
@@ -59,20 +54,6 @@ def _contract(embedder: Tensor, final: Tensor) -> None:
     """Make `final` (patch, dim) read back, with the opposite sign, what `embedder` (dim, patch) wrote."""
     pseudo_inverse = embedder.T / embedder.float().pow(2).sum(0).mean()
     final.mul_(INVENTION).sub_(CONTRACTION * pseudo_inverse)
-
-
-def fill_vae(vae: nn.Module, generator: torch.Generator) -> None:
-    """Overwrite every parameter of an `AutoencoderKL` in place; the generator must be on its device."""
-    fill(vae, generator)
-    decoder = cast(nn.Module, vae.decoder)
-    ramp = torch.tensor([1.0, 2.0, 1.0], device=generator.device)
-    kernel = torch.outer(ramp, ramp)
-    kernel *= kernel.numel() ** 0.5 / kernel.norm()  # keeps the variance of a whole convolution
-    with torch.no_grad():
-        for weight in decoder.parameters():
-            if weight.ndim == 4 and weight.shape[-2:] == kernel.shape:
-                weight.copy_(weight[:, :, :1, :1] * kernel)
-        cast(nn.Conv2d, decoder.conv_out).weight.mul_(CONTRAST)
 
 
 def fill(module: nn.Module, generator: torch.Generator) -> None:

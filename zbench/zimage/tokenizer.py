@@ -14,7 +14,7 @@ from zbench.zimage.scenes.captions import LANGUAGES, caption
 from zbench.zimage.scenes.world import sample_scene
 
 VOCAB_SIZE = 2048
-"""Most entries the vocabulary may have; the text below yields fewer."""
+"""Most entries the vocabulary may have; what it is learnt from yields fewer."""
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Padding, start and end of a turn, as ids 0, 1 and 2."""
@@ -56,7 +56,7 @@ holding, wearing, standing, walking, looking at the camera, with text that says 
 
 
 def build_tokenizer() -> Any:
-    """A `transformers.PreTrainedTokenizerFast` trained on `TEXT`; the same vocabulary every time."""
+    """A `transformers.PreTrainedTokenizerFast` trained on `TEXT` and captions; the same vocabulary every time."""
     import transformers
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 

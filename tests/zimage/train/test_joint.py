@@ -12,7 +12,7 @@ from zbench.zimage.loading import load_pipeline
 from zbench.zimage.scenes.captions import caption
 from zbench.zimage.scenes.world import sample_scene
 from zbench.zimage.tokenizer import build_tokenizer
-from zbench.zimage.train.batches import CaptionBatches, make_scenes, stream
+from zbench.zimage.train.batches import CaptionBatches, ahead, make_scenes, stream
 from zbench.zimage.train.flow import Joint, sample
 from zbench.zimage.train.joint import encode_text, predict_velocity, sampling_sigmas, tokenize
 
@@ -79,6 +79,15 @@ def test_batches_depend_on_their_step_alone() -> None:
         assert len(batch.captions) == len(batch.scenes) == 12
         assert batch.captions.ids.shape[1] % 32 == 0
         assert (lengths > batch.captions.ids.shape[1] - 32).all()  # no caption is padded further than alone
+
+
+def test_batches_come_in_order_from_any_step_on() -> None:
+    batches = CaptionBatches(make_scenes(4, "train", seed=0), build_tokenizer(), size=2, seed=4, dropped=0.0)
+    batch_at = ahead(batches, steps=5, workers=0)
+    assert torch.equal(batch_at(2).captions.ids, batches[2].captions.ids)
+    assert torch.equal(batch_at(3).captions.ids, batches[3].captions.ids)
+    with pytest.raises(ValueError, match="4 is next"):
+        batch_at(2)
 
 
 def test_batches_are_as_long_as_captions_are() -> None:

@@ -35,8 +35,9 @@ def test_a_few_captions_are_soon_read_without_an_error(tmp_path: Path) -> None:
     encoder = train_reading(modules["text_encoder"], batches, phase, 0, Session(tmp_path))
     reader = Reader(encoder)
     stored = load_file(tmp_path / "reading.safetensors")
-    prefix = "model.average.module."
-    reader.load_state_dict({k.removeprefix(prefix): t for k, t in stored.items() if k.startswith(prefix)})
+    learned = {k.removeprefix(prefix): t for k, t in stored.items() if k.startswith(prefix := "model.average.module.")}
+    asks = {name: tensor for name, tensor in learned.items() if not name.startswith("text_encoder.")}
+    reader.load_state_dict(asks, strict=False)
     right = [answers(batches.scenes[i]) for i in batches[99].scenes.tolist()]
     for kind, said in given(reader).items():
         assert said.tolist() == [r[kind] for r in right], kind

@@ -12,7 +12,7 @@ from torch import nn
 
 from zbench.zimage.layout import WEIGHTS_FILE
 from zbench.zimage.loading import load_pipeline
-from zbench.zimage.train.__main__ import Validation
+from zbench.zimage.train.__main__ import SMOKE, Validation
 from zbench.zimage.train.checkpoint import Checkpoint
 from zbench.zimage.train.loop import Phase, Session, learn, rate_share
 
@@ -83,7 +83,7 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_the_last_of_the_best_weights_are_kept(tmp_path: Path) -> None:
     best = tmp_path / "best.safetensors"
-    keeps, only_tells = (Validation(None, None, 1, Console(), path) for path in (best, None))
+    keeps, only_tells = (Validation(None, None, SMOKE, Console(), path) for path in (best, None))
     assert keeps.is_best(0.0) and not only_tells.is_best(1.0)
     save_file({"weight": torch.zeros(1)}, best, metadata={"share": "0.9", "step": "5"})
     assert keeps.is_best(0.9) and not keeps.is_best(0.89)
@@ -99,6 +99,6 @@ def test_smoke_mode_writes_a_pipeline_that_paints(tmp_path: Path) -> None:
     assert image.size == (64, 64)
     assert all((tmp_path / "out" / component / name).is_file() for component, name in WEIGHTS_FILE.items())
     other = subprocess.run([*command, "--seed", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert other.returncode == 2 and "another recipe or seed" in other.stderr
+    assert other.returncode == 2 and "another recipe, seed or version" in other.stderr
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "validation at" not in again.stderr, "a finished phase must not run again"

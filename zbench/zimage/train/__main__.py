@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,7 +33,7 @@ from torch import Tensor
 
 from zbench.zimage.evaluate import scenes_with_captions, tally
 from zbench.zimage.layout import COMPONENTS, CONFIG_FILE, WEIGHTS_FILE, preset_folder
-from zbench.zimage.scenes.captions import LANGUAGES
+from zbench.zimage.scenes.captions import LANGUAGES, caption
 from zbench.zimage.scenes.world import Scene
 from zbench.zimage.tokenizer import build_tokenizer
 from zbench.zimage.train.autoencoder import decode, encode, scaled, train_autoencoder
@@ -42,9 +44,6 @@ from zbench.zimage.train.loop import Phase, Session, TimeIsUp
 from zbench.zimage.train.reading import train_reading
 from zbench.zimage.train.start import new_modules
 
-STEPS = 8
-"""Forwards an image that the last phase makes enough."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -54,7 +53,8 @@ class Recipe:
     reading: Phase
     flow: Phase
     few_steps: Phase
-    scenes: int  # whose latents are learnt from
+    scenes: int  # that are read and painted
+    forwards: int = 8  # an image, which the last phase makes enough
     dropped: float = 0.1  # share of empty captions
     substeps: int = 3  # of the teacher, to one of the student
     guidance: float = 0.5  # of the teacher
@@ -81,18 +81,16 @@ SMOKE = Recipe(
 def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -> None:
     """Run what is left of the phases and write the pipeline to `out`. Raises TimeIsUp past the deadline."""
     console = Console(stderr=True)
-    _claim(session.work, recipe, seed)
-    torch.manual_seed(seed)
     configs = preset_folder("zimage_tiny")
     tokenizer = build_tokenizer()
+    _claim(session.work, recipe, seed, _digest(configs, tokenizer, seed))
     modules = new_modules(configs, torch.device(device), seed)
     vae = train_autoencoder(modules["vae"], recipe.autoencoder, seed, session)
-    console.print("drawing and encoding the scenes", highlight=False)
     scenes = make_scenes(recipe.scenes, "train", seed)
-    latents = _latents(vae, scenes, seed, session.work)
+    latents = _latents(vae, scenes, seed, session.work, console)
     best = session.work / "best.safetensors"
-    report = Validation(vae, tokenizer, recipe.validation_scenes, console)
-    keep_best = Validation(vae, tokenizer, recipe.validation_scenes, console, best)
+    report = Validation(vae, tokenizer, recipe, console)
+    keep_best = Validation(vae, tokenizer, recipe, console, best)
 
     batches = CaptionBatches(scenes, tokenizer, recipe.reading.batch, seed + 2, 0.0)
     text_encoder = train_reading(modules["text_encoder"], batches, recipe.reading, seed, session)
@@ -100,7 +98,7 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     joint = Joint(text_encoder, modules["transformer"])
     on_gpu = latents.is_cuda
     if on_gpu:
-        torch.backends.cuda.enable_cudnn_sdp(False)  # as it was when the weights shipped were learnt
+        torch.backends.cuda.enable_cudnn_sdp(False)  # a training diverged with it on; nobody knows whether by its fault
         compile_blocks(joint)
     batches = CaptionBatches(scenes, tokenizer, recipe.flow.batch, seed, recipe.dropped)
     teacher: Any = train_joint(joint, latents, batches, recipe.flow, session, flow_loss(joint), report)
@@ -112,7 +110,9 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
         compile_blocks(teacher)
         compile_blocks(student)
     empty = tokenize(tokenizer, [""]).to(latents.device)
-    loss = few_step_loss(student, teacher, empty, steps=STEPS, substeps=recipe.substeps, guidance=recipe.guidance)
+    loss = few_step_loss(
+        student, teacher, empty, steps=recipe.forwards, substeps=recipe.substeps, guidance=recipe.guidance
+    )
     batches = CaptionBatches(scenes, tokenizer, recipe.few_steps.batch, seed + 1, 0.0)
     train_joint(student, latents, batches, recipe.few_steps, session, loss, keep_best)
     student.load_state_dict(load_file(best, device=device))
@@ -120,9 +120,19 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
     console.print(f"wrote {out}", highlight=False)
 
 
-def _claim(work: Path, recipe: Recipe, seed: int) -> None:
+def _digest(configs: Path, tokenizer: Any, seed: int) -> str:
+    """SHA-256 of what comes from code and not from the recipe: scenes and captions (a sample), tokenizer, geometry."""
+    words = Random(seed)
+    scenes = make_scenes(200, "train", seed)
+    parts = [f"{scene} {caption(scene, language, words)}" for scene in scenes for language in LANGUAGES]
+    parts.append(tokenizer.backend_tokenizer.to_str())
+    parts += [(configs / component / CONFIG_FILE[component]).read_text("utf-8") for component in WEIGHTS_FILE]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _claim(work: Path, recipe: Recipe, seed: int, digest: str) -> None:
     """Note what is learnt in `work`. Exits with a message if something else was learnt there."""
-    ours = json.dumps({"seed": seed, **asdict(recipe)}, sort_keys=True)
+    ours = json.dumps({"seed": seed, "data": digest, **asdict(recipe)}, sort_keys=True)
     claim = work / "recipe.json"
     known = claim.read_text(encoding="utf-8") if claim.is_file() else None
     if known is None and not list(work.glob("*.safetensors")):
@@ -131,7 +141,9 @@ def _claim(work: Path, recipe: Recipe, seed: int) -> None:
         partial.write_text(ours, encoding="utf-8")
         os.replace(partial, claim)
     elif known != ours:
-        _stop(f"--work={work}: holds a training of another recipe or seed; give another folder, or remove it", 2)
+        _stop(
+            f"--work={work}: holds a training of another recipe, seed or version; give another folder, or remove it", 2
+        )
 
 
 def _stop(message: str, code: int) -> NoReturn:
@@ -139,12 +151,13 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path) -> Tensor:
+def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path, console: Console) -> Tensor:
     """Scaled latents of drawn scenes, bf16, kept in `work` for the next time."""
     path = work / "latents.safetensors"
     device = next(vae.parameters()).device
     if path.is_file():
         return load_file(path, device=str(device))["latents"]
+    console.print("drawing and encoding the scenes", highlight=False)
     latents = scaled(vae, encode(vae, scenes, seed)).to(torch.bfloat16)
     partial = path.with_name(path.name + ".partial")
     save_file({"latents": latents.contiguous()}, partial)
@@ -155,11 +168,11 @@ def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path) -> Tensor
 class Validation:
     """Paints validation captions with the sampler; keeps in `best` the last weights whose images are read best."""
 
-    def __init__(self, vae: Any, tokenizer: Any, count: int, console: Console, best: Path | None = None) -> None:
-        self.vae, self.tokenizer, self.count, self.console, self.best = vae, tokenizer, count, console, best
+    def __init__(self, vae: Any, tokenizer: Any, recipe: Recipe, console: Console, best: Path | None = None) -> None:
+        self.vae, self.tokenizer, self.recipe, self.console, self.best = vae, tokenizer, recipe, console, best
 
     def is_best(self, share: float) -> bool:
-        """Whether no weights kept so far got a greater share of attributes right; False where none are kept."""
+        """Whether no weights kept so far got a greater share of attributes right; False without a file to keep them."""
         if self.best is None or not self.best.is_file():
             return self.best is not None
         with safe_open(self.best, framework="pt") as file:
@@ -170,11 +183,11 @@ class Validation:
         device = next(joint.parameters()).device
         shares = []
         for language in LANGUAGES:
-            asked = scenes_with_captions(self.count, "validation", language, 0)
+            asked = scenes_with_captions(self.recipe.validation_scenes, "validation", language, 0)
             images: dict[int, NDArray[np.uint8]] = {}
             texts = tokenize(self.tokenizer, [text for _, text in asked])
             for part in by_length(torch.arange(len(asked)), texts):
-                latents = sample(joint, part.captions.to(device), (16, 32, 32), STEPS, seed=0)
+                latents = sample(joint, part.captions.to(device), (16, 32, 32), self.recipe.forwards, seed=0)
                 painted = decode(self.vae, latents).cpu().numpy()
                 images.update(zip(part.scenes.tolist(), painted, strict=True))
             shares.append(tally([scene for scene, _ in asked], [images[i] for i in range(len(asked))]))
@@ -188,7 +201,7 @@ class Validation:
             os.replace(partial, self.best)
         self.console.print(
             f"validation at {step}: {100 * share:.1f} % of attributes right"
-            + (", the best so far" if kept else "")
+            + (", none better so far" if kept else "")
             + "".join(f", {kind} {100 * rate:.1f} %" for kind, rate in rates.items()),
             highlight=False,
         )
@@ -201,7 +214,7 @@ def _write(out: Path, configs: Path, modules: dict[str, Any]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.resolve() != (configs / name).resolve():
             shutil.copyfile(configs / name, target)
-    build_tokenizer().save_pretrained(out / "tokenizer")  # anew, for one that has padded a batch says so in its file
+    build_tokenizer().save_pretrained(out / "tokenizer")  # a fresh one: after use it would save its last padding
     modules["vae"].save_config(out / "vae")
     for component, name in WEIGHTS_FILE.items():
         tensors = {k: t.to(torch.bfloat16).cpu().contiguous() for k, t in modules[component].state_dict().items()}

@@ -1,6 +1,6 @@
 """What each training step sees, decided by the step's number alone, so that a resumed run goes on as if never stopped.
 
-Scenes and captions are made by worker processes ahead of their use.
+Captions are written by worker processes ahead of their use.
 """
 
 from __future__ import annotations
@@ -80,13 +80,20 @@ def by_length(scenes: torch.Tensor, captions: Captions) -> list[Batch]:
 
 
 def ahead(batches: CaptionBatches, steps: int, workers: int) -> Callable[[int], Batch]:
-    """Gives the batch of a step; asked for one step after the other, up to `steps`, from any."""
+    """A function that gives a step's batch; to be asked for consecutive steps below `steps`, from any on.
+
+    It raises ValueError at a step that does not follow the last one.
+    """
     coming: Iterator[Batch] | None = None
+    due = 0
 
     def batch_at(step: int) -> Batch:
-        nonlocal coming
+        nonlocal coming, due
         if coming is None:
-            coming = stream(batches, range(step, steps), workers)
+            coming, due = stream(batches, range(step, steps), workers), step
+        if step != due:
+            raise ValueError(f"batch {step} was asked for, {due} is next")
+        due += 1
         return next(coming)
 
     return batch_at

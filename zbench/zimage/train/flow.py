@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zbench.zimage.train.batches import CaptionBatches, ahead
-from zbench.zimage.train.joint import Captions, encode_text, predict_velocity, sampling_sigmas
+from zbench.zimage.train.joint import Captions, encode_text, predict_velocity, sampling_sigmas, shifted
 from zbench.zimage.train.loop import Phase, Session, learn
-
-SHIFT = 3.0
-"""Of the noise levels, in training as in sampling."""
 
 
 class Joint(nn.Module):
@@ -75,8 +72,7 @@ def flow_loss(joint: Joint) -> BatchLoss:
     def loss(clean: Tensor, captions: Captions, generator: torch.Generator) -> Tensor:
         device = clean.device
         noise = torch.randn(clean.shape, generator=generator, device=device)
-        u = torch.rand(len(clean), generator=generator, device=device)
-        sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
+        sigma = shifted(torch.rand(len(clean), generator=generator, device=device))
         noisy = _mix(clean, noise, sigma)
         with torch.autocast(device.type, torch.bfloat16):
             velocity = joint(noisy, sigma, captions)
@@ -94,7 +90,7 @@ def few_step_loss(
     Progressive distillation (Salimans and Ho, 2022) of a guided teacher (Meng et al., 2023): afterwards `steps`
     unguided steps go where steps · substeps guided ones went. `empty` is one empty caption.
     """
-    grid = sampling_sigmas(steps, SHIFT)
+    grid = sampling_sigmas(steps)
 
     @torch.no_grad()
     def teach(noisy: Tensor, first: Tensor, last: Tensor, captions: Captions) -> Tensor:
@@ -132,7 +128,7 @@ def sample(joint: Joint, captions: Captions, shape: tuple[int, int, int], steps:
     device = captions.ids.device
     generator = torch.Generator(device).manual_seed(seed)
     latents = torch.randn((len(captions), *shape), generator=generator, device=device)
-    sigmas = sampling_sigmas(steps, SHIFT).to(device)
+    sigmas = sampling_sigmas(steps).to(device)
     for here, there in itertools.pairwise(sigmas):
         with torch.autocast(device.type, torch.bfloat16):
             velocity = joint(latents, here.expand(len(latents)), captions)

@@ -16,6 +16,8 @@ from torch import Tensor
 PADDING_MULTIPLE = 32
 """To which the transformer pads captions and images (diffusers' SEQ_MULTI_OF)."""
 PATCH = 2
+SHIFT = 3.0
+"""Of the noise levels towards noise, in training as in sampling."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,14 @@ def predict_velocity(transformer: Any, latents: Tensor, sigma: Tensor, features:
     return -_unpatched(out, rows, columns)
 
 
-def sampling_sigmas(steps: int, shift: float = 3.0) -> Tensor:
+def shifted(u: Tensor) -> Tensor:
+    """Noise levels from evenly spread ones, both 0 to 1."""
+    return SHIFT * u / (1 + (SHIFT - 1) * u)
+
+
+def sampling_sigmas(steps: int) -> Tensor:
     """Noise levels of a sampler's steps and the final 0, steps + 1, descending; the pipeline's schedule."""
-    u = torch.linspace(1, 0, steps + 1)
-    return shift * u / (1 + (shift - 1) * u)
+    return shifted(torch.linspace(1, 0, steps + 1))
 
 
 def _grid(depth: int, rows: int, columns: int, start: int, device: torch.device) -> Tensor:

@@ -25,12 +25,10 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "background": tuple(BACKGROUNDS),
     "sign": (NOTHING, *ALPHABET),
 }
-QUESTIONS = {"size": len(PLACES), "colour": len(PLACES), "shape": len(PLACES), "background": 1, "sign": LONGEST_WORD}
-"""How many are asked of each kind: one for every place, and one for every sign of the word."""
 
 
 def answers(scene: Scene) -> dict[str, list[int]]:
-    """The right answers, as indices in `ANSWERS`."""
+    """The right answers by kind, as indices in `ANSWERS`: one for each place or sign, or the background's alone."""
     at = {thing.place: thing for thing in scene.things}
     right = {
         kind: [getattr(at[place], kind) if place in at else NOTHING for place in PLACES]
