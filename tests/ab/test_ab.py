@@ -27,7 +27,7 @@ def test_a_slower_side_is_a_regression_and_every_round_is_kept(tmp_path: Path) -
     head, *blocks = (tmp_path / "runs" / "kept" / "blocks.jsonl").read_text().splitlines()
     assert json.loads(head)["format"] == "zbench-ab" and len(blocks) == said["blocks"]
     block = json.loads(blocks[0])
-    assert [len(block[side]) for side in ("a", "b")] == [2, 2]
+    assert [len(block[side]) for side in ("a", "b")] == [16, 16], "two turns of eight rounds of 0.01 s"
 
 
 def test_identical_sides_pass(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_sides_take_turns(tmp_path: Path) -> None:
     blocks = [json.loads(line) for line in (tmp_path / "runs/turns/blocks.jsonl").read_text().splitlines()[1:]]
     for block, order in zip(blocks, ["abba", "baab"] * len(blocks), strict=False):
         rounds = sorted((r["started_at"], side) for side in ("a", "b") for r in block[side])
-        assert "".join(side for _, side in rounds) == order
+        assert "".join(side for _, side in rounds) == "".join(8 * side for side in order)
 
 
 @pytest.mark.parametrize(("side", "code"), [("b", 1), ("a", 2)])

@@ -95,7 +95,7 @@ def test_a_full_disk_during_an_ab_keeps_the_blocks_before(tmp_path: Path) -> Non
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
     try:
         done = zbench(tmp_path, "ab", *SYNTHETIC, "workload=single", "sweep.name=full")
     finally:
@@ -104,4 +104,4 @@ def test_a_full_disk_during_an_ab_keeps_the_blocks_before(tmp_path: Path) -> Non
     assert "blocks.jsonl: File too large" in done.stderr and "free some space" in done.stderr
     head, *blocks = (tmp_path / "runs/full/blocks.jsonl").read_text().splitlines()
     whole = [json.loads(line) for line in blocks]
-    assert json.loads(head)["format"] == "zbench-ab" and whole and all(len(block["a"]) == 2 for block in whole)
+    assert json.loads(head)["format"] == "zbench-ab" and whole and all(len(block["a"]) == 16 for block in whole)

@@ -1,34 +1,56 @@
 """Blocks of rounds in which two sides take turns, so that whatever drifts befalls both alike; it judges nothing.
 
 A block is A B B A or B A A B, by turns, every round of it on the same prompt and seed: a linear drift cancels within
-a block, and so does what a side's turn does to the next.
+a block, and so does what a side's turn does to the next. Where rounds are short a turn is several of them, and counts
+as their median: the first round after the other side's turn is slower, and a burst of other load hits few of them.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from zbench.measurement import Round
+from zbench.stats import median
 
 SideName = Literal["a", "b"]
 ORDERS: tuple[tuple[SideName, ...], ...] = (("a", "b", "b", "a"), ("b", "a", "a", "b"))
+TURNS = 2
+"""Of each side in a block."""
+TURN_S = 0.3
+"""How long a turn should last."""
+MOST_A_TURN = 8
 
 
 @dataclass(frozen=True)
 class Block:
-    """The rounds of one block, by side, each in time order."""
+    """The rounds of one block, by side, each in time order and half of them a turn's."""
 
     index: int
     a: tuple[Round, ...]
     b: tuple[Round, ...]
 
 
-def blocks(generate: Callable[[SideName, int], Round]) -> Iterator[Block]:
-    """Blocks without end. `generate(side, index)` makes one round of the workload's pair `index`, in turn."""
+def rounds_a_turn(round_s: float) -> int:
+    """How many rounds of so many seconds a turn needs."""
+    return min(max(math.ceil(TURN_S / round_s), 1), MOST_A_TURN)
+
+
+def turn_medians(latencies_s: Sequence[float], turns: int = TURNS) -> list[float]:
+    """Seconds of a round in each of so many equally long turns, from those of all rounds in time order."""
+    size = len(latencies_s) // turns
+    return [median(latencies_s[turn * size : (turn + 1) * size]) for turn in range(turns)]
+
+
+def blocks(generate: Callable[[SideName, int], Round], a_turn: int = 1) -> Iterator[Block]:
+    """Blocks without end, `a_turn` rounds a turn.
+
+    `generate(side, index)` makes one round of the workload's pair `index`, in turn.
+    """
     index = 0
     while True:
         made: dict[SideName, list[Round]] = {"a": [], "b": []}
         for side in ORDERS[index % 2]:
-            made[side].append(generate(side, index))
+            made[side].extend(generate(side, index) for _ in range(a_turn))
         yield Block(index, tuple(made["a"]), tuple(made["b"]))
         index += 1

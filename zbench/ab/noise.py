@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
 from zbench.ab.side import Side, SideWorker, present_trial
 from zbench.hydra_app import one_job
 from zbench.report.table import RIGHT, TextTable, to_text
@@ -18,8 +19,8 @@ from zbench.sweeper.progress import duration
 from zbench.trial import Trial
 
 CHANGES = (0.01, 0.02, 0.05)
-ROUNDS = 64
-ROUNDS_PER_BLOCK = 4
+MEASURED_TURNS = 64
+TURNS_PER_BLOCK = 2 * TURNS
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,20 @@ class Noise:
     drift_share: float  # over all rounds
     disturbed: tuple[str, ...]  # what disturbed rounds, once a disturbed round
     latencies_s: tuple[float, ...]
+    rounds_a_turn: int
     needs: tuple[Need, ...]
 
 
-def measure_noise(trial: Trial, timeout_s: float, show: Callable[[str], None], rounds: int = ROUNDS) -> Noise:
-    """Warm up, then make `rounds` images of the workload's first pair. Raises SideFailed."""
+def measure_noise(trial: Trial, timeout_s: float, show: Callable[[str], None]) -> Noise:
+    """Warm up, then make 64 turns' images of the workload's first pair. Raises SideFailed."""
     with TemporaryDirectory(prefix="zbench-noise-") as folder:
         worker = SideWorker(Side("a", trial), Path(folder) / "worker.log", timeout_s)
         try:
             show("loading")
             worker.prepare()
-            worker.warm_up(lambda latency_s: show(f"warming up: {latency_s:.3f} s"))
+            warm = worker.warm_up(lambda latency_s: show(f"warming up: {latency_s:.3f} s"))
+            a_turn = rounds_a_turn(min(warm))
+            rounds = MEASURED_TURNS * a_turn
             made = []
             for index in range(rounds):
                 made.append(worker.generate(0))
@@ -67,13 +71,14 @@ def measure_noise(trial: Trial, timeout_s: float, show: Callable[[str], None], r
         drift_share=drift(latencies).per_round * (len(latencies) - 1) / median(latencies),
         disturbed=tuple(cause for r in made for cause in r.disturbances),
         latencies_s=tuple(latencies),
-        needs=tuple(Need(change, _rounds_needed(latencies, change)) for change in CHANGES),
+        rounds_a_turn=a_turn,
+        needs=tuple(Need(change, _rounds_needed(latencies, a_turn, change)) for change in CHANGES),
     )
 
 
-def _rounds_needed(latencies: Sequence[float], change: float) -> int | None:
-    blocks = blocks_needed(latencies, change, Plan())
-    return None if blocks is None else blocks * ROUNDS_PER_BLOCK
+def _rounds_needed(latencies: Sequence[float], a_turn: int, change: float) -> int | None:
+    blocks = blocks_needed(turn_medians(latencies, MEASURED_TURNS), change, Plan())
+    return None if blocks is None else blocks * TURNS_PER_BLOCK * a_turn
 
 
 def doctor_noise(overrides: list[str], config_dir: str | None, form: str) -> str:
@@ -95,17 +100,18 @@ def render_noise(noise: Noise, form: str) -> str:
     lines = [
         f"{noise.label}: {rounds} rounds, median {noise.median_s:.3f} s",
         f"one round scatters by {noise.spread:.1%}, drift over all {noise.drift_share:+.1%}",
+        f"rounds a turn: {noise.rounds_a_turn}",
     ]
     if noise.disturbed:
         causes = Counter(noise.disturbed).most_common()
         lines.append("disturbed: " + ", ".join(f"{cause.replace('_', ' ')} in {n} rounds" for cause, n in causes))
-    rows = tuple((f"{need.change:.0%}", *_cost(need, noise.median_s)) for need in noise.needs)
+    rows = tuple((f"{need.change:.0%}", *_cost(need, noise)) for need in noise.needs)
     headings = ("change", "rounds", "time")
     lines += ["", "zbench ab here, to call a change in 9 of 10 runs (margin: half of it; rounds of both sides):"]
     return "\n".join([*lines, to_text(TextTable((), headings, (RIGHT, RIGHT, RIGHT), rows, ()))])
 
 
-def _cost(need: Need, round_s: float) -> tuple[str, str]:
+def _cost(need: Need, noise: Noise) -> tuple[str, str]:
     if need.rounds is None:
-        return f"more than {Plan().looks[-1] * ROUNDS_PER_BLOCK}", "–"
-    return str(need.rounds), duration(need.rounds * round_s)
+        return f"more than {Plan().looks[-1] * TURNS_PER_BLOCK * noise.rounds_a_turn}", "–"
+    return str(need.rounds), duration(need.rounds * noise.median_s)

@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
-from zbench.ab.interleave import Block, SideName, blocks
+from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn, turn_medians
 from zbench.ab.side import Side, SideWorker
 from zbench.environment import Environment
 from zbench.errors import StoreError
@@ -67,15 +67,18 @@ def compare(
             for side in sides:
                 workers[side.name] = SideWorker(side, folder / f"worker-{side.name}.log", timeout_s)
                 workers[side.name].prepare()
-            _warm_up(workers, listener)
-            return _measure(workers, plan, margin, journal, listener, should_stop)
+            round_s = _warm_up(workers, listener)
+            return _measure(workers, rounds_a_turn(round_s), plan, margin, journal, listener, should_stop)
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> None:
-    """By turns, until the latencies of both have settled; one prompt and seed, so that only time can change them."""
+def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> float:
+    """By turns, until the latencies of both have settled; one prompt and seed, so that only time can change them.
+
+    Gives the least seconds of a round.
+    """
     series: dict[SideName, list[float]] = {name: [] for name in workers}
     while any(warm_from(latencies) is None for latencies in series.values()):
         for name, worker in workers.items():
@@ -84,10 +87,12 @@ def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> None:
     for name, latencies in series.items():
         if not is_stationary(latencies[: warm_from(latencies)]).settled:
             listener.note(f"--{name} had not settled after {BOUND} warm-up rounds")
+    return min(min(latencies) for latencies in series.values())
 
 
 def _measure(
     workers: dict[SideName, SideWorker],
+    a_turn: int,
     plan: Plan,
     margin: float,
     journal: FileIO,
@@ -95,7 +100,7 @@ def _measure(
     should_stop: Callable[[], bool],
 ) -> Outcome:
     made: list[Block] = []
-    for block in blocks(lambda name, index: workers[name].generate(index)):
+    for block in blocks(lambda name, index: workers[name].generate(index), a_turn):
         made.append(block)
         append_line(journal, _json({"block": block.index, "a": _plain(block.a), "b": _plain(block.b)}))
         stopping = should_stop()
@@ -108,8 +113,11 @@ def _measure(
 
 
 def samples(made: Sequence[Block]) -> list[Samples]:
-    """Seconds of the blocks' rounds, a as base and b as new."""
-    return [Samples([r.latency_s for r in block.a], [r.latency_s for r in block.b]) for block in made]
+    """Seconds of a round in the blocks' turns, a as base and b as new."""
+    return [
+        Samples(turn_medians([r.latency_s for r in block.a]), turn_medians([r.latency_s for r in block.b]))
+        for block in made
+    ]
 
 
 def _head(sides: Sequence[Side], plan: Plan, margin: float, environment: Environment) -> dict[str, object]:
