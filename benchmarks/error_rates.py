@@ -2,9 +2,9 @@
 
 python benchmarks/error_rates.py [--runs 200] [--recorded FILE.csv] [--seed 1]
 
-A recording is a CSV file with the column `latency_s`: the timed rounds of one version, seconds, in time order. Runs are
-drawn from it in stretches of consecutive rounds, so that drift and bursts stay as they were, and the new version's
-rounds are then made slower.
+A recording is a CSV file with the column `latency_s`: the timed rounds of one version, seconds, in time order. They are
+put into turns as `zbench ab` would, runs are drawn from these in stretches of consecutive ones, so that drift and
+bursts stay as they were, and the new version's turns are then made slower. Simulated noise is that of turns.
 """
 
 import argparse
@@ -19,39 +19,40 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zbench.ab.interleave import rounds_a_turn, turn_medians
 from zbench.stats import Plan, Verdict
-from zbench.stats.power import draw_rounds, simulated_run
+from zbench.stats.power import draw_turns, simulated_run
 
 Floats = NDArray[np.float64]
-Noise = Callable[[np.random.Generator, int], Floats]  # a number of rounds to the log of each one's slowness
+Noise = Callable[[np.random.Generator, int], Floats]  # a number of turns to the log of each one's slowness
 
 MARGIN = 0.01
-LEAST_RECORDED = 100
+LEAST_RECORDED = 100  # turns
 
 
-def bursts(rng: np.random.Generator, rounds: int, chance: float = 0.03, mean_length: float = 4) -> Floats:
-    """A neighbour that takes the machine for a few rounds, which then last 10 to 100 % longer."""
-    slow = np.zeros(rounds)
-    for begin in np.flatnonzero(rng.random(rounds) < chance):
+def bursts(rng: np.random.Generator, turns: int, chance: float = 0.03, mean_length: float = 4) -> Floats:
+    """A neighbour that takes the machine for a few turns, which then last 10 to 100 % longer."""
+    slow = np.zeros(turns)
+    for begin in np.flatnonzero(rng.random(turns) < chance):
         slow[begin : begin + rng.geometric(1 / mean_length)] = math.log(rng.uniform(1.1, 2.0))
     return slow
 
 
-def drift(rng: np.random.Generator, rounds: int) -> Floats:
-    """Up to 10 % up or down over the run, and a random walk of 0.2 % a round."""
-    ramp: Floats = np.linspace(0.0, 0.1, rounds, dtype=np.float64) * rng.uniform(-1, 1)
-    walk: Floats = np.cumsum(rng.normal(0, 0.002, rounds))
+def drift(rng: np.random.Generator, turns: int) -> Floats:
+    """Up to 10 % up or down over the run, and a random walk of 0.2 % a turn."""
+    ramp: Floats = np.linspace(0.0, 0.1, turns, dtype=np.float64) * rng.uniform(-1, 1)
+    walk: Floats = np.cumsum(rng.normal(0, 0.002, turns))
     return ramp + walk
 
 
-def spikes(rng: np.random.Generator, rounds: int) -> Floats:
-    """One round in 50 takes 50 times as long."""
-    return np.where(rng.random(rounds) < 0.02, math.log(50), 0.0)
+def spikes(rng: np.random.Generator, turns: int) -> Floats:
+    """One turn in 50 takes 50 times as long."""
+    return np.where(rng.random(turns) < 0.02, math.log(50), 0.0)
 
 
-def modes(rng: np.random.Generator, rounds: int) -> Floats:
-    """Two clock speeds 8 % apart, kept for 12 rounds on average."""
-    changes: Floats = np.where(rng.random(rounds) < 1 / 12, 1.0, 0.0)
+def modes(rng: np.random.Generator, turns: int) -> Floats:
+    """Two clock speeds 8 % apart, kept for 12 turns on average."""
+    changes: Floats = np.where(rng.random(turns) < 1 / 12, 1.0, 0.0)
     return 0.08 * (np.cumsum(changes) % 2)
 
 
@@ -76,9 +77,14 @@ def recorded(path: Path) -> Noise:
             latencies = np.array([float(row["latency_s"]) for row in csv.DictReader(file)])
     except (OSError, KeyError, TypeError, ValueError) as problem:
         sys.exit(f"{path}: not a CSV file with numbers in a column latency_s ({problem!r})")
-    if len(latencies) < LEAST_RECORDED or not (np.isfinite(latencies) & (latencies > 0)).all():
-        sys.exit(f"{path}: needs at least {LEAST_RECORDED} latencies, all finite and above 0")
-    return lambda rng, rounds: draw_rounds(np.log(latencies), rounds, rng)
+    if not len(latencies) or not (np.isfinite(latencies) & (latencies > 0)).all():
+        sys.exit(f"{path}: latencies must be finite and above 0")
+    a_turn = rounds_a_turn(latencies.min())
+    turns = len(latencies) // a_turn
+    if turns < LEAST_RECORDED:
+        sys.exit(f"{path}: needs at least {LEAST_RECORDED * a_turn} latencies, {LEAST_RECORDED} turns of {a_turn}")
+    medians = np.log(turn_medians(latencies[: turns * a_turn].tolist(), turns))
+    return lambda rng, count: draw_turns(medians, count, rng)
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,8 @@ class Rates:
 def rates(noise: Noise, slower: float, runs: int, seed: int, plan: Plan) -> Rates:
     """Judge `runs` A/Bs."""
     rng = np.random.default_rng(seed)
-    rounds = 4 * plan.looks[-1]
-    results = [simulated_run(np.exp(noise(rng, rounds)), slower, MARGIN, plan) for _ in range(runs)]
+    turns = 4 * plan.looks[-1]
+    results = [simulated_run(np.exp(noise(rng, turns)), slower, MARGIN, plan) for _ in range(runs)]
     return Rates(slower, Counter(verdict for verdict, _ in results), float(np.mean([used for _, used in results])))
 
 
@@ -114,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     noises = {f"recorded {arguments.recorded}": recorded(arguments.recorded)} if arguments.recorded else NOISES | LIMIT
     plan, missed = Plan(), 0
-    print(f"{arguments.runs} runs each, margin {MARGIN:.0%}, looks at {plan.looks} blocks of 2 + 2 rounds")
+    print(f"{arguments.runs} runs each, margin {MARGIN:.0%}, looks at {plan.looks} blocks of 2 + 2 turns")
     print(f"{'noise':34} {'new':>5} {'blocks':>6}  {'  '.join(f'{verdict:>9}' for verdict in Verdict)}  goal")
     for name, noise in noises.items():
         for slower in (0.0, 0.02, 0.05):

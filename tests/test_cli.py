@@ -261,7 +261,7 @@ def test_completion_works_in_bash(tmp_path: Path) -> None:
     offered = completions("zbench sweep ", tmp_path)
     assert {"cache=", "hardware="} <= offered
     assert {"cache=dbcache", "cache=scm"} <= completions("zbench sweep cache=", tmp_path)
-    assert {"hardware=b300"} == completions("zbench sweep cache=dbcache hardware=b", tmp_path)
+    assert {"hardware=b300"} == completions("zbench sweep cache=dbcache hardware=b3", tmp_path)
 
 
 def test_a_users_own_config_dir_is_used(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_slower_side_is_a_regression_and_every_round_is_kept(tmp_path: Path) -
     head, *blocks = (tmp_path / "runs" / "kept" / "blocks.jsonl").read_text().splitlines()
     assert json.loads(head)["format"] == "zbench-ab" and len(blocks) == said["blocks"]
     block = json.loads(blocks[0])
-    assert [len(block[side]) for side in ("a", "b")] == [16, 16], "two turns of eight rounds of 0.01 s"
+    assert [len(block[side]) for side in ("a", "b")] == [16, 16], "two turns of eight rounds of 0.01 and of 0.03 s"
 
 
 def test_identical_sides_pass(tmp_path: Path) -> None:

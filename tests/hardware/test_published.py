@@ -24,7 +24,7 @@ def test_b300s_steady_state_follows_from_its_serving_rows() -> None:
 
 
 def test_mi300x_steady_state_follows_in_the_same_way() -> None:
-    (figure,) = [figure for figure in published_figures() if figure.profile is None]
+    (figure,) = published_for("mi300x")
     row = next(row for row in figure.serving if row["prompts"] == 20)
     assert figure.image_s == pytest.approx((row["duration_s"] - row["latency_mean_s"]) / 9.5, abs=0.005)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zbench.stats import Plan, Verdict, blocks_needed
-from zbench.stats.power import draw_rounds, simulated_run
+from zbench.stats.power import draw_turns, simulated_run
 
 PLAN = Plan()
 
@@ -39,10 +39,10 @@ def test_what_it_promises_holds_on_fresh_rounds() -> None:
 
 
 def test_rounds_are_drawn_in_stretches() -> None:
-    drawn = draw_rounds(np.arange(100.0), 50, np.random.default_rng(0))
+    drawn = draw_turns(np.arange(100.0), 50, np.random.default_rng(0))
     assert len(drawn) == 50 and (np.diff(drawn) == 1).sum() >= 47
 
 
 def test_too_few_rounds_are_refused() -> None:
-    with pytest.raises(ValueError, match="39 rounds: at least 40"):
+    with pytest.raises(ValueError, match="39 turns: at least 40"):
         blocks_needed(noise(0.01, 39), 0.02, PLAN)

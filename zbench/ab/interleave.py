@@ -6,7 +6,7 @@ as their median: the first round after the other side's turn is slower, and a bu
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,18 +32,20 @@ class Block:
 
 
 def rounds_a_turn(round_s: float) -> int:
-    """How many rounds of so many seconds a turn needs."""
-    return min(max(math.ceil(TURN_S / round_s), 1), MOST_A_TURN)
+    """How many rounds of so many seconds a turn needs: 1, or at least the 3 that a median needs to leave one out."""
+    if round_s <= TURN_S / MOST_A_TURN:
+        return MOST_A_TURN
+    return 1 if round_s >= TURN_S else max(math.ceil(TURN_S / round_s), 3)
 
 
 def turn_medians(latencies_s: Sequence[float], turns: int = TURNS) -> list[float]:
-    """Seconds of a round in each of so many equally long turns, from those of all rounds in time order."""
+    """Seconds of a round in each of so many turns, from those of all rounds (a multiple of `turns`) in time order."""
     size = len(latencies_s) // turns
     return [median(latencies_s[turn * size : (turn + 1) * size]) for turn in range(turns)]
 
 
-def blocks(generate: Callable[[SideName, int], Round], a_turn: int = 1) -> Iterator[Block]:
-    """Blocks without end, `a_turn` rounds a turn.
+def blocks(generate: Callable[[SideName, int], Round], a_turn: Mapping[SideName, int]) -> Iterator[Block]:
+    """Blocks without end; `a_turn` says how many rounds a turn of each side is.
 
     `generate(side, index)` makes one round of the workload's pair `index`, in turn.
     """
@@ -51,6 +53,6 @@ def blocks(generate: Callable[[SideName, int], Round], a_turn: int = 1) -> Itera
     while True:
         made: dict[SideName, list[Round]] = {"a": [], "b": []}
         for side in ORDERS[index % 2]:
-            made[side].extend(generate(side, index) for _ in range(a_turn))
+            made[side].extend(generate(side, index) for _ in range(a_turn[side]))
         yield Block(index, tuple(made["a"]), tuple(made["b"]))
         index += 1

@@ -37,7 +37,7 @@ class Noise:
 
     label: str
     median_s: float
-    spread: float  # of one round, robust
+    spread: float  # of a turn, robust
     drift_share: float  # over all rounds
     disturbed: tuple[str, ...]  # what disturbed rounds, once a disturbed round
     latencies_s: tuple[float, ...]
@@ -67,7 +67,7 @@ def measure_noise(trial: Trial, timeout_s: float, show: Callable[[str], None]) -
     return Noise(
         label=f"{trial.pipeline.name}, {trial.label}",
         median_s=median(latencies),
-        spread=relative_spread(latencies) or 0.0,
+        spread=relative_spread(turn_medians(latencies, MEASURED_TURNS)) or 0.0,
         drift_share=drift(latencies).per_round * (len(latencies) - 1) / median(latencies),
         disturbed=tuple(cause for r in made for cause in r.disturbances),
         latencies_s=tuple(latencies),
@@ -99,8 +99,7 @@ def render_noise(noise: Noise, form: str) -> str:
     rounds = len(noise.latencies_s)
     lines = [
         f"{noise.label}: {rounds} rounds, median {noise.median_s:.3f} s",
-        f"one round scatters by {noise.spread:.1%}, drift over all {noise.drift_share:+.1%}",
-        f"rounds a turn: {noise.rounds_a_turn}",
+        f"a turn of {noise.rounds_a_turn} scatters by {noise.spread:.1%}, drift over all {noise.drift_share:+.1%}",
     ]
     if noise.disturbed:
         causes = Counter(noise.disturbed).most_common()

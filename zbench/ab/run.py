@@ -67,17 +67,17 @@ def compare(
             for side in sides:
                 workers[side.name] = SideWorker(side, folder / f"worker-{side.name}.log", timeout_s)
                 workers[side.name].prepare()
-            round_s = _warm_up(workers, listener)
-            return _measure(workers, rounds_a_turn(round_s), plan, margin, journal, listener, should_stop)
+            a_turn = _warm_up(workers, listener)
+            return _measure(workers, a_turn, plan, margin, journal, listener, should_stop)
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> float:
+def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> dict[SideName, int]:
     """By turns, until the latencies of both have settled; one prompt and seed, so that only time can change them.
 
-    Gives the least seconds of a round.
+    Gives how many rounds a turn of each is to be.
     """
     series: dict[SideName, list[float]] = {name: [] for name in workers}
     while any(warm_from(latencies) is None for latencies in series.values()):
@@ -87,12 +87,12 @@ def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> float:
     for name, latencies in series.items():
         if not is_stationary(latencies[: warm_from(latencies)]).settled:
             listener.note(f"--{name} had not settled after {BOUND} warm-up rounds")
-    return min(min(latencies) for latencies in series.values())
+    return {name: rounds_a_turn(min(latencies)) for name, latencies in series.items()}
 
 
 def _measure(
     workers: dict[SideName, SideWorker],
-    a_turn: int,
+    a_turn: dict[SideName, int],
     plan: Plan,
     margin: float,
     journal: FileIO,

@@ -142,7 +142,9 @@ def _showing(row: TrialSummary, baseline: TrialSummary) -> str:
     share, of_baseline = row.prompt_fidelity_mean, baseline.prompt_fidelity_mean
     if share is None or of_baseline is None or share > of_baseline - 1e-9:
         return ""
-    return f", showing {cells.percent(share)} of what the prompts ask for (the baseline {cells.percent(of_baseline)})"
+    return (
+        f", showing {cells.percent(share, 1)} of what the prompts ask for (the baseline {cells.percent(of_baseline)})"
+    )
 
 
 def _good(row: TrialSummary) -> bool:

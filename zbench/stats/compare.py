@@ -21,7 +21,7 @@ LARGEST_LOG = 709.0  # e to the power of it is still a float
 
 
 class Block(NamedTuple):
-    """Samples of base and new measured next to each other in time, such as the rounds of one A B B A."""
+    """Samples of base and new measured next to each other in time, such as the turns of one A B B A."""
 
     base: Sequence[float | None]
     new: Sequence[float | None]

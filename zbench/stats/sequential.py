@@ -26,7 +26,7 @@ POWER = 3
 class Plan:
     """At which numbers of blocks to look, and the confidence over all looks together.
 
-    The default suits rounds that scatter by 1 to 3 %. At a margin of 1 %, a version 2 % slower is told after 25 blocks
+    The default suits turns that scatter by 1 to 3 %. At a margin of 1 %, a version 2 % slower is told after 25 blocks
     on average where they scatter by 1 %, after 50 at 2 % and 65 at 3 %; there, 2 runs in 10 are unclear even after 80.
     For several trials take `correct_for_many` for `level`.
     """

@@ -12,9 +12,10 @@ from torch import nn
 
 from zbench.zimage.layout import WEIGHTS_FILE
 from zbench.zimage.loading import load_pipeline
-from zbench.zimage.train.__main__ import SMOKE, Validation
 from zbench.zimage.train.checkpoint import Checkpoint
 from zbench.zimage.train.loop import Phase, Session, learn, rate_share
+from zbench.zimage.train.recipe import SMOKE
+from zbench.zimage.train.validation import Validation
 
 
 def model() -> nn.Sequential:

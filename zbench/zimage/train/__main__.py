@@ -18,64 +18,30 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zbench.zimage.evaluate import scenes_with_captions, tally
 from zbench.zimage.layout import COMPONENTS, CONFIG_FILE, WEIGHTS_FILE, preset_folder
 from zbench.zimage.scenes.captions import LANGUAGES, caption
+from zbench.zimage.scenes.draw import draw
 from zbench.zimage.scenes.world import Scene
 from zbench.zimage.tokenizer import build_tokenizer
-from zbench.zimage.train.autoencoder import decode, encode, scaled, train_autoencoder
-from zbench.zimage.train.batches import CaptionBatches, by_length, make_scenes
-from zbench.zimage.train.flow import Joint, compile_blocks, few_step_loss, flow_loss, sample, train_joint
+from zbench.zimage.train.autoencoder import encode, scaled, train_autoencoder
+from zbench.zimage.train.batches import CaptionBatches, make_scenes
+from zbench.zimage.train.flow import Joint, compile_blocks, few_step_loss, flow_loss, train_joint
 from zbench.zimage.train.joint import tokenize
-from zbench.zimage.train.loop import Phase, Session, TimeIsUp
+from zbench.zimage.train.loop import Session, TimeIsUp
 from zbench.zimage.train.reading import train_reading
+from zbench.zimage.train.recipe import FULL, SMOKE, Recipe
 from zbench.zimage.train.start import new_modules
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what is learnt, beside the seed."""
-
-    autoencoder: Phase
-    reading: Phase
-    flow: Phase
-    few_steps: Phase
-    scenes: int  # that are read and painted
-    forwards: int = 8  # an image, which the last phase makes enough
-    dropped: float = 0.1  # share of empty captions
-    substeps: int = 3  # of the teacher, to one of the student
-    guidance: float = 0.5  # of the teacher
-    validation_scenes: int = 64
-
-
-FULL = Recipe(
-    autoencoder=Phase("autoencoder", steps=2500, batch=48, rate=1e-3, average=0.995, save_every=1000),
-    reading=Phase("reading", steps=500, batch=512, rate=2e-3, average=0.99, save_every=500),
-    flow=Phase("flow", steps=8000, batch=512, rate=1e-3, warmup=300, save_every=2000),
-    few_steps=Phase("few_steps", steps=800, batch=512, rate=2e-4, average=0.995, save_every=200),
-    scenes=100_000,
-)
-SMOKE = Recipe(
-    autoencoder=Phase("autoencoder", steps=2, batch=1, rate=1e-3, save_every=1),
-    reading=Phase("reading", steps=2, batch=4, rate=1e-3, save_every=1),
-    flow=Phase("flow", steps=3, batch=4, rate=1e-3, save_every=2),
-    few_steps=Phase("few_steps", steps=2, batch=2, rate=1e-4, save_every=1),
-    scenes=8,
-    validation_scenes=1,
-)
+from zbench.zimage.train.validation import Validation
 
 
 def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -> None:
@@ -121,10 +87,11 @@ def train(out: Path, recipe: Recipe, device: str, seed: int, session: Session) -
 
 
 def _digest(configs: Path, tokenizer: Any, seed: int) -> str:
-    """SHA-256 of what comes from code and not from the recipe: scenes and captions (a sample), tokenizer, geometry."""
+    """SHA-256 of what code decides, not the recipe: scenes, captions and drawings (some), tokenizer, geometry."""
     words = Random(seed)
     scenes = make_scenes(200, "train", seed)
     parts = [f"{scene} {caption(scene, language, words)}" for scene in scenes for language in LANGUAGES]
+    parts.append(str(draw(scenes[:20], seed).sum(dim=(0, 3)).tolist()))
     parts.append(tokenizer.backend_tokenizer.to_str())
     parts += [(configs / component / CONFIG_FILE[component]).read_text("utf-8") for component in WEIGHTS_FILE]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -163,48 +130,6 @@ def _latents(vae: Any, scenes: Sequence[Scene], seed: int, work: Path, console: 
     save_file({"latents": latents.contiguous()}, partial)
     os.replace(partial, path)
     return latents
-
-
-class Validation:
-    """Paints validation captions with the sampler; keeps in `best` the last weights whose images are read best."""
-
-    def __init__(self, vae: Any, tokenizer: Any, recipe: Recipe, console: Console, best: Path | None = None) -> None:
-        self.vae, self.tokenizer, self.recipe, self.console, self.best = vae, tokenizer, recipe, console, best
-
-    def is_best(self, share: float) -> bool:
-        """Whether no weights kept so far got a greater share of attributes right; False without a file to keep them."""
-        if self.best is None or not self.best.is_file():
-            return self.best is not None
-        with safe_open(self.best, framework="pt") as file:
-            return share >= float(file.metadata()["share"])
-
-    def __call__(self, step: int, joint: Any) -> None:
-        """Judge the weights of a checkpoint."""
-        device = next(joint.parameters()).device
-        shares = []
-        for language in LANGUAGES:
-            asked = scenes_with_captions(self.recipe.validation_scenes, "validation", language, 0)
-            images: dict[int, NDArray[np.uint8]] = {}
-            texts = tokenize(self.tokenizer, [text for _, text in asked])
-            for part in by_length(torch.arange(len(asked)), texts):
-                latents = sample(joint, part.captions.to(device), (16, 32, 32), self.recipe.forwards, seed=0)
-                painted = decode(self.vae, latents).cpu().numpy()
-                images.update(zip(part.scenes.tolist(), painted, strict=True))
-            shares.append(tally([scene for scene, _ in asked], [images[i] for i in range(len(asked))]))
-        share = sum(t.share() for t in shares) / len(shares)
-        rates = {kind: sum(t.rates()[kind] for t in shares) / len(shares) for kind in shares[0].rates()}
-        kept = self.is_best(share)
-        if self.best and kept:
-            tensors = {name: tensor.contiguous() for name, tensor in joint.state_dict().items()}
-            partial = self.best.with_name(self.best.name + ".partial")
-            save_file(tensors, partial, metadata={"share": str(share), "step": str(step)})
-            os.replace(partial, self.best)
-        self.console.print(
-            f"validation at {step}: {100 * share:.1f} % of attributes right"
-            + (", none better so far" if kept else "")
-            + "".join(f", {kind} {100 * rate:.1f} %" for kind, rate in rates.items()),
-            highlight=False,
-        )
 
 
 def _write(out: Path, configs: Path, modules: dict[str, Any]) -> None:
