@@ -38,11 +38,11 @@ def test_what_it_promises_holds_on_fresh_rounds() -> None:
     assert in_time >= 0.75 * len(results)
 
 
-def test_rounds_are_drawn_in_stretches() -> None:
+def test_turns_are_drawn_in_stretches() -> None:
     drawn = draw_turns(np.arange(100.0), 50, np.random.default_rng(0))
     assert len(drawn) == 50 and (np.diff(drawn) == 1).sum() >= 47
 
 
-def test_too_few_rounds_are_refused() -> None:
+def test_too_few_turns_are_refused() -> None:
     with pytest.raises(ValueError, match="39 turns: at least 40"):
         blocks_needed(noise(0.01, 39), 0.02, PLAN)
