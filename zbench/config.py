@@ -19,7 +19,9 @@ from zbench.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16")
 EXECUTIONS = ("auto", "measure", "project")
-OFFLOAD_MODES = ("none", "model", "sequential", "group")
+OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
+ON_OOM = ("record", "next_offload")
+VRAM_RESERVE_GIB = 0.5  # of `hardware.vram_limit_gib`, left to what grows outside torch's allocator
 SCM_POLICIES = ("dynamic", "static")
 SCM_PRESETS = ("slow", "medium", "fast", "ultra")
 
@@ -45,6 +47,11 @@ class PipelineConfig(Group):
     steps: int = 8  # transformer forwards an image
     guidance_scale: float = 0.0
     max_sequence_length: int = 512  # prompt tokens, padding included
+    batch_size: int = 1  # times the prompt is in one call, each with a seed of its own
+    images_per_prompt: int = 1  # images of each of them; the text encoder reads the prompt once for all
+    vae: str | None = None  # folder of an AutoencoderKL that takes the place of the pipeline's own
+    vae_tiling: bool = False  # decode in overlapping tiles: less memory, another image
+    vae_slicing: bool = False  # decode one image of a batch at a time
 
 
 @dataclass
@@ -86,6 +93,7 @@ class HardwareConfig(Group):
     peak_bf16_tflops: float | None = None  # dense
     peak_fp8_tflops: float | None = None  # dense
     memory_gib: float | None = None
+    vram_limit_gib: float | None = None  # cap that measured trials are held to, as if the card had no more
     memory_bandwidth_gb_s: float | None = None
     interconnect: str | None = None
     interconnect_gb_s: float | None = None  # one direction, one device
@@ -110,11 +118,12 @@ class ParallelConfig(Group):
 
 @dataclass
 class OffloadConfig(Group):
-    """Where weights wait while they are not computing (diffusers' offload modes)."""
+    """Which weights wait in host memory while they are not computing."""
 
     mode: str = "none"
-    num_blocks_per_group: int = 1  # group mode
-    use_stream: bool = False  # group mode: copy while computing, CUDA only
+    pin_memory: bool = True  # page-locked host memory, which the device reads at the full rate of its link
+    num_blocks_per_group: int = 1  # group mode; more than one only without a stream
+    use_stream: bool = True  # group mode: copy while computing, CUDA only
 
 
 @dataclass
@@ -216,6 +225,7 @@ class SweepConfig:
     reports_dir: str = "reports"
     retry_failed: bool = False
     fresh: bool = False
+    on_oom: str = "record"  # next_offload: a trial out of memory is tried again with the offload predicted to fit
 
 
 @dataclass
@@ -282,11 +292,19 @@ def check(config: Config) -> None:
             raise ConfigError(f"pipeline.{key}", pixels, "must be a positive multiple of 16 pixels")
     _at_least("pipeline.steps", pipeline.steps, 1)
     _at_least("pipeline.guidance_scale", pipeline.guidance_scale, 0)
-    _at_least("pipeline.max_sequence_length", pipeline.max_sequence_length, 1)
+    for key in ("max_sequence_length", "batch_size", "images_per_prompt"):
+        _at_least(f"pipeline.{key}", getattr(pipeline, key), 1)
+    limit_gib = config.hardware.vram_limit_gib
+    if limit_gib is not None and limit_gib <= VRAM_RESERVE_GIB:
+        problem = f"must be above the {VRAM_RESERVE_GIB:g} GiB that are kept in reserve"
+        raise ConfigError("hardware.vram_limit_gib", limit_gib, problem)
     for key in ("tp_size", "ulysses_size", "ring_size"):
         _at_least(f"parallel.{key}", getattr(config.parallel, key), 1)
     _one_of("offload.mode", config.offload.mode, OFFLOAD_MODES)
     _at_least("offload.num_blocks_per_group", config.offload.num_blocks_per_group, 1)
+    if config.offload.use_stream and config.offload.num_blocks_per_group > 1:
+        problem = "a stream copies one block ahead; add offload.use_stream=false"
+        raise ConfigError("offload.num_blocks_per_group", config.offload.num_blocks_per_group, problem)
     _one_of("compute.device", config.compute.device, DEVICES)
     _one_of("compute.dtype", config.compute.dtype, DTYPES)
     _check_cache(cache)
@@ -311,6 +329,7 @@ def check(config: Config) -> None:
     elif config.search.n_trials is not None and config.search.name == "grid":
         raise ConfigError("search.n_trials", config.search.n_trials, "a grid takes every point; use search=random")
     _check_workload(config.workload)
+    _one_of("sweep.on_oom", config.sweep.on_oom, ON_OOM)
     name = config.sweep.name
     if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
         raise ConfigError("sweep.name", name, "is a folder's name: letters, digits, '_', '-' and '.'")

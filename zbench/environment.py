@@ -66,6 +66,8 @@ class Environment:
     """12 hex digits over those differences, so that one edit is not taken for another; None where there are none."""
     fingerprint: str
     """12 hex digits over `identity`."""
+    ceilings: dict[str, Any] | None = None
+    """What `zbench doctor --measure` found this machine's device to reach; None where it was not run."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

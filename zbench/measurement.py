@@ -29,8 +29,10 @@ class Round:
     ranks: list[dict[str, Any]] = field(default_factory=list)  # {rank, latency_s, peaks} with several ranks
     queue_s: float | None = None
     server_s: float | None = None
+    images: int = 1  # made by the call; `latency_s` is that of all of them
+    text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     valid: bool = True  # statistics leave out what is not
-    invalid_reasons: list[str] = field(default_factory=list)  # non_finite_latents, compiled
+    invalid_reasons: list[str] = field(default_factory=list)  # non_finite_latents, compiled, throttled:…, foreign_process
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
 
 

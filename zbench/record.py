@@ -23,6 +23,9 @@ class Reason:
     code: str  # such as timeout, out_of_memory, worker_died, constraint
     message: str
     log_tail: tuple[str, ...] = ()
+    stage: str | None = None  # of an image or of the trial, in which it happened
+    memory: dict[str, int] | None = None  # out_of_memory: bytes at that moment, by name
+    next_offload: str | None = None  # out_of_memory: the smallest offload that is predicted to fit
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Trial:
     compute: ComputeConfig
     workload: WorkloadConfig
     hardware: HardwareConfig | None = None
+    vram_limit_gib: float | None = None  # cap that it is held to on a larger card
 
     @classmethod
     def from_config(cls, config: Config, *, projected: bool) -> "Trial":
@@ -54,6 +55,7 @@ class Trial:
             compute=config.compute,
             workload=config.workload,
             hardware=config.hardware if projected else None,
+            vram_limit_gib=None if projected else config.hardware.vram_limit_gib,
         )
 
     @classmethod
@@ -72,15 +74,15 @@ class Trial:
             compute=_typed(ComputeConfig, data["compute"]),
             workload=_typed(WorkloadConfig, data["workload"]),
             hardware=None if hardware is None else _typed(HardwareConfig, hardware),
+            vram_limit_gib=data.get("vram_limit_gib"),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without grids; `hardware` only when set."""
-        data = asdict(self)
-        if data["hardware"] is None:
-            del data["hardware"]
+        """JSON-ready, without grids; `hardware` and `vram_limit_gib` only when set."""
+        data = {key: value for key, value in asdict(self).items() if value is not None}
         for group in data.values():
-            del group["grid"]
+            if isinstance(group, dict):
+                del group["grid"]
         return data
 
     @property
@@ -98,7 +100,8 @@ class Trial:
     def resident_key(self) -> str:
         """Trials with equal keys run on one loaded pipeline; only the cache is configured anew."""
         data = self.to_dict()
-        return json.dumps([data[k] for k in ("pipeline", "engine", "parallel", "offload", "compute")], sort_keys=True)
+        keys = ("pipeline", "engine", "parallel", "offload", "compute", "vram_limit_gib")
+        return json.dumps([data.get(key) for key in keys], sort_keys=True)
 
     @property
     def label(self) -> str:
@@ -108,7 +111,9 @@ class Trial:
         degrees = (("tp", p.tp_size), ("u", p.ulysses_size), ("r", p.ring_size))
         parts += [f"{name}{degree}" for name, degree in degrees if degree > 1]
         if self.offload.mode != "none":
-            parts.append(f"offload:{self.offload.mode}")
+            parts.append(f"offload:{self.offload.mode}{'' if self.offload.pin_memory else ' unpinned'}")
+        if self.vram_limit_gib is not None:
+            parts.append(f"cap:{self.vram_limit_gib:g}GiB")
         if self.compute.compile:
             parts.append("compiled")
         if self.compute.dtype != "auto":

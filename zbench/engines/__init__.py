@@ -29,6 +29,9 @@ class Generation:
     steps_s: list[float]  # one transformer forward each, in order
     cached_steps: list[int] = field(default_factory=list)  # indices of steps whose middle blocks were skipped
     residual_diffs: dict[str, float] = field(default_factory=dict)  # step index to residual difference
+    images: int = 1  # made by the call; `image` is the first
+    text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
+    device_s: float | None = None  # the call on the device's own clock (CUDA events); None on a host
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
 
 
