@@ -321,7 +321,7 @@ def test_several_environments_are_pointed_out():
             {"dtype": "float32"},
             ["compute.dtype: asked bfloat16, took effect float32"],
         ),
-        ({"offload": {"mode": "model"}}, {"offload": "none"}, ["offload.mode: asked model, took effect none"]),
+        ({"offload": {"mode": "all"}}, {"offload": "none"}, ["offload.mode: asked all, took effect none"]),
         (
             {"cache": {"method": "dbcache", "max_warmup_steps": 2}},
             {"cache": {"max_warmup_steps": 4, "cache_type": "DBCache"}},
