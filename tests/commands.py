@@ -16,13 +16,13 @@ SYNTHETIC = ("--config-dir", str(TESTS / "conf"), "engine=synthetic", "hardware=
 
 
 def environment() -> dict[str, str]:
-    """With the synthetic engine importable; no terminal width, no colours, none of this user's ceilings."""
+    """With the synthetic engine importable; no terminal width, no colours, no ceilings but a test's."""
     paths = [str(TESTS.parent), str(TESTS / "engines"), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "TERM": "dumb",
-        "ZBENCH_CEILINGS_DIR": NOWHERE,
+        "ZBENCH_CEILINGS_DIR": os.environ.get("ZBENCH_CEILINGS_DIR", NOWHERE),
     }
 
 

@@ -1,6 +1,8 @@
 """Ceilings are kept a file a device, found again by the same device, and a broken file is named."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,3 +79,11 @@ def test_the_captured_environment_carries_them_without_being_another(monkeypatch
     here = detect.present_environment()
     assert here.to_dict()["ceilings"] == CEILINGS
     assert here.fingerprint == capture([H100]).fingerprint
+
+
+def test_reading_them_needs_no_torch() -> None:
+    code = (
+        "import sys, zbench.hardware.ceiling_bench; from zbench.hardware.detect import present_environment;"
+        "present_environment(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
