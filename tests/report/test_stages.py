@@ -182,7 +182,7 @@ def test_what_was_moved_is_shown_where_it_is_known():
 
 def test_columns_that_no_trial_has_are_left_out():
     table = offload_table(ordered(offloaded("all", {"vae": 2**30})))
-    assert table.headers == ("trial", "offload", "moved to the device, an image")
+    assert table.headers == ("trial", "offload", "moved to the device, a call")
     assert offload_table(ordered(offloaded("none", host=2**30))) is None
 
 

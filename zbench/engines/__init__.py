@@ -35,6 +35,15 @@ class Generation:
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
 
 
+class StageError(Exception):
+    """A generation failed; `__cause__` is why."""
+
+    def __init__(self, stage: str) -> None:
+        """`stage` is text_encode, denoise or decode."""
+        super().__init__(stage)
+        self.stage = stage
+
+
 class Engine(Protocol):
     """One resident pipeline. Calls come in this order: load, then configure and generate as often as wanted, close."""
 
@@ -47,7 +56,7 @@ class Engine(Protocol):
         ...
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
-        """Make one image."""
+        """Make one image. Raises StageError from whatever stopped it."""
         ...
 
     def effective(self) -> dict[str, Any]:

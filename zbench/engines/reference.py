@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from zbench.config import CacheConfig, ComputeConfig, OffloadConfig, PipelineConfig
-from zbench.engines import Generation
+from zbench.config import CacheConfig, ComputeConfig, PipelineConfig
+from zbench.engines import Generation, StageError
 from zbench.engines.caching import CacheSwitch
+from zbench.engines.offloading import Offloading
+from zbench.engines.vram_limit import VramLimit, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import Weights, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
@@ -41,13 +43,15 @@ class ReferenceEngine:
         if trial.parallel.world_size > 1:
             raise ConfigError("parallel", trial.parallel.world_size, "the reference engine runs on one device")
         self.device = _device(trial.compute.device)
-        _check_offload(trial.offload, self.device)
+        if trial.offload.mode == "sequential" and self.device != "cuda":
+            raise ConfigError("offload.mode", trial.offload.mode, "needs a GPU; the other modes work on a CPU")
+        self._limit = _limited(trial.vram_limit_gib, self.device)
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)
         pipe = _load(self._weights, self._dtype, self.device if trial.offload.mode == "none" else "cpu")
         _set_compute(pipe, trial.compute)
-        _set_offload(pipe, trial.offload, self.device)
+        self._offloading = Offloading(pipe, trial.offload, self.device)
         self._cache = CacheSwitch(pipe, trial.pipeline.steps)
         self._clock = _watched(pipe, self.device)
         self.pipe = pipe  # only now is there something to close
@@ -67,11 +71,15 @@ class ReferenceEngine:
         arguments = call_arguments(self._trial.pipeline, prompt_text, seed)
         clock = self._clock
         clock.reset()
+        self._offloading.reset()
         clock.timer.synchronize()
         graphs = _graphs_compiled() if self._trial.compute.compile else 0
         began = time.perf_counter()
-        image = self.pipe(**arguments, callback_on_step_end=keep_latents).images[0]
-        clock.timer.synchronize()
+        try:
+            image = self.pipe(**arguments, callback_on_step_end=keep_latents).images[0]
+            clock.timer.synchronize()
+        except Exception as error:
+            raise StageError({None: "text_encode", STEP: "denoise"}.get(clock.latest, str(clock.latest))) from error
         latency_s = time.perf_counter() - began
         cached_steps, residual_diffs = self._cache.statistics()
         return Generation(
@@ -102,7 +110,8 @@ class ReferenceEngine:
             "threads": torch.get_num_threads(),
             "attention_backend": trial.compute.attention_backend,
             "compile": trial.compute.compile,
-            "offload": trial.offload.mode,
+            **self._offloading.effective(),
+            **({} if self._limit is None else self._limit.effective()),
             "cache": self._cache.effective(),
         }
 
@@ -122,12 +131,14 @@ class ReferenceEngine:
         self._clock.close()
         self._cache.set(CacheConfig())
         self.pipe = None
-        del self._cache, self._clock
+        del self._cache, self._clock, self._offloading
         if self._trial.compute.compile:
             torch.compiler.reset()
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
+        if self._limit is not None:
+            lift_vram_limit()
 
 
 def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int) -> dict[str, Any]:
@@ -165,6 +176,14 @@ def _device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device", name, "torch sees no GPU; hardware=cpu measures on the CPU")
     return name
+
+
+def _limited(limit_gib: float | None, device: str) -> VramLimit | None:
+    if limit_gib is None:
+        return None
+    if device != "cuda":
+        raise ConfigError("hardware.vram_limit_gib", limit_gib, "caps a GPU; this trial runs on the CPU")
+    return set_vram_limit(limit_gib)
 
 
 def _dtype(name: str, device: str) -> torch.dtype:
@@ -205,24 +224,3 @@ def _set_compute(pipe: Any, compute: ComputeConfig) -> None:
             raise ConfigError("compute.attention_backend", compute.attention_backend, str(error)) from error
     if compute.compile:
         pipe.transformer.compile_repeated_blocks(fullgraph=True)
-
-
-def _check_offload(offload: OffloadConfig, device: str) -> None:
-    """Model and sequential offload move weights to an accelerator, so without one they have nowhere to move them."""
-    if offload.mode in ("model", "sequential") and device != "cuda":
-        raise ConfigError("offload.mode", offload.mode, "needs a GPU; on a CPU use offload=none or offload=group")
-
-
-def _set_offload(pipe: Any, offload: OffloadConfig, device: str) -> None:
-    if offload.mode == "group":
-        pipe.enable_group_offload(
-            onload_device=torch.device(device),
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=offload.num_blocks_per_group,
-            use_stream=offload.use_stream and device == "cuda",
-        )
-    elif offload.mode == "model":
-        pipe.enable_model_cpu_offload()
-    elif offload.mode == "sequential":
-        pipe.enable_sequential_cpu_offload()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zbench.environment import DeviceLike, installed_version
 from zbench.errors import HardwareError
 from zbench.hardware.ceilings import SCHEMA_VERSION, device_name
-from zbench.hardware.roofline import TEXT_TOKENS
+from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.stats import median
 from zbench.zimage.flops import padded_tokens
 from zbench.zimage.geometry import Geometry

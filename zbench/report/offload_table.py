@@ -21,7 +21,7 @@ def offload_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable |
     if not any(mode != "none" or _moved(m) is not None or _received(m) is not None for _, mode, m in rows):
         return None
     columns: tuple[tuple[str, Cell, str], ...] = (
-        ("moved to the device, an image", _moved, RIGHT),
+        ("moved to the device, a call", _moved, RIGHT),
         ("of it", _parts, LEFT),
         ("received over PCIe, a call", _received, RIGHT),
         ("peak host RSS", _host, RIGHT),
@@ -40,7 +40,7 @@ def offload_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable |
 
 def _legend(headers: Sequence[str]) -> tuple[str, ...]:
     said = {
-        "moved to the device, an image": "Moved: weights copied from host memory to the device.",
+        "moved to the device, a call": "Moved: weights copied from host memory to the device.",
         "received over PCIe, a call": "Received over PCIe: whatever the device received, from sampled rates.",
     }
     lines = [text for header, text in said.items() if header in headers]
@@ -48,7 +48,7 @@ def _legend(headers: Sequence[str]) -> tuple[str, ...]:
 
 
 def _components(measurement: Measurement) -> dict[str, int]:
-    """Bytes copied to the device an image, by component."""
+    """Bytes copied to the device in one call, by component."""
     moved = measurement.effective.get("offload_moved_bytes")
     return moved if isinstance(moved, dict) else {}
 
