@@ -3,10 +3,12 @@ looks like it."""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from zbench.config import HardwareConfig
-from zbench.environment import DeviceLike, cores_available, cpu_model
+from zbench.environment import DeviceLike, Environment, capture, cores_available, cpu_model
 from zbench.errors import ConfigError
+from zbench.hardware.ceilings import stored_ceilings
 from zbench.hardware.nvml import Device, Nvml, visible
 
 CPU = "cpu"
@@ -19,6 +21,15 @@ def present_devices(nvml: Nvml | None = None) -> list[Device]:
     """The GPUs that CUDA may use here; none without a driver."""
     session = Nvml() if nvml is None else nvml
     return visible(session.devices())
+
+
+def present_environment() -> Environment:
+    """Where a measurement made now is made: this process, the GPUs that CUDA may use, and their stored ceilings.
+
+    RecordError where the stored ceilings are broken.
+    """
+    devices = present_devices()
+    return replace(capture(devices), ceilings=stored_ceilings(devices))
 
 
 def is_present(profile: HardwareConfig, devices: Sequence[DeviceLike]) -> bool:
