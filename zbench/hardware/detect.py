@@ -44,11 +44,14 @@ def match_profile(devices: Sequence[DeviceLike], profiles: Mapping[str, Hardware
 
     `profiles` maps a choice of conf/hardware to its profile or to its `nvml_name`.
     """
-    if not devices:
-        return CPU
+    return profile_of(devices[0].name, profiles) if devices else CPU
+
+
+def profile_of(device_name: str, profiles: Mapping[str, HardwareConfig | str | None]) -> str | None:
+    """Name of the profile that describes the GPU that NVML calls `device_name`; None if no profile does."""
     for choice, profile in profiles.items():
         pattern = profile.nvml_name if isinstance(profile, HardwareConfig) else profile
-        if pattern is not None and names(pattern, devices[0].name):
+        if pattern is not None and names(pattern, device_name):
             return choice
     return None
 
