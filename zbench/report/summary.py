@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
+INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
 
@@ -227,10 +228,21 @@ def _with_figures(
         missing=tuple(measurement.reasons.items()),
         **quality_figures(measurement, baseline),
     )
-    disturbed = _disturbed(measurement)
-    no_samples = () if samples else ("no round was valid",)
     misfit = () if row.misfit is None else (row.misfit,)
-    return replace(row, caveats=(*measurement.validity, *disturbed, *no_samples, *misfit))
+    return replace(row, caveats=(*measurement.validity, *_disturbed(measurement), *_invalid(measurement), *misfit))
+
+
+def _invalid(measurement: Measurement) -> tuple[str, ...]:
+    """A caveat where so many rounds do not count that the others are too few to speak for the trial."""
+    rounds = measurement.rounds
+    invalid = [r for r in rounds if not r.valid]
+    if len(invalid) <= INVALID * len(rounds):
+        return () if rounds or measurement.projection else ("no round was valid",)
+    counts = _counted(cause for r in invalid for cause in r.invalid_reasons)
+    told = (
+        "no round was valid" if len(invalid) == len(rounds) else f"{len(invalid)} of {len(rounds)} rounds were invalid"
+    )
+    return (f"{told} ({counts})" if counts else told,)
 
 
 def _disturbed(measurement: Measurement) -> tuple[str, ...]:
@@ -239,9 +251,13 @@ def _disturbed(measurement: Measurement) -> tuple[str, ...]:
     disturbed = [r for r in rounds if set(r.disturbances) & set(SLOWING)]
     if len(disturbed) <= DISTURBED * len(rounds):
         return ()
-    causes = Counter(cause for r in disturbed for cause in r.disturbances if cause in SLOWING)
-    named = ", ".join(f"{cause.replace('_', ' ')} {count}" for cause, count in causes.most_common())
-    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({named})",)
+    counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
+    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts})",)
+
+
+def _counted(causes: Iterable[str]) -> str:
+    """Each cause and how often it was, the commonest first."""
+    return ", ".join(f"{cause} {count}" for cause, count in Counter(causes).most_common())
 
 
 def _family(record: Record) -> str:
