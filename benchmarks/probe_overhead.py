@@ -1,80 +1,107 @@
-"""How much zbench's probes change the latency they measure: bare `pipe(…)` and `engine.generate`, interleaved.
+"""How much zbench's probes change the latency they measure: bare `pipe(…)` and a probed round, interleaved in one run.
 
-    python benchmarks/probe_overhead.py [--rounds 40] [--side 256] [--cache]
+    python benchmarks/probe_overhead.py [--turns 40] [OVERRIDE ...]
+    python benchmarks/probe_overhead.py pipeline=zimage_turbo pipeline.weights=random
 
-Two clocks, one pipeline, one process: in a bare round the engine's wrappers are off, in a probed one they are on, and
-each pair of rounds comes in random order. The goal is a median of paired ratios of at most 1.01. On a busy machine
-the interval printed beside it is wide, and then it says nothing.
+Overrides are zbench's; by default the tiny pipeline runs on what is here, the GPU where there is one. Two clocks, one
+pipeline, one process: in a bare turn the engine's wrappers are off and nothing samples, in a probed one the stage
+clock, the thread that watches the GPU and the watch on the host are on as in a worker. A turn is as many calls as take
+a second, so that the thread does sample, and each pair of turns comes in random order. The goal is a median of paired
+ratios of at most 1.005. On a busy machine the interval printed beside it is wide, and then it says nothing.
 """
 
 import argparse
 import gc
+import math
 import os
 import random
 import statistics
 import time
-from typing import Any
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
-from zbench.config import (
-    CacheConfig,
-    ComputeConfig,
-    DBCacheConfig,
-    EngineConfig,
-    OffloadConfig,
-    ParallelConfig,
-    PipelineConfig,
-    Prompt,
-    WorkloadConfig,
-)
-from zbench.engines.reference import ReferenceEngine, call_arguments
-from zbench.stats.estimate import median_interval
-from zbench.trial import Trial
+from agreement.call import Call, chosen
 
-PROMPT = "a large red circle on a white background"
-GOAL = 1.01
+from zbench.probes.disturbance import RoundWatch
+from zbench.stats.estimate import median_interval
+from zbench.worker.gauges import Gauges
+from zbench.worker.measuring import quiet_collector
+
+DEFAULTS = ("pipeline=zimage_tiny", "hardware=auto", "workload=single")
+TURN_S = 1.0
+WARM_UP = 3
+GOAL = 1.005
+
+
+class Turns:
+    """Both ways to make the same image."""
+
+    def __init__(self, overrides: list[str]) -> None:
+        self._gauges = Gauges()  # before anything touches the GPU, as in a worker
+        self._call = Call(overrides)
+        self._watch = RoundWatch()
+        self.device = self._call.engine.device
+        self.ways = {"bare": self._bare_s, "probed": self._probed_s}
+
+    def take(self, kind: str, calls: int) -> float:
+        """Mean seconds of a call."""
+        return self.ways[kind](calls) / calls
+
+    def _bare_s(self, calls: int) -> float:
+        """As anyone would write it, the device idle at both ends as in the engine."""
+        spent_s = 0.0
+        with self._call.engine.unwatched():
+            for _ in range(calls):
+                arguments = self._call.arguments()
+                self._synchronize()
+                began = time.perf_counter()
+                self._call.engine.pipe(**arguments)
+                self._synchronize()
+                spent_s += time.perf_counter() - began
+        return spent_s
+
+    def _probed_s(self, calls: int) -> float:
+        self._call.latencies_s.clear()
+        self._gauges.start(self.device)
+        for _ in range(calls):
+            self._watch.begin()
+            self._gauges.begin_round()
+            self._call()
+            self._watch.end()
+            self._gauges.end_round()
+        self._gauges.stop(calls)
+        return sum(self._call.latencies_s)
+
+    def _synchronize(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+    def close(self) -> None:
+        """Let go of the pipeline."""
+        self._call.engine.close()
 
 
 def main() -> None:
     """Print both medians, their ratio, and the interval of the paired ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40, help="rounds of each kind")
-    parser.add_argument("--side", type=int, default=256, help="image side in pixels")
-    parser.add_argument("--cache", action="store_true", help="with DBCache on")
+    parser.add_argument("--turns", type=int, default=40, help="turns of each kind")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=f"beside {' '.join(DEFAULTS)}")
     arguments = parser.parse_args()
-    pipeline = PipelineConfig(
-        name="zimage_tiny",
-        preset="zimage_tiny",
-        height=arguments.side,
-        width=arguments.side,
-        max_sequence_length=128,
-    )
-    engine = ReferenceEngine()
-    engine.load(_trial(pipeline))
-    engine.configure(DBCacheConfig(max_warmup_steps=2) if arguments.cache else CacheConfig())
-    rounds = {"bare": lambda: _bare_s(engine, pipeline), "probed": lambda: engine.generate(PROMPT, 0).latency_s}
-    for warm_up in (*rounds.values(), *rounds.values()):
-        warm_up()
-    gc.collect()
-    gc.disable()  # as the worker does during timed rounds
-    seen: dict[str, list[float]] = {"bare": [], "probed": []}
+    turns = Turns(chosen(DEFAULTS, arguments.overrides))
+    warm_s = [turns.take(kind, 1) for _ in range(WARM_UP) for kind in turns.ways]
+    calls = max(1, math.ceil(TURN_S / warm_s[-1]))
+    seen: dict[str, list[float]] = {kind: [] for kind in turns.ways}
     order = random.Random(0)
-    for _ in range(arguments.rounds):
-        for kind in order.sample(sorted(rounds), 2):
-            seen[kind].append(rounds[kind]())
-    gc.enable()
-    engine.close()
+    with quiet_collector():
+        for _ in range(arguments.turns):
+            for kind in order.sample(sorted(turns.ways), 2):
+                seen[kind].append(turns.take(kind, calls))
+            gc.collect()
+    print(f"on {turns.device}, {calls} calls a turn")
+    turns.close()
     _report(seen)
-
-
-def _bare_s(engine: ReferenceEngine, pipeline: PipelineConfig) -> float:
-    """Seconds of one call as anyone would write it."""
-    call: dict[str, Any] = call_arguments(pipeline, PROMPT, 0)
-    with engine.unwatched():
-        began = time.perf_counter()
-        engine.pipe(**call)
-        return time.perf_counter() - began
 
 
 def _report(seen: dict[str, list[float]]) -> None:
@@ -82,22 +109,10 @@ def _report(seen: dict[str, list[float]]) -> None:
     ratios = [probed / bare for bare, probed in zip(seen["bare"], seen["probed"], strict=True)]
     interval = median_interval(ratios)
     for kind, latencies in seen.items():
-        print(f"{kind:<7} median {medians[kind]:.4f} s, least {min(latencies):.4f} s, {len(latencies)} rounds")
-    between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "too few rounds for an interval"
+        print(f"{kind:<7} median {medians[kind]:.4f} s, least {min(latencies):.4f} s, {len(latencies)} turns")
+    between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "too few turns for an interval"
     print(f"median of paired ratios {statistics.median(ratios):.4f}, 95 % interval {between}; goal at most {GOAL}")
     print(f"ratio of medians {medians['probed'] / medians['bare']:.4f}")
-
-
-def _trial(pipeline: PipelineConfig) -> Trial:
-    return Trial(
-        pipeline=pipeline,
-        engine=EngineConfig(name="reference", target="zbench.engines.reference:ReferenceEngine"),
-        parallel=ParallelConfig(),
-        offload=OffloadConfig(),
-        cache=CacheConfig(),
-        compute=ComputeConfig(),
-        workload=WorkloadConfig(name="single", prompts=[Prompt(id="en-circle", text=PROMPT)]),
-    )
 
 
 if __name__ == "__main__":

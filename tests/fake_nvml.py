@@ -25,6 +25,9 @@ class FakeGpu:
     memory_mhz: int = 2_600
     temperature: int = 55
     throttle: int = 0
+    reserved: int = 0  # by the driver
+    pcie_counters: tuple[int, int] = (0, 0)  # bytes received and transmitted
+    pcie_kb_per_s: tuple[int, int] = (0, 0)
 
 
 class FakeNvml:
@@ -33,6 +36,16 @@ class FakeNvml:
     NVML_CLOCK_SM = 1
     NVML_CLOCK_MEM = 2
     NVML_TEMPERATURE_GPU = 0
+    NVML_SUCCESS = 0
+    NVML_ERROR_NOT_SUPPORTED = 3
+    NVML_VALUE_TYPE_DOUBLE = 0
+    NVML_VALUE_TYPE_UNSIGNED_INT = 1
+    NVML_VALUE_TYPE_UNSIGNED_LONG_LONG = 3
+    NVML_FI_DEV_PCIE_COUNT_TX_BYTES = 197
+    NVML_FI_DEV_PCIE_COUNT_RX_BYTES = 198
+    NVML_PCIE_UTIL_TX_BYTES = 0
+    NVML_PCIE_UTIL_RX_BYTES = 1
+    nvmlMemory_v2 = 0x02000028
     nvmlClocksEventReasonGpuIdle = 0x1
     nvmlClocksEventReasonSwPowerCap = 0x4
     nvmlClocksEventReasonHwSlowdown = 0x8
@@ -51,15 +64,15 @@ class FakeNvml:
             "nvmlSystemGetDriverVersion": lambda: "580.95",
             "nvmlDeviceGetName": lambda gpu: gpu.name,
             "nvmlDeviceGetUUID": lambda gpu: gpu.uuid,
-            "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(
-                total=gpu.total, used=gpu.used, free=gpu.total - gpu.used
-            ),
+            "nvmlDeviceGetMemoryInfo": _memory_info,
             "nvmlDeviceGetComputeRunningProcesses": lambda gpu: _processes(gpu.compute),
             "nvmlDeviceGetGraphicsRunningProcesses": lambda gpu: _processes(gpu.graphics),
             "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: gpu.energy_mj,
             "nvmlDeviceGetPowerUsage": lambda gpu: gpu.power_mw,
             "nvmlDeviceGetClockInfo": lambda gpu, kind: gpu.sm_mhz if kind == 1 else gpu.memory_mhz,
             "nvmlDeviceGetTemperature": lambda gpu, sensor: gpu.temperature,
+            "nvmlDeviceGetFieldValues": lambda gpu, ids: [_field(gpu, field_id) for field_id in ids],
+            "nvmlDeviceGetPcieThroughput": lambda gpu, way: gpu.pcie_kb_per_s[1 - way],
             "nvmlDeviceGetCurrentClocksEventReasons": lambda gpu: gpu.throttle,
             "nvmlDeviceGetCurrentClocksThrottleReasons": lambda gpu: gpu.throttle,
         }
@@ -77,6 +90,18 @@ class FakeNvml:
 
 def _processes(table: dict[int, int | None]) -> list[SimpleNamespace]:
     return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in table.items()]
+
+
+def _memory_info(gpu: FakeGpu, version: int | None = None) -> SimpleNamespace:
+    used = gpu.used if version else gpu.used + gpu.reserved  # the first version counts what the driver holds as used
+    return SimpleNamespace(total=gpu.total, used=used, free=gpu.total - gpu.used - gpu.reserved)
+
+
+def _field(gpu: FakeGpu, field_id: int) -> SimpleNamespace:
+    """As NVML: the member of the union that the type names, and other bits in the others."""
+    count = gpu.pcie_counters[0 if field_id == FakeNvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES else 1]
+    value = SimpleNamespace(dVal=-1.0, uiVal=count % 2**32, ulVal=-1, ullVal=count)
+    return SimpleNamespace(nvmlReturn=0, valueType=FakeNvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG, value=value)
 
 
 def _not_supported(*arguments: object) -> None:

@@ -1,11 +1,12 @@
 """The wrapper around NVIDIA's library answers everything, with None for what the driver does not say."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
-from zbench.hardware.nvml import Device, Nvml, visible
+from zbench.hardware.nvml import FIELD_MEMBERS, Device, Nvml, PcieBytes, visible
 
 
 def test_without_the_library_there_are_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +49,8 @@ def test_calls_that_are_missing_or_not_supported_are_none(how: str) -> None:
         "nvmlDeviceGetCurrentClocksEventReasons",
         "nvmlDeviceGetCurrentClocksThrottleReasons",
         "nvmlDeviceGetMemoryInfo",
+        "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetPcieThroughput",
     )
     nvml = Nvml(FakeNvml(FakeGpu(), **{how: calls}))
     assert nvml.energy_j(0) is None
@@ -55,6 +58,8 @@ def test_calls_that_are_missing_or_not_supported_are_none(how: str) -> None:
     assert nvml.sm_clock_mhz(0) is None
     assert nvml.temperature_c(0) is None
     assert nvml.throttle_reasons(0) is None
+    assert nvml.pcie_counters(0) is None
+    assert nvml.pcie_bytes_per_s(0) is None
     assert nvml.used_bytes(0) is None
     assert nvml.devices()[0].memory_bytes is None
 
@@ -135,3 +140,63 @@ def test_the_real_library_is_harmless_on_this_machine() -> None:
     nvml = Nvml()
     assert all(device.name for device in nvml.devices())
     nvml.close()
+
+
+def test_memory_in_use_is_nvidia_smi_s_without_what_the_driver_reserves() -> None:
+    nvml = Nvml(FakeNvml(FakeGpu(used=9 * GIB, reserved=GIB)))
+    assert nvml.used_bytes(0) == 9 * GIB
+    old = FakeNvml(FakeGpu(used=9 * GIB, reserved=GIB))
+    newest = old.calls["nvmlDeviceGetMemoryInfo"]
+    old.calls["nvmlDeviceGetMemoryInfo"] = lambda gpu: newest(gpu)  # libraries that know one version only
+    assert Nvml(old).used_bytes(0) == 10 * GIB
+
+
+def test_pcie_counters_are_bytes_as_the_device_sees_them() -> None:
+    assert Nvml(FakeNvml(FakeGpu(pcie_counters=(7_000, 3_000)))).pcie_counters(0) == PcieBytes(7_000, 3_000)
+
+
+def test_a_counter_is_read_from_the_member_that_its_type_names() -> None:
+    library = FakeNvml(FakeGpu())
+    values = [SimpleNamespace(uiVal=n, ullVal=n + 2**40, ulVal=-1, dVal=0.0) for n in (5, 6)]
+    answers = [
+        SimpleNamespace(nvmlReturn=0, valueType=FakeNvml.NVML_VALUE_TYPE_UNSIGNED_INT, value=value) for value in values
+    ]
+    library.calls["nvmlDeviceGetFieldValues"] = lambda gpu, ids: answers
+    assert Nvml(library).pcie_counters(0) == PcieBytes(5, 6)
+    answers[0].valueType = FakeNvml.NVML_VALUE_TYPE_DOUBLE  # no counter
+    assert Nvml(library).pcie_counters(0) is None
+
+
+def test_a_field_that_the_device_does_not_have_is_none_though_the_call_succeeds() -> None:
+    library = FakeNvml(FakeGpu())
+    fields = library.calls["nvmlDeviceGetFieldValues"]
+
+    def without_transmitted(gpu: FakeGpu, ids: list[int]) -> list[SimpleNamespace]:
+        received, transmitted = fields(gpu, ids)
+        transmitted.nvmlReturn = FakeNvml.NVML_ERROR_NOT_SUPPORTED
+        return [received, transmitted]
+
+    library.calls["nvmlDeviceGetFieldValues"] = without_transmitted
+    assert Nvml(library).pcie_counters(0) is None
+
+
+def test_pcie_throughput_is_bytes_a_second() -> None:
+    """NVML says KB/s."""
+    assert Nvml(FakeNvml(FakeGpu(pcie_kb_per_s=(20, 5)))).pcie_bytes_per_s(0) == PcieBytes(20_000, 5_000)
+
+
+def test_the_fields_asked_for_are_those_of_the_installed_library() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    assert (pynvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES, pynvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES) == (197, 198)
+    assert all(hasattr(pynvml, f"NVML_VALUE_TYPE_{kind}") for kind in FIELD_MEMBERS)
+    assert all(hasattr(pynvml.c_nvmlValue_t(), member) for member in FIELD_MEMBERS.values())
+
+
+def test_a_process_listed_twice_in_one_list_is_counted_once() -> None:
+    """On a device with MIG a process can be listed for more than one instance."""
+    library = FakeNvml(FakeGpu())
+    listed = [SimpleNamespace(pid=7, usedGpuMemory=used) for used in (None, 3 * GIB, GIB)]
+    library.calls["nvmlDeviceGetComputeRunningProcesses"] = lambda gpu: listed
+    assert Nvml(library).processes(0) == {7: 3 * GIB}
+    listed[:] = [SimpleNamespace(pid=7, usedGpuMemory=None)]
+    assert Nvml(library).processes(0) == {7: None}

@@ -121,8 +121,9 @@ def test_clocks_heat_and_power_are_summarised() -> None:
 
 def test_throttling_makes_a_measurement_suspect() -> None:
     seen = watched(FakeGpu(throttle=FakeNvml.nvmlClocksEventReasonSwPowerCap))
-    assert seen.throttled == {"sw_power_cap": 1.0}
-    assert seen.suspicions() == ["the GPU was throttled (sw_power_cap) in 100% of the samples"]
+    assert seen.throttled == {"sw_power_cap": 1.0} and seen.suspicions() == [], "its own limit is no disturbance"
+    seen = watched(FakeGpu(throttle=FakeNvml.nvmlClocksEventReasonHwPowerBrakeSlowdown))
+    assert seen.suspicions() == ["the GPU was throttled (hw_power_brake) in 100% of the samples"]
 
 
 def test_somebody_elses_computing_makes_a_measurement_suspect() -> None:
@@ -170,3 +171,79 @@ def test_the_summary_is_json() -> None:
     summary = watched(FakeGpu(compute={PID: GIB})).summary()
     json.dumps(summary, allow_nan=False)
     assert "energy" not in summary and summary["memory_method"] == "process"
+
+
+def test_traffic_over_pcie_is_told_with_its_method() -> None:
+    gpu = FakeGpu(pcie_counters=(1_000, 100))
+    watching = probe(gpu)
+    watching.start()
+    gpu.pcie_counters = (9_000, 400)
+    seen = watching.stop(rounds=1)
+    assert (seen.pcie_rx_bytes, seen.pcie_tx_bytes, seen.pcie_method) == (8_000, 300, "counter")
+
+
+def test_without_counters_traffic_is_sampled() -> None:
+    gpu = FakeGpu(pcie_kb_per_s=(50, 10))
+    seen = watched(gpu, seconds=20.0, library=FakeNvml(gpu, without=("nvmlDeviceGetFieldValues",)))
+    assert (seen.pcie_rx_bytes, seen.pcie_tx_bytes, seen.pcie_method) == (1_000_000, 200_000, "sampled")
+
+
+def test_traffic_that_cannot_be_had_has_a_reason() -> None:
+    gpu = FakeGpu()
+    seen = watched(gpu, library=FakeNvml(gpu, without=("nvmlDeviceGetFieldValues", "nvmlDeviceGetPcieThroughput")))
+    assert (seen.pcie_rx_bytes, seen.pcie_tx_bytes, seen.pcie_method) == (None, None, None)
+    assert seen.reasons["pcie_rx_bytes"] == seen.reasons["pcie_tx_bytes"] == "not_supported"
+
+
+BRAKED = FakeNvml.nvmlClocksEventReasonHwPowerBrakeSlowdown
+
+
+def test_a_round_counts_by_the_share_of_its_own_samples() -> None:
+    """20 samples in each of two rounds: one of the first shows a reason (5 %), two of the second (10 %)."""
+    clock, gpu = Clock(), FakeGpu(compute={PID: GIB})
+    watching = probe(gpu, clock=clock)
+    watching.start()
+    for index in range(40):
+        clock.now_s = 1.0 + index
+        gpu.throttle = BRAKED if index in (7, 25, 39) else 0
+        watching.sample()
+    assert watching.reasons_between(1.0, 20.5) == []
+    assert watching.reasons_between(20.5, 40.5) == ["throttled:hw_power_brake"]
+
+
+@pytest.mark.parametrize(
+    ("bits", "names"),
+    [
+        (FakeNvml.nvmlClocksEventReasonGpuIdle, []),
+        (FakeNvml.nvmlClocksEventReasonSwPowerCap, []),
+        (FakeNvml.nvmlClocksEventReasonHwSlowdown, ["throttled:hw_slowdown"]),
+        (FakeNvml.nvmlClocksEventReasonSwThermalSlowdown, ["throttled:sw_thermal"]),
+        (FakeNvml.nvmlClocksEventReasonHwThermalSlowdown, ["throttled:hw_thermal"]),
+        (FakeNvml.nvmlClocksEventReasonHwPowerBrakeSlowdown, ["throttled:hw_power_brake"]),
+    ],
+)
+def test_every_reason_from_without_counts_and_neither_idling_nor_its_own_limit(bits: int, names: list[str]) -> None:
+    watching = probe(FakeGpu(throttle=bits, compute={PID: GIB}))
+    watching.start()
+    assert watching.reasons_between(0.0, 1.0) == names
+
+
+def test_a_round_that_no_sample_fell_into_gets_one() -> None:
+    clock, gpu = Clock(), FakeGpu(compute={PID: GIB})
+    watching = probe(gpu, clock=clock)
+    watching.start()
+    clock.now_s, gpu.throttle, gpu.compute = 3.0, BRAKED, {PID: GIB, 99: GIB}
+    assert watching.reasons_between(2.9, 3.0) == ["throttled:hw_power_brake", "foreign_process"]
+    assert watching.stop(rounds=1).samples == 3
+
+
+def test_a_round_is_not_blamed_for_what_cannot_be_known() -> None:
+    gpu = FakeGpu(compute={4242: GIB})  # a container: this process by its number on the host, or somebody else
+    names = (f"nvmlDeviceGetCurrentClocks{word}Reasons" for word in ("Event", "Throttle"))
+    watching = probe(gpu, library=FakeNvml(gpu, unsupported=tuple(names)))
+    watching.start()
+    assert watching.reasons_between(0.0, 1.0) == []
+
+
+def test_without_a_gpu_no_round_is_blamed() -> None:
+    assert DeviceProbe(Nvml(FakeNvml()), interval_s=NEVER_S).reasons_between(0.0, 1.0) == []

@@ -250,3 +250,29 @@ def test_the_defaults_of_cache_dit_are_known_by_their_values_not_by_their_label(
     compiled = trial(DBCacheConfig(), compute=ComputeConfig(compile=True))
     rows = summarise_trials([complete(t) for t in (trial(), CACHED, compiled)])
     assert [row.trial_id for row in rows if row.has_default_cache] == [compiled.trial_id]
+
+
+def with_invalid(record, reasons):
+    """The record with the reasons of its first rounds given, a list each."""
+    told = [*reasons, *([[]] * len(record.measurement.rounds))]
+    rounds = [
+        replace(r, valid=not why, invalid_reasons=why) for r, why in zip(record.measurement.rounds, told, strict=False)
+    ]
+    return replace(record, measurement=replace(record.measurement, rounds=rounds))
+
+
+def test_a_trial_most_of_whose_rounds_are_invalid_says_why():
+    capped, visited = ["throttled:hw_power_brake"], ["foreign_process"]
+    for reasons, caveats in (
+        ([capped] * 6, ()),  # half of twelve
+        ([capped] * 7, ("7 of 12 rounds were invalid (throttled:hw_power_brake 7)",)),
+        (
+            [visited, [*visited, *capped], *([capped] * 6)],
+            ("8 of 12 rounds were invalid (throttled:hw_power_brake 7, foreign_process 2)",),
+        ),
+        ([capped] * 12, ("no round was valid (throttled:hw_power_brake 12)",)),
+    ):
+        record = with_invalid(complete(CACHED, n_rounds=12), reasons)
+        row = row_of([record], record.label)
+        assert (row.caveats, row.invalid_rounds) == (caveats, len(reasons))
+        assert (row.latency_median_s is None) == (len(reasons) == 12)

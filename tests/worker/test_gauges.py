@@ -2,21 +2,12 @@
 
 import os
 
+import pytest
+from fake_cuda import FakeCuda
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
 from zbench.worker.gauges import Gauges
-
-
-class FakeCuda:
-    def reset_peak_memory_stats(self) -> None:
-        """Nothing was counted."""
-
-    def max_memory_allocated(self) -> int:
-        return 3 * GIB
-
-    def max_memory_reserved(self) -> int:
-        return 4 * GIB
 
 
 def test_gpu_peaks_telemetry_and_doubts_find_their_places() -> None:
@@ -45,7 +36,7 @@ def test_host_engine_on_a_machine_with_a_gpu_reads_none_of_it() -> None:
     gauges = Gauges(Nvml(FakeNvml(FakeGpu())), FakeCuda())
     gauges.start("cpu")
     seen = gauges.stop(rounds=1)
-    assert seen.memory.peak_device_bytes is None and seen.telemetry == {}
+    assert seen.memory.peak_device_bytes is None and seen.telemetry == {"memory_check": None}
     assert seen.reasons["memory.peak_device_bytes"] == seen.reasons["energy"] == "no_gpu"
 
 
@@ -54,4 +45,57 @@ def test_gpu_without_nvml_still_has_the_allocator_s_peaks() -> None:
     gauges.start("cuda")
     seen = gauges.stop(rounds=1)
     assert seen.memory.peak_reserved_bytes == 4 * GIB and seen.memory.peak_device_bytes is None
-    assert seen.reasons["memory.peak_device_bytes"] == "no_nvml"
+    assert seen.reasons["memory.peak_device_bytes"] == seen.reasons["telemetry.memory_check"] == "no_nvml"
+
+
+def test_rounds_are_judged_between_their_begin_and_end() -> None:
+    gpu = FakeGpu(compute={os.getpid(): 5 * GIB})
+    gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
+    gauges.start("cuda")
+    gauges.begin_round()
+    assert gauges.end_round() == []
+    gpu.throttle = FakeNvml.nvmlClocksEventReasonHwThermalSlowdown
+    gauges.begin_round()
+    assert gauges.end_round() == ["throttled:hw_thermal"]
+    gauges.stop(rounds=2)
+
+
+def test_without_a_device_to_ask_no_round_is_blamed() -> None:
+    for gauges, device in ((Gauges(Nvml(FakeNvml(FakeGpu())), FakeCuda()), "cpu"), (Gauges(Nvml(FakeNvml())), "cpu")):
+        gauges.start(device)
+        gauges.begin_round()
+        assert gauges.end_round() == []
+        gauges.stop(rounds=1)
+
+
+def test_nvml_s_peak_less_the_context_is_held_against_torch_s() -> None:
+    """5 GiB by NVML where torch holds 4 is a context of 1; what NVML then sees grow, torch must have reserved."""
+    for grown, doubted in ((0, False), (GIB // 10, False), (GIB // 4, True)):
+        gpu = FakeGpu(compute={os.getpid(): 5 * GIB})
+        gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
+        gauges.start("cuda")
+        gpu.compute = {os.getpid(): 5 * GIB + grown}
+        seen = gauges.stop(rounds=1)
+        check = seen.telemetry["memory_check"]
+        assert (check["torch_reserved_bytes"], check["nvml_process_bytes"]) == (4 * GIB, 5 * GIB + grown)
+        assert (check["context_bytes"], check["method"]) == (GIB, "process")
+        assert check["rel_difference"] == pytest.approx(grown / (4 * GIB))
+        assert any("less the context" in doubt for doubt in seen.validity) == doubted
+
+
+def test_a_hidden_process_is_checked_by_the_device_s_difference_and_says_so() -> None:
+    gpu = FakeGpu(used=2 * GIB)
+    gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
+    gpu.used = 7 * GIB
+    gauges.start("cuda")
+    check = gauges.stop(rounds=1).telemetry["memory_check"]
+    assert (check["context_bytes"], check["method"], check["rel_difference"]) == (GIB, "device_difference", 0.0)
+
+
+def test_a_process_without_a_figure_is_not_checked() -> None:
+    gpu = FakeGpu(compute={os.getpid(): None})
+    gauges = Gauges(Nvml(FakeNvml(gpu, unsupported=("nvmlDeviceGetMemoryInfo",))), FakeCuda())
+    gauges.start("cuda")
+    seen = gauges.stop(rounds=1)
+    assert seen.telemetry["memory_check"] is None
+    assert seen.reasons["telemetry.memory_check"] == seen.reasons["memory.peak_device_bytes"] == "pid_hidden"

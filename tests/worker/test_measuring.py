@@ -1,15 +1,19 @@
 """The measuring loop over an engine whose latencies a test writes down, so that when it stops can be worked out."""
 
 import gc
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from factories import trial
-from fake_nvml import FakeNvml
+from fake_cuda import FakeCuda
+from fake_nvml import GIB, FakeGpu, FakeNvml
 from scripted import ScriptedEngine
 
 from zbench.config import MeasureConfig
+from zbench.engines import Generation
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import Measurement
 from zbench.worker.__main__ import _code
@@ -18,9 +22,15 @@ from zbench.worker.job import Job, StopAsked
 from zbench.worker.measuring import measure_trial
 
 
-def measured(folder: Path, engine: ScriptedEngine, load_s: float | None = None, **measure: Any) -> Measurement:
+def measured(
+    folder: Path,
+    engine: ScriptedEngine,
+    load_s: float | None = None,
+    gauges: Gauges | None = None,
+    **measure: Any,
+) -> Measurement:
     job = Job(trial(), MeasureConfig(**measure), folder, folder, lambda event: None, lambda: False)
-    return measure_trial(engine, job, Gauges(Nvml(FakeNvml())), load_s)
+    return measure_trial(engine, job, gauges or Gauges(Nvml(FakeNvml())), load_s)
 
 
 def test_every_prompt_is_measured_equally_often(tmp_path: Path) -> None:
@@ -121,3 +131,84 @@ def test_the_record_says_how_warming_up_ended(tmp_path: Path) -> None:
     assert settled.warmup_end == "settled" and settled.validity == []
     falling = measured(tmp_path, ScriptedEngine([0.5**k for k in range(40)]), min_rounds=2, max_rounds=2)
     assert falling.warmup_end == "max_rounds" and "not settled" in falling.validity[0]
+
+
+class Blaming(Gauges):
+    """Speaks against the timed rounds whose index is given."""
+
+    def __init__(self, spoilt: set[int]) -> None:
+        super().__init__(Nvml(FakeNvml()))
+        self._spoilt, self._ended = spoilt, 0
+
+    def end_round(self) -> list[str]:
+        self._ended += 1
+        return ["throttled:hw_power_brake"] if self._ended - 1 in self._spoilt else []
+
+
+def test_a_throttled_round_is_kept_and_does_not_count(tmp_path: Path) -> None:
+    result = measured(tmp_path, ScriptedEngine(), gauges=Blaming({1}), min_rounds=4, max_rounds=4)
+    assert [r.valid for r in result.rounds] == [True, False, True, True]
+    assert result.rounds[1].invalid_reasons == ["throttled:hw_power_brake"] and len(result.paired_latencies_s) == 3
+
+
+def test_a_round_keeps_its_other_reasons_beside_those_of_the_gauges(tmp_path: Path) -> None:
+    engine = ScriptedEngine(latent=float("nan"))
+    result = measured(tmp_path, engine, gauges=Blaming({0}), min_rounds=2, max_rounds=2)
+    assert result.rounds[0].invalid_reasons == ["non_finite_latents", "throttled:hw_power_brake"]
+    assert result.rounds[1].invalid_reasons == ["non_finite_latents"]
+
+
+def test_only_valid_rounds_end_the_block_by_their_interval(tmp_path: Path) -> None:
+    """Six rounds have an interval, eight are wanted: the block goes on until as many are valid."""
+    steady = dict[str, Any](min_rounds=8, max_rounds=40)
+    good = measured(tmp_path, ScriptedEngine(), **steady)
+    assert (good.stop_reason, len(good.rounds)) == ("interval", 8)
+    spoilt = measured(tmp_path, ScriptedEngine(), gauges=Blaming({0, 1, 4}), **steady)
+    assert (spoilt.stop_reason, len(spoilt.rounds), len(spoilt.paired_latencies_s)) == ("interval", 12, 9)
+    none = measured(tmp_path, ScriptedEngine(), gauges=Blaming(set(range(40))), **steady)
+    assert (none.stop_reason, len(none.rounds), none.paired_latencies_s) == ("max_rounds", 40, [])
+
+
+class OnCuda(ScriptedEngine):
+    """Runs on a fake GPU, whose own clock says `device_s`; `happens` has what befalls the GPU in a call."""
+
+    def __init__(self, gpu: FakeGpu, happens: dict[int, dict[str, Any]], device_s: float | None) -> None:
+        super().__init__()
+        self._gpu, self._happens, self._device_s = gpu, happens, device_s
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        calm = {"throttle": 0, "compute": {os.getpid(): GIB}}
+        for name, value in {**calm, **self._happens.get(len(self.prompts), {})}.items():
+            setattr(self._gpu, name, value)
+        return replace(super().generate(prompt_text, seed), device_s=self._device_s)
+
+    def effective(self) -> dict[str, Any]:
+        return {**super().effective(), "device": "cuda"}
+
+
+def on_cuda(folder: Path, happens: dict[int, dict[str, Any]], device_s: float | None = 1.0) -> Measurement:
+    """One warm-up, then four rounds: calls 1 to 4."""
+    gpu = FakeGpu()
+    gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
+    engine = OnCuda(gpu, happens, device_s)
+    return measured(folder, engine, gauges=gauges, max_warmup_rounds=1, min_rounds=4, max_rounds=4)
+
+
+def test_throttling_in_one_round_spoils_that_round_alone(tmp_path: Path) -> None:
+    result = on_cuda(tmp_path, {2: {"throttle": FakeNvml.nvmlClocksEventReasonSwThermalSlowdown}})
+    assert [r.invalid_reasons for r in result.rounds] == [[], ["throttled:sw_thermal"], [], []]
+
+
+@pytest.mark.parametrize(("device_s", "doubted"), [(0.995, False), (1.009, False), (0.98, True), (1.02, True)])
+def test_the_two_clocks_are_compared_on_the_first_round(tmp_path: Path, device_s: float, doubted: bool) -> None:
+    result = on_cuda(tmp_path, {}, device_s)
+    check = result.telemetry["clock_check"]
+    assert (check["host_s"], check["device_s"]) == (1.0, device_s)
+    assert check["rel_difference"] == pytest.approx(device_s - 1)
+    assert any("device's clock" in doubt for doubt in result.validity) == doubted
+
+
+def test_without_a_device_s_clock_there_is_a_reason(tmp_path: Path) -> None:
+    result = on_cuda(tmp_path, {}, device_s=None)
+    assert result.telemetry["clock_check"] is None
+    assert result.reasons["telemetry.clock_check"] == "no_device_clock"

@@ -8,6 +8,7 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,10 @@ THROTTLE_REASONS = {
 }
 """Reasons that slow a busy device; the others (idle, chosen clocks, display) do not make a measurement
 suspect."""
+
+
+FIELD_MEMBERS = {"UNSIGNED_INT": "uiVal", "UNSIGNED_LONG": "ulVal", "UNSIGNED_LONG_LONG": "ullVal"}
+"""Types of counters to the member of NVML's union that holds them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,14 @@ class ProcessMemory:
     method: Literal["process", "device_difference"]
     """device_difference: the driver does not show this PID (containers hide it), so this is what the whole
     device uses more than before the process touched it; other processes' changes are in it."""
+
+
+@dataclass(frozen=True)
+class PcieBytes:
+    """Traffic of one device over PCIe, both ways as the device sees them: bytes so far, or bytes a second."""
+
+    received: float
+    transmitted: float
 
 
 class Nvml:
@@ -76,8 +89,13 @@ class Nvml:
         ]
 
     def used_bytes(self, index: int) -> int | None:
-        """Memory in use on the whole device, by every process."""
-        return self._memory(index, "used")
+        """Memory in use on the whole device, by every process; as in nvidia-smi without what the driver reserves.
+
+        Only the second version of NVML's answer leaves that out; where there is only the first, it is in it.
+        """
+        version = getattr(self._lib, "nvmlMemory_v2", None)
+        info = self._ask("nvmlDeviceGetMemoryInfo", self._handle(index), version)
+        return self._memory(index, "used") if info is None else int(info.used)
 
     def free_bytes(self, index: int) -> int | None:
         """Memory free on the device."""
@@ -122,6 +140,28 @@ class Nvml:
         """Power drawn now, watts."""
         return _scaled(self._ask("nvmlDeviceGetPowerUsage", self._handle(index)), 1e-3)
 
+    def pcie_counters(self, index: int) -> PcieBytes | None:
+        """Counters of bytes; only their differences mean something, and they begin anew once they are full."""
+        names = ("NVML_FI_DEV_PCIE_COUNT_RX_BYTES", "NVML_FI_DEV_PCIE_COUNT_TX_BYTES")
+        fields = [getattr(self._lib, name, None) for name in names]
+        if None in fields:
+            return None
+        answers = self._ask("nvmlDeviceGetFieldValues", self._handle(index), fields)
+        values = [self._try(partial(self._field_value, answer)) for answer in answers or ()]
+        if len(values) != 2 or values[0] is None or values[1] is None:
+            return None
+        return PcieBytes(values[0], values[1])
+
+    def pcie_bytes_per_s(self, index: int) -> PcieBytes | None:
+        """What the driver sees pass now; it looks for 20 ms each way, in which this call waits."""
+        handle = self._handle(index)
+        kinds = (getattr(self._lib, f"NVML_PCIE_UTIL_{way}_BYTES", None) for way in ("RX", "TX"))
+        received, transmitted = (
+            _scaled(self._ask("nvmlDeviceGetPcieThroughput", handle, kind), 1e3)  # it says KB/s
+            for kind in kinds
+        )
+        return None if received is None or transmitted is None else PcieBytes(received, transmitted)
+
     def sm_clock_mhz(self, index: int) -> float | None:
         """Clock of the multiprocessors now."""
         return self._clock(index, "NVML_CLOCK_SM")
@@ -165,6 +205,15 @@ class Nvml:
         if code is None:
             return None
         return _scaled(self._ask("nvmlDeviceGetClockInfo", self._handle(index), code), 1.0)
+
+    def _field_value(self, answer: Any) -> int | None:
+        """A whole number out of NVML's union of types; None where this one field has none."""
+        if answer.nvmlReturn != getattr(self._lib, "NVML_SUCCESS", 0):
+            return None
+        for kind, member in FIELD_MEMBERS.items():
+            if answer.valueType == getattr(self._lib, f"NVML_VALUE_TYPE_{kind}", None):
+                return int(getattr(answer.value, member))
+        return None
 
     def _ask(self, function: str, *arguments: Any) -> Any:
         """Result of a library call; None where the call is missing, not supported, fails, or has no

@@ -1,5 +1,4 @@
-"""A GPU watched from beside a timed block: memory, clocks, heat, throttling, energy and who else computes
-there.
+"""A GPU watched from beside a timed block: memory, clocks, heat, throttling, energy, PCIe and who else computes there.
 
 It samples from a thread that sleeps between samples and never synchronises the device. Without NVML it does
 nothing and says `no_gpu` for every figure. It refuses to give energy for blocks under 10 s: the counter is
@@ -11,19 +10,30 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from zbench.hardware.nvml import Nvml, ProcessMemory
 from zbench.measurement import Energy
+from zbench.probes.integral import integral
+from zbench.probes.neighbours import Neighbours
+from zbench.probes.pcie import PcieMeter
 
 ENERGY_BLOCK_S = 10.0
 """Shortest block whose energy is given."""
 
 THROTTLED_SHARE = 0.1
-"""Share of samples under a throttle reason from which a measurement is called suspect."""
+"""Share of samples under a throttle reason from which a measurement is called suspect, and a round invalid."""
+
+OWN_LIMIT = "sw_power_cap"
+"""The one throttle reason that says nothing against a round: the device keeps to its power limit, as an H100 at its
+full 700 W does in two of three samples whenever this pipeline computes."""
+
+INTERVAL_S = 0.05
+"""Between samples: PCIe's counters turn at 2^32 bytes, which takes 0.08 s at the full rate of generation 5, x16."""
+
+FOREIGN = "foreign_process"
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,12 @@ class DeviceTelemetry:
     throttled: dict[str, float] | None = None
     """Throttle reason to the share of samples that showed it."""
     other_compute_pids: list[int] | None = None
-    """Processes besides this one that computed on the device when the block began or ended."""
+    """Processes besides this one and those it started that were seen to compute on the device."""
+    pcie_rx_bytes: int | None = None
+    """Received by the device over the block."""
+    pcie_tx_bytes: int | None = None
+    pcie_method: str | None = None
+    """counter, or sampled."""
     energy: Energy | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     """Field to why it is None."""
@@ -61,7 +76,7 @@ class DeviceTelemetry:
         found = [
             f"the GPU was throttled ({reason}) in {share:.0%} of the samples"
             for reason, share in (self.throttled or {}).items()
-            if share >= THROTTLED_SHARE
+            if share >= THROTTLED_SHARE and reason != OWN_LIMIT
         ]
         if self.other_compute_pids:
             pids = ", ".join(map(str, self.other_compute_pids))
@@ -91,7 +106,7 @@ class DeviceProbe:
         index: int = 0,
         pid: int | None = None,
         used_before_bytes: int | None = None,
-        interval_s: float = 0.1,
+        interval_s: float = INTERVAL_S,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`index` is NVML's. `used_before_bytes` is what the device used before this process touched it
@@ -104,7 +119,9 @@ class DeviceProbe:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._samples: list[_Sample] = []
-        self._others: set[int] | None = None
+        self._sampling = threading.Lock()
+        self._neighbours = Neighbours(self._nvml, index, self._pid, clock_s)
+        self._pcie = PcieMeter(self._nvml, index)
         self._energy_before_j: float | None = None
         self._started_s = 0.0
 
@@ -113,7 +130,8 @@ class DeviceProbe:
         self._samples = []
         if not self._present:
             return
-        self._others = self._other_pids()
+        self._neighbours.start()
+        self._pcie.start()
         self.sample()
         self._energy_before_j = self._nvml.energy_j(self._index)
         self._started_s = self._clock_s()
@@ -132,16 +150,30 @@ class DeviceProbe:
             self._thread.join()
             self._thread = None
         self.sample()
-        others = self._other_pids()
-        if self._others is not None and others is not None:
-            others = others | self._others
-        return self._telemetry(rounds, duration_s, energy_after_j, others)
+        self._neighbours.look()
+        return self._telemetry(rounds, duration_s, energy_after_j, self._neighbours.seen())
 
-    def sample(self) -> None:
+    def reasons_between(self, began_s: float, ended_s: float) -> list[str]:
+        """Why a round from `began_s` to `ended_s`, seconds of the probe's clock, does not count: none for a good one.
+
+        `throttled:` and one of THROTTLE_REASONS but OWN_LIMIT, where THROTTLED_SHARE of the samples in the round show
+        it, and `foreign_process`. A round so short that no sample fell into it gets one now; ask right after the round.
+        """
+        if not self._present:
+            return []
+        inside = [sample for sample in tuple(self._samples) if began_s <= sample.at_s <= ended_s]
+        shares = _throttled(inside or [self.sample()])
+        against = {reason: share for reason, share in (shares or {}).items() if reason != OWN_LIMIT}
+        found = [f"throttled:{reason}" for reason, share in against.items() if share >= THROTTLED_SHARE]
+        with self._sampling:
+            others = self._neighbours.seen(began_s, ended_s)
+        return [*found, FOREIGN] if others else found
+
+    def sample(self) -> _Sample:
         """Take one sample now."""
         nvml, i = self._nvml, self._index
-        self._samples.append(
-            _Sample(
+        with self._sampling:
+            taken = _Sample(
                 at_s=self._clock_s(),
                 memory=nvml.process_memory(i, self._pid, self._used_before_bytes),
                 used_bytes=nvml.used_bytes(i),
@@ -151,18 +183,14 @@ class DeviceProbe:
                 power_w=nvml.power_w(i),
                 throttle_reasons=nvml.throttle_reasons(i),
             )
-        )
+            self._samples.append(taken)
+            self._pcie.look(self._clock_s())
+            self._neighbours.look_if_due()
+        return taken
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._interval_s):
             self.sample()
-
-    def _other_pids(self) -> set[int] | None:
-        """None where this process itself is hidden: then one of the PIDs shown may well be its own."""
-        computing = self._nvml.compute_pids(self._index)
-        if self._pid not in self._nvml.processes(self._index):
-            return None if computing else set()
-        return computing - {self._pid}
 
     def _telemetry(
         self, rounds: int, duration_s: float, energy_after_j: float | None, others: set[int] | None
@@ -175,8 +203,9 @@ class DeviceProbe:
         if others is None:
             reasons["other_compute_pids"] = "pid_hidden"
         energy = self._energy(rounds, duration_s, energy_after_j, reasons)
-        throttles = [s.throttle_reasons for s in samples if s.throttle_reasons is not None]
-        counts = Counter(reason for shown in throttles for reason in shown)
+        pcie = self._pcie.traffic()
+        if pcie.method is None:
+            reasons |= dict.fromkeys(("pcie_rx_bytes", "pcie_tx_bytes"), "not_supported")
         sm_clocks = [s.sm_clock_mhz for s in samples if s.sm_clock_mhz is not None]
         memory_clocks = [s.memory_clock_mhz for s in samples if s.memory_clock_mhz is not None]
         powers = [s.power_w for s in samples if s.power_w is not None]
@@ -191,8 +220,11 @@ class DeviceProbe:
             memory_clock_mhz_max=max(memory_clocks, default=None),
             temperature_c_max=max((s.temperature_c for s in samples if s.temperature_c is not None), default=None),
             power_w_mean=statistics.fmean(powers) if powers else None,
-            throttled={reason: count / len(throttles) for reason, count in counts.items()} if throttles else None,
+            throttled=_throttled(samples),
             other_compute_pids=None if others is None else sorted(others),
+            pcie_rx_bytes=pcie.received_bytes,
+            pcie_tx_bytes=pcie.transmitted_bytes,
+            pcie_method=pcie.method,
             energy=energy,
             reasons=reasons,
         )
@@ -206,9 +238,15 @@ class DeviceProbe:
             return None
         if energy_after_j is not None and self._energy_before_j is not None:
             return Energy(energy_after_j - self._energy_before_j, rounds, "counter")
-        points = [(s.at_s, s.power_w) for s in self._samples if s.power_w is not None]
-        if len(points) < 2:
+        joules = integral([(s.at_s, s.power_w) for s in self._samples if s.power_w is not None])
+        if joules is None:
             reasons["energy"] = "not_supported"
             return None
-        joules = sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(points))
         return Energy(joules, rounds, "integrated power")
+
+
+def _throttled(samples: Iterable[_Sample]) -> dict[str, float] | None:
+    """Throttle reason to the share of samples that showed it; None where the driver said nothing."""
+    told = [s.throttle_reasons for s in samples if s.throttle_reasons is not None]
+    counts = Counter(reason for shown in told for reason in shown)
+    return {reason: count / len(told) for reason, count in counts.items()} if told else None

@@ -76,6 +76,11 @@ def memory(row: TrialSummary, with_kind: bool = True) -> str:
     return mark(gib(row.peak_memory_bytes) + kind, row.memory_source)
 
 
+def energy(row: TrialSummary) -> str:
+    """Joules of the whole device, an image."""
+    return ABSENT if row.joules_an_image is None else digits(row.joules_an_image)
+
+
 def cached_steps(row: TrialSummary) -> str:
     """`2.5/8`: mean skipped steps an image, of all steps."""
     if row.cached_steps is None or row.steps is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zbench.config import DBCacheConfig
 from zbench.measurement import Measurement, Round, Source
+from zbench.probes.device import OWN_LIMIT
 from zbench.probes.disturbance import SLOWING
 from zbench.record import Reason, Record, State
 from zbench.report.labels import unique_labels
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
+INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
 
@@ -79,6 +81,8 @@ class TrialSummary:
     stop_reason: str | None = None
     rounds: int = 0  # valid ones
     invalid_rounds: int = 0
+    joules_an_image: float | None = None  # of the whole device over the timed block; None under 10 s of it
+    power_limited: float | None = None  # share of the device's samples in which its power limit held its clock down
     disturbed_rounds: int = 0  # by the host; they count all the same
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: tuple[tuple[str, str], ...] = ()  # value's path, why it is None
@@ -223,20 +227,39 @@ def _with_figures(
         stop_reason=measurement.stop_reason,
         rounds=sum(r.valid for r in measurement.rounds),
         invalid_rounds=sum(not r.valid for r in measurement.rounds),
+        joules_an_image=_joules_an_image(measurement),
+        power_limited=(measurement.telemetry.get("throttled") or {}).get(OWN_LIMIT),
         disturbed_rounds=sum(bool(r.disturbances) for r in measurement.rounds),
         missing=tuple(measurement.reasons.items()),
         **quality_figures(measurement, baseline),
     )
-    disturbed = _disturbed(measurement)
-    no_samples = () if samples else ("no round was valid",)
     misfit = () if row.misfit is None else (row.misfit,)
-    return replace(row, caveats=(*measurement.validity, *disturbed, *no_samples, *misfit))
+    return replace(row, caveats=(*measurement.validity, *_disturbed(measurement), *_invalid(measurement), *misfit))
+
+
+def _invalid(measurement: Measurement) -> tuple[str, ...]:
+    """A caveat where so many rounds do not count that the others are too few to speak for the trial."""
+    rounds = measurement.rounds
+    invalid = [r for r in rounds if not r.valid]
+    if len(invalid) <= INVALID * len(rounds):
+        return () if rounds or measurement.projection else ("no round was valid",)
+    counts = _counted(cause for r in invalid for cause in r.invalid_reasons)
+    told = (
+        "no round was valid" if len(invalid) == len(rounds) else f"{len(invalid)} of {len(rounds)} rounds were invalid"
+    )
+    return (f"{told} ({counts})" if counts else told,)
 
 
 def _images(measurement: Measurement) -> int:
     """Images made in the calls of `latency_samples_s`; a projected call makes as many as its proxy's."""
     made = {(r.prompt_id, r.seed): r.images for r in measurement.rounds}
     return sum(made.get(pair, 1) for pair, _ in measurement.paired_latencies_s)
+
+
+def _joules_an_image(measurement: Measurement) -> float | None:
+    """Every round of the block counts, also those that are not valid: they drew power too."""
+    images = sum(r.images for r in measurement.rounds)
+    return None if measurement.energy is None or not images else measurement.energy.joules / images
 
 
 def _memory_gib(record: Record) -> float | None:
@@ -252,9 +275,13 @@ def _disturbed(measurement: Measurement) -> tuple[str, ...]:
     disturbed = [r for r in rounds if set(r.disturbances) & set(SLOWING)]
     if len(disturbed) <= DISTURBED * len(rounds):
         return ()
-    causes = Counter(cause for r in disturbed for cause in r.disturbances if cause in SLOWING)
-    named = ", ".join(f"{cause.replace('_', ' ')} {count}" for cause, count in causes.most_common())
-    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({named})",)
+    counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
+    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts})",)
+
+
+def _counted(causes: Iterable[str]) -> str:
+    """Each cause and how often it was, the commonest first."""
+    return ", ".join(f"{cause} {count}" for cause, count in Counter(causes).most_common())
 
 
 def _family(record: Record) -> str:

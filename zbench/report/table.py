@@ -19,6 +19,7 @@ LEFT = "left"
 RIGHT = "right"
 MEMORY = "peak memory"
 PROMPT = "prompt (worst)"
+ENERGY = "J an image"
 PROMPT_MEANS = (
     "Prompt: share of the attributes asked for (shape, colour, size, place, count, background, word) that the scene "
     "reader finds right, mean (worst image in brackets)."
@@ -41,6 +42,7 @@ COLUMNS = (
     Column("speed-up", cells.speedup),
     Column("images/s", cells.images_per_s),
     Column(MEMORY, cells.memory),
+    Column(ENERGY, cells.energy),
     Column("cached steps", cells.cached_steps),
     Column("PSNR, dB", cells.psnr),
     Column("SSIM (worst)", cells.ssim),
@@ -65,6 +67,8 @@ def main_table(trials: Sequence[TrialSummary]) -> TextTable:
     columns = [_memory_column(complete) if column.header == MEMORY else column for column in COLUMNS]
     if not _knows_prompts(complete):
         columns = [column for column in columns if column.header != PROMPT]
+    if all(row.joules_an_image is None for row in complete):
+        columns = [column for column in columns if column.header != ENERGY]
     return TextTable(
         head=table_head(complete),
         headers=tuple(column.header for column in columns),
@@ -200,6 +204,11 @@ def _legend(trials: Sequence[TrialSummary], complete: Sequence[TrialSummary]) ->
         lines.append("Rounds go on until the interval is tight, so its 95 % is nominal.")
     if any(row.latency_low_s is None and row.latency_source != "projected" for row in complete):
         lines.append("Without an interval: fewer than 6 rounds, of which none has 95 % coverage.")
+    limited = [row.power_limited for row in complete if row.power_limited]
+    if limited:
+        low, high = cells.percent(min(limited)), cells.percent(max(limited))
+        share = low if low == high else f"{low} to {high}"
+        lines.append(f"The GPU was at its power limit in {share} of the samples, which then sets its clock.")
     doubted: dict[str, list[str]] = {}
     for row in complete:
         if row.caveats:

@@ -1,5 +1,7 @@
 """Every gauge around a timed block, and their answers in the places a measurement has for them; it starts no round."""
 
+import os
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +9,7 @@ from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Energy, Memory
 from zbench.probes.device import DeviceProbe
 from zbench.probes.memory import MemoryProbe
+from zbench.worker.cross_checks import memory_check
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Gauges:
         self._memory = MemoryProbe()
         self._device: DeviceProbe | None = None
         self._why_no_device = "no_gpu"
+        self._context_bytes: int | None = None
+        self._round_began_s = 0.0
 
     def start(self, device: str) -> None:
         """Begin a block on `device`, as `Engine.effective` names it: cuda, or anything else for a host."""
@@ -40,21 +45,49 @@ class Gauges:
         self._device, self._why_no_device = None, "no_gpu" if cuda is None else "no_nvml"
         if cuda is not None and self._devices:
             index = self._devices[0].index
-            self._device = DeviceProbe(self._nvml, index=index, used_before_bytes=self._used_before[index])
+            used_before_bytes = self._used_before[index]
+            self._context_bytes = self._context(cuda, index, used_before_bytes)
+            self._device = DeviceProbe(self._nvml, index=index, used_before_bytes=used_before_bytes)
             self._device.start()
         self._memory.start()
+
+    def begin_round(self) -> None:
+        """A round of the block is about to start."""
+        self._round_began_s = time.perf_counter()
+
+    def end_round(self) -> list[str]:
+        """Why the round does not count, as `Round.invalid_reasons` names it; none without a device to ask."""
+        if self._device is None:
+            return []
+        return self._device.reasons_between(self._round_began_s, time.perf_counter())
 
     def stop(self, rounds: int) -> Readings:
         """End the block, in which `rounds` generations ran."""
         peaks, reasons = self._memory.stop()
         if self._device is None:
-            reasons |= dict.fromkeys(("memory.peak_device_bytes", "energy"), self._why_no_device)
-            return Readings(Memory(**peaks), None, {}, [], reasons)
+            missing = ("memory.peak_device_bytes", "energy", "telemetry.memory_check")
+            reasons |= dict.fromkeys(missing, self._why_no_device)
+            return Readings(Memory(**peaks), None, {"memory_check": None}, [], reasons)
         seen = self._device.stop(rounds)
-        places = {"peak_process_bytes": "memory.peak_device_bytes"}
-        reasons |= {places.get(key, key): reason for key, reason in seen.reasons.items()}
+        reasons |= {_PLACES.get(key, f"telemetry.{key}"): reason for key, reason in seen.reasons.items()}
         memory = Memory(**peaks, peak_device_bytes=seen.peak_process_bytes)
-        return Readings(memory, seen.energy, seen.summary(), seen.suspicions(), reasons)
+        check = memory_check(
+            memory.peak_reserved_bytes, seen.peak_process_bytes, self._context_bytes, seen.memory_method
+        )
+        if check.reason is not None:
+            reasons["telemetry.memory_check"] = check.reason
+        telemetry = {**seen.summary(), "memory_check": check.telemetry}
+        doubts = seen.suspicions() + ([check.doubt] if check.doubt else [])
+        return Readings(memory, seen.energy, telemetry, doubts, reasons)
+
+    def _context(self, cuda: Any, index: int, used_before_bytes: int | None) -> int | None:
+        """What NVML sees of this process beyond torch's pool: the CUDA context, its modules and libraries."""
+        seen = self._nvml.process_memory(index, os.getpid(), used_before_bytes)
+        return None if seen is None else seen.bytes - int(cuda.memory_reserved())
+
+
+_PLACES = {"peak_process_bytes": "memory.peak_device_bytes", "energy": "energy"}
+"""Figures of a device probe that have places of their own; all others are telemetry."""
 
 
 def _torch_cuda() -> Any:

@@ -20,6 +20,7 @@ from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
 from zbench.quality.judging import Verdict, judge_images
 from zbench.stats.estimate import relative_half_width
+from zbench.worker.cross_checks import Check, clock_check
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import Job
 from zbench.worker.warm_up import warm_up
@@ -34,6 +35,7 @@ class _Block:
     first_cycle: list[Artifact] = field(default_factory=list)
     second_cycle: list[Artifact] = field(default_factory=list)  # of a baseline: the same images made once more
     stop_reason: str = ""
+    clock: Check = field(default_factory=Check)  # of the first round
 
 
 def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None) -> Measurement:
@@ -51,7 +53,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     with quiet_collector():
         gauges.start(str(effective.get("device")))
         try:
-            _timed_rounds(engine, job, cycle, block)
+            _timed_rounds(engine, job, cycle, block, gauges)
         finally:
             readings = gauges.stop(len(block.rounds))
     reasons = readings.reasons
@@ -64,6 +66,8 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
         cold = Cold(load_s=load_s, first_latency_s=latencies[0])
     else:
         reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
+    if block.clock.reason is not None:
+        reasons["telemetry.clock_check"] = block.clock.reason
     reasons["cold.compile_s"] = "within_first_latency" if job.trial.compute.compile else "not_compiled"
     return Measurement(
         rounds=block.rounds,
@@ -78,8 +82,12 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
         noise_floor=verdict.noise_floor,
         energy=readings.energy,
         effective=effective,
-        telemetry={"garbage_collection": "between cycles", **readings.telemetry},
-        validity=warm.suspicions() + readings.validity,
+        telemetry={
+            "garbage_collection": "between cycles",
+            "clock_check": block.clock.telemetry,
+            **readings.telemetry,
+        },
+        validity=warm.suspicions() + readings.validity + ([block.clock.doubt] if block.clock.doubt else []),
         reasons=reasons | verdict.reasons,
     )
 
@@ -91,8 +99,8 @@ def one_round(engine: Engine, pair: Pair, index: int) -> tuple[Round, Generation
     return _round(index, pair, started_at, made), made
 
 
-def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) -> None:
-    """Fill `block`, one whole cycle after another."""
+def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block, gauges: Gauges) -> None:
+    """Fill `block`, one whole cycle after another; a round that gauges speak against is kept and does not count."""
     least = whole_cycles(job.measure.min_rounds, len(cycle))
     most = whole_cycles(job.measure.max_rounds, len(cycle))
     if job.reference is None:  # a baseline makes its images twice, so that the noise floor is known
@@ -104,8 +112,13 @@ def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) ->
             job.check_stop()
             index = len(block.rounds)
             watch.begin()
+            gauges.begin_round()
             timed, made = one_round(engine, pair, index)
-            block.rounds.append(replace(timed, disturbances=watch.end()))
+            disturbed = watch.end()
+            invalid = timed.invalid_reasons + gauges.end_round()
+            block.rounds.append(replace(timed, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid))
+            if index == 0:
+                block.clock = clock_check(made)
             if index < len(cycle):
                 block.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
             elif index < 2 * len(cycle) and job.reference is None:
@@ -117,11 +130,11 @@ def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block) ->
 
 
 def _stop_reason(rounds: list[Round], measure: MeasureConfig, least: int, most: int, spent_s: float) -> str:
-    """Why the timed block is over: interval, max_rounds or budget; empty while it is not."""
+    """Why the timed block is over: interval (of valid rounds alone), max_rounds or budget; empty while it is not."""
     if len(rounds) < least:
         return ""
     valid = [r.latency_s for r in rounds if r.valid]
-    width = relative_half_width(valid) if valid else None
+    width = relative_half_width(valid) if len(valid) >= least else None
     if width is not None and width <= measure.target_rel_ci:
         return "interval"
     if len(rounds) >= most:

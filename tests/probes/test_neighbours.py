@@ -1,0 +1,85 @@
+"""Who else computes on a device is told from this process's own children, and never where a container hides it."""
+
+import os
+import subprocess
+import sys
+
+from fake_nvml import GIB, FakeGpu, FakeNvml
+
+from zbench.hardware.nvml import Nvml
+from zbench.probes.neighbours import EVERY_S, Neighbours
+
+PID = os.getpid()
+
+
+class Asked(FakeNvml):
+    """Counts how often it is asked who computes."""
+
+    times = 0
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        super().__init__(gpu)
+        listed = self.calls["nvmlDeviceGetComputeRunningProcesses"]
+
+        def counted(of: FakeGpu) -> object:
+            self.times += 1
+            return listed(of)
+
+        self.calls["nvmlDeviceGetComputeRunningProcesses"] = counted
+
+
+def seen(compute: dict[int, int | None]) -> set[int] | None:
+    neighbours = Neighbours(Nvml(FakeNvml(FakeGpu(compute=compute))), 0, PID)
+    neighbours.start()
+    return neighbours.seen()
+
+
+def test_a_foreign_process_is_seen_and_this_one_is_not() -> None:
+    assert seen({PID: GIB}) == set()
+    assert seen({PID: GIB, 1: GIB}) == {1}
+
+
+def test_children_and_grandchildren_are_never_foreign() -> None:
+    """A worker's own helpers compute for it."""
+    waits = "[sys.executable, '-c', 'input()']"
+    nested = f"import subprocess, sys; p = subprocess.Popen({waits}); print(p.pid, flush=True); p.wait()"
+    with subprocess.Popen(
+        [sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdin is not None
+        grandchild = int(child.stdout.readline())
+        assert seen({PID: GIB, child.pid: GIB, grandchild: GIB}) == set()
+        child.stdin.close()
+
+
+def test_what_a_container_hides_is_unknown_and_not_claimed() -> None:
+    assert seen({4_000_001: GIB}) is None
+    assert seen({}) == set()  # nobody at all computes
+
+
+def test_a_visitor_is_seen_in_the_spans_that_it_was_there() -> None:
+    now, gpu = [0.0], FakeGpu(compute={PID: GIB})
+    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, PID, lambda: now[0])
+    neighbours.start()
+    now[0], gpu.compute = 10.0, {PID: GIB, 1: GIB}
+    neighbours.look()
+    now[0], gpu.compute = 20.0, {PID: GIB}
+    neighbours.look()
+    assert [neighbours.seen(*span) for span in ((0, 5), (5, 15), (15, 25))] == [set(), {1}, set()]
+    assert neighbours.seen() == {1}
+
+
+def test_looks_are_kept_apart() -> None:
+    """Asking may cost milliseconds, so that rounds of a tenth of a second share an answer."""
+    now, library = [0.0], Asked(FakeGpu(compute={PID: GIB}))
+    neighbours = Neighbours(Nvml(library), 0, PID, lambda: now[0])
+    neighbours.start()
+    once = library.times
+    for tenth in range(1, 5):
+        now[0] = tenth / 10
+        neighbours.look_if_due()
+        assert neighbours.seen(now[0] - 0.05, now[0]) == set()
+    assert library.times == once
+    now[0] = EVERY_S
+    neighbours.seen(EVERY_S - 0.05, EVERY_S - 0.01)  # no look fell into it and the last one is old
+    assert library.times == 2 * once

@@ -1,0 +1,70 @@
+"""Two instruments on one thing: the device's clock beside the host's, NVML's memory beside torch's.
+
+Where they differ by more than instruments may, the measurement gets a sentence of doubt; neither figure is mended.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zbench.engines import Generation
+
+CLOCK_TOLERANCE = 0.01
+MEMORY_TOLERANCE = 0.03
+
+
+@dataclass(frozen=True)
+class Check:
+    """What both said, for `Measurement.telemetry`; without it the reason why, and the doubt it raises if it does."""
+
+    telemetry: dict[str, Any] | None = None
+    reason: str | None = None
+    doubt: str | None = None
+
+
+def clock_check(made: Generation) -> Check:
+    """`{host_s, device_s, rel_difference}` of one generation."""
+    if made.device_s is None:
+        return Check(reason="no_device_clock")
+    difference = _rel_difference(made.device_s, made.latency_s)
+    if difference is None:
+        return Check(reason="no_time_passed")
+    doubt = f"the device's clock and the host's are {abs(difference):.1%} apart on the first timed round"
+    return Check(
+        telemetry={"host_s": made.latency_s, "device_s": made.device_s, "rel_difference": difference},
+        doubt=f"{doubt} ({made.device_s:.4f} s and {made.latency_s:.4f} s)"
+        if abs(difference) > CLOCK_TOLERANCE
+        else None,
+    )
+
+
+def memory_check(
+    torch_reserved_bytes: int | None, nvml_process_bytes: int | None, context_bytes: int | None, method: str | None
+) -> Check:
+    """`{torch_reserved_bytes, nvml_process_bytes, context_bytes, rel_difference, method}` of peaks over a block.
+
+    What NVML sees of this process is what torch reserved and its context, which torch does not see: `context_bytes` is
+    what was NVML's alone when the block began. `method` is how NVML saw the process: process or device_difference.
+    """
+    if torch_reserved_bytes is None:
+        return Check(reason="no_gpu")
+    if nvml_process_bytes is None or context_bytes is None:
+        return Check(reason="pid_hidden")
+    difference = _rel_difference(nvml_process_bytes - context_bytes, torch_reserved_bytes)
+    if difference is None:
+        return Check(reason="nothing_reserved")
+    doubt = f"NVML's peak memory less the context is {abs(difference):.1%} off what torch reserved (NVML by {method})"
+    return Check(
+        telemetry={
+            "torch_reserved_bytes": torch_reserved_bytes,
+            "nvml_process_bytes": nvml_process_bytes,
+            "context_bytes": context_bytes,
+            "rel_difference": difference,
+            "method": method,
+        },
+        doubt=doubt if abs(difference) > MEMORY_TOLERANCE else None,
+    )
+
+
+def _rel_difference(figure: float, reference: float) -> float | None:
+    """Positive where `figure` is the larger; None without a reference."""
+    return figure / reference - 1 if reference > 0 else None
