@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zbench.config import CacheConfig, DBCacheConfig
-from zbench.engines import Generation
+from zbench.engines import Generation, OnProgress
 from zbench.trial import Trial
 
 SIDE = 32  # pixels
@@ -44,7 +44,7 @@ class SyntheticEngine:
         self._cache: CacheConfig = CacheConfig()
         self._steps = 8
 
-    def load(self, trial: Trial) -> None:
+    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         time.sleep(self._load_s)
         if self._fail_load:
             raise RuntimeError("no such pipeline")
