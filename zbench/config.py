@@ -101,6 +101,12 @@ class HardwareConfig(Group):
     datasheet: str = MISSING
     efficiency: EfficiencyConfig = field(default_factory=EfficiencyConfig)
 
+    @property
+    def usable_gib(self) -> float | None:
+        """Its memory, or the cap on it."""
+        known = [size for size in (self.memory_gib, self.vram_limit_gib) if size is not None]
+        return min(known, default=None)
+
 
 @dataclass
 class ParallelConfig(Group):

@@ -32,7 +32,7 @@ class Round:
     images: int = 1  # made by the call; `latency_s` is that of all of them
     text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     valid: bool = True  # statistics leave out what is not
-    invalid_reasons: list[str] = field(default_factory=list)  # non_finite_latents, compiled, throttled:…, foreign_process
+    invalid_reasons: list[str] = field(default_factory=list)  # such as non_finite_latents, throttled:sw_thermal
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
 
 

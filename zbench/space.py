@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zbench.config import DBCacheConfig, PipelineConfig, SCMConfig
 from zbench.errors import ConfigError
-from zbench.trial import Trial
+from zbench.hardware.footprint import NOT_COMPILED
+from zbench.trial import Trial, is_forced
 from zbench.zimage.geometry import Geometry
 from zbench.zimage.layout import preset_folder
 
@@ -77,7 +78,12 @@ def arrange(trials: Iterable[Trial]) -> Space:
 
 def constraint(trial: Trial, geometry: Geometry) -> str | None:
     """Why `trial` cannot work, or None. Names the keys and values that do not fit."""
-    checks = (_cache_fits(trial, geometry), _sharding_fits(trial, geometry), _offload_fits(trial))
+    checks = (
+        _cache_fits(trial, geometry),
+        _skipping_means_something(trial),
+        _sharding_fits(trial, geometry),
+        _offload_fits(trial),
+    )
     return next((reason for reason in checks if reason), None)
 
 
@@ -115,10 +121,22 @@ def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
 
 
 def _offload_fits(trial: Trial) -> str | None:
-    mode = trial.offload.mode
-    if trial.hardware is None and trial.compute.device == "cpu" and mode in ("model", "sequential"):
-        return f"offload.mode={mode} needs an accelerator to offload from; group works on a CPU"
+    mode, on_cpu = trial.offload.mode, trial.hardware is None and trial.compute.device == "cpu"
+    if on_cpu and mode == "sequential":
+        return f"offload.mode={mode} needs an accelerator to offload from; the other modes work on a CPU"
+    if on_cpu and trial.vram_limit_gib is not None:
+        return f"hardware.vram_limit_gib={trial.vram_limit_gib:g} caps a GPU; this trial runs on the CPU"
+    if trial.compute.compile and mode in NOT_COMPILED:
+        return f"offload.mode={mode} swaps weights inside what torch.compile would compile whole; use compute=eager"
     return None
+
+
+def _skipping_means_something(trial: Trial) -> str | None:
+    """With random weights residual differences say nothing, so which steps a threshold skips says nothing either."""
+    by_threshold = isinstance(trial.cache, DBCacheConfig) and not is_forced(trial.cache)
+    if trial.hardware is not None or trial.pipeline.weights != "random" or not by_threshold:
+        return None
+    return "random_weights: which steps a threshold skips on them means nothing; force a mask with cache=forced"
 
 
 def _work(trial: Trial) -> str:

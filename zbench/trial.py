@@ -122,19 +122,25 @@ class Trial:
 
 
 def cache_label(cache: CacheConfig) -> str:
-    """cache-dit's short label, such as `F1B0_W4_MC3_R0.24_T1O1`; `none` without step skipping."""
+    """cache-dit's short label, such as `F1B0_W4_MC3_R0.24_T1O1`; `none` without step skipping.
+
+    A forced mask decides alone which steps are skipped, so its label leaves the threshold's parameters out.
+    """
     if not isinstance(cache, DBCacheConfig):
         return "none"
-    label = (
-        f"F{cache.Fn_compute_blocks}B{cache.Bn_compute_blocks}_W{cache.max_warmup_steps}"
-        f"_MC{cache.max_continuous_cached_steps}_R{cache.residual_diff_threshold:g}"
-    )
-    if cache.enable_taylorseer:
-        label += f"_T1O{cache.taylorseer_order}"
-    if isinstance(cache, SCMConfig):
-        forced = "_static" if cache.scm_policy == "static" else ""
-        label = f"SCM_{cache.scm_preset}{forced}_{label}"
-    return label
+    blocks = f"F{cache.Fn_compute_blocks}B{cache.Bn_compute_blocks}"
+    threshold = f"_W{cache.max_warmup_steps}_MC{cache.max_continuous_cached_steps}_R{cache.residual_diff_threshold:g}"
+    extrapolated = f"_T1O{cache.taylorseer_order}" if cache.enable_taylorseer else ""
+    if is_forced(cache):
+        assert isinstance(cache, SCMConfig)
+        return f"forced_{cache.scm_preset}_{blocks}{extrapolated}"
+    mask = f"SCM_{cache.scm_preset}_" if isinstance(cache, SCMConfig) else ""
+    return f"{mask}{blocks}{threshold}{extrapolated}"
+
+
+def is_forced(cache: CacheConfig) -> bool:
+    """Whether steps are skipped by a fixed mask, not by a threshold."""
+    return isinstance(cache, SCMConfig) and cache.scm_policy == "static"
 
 
 def _typed(schema: type[T], data: dict[str, Any]) -> T:

@@ -40,6 +40,15 @@ class Generation:
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
 
 
+class StageError(Exception):
+    """A generation failed; `__cause__` is why."""
+
+    def __init__(self, stage: str) -> None:
+        """`stage` is text_encode, denoise or decode."""
+        super().__init__(stage)
+        self.stage = stage
+
+
 class Engine(Protocol):
     """One resident pipeline. Calls come in this order: load, then configure and generate as often as wanted, close."""
 
@@ -55,7 +64,10 @@ class Engine(Protocol):
         ...
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
-        """Make `pipeline.batch_size` times `pipeline.images_per_prompt` images in one call, the first from `seed`."""
+        """Make `pipeline.batch_size` times `pipeline.images_per_prompt` images in one call, the first from `seed`.
+
+        Raises StageError from whatever stopped it.
+        """
         ...
 
     def effective(self) -> dict[str, Any]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from zbench.config import CacheConfig, ComputeConfig, OffloadConfig, PipelineConfig
-from zbench.engines import Generation, OnProgress
+from zbench.config import CacheConfig, ComputeConfig, PipelineConfig
+from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.caching import CacheSwitch
+from zbench.engines.offloading import WAITING, Offloading
 from zbench.engines.text_tokens import TextTokens
+from zbench.engines.vram_limit import VramLimit, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import Weights, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
@@ -46,15 +48,17 @@ class ReferenceEngine:
         if trial.parallel.world_size > 1:
             raise ConfigError("parallel", trial.parallel.world_size, "the reference engine runs on one device")
         self.device = _device(trial.compute.device)
-        _check_offload(trial.offload, self.device)
+        if trial.offload.mode == "sequential" and self.device != "cuda":
+            raise ConfigError("offload.mode", trial.offload.mode, "needs a GPU; the other modes work on a CPU")
+        self._limit = _limited(trial.vram_limit_gib, self.device)
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)
-        device = self.device if trial.offload.mode == "none" else "cpu"
-        pipe, self._checksum = _load(self._weights, self._dtype, device, on_progress)
+        waiting = WAITING[trial.offload.mode]
+        pipe, self._checksum = _load(self._weights, self._dtype, self.device, waiting, on_progress)
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
-        _set_offload(pipe, trial.offload, self.device)
+        self._offloading = Offloading(pipe, trial.offload, self.device)
         self._cache = CacheSwitch(pipe, trial.pipeline.steps)
         self._clock, self._tokens = _watched(pipe, self.device), TextTokens(pipe.transformer)
         self.pipe = pipe  # only now is there something to close
@@ -77,13 +81,17 @@ class ReferenceEngine:
         arguments = call_arguments(self._trial.pipeline, prompt_text, seed)
         clock = self._clock
         clock.reset()
+        self._offloading.reset()
         clock.timer.synchronize()
         graphs = _graphs_compiled() if self._trial.compute.compile else 0
         began = time.perf_counter()
         device_began = clock.timer.mark()
-        image = self.pipe(**arguments, callback_on_step_end=keep_latents).images[0]
-        device_ended = clock.timer.mark()
-        clock.timer.synchronize()
+        try:
+            image = self.pipe(**arguments, callback_on_step_end=keep_latents).images[0]
+            device_ended = clock.timer.mark()
+            clock.timer.synchronize()
+        except Exception as error:
+            raise StageError({None: "text_encode", STEP: "denoise"}.get(clock.latest, str(clock.latest))) from error
         latency_s = time.perf_counter() - began
         cached_steps, residual_diffs = self._cache.statistics()
         return Generation(
@@ -122,7 +130,8 @@ class ReferenceEngine:
             "threads": torch.get_num_threads(),
             "attention_backend": trial.compute.attention_backend,
             "compile": trial.compute.compile,
-            "offload": trial.offload.mode,
+            **self._offloading.effective(),
+            **({} if self._limit is None else self._limit.effective()),
             "cache": self._cache.effective(),
         }
 
@@ -146,12 +155,14 @@ class ReferenceEngine:
         self._unwatch()
         self._cache.set(CacheConfig())
         self.pipe = None
-        del self._cache, self._clock, self._tokens
+        del self._cache, self._clock, self._tokens, self._offloading
         if self._trial.compute.compile:
             torch.compiler.reset()
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
+        if self._limit is not None:
+            lift_vram_limit()
 
 
 def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int) -> dict[str, Any]:
@@ -202,13 +213,23 @@ def _device(name: str) -> str:
     return name
 
 
+def _limited(limit_gib: float | None, device: str) -> VramLimit | None:
+    if limit_gib is None:
+        return None
+    if device != "cuda":
+        raise ConfigError("hardware.vram_limit_gib", limit_gib, "caps a GPU; this trial runs on the CPU")
+    return set_vram_limit(limit_gib)
+
+
 def _dtype(name: str, device: str) -> torch.dtype:
     if name == "auto":
         name = "bfloat16" if device == "cuda" else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def _load(weights: Weights, dtype: torch.dtype, device: str, on_progress: OnProgress | None) -> tuple[Any, str | None]:
+def _load(
+    weights: Weights, dtype: torch.dtype, device: str, on_host: Collection[str], on_progress: OnProgress | None
+) -> tuple[Any, str | None]:
     """The pipeline, and the checksum of the files its weights came from (None where all are random)."""
     folder = weights.folder
     if folder is None:
@@ -220,6 +241,7 @@ def _load(weights: Weights, dtype: torch.dtype, device: str, on_progress: OnProg
             dtype=dtype,
             device=device,
             weights=kind,
+            on_host=on_host,
             vae=weights.vae,
             seed=WEIGHTS_SEED,
             progress=on_progress,
@@ -262,24 +284,3 @@ def _set_compute(pipe: Any, compute: ComputeConfig) -> None:
             raise ConfigError("compute.attention_backend", compute.attention_backend, str(error)) from error
     if compute.compile:
         pipe.transformer.compile_repeated_blocks(fullgraph=True)
-
-
-def _check_offload(offload: OffloadConfig, device: str) -> None:
-    """Model and sequential offload move weights to an accelerator, so without one they have nowhere to move them."""
-    if offload.mode in ("model", "sequential") and device != "cuda":
-        raise ConfigError("offload.mode", offload.mode, "needs a GPU; on a CPU use offload=none or offload=group")
-
-
-def _set_offload(pipe: Any, offload: OffloadConfig, device: str) -> None:
-    if offload.mode == "group":
-        pipe.enable_group_offload(
-            onload_device=torch.device(device),
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=offload.num_blocks_per_group,
-            use_stream=offload.use_stream and device == "cuda",
-        )
-    elif offload.mode == "model":
-        pipe.enable_model_cpu_offload()
-    elif offload.mode == "sequential":
-        pipe.enable_sequential_cpu_offload()

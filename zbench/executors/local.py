@@ -7,7 +7,7 @@ failure it is killed with all it started, and the next trial begins with a fresh
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class LocalExecutor:
             reason = death(code, oom_kills() > kills_before)
         else:
             self._discard()
-        return Failed(Reason(reason.code, reason.message, worker.log_tail(offset)))
+        return Failed(replace(reason, log_tail=worker.log_tail(offset)))
 
     def abort(self) -> None:
         """See `Executor.abort`."""
@@ -112,7 +112,8 @@ class LocalExecutor:
             elif kind == "done":
                 return Completed(dacite.from_dict(Measurement, event["measurement"], dacite.Config(strict=True)))
             elif kind == "failed":
-                return Failed(Reason(event["code"], event["message"]))
+                told = Reason(event["code"], event["message"], stage=event.get("stage"), memory=event.get("memory"))
+                return Failed(told)
             elif kind == "stopped":
                 return Stopped()
             else:

@@ -25,6 +25,9 @@ KEEPS_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_TH
 """For glibc's malloc, which else gives tensors back to the kernel and asks for them again: 0 to 900 page faults a
 round, another number in each process. Latencies of equal workers lay up to 6 % apart so, mostly under 2 % without."""
 
+LEAVES_NO_GAPS = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+"""For torch's CUDA allocator: what is freed in pieces can be used again as a whole, so peaks are those of tensors."""
+
 HOME = Path(zbench.__file__).resolve().parent.parent
 """The folder that holds this very zbench."""
 
@@ -152,7 +155,7 @@ def oom_kills() -> int:
 def _environment(home: Path | None) -> dict[str, str]:
     """This process's, with the zbench in `home` importable from anywhere, before any other.
 
-    What the user set of malloc's thresholds stays.
+    What the user set of malloc's thresholds and torch's allocator stays.
     """
     path = [] if home is None else [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**KEEPS_FREED_MEMORY, **os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    return {**KEEPS_FREED_MEMORY, **LEAVES_NO_GAPS, **os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -6,6 +6,9 @@ Validated on one figure: transformer and VAE resident, 1024x1024, bf16, peaked a
 on an H100 to 22,118 MB allocated, which this module puts at 22,541 MiB.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from zbench.config import DBCacheConfig, HardwareConfig
 from zbench.hardware.traffic import Weights, weights
 from zbench.trial import Trial
@@ -13,6 +16,15 @@ from zbench.zimage.flops import padded_tokens
 from zbench.zimage.geometry import Geometry
 
 GIB = 2**30
+
+MOVING_MORE = ("none", "vae", "text_encoder", "dit", "all", "group", "sequential")
+"""Offload modes by the bytes that an image moves."""
+
+NOT_COMPILED = ("group", "sequential")
+"""Modes that swap weights inside what torch.compile would compile whole."""
+
+TEXT_TOKENS = 64
+"""Tokens a short prompt is taken to have after the chat template."""
 
 DECODE_TENSORS = 5.8
 """Tensors of the decoder's largest size (full resolution, second-finest channels) alive at once: 3.1 GB
@@ -48,52 +60,76 @@ def peak_allocated_bytes(trial: Trial, geometry: Geometry, dtype_bytes: int, tex
     return round(max(resident[stage] + working[stage] for stage in working))
 
 
+def next_offload(trial: Trial, geometry: Geometry, memory: Mapping[str, int] | None) -> str | None:
+    """For a trial that ran out of device memory: of the offload modes that move more than its own, the one that moves
+    least and is predicted to fit under its cap, or into the device's `memory["total"]` bytes.
+
+    None where no mode is, or nobody knows how much there is.
+    """
+    limit_bytes = trial.vram_limit_gib * GIB if trial.vram_limit_gib is not None else (memory or {}).get("total")
+    if limit_bytes is None:
+        return None
+    for mode in MOVING_MORE[MOVING_MORE.index(trial.offload.mode) + 1 :]:
+        tried = replace(trial, offload=replace(trial.offload, mode=mode))
+        compiles = trial.compute.compile and mode in NOT_COMPILED
+        dtype_bytes = 4 if trial.compute.dtype == "float32" else 2
+        if not compiles and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
+            return mode
+    return None
+
+
 def fits(peak_bytes: int, hardware: HardwareConfig) -> bool | None:
-    """Whether a peak is within the profile's memory; None where the profile does not say how much there
-    is."""
-    return None if hardware.memory_gib is None else peak_bytes <= hardware.memory_gib * GIB
+    """Whether a peak is within the profile's memory, or within its cap; None where the profile does not say how
+    much there is."""
+    memory_gib = hardware.usable_gib
+    return None if memory_gib is None else peak_bytes <= memory_gib * GIB
 
 
 def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, float]:
     """Bytes of weights on the device during each stage.
 
-    none: everything. model: the component at work. sequential: its largest layer. group: the components'
-    blocks by `num_blocks_per_group`, twice with a stream that fetches the next group meanwhile, and whatever
-    is in no block; the VAE has no list of blocks and moves whole.
+    What waits on the host (`zbench.engines.offloading` says when it comes) is there for its own stage alone. By
+    layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is in no
+    block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
     """
     loaded: Weights = weights(geometry, dtype_bytes, trial.parallel)
-    mode = trial.offload.mode
-    if mode == "none":
-        return dict.fromkeys(("text_encode", "denoise", "decode"), loaded.total)
-    if mode == "model":
-        return {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
-    encoder, transformer = geometry.text_encoder, geometry.transformer
+    mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer
     table = encoder.vocab_size * encoder.hidden_size * dtype_bytes
     if mode == "sequential":
         widest = transformer.dim * transformer.ffn_dim * dtype_bytes
         return {"text_encode": table, "denoise": widest, "decode": 0}
     group = trial.offload.num_blocks_per_group * (2 if trial.offload.use_stream else 1)
     layers = min(group, encoder.n_layers) / encoder.n_layers
-    return {
-        "text_encode": table + (loaded.text_encoder - table) * layers,
-        "denoise": loaded.step(min(group, transformer.n_layers), transformer.n_layers),
-        "decode": loaded.vae,
-    }
+    encoder_by_layers = table + (loaded.text_encoder - table) * layers
+    if mode == "group":
+        step = loaded.step(min(group, transformer.n_layers), transformer.n_layers)
+        return {"text_encode": encoder_by_layers, "denoise": step, "decode": loaded.vae}
+    whole = {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
+    waiting = {"text_encoder": ["text_encode"], "dit": ["denoise"], "vae": ["decode"], "all": list(whole)}.get(mode, [])
+    stays = sum(size for stage, size in whole.items() if stage not in waiting)
+    comes = {**whole, "text_encode": encoder_by_layers}
+    return {stage: stays + (comes[stage] if stage in waiting else 0) for stage in whole}
 
 
 def _activations(trial: Trial, geometry: Geometry, dtype_bytes: int, text_tokens: int) -> dict[str, float]:
     """Bytes alive at each stage's worst moment; sequence parallelism splits a step's, nothing splits the
     decode's."""
     pipeline, t, vae = trial.pipeline, geometry.transformer, geometry.vae
-    batch = 2 if pipeline.guidance_scale > 0 else 1
+    images = pipeline.batch_size * pipeline.images_per_prompt
+    batch = images * (2 if pipeline.guidance_scale > 0 else 1)
     image = padded_tokens(geometry.image_tokens(pipeline.height, pipeline.width))
     tokens = batch * (image + padded_tokens(text_tokens)) / (trial.parallel.ulysses_size * trial.parallel.ring_size)
     kept = CACHE_TENSORS if isinstance(trial.cache, DBCacheConfig) else 0
     if isinstance(trial.cache, DBCacheConfig) and trial.cache.enable_taylorseer:
         kept += trial.cache.taylorseer_order
     ffn = FFN_TENSORS * t.ffn_dim / trial.parallel.tp_size
-    decoded = pipeline.height * pipeline.width * vae.block_out_channels[min(1, len(vae.block_out_channels) - 1)]
-    encoded = batch * pipeline.max_sequence_length * FFN_TENSORS * geometry.text_encoder.intermediate_size
+    decoded = (
+        (1 if pipeline.vae_slicing else images)
+        * pipeline.height
+        * pipeline.width
+        * vae.block_out_channels[min(1, len(vae.block_out_channels) - 1)]
+    )
+    encoded = pipeline.batch_size * pipeline.max_sequence_length * FFN_TENSORS * geometry.text_encoder.intermediate_size
     return {
         "text_encode": encoded * dtype_bytes,
         "denoise": tokens * (ffn + (HIDDEN_TENSORS + kept) * t.dim) * dtype_bytes,

@@ -27,13 +27,11 @@ from typing import NamedTuple, TypeVar
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, HardwareConfig
 from zbench.errors import ConfigError
 from zbench.hardware import footprint, traffic
+from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.measurement import ProjectedRound, Projection, Round
 from zbench.trial import Trial
 from zbench.zimage import flops
 from zbench.zimage.geometry import Geometry
-
-TEXT_TOKENS = 64
-"""Tokens a short prompt is taken to have after the chat template; the H100 figures were measured with it."""
 
 GAP_BLOCKS = 34
 """Blocks of the forward that `step_gap_s` is given for: Z-Image-Turbo's 30 main ones and 4 of its refiners."""
@@ -170,7 +168,10 @@ class _Cost:
         self.eager_gap_s = 0.0 if rates else hardware.efficiency.eager_step_gap_s
         self.weights = traffic.weights(geometry, self.rates.dtype_bytes, trial.parallel)
         self.image_tokens = geometry.image_tokens(trial.pipeline.height, trial.pipeline.width)
-        self.batch = 2 if trial.pipeline.guidance_scale > 0 else 1
+        pipeline = trial.pipeline
+        self.images = pipeline.batch_size * pipeline.images_per_prompt
+        self.prompts = pipeline.batch_size * (2 if pipeline.guidance_scale > 0 else 1)
+        self.batch = self.prompts * pipeline.images_per_prompt  # samples of a forward
 
     @property
     def cached_blocks(self) -> int:
@@ -195,14 +196,14 @@ class _Cost:
         run = flops.text_encoder_flops(self.geometry, self.trial.pipeline.max_sequence_length)
         gap_s = self.eager_gap_s * self.geometry.text_encoder.n_layers / GAP_BLOCKS
         gemm_s = max(run.gemm / self.rates.gemm, self.weights.text_encoder / self.rates.bandwidth)
-        return self.batch * (gemm_s + run.attention / self.rates.attention + gap_s)
+        return self.prompts * (gemm_s + run.attention / self.rates.attention + gap_s)
 
     def decode_s(self) -> float:
         """The VAE's decode on one device, its attention at the rate of its convolutions, where it was
         measured."""
         pipeline = self.trial.pipeline
         run = flops.vae_decode_flops(self.geometry, pipeline.height, pipeline.width)
-        return run.total / self.rates.vae
+        return self.images * run.total / self.rates.vae
 
     def compute_s(self, blocks: int) -> float:
         """Arithmetic of a forward through `blocks` main blocks, shared evenly by all devices, and its
@@ -278,5 +279,5 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
     if trial.offload.mode != "none":
         lines.append(f"offload copies at {hardware.efficiency.host_link:.0%} of the host link, not measured")
     if footprint.fits(peak_bytes, hardware) is False:
-        lines.append(f"does not fit: {gib:.1f} GiB at the peak, {hardware.memory_gib:g} GiB on the device")
+        lines.append(f"does not fit: {gib:.1f} GiB at the peak, {hardware.usable_gib:g} GiB on the device")
     return lines

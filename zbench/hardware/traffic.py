@@ -71,15 +71,20 @@ def exchange_bytes(parallel: ParallelConfig, hidden_bytes: float) -> float:
 
 
 def image_transfer_bytes(offload: OffloadConfig, resident: Weights) -> float:
-    """Bytes over the host link for an image, outside its steps.
+    """Bytes over the host link for an image, outside its steps: every component that waits on the host comes once.
 
-    model: diffusers moves every component in and, when the next one's turn comes, out again. sequential and
-    group: text encoder and VAE here, the transformer in every step.
+    sequential and group: text encoder and VAE here, the transformer in every step.
     """
-    if offload.mode == "none":
-        return 0.0
-    moved = resident.total if offload.mode == "model" else resident.text_encoder + resident.vae
-    return moved * _trips(offload)
+    once = {
+        "none": 0,
+        "text_encoder": resident.text_encoder,
+        "dit": resident.transformer,
+        "vae": resident.vae,
+        "all": resident.total,
+        "group": resident.text_encoder + resident.vae,
+        "sequential": resident.text_encoder + resident.vae,
+    }
+    return float(once[offload.mode] * _trips(offload))
 
 
 def step_transfer_bytes(offload: OffloadConfig, step_weights: float) -> float:
@@ -88,6 +93,6 @@ def step_transfer_bytes(offload: OffloadConfig, step_weights: float) -> float:
 
 
 def _trips(offload: OffloadConfig) -> int:
-    """Copies each weight makes per use: accelerate's sequential hooks and diffusers' streamed groups keep the
-    host's copy and drop the device's; the other modes copy back."""
-    return 1 if offload.mode == "sequential" or (offload.mode == "group" and offload.use_stream) else 2
+    """Copies each weight makes per use: diffusers' groups without a stream copy back, the other modes keep the
+    host's copy and drop the device's."""
+    return 2 if offload.mode == "group" and not offload.use_stream else 1

@@ -55,6 +55,23 @@ class MemoryProbe:
         return _rusage_peak_bytes(), {"memory.host_peak_rss_bytes": SINCE_START}
 
 
+def device_memory() -> dict[str, int] | None:
+    """Bytes on the current CUDA device now: `allocated` and `reserved` by torch, their peaks, `free` and `total` on the
+    device. None where torch was not imported or has no device."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return {
+        "allocated": int(torch.cuda.memory_allocated()),
+        "reserved": int(torch.cuda.memory_reserved()),
+        "peak_allocated": int(torch.cuda.max_memory_allocated()),
+        "peak_reserved": int(torch.cuda.max_memory_reserved()),
+        "free": int(free),
+        "total": int(total),
+    }
+
+
 def _status_bytes(status: Path, key: str) -> int | None:
     """A `key:   123 kB` line of /proc/PID/status, in bytes."""
     try:

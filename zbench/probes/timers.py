@@ -71,17 +71,20 @@ class StageClock(Generic[M]):
 
     def __init__(self, timer: Timer[M]) -> None:
         self.timer = timer
+        self.latest: str | None = None  # stage that began last
         self._spans: dict[str, list[tuple[M, M]]] = {}
         self._open: dict[str, M] = {}
         self._undo = ExitStack()
 
     def reset(self) -> None:
         """Forget every span; called before each round."""
+        self.latest = None
         self._spans.clear()
         self._open.clear()
 
     def begin(self, stage: str) -> None:
         """Mark a beginning."""
+        self.latest = stage
         self._open[stage] = self.timer.mark()
 
     def end(self, stage: str) -> None:

@@ -23,7 +23,8 @@ from zbench.store import latest_records
 from zbench.trial import Trial
 
 MOST_NAMED = 3  # of the trials left out
-FIT_IT = "sweep again with offload=model or offload=group, or onto hardware with more memory"
+RANDOM_WEIGHTS = "random_weights"  # the reason for quality that no image can have: a baseline is no likeness either
+FIT_IT = "sweep again with offload=all or offload=group, or onto hardware with more memory"
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,8 @@ def _fastest_first(rows: Sequence[TrialSummary]) -> list[TrialSummary]:
 
 def _refuse_unjudgeable(constraint: Constraint, rows: Sequence[TrialSummary]) -> None:
     judged = [row for row in rows if not row.is_baseline] or list(rows)
-    if any(constraint.read(row) is not None for row in judged):
+    meaningless = any(row.why_missing(constraint.path) == RANDOM_WEIGHTS for row in rows)
+    if not meaningless and any(constraint.read(row) is not None for row in judged):
         return
     why = judged[0].why_missing(constraint.path)
     by_cpu = "; measure on a GPU, or project with hardware=<a GPU> and --allow-proxy" if why == "no_gpu" else ""

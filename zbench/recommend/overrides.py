@@ -14,7 +14,7 @@ import yaml
 
 from zbench.composition import conf_dir, expand
 from zbench.config import CacheConfig, DBCacheConfig, SCMConfig
-from zbench.trial import Trial
+from zbench.trial import Trial, is_forced
 
 # What decides the result is spelled out even where it is the choice's default, which may change.
 SPELLED_OUT = {
@@ -30,12 +30,13 @@ def zbench_overrides(trial: Trial) -> list[str]:
     choices = _choices(trial)
     named = [f"{group}={choice}" for group, choice in choices.items()]
     here = [] if trial.hardware else ["hardware=cpu"]  # no part of a measured trial, but a job needs one
+    cap = [] if trial.vram_limit_gib is None else [f"hardware.vram_limit_gib={trial.vram_limit_gib:g}"]
     default = expand([*named, *here], _no_auto, grids=False).jobs[0].config
     overrides = []
     for group, choice in choices.items():
         overrides.append(f"{group}={choice}")
         overrides += _differing(group, getattr(default, group), getattr(trial, group), _spelled_out(group, trial))
-    return overrides if trial.hardware is None else [*overrides, "execution=project"]
+    return [*overrides, *cap] if trial.hardware is None else [*overrides, "execution=project"]
 
 
 def zbench_command(overrides: Sequence[str]) -> str:
@@ -69,7 +70,7 @@ def _named(group: str, name: str, otherwise: str) -> str:
 
 def _cache_choice(cache: CacheConfig) -> str:
     if isinstance(cache, SCMConfig):
-        return "scm"
+        return "forced" if is_forced(cache) else "scm"
     if isinstance(cache, DBCacheConfig):
         return "taylorseer" if cache.enable_taylorseer else "dbcache"
     return "none"

@@ -73,11 +73,12 @@ def _offload_flags(trial: Trial, notes: list[str]) -> list[str]:
     if layerwise:
         notes.append(f"offload.mode={mode} has no exact counterpart in SGLang; its layerwise offload is the nearest.")
     values = {
-        "--dit-cpu-offload": mode != "none" and not layerwise,
+        "--dit-cpu-offload": mode in ("dit", "all"),
         "--dit-layerwise-offload": layerwise,
-        "--text-encoder-cpu-offload": mode != "none",
-        "--image-encoder-cpu-offload": mode != "none",
-        "--vae-cpu-offload": mode != "none",
+        "--text-encoder-cpu-offload": mode in ("text_encoder", "all") or layerwise,
+        "--image-encoder-cpu-offload": mode in ("text_encoder", "all") or layerwise,
+        "--vae-cpu-offload": mode in ("vae", "all") or layerwise,
+        "--pin-cpu-memory": trial.offload.pin_memory,
     }
     return [part for flag, on in values.items() for part in (flag, _boolean(on))]
 

@@ -96,12 +96,12 @@ class TrialSummary:
         peak, memory_gib = self.peak_memory_bytes, self.hardware_memory_gib
         if peak is None or memory_gib is None or peak <= memory_gib * 2**30:
             return None
-        return f"does not fit into the {memory_gib:g} GiB of {self.hardware}"
+        return f"does not fit into the {memory_gib:g} GiB of {self.hardware or 'its cap'}"
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Its caveats but `misfit`: why the figures themselves should not be trusted."""
-        return tuple(caveat for caveat in self.caveats if caveat != self.misfit)
+        """Its caveats but a projection's `misfit`: why the figures themselves should not be trusted."""
+        return tuple(caveat for caveat in self.caveats if self.hardware is None or caveat != self.misfit)
 
     @property
     def is_identical(self) -> bool:
@@ -188,7 +188,7 @@ def _row(record: Record, label: str, baseline: Measurement | None) -> TrialSumma
         reason_code=reason.code if reason else None,
         reason=reason.message if reason else None,
         hardware=hardware.get("title") or hardware.get("name"),
-        hardware_memory_gib=hardware.get("memory_gib"),
+        hardware_memory_gib=_memory_gib(record),
     )
     if record.measurement is None:
         return common
@@ -231,6 +231,13 @@ def _with_figures(
     no_samples = () if samples else ("no round was valid",)
     misfit = () if row.misfit is None else (row.misfit,)
     return replace(row, caveats=(*measurement.validity, *disturbed, *no_samples, *misfit))
+
+
+def _memory_gib(record: Record) -> float | None:
+    """What the trial may use: of the hardware it is projected onto, or under the cap it was held to."""
+    hardware = record.config.get("hardware") or {}
+    sizes = (hardware.get("memory_gib"), hardware.get("vram_limit_gib"), record.config.get("vram_limit_gib"))
+    return min((size for size in sizes if size is not None), default=None)
 
 
 def _disturbed(measurement: Measurement) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from zbench.record import Record
 from zbench.space import Placed
 from zbench.stats import median, paired_speedup
 from zbench.sweeper.loading_bar import LoadingBar
+from zbench.trial import Trial
 
 ROWS = 16  # of the live table; the oldest scroll away
 
@@ -85,6 +86,13 @@ class SweepProgress:
     def finished(self, placed: Placed, record: Record) -> None:
         """Show the trial's figures."""
         self._add(record, time.monotonic() - self._started, "")
+
+    def added(self, placed: Placed, trial: Trial) -> None:
+        """Count one more trial."""
+        self.eta.left += 1
+        self.total += 1
+        self._bar.update(self._task, total=self.total)
+        self.note(f"{placed.trial.label} ran out of memory; {trial.label} is tried in its place")
 
     def _add(self, record: Record, wall_s: float | None, remark: str) -> None:
         self.eta.add(wall_s)

@@ -5,13 +5,15 @@ It imports no torch, measures nothing itself and prints nothing; what happens is
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.environment import Environment, differences
 from zbench.executors import Executor, Failed, Stopped, Task
+from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
 from zbench.measurement import Measurement
 from zbench.record import Reason, Record
@@ -38,6 +40,9 @@ class Listener(Protocol):
 
     def finished(self, placed: Placed, record: Record) -> None:
         """A trial's record is on disk."""
+
+    def added(self, placed: Placed, trial: Trial) -> None:
+        """A trial ran out of memory, and `trial` is tried in its place."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Sweep:
     environment: Environment
     listener: Listener
     should_stop: Callable[[], bool]
+    _tried: list[str] = field(default_factory=list)
 
     def run(self) -> Outcome:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
@@ -82,20 +88,39 @@ class Sweep:
             self.listener.note(text)
         self._record_pruned()
         proxies: Proxies = {}
-        for placed in self.plan.trials:
+        queue = deque(self.plan.trials)
+        baselines: dict[str, str] = {}  # one that did not fit to the one that took its place
+        while queue:
+            placed = queue.popleft()
+            placed = replace(placed, baseline_id=baselines.get(placed.baseline_id, placed.baseline_id))
             if self.should_stop():
                 return self._outcome(interrupted=True)
-            kept = self._reusable(placed)
-            if kept is not None:
-                self.listener.reused(placed, kept)
+            record = self._reusable(placed)
+            if record is not None:
+                self.listener.reused(placed, record)
+            else:
+                self.listener.started(placed)
+                record = self._measure(placed, proxies)
+                if record is None:
+                    return self._outcome(interrupted=True)
+                self.store.append(record)
+                self.listener.finished(placed, record)
+            self._tried.append(placed.trial.trial_id)
+            smaller = self._with_next_offload(placed.trial, record)
+            if smaller is None:
                 continue
-            self.listener.started(placed)
-            record = self._measure(placed, proxies)
-            if record is None:
-                return self._outcome(interrupted=True)
-            self.store.append(record)
-            self.listener.finished(placed, record)
+            if placed.is_baseline:
+                baselines[placed.baseline_id] = smaller.trial_id
+            if smaller.trial_id not in (*self._tried, *(waiting.trial.trial_id for waiting in queue)):
+                self.listener.added(placed, smaller)
+                queue.appendleft(Placed(smaller, baselines.get(placed.baseline_id, placed.baseline_id)))
         return self._outcome(interrupted=False)
+
+    def _with_next_offload(self, trial: Trial, record: Record) -> Trial | None:
+        """What to try in place of a trial that ran out of memory, if that is asked for."""
+        if self.plan.sweep.on_oom != "next_offload" or record.reason is None or record.reason.next_offload is None:
+            return None
+        return replace(trial, offload=replace(trial.offload, mode=record.reason.next_offload))
 
     def _measure(self, placed: Placed, proxies: Proxies) -> Record | None:
         """The record of one trial, or None if the user stopped it. Projected trials share equal proxies."""
@@ -113,12 +138,18 @@ class Sweep:
             if isinstance(outcome, Stopped):
                 return None
             if isinstance(outcome, Failed):
-                return self._record(placed, state="FAILED", reason=outcome.reason)
+                return self._record(placed, state="FAILED", reason=self._with_way_out(trial, outcome.reason))
             measured = outcome.measurement
         if trial.hardware is not None:
             proxies.setdefault(proxy_key, Proxy(measured, artifacts))
             measured = _projected(trial, measured)
         return self._record(placed, state="COMPLETE", measurement=measured, source=measured.source)
+
+    def _with_way_out(self, trial: Trial, reason: Reason) -> Reason:
+        """Where a GPU's memory ran out: the offload that is predicted to fit into it."""
+        if reason.code != "out_of_memory" or trial.compute.device != "cuda":
+            return reason
+        return replace(reason, next_offload=next_offload(trial, geometry_of(trial.pipeline), reason.memory))
 
     def _reference(self, placed: Placed) -> Path | None:
         """The baseline's artifacts, once there are any."""
@@ -174,7 +205,8 @@ class Sweep:
 
     def _outcome(self, *, interrupted: bool) -> Outcome:
         known = latest(self.store.records)
-        ids = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
+        planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
+        ids = dict.fromkeys((*planned, *self._tried))
         return Outcome([known[i] for i in ids if i in known], interrupted)
 
 

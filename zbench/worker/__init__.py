@@ -14,12 +14,13 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 | event | fields |
 |---|---|
 | `hello` | `protocol`, `pid` |
-| `loading`, `loaded` | `loading` has `stage`, `done_bytes` and `total_bytes` once there are any, and comes again as they grow; `loaded` has `load_s`; only where the pipeline changes |
+| `loading` | where the pipeline changes, and again with `stage`, `done_bytes` and `total_bytes` as they grow |
+| `loaded` | `load_s`, checksums left out |
 | `round` | `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
 | `done` | `measurement` |
 | `prepared` | `first_latency_s`, `effective` |
 | `generated` | `round` |
-| `failed` | `code` (out_of_memory, weights, config, error), `message` (one line), `stage`, `memory` (out_of_memory on a GPU: bytes by name, else null) |
+| `failed` | `code` (out_of_memory, weights, config, error), `message` (one line), `stage`, `memory` (bytes, or null) |
 | `stopped` | |
 """
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, load_engine
+from zbench.engines import Engine, StageError, load_engine
 from zbench.errors import WeightsUnavailableError, ZbenchError
 from zbench.probes.disturbance import RoundWatch
+from zbench.probes.memory import device_memory
 from zbench.quality.judging import judges_for
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
@@ -105,8 +106,7 @@ class Worker:
                 one_round(engine, pair, 0)
             return {"event": "prepared", "first_latency_s": first.latency_s, "effective": engine.effective()}
         except Exception as error:
-            traceback.print_exc()
-            return {"event": "failed", "code": _code(error), "message": _message(error, stage)}
+            return _failed(error, stage)
 
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
         """One round of what was prepared."""
@@ -120,8 +120,7 @@ class Worker:
                 made = replace(made, disturbances=self._watch.end())
             return {"event": "generated", "round": asdict(made)}
         except Exception as error:
-            traceback.print_exc()
-            return {"event": "failed", "code": _code(error), "message": _message(error, "a round")}
+            return _failed(error, "a round")
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         """One trial; the event that ends it."""
@@ -137,12 +136,7 @@ class Worker:
             self._pipes.stop.clear()
             return {"event": "stopped"}
         except Exception as error:
-            traceback.print_exc()
-            return {
-                "event": "failed",
-                "code": _code(error),
-                "message": _message(error, job.stage if job else "reading the task"),
-            }
+            return _failed(error, job.stage if job else "reading the task")
 
     def _job(self, command: dict[str, Any]) -> Job:
         measure = MeasureConfig(**command["measure"])
@@ -183,6 +177,17 @@ class Worker:
             engine.close()
             del engine
             gc.collect()
+
+
+def _failed(error: Exception, stage: str) -> dict[str, Any]:
+    """The event that says so, with the memory at that moment where it ran out."""
+    traceback.print_exc()
+    cause: BaseException = error
+    if isinstance(error, StageError) and error.__cause__ is not None:
+        cause, stage = error.__cause__, f"{stage}, {error.stage}"
+    code = _code(cause)
+    memory = device_memory() if code == "out_of_memory" else None
+    return {"event": "failed", "code": code, "message": _message(cause, stage), "stage": stage, "memory": memory}
 
 
 def _code(error: BaseException) -> str:

@@ -7,7 +7,7 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,9 @@ TOKENIZER_PRESET = "zimage_tiny"
 Progress = Callable[[str, int, int], None]
 """Told of the stage (checking or loading), and of bytes done and in all; every file counts once in each stage."""
 
+_Places = dict[str, torch.device]
+"""Component to where its weights go."""
+
 
 def load_pipeline(
     folder: Path,
@@ -48,12 +51,13 @@ def load_pipeline(
     dtype: torch.dtype,
     device: str,
     weights: Literal["folder", "random"] = "folder",
+    on_host: Collection[str] = (),
     vae: Path | None = None,
     local_files_only: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Any:
-    """A `diffusers.ZImagePipeline` on `device` in `dtype`, with its progress bars off.
+    """A `diffusers.ZImagePipeline` on `device` in `dtype`, with its progress bars off; `on_host` components stay there.
 
     `weights="folder"` loads the folder's safetensors exactly as `ZImagePipeline.from_pretrained` does, one component
     after another, so that host memory holds one of them on its way to `device`. `"random"` reads only the configs,
@@ -68,13 +72,14 @@ def load_pipeline(
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     check_weights(folder, weights, vae)
+    places = {component: torch.device("cpu" if component in on_host else device) for component in WEIGHTS_FILE}
     meter = _Meter(weights_of(folder, weights, vae), progress or (lambda stage, done_bytes, total_bytes: None))
     try:
         meter.check()
         if weights == "random":
-            pipeline = _random_pipeline(folder, dtype, torch.device(device), vae, local_files_only, seed, meter)
+            pipeline = _random_pipeline(folder, dtype, places, vae, local_files_only, seed, meter)
         else:
-            pipeline = _folder_pipeline(folder, dtype, device, vae, local_files_only, meter)
+            pipeline = _folder_pipeline(folder, dtype, places, vae, local_files_only, meter)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(f"{folder}: diffusers cannot load it: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
@@ -151,10 +156,10 @@ class _Meter:
 
 
 def _folder_pipeline(
-    folder: Path, dtype: torch.dtype, device: str, vae: Path | None, local_files_only: bool, meter: _Meter
+    folder: Path, dtype: torch.dtype, places: _Places, vae: Path | None, local_files_only: bool, meter: _Meter
 ) -> Any:
     modules = {}
-    for component in WEIGHTS_FILE:
+    for component, device in places.items():
         path = component_folder(folder, component, vae)
         modules[component] = _from_pretrained(path, component, dtype).to(device)
         meter.loaded(component)
@@ -176,7 +181,7 @@ def _from_pretrained(path: Path, component: str, dtype: torch.dtype) -> Any:
 def _random_pipeline(
     folder: Path,
     dtype: torch.dtype,
-    device: torch.device,
+    places: _Places,
     vae: Path | None,
     local_files_only: bool,
     seed: int,
@@ -185,15 +190,15 @@ def _random_pipeline(
     check_model_index(folder)
     for component in ("scheduler", *WEIGHTS_FILE):
         check_config(folder, component)
-    generator = torch.Generator(device).manual_seed(seed)
-    made = ["transformer", "text_encoder", *(["vae"] if vae is None else [])]
-    with _building(dtype, device):
-        modules = {component: build_module(folder, component) for component in made}
-    for component, module in modules.items():
+    generators = {device: torch.Generator(device).manual_seed(seed) for device in places.values()}
+    modules = {}
+    for component in ("transformer", "text_encoder", *(["vae"] if vae is None else [])):
+        with _building(dtype, places[component]):
+            modules[component] = build_module(folder, component)
         fill = random_weights.fill_transformer if component == "transformer" else random_weights.fill
-        fill(module, generator)
+        fill(modules[component], generators[places[component]])
     if vae is not None:
-        modules["vae"] = _from_pretrained(vae, "vae", dtype).to(device)
+        modules["vae"] = _from_pretrained(vae, "vae", dtype).to(places["vae"])
         meter.loaded("vae")
     return diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(

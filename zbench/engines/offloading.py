@@ -1,0 +1,195 @@
+"""Keeps weights in host memory while they do not compute, and counts what is copied to the device; it loads nothing.
+
+The host's copy stays what it is: weights are copied to the device before they compute and dropped there after it, never
+copied back. diffusers' model offload copies back, so it is not used; its group offload moves what goes layer by layer.
+
+| mode | what waits on the host, and when it comes |
+|---|---|
+| text_encoder | the text encoder, layer by layer: each weight is needed once a prompt |
+| dit | the transformer, whole, before the first step; it leaves before the decode |
+| vae | the VAE, whole, for the decode |
+| all | all three, each as above |
+| group | every layer of every component, one fetched ahead by a stream |
+| sequential | every weight on its own, by accelerate's hooks |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.hooks import apply_group_offloading
+from torch import Tensor, nn
+
+from zbench.config import OffloadConfig
+
+COMPONENTS = ("text_encoder", "transformer", "vae")
+
+WAITING = {
+    "none": (),
+    "text_encoder": ("text_encoder",),
+    "dit": ("transformer",),
+    "vae": ("vae",),
+    "all": COMPONENTS,
+    "group": COMPONENTS,
+    "sequential": COMPONENTS,
+}
+"""Components whose weights wait in host memory, by mode."""
+
+ALIGNMENT = 256  # bytes; what the device's own allocator gives
+
+
+class HostCopy:
+    """A module's weights in one block of host memory, fetched to a device with one copy."""
+
+    def __init__(self, module: nn.Module, device: torch.device, *, pin: bool) -> None:
+        """Takes the module's tensors over; they are in host memory from now on, until `fetch`."""
+        self.resident = False
+        self._device = device
+        self._tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+        self._places: list[tuple[int, int]] = []
+        end = 0
+        for tensor in self._tensors:
+            begin = -(-end // ALIGNMENT) * ALIGNMENT
+            end = begin + tensor.nbytes
+            self._places.append((begin, end))
+        self._host = torch.empty(end, dtype=torch.uint8, pin_memory=pin)
+        for tensor, view in zip(self._tensors, self._views(self._host), strict=True):
+            view.copy_(tensor.data)
+            tensor.data = view
+
+    @property
+    def nbytes(self) -> int:
+        """Size of one copy."""
+        return self._host.nbytes
+
+    def fetch(self) -> None:
+        """Copy the weights to the device, in the order of its current stream."""
+        if not self.resident:
+            there = torch.empty_like(self._host, device=self._device, pin_memory=False)
+            self._point_at(there.copy_(self._host, non_blocking=True))
+            self.resident = True
+
+    def drop(self) -> None:
+        """Let the device's copy go."""
+        self._point_at(self._host)
+        self.resident = False
+
+    def _point_at(self, block: Tensor) -> None:
+        for tensor, view in zip(self._tensors, self._views(block), strict=True):
+            tensor.data = view
+
+    def _views(self, block: Tensor) -> list[Tensor]:
+        return [
+            block[begin:end].view(tensor.dtype).view(tensor.shape)
+            for tensor, (begin, end) in zip(self._tensors, self._places, strict=True)
+        ]
+
+
+class Offloading:
+    """The offload mode of one pipeline, for as long as the pipeline lives."""
+
+    def __init__(self, pipe: Any, config: OffloadConfig, device: str) -> None:
+        """`pipe` is a diffusers `ZImagePipeline`; what does not wait on the host must be on `device` already."""
+        self._mode, self._pin = config.mode, config.pin_memory and device == "cuda"
+        self._stream = config.use_stream and device == "cuda"
+        self._device = torch.device(device)
+        self._moved: Counter[str] = Counter()
+        if config.mode == "sequential":
+            for component in COMPONENTS:
+                module = getattr(pipe, component)
+                _pin(module, self._pin)
+                self._count_layers(component, module)
+            pipe.enable_sequential_cpu_offload()
+        elif config.mode == "group":
+            for component in COMPONENTS:
+                self._by_layers(component, getattr(pipe, component), config.num_blocks_per_group)
+        else:
+            waiting = WAITING[config.mode]
+            if "text_encoder" in waiting:
+                self._by_layers("text_encoder", pipe.text_encoder)
+            transformer = self._whole(pipe.transformer) if "transformer" in waiting else None
+            vae = self._whole(pipe.vae) if "vae" in waiting else None
+            if transformer is not None:
+                fetch = self._counted("transformer", transformer)
+                pipe.transformer.register_forward_pre_hook(lambda *_: fetch())
+            if transformer is not None or vae is not None:
+                pipe.vae.decode = self._between(pipe.vae.decode, transformer, vae)
+
+    def reset(self) -> None:
+        """An image is about to be made: what was moved is counted anew."""
+        self._moved.clear()
+
+    def effective(self) -> dict[str, Any]:
+        """What took effect and, by component, the bytes that the last image had copied to the device."""
+        if self._mode == "none":
+            return {"offload": "none"}
+        moved = {component: self._moved[component] for component in COMPONENTS if self._moved[component]}
+        return {"offload": self._mode, "pin_memory": self._pin, "offload_moved_bytes": moved}
+
+    def _whole(self, module: nn.Module) -> HostCopy:
+        return HostCopy(module, self._device, pin=self._pin)
+
+    def _counted(self, component: str, copy: HostCopy) -> Callable[[], None]:
+        def fetch() -> None:
+            if not copy.resident:
+                copy.fetch()
+                self._moved[component] += copy.nbytes
+
+        return fetch
+
+    def _between(self, decode: Callable[..., Any], transformer: HostCopy | None, vae: HostCopy | None) -> Any:
+        """The VAE's `decode` with the transformer gone and the VAE there, and the VAE gone after it."""
+        fetch = None if vae is None else self._counted("vae", vae)
+
+        def decoded(*arguments: Any, **options: Any) -> Any:
+            if transformer is not None:
+                transformer.drop()
+            if fetch is not None:
+                fetch()
+            made = decode(*arguments, **options)
+            if vae is not None:
+                vae.drop()
+            return made
+
+        return decoded
+
+    def _by_layers(self, component: str, module: nn.Module, blocks: int = 1) -> None:
+        """Memory that is not pinned beforehand is pinned by diffusers as it goes, if there is a stream."""
+        self._count_layers(component, module)
+        apply_group_offloading(
+            module,
+            onload_device=self._device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=blocks,
+            use_stream=self._stream,
+            low_cpu_mem_usage=not self._pin,
+        )
+
+    def _count_layers(self, component: str, module: nn.Module) -> None:
+        """Count a layer's bytes when it computes, and those outside of layers when the module does."""
+
+        def counting(nbytes: int) -> Callable[..., None]:
+            def count(*_: object) -> None:
+                self._moved[component] += nbytes
+
+            return count
+
+        runs: Any = module.decoder if component == "vae" else module  # the VAE is asked to decode, never to forward
+        layers = [layer for child in runs.children() if isinstance(child, nn.ModuleList) for layer in child]
+        for layer in layers:
+            layer.register_forward_pre_hook(counting(_nbytes(layer)))
+        runs.register_forward_pre_hook(counting(_nbytes(runs) - sum(map(_nbytes, layers))))
+
+
+def _nbytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _pin(module: nn.Module, pin: bool) -> None:
+    """Move a module's weights to host memory."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.cpu().pin_memory() if pin else tensor.data.cpu()
