@@ -77,5 +77,5 @@ def test_progress_grows_to_the_last_byte(files: dict[str, list[Path]], monkeypat
 
 def test_a_file_that_is_gone_is_an_error(files: dict[str, list[Path]]) -> None:
     files["vae"][0].unlink()
-    with pytest.raises(FileNotFoundError, match="a.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"a\.safetensors"):
         weights_sha256(files)
