@@ -80,6 +80,13 @@ def test_a_missing_shard_is_one_error_that_names_it(saved: Path, tmp_path: Path)
         load(copy)
 
 
+def test_components_that_wait_are_left_on_the_host(saved: Path) -> None:
+    """The meta device stands for a GPU: it takes weights and keeps none."""
+    pipeline = load_pipeline(saved, dtype=torch.float32, device="meta", on_host=("transformer",))
+    placed = {component: getattr(pipeline, component).device.type for component in WEIGHTS_FILE}
+    assert placed == {"text_encoder": "meta", "transformer": "cpu", "vae": "meta"}
+
+
 def test_random_weights_have_no_progress_and_no_checksum() -> None:
     told: list[tuple[str, int, int]] = []
     load(preset_folder("zimage_tiny"), weights="random", progress=lambda *event: told.append(event))
