@@ -11,13 +11,19 @@ from pathlib import Path
 import psutil
 
 TESTS = Path(__file__).parent
+NOWHERE = str(TESTS / "no_such_folder")
 SYNTHETIC = ("--config-dir", str(TESTS / "conf"), "engine=synthetic", "hardware=cpu")
 
 
 def environment() -> dict[str, str]:
-    """With the synthetic engine importable; no terminal width, no colours."""
+    """With the synthetic engine importable; no terminal width, no colours, no ceilings but a test's."""
     paths = [str(TESTS.parent), str(TESTS / "engines"), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TERM": "dumb"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TERM": "dumb",
+        "ZBENCH_CEILINGS_DIR": os.environ.get("ZBENCH_CEILINGS_DIR", NOWHERE),
+    }
 
 
 def start(cwd: Path, *args: str) -> subprocess.Popen[str]:

@@ -37,6 +37,7 @@ from zbench.trial import Trial
 
 GIB = 2**30
 STEPS = 8
+TEXT_TOKENS = 30
 TINY = PipelineConfig(
     name="zimage_tiny", preset="zimage_tiny", height=256, width=256, steps=STEPS, max_sequence_length=128
 )
@@ -137,6 +138,7 @@ def measurement(
                 steps_s=[(latency - decode - text) / steps] * steps,
                 cached_steps=list(cached),
                 residual_diffs=_diffs(cached, diffs, i % len(images)),
+                text_tokens=[TEXT_TOKENS],
                 image_sha256=hashlib.sha256(repr((prompt_id, seed, ssim, ssim and psnr_db)).encode()).hexdigest(),
             )
         )

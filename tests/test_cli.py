@@ -61,7 +61,7 @@ BAD_OVERRIDES = [
     (["cache=dbcache", "cache.Fn_compute_blocks="], "cache.Fn_compute_blocks=", ""),
     (["pipeline.weights=/no/such/folder"], "/no/such/folder", "no such folder"),
     (["pipeline=zimage_turbo"], "pipeline.weights=auto", "pipeline.download=true"),
-    (["offload=model"], "offload.mode=model", "needs an accelerator"),
+    (["offload=sequential"], "offload.mode=sequential", "needs an accelerator"),
     (["engine.target=nowhere:Engine", "measure=quick"], "", ""),
     (["hardware=b300", "execution=measure"], "hardware=b300", "found: no NVIDIA GPU"),
     (["measure.lpips_weights=/no/such"], "measure.lpips_weights=/no/such", "give a local path"),

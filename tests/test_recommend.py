@@ -184,6 +184,22 @@ def test_random_weights_cannot_be_judged_on_quality():
         recommend(records, min_ssim=0.9)
 
 
+def test_quality_cannot_be_asked_of_random_weights_even_of_baselines_alone():
+    random = [
+        complete(
+            trial(pipeline=replace(TURBO, height=side, width=side)),
+            latency_s=1.0,
+            quality=None,
+            reasons={"quality": "random_weights"},
+        )
+        for side in (512, 1024)
+    ]
+    for limit in ({"min_ssim": 0.9}, {"min_psnr_db": 20}):
+        with pytest.raises(ConfigError, match="random_weights"):
+            recommend(random, **limit)
+    assert recommend(random).chosen.is_baseline
+
+
 @pytest.mark.parametrize(
     ("limits", "flag"),
     [
@@ -222,7 +238,7 @@ def test_what_does_not_fit_its_hardware_is_not_feasible():
     assert str(caught.value) == (
         "none of 1 trial satisfies hardware.memory_gib 80; nearest is F1B0_W2_MC3_R0.24 (0.603 s an image): "
         "peak device memory on NVIDIA H100 80GB is 81.0 GiB, 1 GiB above hardware.memory_gib 80; "
-        "sweep again with offload=model or offload=group, or onto hardware with more memory"
+        "sweep again with offload=all or offload=group, or onto hardware with more memory"
     )
 
 
@@ -354,20 +370,25 @@ def test_sglang_degrees_and_ring_backend():
 
 
 @pytest.mark.parametrize(
-    ("mode", "cache", "dit", "layerwise"),
+    ("mode", "cache", "flags_on"),
     [
-        ("none", None, "false", "false"),
-        ("model", None, "true", "false"),
-        ("group", None, "false", "true"),
-        ("group", CACHED, "false", "true"),  # nothing known forbids it together with DBCache
-        ("sequential", None, "false", "true"),
+        ("none", None, []),
+        ("text_encoder", None, ["text-encoder-cpu", "image-encoder-cpu"]),
+        ("dit", None, ["dit-cpu"]),
+        ("vae", None, ["vae-cpu"]),
+        ("all", None, ["dit-cpu", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
+        ("group", None, ["dit-layerwise", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
+        ("group", CACHED, ["dit-layerwise", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
+        ("sequential", None, ["dit-layerwise", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
     ],
 )
-def test_sglang_offload_is_never_left_to_auto(mode, cache, dit, layerwise):
+def test_sglang_offload_is_never_left_to_auto(mode, cache, flags_on):
     launch = sglang_launch(trial(cache, pipeline=TURBO, offload=OffloadConfig(mode=mode)))
     flags = flags_of(launch)
-    assert (flags["--dit-cpu-offload"], flags["--dit-layerwise-offload"]) == (dit, layerwise)
-    assert flags["--text-encoder-cpu-offload"] == flags["--vae-cpu-offload"] == str(mode != "none").lower()
+    offloads = {name: value for name, value in flags.items() if name.endswith("-offload")}
+    assert len(offloads) == 5
+    assert offloads == {name: str(name[2 : -len("-offload")] in flags_on).lower() for name in offloads}
+    assert flags["--pin-cpu-memory"] == "true"
     assert any("no exact counterpart" in note for note in launch.notes) == (mode in ("group", "sequential"))
 
 
@@ -421,6 +442,9 @@ EDGY = "[{id:a,language:en,text:'it\\'s \\\\ 1e5, {x}: [y]=~!#'},{id:'true',lang
         ["pipeline=zimage_turbo", "hardware=b300", "execution=project", "hardware.efficiency.gemm=0.5"],
         ["pipeline=zimage_turbo", "hardware=h200", "execution=project", "hardware.name=mine", "hardware.memory_gib=9"],
         ["pipeline=zimage_tiny", "hardware=rtx4090", "execution=project", "hardware.interconnect=null"],
+        ["pipeline=zimage_turbo", "hardware.vram_limit_gib=16", "offload=text_encoder", "offload.pin_memory=false"],
+        ["pipeline=zimage_turbo", "cache=forced", "cache.scm_preset=fast", "pipeline.weights=random"],
+        ["pipeline=zimage_tiny", "pipeline.batch_size=2", "pipeline.vae_tiling=true", "pipeline.images_per_prompt=3"],
     ],
 )
 def test_the_emitted_overrides_compose_to_the_same_trial(typed):

@@ -56,7 +56,7 @@ def test_sharding_is_not_measured_on_one_device() -> None:
     assert "2 devices" in reason(trial(pipeline=TURBO, parallel=ParallelConfig(tp_size=2)))
 
 
-@pytest.mark.parametrize(("mode", "works"), [("none", True), ("group", True), ("model", False), ("sequential", False)])
+@pytest.mark.parametrize(("mode", "works"), [("none", True), ("group", True), ("all", True), ("sequential", False)])
 def test_offload_modes_that_need_an_accelerator_are_left_out_on_a_cpu(mode: str, works: bool) -> None:
     assert (reason(trial(offload=OffloadConfig(mode=mode), compute=CPU)) == "") == works
     assert reason(trial(offload=OffloadConfig(mode=mode), compute=ComputeConfig(device="cuda"))) == ""
@@ -131,3 +131,24 @@ def test_a_vae_whose_config_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"pipeline\.vae=.*config\.json: key 'block_out_channels' is missing"):
         geometry_of(replace(TINY, vae=str(tmp_path)))
+
+
+def test_on_random_weights_only_forced_masks_skip_steps() -> None:
+    random = replace(TURBO, weights="random")
+    assert reason(trial(SCMConfig(scm_policy="static"), pipeline=random)) == ""
+    for cache in (DBCacheConfig(), SCMConfig()):
+        assert reason(trial(cache, pipeline=random)).startswith("random_weights: ")
+        assert "cache=forced" in reason(trial(cache, pipeline=random))
+        assert reason(trial(cache, pipeline=random, hardware=GPU)) == ""  # a projection's proxy has trained weights
+
+
+@pytest.mark.parametrize("mode", ["group", "sequential"])
+def test_what_swaps_weights_inside_blocks_is_not_compiled(mode: str) -> None:
+    compiled = ComputeConfig(device="cuda", compile=True)
+    assert "use compute=eager" in reason(trial(offload=OffloadConfig(mode=mode), compute=compiled))
+    assert reason(trial(offload=OffloadConfig(mode="all"), compute=compiled)) == ""
+
+
+def test_a_cap_is_for_gpus() -> None:
+    assert "hardware.vram_limit_gib=16" in reason(trial(compute=CPU, vram_limit_gib=16.0))
+    assert reason(trial(compute=ComputeConfig(device="cuda"), vram_limit_gib=16.0)) == ""

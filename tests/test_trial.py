@@ -39,7 +39,7 @@ def test_every_other_change_does() -> None:
         (CacheConfig(), "none"),
         (DBCacheConfig(), "F1B0_W4_MC3_R0.24"),
         (DBCacheConfig(enable_taylorseer=True, taylorseer_order=2), "F1B0_W4_MC3_R0.24_T1O2"),
-        (SCMConfig(scm_preset="fast", scm_policy="static"), "SCM_fast_static_F1B0_W4_MC3_R0.24"),
+        (SCMConfig(scm_preset="fast", scm_policy="static"), "forced_fast_F1B0"),
     ],
 )
 def test_labels_are_cache_dits(cache: CacheConfig, label: str) -> None:

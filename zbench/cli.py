@@ -36,7 +36,8 @@ read
   export     RUN     records as CSV, Parquet, or for pytest-benchmark, Bencher, github-action-benchmark
 
 look
-  doctor             what hardware and software is here and what it can do; --noise: how steady it is
+  doctor             what hardware and software is here and what it can do; --noise: how steady it is;
+                     --measure: the rates this device reaches, which reports then hold their figures against
 
 RUN is a sweep's name under runs/, a run folder, or a records.jsonl.
 
@@ -211,7 +212,9 @@ def doctor(args: list[str]) -> int:
     from zbench.report.doctor_table import render_findings
 
     parser = _parser("doctor", "What hardware and software is here and what it can do.", formats=("table", "json"))
-    parser.add_argument("--noise", action="store_true", help="measure how many rounds a verdict needs here")
+    measured = parser.add_mutually_exclusive_group()
+    measured.add_argument("--noise", action="store_true", help="measure how many rounds a verdict needs here")
+    measured.add_argument("--measure", action="store_true", help="measure and keep the rates this device reaches")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="with --noise: of the trial to be measured")
     parser.add_argument("--config-dir", help="with --noise: folder with groups of your own")
     options = parser.parse_args(args)
@@ -223,6 +226,8 @@ def doctor(args: list[str]) -> int:
     if options.overrides or options.config_dir:
         given = [*options.overrides, *filter(None, [options.config_dir])]
         raise ZbenchError(f"doctor takes nothing to be measured without --noise: {' '.join(given)}")
+    if options.measure:
+        return _measure_ceilings(options.format)
     print(render_findings(findings(gather(profile_patterns())), options.format))
     return Exit.DONE
 
@@ -291,6 +296,20 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": export,
     "doctor": doctor,
 }
+
+
+def _measure_ceilings(form: str) -> int:
+    """What this machine's device reaches, measured, kept and printed."""
+    from zbench.hardware.ceiling_bench import measure_ceilings
+    from zbench.hardware.ceilings import store_ceilings
+    from zbench.hardware.detect import present_devices
+    from zbench.report.ceilings_table import render_ceilings
+
+    ceilings = measure_ceilings(present_devices(), _talk)
+    path = store_ceilings(ceilings)
+    print(render_ceilings(ceilings, form))
+    _talk(f"kept in {path}; what is measured from now on carries them")
+    return Exit.DONE
 
 
 def _measure(args: list[str], command: str) -> int:

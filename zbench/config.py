@@ -72,7 +72,8 @@ class EfficiencyConfig:
     attention: float = MISSING  # of peak dense matmul rate
     bandwidth: float = MISSING  # of memory bandwidth
     interconnect: float = MISSING  # of interconnect bandwidth
-    host_link: float = MISSING  # of host link bandwidth, copies from pageable memory
+    host_link: float = MISSING  # of host link bandwidth, copies from pinned memory
+    host_link_pageable: float = MISSING  # of host link bandwidth, copies from pageable memory
     vae: float = MISSING  # of peak dense matmul rate, convolutions of the VAE decoder
     activation_passes: float = MISSING  # times a compiled block moves its hidden state through memory
     step_gap_s: float = MISSING  # unexplained by both: seconds a compiled Z-Image-Turbo forward (34 blocks)

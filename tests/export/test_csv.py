@@ -27,6 +27,7 @@ def test_csv_rounds_are_the_raw_samples():
     rows = read(FORMATS["csv-rounds"]([record]))
     assert [float(row["latency_s"]) for row in rows] == [r.latency_s for r in record.measurement.rounds]
     assert rows[0]["cached_steps"] == "4 6" and rows[0]["n_cached_steps"] == "2"
+    assert {row["images"] for row in rows} == {"1"}
 
 
 def test_a_projected_trials_rounds_say_that_they_are_the_proxys():

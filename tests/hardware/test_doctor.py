@@ -7,6 +7,7 @@ from fake_nvml import GIB, FakeGpu, FakeNvml
 from hardware_profiles import NAMES, profile
 
 from zbench.environment import capture
+from zbench.errors import RecordError
 from zbench.hardware.doctor import Facts, Finding, findings, gather
 from zbench.hardware.nvml import Nvml
 
@@ -26,6 +27,7 @@ def facts(*gpus: FakeGpu, **changed: object) -> Facts:
         compiler="/usr/bin/g++",
         weights=Path("/cache/turbo"),
         governor="performance",
+        ceilings={"measured_at": "2026-01-01T00:00:00+00:00", "torch": "2.13.0", "driver": environment.driver},
     )
     return replace(healthy, **changed)
 
@@ -42,7 +44,7 @@ def test_whatever_is_not_ok_has_a_way_out() -> None:
     poor = facts(weights=None, compiler=None, governor="powersave", host_available_bytes=4 * GIB)
     poor = replace(poor, environment=replace(poor.environment, versions={}))
     bad = [f for f in findings(poor) if f.status != "ok"]
-    assert len(bad) == 9  # gpu, cpu, host memory, four packages, compiler, weights
+    assert len(bad) == 10  # gpu, cpu, host memory, four packages, compiler, ceilings of another torch, weights
     assert all(f.way_out for f in bad)
 
 
@@ -89,6 +91,17 @@ def test_uncommitted_changes_are_warned_of() -> None:
     here = facts()
     dirty = replace(here.environment, git_revision="0123456789abcdef", git_dirty=True)
     assert finding("zbench", replace(here, environment=dirty)).status == "warn"
+
+
+def test_the_doctor_says_whether_ceilings_were_measured_and_how() -> None:
+    assert "2026-01-01" in finding("ceilings", facts(FakeGpu())).detail
+    for ceilings, says in (
+        (None, "not measured"),
+        (RecordError("/somewhere/h100.json: not JSON"), "/somewhere/h100.json"),
+        ({"measured_at": "2026-01-01", "torch": "2.11.0", "driver": None}, "torch 2.11.0, now 2.13.0"),
+    ):
+        found = finding("ceilings", facts(ceilings=ceilings))
+        assert found.status == "warn" and says in found.detail and "zbench doctor --measure" in found.way_out
 
 
 def test_this_machine_can_be_examined() -> None:

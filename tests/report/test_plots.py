@@ -96,7 +96,7 @@ def test_stages_add_up_to_the_latency():
 @pytest.mark.parametrize("hardware", ["b300", "rtx4090"])
 def test_the_bar_of_a_projection_ends_at_its_latency(hardware):
     """As the roofline makes it, with every stage it knows of."""
-    of = trial(pipeline=TURBO, hardware=profile(hardware), offload=OffloadConfig(mode="model"))
+    of = trial(pipeline=TURBO, hardware=profile(hardware), offload=OffloadConfig(mode="all"))
     record = projected(complete(trial(), n_rounds=2), latency_s=1.0, vram_gib=1)
     projection = project(of, geometry_of(TURBO), record.measurement.rounds)
     measurement = replace(record.measurement, projection=projection)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from factories import TINY, TURBO, complete, demo_projection, demo_records, failed, projected, trial
+from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, failed, projected, trial
 from golden_files import assert_golden
 from PIL import Image
 
@@ -18,6 +18,7 @@ from zbench.quality.artifacts import image_path
 from zbench.report.findings import default_row, findings
 from zbench.report.images import strips, telling_trials
 from zbench.report.pixels import difference_uri, strip_jpeg
+from zbench.report.published_table import published_table
 from zbench.report.setting import environment_lines, not_as_asked
 from zbench.report.summary import summarise_trials
 from zbench.report.write import sweep_folders, write_report
@@ -111,6 +112,15 @@ def test_text_from_records_is_escaped(tmp_path):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert "<script>" not in text
         assert "&lt;script&gt;" in text
+
+
+def test_published_figures_stand_beside_what_was_measured_on_the_same_gpu():
+    h100 = {"environment": {**ENVIRONMENT, "devices": [{"name": "NVIDIA H100 80GB HBM3"}]}}
+    measured = replace(complete(trial(pipeline=TURBO)), **h100)
+    table = published_table([measured])
+    assert table is not None and any("published, CI limit" in row for row in table.rows)
+    assert published_table([replace(complete(trial()), **h100)]) is None, "nothing was published of the tiny pipeline"
+    assert published_table([complete(trial(pipeline=TURBO))]) is None, "nothing was published of CPUs"
 
 
 def test_a_projection_is_headed_as_not_validated_with_published_figures_beside(tmp_path):
@@ -321,7 +331,7 @@ def test_several_environments_are_pointed_out():
             {"dtype": "float32"},
             ["compute.dtype: asked bfloat16, took effect float32"],
         ),
-        ({"offload": {"mode": "model"}}, {"offload": "none"}, ["offload.mode: asked model, took effect none"]),
+        ({"offload": {"mode": "all"}}, {"offload": "none"}, ["offload.mode: asked all, took effect none"]),
         (
             {"cache": {"method": "dbcache", "max_warmup_steps": 2}},
             {"cache": {"max_warmup_steps": 4, "cache_type": "DBCache"}},

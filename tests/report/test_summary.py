@@ -46,6 +46,16 @@ def test_figures_are_those_of_the_raw_samples():
     assert (row.psnr_worst_db, row.psnr_mean_db) == (25.0, 25.5)
 
 
+def test_every_image_of_a_call_counts_in_images_a_second():
+    record = complete(CACHED, n_rounds=12)
+    batch = replace(record.measurement, rounds=[replace(r, images=4) for r in record.measurement.rounds])
+    samples = [r.latency_s for r in batch.rounds]
+    (row,) = summarise_trials([replace(record, measurement=batch)])
+    assert row.images_per_s == pytest.approx(48 / sum(samples))
+    (ahead,) = summarise_trials([projected(replace(record, measurement=batch), latency_s=2.0, vram_gib=20)])
+    assert ahead.images_per_s == pytest.approx(4 / 2.0, rel=0.01)
+
+
 def test_an_image_made_more_often_does_not_count_more():
     record = complete(CACHED, n_rounds=3)  # en-circle, zh-square, en-circle
     rounds = [replace(r, cached_steps=[4] if r.prompt_id == "en-circle" else []) for r in record.measurement.rounds]

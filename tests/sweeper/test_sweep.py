@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ceilings import CPU_CEILINGS
 from commands import SYNTHETIC, kill, start, wait_for, zbench
 
+from zbench.hardware.ceilings import device_name, store_ceilings
 from zbench.record import Record
 from zbench.store import read_records
 
@@ -201,3 +203,17 @@ def test_one_run_is_a_trial_and_its_baseline(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["trials"][0]["label"] == "none"
     (folder,) = [p for p in (tmp_path / "runs").iterdir() if p.is_dir()]
     assert folder.name.startswith("run-") and len(read_records(folder / "records.jsonl")) == 2
+
+
+def test_records_carry_the_ceilings_and_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZBENCH_CEILINGS_DIR", str(tmp_path / "ceilings"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    path = store_ceilings({**CPU_CEILINGS, "device": device_name([])})
+    one = ("run", *SYNTHETIC, *QUICK, "sweep.name=s")
+    assert zbench(tmp_path, *one).returncode == 0
+    assert [r.environment["ceilings"]["figures"] for r in records(tmp_path)] == [CPU_CEILINGS["figures"]]
+    path.write_text("{}")
+    again = zbench(tmp_path, *one)
+    assert again.returncode == 2 and str(path) in again.stderr and "Traceback" not in again.stderr
+    path.unlink()
+    assert "from the journal" in zbench(tmp_path, *one).stderr  # ceilings do not make a measurement another one

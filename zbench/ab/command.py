@@ -18,9 +18,8 @@ from zbench.ab.show import FORMATS, Progress, exit_code, render
 from zbench.ab.side import Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES
-from zbench.environment import capture
 from zbench.errors import ConfigError, Exit
-from zbench.hardware.detect import present_devices
+from zbench.hardware.detect import present_environment
 from zbench.hydra_app import one_job
 from zbench.stats import Plan
 from zbench.sweeper.conduct import check_weights, on_interrupt
@@ -49,7 +48,7 @@ def ab(args: list[str]) -> int:
         folder = Path(config.sweep.runs_dir) / name
         plan = Plan()
         progress = Progress(Console(stderr=True, emoji=False), plan.looks[-1])
-        environment = capture(present_devices())
+        environment = present_environment()
         try:
             with _stop_on_interrupt() as asked_to_stop:
                 timeout_s = config.measure.timeout_s

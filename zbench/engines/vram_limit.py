@@ -74,7 +74,8 @@ def context_bytes() -> int | None:
     devices = visible(nvml.devices())
     if not devices:
         return None
-    before = None if torch.cuda.is_initialized() else nvml.used_bytes(devices[0].index)
+    touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    before = None if touched else nvml.used_bytes(devices[0].index)
     _touch_libraries()
     found = nvml.process_memory(devices[0].index, os.getpid(), before)
     return None if found is None else max(0, found.bytes - torch.cuda.memory_reserved())

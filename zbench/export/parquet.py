@@ -23,7 +23,7 @@ LISTS = {"cached_steps": "int64", "steps_s": "float64"}
 
 ROUND_DTYPES = {
     **dict.fromkeys(ROUND_COLUMNS, STRING),
-    **dict.fromkeys(("index", "seed", "n_cached_steps"), INTEGER),
+    **dict.fromkeys(("index", "seed", "images", "n_cached_steps"), INTEGER),
     **dict.fromkeys(("latency_s", "text_encode_s", "denoise_s", "decode_s"), FLOAT),
     "valid": BOOLEAN,
     "cached_steps": "object",

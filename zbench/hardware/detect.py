@@ -3,10 +3,12 @@ looks like it."""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from zbench.config import HardwareConfig
-from zbench.environment import DeviceLike, cores_available, cpu_model
+from zbench.environment import DeviceLike, Environment, capture, cores_available, cpu_model
 from zbench.errors import ConfigError
+from zbench.hardware.ceilings import stored_ceilings
 from zbench.hardware.nvml import Device, Nvml, visible
 
 CPU = "cpu"
@@ -21,6 +23,15 @@ def present_devices(nvml: Nvml | None = None) -> list[Device]:
     return visible(session.devices())
 
 
+def present_environment() -> Environment:
+    """Where a measurement made now is made: this process, the GPUs that CUDA may use, and their stored ceilings.
+
+    RecordError where the stored ceilings are broken.
+    """
+    devices = present_devices()
+    return replace(capture(devices), ceilings=stored_ceilings(devices))
+
+
 def is_present(profile: HardwareConfig, devices: Sequence[DeviceLike]) -> bool:
     """Whether the profile's hardware is here. A profile without `nvml_name` is a CPU's, and a CPU always
     is."""
@@ -33,11 +44,14 @@ def match_profile(devices: Sequence[DeviceLike], profiles: Mapping[str, Hardware
 
     `profiles` maps a choice of conf/hardware to its profile or to its `nvml_name`.
     """
-    if not devices:
-        return CPU
+    return profile_of(devices[0].name, profiles) if devices else CPU
+
+
+def profile_of(device_name: str, profiles: Mapping[str, HardwareConfig | str | None]) -> str | None:
+    """Name of the profile that describes the GPU that NVML calls `device_name`; None if no profile does."""
     for choice, profile in profiles.items():
         pattern = profile.nvml_name if isinstance(profile, HardwareConfig) else profile
-        if pattern is not None and names(pattern, devices[0].name):
+        if pattern is not None and names(pattern, device_name):
             return choice
     return None
 

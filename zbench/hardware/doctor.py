@@ -5,15 +5,17 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
 from zbench.config import HardwareConfig
 from zbench.environment import PACKAGES, Environment, capture
+from zbench.errors import RecordError
+from zbench.hardware.ceilings import COMMAND, stored_ceilings
 from zbench.hardware.detect import match_profile, unmatched
 from zbench.hardware.nvml import Device, Nvml, visible
 
@@ -55,6 +57,8 @@ class Facts:
     weights: Path | None
     """Z-Image-Turbo in the local Hugging Face cache."""
     governor: str | None
+    ceilings: dict[str, Any] | RecordError | None
+    """What was measured on this device, or what is wrong with the file that keeps it."""
 
 
 def gather(profiles: Mapping[str, HardwareConfig | str | None], nvml: Nvml | None = None) -> Facts:
@@ -71,11 +75,12 @@ def gather(profiles: Mapping[str, HardwareConfig | str | None], nvml: Nvml | Non
         compiler=_compiler(),
         weights=_cached_weights(),
         governor=GOVERNOR.read_text(encoding="utf-8").strip() if GOVERNOR.is_file() else None,
+        ceilings=_ceilings(devices),
     )
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """Judge what was found: hardware first, then software, then weights."""
+    """Judge what was found: hardware first, then software, measured ceilings, then weights."""
     return [
         *_gpus(facts),
         _profile(facts),
@@ -84,6 +89,7 @@ def findings(facts: Facts) -> list[Finding]:
         *(_package(facts, package) for package in PACKAGES if package != "zbench"),
         _checkout(facts),
         _compiles(facts),
+        _measured(facts),
         _weights(facts),
     ]
 
@@ -163,11 +169,34 @@ def _compiles(facts: Facts) -> Finding:
     return Finding("compiler", "ok", facts.compiler)
 
 
+def _measured(facts: Facts) -> Finding:
+    """Whether the ceilings of this device are known, for this driver and this torch."""
+    ceilings, name = facts.ceilings, "ceilings"
+    if ceilings is None:
+        return Finding(name, "warn", "not measured: reports give rates without the share of a ceiling", COMMAND)
+    if isinstance(ceilings, RecordError):
+        return Finding(name, "warn", str(ceilings), COMMAND)
+    environment = facts.environment
+    now = {"driver": environment.driver, "torch": environment.versions.get("torch")}
+    detail = f"measured {str(ceilings.get('measured_at'))[:10]}"
+    older = [f"{key} {ceilings.get(key)}, now {value}" for key, value in now.items() if ceilings.get(key) != value]
+    if older:
+        return Finding(name, "warn", f"{detail} with {'; '.join(older)}", f"{COMMAND} measures them again")
+    return Finding(name, "ok", f"{detail}; {COMMAND} measures them again")
+
+
 def _weights(facts: Facts) -> Finding:
     if facts.weights is None:
         way_out = "pipeline.weights=FOLDER, pipeline.weights=random, or pipeline.download=true"
         return Finding("zimage_turbo weights", "warn", f"{HUB_ID} is not in the Hugging Face cache", way_out)
     return Finding("zimage_turbo weights", "ok", str(facts.weights))
+
+
+def _ceilings(devices: Sequence[Device]) -> dict[str, Any] | RecordError | None:
+    try:
+        return stored_ceilings(devices)
+    except RecordError as error:
+        return error
 
 
 def _compiler() -> str | None:

@@ -243,7 +243,7 @@ class _Cost:
         """Nothing on a CPU, whose memory is the host's."""
         if not copied_bytes or self.hardware.nvml_name is None:
             return 0.0
-        return copied_bytes / (_figure(self.hardware, "host_link_gb_s") * 1e9 * self.hardware.efficiency.host_link)
+        return copied_bytes / (_figure(self.hardware, "host_link_gb_s") * 1e9 * _host_link(self.trial, self.hardware))
 
 
 def _dtype(compute: ComputeConfig, hardware: HardwareConfig) -> str:
@@ -254,6 +254,12 @@ def _dtype(compute: ComputeConfig, hardware: HardwareConfig) -> str:
     if compute.dtype != "auto":
         return compute.dtype
     return "float32" if hardware.nvml_name is None else "bfloat16"
+
+
+def _host_link(trial: Trial, hardware: HardwareConfig) -> float:
+    """Share of the host link's bandwidth that copies reach."""
+    pinned, pageable = hardware.efficiency.host_link, hardware.efficiency.host_link_pageable
+    return pinned if trial.offload.pin_memory else pageable
 
 
 def _figure(hardware: HardwareConfig, key: str) -> float:
@@ -277,7 +283,8 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
     if trial.parallel.world_size > 1 and not trial.compute.compile:
         lines.append("sharded and eager: two H200 took 12 to 90 % longer than this model says")
     if trial.offload.mode != "none":
-        lines.append(f"offload copies at {hardware.efficiency.host_link:.0%} of the host link, not measured")
+        share = _host_link(trial, hardware)
+        lines.append(f"offload copies at {share:.0%} of the host link, as on an H100")
     if footprint.fits(peak_bytes, hardware) is False:
         lines.append(f"does not fit: {gib:.1f} GiB at the peak, {hardware.usable_gib:g} GiB on the device")
     return lines

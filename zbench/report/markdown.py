@@ -18,8 +18,9 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
         parts += ["### Published figures", to_markdown(page.published).strip()]
     if page.assumptions:
         parts += ["### What the projection assumes", _bullets(map(markdown_text, page.assumptions))]
-    if page.quality is not None:
-        parts += ["## Quality", to_markdown(page.quality).strip()]
+    for title, table in (("Quality", page.quality), ("Stages", page.stages), ("Offloading", page.offload)):
+        if table is not None:
+            parts += [f"## {title}", to_markdown(table).strip()]
     for plot in page.plots:
         parts += [f"## {plot.title}", f"![{plot.alt}]({plot.file_name})"]
     parts += [markdown_text(text) for text in page.missing_plots]

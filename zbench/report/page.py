@@ -10,11 +10,13 @@ from zbench.report.canvas import png_bytes
 from zbench.report.findings import findings
 from zbench.report.images import Strip, strips
 from zbench.report.knobs import knobs_without_effect
+from zbench.report.offload_table import offload_table
 from zbench.report.plot_data import skip_shares, stage_seconds
 from zbench.report.published_table import published_table
 from zbench.report.quality_table import quality_table
 from zbench.report.residual_plot import residual_differences, telling_residuals
 from zbench.report.setting import environment_lines, not_as_asked
+from zbench.report.stage_table import stage_table
 from zbench.report.summary import TrialSummary, summarise_trials
 from zbench.report.table import TextTable, main_table
 from zbench.store import latest_records
@@ -62,6 +64,8 @@ class Page:
     environment: tuple[tuple[str, str], ...]
     table: TextTable
     quality: TextTable | None
+    stages: TextTable | None
+    offload: TextTable | None
     published: TextTable | None
     plots: tuple[Plot, ...]
     missing_plots: tuple[str, ...]
@@ -86,6 +90,8 @@ def make_page(records: Sequence[Record], run_folders: Mapping[str, Path]) -> Pag
         environment=tuple(environment_lines(last)),
         table=main_table(trials),
         quality=quality_table(trials),
+        stages=stage_table(ordered),
+        offload=offload_table(ordered),
         published=published_table(last),
         plots=tuple(drawn),
         missing_plots=tuple(missing),

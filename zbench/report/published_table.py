@@ -1,24 +1,38 @@
-"""Published figures beside a projection, each with its kind and steps; never in one row with what a sweep measured."""
+"""Published figures beside a sweep's, each with its kind and steps; never in one row with what the sweep measured."""
 
 from collections.abc import Sequence
 
+from zbench.composition import profile_patterns
+from zbench.hardware.detect import profile_of
 from zbench.hardware.published import PublishedFigure, published_for
 from zbench.record import Record
 from zbench.report import cells
 from zbench.report.table import LEFT, RIGHT, TextTable
 
+PRESET = "zimage_turbo"  # whose figures were published
 KINDS = {"measured": "published, measured", "ci_threshold": "published, CI limit"}
 HEADERS = ("device", "setting", "kind", "steps", "image, s", "step, s", "peak memory", "software", "where")
 ALIGNS = (LEFT, LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT, LEFT, LEFT)
 
 
 def published_table(records: Sequence[Record]) -> TextTable | None:
-    """Rows for the hardware that `records` were projected onto; None if nothing was, or nothing is known."""
-    names = dict.fromkeys(hardware["name"] for r in records if (hardware := r.config.get("hardware")))
+    """Rows for the hardware that `records` of Z-Image-Turbo were measured on or projected onto; None if nothing is
+    known of it."""
+    names = dict.fromkeys(name for r in records if (name := _profile(r)) is not None)
     figures = [figure for name in names for figure in published_for(name)]
     if not figures:
         return None
     return TextTable((), HEADERS, ALIGNS, tuple(map(_row, figures)), tuple(_legend(figures)))
+
+
+def _profile(record: Record) -> str | None:
+    """The profile of the hardware that a record's figures are of; None for other pipelines and for CPUs."""
+    if record.config.get("pipeline", {}).get("preset") != PRESET:
+        return None
+    if hardware := record.config.get("hardware"):
+        return str(hardware["name"])
+    devices = record.environment.get("devices") or ()
+    return profile_of(devices[0]["name"], profile_patterns()) if devices else None
 
 
 def _legend(figures: Sequence[PublishedFigure]) -> list[str]:

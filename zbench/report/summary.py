@@ -211,7 +211,7 @@ def _with_figures(
         latency_high_s=interval[1] if interval else None,
         latency_p90_s=quantile(samples, 0.9) if samples else None,
         speedup=_speedup(measurement, baseline),
-        images_per_s=len(samples) / sum(samples) if samples and sum(samples) > 0 else None,
+        images_per_s=_images(measurement) / sum(samples) if samples and sum(samples) > 0 else None,
         peak_memory_bytes=memory_bytes,
         memory_kind=memory_kind,
         cached_steps=mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values()),
@@ -231,6 +231,12 @@ def _with_figures(
     no_samples = () if samples else ("no round was valid",)
     misfit = () if row.misfit is None else (row.misfit,)
     return replace(row, caveats=(*measurement.validity, *disturbed, *no_samples, *misfit))
+
+
+def _images(measurement: Measurement) -> int:
+    """Images made in the calls of `latency_samples_s`; a projected call makes as many as its proxy's."""
+    made = {(r.prompt_id, r.seed): r.images for r in measurement.rounds}
+    return sum(made.get(pair, 1) for pair, _ in measurement.paired_latencies_s)
 
 
 def _memory_gib(record: Record) -> float | None:

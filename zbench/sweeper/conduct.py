@@ -11,10 +11,9 @@ from rich.console import Console
 
 from zbench.config import MeasureConfig, PipelineConfig
 from zbench.engines.weights import resolve_weights
-from zbench.environment import capture
 from zbench.errors import ConfigError, StoreError
 from zbench.executors import Executor, load_executor
-from zbench.hardware.detect import present_devices
+from zbench.hardware.detect import present_environment
 from zbench.store import Store
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
@@ -44,7 +43,7 @@ def conduct(plan: Plan, console: Console) -> Outcome:
     check_weights(placed.trial for placed in plan.trials)
     _check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
-    environment = capture(present_devices())
+    environment = present_environment()
     with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
         executor = load_executor(plan.executor, plan.run_folder / "logs")
         interrupt = Interrupt(executor)

@@ -1,0 +1,145 @@
+"""Offload modes on the tiny pipeline, where the device is the host itself: what moves and when is the same."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from factories import TINY, trial
+
+os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
+
+from zbench.config import CacheConfig, ComputeConfig, OffloadConfig, SCMConfig
+from zbench.engines import StageError
+from zbench.engines.offloading import STAYS_BELOW_BYTES, HostCopy
+from zbench.engines.reference import ReferenceEngine
+from zbench.errors import ConfigError
+
+SMALL = replace(TINY, height=64, width=64, steps=4, weights="random")
+CPU = ComputeConfig(device="cpu")
+PROMPT = "a large red circle on a white background"
+FORCED = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_policy="static", scm_preset="ultra")
+MOVED = {
+    "text_encoder": {"text_encoder"},
+    "dit": {"transformer"},
+    "vae": {"vae"},
+    "all": {"text_encoder", "transformer", "vae"},
+    "group": {"text_encoder", "transformer", "vae"},
+}
+
+
+@pytest.fixture
+def engine() -> Iterator[ReferenceEngine]:
+    made = ReferenceEngine()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    """Images without offloading, by cache method."""
+    plain = ReferenceEngine()
+    plain.load(trial(pipeline=SMALL))
+    images = {}
+    for cache in (CacheConfig(), FORCED):
+        plain.configure(cache)
+        images[cache.method] = plain.generate(PROMPT, 0).image
+    plain.close()
+    return images
+
+
+@pytest.mark.parametrize("mode", MOVED)
+def test_every_mode_makes_the_same_images_and_says_what_it_moved(
+    mode: str, engine: ReferenceEngine, expected: dict[str, Any]
+) -> None:
+    engine.load(trial(pipeline=SMALL, offload=OffloadConfig(mode=mode)))
+    moved = {}
+    for cache in (CacheConfig(), FORCED, CacheConfig()):
+        engine.configure(cache)
+        assert np.array_equal(engine.generate(PROMPT, 0).image, expected[cache.method])
+        moved[cache.method] = engine.effective()["offload_moved_bytes"]
+    assert engine.effective()["offload"] == mode and set(moved["none"]) == MOVED[mode]
+    transformer = sum(p.nbytes for p in engine.pipe.transformer.parameters())
+    if mode == "group":  # every layer in every step, but for those that are skipped
+        assert 3.9 * transformer < moved["none"]["transformer"] <= 4 * transformer
+        assert moved["scm"]["transformer"] < moved["none"]["transformer"]
+    elif "transformer" in MOVED[mode]:  # once an image
+        assert 0.9 * transformer < moved["none"]["transformer"] <= 1.01 * transformer
+
+
+def test_weights_are_there_while_they_compute_and_gone_after(engine: ReferenceEngine) -> None:
+    engine.load(trial(pipeline=SMALL, offload=OffloadConfig(mode="all")))
+    pipe, seen = engine.pipe, {}
+
+    def note(stage: str) -> Any:
+        def hook(*_: object) -> None:
+            owners = {"text_encoder": pipe.text_encoder.layers[0], "transformer": pipe.transformer, "vae": pipe.vae}
+            seen[stage] = {name for name, module in owners.items() if module_is_away(module)}
+
+        return hook
+
+    def module_is_away(module: Any) -> bool:
+        weight = max(module.parameters(), key=lambda p: p.nbytes)
+        return bool(weight.untyped_storage().data_ptr() in home)
+
+    home = {
+        max(m.parameters(), key=lambda p: p.nbytes).untyped_storage().data_ptr()
+        for m in (pipe.text_encoder.layers[0], pipe.transformer, pipe.vae)
+    }
+    pipe.text_encoder.layers[0].mlp.register_forward_pre_hook(note("text_encode"))
+    pipe.transformer.layers[0].register_forward_pre_hook(note("denoise"))
+    pipe.vae.decoder.register_forward_pre_hook(note("decode"))
+    engine.generate(PROMPT, 0)
+    assert seen == {
+        "text_encode": {"transformer", "vae"},
+        "denoise": {"text_encoder", "vae"},
+        "decode": {"text_encoder", "transformer"},
+    }
+    note("after")()
+    assert seen["after"] == {"text_encoder", "transformer", "vae"}
+
+
+def test_a_host_copy_is_one_block_and_small_tensors_stay() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.LayerNorm(256))
+    values = [p.detach().clone() for p in module.parameters()]
+    copy = HostCopy(module.parameters(), torch.device("cpu"), pin=False)
+    assert copy.nbytes == 256 * 256 * 4 and module[1].weight.nbytes < STAYS_BELOW_BYTES
+    there = module[0].weight.data_ptr()
+    copy.fetch()
+    assert copy.resident and module[0].weight.data_ptr() != there
+    assert all(torch.equal(p, v) for p, v in zip(module.parameters(), values, strict=True))
+    copy.drop()
+    assert not copy.resident and module[0].weight.data_ptr() == there
+
+
+def test_sequential_needs_a_gpu(engine: ReferenceEngine) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ConfigError, match=r"offload\.mode"):
+        engine.load(trial(pipeline=SMALL, compute=CPU, offload=OffloadConfig(mode="sequential")))
+
+
+def test_a_cap_needs_a_gpu(engine: ReferenceEngine) -> None:
+    with pytest.raises(ConfigError, match=r"hardware\.vram_limit_gib=16"):
+        engine.load(trial(pipeline=SMALL, compute=CPU, vram_limit_gib=16.0))
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "stage"),
+    [("text_encoder", "forward", "text_encode"), ("transformer", "forward", "denoise"), ("vae", "_decode", "decode")],
+)
+def test_a_generation_that_fails_says_in_which_stage(
+    owner: str, method: str, stage: str, engine: ReferenceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.load(trial(pipeline=SMALL))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch, pytest.raises(StageError) as raised:
+        patch.setattr(getattr(engine.pipe, owner), method, full)
+        engine.generate(PROMPT, 0)
+    assert raised.value.stage == stage and isinstance(raised.value.__cause__, torch.OutOfMemoryError)

@@ -1,0 +1,198 @@
+"""Stages show what was computed, at which rate and how near the ceiling; what is not known is not shown."""
+
+from dataclasses import replace
+
+import pytest
+from ceilings import CEILINGS, CPU_CEILINGS
+from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, trial
+
+from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
+from zbench.measurement import Memory
+from zbench.report.offload_table import offload_table
+from zbench.report.stage_figures import ceiling_rates, stage_figures
+from zbench.report.stage_table import stage_table
+from zbench.report.summary import summarise_trials
+from zbench.report.table import to_markdown, to_text
+from zbench.report.write import write_report
+from zbench.space import geometry_of
+from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
+
+GPU = {"device": "cuda", "dtype": "bfloat16", "weights": "random"}
+
+
+def on(record, ceilings, rounds=None, **effective):
+    """The record as measured where these ceilings were known, with changed rounds and effects."""
+    measurement = record.measurement
+    changed = replace(
+        measurement,
+        rounds=[replace(r, **(rounds or {})) for r in measurement.rounds],
+        effective={**measurement.effective, **effective},
+    )
+    return replace(record, measurement=changed, environment={**ENVIRONMENT, "ceilings": ceilings})
+
+
+def ordered(*records):
+    by_id = {(r.sweep, r.trial_id): r for r in records}
+    return [(row, by_id[row.sweep, row.trial_id]) for row in summarise_trials(records)]
+
+
+TIMED = {"stages_s": {"text_encode": 0.02, "denoise": 2.0, "decode": 0.1}, "text_tokens": [30]}
+IMAGE_TOKENS = 64 * 64  # of 1024 × 1024 pixels
+FULL = step_flops(geometry_of(TURBO), IMAGE_TOKENS, 30)
+
+
+def ideal_s(flops: Flops) -> float:
+    return flops.gemm / 700e12 + flops.attention / 500e12
+
+
+def test_a_stage_has_its_rate_and_its_share_of_the_ceiling():
+    found = stage_figures(on(complete(trial(pipeline=TURBO)), CEILINGS, TIMED, **GPU))
+    text, decode = text_encoder_flops(geometry_of(TURBO), 512), vae_decode_flops(geometry_of(TURBO), 1024, 1024)
+    for stage, flops, seconds in (("text_encode", text, 0.02), ("denoise", FULL * 8, 2.0), ("decode", decode, 0.1)):
+        assert found[stage].seconds == seconds
+        assert found[stage].tflops == pytest.approx(flops.total / seconds / 1e12)
+        assert found[stage].share == pytest.approx(ideal_s(flops) / seconds)
+    assert found["denoise"].tflops == pytest.approx(8 * 55.6 / 2, rel=0.01)  # one forward is 55.6 TFLOP
+
+
+def test_float32_is_held_against_float32():
+    found = stage_figures(on(complete(trial(pipeline=TURBO)), CEILINGS, TIMED, device="cuda:0", dtype="float32"))
+    assert found["denoise"].share == pytest.approx(8 * (FULL.gemm / 50e12 + FULL.attention / 25e12) / 2)
+
+
+def test_a_skipped_step_computes_its_first_and_last_blocks_alone():
+    cache = DBCacheConfig(Fn_compute_blocks=2, Bn_compute_blocks=1)
+    record = on(complete(trial(cache, pipeline=TURBO), cached=(3, 5, 6)), CEILINGS, TIMED, **GPU)
+    flops = FULL * 5 + step_flops(geometry_of(TURBO), IMAGE_TOKENS, 30, blocks=3) * 3
+    assert stage_figures(record)["denoise"].tflops == pytest.approx(flops.total / 2 / 1e12)
+
+
+def test_batches_and_guidance_count_what_a_forward_held():
+    pipeline = replace(TURBO, batch_size=2, images_per_prompt=3, guidance_scale=4.0)
+    rounds = {**TIMED, "images": 6, "text_tokens": [30] * 6 + [70] * 6}  # padded to the longest
+    found = stage_figures(on(complete(trial(pipeline=pipeline)), CEILINGS, rounds, **GPU))
+    geometry = geometry_of(TURBO)
+    text, decode = text_encoder_flops(geometry, 512) * 4, vae_decode_flops(geometry, 1024, 1024) * 6
+    denoise = step_flops(geometry, IMAGE_TOKENS, 70) * 8 * 12
+    assert found["text_encode"].tflops == pytest.approx(text.total / 0.02 / 1e12)
+    assert found["denoise"].tflops == pytest.approx(denoise.total / 2 / 1e12)
+    assert found["decode"].tflops == pytest.approx(decode.total / 0.1 / 1e12)
+
+
+def test_a_rounds_own_forwards_count():
+    record = on(complete(trial(pipeline=TURBO)), CEILINGS, {**TIMED, "steps_s": [0.2] * 9}, **GPU)
+    assert stage_figures(record)["denoise"].tflops == pytest.approx(9 * FULL.total / 2 / 1e12)
+
+
+def test_rounds_that_do_not_count_are_left_out():
+    record = on(complete(trial(pipeline=TURBO)), CEILINGS, TIMED, **GPU)
+    rounds = record.measurement.rounds
+    slow = replace(rounds[0], valid=False, stages_s={"denoise": 1000.0})
+    spoilt = replace(record, measurement=replace(record.measurement, rounds=[slow] * 20 + rounds))
+    assert stage_figures(spoilt) == stage_figures(record)
+
+
+def test_an_old_record_has_no_rate_of_denoising():
+    found = stage_figures(on(complete(trial(pipeline=TURBO)), CEILINGS, {**TIMED, "text_tokens": []}, **GPU))
+    assert found["denoise"].tflops is None and "prompts" in found["denoise"].why_no_rate
+    assert found["denoise"].seconds == 2.0 and found["decode"].share is not None
+
+
+def test_a_folder_that_is_gone_leaves_no_rate_at_all(tmp_path):
+    gone = replace(TURBO, weights=str(tmp_path / "gone"))
+    found = stage_figures(on(complete(trial(pipeline=gone)), CEILINGS, TIMED, **{**GPU, "weights": "folder"}))
+    assert all(f.tflops is None and str(tmp_path / "gone") in f.why_no_rate for f in found.values())
+
+
+@pytest.mark.parametrize("change", [{"vae": "/a/folder"}, {"vae_tiling": True}])
+def test_a_decode_that_is_not_the_closed_forms_has_no_rate(change):
+    found = stage_figures(on(complete(trial(pipeline=replace(TURBO, **change))), CEILINGS, TIMED, **GPU))
+    assert found["decode"].tflops is None and found["decode"].why_no_rate
+    assert found["denoise"].tflops is not None
+
+
+def test_a_config_of_another_zbench_leaves_the_seconds():
+    record = on(complete(trial(pipeline=TURBO)), CEILINGS, TIMED, **GPU)
+    found = stage_figures(replace(record, config={"pipeline": {"unheard_of": 1}}))
+    assert found["denoise"].seconds == 2.0 and "not one of this zbench" in found["denoise"].why_no_rate
+
+
+def test_the_ceilings_of_another_device_give_no_share():
+    record = on(complete(trial()), CEILINGS)  # ran on the CPU of a machine with an H100
+    assert "NVIDIA H100" in stage_figures(record)["decode"].why_no_share
+    sharded = complete(trial(pipeline=TURBO, parallel=ParallelConfig(ulysses_size=2)))
+    assert "several" in stage_figures(on(sharded, CEILINGS, TIMED, **GPU))["denoise"].why_no_share
+
+
+@pytest.mark.parametrize("ceilings", [None, {}, {"kind": "cuda"}, {"kind": "cuda", "figures": {}}])
+def test_without_figures_there_are_no_rates(ceilings):
+    assert isinstance(ceiling_rates(ceilings, GPU), str)
+    assert stage_table(ordered(on(complete(trial(pipeline=TURBO)), ceilings, TIMED, **GPU))) is not None
+
+
+def test_the_table_shows_shares_and_says_what_of():
+    text = to_text(stage_table(ordered(on(complete(trial(pipeline=TURBO)), CEILINGS, TIMED, **GPU))))
+    share = round(100 * 8 * ideal_s(FULL) / 2)
+    assert f"({share} %)" in text
+    assert (
+        "Ceilings of NVIDIA H100 80GB HBM3 in bfloat16: matmul 700.0 TFLOP/s, attention 500.0 TFLOP/s (cudnn)" in text
+    )
+    assert "2026-01-01" in text and "doctor --measure" not in text
+
+
+def test_without_ceilings_the_rate_stands_alone_and_the_way_to_a_share_is_named():
+    table = stage_table(ordered(*demo_records()))
+    assert not any("share" in header for header in table.headers)
+    assert "zbench doctor --measure" in to_text(table)
+    assert len(table.rows) == 14  # FAILED and PRUNED have no stages
+
+
+def test_reasons_name_the_trials_they_hold_for():
+    old = on(complete(trial(DBCacheConfig()), cached=(4,)), CPU_CEILINGS, {"text_tokens": []})
+    table = stage_table(ordered(on(complete(trial()), CPU_CEILINGS), old))
+    assert "No TFLOP/s of denoise (F1B0_W4_MC3_R0.24): the record does not say" in to_text(table)
+    assert [row[4] == "–" for row in table.rows] == [False, True]
+
+
+def test_a_projection_has_no_stages():
+    assert stage_table(ordered(*demo_projection())) is None
+    assert offload_table(ordered(*demo_projection())) is None
+
+
+def offloaded(mode="text_encoder", moved=None, received=None, host=None, **kwargs):
+    record = complete(trial(pipeline=TINY, offload=OffloadConfig(mode=mode), **kwargs))
+    measurement = replace(
+        record.measurement,
+        effective={**record.measurement.effective, **({"offload_moved_bytes": moved} if moved is not None else {})},
+        telemetry={"pcie_rx_bytes": received},
+        memory=Memory(host_peak_rss_bytes=host),
+    )
+    return replace(record, measurement=measurement)
+
+
+def test_what_was_moved_is_shown_where_it_is_known():
+    gib = 2**30
+    all_known = offloaded("all", {"text_encoder": 8 * gib, "vae": gib // 2, "transformer": 0}, 88 * gib, 20 * gib)
+    table = offload_table(ordered(offloaded("none"), all_known))
+    by_mode = {row[1]: row[2:] for row in table.rows}
+    # 88 GiB in 8 rounds
+    assert by_mode["all"] == ("8.5 GiB", "text_encoder 8.0 GiB, vae 512 MiB", "11.0 GiB", "20.0 GiB")
+    assert by_mode["none"] == ("–", "–", "–", "–")
+
+
+def test_columns_that_no_trial_has_are_left_out():
+    table = offload_table(ordered(offloaded("all", {"vae": 2**30})))
+    assert table.headers == ("trial", "offload", "moved to the device, a call")
+    assert offload_table(ordered(offloaded("none", host=2**30))) is None
+
+
+def test_both_tables_stand_on_the_pages_escaped(tmp_path):
+    evil = {**CEILINGS, "device": "<script>alert(1)</script>"}
+    record = on(offloaded("all", {"<b>vae</b>": 2**30, "text_encoder": 1}), evil, {"text_tokens": [30]}, **GPU)
+    write_report([record], {"demo": tmp_path}, tmp_path / "out")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "Stages" in text and "Offloading" in text and "decode, TFLOP/s (share)" in text
+        assert "<script>" not in text and "<b>" not in text
+        assert "&lt;script&gt;" in text and "&lt;b&gt;" in text
+    assert "decode, s" in to_markdown(stage_table(ordered(record)))

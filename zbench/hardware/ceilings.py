@@ -1,0 +1,93 @@
+"""The measured ceilings of this machine's device, kept in one JSON file a device; it imports no torch.
+
+It refuses a file that is not its own: what was measured is never guessed. `ceiling_bench` measures.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zbench.environment import DeviceLike, cores_available, cpu_model
+from zbench.errors import RecordError, StoreError
+
+SCHEMA_VERSION = 1
+FOLDER_VARIABLE = "ZBENCH_CEILINGS_DIR"
+COMMAND = "zbench doctor --measure"
+
+
+def device_name(devices: Sequence[DeviceLike]) -> str:
+    """Whose ceilings these are: the first GPU's name; without one the CPU's, with the cores this process may use."""
+    return devices[0].name if devices else f"{cpu_model()}, {cores_available()} cores"
+
+
+def ceilings_path(device: str) -> Path:
+    """The file of `device`, whether or not it is there: under $ZBENCH_CEILINGS_DIR, else the user's cache folder."""
+    slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    return _folder() / f"{slug}.json"
+
+
+def store_ceilings(ceilings: dict[str, Any]) -> Path:
+    """Write what `ceiling_bench` measured, replacing what was there; the path. StoreError if it cannot be written."""
+    path = ceilings_path(ceilings["device"])
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(ceilings, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the ceilings to {path}: {error.strerror}; choose another folder with {FOLDER_VARIABLE}"
+        ) from error
+    return path
+
+
+def stored_ceilings(devices: Sequence[DeviceLike]) -> dict[str, Any] | None:
+    """What was measured on the machine's first device (its CPU without one), as `ceiling_bench.measure_ceilings`
+    describes it; None where nothing was. RecordError naming the file that cannot be read or is broken."""
+    path = ceilings_path(device_name(devices))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); {_way_out()}") from error
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON ({error}); {_way_out()}") from error
+    problem = _problem(data)
+    if problem:
+        raise RecordError(f"{path}: {problem}; {_way_out()}")
+    ceilings: dict[str, Any] = data
+    return ceilings
+
+
+def _folder() -> Path:
+    own = os.environ.get(FOLDER_VARIABLE)
+    if own:
+        return Path(own).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "zbench" / "ceilings"
+
+
+def _problem(data: object) -> str | None:
+    """What keeps `data` from being ceilings of this zbench."""
+    if not isinstance(data, dict) or not isinstance(data.get("figures"), dict):
+        return "not a file of measured ceilings (no figures)"
+    if data.get("schema_version") != SCHEMA_VERSION:
+        return f"schema_version is {data.get('schema_version')!r}, not {SCHEMA_VERSION}"
+    if not isinstance(data.get("device"), str) or data.get("kind") not in ("cuda", "cpu"):
+        return "it does not say whose ceilings these are (device, kind)"
+    for name, value in data["figures"].items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and math.isfinite(value) and value > 0):
+            return f"{name}={value!r} is no positive number"
+    return None
+
+
+def _way_out() -> str:
+    return f"delete it, or replace it with {COMMAND}"

@@ -1,0 +1,74 @@
+"""What offloading moved and what it cost the host, next to the stages; it refuses to estimate what was not recorded."""
+
+from collections.abc import Callable, Sequence
+
+from zbench.measurement import Measurement
+from zbench.record import Record
+from zbench.report import cells
+from zbench.report.summary import TrialSummary
+from zbench.report.table import LEFT, RIGHT, TextTable
+
+Cell = Callable[[Measurement], str | None]
+
+
+def offload_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable | None:
+    """One row a measured trial, a column where some trial has its figure; None where none offloaded or was watched."""
+    rows = [
+        (row, record.config.get("offload", {}).get("mode", "none"), record.measurement)
+        for row, record in ordered
+        if record.measurement is not None and record.measurement.projection is None
+    ]
+    if not any(mode != "none" or _moved(m) is not None or _received(m) is not None for _, mode, m in rows):
+        return None
+    columns: tuple[tuple[str, Cell, str], ...] = (
+        ("moved to the device, a call", _moved, RIGHT),
+        ("of it", _parts, LEFT),
+        ("received over PCIe, a call", _received, RIGHT),
+        ("peak host RSS", _host, RIGHT),
+    )
+    shown = [column for column in columns if any(column[1](m) is not None for _, _, m in rows)]
+    return TextTable(
+        head=(),
+        headers=("trial", "offload", *(header for header, _, _ in shown)),
+        aligns=(LEFT, LEFT, *(align for _, _, align in shown)),
+        rows=tuple(
+            (cells.label(row), str(mode), *(cell(m) or cells.ABSENT for _, cell, _ in shown)) for row, mode, m in rows
+        ),
+        legend=_legend([header for header, _, _ in shown]),
+    )
+
+
+def _legend(headers: Sequence[str]) -> tuple[str, ...]:
+    said = {
+        "moved to the device, a call": "Moved: weights copied from host memory to the device.",
+        "received over PCIe, a call": "Received over PCIe: whatever the device received, from sampled rates.",
+    }
+    lines = [text for header, text in said.items() if header in headers]
+    return (" ".join(lines),) if lines else ()
+
+
+def _components(measurement: Measurement) -> dict[str, int]:
+    """Bytes copied to the device in one call, by component."""
+    moved = measurement.effective.get("offload_moved_bytes")
+    return moved if isinstance(moved, dict) else {}
+
+
+def _moved(measurement: Measurement) -> str | None:
+    components = _components(measurement)
+    return cells.gib(sum(components.values())) if components else None
+
+
+def _parts(measurement: Measurement) -> str | None:
+    parts = [f"{name} {cells.gib(size)}" for name, size in _components(measurement).items() if size]
+    return ", ".join(parts) if len(parts) > 1 else None
+
+
+def _received(measurement: Measurement) -> str | None:
+    """The figure is the whole timed block's, invalid rounds included."""
+    received = measurement.telemetry.get("pcie_rx_bytes")
+    return None if received is None or not measurement.rounds else cells.gib(received / len(measurement.rounds))
+
+
+def _host(measurement: Measurement) -> str | None:
+    peak = measurement.memory.host_peak_rss_bytes
+    return None if peak is None else cells.gib(peak)

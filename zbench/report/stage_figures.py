@@ -1,0 +1,163 @@
+"""For each stage of a measured trial: its seconds, the rate at which it computed, and the share of the ceiling.
+
+Operations are counted from what ran, round by round. It refuses to guess: where what ran is not known there is no rate,
+where the device's ceilings were not measured no share, and either comes with the reason. It formats nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
+
+from zbench.config import DBCacheConfig, PipelineConfig
+from zbench.errors import ConfigError
+from zbench.hardware.ceilings import COMMAND
+from zbench.measurement import Measurement, Round
+from zbench.record import Record
+from zbench.space import geometry_of
+from zbench.stats import median
+from zbench.trial import Trial
+from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
+from zbench.zimage.geometry import Geometry
+
+STAGES = ("text_encode", "denoise", "decode")
+DTYPES = {"bfloat16": "bf16", "float32": "float32"}
+"""What took effect, and what the ceilings call it."""
+
+NOT_MEASURED = f"ceilings were not measured when it ran ({COMMAND} measures them)"
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the device was measured to reach, FLOP/s."""
+
+    gemm: float
+    attention: float
+
+    def seconds(self, flops: Flops) -> float:
+        """The least that `flops` would take."""
+        return flops.gemm / self.gemm + flops.attention / self.attention
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    """One stage over the valid rounds: medians of each round's figure."""
+
+    seconds: float
+    tflops: float | None = None
+    """FLOPs over seconds, 1e12/s."""
+    share: float | None = None
+    """Of the ceiling: the seconds that its FLOPs take at the measured rates, over its seconds. Can exceed 1."""
+    why_no_rate: str | None = None
+    why_no_share: str | None = None
+
+
+def stage_figures(record: Record) -> dict[str, StageFigures]:
+    """Figures by stage, those of STAGES that were timed; empty for a trial that was not measured here."""
+    measurement = record.measurement
+    if measurement is None or measurement.projection is not None:
+        return {}
+    counter = _Counter.of(record, measurement)
+    rates = ceiling_rates(record.environment.get("ceilings"), measurement.effective)
+    if isinstance(counter, _Counter) and counter.trial.parallel.world_size > 1 and isinstance(rates, Rates):
+        rates = "the ceilings are one device's, and it ran on several"
+    figures = {}
+    for stage in STAGES:
+        timed = [(r, s) for r in measurement.rounds if r.valid and (s := r.stages_s.get(stage, 0.0)) > 0]
+        if timed:
+            figures[stage] = _figures(timed, counter if isinstance(counter, str) else counter.of_stage(stage), rates)
+    return figures
+
+
+def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Mapping[str, Any]) -> Rates | str:
+    """The rates that bound what took effect, from a record's `ceilings`; in words, why there are none."""
+    if not ceilings:
+        return NOT_MEASURED
+    device, dtype = str(effective.get("device")), str(effective.get("dtype"))
+    if device.partition(":")[0] != ceilings.get("kind"):
+        return f"the ceilings are those of {ceilings.get('device')}, and it ran on {device}"
+    known = ceilings.get("figures") or {}
+    gemm, attention = (known.get(f"{kind}_{DTYPES.get(dtype)}_tflops") for kind in ("gemm", "attention"))
+    if not gemm or not attention:
+        return f"the ceilings have none for {dtype}"
+    return Rates(gemm * 1e12, attention * 1e12)
+
+
+def _figures(
+    timed: list[tuple[Round, float]], count: Callable[[Round], Flops | None] | str, rates: Rates | str
+) -> StageFigures:
+    seconds = median([s for _, s in timed])
+    if isinstance(count, str):
+        return StageFigures(seconds, why_no_rate=count)
+    counted = [(flops, s) for r, s in timed if (flops := count(r)) is not None]
+    if len(counted) < len(timed):
+        return StageFigures(seconds, why_no_rate="the record does not say how long the prompts were")
+    tflops = median([flops.total / s for flops, s in counted]) / 1e12
+    if isinstance(rates, str):
+        return StageFigures(seconds, tflops, why_no_share=rates)
+    return StageFigures(seconds, tflops, median([rates.seconds(flops) / s for flops, s in counted]))
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """Counts what the stages of a trial's rounds computed."""
+
+    trial: Trial
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, record: Record, measurement: Measurement) -> "_Counter | str":
+        """In words, why it cannot count."""
+        try:
+            trial = Trial.from_dict(record.config)
+            lost = _lost_folder(trial.pipeline, measurement.effective)
+            return lost or cls(trial, geometry_of(trial.pipeline))
+        except ConfigError as error:
+            return str(error)
+        except (OmegaConfBaseException, KeyError, TypeError, ValueError):
+            return "its config is not one of this zbench"
+
+    def of_stage(self, stage: str) -> Callable[[Round], Flops | None] | str:
+        """Counts a round; in words, why none can be counted."""
+        pipeline = self.trial.pipeline
+        if stage == "text_encode":
+            return self._text_encode
+        if stage == "denoise":
+            return self._denoise
+        if pipeline.vae is not None:
+            return "pipeline.vae is not the pipeline's own, and its layers are not counted"
+        return "tiles overlap, and what they compute twice is not counted" if pipeline.vae_tiling else self._decode
+
+    def _text_encode(self, _: Round) -> Flops:
+        """Every prompt is padded, and comes with a negative one under guidance."""
+        pipeline = self.trial.pipeline
+        prompts = pipeline.batch_size * (2 if pipeline.guidance_scale > 0 else 1)
+        return text_encoder_flops(self.geometry, pipeline.max_sequence_length) * prompts
+
+    def _denoise(self, made: Round) -> Flops | None:
+        """The samples of a forward are padded to the longest of them. A skipped step computes Fn + Bn main blocks."""
+        if not made.text_tokens:
+            return None
+        pipeline, cache = self.trial.pipeline, self.trial.cache
+        image_tokens, text_tokens = self.geometry.image_tokens(pipeline.height, pipeline.width), max(made.text_tokens)
+        steps = len(made.steps_s) or pipeline.steps
+        skipped = len({step for step in made.cached_steps if 0 <= step < steps})
+        full = step_flops(self.geometry, image_tokens, text_tokens) * (steps - skipped)
+        if skipped and isinstance(cache, DBCacheConfig):
+            blocks = min(cache.Fn_compute_blocks + cache.Bn_compute_blocks, self.geometry.transformer.n_layers)
+            full += step_flops(self.geometry, image_tokens, text_tokens, blocks) * skipped
+        return full * len(made.text_tokens)
+
+    def _decode(self, made: Round) -> Flops:
+        pipeline = self.trial.pipeline
+        return vae_decode_flops(self.geometry, pipeline.height, pipeline.width) * made.images
+
+
+def _lost_folder(pipeline: PipelineConfig, effective: Mapping[str, Any]) -> str | None:
+    """That the folder whose configs gave the geometry is no longer there."""
+    folder = Path(pipeline.weights).expanduser()
+    if effective.get("weights") != "folder" or (folder / "transformer" / "config.json").is_file():
+        return None
+    return f"pipeline.weights={pipeline.weights} is no longer there to say how large the model is"
