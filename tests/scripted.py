@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zbench.config import CacheConfig
-from zbench.engines import Generation
+from zbench.engines import Generation, OnProgress
 from zbench.trial import Trial
 
 
@@ -29,7 +29,7 @@ class ScriptedEngine:
         self.prompts: list[str] = []
         self.collector_was_on: list[bool] = []
 
-    def load(self, trial: Trial) -> None:
+    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Always there."""
 
     def configure(self, cache: CacheConfig) -> None:

@@ -392,6 +392,16 @@ def test_sglang_offload_is_never_left_to_auto(mode, cache, flags_on):
     assert any("no exact counterpart" in note for note in launch.notes) == (mode in ("group", "sequential"))
 
 
+def test_sglang_serves_the_base_model_under_its_own_name_with_steps_and_guidance():
+    base = composed(["hardware=cpu", "pipeline=zimage", "workload=single"])
+    launch = sglang_launch(base)
+    assert flags_of(launch)["--model-path"] == "Tongyi-MAI/Z-Image"
+    wanted = {"num_inference_steps": 50, "guidance_scale": 5.0, "size": "1024x1024"}
+    assert wanted.items() <= launch.request.items()
+    assert any("num_inference_steps=50" in note for note in launch.notes)
+    assert not any("validated" in note or "default of 9" in note for note in launch.notes)
+
+
 def test_lines_survive_a_shell():
     pipeline = PipelineConfig(
         name="zimage_turbo", preset="zimage_turbo", weights="/my models/it's $HOME", height=512, width=512
@@ -422,6 +432,7 @@ EDGY = "[{id:a,language:en,text:'it\\'s \\\\ 1e5, {x}: [y]=~!#'},{id:'true',lang
         ["pipeline=zimage_turbo", "cache=scm", "cache.scm_preset=ultra", "pipeline.weights='/a folder/it\\'s'"],
         ["pipeline=zimage_turbo", "parallel=ulysses", "parallel.ulysses_size=3", "offload=group", "workload=single"],
         ["pipeline=zimage_tiny", f"workload.prompts={EDGY}"],
+        ["pipeline=zimage", "cache=dbcache", "pipeline.vae='/a folder/vae'", "pipeline.batch_size=2"],
         ["pipeline=zimage_tiny", "engine.options={a:1,b:{c:[x,null,true]},d:'true'}", "engine.loads_weights=false"],
         ["pipeline=zimage_turbo", "pipeline.hub_id=null", "pipeline.preset=zimage_tiny", "pipeline.download=true"],
         ["pipeline=zimage_tiny", "pipeline.hub_id=someone/a-model", "pipeline.weights='C:\\models\\1e5'"],

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from factories import TINY, TURBO, trial
@@ -15,8 +16,10 @@ from zbench.config import (
     ParallelConfig,
     SCMConfig,
 )
+from zbench.errors import ConfigError
 from zbench.space import arrange, constraint, geometry_of
 from zbench.trial import Trial
+from zbench.zimage.layout import preset_folder
 
 CPU = ComputeConfig(device="cpu")
 GPU = HardwareConfig(name="b300", title="B300", datasheet="none")
@@ -114,6 +117,20 @@ def test_pruned_trials_keep_their_reason_and_do_not_run() -> None:
     space = arrange([good, bad])
     assert [p.trial for p, _ in space.pruned] == [bad]
     assert bad.trial_id not in {p.trial.trial_id for p in space.placed}
+
+
+def test_another_vae_counts_with_its_own_dimensions() -> None:
+    vae = preset_folder("zimage_turbo") / "vae"
+    geometry = geometry_of(replace(TINY, vae=str(vae)))
+    assert geometry.vae == geometry_of(TURBO).vae != geometry_of(TINY).vae
+    assert geometry.transformer == geometry_of(TINY).transformer
+    assert geometry_of(replace(TINY, vae="/nowhere")) == geometry_of(TINY), "what runs there will say so"
+
+
+def test_a_vae_whose_config_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"pipeline\.vae=.*config\.json: key 'block_out_channels' is missing"):
+        geometry_of(replace(TINY, vae=str(tmp_path)))
 
 
 def test_on_random_weights_only_forced_masks_skip_steps() -> None:

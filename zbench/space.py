@@ -4,14 +4,14 @@ Pure: it decides from configs and the model's geometry alone, before anything is
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zbench.config import DBCacheConfig, PipelineConfig, SCMConfig
 from zbench.errors import ConfigError
 from zbench.hardware.footprint import NOT_COMPILED
 from zbench.trial import Trial, is_forced
-from zbench.zimage.geometry import Geometry
+from zbench.zimage.geometry import Geometry, VaeGeometry
 from zbench.zimage.layout import preset_folder
 
 # Attention backends (diffusers' names) that return the log-sum-exp ring attention merges with.
@@ -40,14 +40,22 @@ class Space:
 
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:
-    """The dimensions of what `pipeline` runs: its own folder's where weights name one, else its preset's."""
+    """The dimensions of what `pipeline` runs: its own folder's where weights name one, else its preset's.
+
+    The VAE's are those of `pipeline.vae`, if that is here.
+    """
     folder = Path(pipeline.weights).expanduser()
     own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
+    key = "weights" if own else "preset"
     try:
-        return Geometry.from_folder(folder if own else preset_folder(pipeline.preset))
+        geometry = Geometry.from_folder(folder if own else preset_folder(pipeline.preset))
+        vae = Path(pipeline.vae or "").expanduser()
+        if pipeline.vae is not None and (vae / "config.json").is_file():
+            key = "vae"
+            geometry = replace(geometry, vae=VaeGeometry.from_folder(vae))
     except (OSError, ValueError) as error:
-        key = "weights" if own else "preset"
         raise ConfigError(f"pipeline.{key}", getattr(pipeline, key), str(error)) from error
+    return geometry
 
 
 def arrange(trials: Iterable[Trial]) -> Space:

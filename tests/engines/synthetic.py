@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zbench.config import CacheConfig, DBCacheConfig
-from zbench.engines import Generation
+from zbench.engines import Generation, OnProgress
 from zbench.trial import Trial
 
 SIDE = 32  # pixels
@@ -24,6 +24,7 @@ class SyntheticEngine:
         self,
         round_s: float = 0.01,
         load_s: float = 0.0,
+        load_bytes: int = 0,
         fail_load: bool = False,
         crash_on: float | None = None,
         kill_on: float | None = None,
@@ -33,6 +34,7 @@ class SyntheticEngine:
     ) -> None:
         self._round_s = round_s
         self._load_s = load_s
+        self._load_bytes = load_bytes
         self._fail_load = fail_load
         self._misdeeds = {
             "crash": crash_on,
@@ -44,8 +46,12 @@ class SyntheticEngine:
         self._cache: CacheConfig = CacheConfig()
         self._steps = 8
 
-    def load(self, trial: Trial) -> None:
-        time.sleep(self._load_s)
+    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
+        for part in range(10):
+            time.sleep(self._load_s / 10)
+            if self._load_bytes and on_progress is not None:
+                stage = "checking" if part < 5 else "loading"
+                on_progress(stage, self._load_bytes * (part + 1) // 10, self._load_bytes)
         if self._fail_load:
             raise RuntimeError("no such pipeline")
         self._steps = trial.pipeline.steps

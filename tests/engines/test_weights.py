@@ -1,5 +1,6 @@
 """Weights are looked for in real folders: the tiny preset's own, copies of it that were damaged, an empty hub cache."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,51 @@ def test_folder_that_is_not_there_is_no_hub_id() -> None:
 def test_unknown_preset_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"pipeline\.preset=nope.*zimage_tiny"):
         resolve_weights(replace(TINY, preset="nope"))
+
+
+def replace_in(config: Path, **changes: object) -> None:
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+
+
+def test_another_vae_is_named_and_the_pipelines_own_weights_may_be_missing(copy: Path) -> None:
+    weights = resolve_weights(replace(TINY, vae=str(copy / "vae")))
+    assert weights.source == "preset" and weights.vae == copy / "vae"
+    own = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    elsewhere = preset_folder("zimage_tiny") / "vae"
+    own.unlink()
+    assert resolve_weights(replace(TINY, weights=str(copy), vae=str(elsewhere))).folder == copy
+    with pytest.raises(WeightsUnavailableError, match=r"pipeline\.weights=.*vae.*missing file"):
+        resolve_weights(replace(TINY, weights=str(copy)))
+
+
+@pytest.mark.parametrize("weights", ["auto", "random"])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"latent_channels": 4}, "does not fit: latent_channels=4, the transformer has 16"),
+        ({"block_out_channels": [32, 64]}, "does not fit: 2 pixels a side of a latent pixel, the pipeline's own has 8"),
+        ({"_class_name": "AutoencoderTiny"}, "_class_name is 'AutoencoderTiny', not 'AutoencoderKL'"),
+        ({"latent_channels": "many"}, "latent_channels='many' must be a positive integer"),
+    ],
+)
+def test_a_vae_that_does_not_fit_is_refused_before_anything_loads(
+    changes: dict[str, object], says: str, weights: str, copy: Path
+) -> None:
+    vae = copy / "vae"
+    replace_in(vae / "config.json", **changes)
+    with pytest.raises(WeightsUnavailableError) as raised:
+        resolve_weights(replace(TINY, weights=weights, vae=str(vae)))
+    message = str(raised.value)
+    assert message.startswith(f"pipeline.vae={vae}: {vae}/config.json: ") and says in message and "\n" not in message
+
+
+def test_a_vae_folder_that_is_not_there_or_not_whole_is_named(copy: Path) -> None:
+    with pytest.raises(WeightsUnavailableError, match=r"pipeline\.vae=/nowhere: /nowhere: no such folder"):
+        resolve_weights(replace(TINY, vae="/nowhere"))
+    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(WeightsUnavailableError, match=r"pipeline\.vae=.*not a whole safetensors file"):
+        resolve_weights(replace(TINY, vae=str(copy / "vae")))
 
 
 def test_parent_resolves_weights_without_torch() -> None:

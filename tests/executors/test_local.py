@@ -81,6 +81,16 @@ def test_trial_comes_back_whole(executor: LocalExecutor, tmp_path: Path) -> None
     assert names == ["en-circle-0.png", "latents.safetensors", "zh-square-0.png"]
 
 
+def test_progress_of_a_load_arrives_a_few_times_a_second(executor: LocalExecutor, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    measured = completed(run(executor, synthetic(load_s=1.0, load_bytes=1000), tmp_path, on_event=events.append))
+    loading = [event for event in events if event["event"] == "loading"]
+    assert "stage" not in loading[0] and 3 <= len(loading) - 1 <= 5
+    done = [(event["stage"], event["done_bytes"], event["total_bytes"]) for event in loading[1:]]
+    assert done == sorted(done) and done[0] == ("checking", 100, 1000) and done[-1][0] == "loading"
+    assert 0.3 < measured.cold.load_s < 0.9, "half of the second was spent on checksums"
+
+
 def test_second_trial_of_a_pipeline_neither_loads_nor_starts_a_worker(executor: LocalExecutor, tmp_path: Path) -> None:
     completed(run(executor, synthetic(), tmp_path))
     events: list[dict[str, Any]] = []

@@ -45,7 +45,7 @@ def test_turbo_has_the_published_dimensions() -> None:
 
 
 def test_text_embeddings_fit_the_transformer_and_latents_fit_the_vae() -> None:
-    for name in ("zimage_tiny", "zimage_turbo"):
+    for name in ("zimage", "zimage_tiny", "zimage_turbo"):
         geometry = Geometry.from_folder(preset_folder(name))
         assert geometry.transformer.cap_feat_dim == geometry.text_encoder.hidden_size
         assert geometry.transformer.in_channels == geometry.vae.latent_channels

@@ -5,6 +5,7 @@ A new engine is one module with a class that fits `Engine`, and one line `target
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+OnProgress = Callable[[str, int, int], None]
+"""Told of the stage (checking or loading), of bytes done, and of bytes in all."""
+
+
 @dataclass(frozen=True)
 class Generation:
-    """One image and how it came about. Times are seconds."""
+    """One call of the pipeline, its first image and how it came about. Times are seconds."""
 
     image: NDArray[np.uint8]  # height × width × 3, RGB
     latents: NDArray[np.float32] | None  # as the last denoising step left them; None where an engine hides them
@@ -47,8 +52,11 @@ class StageError(Exception):
 class Engine(Protocol):
     """One resident pipeline. Calls come in this order: load, then configure and generate as often as wanted, close."""
 
-    def load(self, trial: Trial) -> None:
-        """Bring up what `trial.resident_key` names. Raises ZbenchError for what the user can mend."""
+    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
+        """Bring up what `trial.resident_key` names. Raises ZbenchError for what the user can mend.
+
+        `on_progress` is told how far it is, from the thread of this call; an engine that cannot say leaves it alone.
+        """
         ...
 
     def configure(self, cache: CacheConfig) -> None:
@@ -56,7 +64,10 @@ class Engine(Protocol):
         ...
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
-        """Make one image. Raises StageError from whatever stopped it."""
+        """Make `pipeline.batch_size` times `pipeline.images_per_prompt` images in one call, the first from `seed`.
+
+        Raises StageError from whatever stopped it.
+        """
         ...
 
     def effective(self) -> dict[str, Any]:

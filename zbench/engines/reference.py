@@ -9,26 +9,31 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from zbench.config import CacheConfig, ComputeConfig, PipelineConfig
-from zbench.engines import Generation, StageError
+from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.caching import CacheSwitch
-from zbench.engines.offloading import Offloading
+from zbench.engines.offloading import WAITING, Offloading
+from zbench.engines.text_tokens import TextTokens
 from zbench.engines.vram_limit import VramLimit, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import Weights, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
 from zbench.trial import Trial
+from zbench.zimage.checksum import weights_sha256
 from zbench.zimage.layout import WeightsError
-from zbench.zimage.loading import load_pipeline
+from zbench.zimage.loading import load_pipeline, weights_of
 
 STEP = "step"
+
+WEIGHTS_SEED = 0
+"""What random weights are drawn from; equal in every run, so that they are comparable."""
 
 
 class ReferenceEngine:
@@ -38,7 +43,7 @@ class ReferenceEngine:
         self.pipe: Any = None  # diffusers.ZImagePipeline
         self.device = "cpu"
 
-    def load(self, trial: Trial) -> None:
+    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Raises ConfigError, or WeightsUnavailableError naming the file that is missing or wrong."""
         if trial.parallel.world_size > 1:
             raise ConfigError("parallel", trial.parallel.world_size, "the reference engine runs on one device")
@@ -49,11 +54,13 @@ class ReferenceEngine:
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)
-        pipe = _load(self._weights, self._dtype, self.device if trial.offload.mode == "none" else "cpu")
+        waiting = WAITING[trial.offload.mode]
+        pipe, self._checksum = _load(self._weights, self._dtype, self.device, waiting, on_progress)
+        _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
         self._offloading = Offloading(pipe, trial.offload, self.device)
         self._cache = CacheSwitch(pipe, trial.pipeline.steps)
-        self._clock = _watched(pipe, self.device)
+        self._clock, self._tokens = _watched(pipe, self.device), TextTokens(pipe.transformer)
         self.pipe = pipe  # only now is there something to close
 
     def configure(self, cache: CacheConfig) -> None:
@@ -61,7 +68,10 @@ class ReferenceEngine:
         self._cache.set(cache)
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
-        """The clock starts with the device idle and stops when the image is in host memory."""
+        """The clock starts with the device idle and stops when the images are in host memory.
+
+        Image k of the call has the seed `seed + k`; the first is the one returned.
+        """
         latents: list[torch.Tensor] = []
 
         def keep_latents(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -75,8 +85,10 @@ class ReferenceEngine:
         clock.timer.synchronize()
         graphs = _graphs_compiled() if self._trial.compute.compile else 0
         began = time.perf_counter()
+        device_began = clock.timer.mark()
         try:
             image = self.pipe(**arguments, callback_on_step_end=keep_latents).images[0]
+            device_ended = clock.timer.mark()
             clock.timer.synchronize()
         except Exception as error:
             raise StageError({None: "text_encode", STEP: "denoise"}.get(clock.latest, str(clock.latest))) from error
@@ -94,6 +106,9 @@ class ReferenceEngine:
             steps_s=clock.spans_s(STEP),
             cached_steps=cached_steps,
             residual_diffs=residual_diffs,
+            images=images_a_call(self._trial.pipeline),
+            text_tokens=self._tokens.latest,
+            device_s=clock.timer.seconds(device_began, device_ended) if self.device == "cuda" else None,
             compiled=self._trial.compute.compile and _graphs_compiled() > graphs,
         )
 
@@ -105,6 +120,11 @@ class ReferenceEngine:
             "device_name": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "dtype": str(self._dtype).removeprefix("torch."),
             "weights": self._weights.source,
+            "weights_sha256": self._checksum,
+            "weights_seed": WEIGHTS_SEED if self._weights.source == "random" else None,
+            "vae": None if self._weights.vae is None else str(self._weights.vae),
+            "vae_tiling": _tiles(self.pipe.vae, trial.pipeline),
+            "vae_slicing": self.pipe.vae.use_slicing and images_a_call(trial.pipeline) > 1,
             "n_blocks": self._cache.n_blocks,
             "steps": trial.pipeline.steps,
             "threads": torch.get_num_threads(),
@@ -118,20 +138,24 @@ class ReferenceEngine:
     @contextmanager
     def unwatched(self) -> Iterator[None]:
         """The pipeline as if zbench were not there, to measure what watching costs."""
-        self._clock.close()
+        self._unwatch()
         try:
             yield
         finally:
-            self._clock = _watched(self.pipe, self.device)
+            self._clock, self._tokens = _watched(self.pipe, self.device), TextTokens(self.pipe.transformer)
+
+    def _unwatch(self) -> None:
+        self._clock.close()
+        self._tokens.close()
 
     def close(self) -> None:
         """Take off hooks, drop the pipeline, give the memory back."""
         if self.pipe is None:
             return
-        self._clock.close()
+        self._unwatch()
         self._cache.set(CacheConfig())
         self.pipe = None
-        del self._cache, self._clock, self._offloading
+        del self._cache, self._clock, self._tokens, self._offloading
         if self._trial.compute.compile:
             torch.compiler.reset()
         gc.collect()
@@ -142,16 +166,27 @@ class ReferenceEngine:
 
 
 def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int) -> dict[str, Any]:
-    """Arguments of the pipeline's call; the noise is drawn on the CPU, so it is the same on every device."""
+    """Arguments of one call of the pipeline, for that call alone: diffusers writes into a list of prompts.
+
+    The noise is drawn on the CPU, so it is the same on every device; each image has a generator of its own, so the
+    first is that of a call for one image.
+    """
+    batch = pipeline.batch_size
     return {
-        "prompt": prompt_text,
+        "prompt": prompt_text if batch == 1 else [prompt_text] * batch,
+        "num_images_per_prompt": pipeline.images_per_prompt,
         "height": pipeline.height,
         "width": pipeline.width,
         "num_inference_steps": pipeline.steps,
         "guidance_scale": pipeline.guidance_scale,
         "max_sequence_length": pipeline.max_sequence_length,
-        "generator": torch.Generator("cpu").manual_seed(seed),
+        "generator": [torch.Generator("cpu").manual_seed(seed + k) for k in range(images_a_call(pipeline))],
     }
+
+
+def images_a_call(pipeline: PipelineConfig) -> int:
+    """Images that one call makes."""
+    return pipeline.batch_size * pipeline.images_per_prompt
 
 
 def _graphs_compiled() -> int:
@@ -192,16 +227,41 @@ def _dtype(name: str, device: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def _load(weights: Weights, dtype: torch.dtype, device: str) -> Any:
+def _load(
+    weights: Weights, dtype: torch.dtype, device: str, on_host: Collection[str], on_progress: OnProgress | None
+) -> tuple[Any, str | None]:
+    """The pipeline, and the checksum of the files its weights came from (None where all are random)."""
     folder = weights.folder
     if folder is None:
         folder = _download(str(weights.hub_id))
+    kind: Literal["folder", "random"] = "random" if weights.source == "random" else "folder"
     try:
-        return load_pipeline(
-            folder, dtype=dtype, device=device, weights="random" if weights.source == "random" else "folder"
+        pipe = load_pipeline(
+            folder,
+            dtype=dtype,
+            device=device,
+            weights=kind,
+            on_host=on_host,
+            vae=weights.vae,
+            seed=WEIGHTS_SEED,
+            progress=on_progress,
         )
+        return pipe, weights_sha256(weights_of(folder, kind, weights.vae))
     except WeightsError as error:
-        raise WeightsUnavailableError(str(error)) from error
+        named = "" if weights.vae is None or str(weights.vae) not in str(error) else f"pipeline.vae={weights.vae}: "
+        raise WeightsUnavailableError(f"{named}{error}") from error
+
+
+def _set_vae(vae: Any, pipeline: PipelineConfig) -> None:
+    if pipeline.vae_tiling:
+        vae.enable_tiling()
+    if pipeline.vae_slicing:
+        vae.enable_slicing()
+
+
+def _tiles(vae: Any, pipeline: PipelineConfig) -> bool:
+    """Whether an image is decoded in tiles: diffusers leaves one that is no larger than a tile whole."""
+    return bool(vae.use_tiling and max(pipeline.height, pipeline.width) > vae.tile_sample_min_size)
 
 
 def _download(hub_id: str) -> Any:

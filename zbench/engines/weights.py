@@ -4,7 +4,9 @@ The parent asks here before it starts a worker, so that missing or truncated wei
 worker asks again and loads what the answer names.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +20,7 @@ from zbench.zimage.layout import (
     preset_folder,
     weight_files,
 )
+from zbench.zimage.vae import check_vae
 
 WeightsSource = Literal["preset", "folder", "hub_cache", "download", "random"]
 
@@ -29,10 +32,11 @@ class Weights:
     source: WeightsSource
     folder: Path | None
     hub_id: str | None = None
+    vae: Path | None = None  # folder of the AutoencoderKL that takes the place of the pipeline's own
 
 
 def resolve_weights(pipeline: PipelineConfig) -> Weights:
-    """Where `pipeline.weights` leads on this machine.
+    """Where `pipeline.weights` and `pipeline.vae` lead on this machine.
 
     `auto` is the preset's own folder if weights are in it, else `pipeline.hub_id` in the local Hugging Face cache.
     Raises ConfigError for an unknown preset, WeightsUnavailableError naming what is missing and the ways out.
@@ -41,24 +45,34 @@ def resolve_weights(pipeline: PipelineConfig) -> Weights:
         preset = preset_folder(pipeline.preset)
     except ValueError as error:
         raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
+    vae = None if pipeline.vae is None else Path(pipeline.vae).expanduser()
+    found = replace(_find(pipeline, preset, vae), vae=vae)
+    if vae is not None:
+        with _named("pipeline.vae", pipeline.vae):
+            check_vae(vae, found.folder or preset)
+            _check_headers(weight_files(preset, "vae", vae))
+    return found
+
+
+def _find(pipeline: PipelineConfig, preset: Path, vae: Path | None) -> Weights:
     wanted = pipeline.weights
     if wanted == "random":
         return Weights("random", preset)
     if wanted == "auto":
         if _holds_weights(preset):
-            return Weights("preset", _checked(preset, wanted))
-        return _from_hub(pipeline, pipeline.hub_id)
+            return Weights("preset", _checked(preset, wanted, vae))
+        return _from_hub(pipeline, pipeline.hub_id, vae)
     folder = Path(wanted).expanduser()
     if folder.is_dir() or not _like_hub_id(wanted):
-        return Weights("folder", _checked(folder, wanted))
-    return _from_hub(pipeline, wanted)
+        return Weights("folder", _checked(folder, wanted, vae))
+    return _from_hub(pipeline, wanted, vae)
 
 
-def _from_hub(pipeline: PipelineConfig, hub_id: str | None) -> Weights:
+def _from_hub(pipeline: PipelineConfig, hub_id: str | None, vae: Path | None) -> Weights:
     if hub_id is not None:
         cached = find_in_hf_cache(hub_id)
         if cached is not None:
-            return Weights("hub_cache", _checked(cached, pipeline.weights), hub_id)
+            return Weights("hub_cache", _checked(cached, pipeline.weights, vae), hub_id)
         if pipeline.download:
             return Weights("download", None, hub_id)
     where = f"{hub_id} is not in the local Hugging Face cache" if hub_id else f"preset {pipeline.preset} has none"
@@ -78,21 +92,32 @@ def _like_hub_id(text: str) -> bool:
     return text.count("/") == 1 and not text.startswith(("/", ".", "~")) and not text.endswith("/")
 
 
-def _checked(folder: Path, wanted: str) -> Path:
+def _checked(folder: Path, wanted: str, vae: Path | None) -> Path:
     """`folder` if every file is there and every safetensors header agrees with its file's length."""
+    with _named("pipeline.weights", wanted):
+        check_complete(folder, own_vae=vae is None)
+        for component in WEIGHTS_FILE:
+            if vae is None or component != "vae":
+                _check_headers(weight_files(folder, component))
+    return folder
+
+
+def _check_headers(files: Iterable[Path]) -> None:
+    """Raise WeightsError naming the first file whose header does not agree with its length."""
     from safetensors import SafetensorError, safe_open
 
-    path = folder
+    for path in files:
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+@contextmanager
+def _named(key: str, value: str | None) -> Iterator[None]:
+    """Name the config key that led to what is wrong with a folder."""
     try:
-        check_complete(folder)
-        for component in WEIGHTS_FILE:
-            for path in weight_files(folder, component):
-                with safe_open(path, framework="np"):
-                    pass
+        yield
     except WeightsError as error:
-        raise WeightsUnavailableError(f"pipeline.weights={wanted}: {error}") from error
-    except (SafetensorError, OSError) as error:
-        raise WeightsUnavailableError(
-            f"pipeline.weights={wanted}: {path}: not a whole safetensors file ({error})"
-        ) from error
-    return folder
+        raise WeightsUnavailableError(f"{key}={value}: {error}") from error

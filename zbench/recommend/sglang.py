@@ -13,6 +13,9 @@ from zbench.config import DBCacheConfig, SCMConfig
 from zbench.trial import Trial
 
 MODEL = "Tongyi-MAI/Z-Image-Turbo"
+FULL_SIZE = ("zimage_turbo", "zimage")
+"""Pipelines that SGLang serves under their own names and sizes."""
+
 PORT = 30000
 
 
@@ -53,7 +56,7 @@ def _model(trial: Trial, notes: list[str]) -> str:
     pipeline = trial.pipeline
     if pipeline.weights not in ("auto", "random"):
         return pipeline.weights
-    if pipeline.name != "zimage_turbo":
+    if pipeline.name not in FULL_SIZE:
         notes.append(f"These settings were measured on {pipeline.name}; they are not validated on Z-Image-Turbo.")
     return pipeline.hub_id or MODEL
 
@@ -120,11 +123,12 @@ def _cache_environment(trial: Trial, notes: list[str]) -> dict[str, str]:
 
 def _request(trial: Trial, notes: list[str]) -> dict[str, Any]:
     steps = trial.pipeline.steps
+    default = "its own default" if trial.pipeline.name == "zimage" else "its default of 9"
     notes.append(
-        f"Steps are set by each request: without num_inference_steps={steps} in its body SGLang makes its default of 9."
+        f"Steps are set by each request: without num_inference_steps={steps} in its body SGLang makes {default}."
     )
     width, height = trial.pipeline.width, trial.pipeline.height
-    if trial.pipeline.name != "zimage_turbo":
+    if trial.pipeline.name not in FULL_SIZE:
         width = height = 1024
     prompts = trial.workload.prompts
     return {

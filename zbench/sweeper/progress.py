@@ -13,6 +13,7 @@ from rich.text import Text
 from zbench.record import Record
 from zbench.space import Placed
 from zbench.stats import median, paired_speedup
+from zbench.sweeper.loading_bar import LoadingBar
 from zbench.trial import Trial
 
 ROWS = 16  # of the live table; the oldest scroll away
@@ -60,6 +61,7 @@ class SweepProgress:
             TextColumn("{task.fields[eta]}"),
             console=console,
         )
+        self._loading = LoadingBar(console)
         self._task = self._bar.add_task("trials", total=self.total, eta=str(self.eta))
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -78,6 +80,7 @@ class SweepProgress:
 
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
+        self._loading.event(placed.trial.label, event)
         self._now = f"{placed.trial.label}: {describe(event)}"
 
     def finished(self, placed: Placed, record: Record) -> None:
@@ -94,6 +97,7 @@ class SweepProgress:
     def _add(self, record: Record, wall_s: float | None, remark: str) -> None:
         self.eta.add(wall_s)
         self._now = ""
+        self._loading.end()
         row = self._row(record, remark)
         self._rows.append(row)
         self._bar.update(self._task, completed=self.total - self.eta.left, eta=str(self.eta))
@@ -130,7 +134,8 @@ class SweepProgress:
             table.add_column(title, no_wrap=True)
         for row in self._rows[-ROWS:]:
             table.add_row(*(Text(cell) for cell in row))
-        return Group(table, Text(self._now), self._bar)
+        loading = [self._loading.progress] if self._loading.shown else []
+        return Group(table, Text(self._now), *loading, self._bar)
 
     def __enter__(self) -> "SweepProgress":
         if self.console.is_terminal:
@@ -148,7 +153,7 @@ def describe(event: dict[str, Any]) -> str:
     kind = event.get("event")
     if kind == "round":
         return f"{event['phase']} round {event['index'] + 1}, {event['latency_s']:.3f} s"
-    return str(kind)
+    return f"{event['stage']} weights" if "stage" in event else str(kind)
 
 
 def duration(seconds: float) -> str:

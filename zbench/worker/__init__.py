@@ -14,7 +14,8 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 | event | fields |
 |---|---|
 | `hello` | `protocol`, `pid` |
-| `loading`, `loaded` | where the pipeline changes; `stage`, `done_bytes`, `total_bytes`, again as they grow; `load_s` |
+| `loading` | where the pipeline changes, and again with `stage`, `done_bytes` and `total_bytes` as they grow |
+| `loaded` | `load_s`, checksums left out |
 | `round` | `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
 | `done` | `measurement` |
 | `prepared` | `first_latency_s`, `effective` |

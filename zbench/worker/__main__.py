@@ -28,6 +28,7 @@ from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import Job, StopAsked
+from zbench.worker.loading import LoadingTalk
 from zbench.worker.measuring import measure_trial, one_round, quiet_collector
 from zbench.worker.warm_up import to_compile
 from zbench.workload import Pair, pairs
@@ -150,15 +151,19 @@ class Worker:
         )
 
     def _load(self, trial: Trial) -> tuple[Engine, float | None]:
-        """The engine for this trial, and the seconds it took to load if it was not the resident one."""
+        """The engine for this trial, and the seconds it took to load if it was not the resident one.
+
+        Checksums are no part of them, but they leave the files in the system's cache.
+        """
         if self._engine is not None and self._resident_key == trial.resident_key:
             return self._engine, None
         self._unload()
         self._pipes.tell({"event": "loading"})
         engine = load_engine(trial.engine)  # imports the engine's stack, which is no part of load_s
+        talk = LoadingTalk(self._pipes.tell)
         began = time.perf_counter()
-        engine.load(trial)
-        load_s = time.perf_counter() - began
+        engine.load(trial, talk)
+        load_s = time.perf_counter() - began - talk.checking_s
         self._engine, self._resident_key = engine, trial.resident_key
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds

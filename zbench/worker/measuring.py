@@ -158,6 +158,8 @@ def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
         steps_s=made.steps_s,
         cached_steps=made.cached_steps,
         residual_diffs=made.residual_diffs,
+        images=made.images,
+        text_tokens=made.text_tokens,
         image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
         valid=not invalid_reasons,
         invalid_reasons=invalid_reasons,

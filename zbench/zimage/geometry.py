@@ -93,6 +93,26 @@ class VaeGeometry:
         """Image pixels along one side of a latent pixel."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
+    @classmethod
+    def from_folder(cls, path: Path) -> VaeGeometry:
+        """Read the geometry from the folder that holds the VAE's own `config.json`.
+
+        Keys that official configs may leave out take the defaults of diffusers' `AutoencoderKL`. Raises as
+        `Geometry.from_folder` does.
+        """
+        config = _Config(path / "config.json")
+        return cls(
+            block_out_channels=config.positives("block_out_channels"),
+            layers_per_block=config.positive("layers_per_block"),
+            latent_channels=config.positive("latent_channels"),
+            norm_num_groups=config.positive("norm_num_groups"),
+            mid_block_attention=config.flag("mid_block_add_attention", True),
+            quant_conv=config.flag("use_quant_conv", True),
+            post_quant_conv=config.flag("use_post_quant_conv", True),
+            scaling_factor=config.number("scaling_factor"),
+            shift_factor=config.number("shift_factor"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -109,7 +129,7 @@ class Geometry:
         Raises `FileNotFoundError` naming the config that is missing, and `ValueError` naming the file and the key
         that is missing or of the wrong kind.
         """
-        return cls(_transformer(path), _text_encoder(path), _vae(path))
+        return cls(_transformer(path), _text_encoder(path), VaeGeometry.from_folder(path / "vae"))
 
     def image_tokens(self, height: int, width: int) -> int:
         """Image tokens of a `height` x `width` pixel image, before padding: (h/16)·(w/16) for Z-Image.
@@ -197,20 +217,4 @@ def _text_encoder(folder: Path) -> TextEncoderGeometry:
         head_dim=config.positive("head_dim"),
         intermediate_size=config.positive("intermediate_size"),
         vocab_size=config.positive("vocab_size"),
-    )
-
-
-def _vae(folder: Path) -> VaeGeometry:
-    """Keys that official configs may leave out take the defaults of diffusers' `AutoencoderKL`."""
-    config = _Config(folder / "vae" / "config.json")
-    return VaeGeometry(
-        block_out_channels=config.positives("block_out_channels"),
-        layers_per_block=config.positive("layers_per_block"),
-        latent_channels=config.positive("latent_channels"),
-        norm_num_groups=config.positive("norm_num_groups"),
-        mid_block_attention=config.flag("mid_block_add_attention", True),
-        quant_conv=config.flag("use_quant_conv", True),
-        post_quant_conv=config.flag("use_post_quant_conv", True),
-        scaling_factor=config.number("scaling_factor"),
-        shift_factor=config.number("shift_factor"),
     )

@@ -40,8 +40,9 @@ def preset_names() -> list[str]:
 def preset_folder(name: str) -> Path:
     """Folder of the built-in pipeline `name`.
 
-    `zimage_tiny` has weights. `zimage_turbo` has the official configs and neither weights nor a tokenizer: it is for
-    random weights, and the tiny pipeline's tokenizer stands in. Raises `ValueError` naming the presets there are.
+    `zimage_tiny` has weights. `zimage_turbo` and `zimage`, the base model, have the official configs and neither
+    weights nor a tokenizer: they are for random weights, and the tiny pipeline's tokenizer stands in. Raises
+    `ValueError` naming the presets there are.
     """
     names = preset_names()
     if name not in names:
@@ -62,20 +63,28 @@ def check_model_index(folder: Path) -> None:
             raise WeightsError(f"{path}: component {component!r} is missing")
 
 
+def component_folder(folder: Path, component: str, vae: Path | None = None) -> Path:
+    """Where a component's files are: in the pipeline's folder, or in `vae`, which takes the place of its VAE."""
+    return vae if component == "vae" and vae is not None else folder / component
+
+
 def check_config(folder: Path, component: str) -> None:
     """Raise `WeightsError` unless the component's config is there and holds a JSON object."""
     read_json(folder / component / CONFIG_FILE[component])
 
 
-def weight_files(folder: Path, component: str) -> list[Path]:
+def weight_files(folder: Path, component: str, vae: Path | None = None) -> list[Path]:
     """Safetensors files of a component: one, or the shards that its index lists.
 
-    Raises `WeightsError` naming the file that is missing, or that only weights in another format are there.
+    Raises `WeightsError` naming the file that is missing or that may not be there, or that only weights in another
+    format are there.
     """
-    path = folder / component / WEIGHTS_FILE[component]
-    if path.is_file():
-        return [path]
+    path = component_folder(folder, component, vae) / WEIGHTS_FILE[component]
     index_path = path.with_name(path.name + ".index.json")
+    if path.is_file():
+        if index_path.is_file():
+            raise WeightsError(f"{index_path}: lists shards, but {path.name} is there too; keep one of them")
+        return [path]
     if not index_path.is_file():
         others = sorted(p.name for p in path.parent.glob("*") if p.suffix in {".bin", ".pt", ".ckpt"})
         hint = f" (only {', '.join(others)}; zbench reads safetensors alone)" if others else ""
@@ -83,20 +92,28 @@ def weight_files(folder: Path, component: str) -> list[Path]:
     shard_of = read_json(index_path).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
         raise WeightsError(f"{index_path}: key 'weight_map' is missing or empty")
-    shards = [path.parent / str(name) for name in sorted(set(shard_of.values()))]
+    names = sorted({str(name) for name in shard_of.values()})
+    for name in names:
+        if Path(name).name != name or Path(name).suffix != ".safetensors":
+            raise WeightsError(f"{index_path}: lists {name!r}, which is no safetensors file beside it")
+    shards = [path.parent / name for name in names]
     for shard in shards:
         if not shard.is_file():
             raise WeightsError(f"{shard}: missing file, although {index_path.name} lists it")
     return shards
 
 
-def check_complete(folder: Path) -> None:
-    """Raise `WeightsError` naming the first file that a loadable pipeline folder lacks."""
+def check_complete(folder: Path, *, own_vae: bool = True) -> None:
+    """Raise `WeightsError` naming the first file that a loadable pipeline folder lacks.
+
+    Without `own_vae` another takes its VAE's place: the config must be there all the same, its weights need not.
+    """
     check_model_index(folder)
     for component in COMPONENTS:
         check_config(folder, component)
     for component in WEIGHTS_FILE:
-        weight_files(folder, component)
+        if own_vae or component != "vae":
+            weight_files(folder, component)
 
 
 def find_in_hf_cache(repo_id: str, cache_dir: Path | None = None) -> Path | None:

@@ -7,7 +7,7 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,11 @@ from typing import Any, Literal
 import diffusers
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
 from zbench.zimage import random_weights
+from zbench.zimage.checksum import total_bytes, weights_sha256
 from zbench.zimage.layout import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -26,16 +27,22 @@ from zbench.zimage.layout import (
     check_complete,
     check_config,
     check_model_index,
+    component_folder,
     one_line,
     preset_folder,
     weight_files,
 )
+from zbench.zimage.tensors import check_tensors
+from zbench.zimage.vae import check_vae
 
 TOKENIZER_PRESET = "zimage_tiny"
 """Whose tokenizer stands in where random weights are asked for and the folder has none."""
 
-LM_HEAD = "lm_head.weight"
-"""In checkpoints of a whole language model; the pipeline reads hidden states and has no use for it."""
+Progress = Callable[[str, int, int], None]
+"""Told of the stage (checking or loading), and of bytes done and in all; every file counts once in each stage."""
+
+_Places = dict[str, torch.device]
+"""Component to where its weights go."""
 
 
 def load_pipeline(
@@ -44,51 +51,68 @@ def load_pipeline(
     dtype: torch.dtype,
     device: str,
     weights: Literal["folder", "random"] = "folder",
+    on_host: Collection[str] = (),
+    vae: Path | None = None,
     local_files_only: bool = True,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Any:
-    """A `diffusers.ZImagePipeline` on `device` in `dtype`, with its progress bars off.
+    """A `diffusers.ZImagePipeline` on `device` in `dtype`, with its progress bars off; `on_host` components stay there.
 
-    `weights="folder"` loads the folder's safetensors exactly as `ZImagePipeline.from_pretrained` does. `"random"` reads
-    only the configs, builds the modules on `device` (six billion weights take seconds on a GPU) and fills them
-    from `seed`, the same way on the same kind of device; where the folder has no tokenizer, that of `zimage_tiny`
-    stands in.
+    `weights="folder"` loads the folder's safetensors exactly as `ZImagePipeline.from_pretrained` does, one component
+    after another, so that host memory holds one of them on its way to `device`. `"random"` reads only the configs,
+    builds the modules on `device` (six billion weights take seconds on a GPU) and fills them from `seed`, the same way
+    on the same kind of device; where the folder has no tokenizer, that of `zimage_tiny` stands in. `vae` is the folder
+    of an `AutoencoderKL` that takes the place of the pipeline's own, with either. Before files are loaded their
+    checksum is taken, and `zimage.checksum` remembers it.
 
     Raises `WeightsError`, one line naming the file, where a file is missing or corrupt or its tensors are not those
     of the module. Running out of memory is not an error of the folder and passes through.
     """
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    if weights == "random":
-        pipeline = _random_pipeline(folder, dtype, torch.device(device), local_files_only, seed)
-    else:
-        check_weights(folder)
-        try:
-            pipeline = diffusers.ZImagePipeline.from_pretrained(
-                str(folder), dtype=dtype, use_safetensors=True, local_files_only=local_files_only
-            )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise WeightsError(f"{folder}: diffusers cannot load it: {one_line(error)}") from error
-        pipeline = pipeline.to(device)
+    check_weights(folder, weights, vae)
+    places = {component: torch.device("cpu" if component in on_host else device) for component in WEIGHTS_FILE}
+    meter = _Meter(weights_of(folder, weights, vae), progress or (lambda stage, done_bytes, total_bytes: None))
+    try:
+        meter.check()
+        if weights == "random":
+            pipeline = _random_pipeline(folder, dtype, places, vae, local_files_only, seed, meter)
+        else:
+            pipeline = _folder_pipeline(folder, dtype, places, vae, local_files_only, meter)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WeightsError(f"{folder}: diffusers cannot load it: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def check_weights(folder: Path) -> None:
-    """Raise `WeightsError` unless every weight of every component is there with the right shape; reads headers only."""
-    check_complete(folder)
-    for component in WEIGHTS_FILE:
+def weights_of(folder: Path, weights: Literal["folder", "random"], vae: Path | None) -> dict[str, list[Path]]:
+    """Component to the safetensors files that `load_pipeline` reads; none of a component whose weights are random.
+
+    Raises `WeightsError` where one is missing.
+    """
+    read = [c for c in WEIGHTS_FILE if weights == "folder" or (c == "vae" and vae is not None)]
+    return {component: weight_files(folder, component, vae) for component in read}
+
+
+def check_weights(folder: Path, weights: Literal["folder", "random"] = "folder", vae: Path | None = None) -> None:
+    """Raise `WeightsError` unless every weight to be read is there with the right shape; reads headers only."""
+    if weights == "folder":
+        check_complete(folder, own_vae=vae is None)
+    if vae is not None:
+        check_vae(vae, folder)
+    for component, files in weights_of(folder, weights, vae).items():
         with torch.device("meta"):
-            module = build_module(folder, component)
-        _check_tensors(module, weight_files(folder, component))
+            module = build_module(folder, component, vae)
+        check_tensors(module, files)
 
 
-def build_module(folder: Path, component: str) -> nn.Module:
+def build_module(folder: Path, component: str, vae: Path | None = None) -> nn.Module:
     """The component's module from its config alone, on the current default device and in the current default dtype.
 
     Its weights are whatever its class begins with. Raises `WeightsError` where the config is none of the component's.
     """
-    path = folder / component
+    path = component_folder(folder, component, vae)
     module: nn.Module
     try:
         if component == "transformer":
@@ -108,50 +132,80 @@ def build_module(folder: Path, component: str) -> nn.Module:
     return module.eval()
 
 
-def _check_tensors(module: nn.Module, files: list[Path]) -> None:
-    """Compare the tensors of `files` with the module's by name and shape; more than needed is no error."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found: set[str] = set()
-    for path in files:
-        for name, shape in _tensor_shapes(path).items():
-            name = name if name in expected else name.removeprefix("model.")
-            if name in expected and shape != expected[name]:
-                raise WeightsError(f"{path}: {name} has shape {shape}, the config asks for {expected[name]}")
-            found.add(name)
-    missing = sorted(expected.keys() - found)
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        where = files[0] if len(files) == 1 else files[0].parent
-        raise WeightsError(f"{where}: missing weights: {missing[0]}{more}")
+class _Meter:
+    """Bytes of a pipeline's files on their way: each is checked once and loaded once."""
+
+    def __init__(self, files: dict[str, list[Path]], progress: Progress) -> None:
+        self._files = files
+        self._bytes = total_bytes(files)
+        self._loaded = 0
+        self._progress = progress
+
+    def check(self) -> None:
+        """Take the checksum of all files."""
+        if self._files:
+            self._progress("checking", 0, 2 * self._bytes)
+        weights_sha256(self._files, lambda done: self._progress("checking", done, 2 * self._bytes))
+        self.loaded()
+
+    def loaded(self, component: str | None = None) -> None:
+        """Say that a component is on its device; None: that loading begins."""
+        self._loaded += total_bytes({c: paths for c, paths in self._files.items() if c == component})
+        if self._files:
+            self._progress("loading", self._bytes + self._loaded, 2 * self._bytes)
 
 
-def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys()) - {LM_HEAD}
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
+def _folder_pipeline(
+    folder: Path, dtype: torch.dtype, places: _Places, vae: Path | None, local_files_only: bool, meter: _Meter
+) -> Any:
+    modules = {}
+    for component, device in places.items():
+        path = component_folder(folder, component, vae)
+        modules[component] = _from_pretrained(path, component, dtype).to(device)
+        meter.loaded(component)
+    return diffusers.ZImagePipeline.from_pretrained(
+        str(folder), dtype=dtype, use_safetensors=True, local_files_only=local_files_only, **modules
+    )
 
 
-def _random_pipeline(folder: Path, dtype: torch.dtype, device: torch.device, local_files_only: bool, seed: int) -> Any:
+def _from_pretrained(path: Path, component: str, dtype: torch.dtype) -> Any:
+    """A component with the weights in `path`, in host memory."""
+    classes = {
+        "transformer": diffusers.ZImageTransformer2DModel,
+        "text_encoder": transformers.Qwen3Model,
+        "vae": diffusers.AutoencoderKL,
+    }
+    return classes[component].from_pretrained(str(path), dtype=dtype, use_safetensors=True, local_files_only=True)
+
+
+def _random_pipeline(
+    folder: Path,
+    dtype: torch.dtype,
+    places: _Places,
+    vae: Path | None,
+    local_files_only: bool,
+    seed: int,
+    meter: _Meter,
+) -> Any:
     check_model_index(folder)
     for component in ("scheduler", *WEIGHTS_FILE):
         check_config(folder, component)
-    generator = torch.Generator(device).manual_seed(seed)
-    with _building(dtype, device):
-        transformer, text_encoder, vae = (build_module(folder, c) for c in ("transformer", "text_encoder", "vae"))
-    random_weights.fill_transformer(transformer, generator)
-    random_weights.fill(text_encoder, generator)
-    random_weights.fill(vae, generator)
+    generators = {device: torch.Generator(device).manual_seed(seed) for device in places.values()}
+    modules = {}
+    for component in ("transformer", "text_encoder", *(["vae"] if vae is None else [])):
+        with _building(dtype, places[component]):
+            modules[component] = build_module(folder, component)
+        fill = random_weights.fill_transformer if component == "transformer" else random_weights.fill
+        fill(modules[component], generators[places[component]])
+    if vae is not None:
+        modules["vae"] = _from_pretrained(vae, "vae", dtype).to(places["vae"])
+        meter.loaded("vae")
     return diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
             folder / "scheduler", local_files_only=True
         ),
-        vae=vae,
-        text_encoder=text_encoder,
         tokenizer=_tokenizer(folder, local_files_only),
-        transformer=transformer,
+        **modules,
     )
 
 

@@ -1,0 +1,233 @@
+"""Batches, guidance and VAE options on the real engine: the tiny pipeline at 64×64, a few steps."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from factories import TINY, trial
+from sharded import save_in_shards
+
+os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
+
+from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, SCMConfig
+from zbench.engines import Generation
+from zbench.engines.reference import ReferenceEngine
+from zbench.errors import WeightsUnavailableError
+from zbench.worker.measuring import one_round
+from zbench.workload import Pair
+
+SMALL = replace(TINY, height=64, width=64, steps=8)
+PROMPT = "a large red circle on a white background"
+MASK = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_policy="static", scm_preset="ultra")
+SKIPPED = [2, 3, 5, 6]  # by that mask at 8 steps: 11001001
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def loaded(**changes: Any) -> Iterator[ReferenceEngine]:
+    engine = ReferenceEngine()
+    engine.load(trial(pipeline=replace(SMALL, **changes)))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def made(cache: CacheConfig | None = None, seed: int = 7, **changes: Any) -> Generation:
+    with loaded(**changes) as engine:
+        engine.configure(cache or CacheConfig())
+        return engine.generate(PROMPT, seed)
+
+
+@pytest.fixture(scope="module")
+def alone(one_thread: None) -> Generation:
+    return made()
+
+
+@pytest.mark.parametrize(("batch", "each"), [(2, 1), (1, 3), (2, 2)])
+def test_the_first_image_of_a_batch_is_that_of_its_seed_alone(batch: int, each: int, alone: Generation) -> None:
+    several = made(batch_size=batch, images_per_prompt=each)
+    assert several.images == batch * each and alone.images == 1
+    assert several.latents is not None and alone.latents is not None
+    np.testing.assert_allclose(several.latents, alone.latents, atol=1e-4)
+    assert np.abs(several.image.astype(int) - alone.image).max() <= 1
+    assert several.text_tokens == alone.text_tokens * (batch * each)
+
+
+def test_every_image_of_a_batch_has_a_seed_of_its_own() -> None:
+    decoded: list[torch.Tensor] = []
+    with loaded(batch_size=2, images_per_prompt=2) as engine:
+        vae = engine.pipe.vae
+        vae.decoder.register_forward_pre_hook(lambda _, args: decoded.append(args[0]))
+        engine.generate(PROMPT, 7)
+        (latents,) = ((batch - vae.config.shift_factor) * vae.config.scaling_factor for batch in decoded)
+    for k in range(4):
+        expected = made(seed=7 + k).latents
+        assert expected is not None
+        np.testing.assert_allclose(latents[k].numpy(), expected, atol=1e-4)
+
+
+def test_prompt_tokens_are_those_of_the_chat_template(alone: Generation) -> None:
+    """Without the padding that the text encoder reads, and with guidance those of the negative prompt after them."""
+    with loaded() as engine:
+        tokenizer = engine.pipe.tokenizer
+
+        def tokens(prompt: str) -> int:
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+            )
+            return len(tokenizer(text).input_ids)
+
+        assert alone.text_tokens == [tokens(PROMPT)]
+        expected = [tokens(PROMPT), tokens("")]
+    assert made(guidance_scale=5.0).text_tokens == expected
+
+
+def test_a_round_keeps_how_many_images_and_tokens() -> None:
+    with loaded(images_per_prompt=2) as engine:
+        timed, _ = one_round(engine, Pair("p", PROMPT, 0), 0)
+    assert timed.images == 2 and len(timed.text_tokens) == 2 and min(timed.text_tokens) > 5
+
+
+def test_a_host_has_no_device_clock_and_a_gpus_spans_the_whole_call(alone: Generation) -> None:
+    assert alone.device_s is None
+    with loaded() as engine:
+        engine.device = "cuda"  # with a host's marks in place of events
+        image = engine.generate(PROMPT, 0)
+        engine.device = "cpu"
+    assert image.device_s is not None and sum(image.stages_s.values()) < image.device_s <= image.latency_s
+
+
+def test_unwatched_and_closed_pipelines_have_no_hooks() -> None:
+    engine = ReferenceEngine()
+    engine.load(trial(pipeline=SMALL))
+    transformer = engine.pipe.transformer
+    hooks = [transformer._forward_pre_hooks, transformer._forward_hooks]
+    assert all(hooks)
+    with engine.unwatched():
+        assert not any(hooks)
+    assert engine.generate(PROMPT, 0).text_tokens, "watched again"
+    engine.close()
+    assert not any(hooks)
+
+
+@contextmanager
+def blocks_run(engine: ReferenceEngine) -> Iterator[list[list[int]]]:
+    """Of every forward of the transformer, how many samples each of its middle blocks was run on."""
+    forwards: list[list[int]] = []
+    transformer = engine.pipe.transformer
+    hooks = [transformer.register_forward_pre_hook(lambda *_: forwards.append([]))]
+    for block in list(transformer.layers)[1:]:
+        hooks.append(block.register_forward_pre_hook(lambda _, args: forwards[-1].append(args[0].shape[0])))
+    try:
+        yield forwards
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+CACHES = {
+    "none": CacheConfig(),
+    "dbcache": DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.4, max_continuous_cached_steps=2),
+    "static": MASK,
+    "taylorseer": replace(MASK, enable_taylorseer=True),
+}
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_with_guidance_cached_steps_are_the_steps_whose_middle_blocks_were_skipped(name: str) -> None:
+    """One forward of twice the batch a step: cache-dit must not take it for two passes."""
+    with loaded(guidance_scale=5.0) as engine:
+        engine.configure(CACHES[name])
+        for seed in (0, 1):  # the second generation begins anew
+            with blocks_run(engine) as forwards:
+                image = engine.generate(PROMPT, seed)
+            assert len(forwards) == len(image.steps_s) == SMALL.steps
+            assert image.cached_steps == [step for step, samples in enumerate(forwards) if not samples]
+            assert {samples for forward in forwards for samples in forward} == {2}
+            assert {len(forward) for forward in forwards} <= {0, engine.effective()["n_blocks"] - 1}
+            if name in ("static", "taylorseer"):
+                assert image.cached_steps == SKIPPED
+            elif name == "dbcache":
+                assert image.cached_steps and set(image.residual_diffs) <= {str(step) for step in range(2, SMALL.steps)}
+
+
+def test_guidance_changes_the_image(alone: Generation) -> None:
+    assert not np.array_equal(made(guidance_scale=5.0).image, alone.image)
+
+
+@pytest.fixture(scope="module")
+def small_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_in_shards(tmp_path_factory.mktemp("official") / "pipeline") / "vae"
+
+
+def test_another_vae_decodes_the_same_latents(small_vae: Path, alone: Generation) -> None:
+    with loaded(vae=str(small_vae)) as engine:
+        other, effective = engine.generate(PROMPT, 7), engine.effective()
+    assert other.latents is not None and alone.latents is not None
+    assert np.array_equal(other.latents, alone.latents) and not np.array_equal(other.image, alone.image)
+    assert effective["vae"] == str(small_vae)
+    with loaded() as engine:
+        own = engine.effective()
+    assert own["vae"] is None and own["weights_sha256"] != effective["weights_sha256"]
+
+
+def test_random_weights_name_their_seed_and_take_a_vae(small_vae: Path) -> None:
+    with loaded(weights="random") as engine:
+        plain = engine.effective()
+    assert (plain["weights"], plain["weights_seed"], plain["weights_sha256"]) == ("random", 0, None)
+    with loaded(weights="random", vae=str(small_vae)) as engine:
+        engine.generate(PROMPT, 0)
+        assert engine.effective()["weights_sha256"] is not None, "of the VAE's file"
+
+
+def test_a_vae_with_another_weight_is_refused_by_key_and_folder(small_vae: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    vae = Path(shutil.copytree(small_vae, tmp_path / "vae"))
+    config = json.loads((vae / "config.json").read_text())
+    (vae / "config.json").write_text(json.dumps({**config, "layers_per_block": 2}))
+    engine = ReferenceEngine()
+    with pytest.raises(WeightsUnavailableError, match=rf"pipeline\.vae={vae}: .*missing weights"):
+        engine.load(trial(pipeline=replace(SMALL, vae=str(vae))))
+
+
+def vae_calls(pipeline: PipelineConfig) -> tuple[list[tuple[int, ...]], dict[str, Any], Generation]:
+    """Shapes the VAE's decoder saw."""
+    engine = ReferenceEngine()
+    engine.load(trial(pipeline=pipeline))
+    shapes: list[tuple[int, ...]] = []
+    engine.pipe.vae.decoder.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    image, effective = engine.generate(PROMPT, 7), engine.effective()
+    engine.close()
+    return shapes, effective, image
+
+
+def test_slicing_decodes_one_image_at_a_time(alone: Generation) -> None:
+    shapes, effective, sliced = vae_calls(replace(SMALL, vae_slicing=True, images_per_prompt=2))
+    assert [shape[0] for shape in shapes] == [1, 1] and effective["vae_slicing"] is True
+    assert np.abs(sliced.image.astype(int) - alone.image).max() <= 1
+    shapes, effective, _ = vae_calls(replace(SMALL, vae_slicing=True))
+    assert len(shapes) == 1 and effective["vae_slicing"] is False, "there was nothing to slice"
+
+
+def test_tiling_decodes_in_tiles_where_the_image_is_larger_than_one() -> None:
+    large = replace(SMALL, width=272, steps=1, vae_tiling=True)  # a tile of the tiny VAE is 256 pixels a side
+    shapes, effective, tiled = vae_calls(large)
+    assert len(shapes) > 1 and effective["vae_tiling"] is True and tiled.image.shape == (64, 272, 3)
+    shapes, effective, _ = vae_calls(replace(large, width=256))
+    assert len(shapes) == 1 and effective["vae_tiling"] is False, "it fits one tile"
