@@ -158,15 +158,6 @@ def test_settings_that_cannot_run_are_refused_by_key(groups: dict[str, Any], key
     engine.close()
 
 
-@pytest.mark.parametrize("mode", ["model", "sequential"])
-def test_offload_that_needs_an_accelerator_is_refused_on_a_cpu(mode: str) -> None:
-    engine = ReferenceEngine()
-    if engine.device != "cpu":
-        pytest.skip("there is a GPU here")
-    with pytest.raises(ConfigError, match=r"offload\.mode"):
-        engine.load(trial(pipeline=SMALL, offload=OffloadConfig(mode=mode)))
-
-
 def test_group_offload_makes_the_same_image_and_survives_the_cache(engine: ReferenceEngine) -> None:
     offloaded = ReferenceEngine()
     of = trial(pipeline=SMALL, offload=OffloadConfig(mode="group", num_blocks_per_group=4))

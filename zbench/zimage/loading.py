@@ -77,7 +77,7 @@ def load_pipeline(
     try:
         meter.check()
         if weights == "random":
-            pipeline = _random_pipeline(folder, dtype, places, vae, local_files_only, seed, meter)
+            pipeline = _random_pipeline(folder, dtype, torch.device(device), places, vae, local_files_only, seed, meter)
         else:
             pipeline = _folder_pipeline(folder, dtype, places, vae, local_files_only, meter)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -181,6 +181,7 @@ def _from_pretrained(path: Path, component: str, dtype: torch.dtype) -> Any:
 def _random_pipeline(
     folder: Path,
     dtype: torch.dtype,
+    device: torch.device,
     places: _Places,
     vae: Path | None,
     local_files_only: bool,
@@ -190,13 +191,16 @@ def _random_pipeline(
     check_model_index(folder)
     for component in ("scheduler", *WEIGHTS_FILE):
         check_config(folder, component)
-    generators = {device: torch.Generator(device).manual_seed(seed) for device in places.values()}
     modules = {}
-    for component in ("transformer", "text_encoder", *(["vae"] if vae is None else [])):
-        with _building(dtype, places[component]):
+    resident_last = sorted(WEIGHTS_FILE, key=lambda component: places[component] == device)
+    for component in resident_last:  # so that what leaves the device never meets what stays
+        if component == "vae" and vae is not None:
+            continue
+        with _building(dtype, device):
             modules[component] = build_module(folder, component)
         fill = random_weights.fill_transformer if component == "transformer" else random_weights.fill
-        fill(modules[component], generators[places[component]])
+        fill(modules[component], torch.Generator(device).manual_seed(seed))
+        modules[component] = modules[component].to(places[component])
     if vae is not None:
         modules["vae"] = _from_pretrained(vae, "vae", dtype).to(places["vae"])
         meter.loaded("vae")
