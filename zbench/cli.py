@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -325,9 +326,10 @@ def _execute(made: "Plan", out: str) -> int:
     from rich.console import Console
 
     from zbench.report.table import render
-    from zbench.report.write import write_report
+    from zbench.report.write import preload, write_report
     from zbench.sweeper.conduct import conduct
 
+    threading.Thread(target=preload, name="zbench-preload", daemon=True).start()  # while the worker loads
     outcome = conduct(made, Console(stderr=True, emoji=False))
     if outcome.interrupted:
         _talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")

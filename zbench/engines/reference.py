@@ -51,6 +51,8 @@ class ReferenceEngine:
         if trial.offload.mode == "sequential" and self.device != "cuda":
             raise ConfigError("offload.mode", trial.offload.mode, "needs a GPU; the other modes work on a CPU")
         self._limit = _limited(trial.vram_limit_gib, self.device)
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # should loading run out of memory, its peaks are its own
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)

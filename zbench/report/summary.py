@@ -309,8 +309,9 @@ def _with_implausible(rows: Sequence[TrialSummary], records: Sequence[Record]) -
     slowed = {(r.sweep, r.trial_id) for r in records if r.measurement is not None and _was_slowed(r.measurement)}
     blamed = set()
     marked = []
+    by_id = {(r.sweep, r.trial_id): r for r in records}
     for row, record in zip(rows, records, strict=True):
-        beyond = _beyond_skipping(row, record)
+        beyond = _beyond_skipping(row, record, by_id.get((row.sweep, row.baseline_id)))
         if beyond is not None and (row.sweep, row.baseline_id) in slowed:
             blamed.add((row.sweep, row.baseline_id))
         elif beyond is not None:
@@ -326,12 +327,12 @@ def _with_implausible(rows: Sequence[TrialSummary], records: Sequence[Record]) -
     ]
 
 
-def _beyond_skipping(row: TrialSummary, record: Record) -> str | None:
-    """On the baseline's own devices N steps of which c are skipped take at least (N - c)/N of its time."""
-    parallel = record.config.get("parallel", {})
-    sharded = any(isinstance(degree, int) and degree > 1 for degree in parallel.values())
+def _beyond_skipping(row: TrialSummary, record: Record, baseline: Record | None) -> str | None:
+    """Computed and sharded as the baseline is, N steps of which c are skipped take at least (N - c)/N of its time."""
     speedup, cached_steps, steps = row.speedup, row.cached_steps, row.steps
-    if speedup is None or cached_steps is None or not steps or sharded or cached_steps >= steps:
+    if speedup is None or cached_steps is None or not steps or baseline is None or cached_steps >= steps:
+        return None
+    if any(record.config.get(group) != baseline.config.get(group) for group in ("parallel", "offload", "compute")):
         return None
     most = steps / (steps - cached_steps)
     if speedup <= most * BEYOND_SKIPPING:

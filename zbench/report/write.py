@@ -3,6 +3,7 @@
 Refuses to leave half a file: each appears whole or not at all.
 """
 
+import importlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,12 @@ def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Pa
                     "one of them under another sweep.name="
                 )
     return {sweep: journal.parent for sweep, journal in journals.items()}
+
+
+def preload() -> None:
+    """Import what a report will need, so that whoever waits for something else need not wait for that afterwards."""
+    for name in ("pandas", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        importlib.import_module(name)
 
 
 def write_report(records: Sequence[Record], run_folders: Mapping[str, Path], out: Path) -> list[Path]:

@@ -58,7 +58,8 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
             readings = gauges.stop(len(block.rounds))
     reasons = readings.reasons
     job.stage = "saving and comparing images"
-    save_artifacts(job.artifacts, block.first_cycle)
+    if not _is_random(effective):
+        save_artifacts(job.artifacts, block.first_cycle)
     verdict = _judge(job, block, effective)
     latencies = warm.latencies_s or [block.rounds[0].latency_s]
     cold = Cold()
@@ -167,11 +168,15 @@ def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
 
 
 def _judge(job: Job, block: _Block, effective: dict[str, Any]) -> Verdict:
-    """With random weights an image means nothing, and so does every likeness."""
-    if effective.get("weights") == "random":
+    """With random weights an image means nothing, and so does every likeness; none is kept."""
+    if _is_random(effective):
         return Verdict(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), "random_weights"))
     prompts = job.trial.workload.prompts
     return judge_images(job.judges, prompts, block.first_cycle, block.second_cycle, job.reference)
+
+
+def _is_random(effective: dict[str, Any]) -> bool:
+    return effective.get("weights") == "random"
 
 
 @contextmanager
