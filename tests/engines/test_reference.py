@@ -16,6 +16,7 @@ from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConf
 from zbench.engines import load_engine
 from zbench.engines.reference import ReferenceEngine, call_arguments
 from zbench.errors import ConfigError
+from zbench.report.plan_table import STEP_MASKS
 
 SMALL = replace(TINY, height=128, width=128)
 PROMPT = "a large red circle on a white background"
@@ -180,3 +181,11 @@ def test_target_that_is_no_engine_is_named() -> None:
         load_engine(EngineConfig(name="x", target="zbench.engines:Nope"))
     with pytest.raises(ConfigError, match=r"engine\.options"):
         load_engine(EngineConfig(name="x", target="zbench.engines.reference:ReferenceEngine", options={"nope": 1}))
+
+
+@pytest.mark.parametrize("steps", STEP_MASKS)
+def test_plans_know_how_many_steps_cache_dits_masks_skip(steps: int) -> None:
+    import cache_dit
+
+    for preset, skipped in STEP_MASKS[steps].items():
+        assert steps - sum(cache_dit.steps_mask(mask_policy=preset, total_steps=steps)) == skipped

@@ -15,12 +15,14 @@ from PIL import Image
 from zbench.config import DBCacheConfig, ParallelConfig, Prompt, WorkloadConfig
 from zbench.errors import Exit, RecordError, StoreError
 from zbench.quality.artifacts import image_path
+from zbench.record import Reason
 from zbench.report.findings import default_row, findings
 from zbench.report.images import strips, telling_trials
 from zbench.report.pixels import difference_uri, strip_jpeg
 from zbench.report.published_table import published_table
 from zbench.report.setting import environment_lines, not_as_asked
 from zbench.report.summary import summarise_trials
+from zbench.report.table import render
 from zbench.report.write import sweep_folders, write_report
 from zbench.store import artifacts_folder
 
@@ -112,6 +114,37 @@ def test_text_from_records_is_escaped(tmp_path):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert "<script>" not in text
         assert "&lt;script&gt;" in text
+
+
+RANDOM = {"quality": None, "reasons": {"quality": "random_weights"}}
+
+
+def test_of_random_weights_the_table_says_nothing_of_images():
+    random = [complete(t, **RANDOM) for t in (trial(), CACHED)]
+    text = render(random, "markdown")
+    assert "PSNR, dB" not in text and "SSIM (worst)" not in text and "Weights are random" in text
+    assert "PSNR, dB" in render([complete(trial())], "markdown")
+
+
+def test_a_trial_out_of_memory_says_what_was_held_and_what_would_fit(tmp_path):
+    reason = Reason(
+        "out_of_memory", "CUDA out of memory", memory={"allocated": 15 * 2**30}, next_offload="text_encoder"
+    )
+    records = [complete(trial()), replace(failed(CACHED), reason=reason)]
+    write_report(records, {}, tmp_path)
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert "torch then held allocated 15.0 GiB; predicted to fit: offload=text" in text.replace("\\_", "_")
+
+
+def test_a_call_of_several_images_is_no_image(tmp_path):
+    batched = complete(trial(pipeline=replace(TINY, batch_size=4)), latency_s=2.0)
+    rounds = [replace(r, images=4) for r in batched.measurement.rounds]
+    batched = replace(batched, measurement=replace(batched.measurement, rounds=rounds))
+    assert "2.000 s a call of 4 images" in findings(summarise_trials([batched]))[0]
+    assert "latency is the call's" in render([batched], "table")
+    row = summarise_trials([batched])[0]
+    assert row.images_per_s == pytest.approx(2.0, rel=0.01)
 
 
 def test_published_figures_stand_beside_what_was_measured_on_the_same_gpu():

@@ -61,6 +61,8 @@ class ReferenceEngine:
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
         self._offloading = Offloading(pipe, trial.offload, self.device)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()  # what loading needed for a moment is no peak of a generation
         self._cache = CacheSwitch(pipe, trial.pipeline.steps)
         self._clock, self._tokens = _watched(pipe, self.device), TextTokens(pipe.transformer)
         self.pipe = pipe  # only now is there something to close

@@ -17,13 +17,12 @@ from zbench.errors import ConfigError, NothingFeasibleError, RecordError
 from zbench.recommend.recommendation import Binding, Judged, Recommendation
 from zbench.record import Record
 from zbench.report import cells
-from zbench.report.summary import TrialSummary, summarise_trials
+from zbench.report.summary import RANDOM_WEIGHTS, TrialSummary, summarise_trials
 from zbench.report.table import table_head
 from zbench.store import latest_records
 from zbench.trial import Trial
 
 MOST_NAMED = 3  # of the trials left out
-RANDOM_WEIGHTS = "random_weights"  # the reason for quality that no image can have: a baseline is no likeness either
 FIT_IT = "sweep again with offload=all or offload=group, or onto hardware with more memory"
 
 
@@ -204,7 +203,7 @@ def _fastest_first(rows: Sequence[TrialSummary]) -> list[TrialSummary]:
     compared = all(row.speedup is not None for row in rows)
     if compared and len({(row.sweep, row.baseline_id) for row in rows}) == 1:
         return sorted(rows, key=lambda row: -(row.speedup or 0.0))
-    return sorted(rows, key=lambda row: row.latency_median_s or math.inf)
+    return sorted(rows, key=lambda row: (row.latency_median_s or math.inf) / row.images)
 
 
 def _refuse_unjudgeable(constraint: Constraint, rows: Sequence[TrialSummary]) -> None:
@@ -273,7 +272,7 @@ def _nothing_feasible(rows: Sequence[TrialSummary], constraints: Sequence[Constr
     speed = f", {nearest.speedup:.2f}× the baseline" if nearest.speedup is not None else ""
     return (
         f"none of {cells.trials(len(rows))} satisfies {wanted}; nearest is {nearest.label} "
-        f"({cells.digits(nearest.latency_median_s or 0)} s an image{speed}): {'; '.join(parts)}"
+        f"({cells.digits(nearest.latency_median_s or 0)} s {cells.for_images(nearest)}{speed}): {'; '.join(parts)}"
     )
 
 

@@ -113,7 +113,7 @@ class Recommendation:
 
 
 def _speed(row: TrialSummary) -> str:
-    text = f"{cells.seconds(row.latency_median_s, row.latency_source)} s an image"
+    text = f"{cells.seconds(row.latency_median_s, row.latency_source)} s {cells.for_images(row)}"
     return text if row.speedup is None else f"{text}, {cells.speedup(row)} the baseline's speed"
 
 

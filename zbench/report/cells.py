@@ -76,6 +76,11 @@ def memory(row: TrialSummary, with_kind: bool = True) -> str:
     return mark(gib(row.peak_memory_bytes) + kind, row.memory_source)
 
 
+def for_images(row: TrialSummary) -> str:
+    """What a latency is for: `an image`, `a call of 4 images`."""
+    return "an image" if row.images == 1 else f"a call of {row.images} images"
+
+
 def energy(row: TrialSummary) -> str:
     """Joules of the whole device, an image."""
     return ABSENT if row.joules_an_image is None else digits(row.joules_an_image)

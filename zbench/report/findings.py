@@ -54,7 +54,7 @@ def _baseline(row: TrialSummary, alone: bool) -> str:
     verb = "is projected to take" if row.latency_source == "projected" else "takes"
     name = "The baseline" if alone else f"The baseline {row.label}"
     doubt = f", which is not to be trusted ({cells.UNTRUSTED_MARK} in the table says why)" if row.doubts else ""
-    return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s an image{doubt}."
+    return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s {cells.for_images(row)}{doubt}."
 
 
 def _best_of_good(baseline: TrialSummary, others: Sequence[TrialSummary]) -> list[str]:

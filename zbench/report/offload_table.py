@@ -41,7 +41,7 @@ def offload_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable |
 def _legend(headers: Sequence[str]) -> tuple[str, ...]:
     said = {
         "moved to the device, a call": "Moved: weights copied from host memory to the device.",
-        "received over PCIe, a call": "Received over PCIe: whatever the device received, from sampled rates.",
+        "received over PCIe, a call": "Received over PCIe: whatever the device received, packet headers included.",
     }
     lines = [text for header, text in said.items() if header in headers]
     return (" ".join(lines),) if lines else ()

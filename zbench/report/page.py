@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zbench.record import Record
+from zbench.record import Reason, Record
 from zbench.report import cells, plots
 from zbench.report.canvas import png_bytes
 from zbench.report.findings import findings
@@ -142,7 +142,16 @@ def _plots(ordered: Sequence[tuple[TrialSummary, Record]]) -> tuple[list[Plot], 
 def _unmeasured(row: TrialSummary, record: Record) -> Unmeasured:
     reason = record.reason
     tail = "\n".join(reason.log_tail) if reason else ""
-    return Unmeasured(row.label, row.state, row.reason_code or "unknown", row.reason or "", tail)
+    message = "; ".join([row.reason or "", *(_memory_then(reason) if reason else [])])
+    return Unmeasured(row.label, row.state, row.reason_code or "unknown", message, tail)
+
+
+def _memory_then(reason: Reason) -> list[str]:
+    """What was on the device when it ran out of memory, and what is predicted to fit."""
+    memory = reason.memory or {}
+    held = [f"{name} {cells.gib(memory[name])}" for name in ("allocated", "reserved") if name in memory]
+    said = [f"torch then held {' and '.join(held)}"] if held else []
+    return said + ([f"predicted to fit: offload={reason.next_offload}"] if reason.next_offload else [])
 
 
 def _assumptions(records: Sequence[Record]) -> tuple[str, ...]:

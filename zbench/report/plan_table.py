@@ -23,7 +23,12 @@ from zbench.workload import whole_cycles
 HEADERS = ("#", "trial", "role", "expected image, s", "expected tensors", "trial id")
 ALIGNS = (RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT)
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
-STEP_MASKS = {"slow": 1, "medium": 2, "fast": 3, "ultra": 4}  # steps cache-dit's masks skip of 8 (steps_mask)
+STEP_MASKS = {
+    8: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
+    9: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
+    50: {"slow": 12, "medium": 21, "fast": 30, "ultra": 36},
+}
+"""Steps that cache-dit's masks (`steps_mask`) skip, by the steps of an image that people use."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,9 @@ def _expect(trial: Trial, hardware: HardwareConfig) -> tuple[float | None, int |
 
 def _forced_skips(trial: Trial) -> int:
     cache = trial.cache
-    if isinstance(cache, SCMConfig) and cache.scm_policy == "static" and trial.pipeline.steps == 8:
-        return STEP_MASKS[cache.scm_preset]
-    return 0
+    if not isinstance(cache, SCMConfig) or cache.scm_policy != "static":
+        return 0
+    return STEP_MASKS.get(trial.pipeline.steps, {}).get(cache.scm_preset, 0)
 
 
 def _cells(number: int, row: PlannedTrial, reasons: Sequence[str]) -> tuple[str, ...]:

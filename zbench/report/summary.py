@@ -22,6 +22,7 @@ from zbench.store import latest_records
 if TYPE_CHECKING:
     import pandas as pd
 
+RANDOM_WEIGHTS = "random_weights"  # why images mean nothing, a baseline's included
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
 INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
@@ -47,6 +48,7 @@ class TrialSummary:
     latency_high_s: float | None = None
     latency_p90_s: float | None = None
     speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
+    images: int = 1  # a call, which latencies are of
     images_per_s: float | None = None  # images over the sum of their latencies
     peak_memory_bytes: int | None = None
     memory_kind: str | None = None  # device, reserved, allocated (torch's allocator) or host RSS
@@ -216,6 +218,7 @@ def _with_figures(
         latency_p90_s=quantile(samples, 0.9) if samples else None,
         speedup=_speedup(measurement, baseline),
         images_per_s=_images(measurement) / sum(samples) if samples and sum(samples) > 0 else None,
+        images=max((r.images for r in measurement.rounds), default=1),
         peak_memory_bytes=memory_bytes,
         memory_kind=memory_kind,
         cached_steps=mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values()),

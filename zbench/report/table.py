@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass
 
 from zbench.record import Record
 from zbench.report import cells
-from zbench.report.summary import NOT_VALIDATED, TrialSummary, summarise, summarise_trials
+from zbench.report.summary import NOT_VALIDATED, RANDOM_WEIGHTS, TrialSummary, summarise, summarise_trials
 
 LEFT = "left"
 RIGHT = "right"
 MEMORY = "peak memory"
 PROMPT = "prompt (worst)"
 ENERGY = "J an image"
+PSNR = "PSNR, dB"
+SSIM = "SSIM (worst)"
 PROMPT_MEANS = (
     "Prompt: share of the attributes asked for (shape, colour, size, place, count, background, word) that the scene "
     "reader finds right, mean (worst image in brackets)."
@@ -44,8 +46,8 @@ COLUMNS = (
     Column(MEMORY, cells.memory),
     Column(ENERGY, cells.energy),
     Column("cached steps", cells.cached_steps),
-    Column("PSNR, dB", cells.psnr),
-    Column("SSIM (worst)", cells.ssim),
+    Column(PSNR, cells.psnr),
+    Column(SSIM, cells.ssim),
     Column(PROMPT, cells.prompt),
 )
 
@@ -67,6 +69,8 @@ def main_table(trials: Sequence[TrialSummary]) -> TextTable:
     columns = [_memory_column(complete) if column.header == MEMORY else column for column in COLUMNS]
     if not _knows_prompts(complete):
         columns = [column for column in columns if column.header != PROMPT]
+    if _random_weights(complete):
+        columns = [column for column in columns if column.header not in (PSNR, SSIM)]
     if all(row.joules_an_image is None for row in complete):
         columns = [column for column in columns if column.header != ENERGY]
     return TextTable(
@@ -173,6 +177,10 @@ def _memory_column(complete: Sequence[TrialSummary]) -> Column:
     return Column(f"{MEMORY} ({kinds.pop()})", lambda row: cells.memory(row, with_kind=False))
 
 
+def _random_weights(complete: Sequence[TrialSummary]) -> bool:
+    return bool(complete) and all(row.why_missing("quality") == RANDOM_WEIGHTS for row in complete)
+
+
 def _knows_prompts(complete: Sequence[TrialSummary]) -> bool:
     return any(row.prompt_fidelity_mean is not None for row in complete)
 
@@ -188,11 +196,14 @@ def _sources(row: TrialSummary) -> tuple[str | None, ...]:
 def _legend(trials: Sequence[TrialSummary], complete: Sequence[TrialSummary]) -> tuple[str, ...]:
     lines = []
     if complete:
+        likeness = "PSNR and SSIM: likeness to the baseline's images, mean (worst image in brackets)."
         lines.append(
             "Latency: median of the warm rounds with its 95 % interval. Speed-up: the baseline's time for the whole "
             "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
-            "PSNR and SSIM: likeness to the baseline's images, mean (worst image in brackets)."
+            + ("Weights are random, so nothing is said of images." if _random_weights(complete) else likeness)
         )
+    if any(row.images > 1 for row in complete):
+        lines.append("Where a call makes several images, latency is the call's.")
     if _knows_prompts(complete):
         lines.append(PROMPT_MEANS)
     if any(row.within_noise and not row.is_identical for row in complete):
