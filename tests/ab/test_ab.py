@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from commands import SYNTHETIC, start, wait_for, workers_of, zbench
 
+from zbench.executors.process import HOME
+
 QUICK = (*SYNTHETIC, "workload=single")
 SLOW = "engine.options.round_s=0.03"
 
@@ -90,13 +92,16 @@ def test_a_worker_of_another_protocol_is_refused(tmp_path: Path) -> None:
     assert code == 2 and "--b: its worker speaks protocol 1" in err
 
 
+def worktrees() -> set[Path]:
+    return set((HOME / ".git" / "worktrees").glob("*"))
+
+
 def test_a_revision_is_checked_out_and_taken_away_again(tmp_path: Path) -> None:
+    before = worktrees()
     code, out, err = ab(tmp_path, "--b-rev", "HEAD", "--margin", "40%")
     assert code == 0, err
     assert "at HEAD (" in out
-    from zbench.executors.process import HOME
-
-    assert not (HOME / ".git" / "worktrees").exists() or not list((HOME / ".git" / "worktrees").iterdir())
+    assert worktrees() == before
 
 
 def test_ctrl_c_ends_after_the_block_and_leaves_no_worker(tmp_path: Path) -> None:
