@@ -26,6 +26,7 @@ class FakeGpu:
     temperature: int = 55
     throttle: int = 0
     reserved: int = 0  # by the driver
+    utilisation: dict[int, int] | None = None  # share of the multiprocessors by PID, in percent; None: not supported
     pcie_counters: tuple[int, int] = (0, 0)  # bytes received and transmitted
     pcie_kb_per_s: tuple[int, int] = (0, 0)
 
@@ -67,6 +68,9 @@ class FakeNvml:
             "nvmlDeviceGetMemoryInfo": _memory_info,
             "nvmlDeviceGetComputeRunningProcesses": lambda gpu: _processes(gpu.compute),
             "nvmlDeviceGetGraphicsRunningProcesses": lambda gpu: _processes(gpu.graphics),
+            "nvmlDeviceGetProcessUtilization": lambda gpu, since_us: [
+                SimpleNamespace(pid=pid, smUtil=share) for pid, share in gpu.utilisation.items()
+            ],
             "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: gpu.energy_mj,
             "nvmlDeviceGetPowerUsage": lambda gpu: gpu.power_mw,
             "nvmlDeviceGetClockInfo": lambda gpu, kind: gpu.sm_mhz if kind == 1 else gpu.memory_mhz,
@@ -76,6 +80,8 @@ class FakeNvml:
             "nvmlDeviceGetCurrentClocksEventReasons": lambda gpu: gpu.throttle,
             "nvmlDeviceGetCurrentClocksThrottleReasons": lambda gpu: gpu.throttle,
         }
+        if any(gpu.utilisation is None for gpu in gpus):
+            del self.calls["nvmlDeviceGetProcessUtilization"]
         for name in without:
             del self.calls[name]
         for name in unsupported:

@@ -48,7 +48,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 BAD_OVERRIDES = [
     (["pipeline.stepz=3"], "pipeline.stepz=3", "did you mean pipeline.steps?"),
-    (["experiment=dmo"], "experiment=dmo", "no such choice; there are: demo"),
+    (["experiment=dmo"], "experiment=dmo", "no such choice; there are: batches, caps, demo"),
     (["sweep.name=../x"], "sweep.name=../x", "a folder's name"),
     (["search.n_trials=3"], "search.n_trials=3", "use search=random"),
     (["cache.max_warmup_steps=3"], "cache.max_warmup_steps=3", "these have: cache=dbcache"),
@@ -212,7 +212,7 @@ def test_info_and_help_are_hydras(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--info"]) == 0
     assert "Installed Hydra Plugins" in capfd.readouterr().out
     assert main(["sweep", "--help"]) == 0
-    assert "cache: dbcache, dbcache_aggressive, none, scm, taylorseer" in capfd.readouterr().out
+    assert "cache: dbcache, dbcache_aggressive, forced, none, scm, taylorseer" in capfd.readouterr().out
 
 
 def test_a_fault_of_zbench_itself_is_seventy(

@@ -338,7 +338,7 @@ def _execute(made: "Plan", out: str) -> int:
     write_report(outcome.records, {made.name: made.run_folder}, made.report_folder)
     _talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
     if outcome.failed:
-        _talk(f"{outcome.failed} of {len(made.trials)} trials FAILED; sweep.retry_failed=true runs them again")
+        _talk(f"{outcome.failed} of {len(outcome.records)} trials FAILED; sweep.retry_failed=true runs them again")
         return Exit.FAILED
     return Exit.DONE
 

@@ -53,6 +53,21 @@ class PipelineConfig(Group):
     vae_tiling: bool = False  # decode in overlapping tiles: less memory, another image
     vae_slicing: bool = False  # decode one image of a batch at a time
 
+    @property
+    def images(self) -> int:
+        """Images that one call makes."""
+        return self.batch_size * self.images_per_prompt
+
+    @property
+    def encoded_prompts(self) -> int:
+        """Prompts that the text encoder reads in a call, with guidance as many empty ones."""
+        return self.batch_size * (2 if self.guidance_scale > 0 else 1)
+
+    @property
+    def samples(self) -> int:
+        """Samples in one transformer forward."""
+        return self.encoded_prompts * self.images_per_prompt
+
 
 @dataclass
 class EngineConfig(Group):

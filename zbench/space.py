@@ -134,6 +134,8 @@ def _offload_fits(trial: Trial) -> str | None:
         return f"offload.mode={mode} needs an accelerator to offload from; the other modes work on a CPU"
     if on_cpu and trial.vram_limit_gib is not None:
         return f"hardware.vram_limit_gib={trial.vram_limit_gib:g} caps a GPU; this trial runs on the CPU"
+    if mode == "group" and trial.offload.use_stream and not trial.offload.pin_memory:
+        return "offload.pin_memory=false: a stream copies from pinned memory alone; add offload.use_stream=false"
     if trial.compute.compile and mode in NOT_COMPILED:
         return f"offload.mode={mode} swaps weights inside what torch.compile would compile whole; use compute=eager"
     return None

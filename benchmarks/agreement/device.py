@@ -11,8 +11,9 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smi import MIB, Sample, SmiError, joules, peak_bytes, read_samples, sampling
 
@@ -62,7 +63,7 @@ class Pair:
         return f"{self.name}: zbench {ours}, nvidia-smi {theirs}, ratio {ratio}"
 
 
-def watched(call: Callable[[], None], gauges: Gauges, device: str, seconds: float) -> Span:
+def watched(call: Callable[[], None], gauges: Gauges, effective: Mapping[str, Any], seconds: float) -> Span:
     """Rounds for so long under the gauges, after a warm-up."""
     warm_until = time.monotonic() + WARM_UP_S
     while True:
@@ -71,7 +72,7 @@ def watched(call: Callable[[], None], gauges: Gauges, device: str, seconds: floa
             break
     spoilt: dict[str, None] = {}
     rounds = 0
-    gauges.start(device)
+    gauges.start(effective["device"], effective.get("context_bytes"))
     began_s, until = time.time(), time.monotonic() + seconds
     while time.monotonic() < until:
         gauges.begin_round()
@@ -119,7 +120,7 @@ def main() -> None:
     try:
         with sampling(devices[0].uuid) as out:
             call = Call(chosen(DEFAULTS, arguments.overrides))
-            span = watched(call, gauges, call.engine.device, arguments.seconds)
+            span = watched(call, gauges, call.engine.effective(), arguments.seconds)
             samples = read_samples(out.read_text(errors="replace"))
     except SmiError as error:
         _leave(str(error))

@@ -104,7 +104,7 @@ def test_a_block_is_held_against_it(device: ModuleType, smi: ModuleType, on_path
     gpu = FakeGpu(used=5 * GIB, compute={os.getpid(): 5 * GIB})
     gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
     with smi.sampling("GPU-aaaa") as out:
-        span = device.watched(lambda: time.sleep(0.02), gauges, "cuda", 0.5)
+        span = device.watched(lambda: time.sleep(0.02), gauges, {"device": "cuda", "context_bytes": GIB}, 0.5)
         samples = smi.read_samples(out.read_text())
     assert span.spoilt == () and 0.5 <= span.ended_s - span.began_s < 5
     *memory, energy = device.compared(span, samples)

@@ -143,3 +143,22 @@ def test_a_generation_that_fails_says_in_which_stage(
         patch.setattr(getattr(engine.pipe, owner), method, full)
         engine.generate(PROMPT, 0)
     assert raised.value.stage == stage and isinstance(raised.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_what_a_failed_image_left_on_the_device_goes_before_the_next(
+    engine: ReferenceEngine, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.load(trial(pipeline=SMALL, offload=OffloadConfig(mode="all")))
+    engine.configure(CacheConfig())
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch, pytest.raises(StageError):
+        patch.setattr(engine.pipe.transformer.layers[0], "forward", full)
+        engine.generate(PROMPT, 0)
+    weight = max(engine.pipe.transformer.parameters(), key=lambda p: p.nbytes)
+    there = weight.data_ptr()
+    assert np.array_equal(engine.generate(PROMPT, 0).image, expected["none"])
+    assert weight.data_ptr() != there, "the host's copy is back in its place"
+    assert engine.effective()["offload_moved_bytes"]["transformer"] > 0

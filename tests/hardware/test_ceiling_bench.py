@@ -67,7 +67,7 @@ def test_a_cpu_has_its_own_figures_and_reasons_for_the_others(tmp_path: Path, mo
     assert all(len(samples) == QUICK.samples for samples in found["samples_s"].values())
     assert len(told) == len(found["samples_s"])
     store_ceilings(found)
-    assert stored_ceilings([]) == found
+    assert stored_ceilings([]) == {key: value for key, value in found.items() if key != "samples_s"}
     text = render_ceilings(found, "table")
     assert "matmul float32, a block's GEMMs together" in text and "host to device, pinned memory" in text
     assert json.loads(render_ceilings(found, "json")) == found

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
@@ -37,6 +38,24 @@ def seen(compute: dict[int, int | None]) -> set[int] | None:
 def test_a_foreign_process_is_seen_and_this_one_is_not() -> None:
     assert seen({PID: GIB}) == set()
     assert seen({PID: GIB, 1: GIB}) == {1}
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "foreign"),
+    [
+        (None, {1, 2}),  # nobody says who is busy
+        ({PID: 90, 1: 5, 2: 0}, {1}),
+        ({PID: 90, 1: 0}, set()),
+        ({1: 0}, {1, 2}),  # an answer without this process, whose kernels do run, is none
+    ],
+)
+def test_a_process_that_holds_memory_and_computes_nothing_is_no_foreign_one(
+    utilisation: dict[int, int] | None, foreign: set[int]
+) -> None:
+    gpu = FakeGpu(compute={PID: GIB, 1: GIB, 2: GIB}, utilisation=utilisation)
+    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, PID)
+    neighbours.start()
+    assert neighbours.seen() == foreign
 
 
 def test_children_and_grandchildren_are_never_foreign() -> None:

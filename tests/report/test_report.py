@@ -128,13 +128,13 @@ def test_of_random_weights_the_table_says_nothing_of_images():
 
 def test_a_trial_out_of_memory_says_what_was_held_and_what_would_fit(tmp_path):
     reason = Reason(
-        "out_of_memory", "CUDA out of memory", memory={"allocated": 15 * 2**30}, next_offload="text_encoder"
+        "out_of_memory", "CUDA out of memory", memory={"peak_allocated": 15 * 2**30}, next_offload="text_encoder"
     )
     records = [complete(trial()), replace(failed(CACHED), reason=reason)]
     write_report(records, {}, tmp_path)
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
-        assert "torch then held allocated 15.0 GiB; predicted to fit: offload=text" in text.replace("\\_", "_")
+        assert "torch held 15.0 GiB at most; predicted to fit: offload=text" in text.replace("\\_", "_")
 
 
 def test_a_call_of_several_images_is_no_image(tmp_path):

@@ -23,8 +23,8 @@ from zbench.executors import Completed, Failed, Outcome, Task
 from zbench.record import Reason, Record
 from zbench.space import arrange
 from zbench.store import Store
+from zbench.sweeper import sweep
 from zbench.sweeper.plan import Plan
-from zbench.sweeper.sweep import Sweep
 from zbench.trial import Trial
 
 GPU = ComputeConfig(device="cuda")
@@ -76,6 +76,13 @@ def capped(cache: CacheConfig | None = None, mode: str = "none", gib: float | No
 
 
 def swept(folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_offload") -> tuple[list[Record], Quiet]:
+    outcome, listener = outcome_of(folder, card, *trials, on_oom=on_oom)
+    return outcome.records, listener
+
+
+def outcome_of(
+    folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_offload"
+) -> tuple[sweep.Outcome, Quiet]:
     space = arrange(trials)
     plan = Plan(
         name="s",
@@ -90,8 +97,7 @@ def swept(folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_off
     )
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:
-        outcome = Sweep(plan, store, card, capture(), listener, lambda: False).run()
-    return outcome.records, listener
+        return sweep.Sweep(plan, store, card, capture(), listener, lambda: False).run(), listener
 
 
 def test_the_record_keeps_stage_memory_and_the_offload_that_is_predicted_to_fit(tmp_path: Path) -> None:
@@ -128,3 +134,43 @@ def test_the_same_command_again_goes_the_same_way(tmp_path: Path) -> None:
 def test_nothing_is_tried_where_no_offload_is_predicted_to_fit(tmp_path: Path) -> None:
     records, _ = swept(tmp_path, SmallCard(), capped(gib=1.0))
     assert len(records) == 1 and records[0].reason is not None and records[0].reason.next_offload is None
+
+
+def test_a_baseline_that_gives_way_twice_leaves_the_others_one_that_was_measured(tmp_path: Path) -> None:
+    card = SmallCard("all")
+    records, _ = swept(tmp_path, card, capped(), capped(FORCED, mode="all"))
+    cached = next(record for record in records if record.label.startswith("forced"))
+    baseline = next(record for record in records if record.trial_id == cached.baseline_id)
+    assert (baseline.state, baseline.is_baseline) == ("COMPLETE", True) and card.ran[-1].reference is not None
+
+
+def test_a_stand_in_that_was_asked_for_anyway_comes_before_what_is_compared_with_it(tmp_path: Path) -> None:
+    card = SmallCard("text_encoder", "dit")
+    records, listener = swept(tmp_path, card, *(capped(mode=mode) for mode in ("none", "dit", "text_encoder")))
+    assert [task.trial.offload.mode for task in card.ran] == ["none", "text_encoder", "dit"]
+    assert not listener.added_trials and len(records) == 3
+    assert len({record.baseline_id for record in records if record.state == "COMPLETE"}) == 1
+
+
+def test_what_was_compared_with_another_baseline_is_measured_again(tmp_path: Path) -> None:
+    trials = (capped(), capped(FORCED, mode="text_encoder"))
+    swept(tmp_path, SmallCard("text_encoder"), *trials, on_oom="record")
+    card = SmallCard("text_encoder")
+    records, _ = swept(tmp_path, card, *trials)
+    assert {task.trial.label for task in card.ran} == {record.label for record in records if record.state == "COMPLETE"}
+    assert len({record.baseline_id for record in records if record.state == "COMPLETE"}) == 1
+
+
+def test_a_trial_whose_stand_in_was_measured_has_not_failed_the_sweep(tmp_path: Path) -> None:
+    assert outcome_of(tmp_path / "a", SmallCard("all"), capped())[0].failed == 0
+    assert outcome_of(tmp_path / "b", SmallCard("all"), capped(), on_oom="record")[0].failed == 1
+    assert outcome_of(tmp_path / "c", SmallCard(), capped())[0].failed > 1
+
+
+def test_where_the_host_ran_out_of_memory_nothing_is_moved_to_it(tmp_path: Path) -> None:
+    class FullHost(SmallCard):
+        def run(self, task: Task, *_: Any) -> Outcome:
+            return Failed(Reason("out_of_memory", "MemoryError"))
+
+    records, listener = swept(tmp_path, FullHost(), capped())
+    assert records[0].reason is not None and records[0].reason.next_offload is None and not listener.added_trials

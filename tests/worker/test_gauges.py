@@ -69,11 +69,11 @@ def test_without_a_device_to_ask_no_round_is_blamed() -> None:
 
 
 def test_nvml_s_peak_less_the_context_is_held_against_torch_s() -> None:
-    """5 GiB by NVML where torch holds 4 is a context of 1; what NVML then sees grow, torch must have reserved."""
+    """5 GiB by NVML where torch holds 4 and the context took 1; what NVML then sees grow is neither's."""
     for grown, doubted in ((0, False), (GIB // 10, False), (GIB // 4, True)):
         gpu = FakeGpu(compute={os.getpid(): 5 * GIB})
         gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
-        gauges.start("cuda")
+        gauges.start("cuda", GIB)
         gpu.compute = {os.getpid(): 5 * GIB + grown}
         seen = gauges.stop(rounds=1)
         check = seen.telemetry["memory_check"]
@@ -87,7 +87,7 @@ def test_a_hidden_process_is_checked_by_the_device_s_difference_and_says_so() ->
     gpu = FakeGpu(used=2 * GIB)
     gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
     gpu.used = 7 * GIB
-    gauges.start("cuda")
+    gauges.start("cuda", GIB)
     check = gauges.stop(rounds=1).telemetry["memory_check"]
     assert (check["context_bytes"], check["method"], check["rel_difference"]) == (GIB, "device_difference", 0.0)
 

@@ -212,3 +212,11 @@ def test_without_a_device_s_clock_there_is_a_reason(tmp_path: Path) -> None:
     result = on_cuda(tmp_path, {}, device_s=None)
     assert result.telemetry["clock_check"] is None
     assert result.reasons["telemetry.clock_check"] == "no_device_clock"
+
+
+def test_a_spent_budget_waits_for_as_many_valid_rounds_as_were_wanted(tmp_path: Path) -> None:
+    wanted = dict[str, Any](min_rounds=4, max_rounds=40, budget_s=1e-6, target_rel_ci=1e-9)
+    good = measured(tmp_path, ScriptedEngine(), **wanted)
+    assert (good.stop_reason, len(good.rounds)) == ("budget", 4)
+    spoilt = measured(tmp_path, ScriptedEngine(), gauges=Blaming({0, 1}), **wanted)
+    assert (spoilt.stop_reason, len(spoilt.paired_latencies_s)) == ("budget", 4)

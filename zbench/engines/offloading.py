@@ -1,8 +1,8 @@
 """Keeps weights in host memory while they do not compute, and counts what is copied to the device; it loads nothing.
 
 The host's copy stays what it is: weights are copied to the device before they compute and dropped there after it, never
-copied back. diffusers' model offload copies back, and its streamed groups took 1.0 s for a text encoder that comes in
-0.2 s layer by layer (H100, 7.7 GiB), so of the two only the groups are used, and for mode group alone.
+copied back but for groups without a stream. diffusers' model offload copies back, and its streamed groups took 1.0 s
+for a text encoder that comes in 0.2 s layer by layer (H100, 7.5 GiB), so the groups alone are used, and for mode group.
 
 | mode | what waits on the host, and when it comes |
 |---|---|
@@ -75,15 +75,15 @@ class HostCopy:
 
     def fetch(self) -> None:
         """Copy the weights to the device, in the order of its current stream."""
-        if not self.resident:
-            there = torch.empty_like(self._host, device=self._device, pin_memory=False)
-            self._point_at(there.copy_(self._host, non_blocking=True))
-            self.resident = True
+        there = torch.empty_like(self._host, device=self._device, pin_memory=False)
+        self._point_at(there.copy_(self._host, non_blocking=True))
+        self.resident = True
 
     def drop(self) -> None:
-        """Let the device's copy go."""
-        self._point_at(self._host)
-        self.resident = False
+        """Let the device's copy go, if there is one."""
+        if self.resident:
+            self._point_at(self._host)
+            self.resident = False
 
     def _point_at(self, block: Tensor) -> None:
         for tensor, view in zip(self._tensors, self._views(block), strict=True):
@@ -105,6 +105,7 @@ class Offloading:
         self._stream = config.use_stream and device == "cuda"
         self._device = torch.device(device)
         self._moved: Counter[str] = Counter()
+        self._copies: list[HostCopy] = []
         if config.mode == "sequential":
             for component in COMPONENTS:
                 module = getattr(pipe, component)
@@ -126,8 +127,10 @@ class Offloading:
                 pipe.vae.decode = self._between(pipe.vae.decode, transformer, vae)
 
     def reset(self) -> None:
-        """An image is about to be made: what was moved is counted anew."""
+        """An image is about to be made: what was moved is counted anew, and what a failed one left there goes."""
         self._moved.clear()
+        for copy in self._copies:
+            copy.drop()
 
     def effective(self) -> dict[str, Any]:
         """What took effect and, by component, the bytes that the last image had copied to the device."""
@@ -137,7 +140,11 @@ class Offloading:
         return {"offload": self._mode, "pin_memory": self._pin, "offload_moved_bytes": moved}
 
     def _whole(self, module: nn.Module) -> HostCopy:
-        return HostCopy(_tensors(module), self._device, pin=self._pin)
+        return self._host_copy(_tensors(module))
+
+    def _host_copy(self, tensors: list[Tensor]) -> HostCopy:
+        self._copies.append(HostCopy(tensors, self._device, pin=self._pin))
+        return self._copies[-1]
 
     def _one_layer_at_a_time(self, component: str, module: nn.Module) -> None:
         """Each layer comes before it computes and leaves after it, in the order of the stream that computes; what is
@@ -147,7 +154,7 @@ class Offloading:
         parts = {layer: _tensors(layer) for layer in layers}
         parts[module] = [tensor for tensor in _tensors(module) if id(tensor) not in inside]
         for part, tensors in parts.items():
-            copy = HostCopy(tensors, self._device, pin=self._pin)
+            copy = self._host_copy(tensors)
             part.register_forward_pre_hook(self._fetching(component, copy))
             part.register_forward_hook(_dropping(copy))
 

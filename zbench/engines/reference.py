@@ -21,7 +21,7 @@ from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.caching import CacheSwitch
 from zbench.engines.offloading import WAITING, Offloading
 from zbench.engines.text_tokens import TextTokens
-from zbench.engines.vram_limit import VramLimit, lift_vram_limit, set_vram_limit
+from zbench.engines.vram_limit import context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import Weights, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
@@ -50,9 +50,9 @@ class ReferenceEngine:
         self.device = _device(trial.compute.device)
         if trial.offload.mode == "sequential" and self.device != "cuda":
             raise ConfigError("offload.mode", trial.offload.mode, "needs a GPU; the other modes work on a CPU")
-        self._limit = _limited(trial.vram_limit_gib, self.device)
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()  # should loading run out of memory, its peaks are its own
+        if trial.vram_limit_gib is not None and self.device != "cuda":
+            raise ConfigError("hardware.vram_limit_gib", trial.vram_limit_gib, "caps a GPU; this trial runs on the CPU")
+        self._context_bytes = context_bytes() if self.device == "cuda" else None  # while nothing is loaded
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)
@@ -63,6 +63,8 @@ class ReferenceEngine:
         self._offloading = Offloading(pipe, trial.offload, self.device)
         if self.device == "cuda":
             torch.cuda.empty_cache()  # what loading needed for a moment is no peak of a generation
+            torch.cuda.reset_peak_memory_stats()
+        self._limit = None if trial.vram_limit_gib is None else set_vram_limit(trial.vram_limit_gib)
         self._cache = CacheSwitch(pipe, trial.pipeline.steps)
         self._clock, self._tokens = _watched(pipe, self.device), TextTokens(pipe.transformer)
         self.pipe = pipe  # only now is there something to close
@@ -110,7 +112,7 @@ class ReferenceEngine:
             steps_s=clock.spans_s(STEP),
             cached_steps=cached_steps,
             residual_diffs=residual_diffs,
-            images=images_a_call(self._trial.pipeline),
+            images=self._trial.pipeline.images,
             text_tokens=self._tokens.latest,
             device_s=clock.timer.seconds(device_began, device_ended) if self.device == "cuda" else None,
             compiled=self._trial.compute.compile and _graphs_compiled() > graphs,
@@ -128,13 +130,14 @@ class ReferenceEngine:
             "weights_seed": WEIGHTS_SEED if self._weights.source == "random" else None,
             "vae": None if self._weights.vae is None else str(self._weights.vae),
             "vae_tiling": _tiles(self.pipe.vae, trial.pipeline),
-            "vae_slicing": self.pipe.vae.use_slicing and images_a_call(trial.pipeline) > 1,
+            "vae_slicing": self.pipe.vae.use_slicing and trial.pipeline.images > 1,
             "n_blocks": self._cache.n_blocks,
             "steps": trial.pipeline.steps,
             "threads": torch.get_num_threads(),
             "attention_backend": trial.compute.attention_backend,
             "compile": trial.compute.compile,
             **self._offloading.effective(),
+            "context_bytes": self._context_bytes,
             **({} if self._limit is None else self._limit.effective()),
             "cache": self._cache.effective(),
         }
@@ -165,6 +168,7 @@ class ReferenceEngine:
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
+            _release_pinned_memory()
         if self._limit is not None:
             lift_vram_limit()
 
@@ -184,13 +188,8 @@ def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int) -> dic
         "num_inference_steps": pipeline.steps,
         "guidance_scale": pipeline.guidance_scale,
         "max_sequence_length": pipeline.max_sequence_length,
-        "generator": [torch.Generator("cpu").manual_seed(seed + k) for k in range(images_a_call(pipeline))],
+        "generator": [torch.Generator("cpu").manual_seed(seed + k) for k in range(pipeline.images)],
     }
-
-
-def images_a_call(pipeline: PipelineConfig) -> int:
-    """Images that one call makes."""
-    return pipeline.batch_size * pipeline.images_per_prompt
 
 
 def _graphs_compiled() -> int:
@@ -217,12 +216,11 @@ def _device(name: str) -> str:
     return name
 
 
-def _limited(limit_gib: float | None, device: str) -> VramLimit | None:
-    if limit_gib is None:
-        return None
-    if device != "cuda":
-        raise ConfigError("hardware.vram_limit_gib", limit_gib, "caps a GPU; this trial runs on the CPU")
-    return set_vram_limit(limit_gib)
+def _release_pinned_memory() -> None:
+    """Give page-locked memory back, which torch else keeps: the next pipeline's host memory is to be its own."""
+    release = getattr(torch.accelerator, "empty_host_cache", None) or getattr(torch._C, "_host_emptyCache", None)
+    if release is not None:  # torch 2.11 has the second alone
+        release()
 
 
 def _dtype(name: str, device: str) -> torch.dtype:

@@ -31,7 +31,6 @@ class VramLimit:
         """What took effect, JSON-ready."""
         return {
             "vram_limit_gib": self.limit_bytes / GIB,
-            "context_bytes": self.context_bytes,
             "allocator_limit_bytes": self.allocator_bytes,
         }
 

@@ -62,8 +62,7 @@ def stored_ceilings(devices: Sequence[DeviceLike]) -> dict[str, Any] | None:
     problem = _problem(data)
     if problem:
         raise RecordError(f"{path}: {problem}; {_way_out()}")
-    ceilings: dict[str, Any] = data
-    return ceilings
+    return {key: value for key, value in data.items() if key != "samples_s"}
 
 
 def _folder() -> Path:

@@ -98,16 +98,18 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     if mode == "sequential":
         widest = transformer.dim * transformer.ffn_dim * dtype_bytes
         return {"text_encode": table, "denoise": widest, "decode": 0}
-    group = trial.offload.num_blocks_per_group * (2 if trial.offload.use_stream else 1)
-    layers = min(group, encoder.n_layers) / encoder.n_layers
-    encoder_by_layers = table + (loaded.text_encoder - table) * layers
+
+    def encoder_by(layers: int) -> float:
+        return table + (loaded.text_encoder - table) * min(layers, encoder.n_layers) / encoder.n_layers
+
     if mode == "group":
+        group = trial.offload.num_blocks_per_group * (2 if trial.offload.use_stream else 1)
         step = loaded.step(min(group, transformer.n_layers), transformer.n_layers)
-        return {"text_encode": encoder_by_layers, "denoise": step, "decode": loaded.vae}
+        return {"text_encode": encoder_by(group), "denoise": step, "decode": loaded.vae}
     whole = {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
     waiting = {"text_encoder": ["text_encode"], "dit": ["denoise"], "vae": ["decode"], "all": list(whole)}.get(mode, [])
     stays = sum(size for stage, size in whole.items() if stage not in waiting)
-    comes = {**whole, "text_encode": encoder_by_layers}
+    comes = {**whole, "text_encode": encoder_by(1)}
     return {stage: stays + (comes[stage] if stage in waiting else 0) for stage in whole}
 
 
@@ -115,16 +117,18 @@ def _activations(trial: Trial, geometry: Geometry, dtype_bytes: int, text_tokens
     """Bytes alive at each stage's worst moment; sequence parallelism splits a step's, nothing splits the
     decode's."""
     pipeline, t, vae = trial.pipeline, geometry.transformer, geometry.vae
-    images = pipeline.batch_size * pipeline.images_per_prompt
-    batch = images * (2 if pipeline.guidance_scale > 0 else 1)
     image = padded_tokens(geometry.image_tokens(pipeline.height, pipeline.width))
-    tokens = batch * (image + padded_tokens(text_tokens)) / (trial.parallel.ulysses_size * trial.parallel.ring_size)
+    tokens = (
+        pipeline.samples
+        * (image + padded_tokens(text_tokens))
+        / (trial.parallel.ulysses_size * trial.parallel.ring_size)
+    )
     kept = CACHE_TENSORS if isinstance(trial.cache, DBCacheConfig) else 0
     if isinstance(trial.cache, DBCacheConfig) and trial.cache.enable_taylorseer:
         kept += trial.cache.taylorseer_order
     ffn = FFN_TENSORS * t.ffn_dim / trial.parallel.tp_size
     decoded = (
-        (1 if pipeline.vae_slicing else images)
+        (1 if pipeline.vae_slicing else pipeline.images)
         * pipeline.height
         * pipeline.width
         * vae.block_out_channels[min(1, len(vae.block_out_channels) - 1)]

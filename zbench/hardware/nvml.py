@@ -118,6 +118,12 @@ class Nvml:
         """Processes that compute on the device."""
         return {p.pid for p in self._ask("nvmlDeviceGetComputeRunningProcesses", self._handle(index)) or ()}
 
+    def busy_pids(self, index: int, since_us: int) -> set[int] | None:
+        """Processes whose kernels ran on the device since then (microseconds since the epoch); None where the driver
+        does not say."""
+        samples = self._ask("nvmlDeviceGetProcessUtilization", self._handle(index), since_us)
+        return None if samples is None else {sample.pid for sample in samples if sample.smUtil > 0}
+
     def process_memory(self, index: int, pid: int, used_before_bytes: int | None = None) -> ProcessMemory | None:
         """Memory of one process on the device.
 

@@ -168,10 +168,6 @@ class _Cost:
         self.eager_gap_s = 0.0 if rates else hardware.efficiency.eager_step_gap_s
         self.weights = traffic.weights(geometry, self.rates.dtype_bytes, trial.parallel)
         self.image_tokens = geometry.image_tokens(trial.pipeline.height, trial.pipeline.width)
-        pipeline = trial.pipeline
-        self.images = pipeline.batch_size * pipeline.images_per_prompt
-        self.prompts = pipeline.batch_size * (2 if pipeline.guidance_scale > 0 else 1)
-        self.batch = self.prompts * pipeline.images_per_prompt  # samples of a forward
 
     @property
     def cached_blocks(self) -> int:
@@ -196,19 +192,19 @@ class _Cost:
         run = flops.text_encoder_flops(self.geometry, self.trial.pipeline.max_sequence_length)
         gap_s = self.eager_gap_s * self.geometry.text_encoder.n_layers / GAP_BLOCKS
         gemm_s = max(run.gemm / self.rates.gemm, self.weights.text_encoder / self.rates.bandwidth)
-        return self.prompts * (gemm_s + run.attention / self.rates.attention + gap_s)
+        return self.trial.pipeline.encoded_prompts * (gemm_s + run.attention / self.rates.attention + gap_s)
 
     def decode_s(self) -> float:
         """The VAE's decode on one device, its attention at the rate of its convolutions, where it was
         measured."""
         pipeline = self.trial.pipeline
         run = flops.vae_decode_flops(self.geometry, pipeline.height, pipeline.width)
-        return self.images * run.total / self.rates.vae
+        return self.trial.pipeline.images * run.total / self.rates.vae
 
     def compute_s(self, blocks: int) -> float:
         """Arithmetic of a forward through `blocks` main blocks, shared evenly by all devices, and its
         gaps."""
-        run = flops.step_flops(self.geometry, self.image_tokens, self.text_tokens, blocks) * self.batch
+        run = flops.step_flops(self.geometry, self.image_tokens, self.text_tokens, blocks) * self.trial.pipeline.samples
         devices, n_layers = self.trial.parallel.world_size, self.geometry.transformer.n_layers
         read_s = self.weights.step(blocks, n_layers) / self.rates.bandwidth
         gemm_s = max(run.gemm / devices / self.rates.gemm, read_s)
@@ -218,7 +214,10 @@ class _Cost:
     def step_s(self, blocks: int) -> float:
         """A step: arithmetic, activations (which tensor parallelism does not split), exchange, offload."""
         trial, dim = self.trial, self.geometry.transformer.dim
-        tokens = traffic.block_tokens(self.geometry, self.image_tokens, self.text_tokens, blocks) * self.batch
+        tokens = (
+            traffic.block_tokens(self.geometry, self.image_tokens, self.text_tokens, blocks)
+            * self.trial.pipeline.samples
+        )
         hidden_bytes = float(tokens * dim * self.rates.dtype_bytes)
         sequence = trial.parallel.ulysses_size * trial.parallel.ring_size
         moved_s = self.rates.activation_passes * hidden_bytes / sequence / self.rates.bandwidth

@@ -28,7 +28,7 @@ THROTTLED_SHARE = 0.1
 
 OWN_LIMIT = "sw_power_cap"
 """The one throttle reason that says nothing against a round: the device keeps to its power limit, as an H100 at its
-full 700 W does in two of three samples whenever this pipeline computes."""
+full 700 W does in most samples while this pipeline computes."""
 
 INTERVAL_S = 0.05
 """Between samples: PCIe's counters turn at 2^32 bytes, which takes 0.08 s at the full rate of generation 5, x16."""

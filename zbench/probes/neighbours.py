@@ -1,7 +1,8 @@
 """Who else computes on a device: neither this process nor what it started. It never claims what a container hides.
 
 Where this process itself is not among those that the driver lists, one of the PIDs listed may be its own by another
-number, so that who else is there is unknown. The driver lists whoever holds a context, busy or idle.
+number, so that who else is there is unknown. The driver lists whoever holds a context, busy or idle; where it also says
+whose kernels ran of late, the idle do not count.
 """
 
 import math
@@ -14,6 +15,10 @@ from zbench.hardware.nvml import Nvml
 
 EVERY_S = 0.5
 """Least time between two looks of `look_if_due`; an answer stands for as long."""
+
+
+RECENT_S = 1.0
+"""How far back a process's kernels make it busy."""
 
 
 class Neighbours:
@@ -54,7 +59,11 @@ class Neighbours:
         computing = self._nvml.compute_pids(self._index)
         if self._pid not in self._nvml.processes(self._index):
             return None if computing else set()
-        return {pid for pid in computing - {self._pid} if not self._is_descendant(pid)}
+        foreign = {pid for pid in computing - {self._pid} if not self._is_descendant(pid)}
+        busy = self._nvml.busy_pids(self._index, round((time.time() - RECENT_S) * 1e6)) if foreign else None
+        if busy is None or self._pid not in busy:  # an answer that leaves out this process says nothing of others
+            return foreign
+        return foreign & busy
 
     def _is_descendant(self, pid: int) -> bool:
         try:

@@ -100,7 +100,7 @@ def _misfits(complete: Sequence[TrialSummary]) -> list[str]:
     found = Counter((row.hardware, row.hardware_memory_gib) for row in complete if row.misfit is not None)
     return [
         f"{number} of {cells.trials(len(complete))} {'does' if number == 1 else 'do'} not fit into the "
-        f"{memory_gib:g} GiB of {hardware}."
+        f"{memory_gib:g} GiB of {hardware or 'their cap'}."
         for (hardware, memory_gib), number in found.items()
     ]
 

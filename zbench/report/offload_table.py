@@ -18,7 +18,7 @@ def offload_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable |
         for row, record in ordered
         if record.measurement is not None and record.measurement.projection is None
     ]
-    if not any(mode != "none" or _moved(m) is not None or _received(m) is not None for _, mode, m in rows):
+    if all(mode == "none" for _, mode, _ in rows):
         return None
     columns: tuple[tuple[str, Cell, str], ...] = (
         ("moved to the device, a call", _moved, RIGHT),

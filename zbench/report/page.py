@@ -149,8 +149,7 @@ def _unmeasured(row: TrialSummary, record: Record) -> Unmeasured:
 def _memory_then(reason: Reason) -> list[str]:
     """What was on the device when it ran out of memory, and what is predicted to fit."""
     memory = reason.memory or {}
-    held = [f"{name} {cells.gib(memory[name])}" for name in ("allocated", "reserved") if name in memory]
-    said = [f"torch then held {' and '.join(held)}"] if held else []
+    said = [f"torch held {cells.gib(memory['peak_allocated'])} at most"] if "peak_allocated" in memory else []
     return said + ([f"predicted to fit: offload={reason.next_offload}"] if reason.next_offload else [])
 
 

@@ -17,7 +17,7 @@ from zbench.space import Placed, geometry_of
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.plan import Plan, proxy_of
 from zbench.sweeper.progress import duration
-from zbench.trial import Trial
+from zbench.trial import Trial, is_forced
 from zbench.workload import whole_cycles
 
 HEADERS = ("#", "trial", "role", "expected image, s", "expected tensors", "trial id")
@@ -113,7 +113,7 @@ def _expect(trial: Trial, hardware: HardwareConfig) -> tuple[float | None, int |
 
 def _forced_skips(trial: Trial) -> int:
     cache = trial.cache
-    if not isinstance(cache, SCMConfig) or cache.scm_policy != "static":
+    if not isinstance(cache, SCMConfig) or not is_forced(cache):
         return 0
     return STEP_MASKS.get(trial.pipeline.steps, {}).get(cache.scm_preset, 0)
 

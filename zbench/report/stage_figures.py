@@ -133,8 +133,7 @@ class _Counter:
     def _text_encode(self, _: Round) -> Flops:
         """Every prompt is padded, and comes with a negative one under guidance."""
         pipeline = self.trial.pipeline
-        prompts = pipeline.batch_size * (2 if pipeline.guidance_scale > 0 else 1)
-        return text_encoder_flops(self.geometry, pipeline.max_sequence_length) * prompts
+        return text_encoder_flops(self.geometry, pipeline.max_sequence_length) * pipeline.encoded_prompts
 
     def _denoise(self, made: Round) -> Flops | None:
         """The samples of a forward are padded to the longest of them. A skipped step computes Fn + Bn main blocks."""

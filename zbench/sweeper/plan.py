@@ -104,7 +104,10 @@ def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
             f"execution=project with hardware={config.hardware.name}: only GPUs are projected, such as hardware=b300"
         )
     if config.compute.device == "cuda" and not devices and not projected:
-        raise HardwareError(f"compute.device=cuda: {describe_present(devices)}; leave compute.device out")
+        raise HardwareError(
+            f"compute.device=cuda: {describe_present(devices)}; project it with hardware=h100 or the like, or run on "
+            "the CPU with compute.device=auto"
+        )
     if config.compute.device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
         config = replace(config, compute=replace(config.compute, device=device))

@@ -6,7 +6,7 @@ It imports no torch, measures nothing itself and prints nothing; what happens is
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,11 +51,20 @@ class Outcome:
 
     records: list[Record]
     interrupted: bool
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    """A trial that ran out of memory to the one that was tried in its place."""
 
     @property
     def failed(self) -> int:
-        """How many trials failed."""
-        return sum(record.state == "FAILED" for record in self.records)
+        """How many trials failed and have no stand-in that was measured."""
+        states = {record.trial_id: record.state for record in self.records}
+
+        def measured(trial_id: str) -> bool:
+            return states.get(trial_id) == "COMPLETE" or (
+                trial_id in self.replaced and measured(self.replaced[trial_id])
+            )
+
+        return sum(record.state == "FAILED" and not measured(record.trial_id) for record in self.records)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Sweep:
     listener: Listener
     should_stop: Callable[[], bool]
     _tried: list[str] = field(default_factory=list)
+    _replaced: dict[str, str] = field(default_factory=dict)  # one out of memory to the one tried in its place
 
     def run(self) -> Outcome:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
@@ -92,7 +102,8 @@ class Sweep:
         baselines: dict[str, str] = {}  # one that did not fit to the one that took its place
         while queue:
             placed = queue.popleft()
-            placed = replace(placed, baseline_id=baselines.get(placed.baseline_id, placed.baseline_id))
+            while placed.baseline_id in baselines:
+                placed = replace(placed, baseline_id=baselines[placed.baseline_id])
             if self.should_stop():
                 return self._outcome(interrupted=True)
             record = self._reusable(placed)
@@ -109,11 +120,17 @@ class Sweep:
             smaller = self._with_next_offload(placed.trial, record)
             if smaller is None:
                 continue
+            self._replaced[placed.trial.trial_id] = smaller.trial_id
             if placed.is_baseline:
                 baselines[placed.baseline_id] = smaller.trial_id
-            if smaller.trial_id not in (*self._tried, *(waiting.trial.trial_id for waiting in queue)):
+            waiting = next((other for other in queue if other.trial.trial_id == smaller.trial_id), None)
+            if smaller.trial_id in self._tried or (waiting is not None and not placed.is_baseline):
+                continue
+            if waiting is None:
                 self.listener.added(placed, smaller)
-                queue.appendleft(Placed(smaller, baselines.get(placed.baseline_id, placed.baseline_id)))
+            else:  # others will be compared with it, so it comes first
+                queue.remove(waiting)
+            queue.appendleft(Placed(smaller, baselines.get(placed.baseline_id, placed.baseline_id)))
         return self._outcome(interrupted=False)
 
     def _with_next_offload(self, trial: Trial, record: Record) -> Trial | None:
@@ -147,7 +164,7 @@ class Sweep:
 
     def _with_way_out(self, trial: Trial, reason: Reason) -> Reason:
         """Where a GPU's memory ran out: the offload that is predicted to fit into it."""
-        if reason.code != "out_of_memory" or trial.compute.device != "cuda":
+        if reason.code != "out_of_memory" or reason.memory is None:
             return reason
         return replace(reason, next_offload=next_offload(trial, geometry_of(trial.pipeline), reason.memory))
 
@@ -170,6 +187,10 @@ class Sweep:
         changed = differences(record.environment, self.environment.to_dict())
         if record.config.get("measure") != _plain(asdict(self.plan.measure)):
             changed = ["the measure settings changed", *changed]
+        if record.baseline_id != placed.baseline_id:
+            changed = ["it is compared with another baseline", *changed]
+        if record.measurement is not None and not record.measurement.paired_latencies_s:
+            changed = ["no round of it was valid", *changed]
         if self._missed_its_baseline(placed, record):
             changed = ["its baseline was not there the last time", *changed]
         if changed:
@@ -207,7 +228,7 @@ class Sweep:
         known = latest(self.store.records)
         planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
         ids = dict.fromkeys((*planned, *self._tried))
-        return Outcome([known[i] for i in ids if i in known], interrupted)
+        return Outcome([known[i] for i in ids if i in known], interrupted, self._replaced)
 
 
 def _projected(trial: Trial, measured: Measurement) -> Measurement:
@@ -216,6 +237,7 @@ def _projected(trial: Trial, measured: Measurement) -> Measurement:
     projection = project(trial, geometry_of(trial.pipeline), measured.rounds)
     return replace(
         measured,
+        rounds=[replace(r, images=trial.pipeline.images) for r in measured.rounds],
         projection=projection,
         sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
     )

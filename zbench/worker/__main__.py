@@ -186,7 +186,8 @@ def _failed(error: Exception, stage: str) -> dict[str, Any]:
     if isinstance(error, StageError) and error.__cause__ is not None:
         cause, stage = error.__cause__, f"{stage}, {error.stage}"
     code = _code(cause)
-    memory = device_memory() if code == "out_of_memory" else None
+    ran_out = any(cls.__name__ == "OutOfMemoryError" for cls in type(cause).__mro__)  # torch's, for a device
+    memory = device_memory() if ran_out else None
     return {"event": "failed", "code": code, "message": _message(cause, stage), "stage": stage, "memory": memory}
 
 

@@ -43,12 +43,15 @@ def memory_check(
     """`{torch_reserved_bytes, nvml_process_bytes, context_bytes, rel_difference, method}` of peaks over a block.
 
     What NVML sees of this process is what torch reserved and its context, which torch does not see: `context_bytes` is
-    what was NVML's alone when the block began. `method` is how NVML saw the process: process or device_difference.
+    what was NVML's alone before anything was loaded, so the difference is what has grown outside torch since. `method`
+    is how NVML saw the process: process or device_difference.
     """
     if torch_reserved_bytes is None:
         return Check(reason="no_gpu")
-    if nvml_process_bytes is None or context_bytes is None:
+    if nvml_process_bytes is None:
         return Check(reason="pid_hidden")
+    if context_bytes is None:
+        return Check(reason="context_unknown")
     difference = _rel_difference(nvml_process_bytes - context_bytes, torch_reserved_bytes)
     if difference is None:
         return Check(reason="nothing_reserved")

@@ -1,6 +1,5 @@
 """Every gauge around a timed block, and their answers in the places a measurement has for them; it starts no round."""
 
-import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,15 +37,18 @@ class Gauges:
         self._context_bytes: int | None = None
         self._round_began_s = 0.0
 
-    def start(self, device: str) -> None:
-        """Begin a block on `device`, as `Engine.effective` names it: cuda, or anything else for a host."""
+    def start(self, device: str, context_bytes: int | None = None) -> None:
+        """Begin a block on `device`, as `Engine.effective` names it: cuda, or anything else for a host.
+
+        `context_bytes` is what the process held there outside torch's allocator before it loaded anything.
+        """
         cuda = (self._cuda or _torch_cuda()) if device.startswith("cuda") else None
         self._memory = MemoryProbe(cuda)
         self._device, self._why_no_device = None, "no_gpu" if cuda is None else "no_nvml"
         if cuda is not None and self._devices:
             index = self._devices[0].index
             used_before_bytes = self._used_before[index]
-            self._context_bytes = self._context(cuda, index, used_before_bytes)
+            self._context_bytes = context_bytes
             self._device = DeviceProbe(self._nvml, index=index, used_before_bytes=used_before_bytes)
             self._device.start()
         self._memory.start()
@@ -79,11 +81,6 @@ class Gauges:
         telemetry = {**seen.summary(), "memory_check": check.telemetry}
         doubts = seen.suspicions() + ([check.doubt] if check.doubt else [])
         return Readings(memory, seen.energy, telemetry, doubts, reasons)
-
-    def _context(self, cuda: Any, index: int, used_before_bytes: int | None) -> int | None:
-        """What NVML sees of this process beyond torch's pool: the CUDA context, its modules and libraries."""
-        seen = self._nvml.process_memory(index, os.getpid(), used_before_bytes)
-        return None if seen is None else seen.bytes - int(cuda.memory_reserved())
 
 
 _PLACES = {"peak_process_bytes": "memory.peak_device_bytes", "energy": "energy"}

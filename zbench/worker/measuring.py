@@ -51,7 +51,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     job.stage = "timed rounds"
     block = _Block()
     with quiet_collector():
-        gauges.start(str(effective.get("device")))
+        gauges.start(str(effective.get("device")), effective.get("context_bytes"))
         try:
             _timed_rounds(engine, job, cycle, block, gauges)
         finally:
@@ -61,6 +61,7 @@ def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None
     if not _is_random(effective):
         save_artifacts(job.artifacts, block.first_cycle)
     verdict = _judge(job, block, effective)
+    effective = engine.effective()  # with what the rounds moved
     latencies = warm.latencies_s or [block.rounds[0].latency_s]
     cold = Cold()
     if load_s is not None:
@@ -140,7 +141,7 @@ def _stop_reason(rounds: list[Round], measure: MeasureConfig, least: int, most: 
         return "interval"
     if len(rounds) >= most:
         return "max_rounds"
-    return "budget" if spent_s >= measure.budget_s else ""
+    return "budget" if spent_s >= measure.budget_s and len(valid) >= least else ""
 
 
 def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
