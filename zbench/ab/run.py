@@ -100,6 +100,7 @@ def _measure(
     should_stop: Callable[[], bool],
 ) -> Outcome:
     made: list[Block] = []
+    should_stop()  # whoever is asked knows that blocks have begun: the first is not lost to a Ctrl-C right after it
     for block in blocks(lambda name, index: workers[name].generate(index), a_turn):
         made.append(block)
         append_line(journal, _json({"block": block.index, "a": _plain(block.a), "b": _plain(block.b)}))
