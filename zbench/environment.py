@@ -67,7 +67,7 @@ class Environment:
     fingerprint: str
     """12 hex digits over `identity`."""
     ceilings: dict[str, Any] | None = None
-    """What `zbench doctor --measure` found this machine's device to reach; None where it was not run."""
+    """What `zbench doctor --measure` found the device here to reach, without samples; None where it was not run."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -28,14 +28,6 @@ MASK = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_policy=
 SKIPPED = [2, 3, 5, 6]  # by that mask at 8 steps: 11001001
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @contextmanager
 def loaded(**changes: Any) -> Iterator[ReferenceEngine]:
     engine = ReferenceEngine()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from factories import TINY, trial
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
@@ -21,15 +20,6 @@ from zbench.report.plan_table import STEP_MASKS
 SMALL = replace(TINY, height=128, width=128)
 PROMPT = "a large red circle on a white background"
 FORCED = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_policy="static", scm_preset="ultra")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads on a busy machine wait for each other more than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

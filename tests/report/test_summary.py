@@ -19,7 +19,7 @@ from factories import (
     trial,
 )
 
-from zbench.config import ComputeConfig, DBCacheConfig, ParallelConfig, PipelineConfig
+from zbench.config import ComputeConfig, DBCacheConfig, OffloadConfig, ParallelConfig, PipelineConfig
 from zbench.measurement import Memory
 from zbench.report.summary import NOT_VALIDATED, summarise, summarise_trials
 from zbench.report.table import to_csv, to_json
@@ -276,3 +276,13 @@ def test_a_trial_most_of_whose_rounds_are_invalid_says_why():
         row = row_of([record], record.label)
         assert (row.caveats, row.invalid_rounds) == (caveats, len(reasons))
         assert (row.latency_median_s is None) == (len(reasons) == 12)
+
+
+def test_a_capped_trial_that_nvml_saw_above_its_cap_is_not_to_be_trusted() -> None:
+    under, over = (
+        complete(trial(pipeline=TURBO, vram_limit_gib=16.0, offload=OffloadConfig(mode=mode)), vram_gib=gib)
+        for mode, gib in (("text_encoder", 15.2), ("dit", 16.5))
+    )
+    rows = {row.trial_id: row for row in summarise_trials([under, over])}
+    assert rows[under.trial_id].is_trusted
+    assert rows[over.trial_id].doubts == ("does not fit into the 16 GiB of its cap",)

@@ -24,15 +24,11 @@ class VramLimit:
     """A cap in force. Bytes."""
 
     limit_bytes: int
-    context_bytes: int
     allocator_bytes: int
 
     def effective(self) -> dict[str, Any]:
         """What took effect, JSON-ready."""
-        return {
-            "vram_limit_gib": self.limit_bytes / GIB,
-            "allocator_limit_bytes": self.allocator_bytes,
-        }
+        return {"vram_limit_gib": self.limit_bytes / GIB, "allocator_limit_bytes": self.allocator_bytes}
 
 
 def set_vram_limit(limit_gib: float) -> VramLimit:
@@ -55,7 +51,7 @@ def set_vram_limit(limit_gib: float) -> VramLimit:
         problem = f"the context of {context / GIB:.2f} GiB and a reserve of {VRAM_RESERVE_GIB:g} GiB leave nothing"
         raise ConfigError("hardware.vram_limit_gib", limit_gib, problem)
     torch.cuda.set_per_process_memory_fraction(allocator / total)
-    return VramLimit(limit, context, allocator)
+    return VramLimit(limit, allocator)
 
 
 def lift_vram_limit() -> None:
