@@ -70,8 +70,8 @@ def test_without_a_device_to_ask_no_round_is_blamed() -> None:
 
 def test_nvml_s_peak_less_the_context_is_held_against_torch_s() -> None:
     """5 GiB by NVML where torch holds 4 and the context took 1; what NVML then sees grow is neither's."""
-    for grown, doubted in ((0, False), (GIB // 10, False), (GIB // 4, True)):
-        gpu = FakeGpu(compute={os.getpid(): 5 * GIB})
+    for grown, doubted in ((0, False), (GIB // 10, False), (GIB // 4, True), (-GIB // 4, True)):
+        gpu = FakeGpu(compute={os.getpid(): 4 * GIB})
         gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
         gauges.start("cuda", GIB)
         gpu.compute = {os.getpid(): 5 * GIB + grown}
@@ -81,6 +81,7 @@ def test_nvml_s_peak_less_the_context_is_held_against_torch_s() -> None:
         assert (check["context_bytes"], check["method"]) == (GIB, "process")
         assert check["rel_difference"] == pytest.approx(grown / (4 * GIB))
         assert any("less the context" in doubt for doubt in seen.validity) == doubted
+        assert any("misses what lasts less" in doubt for doubt in seen.validity) == (doubted and grown < 0)
 
 
 def test_a_hidden_process_is_checked_by_the_device_s_difference_and_says_so() -> None:

@@ -19,6 +19,7 @@ import torch
 from zbench.config import CacheConfig, ComputeConfig, PipelineConfig
 from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.caching import CacheSwitch
+from zbench.engines.host_memory import release_host_memory
 from zbench.engines.offloading import WAITING, Offloading
 from zbench.engines.text_tokens import TextTokens
 from zbench.engines.vram_limit import context_bytes, lift_vram_limit, set_vram_limit
@@ -61,8 +62,9 @@ class ReferenceEngine:
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
         self._offloading = Offloading(pipe, trial.offload, self.device)
+        release_host_memory()  # what loading needed for a moment is no peak of a generation
         if self.device == "cuda":
-            torch.cuda.empty_cache()  # what loading needed for a moment is no peak of a generation
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         self._limit = None if trial.vram_limit_gib is None else set_vram_limit(trial.vram_limit_gib)
         self._cache = CacheSwitch(pipe, trial.pipeline.steps)
@@ -168,7 +170,7 @@ class ReferenceEngine:
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
-            _release_pinned_memory()
+        release_host_memory()
         if self._limit is not None:
             lift_vram_limit()
 
@@ -214,13 +216,6 @@ def _device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device", name, "torch sees no GPU; hardware=cpu measures on the CPU")
     return name
-
-
-def _release_pinned_memory() -> None:
-    """Give page-locked memory back, which torch else keeps: the next pipeline's host memory is to be its own."""
-    release = getattr(torch.accelerator, "empty_host_cache", None) or getattr(torch._C, "_host_emptyCache", None)
-    if release is not None:  # torch 2.11 has the second alone
-        release()
 
 
 def _dtype(name: str, device: str) -> torch.dtype:

@@ -56,6 +56,8 @@ def memory_check(
     if difference is None:
         return Check(reason="nothing_reserved")
     doubt = f"NVML's peak memory less the context is {abs(difference):.1%} off what torch reserved (NVML by {method})"
+    if difference < 0:
+        doubt += "; NVML, which is sampled, misses what lasts less than its interval"
     return Check(
         telemetry={
             "torch_reserved_bytes": torch_reserved_bytes,
