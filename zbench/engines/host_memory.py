@@ -1,7 +1,7 @@
 """Host memory that nothing holds any more and that is yet not given back.
 
-torch keeps freed page-locked blocks, and glibc the freed blocks below its mmap threshold, which grows to 32 MiB
-(mallopt(3)): a transformer's matrices are smaller. Either would count as the next measurement's host memory.
+torch keeps freed page-locked blocks, and glibc the freed blocks below its mmap threshold, 32 MiB in a worker
+(`executors.process`): a transformer's matrices are smaller. Either would count as the next measurement's host memory.
 """
 
 import ctypes
