@@ -8,7 +8,7 @@ import pytest
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
-from zbench.probes.neighbours import EVERY_S, Neighbours
+from zbench.probes.neighbours import EVERY_S, REMEMBERED_S, Neighbours
 
 PID = os.getpid()
 
@@ -84,8 +84,22 @@ def test_a_visitor_is_seen_in_the_spans_that_it_was_there() -> None:
     neighbours.look()
     now[0], gpu.compute = 20.0, {PID: GIB}
     neighbours.look()
-    assert [neighbours.seen(*span) for span in ((0, 5), (5, 15), (15, 25))] == [set(), {1}, set()]
+    assert [neighbours.seen(*span) for span in ((0, 5), (5, 15), (16, 25))] == [set(), {1}, set()]
     assert neighbours.seen() == {1}
+
+
+def test_one_who_was_just_seen_computing_is_not_believed_to_have_stopped() -> None:
+    """The driver's answer leaves out a busy process now and then."""
+    now, gpu = [0.0], FakeGpu(compute={PID: GIB, 1: GIB}, utilisation={PID: 70, 1: 30})
+    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, PID, lambda: now[0])
+    neighbours.start()
+    gpu.utilisation = {PID: 70}
+    answers = []
+    for began_s in (1.0, 3.0, 3.0 + REMEMBERED_S):
+        now[0] = began_s + 1
+        neighbours.look()
+        answers.append(neighbours.seen(began_s, began_s + 2))
+    assert answers == [{1}, {1}, set()]
 
 
 def test_looks_are_kept_apart() -> None:

@@ -2,7 +2,7 @@
 
 The host's copy stays what it is: weights are copied to the device before they compute and dropped there after it, never
 copied back but for groups without a stream. diffusers' model offload copies back, and its streamed groups bring a text
-encoder of 7.5 GiB in 0.27 s where this takes 0.17 (reports/h100/offload), so its groups serve mode group alone.
+encoder of 7.5 GiB in 0.32 s where this takes 0.17 (reports/h100/offload), so its groups serve mode group alone.
 
 | mode | what waits on the host, and when it comes |
 |---|---|

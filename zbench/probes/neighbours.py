@@ -16,9 +16,12 @@ from zbench.hardware.nvml import Nvml
 EVERY_S = 0.5
 """Least time between two looks of `look_if_due`; an answer stands for as long."""
 
-
 RECENT_S = 1.0
 """How far back a process's kernels make it busy."""
+
+REMEMBERED_S = 5.0
+"""How long one who was seen counts, as a look may miss a process: beside one that multiplied matrices without a pause,
+all looks of one round of 1.8 s in three did (reports/h100/neighbours)."""
 
 
 class Neighbours:
@@ -44,14 +47,14 @@ class Neighbours:
             self.look()
 
     def seen(self, began_s: float = -math.inf, ended_s: float = math.inf) -> set[int] | None:
-        """PIDs seen at any time of the span; None if none was and some look could not tell.
+        """PIDs seen at any time of the span or shortly before; None if none was and some look could not tell.
 
         A span without a look takes the answer before it if that still stands, and else looks now.
         """
-        looks = [others for at_s, others in self._looks if began_s <= at_s <= ended_s]
-        if not looks:
+        if not any(began_s <= at_s <= ended_s for at_s, _ in self._looks):
             self.look_if_due()
-            looks = [self._looks[-1][1]]
+            ended_s = math.inf
+        looks = [others for at_s, others in self._looks if began_s - REMEMBERED_S <= at_s <= ended_s]
         found = set[int]().union(*(others for others in looks if others is not None))
         return None if not found and None in looks else found
 
