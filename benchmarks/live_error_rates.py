@@ -1,8 +1,9 @@
 """How often `zbench ab` is right on this machine: A/A, +2 % and +5 % planted as extra work, 64×64 and one step.
 
-python benchmarks/live_error_rates.py [--runs 20] [--margin 1%] [OVERRIDE ...]
+python benchmarks/live_error_rates.py [--runs 20] [--margin 1%] [--apart] [OVERRIDE ...]
 
-Every run is a `zbench ab` of its own, with fresh workers. Goals as in `error_rates.py`; INCONCLUSIVE counts as a miss.
+Every run is a `zbench ab` of its own, with a fresh worker that both sides share or, `--apart`, one for each, as two
+revisions have. Goals as in `error_rates.py`; INCONCLUSIVE counts as a miss.
 """
 
 import argparse
@@ -22,10 +23,15 @@ HERE = Path(__file__).parent
 SLOWER = (0.0, 0.02, 0.05)
 
 
-def one_run(extra: float, margin: str, overrides: list[str], folder: str) -> tuple[str, int, float | None]:
+PLANTED = "engine=planted cache=dbcache cache.residual_diff_threshold={extra}"
+OF_ITS_OWN = " engine.options.worker=b"
+
+
+def one_run(extra: float, margin: str, apart: bool, overrides: list[str], folder: str) -> tuple[str, int, float | None]:
     """The verdict, the blocks it took, and the ratio that was measured."""
-    command = [sys.executable, "-m", "zbench", "ab", "--config-dir", str(HERE / "conf"), "engine=planted"]
-    command += [*SMALL, *overrides, "--margin", margin, "--b", f"engine.options.extra={extra}", "--format", "json"]
+    command = [sys.executable, "-m", "zbench", "ab", "--config-dir", str(HERE / "conf"), "--format", "json"]
+    command += [*SMALL, *overrides, "--margin", margin, "--a", PLANTED.format(extra=0)]
+    command += ["--b", PLANTED.format(extra=extra) + (OF_ITS_OWN if apart else "")]
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
@@ -41,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--margin", default="1%")
+    parser.add_argument("--apart", action="store_true", help="a worker for each side")
     parser.add_argument("overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     runs = arguments.runs
@@ -50,7 +57,7 @@ def main() -> None:
         task = bar.add_task("A/Bs", total=runs * len(SLOWER))
         for _ in range(runs):  # by turns, so that a bad hour befalls all alike
             for extra in SLOWER:
-                verdict, blocks, ratio = one_run(extra, arguments.margin, arguments.overrides, folder)
+                verdict, blocks, ratio = one_run(extra, arguments.margin, arguments.apart, arguments.overrides, folder)
                 verdicts[extra][verdict] += 1
                 measured = "no ratio" if ratio is None else f"{100 * (ratio - 1):+.2f} %"
                 print(f"planted {extra:+.0%}: {verdict}, {measured}, {blocks} blocks", flush=True)

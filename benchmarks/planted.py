@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from zbench.config import CacheConfig, DBCacheConfig
 from zbench.engines import Generation
 from zbench.engines.reference import ReferenceEngine
 
@@ -12,12 +13,17 @@ SIDE = 48  # of the matrices multiplied, small enough to stay in a core's own ca
 
 
 class PlantedEngine(ReferenceEngine):
-    """`extra` is the share of each call's own time that it then goes on working for."""
+    """Skips no steps: a cache's threshold is the share of each call's own time that it then goes on working for."""
 
-    def __init__(self, extra: float = 0.0) -> None:
+    def __init__(self, worker: str = "") -> None:
+        """`worker` changes nothing, but sides in which it differs cannot share a pipeline."""
         super().__init__()
-        self._extra = extra
+        self._extra = 0.0
         self._matrix = torch.full((SIDE, SIDE), 1.0 / SIDE)
+
+    def configure(self, cache: CacheConfig) -> None:
+        """Take the slow-down from the cache's threshold."""
+        self._extra = cache.residual_diff_threshold if isinstance(cache, DBCacheConfig) else 0.0
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
         """A generation, and then multiplications for `extra` of its time."""

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from rich.progress import track
 from small import SMALL
 
-from zbench.ab.side import Side, SideWorker, present_trial
+from zbench.ab.side import Side, SideWorker, present_trial, warm_up
 from zbench.environment import capture
 from zbench.hardware.detect import present_devices
 from zbench.hydra_app import one_job
@@ -35,13 +35,13 @@ def main() -> None:
     about = {"overrides": overrides, "environment": capture(present_devices()).to_dict()}
     arguments.out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     with TemporaryDirectory() as folder, arguments.out.open("w", newline="", encoding="utf-8") as file:
-        worker = SideWorker(Side("a", trial), Path(folder) / "worker.log", config.measure.timeout_s)
+        worker = SideWorker([Side("a", trial)], Path(folder) / "worker.log", config.measure.timeout_s)
         worker.prepare()
-        worker.warm_up(lambda latency_s: None)
+        warm_up({"a": worker}, config.measure.max_warmup_rounds, lambda _, latency_s: None)
         rows = csv.writer(file)
         rows.writerow(["started_at", "latency_s", "disturbances"])
         for _ in track(range(arguments.rounds), description="rounds", disable=not sys.stderr.isatty()):
-            made = worker.generate(0)
+            made = worker.generate("a", 0)
             rows.writerow([made.started_at, f"{made.latency_s:.6f}", " ".join(made.disturbances)])
         worker.close()
     print(f"{arguments.rounds} rounds in {arguments.out}")

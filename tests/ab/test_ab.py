@@ -51,10 +51,22 @@ def test_sides_take_turns(tmp_path: Path) -> None:
         assert "".join(side for _, side in rounds) == "".join(8 * side for side in order)
 
 
+def test_sides_that_differ_in_step_skipping_alone_share_a_pipeline(tmp_path: Path) -> None:
+    skipping = "cache=dbcache cache.residual_diff_threshold=0.1"
+    code, _, err = ab(tmp_path, "--b", skipping, "--margin", "40%", "sweep.name=shared")
+    assert code == 0, err
+    head, *blocks = [json.loads(line) for line in (tmp_path / "runs/shared/blocks.jsonl").read_text().splitlines()]
+    assert head["workers"] == 1
+    skipped = {side: {len(r["cached_steps"]) > 0 for block in blocks for r in block[side]} for side in ("a", "b")}
+    assert skipped == {"a": {False}, "b": {True}}, "each turn runs under its own side's setting"
+
+
 @pytest.mark.parametrize(("side", "code"), [("b", 1), ("a", 2)])
-def test_a_side_that_fails_is_never_a_pass(side: str, code: int, tmp_path: Path) -> None:
-    crash = "cache=dbcache cache.residual_diff_threshold=0.5 engine.options.crash_on=0.5"
-    returned, out, err = ab(tmp_path, f"--{side}", crash)
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_side_that_fails_is_never_a_pass(side: str, code: int, shared: bool, tmp_path: Path) -> None:
+    crash, sick = "engine.options.crash_on=0.5", "cache=dbcache cache.residual_diff_threshold=0.5"
+    common, own = ([crash], sick) if shared else ([], f"{sick} {crash}")
+    returned, out, err = ab(tmp_path, *common, f"--{side}", own)
     assert returned == code and out == ""
     assert f"--{side}: the worker died of SIGABRT" in err and "Traceback" not in err
 
@@ -105,7 +117,7 @@ def test_a_revision_is_checked_out_and_taken_away_again(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_after_the_block_and_leaves_no_worker(tmp_path: Path) -> None:
-    process = start(tmp_path, "ab", *QUICK, "engine.options.round_s=0.1", "--margin", "0.01%")
+    process = start(tmp_path, "ab", *QUICK, "--a", "engine.options.round_s=0.1", "--margin", "0.01%")
     blocks = tmp_path / "runs"
     wait_for(lambda: any(len(f.read_text().splitlines()) > 1 for f in blocks.glob("*/blocks.jsonl")))
     workers = workers_of(process.pid)

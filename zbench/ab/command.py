@@ -51,8 +51,7 @@ def ab(args: list[str]) -> int:
         environment = present_environment()
         try:
             with _stop_on_interrupt() as asked_to_stop:
-                timeout_s = config.measure.timeout_s
-                outcome = compare(sides, plan, margin, folder, environment, timeout_s, progress, asked_to_stop)
+                outcome = compare(sides, plan, margin, folder, environment, config.measure, progress, asked_to_stop)
         except SideFailed as failure:
             if failure.side == "b" and failure.broken:  # a new side that crashes is no pass
                 print(f"zbench: FAILED {failure}", file=sys.stderr)

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
-from zbench.ab.side import Side, SideWorker, present_trial
+from zbench.ab.side import Side, SideWorker, present_trial, warm_up
+from zbench.config import MeasureConfig
 from zbench.hydra_app import one_job
 from zbench.report.table import RIGHT, TextTable, to_text
 from zbench.stats import Plan, blocks_needed, drift, median, relative_spread
@@ -45,19 +46,20 @@ class Noise:
     needs: tuple[Need, ...]
 
 
-def measure_noise(trial: Trial, timeout_s: float, show: Callable[[str], None]) -> Noise:
+def measure_noise(trial: Trial, measure: MeasureConfig, show: Callable[[str], None]) -> Noise:
     """Warm up, then make 64 turns' images of the workload's first pair. Raises SideFailed."""
     with TemporaryDirectory(prefix="zbench-noise-") as folder:
-        worker = SideWorker(Side("a", trial), Path(folder) / "worker.log", timeout_s)
+        worker = SideWorker([Side("a", trial)], Path(folder) / "worker.log", measure.timeout_s)
         try:
             show("loading")
             worker.prepare()
-            warm = worker.warm_up(lambda latency_s: show(f"warming up: {latency_s:.3f} s"))
+            bound = max(measure.max_warmup_rounds, 1)
+            warm = warm_up({"a": worker}, bound, lambda _, latency_s: show(f"warming up: {latency_s:.3f} s"))["a"]
             a_turn = rounds_a_turn(min(warm))
             rounds = MEASURED_TURNS * a_turn
             made = []
             for index in range(rounds):
-                made.append(worker.generate(0))
+                made.append(worker.generate("a", 0))
                 left_s = (rounds - index - 1) * median([r.latency_s for r in made])
                 show(f"round {index + 1} of {rounds}, {left_s:.0f} s left")
         finally:
@@ -88,7 +90,7 @@ def doctor_noise(overrides: list[str], config_dir: str | None, form: str) -> str
     check_weights([trial])
     console = Console(stderr=True, emoji=False)
     with console.status("starting the worker") as status:
-        noise = measure_noise(trial, config.measure.timeout_s, status.update)
+        noise = measure_noise(trial, config.measure, status.update)
     return render_noise(noise, form)
 
 

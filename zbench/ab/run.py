@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn, turn_medians
-from zbench.ab.side import Side, SideWorker
+from zbench.ab.side import Side, SideWorker, share_a_pipeline, warm_up
+from zbench.config import MeasureConfig
 from zbench.environment import Environment
 from zbench.errors import StoreError
 from zbench.measurement import Round
 from zbench.stats import Block as Samples
 from zbench.stats import Judgement, Look, Plan, is_stationary, look, warm_from
-from zbench.stats.stationary import BOUND
 from zbench.store import append_line
 
 BLOCKS = "blocks.jsonl"
@@ -52,11 +52,13 @@ def compare(
     margin: float,
     folder: Path,
     environment: Environment,
-    timeout_s: float,
+    measure: MeasureConfig,
     listener: Listener,
     should_stop: Callable[[], bool],
 ) -> Outcome:
-    """Measure both sides interleaved, each in a resident worker of its own; b is judged against a.
+    """Measure both sides interleaved, in one resident worker if they can share it, else in one each.
+
+    b is judged against a. Of `measure` only the time-out and the bound of warm-up apply.
 
     Raises SideFailed if a side cannot make images, StoreError if `folder` cannot be written.
     """
@@ -64,29 +66,24 @@ def compare(
     try:
         with _journal(folder) as journal:
             append_line(journal, _json(_head(sides, plan, margin, environment)))
-            for side in sides:
-                workers[side.name] = SideWorker(side, folder / f"worker-{side.name}.log", timeout_s)
-                workers[side.name].prepare()
-            a_turn = _warm_up(workers, listener)
+            for group in [sides] if share_a_pipeline(*sides) else [[side] for side in sides]:
+                names = "".join(side.name for side in group)
+                worker = SideWorker(group, folder / f"worker-{names}.log", measure.timeout_s)
+                workers |= {side.name: worker for side in group}
+                worker.prepare()
+            a_turn = _warm_up(workers, max(measure.max_warmup_rounds, 1), listener)
             return _measure(workers, a_turn, plan, margin, journal, listener, should_stop)
     finally:
-        for worker in workers.values():
+        for worker in set(workers.values()):
             worker.close()
 
 
-def _warm_up(workers: dict[SideName, SideWorker], listener: Listener) -> dict[SideName, int]:
-    """By turns, until the latencies of both have settled; one prompt and seed, so that only time can change them.
-
-    Gives how many rounds a turn of each is to be.
-    """
-    series: dict[SideName, list[float]] = {name: [] for name in workers}
-    while any(warm_from(latencies) is None for latencies in series.values()):
-        for name, worker in workers.items():
-            series[name].append(worker.generate(0).latency_s)
-            listener.warming(name, series[name][-1])
+def _warm_up(workers: dict[SideName, SideWorker], bound: int, listener: Listener) -> dict[SideName, int]:
+    """How many rounds a turn of each side is to be."""
+    series = warm_up(workers, bound, listener.warming)
     for name, latencies in series.items():
-        if not is_stationary(latencies[: warm_from(latencies)]).settled:
-            listener.note(f"--{name} had not settled after {BOUND} warm-up rounds")
+        if not is_stationary(latencies[: warm_from(latencies, bound=bound)]).settled:
+            listener.note(f"--{name} had not settled after {bound} warm-up rounds")
     return {name: rounds_a_turn(min(latencies)) for name, latencies in series.items()}
 
 
@@ -101,7 +98,7 @@ def _measure(
 ) -> Outcome:
     made: list[Block] = []
     should_stop()  # whoever is asked knows that blocks have begun: the first is not lost to a Ctrl-C right after it
-    for block in blocks(lambda name, index: workers[name].generate(index), a_turn):
+    for block in blocks(lambda name, index: workers[name].generate(name, index), a_turn):
         made.append(block)
         append_line(journal, _json({"block": block.index, "a": _plain(block.a), "b": _plain(block.b)}))
         stopping = should_stop()
@@ -127,6 +124,7 @@ def _head(sides: Sequence[Side], plan: Plan, margin: float, environment: Environ
         "margin": margin,
         "looks": plan.looks,
         "level": plan.level,
+        "workers": 1 if share_a_pipeline(*sides) else 2,
         "environment": environment.to_dict(),
         "sides": {
             side.name: {

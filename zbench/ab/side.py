@@ -1,8 +1,12 @@
-"""One side of a comparison: what it runs, with which zbench and interpreter, and the resident worker that does it."""
+"""One side of a comparison: what it runs, with which zbench and interpreter, and the resident worker that does it.
+
+Sides that one loaded pipeline can serve share it, in one worker: what differs from process to process, and from load to
+load, is then the same for both.
+"""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,18 +70,28 @@ class SideFailed(ZbenchError):
         self.side, self.broken = side, broken
 
 
-class SideWorker:
-    """The resident worker of one side."""
+def share_a_pipeline(a: Side, b: Side) -> bool:
+    """Whether one loaded pipeline serves both: of one zbench and interpreter, they differ in step skipping at most.
 
-    def __init__(self, side: Side, log: Path, timeout_s: float) -> None:
+    Where blocks are compiled, going from one setting to the other might compile them again.
+    """
+    one_code = (a.python, a.home) == (b.python, b.home)
+    return one_code and a.trial.resident_key == b.trial.resident_key and not a.trial.compute.compile
+
+
+class SideWorker:
+    """A resident worker: of one side, or of two that share a pipeline."""
+
+    def __init__(self, sides: Sequence[Side], log: Path, timeout_s: float) -> None:
         """Start the worker; it loads nothing yet."""
-        self.side = side
+        self._sides = sides
+        self._asked = sides[0]  # whose answer is waited for
         self._timeout_s = timeout_s
         self._said_hello = False
-        self._process = WorkerProcess(log, python=side.python, home=side.home)
+        self._process = WorkerProcess(log, python=sides[0].python, home=sides[0].home)
 
     def prepare(self) -> None:
-        """Load, configure and make a first image.
+        """Load, and for each side configure and make a first image.
 
         Raises ZbenchError if the worker speaks another protocol, SideFailed if it fails.
         """
@@ -85,28 +99,23 @@ class SideWorker:
         self._said_hello = True
         if hello["protocol"] != PROTOCOL_VERSION:
             raise ZbenchError(
-                f"--{self.side.name}: its worker speaks protocol {hello['protocol']}, this zbench {PROTOCOL_VERSION}; "
-                "compare revisions that speak the same"
+                f"--{self._asked.name}: its worker speaks protocol {hello['protocol']}, this zbench "
+                f"{PROTOCOL_VERSION}; compare revisions that speak the same"
             )
-        self._tell({"command": "prepare", "trial": self.side.trial.to_dict()})
-        self._await("prepared", self._timeout_s, "measure.timeout_s")
+        for side in self._sides:
+            self._asked = side
+            self._tell({"command": "prepare", "side": side.name, "trial": side.trial.to_dict()})
+            self._await("prepared", self._timeout_s, "measure.timeout_s")
 
-    def generate(self, index: int) -> Round:
-        """One round of the workload's pair `index`, in turn. Raises SideFailed."""
-        self._tell({"command": "generate", "index": index})
+    def generate(self, name: SideName, index: int) -> Round:
+        """One round of a side, of the workload's pair `index`, in turn. Raises SideFailed."""
+        self._asked = next(side for side in self._sides if side.name == name)
+        self._tell({"command": "generate", "side": name, "index": index})
         made = dacite.from_dict(Round, self._await("generated", self._timeout_s, "measure.timeout_s")["round"])
         if not made.valid:
             broken = made.invalid_reasons != ["compiled"]  # which says nothing against the code
-            raise SideFailed(self.side.name, f"a round is not valid: {', '.join(made.invalid_reasons)}", broken=broken)
+            raise SideFailed(name, f"a round is not valid: {', '.join(made.invalid_reasons)}", broken=broken)
         return made
-
-    def warm_up(self, show: Callable[[float], None]) -> list[float]:
-        """Rounds of the first pair until they have settled or there are too many; the seconds of each."""
-        latencies: list[float] = []
-        while warm_from(latencies) is None:
-            latencies.append(self.generate(0).latency_s)
-            show(latencies[-1])
-        return latencies
 
     def close(self) -> None:
         """Let the worker go."""
@@ -129,14 +138,29 @@ class SideWorker:
                 break
             if event["event"] == "failed":
                 broken = event["code"] not in NOT_THE_CODES_FAULT
-                raise SideFailed(self.side.name, f"{event['code']}: {event['message']}", broken=broken)
+                raise SideFailed(self._asked.name, f"{event['code']}: {event['message']}", broken=broken)
             if event["event"] == wanted:
                 return event
-        raise SideFailed(self.side.name, f"no answer within {within_s:g} s ({limit})", broken=self._said_hello)
+        raise SideFailed(self._asked.name, f"no answer within {within_s:g} s ({limit})", broken=self._said_hello)
 
     def _gone(self) -> SideFailed:
         self._process.kill()
         reason = death(self._process.process.wait(), oom_killed=False)
         tail = self._process.log_tail(0)
         last_words = f"; its log ends: {tail[-1]}" if tail else ""
-        return SideFailed(self.side.name, f"{reason.message}{last_words}", broken=self._said_hello)
+        return SideFailed(self._asked.name, f"{reason.message}{last_words}", broken=self._said_hello)
+
+
+def warm_up(
+    workers: Mapping[SideName, SideWorker], bound: int, show: Callable[[SideName, float], None]
+) -> dict[SideName, list[float]]:
+    """Seconds of each side's warm-up rounds, which take turns until those of all have settled or are `bound`.
+
+    All are of the first pair, so that only time can change them.
+    """
+    series: dict[SideName, list[float]] = {name: [] for name in workers}
+    while any(warm_from(latencies, bound=bound) is None for latencies in series.values()):
+        for name, worker in workers.items():
+            series[name].append(worker.generate(name, 0).latency_s)
+            show(name, series[name][-1])
+    return series

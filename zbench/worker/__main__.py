@@ -31,7 +31,7 @@ from zbench.worker.job import Job, StopAsked
 from zbench.worker.loading import LoadingTalk
 from zbench.worker.measuring import measure_trial, one_round, quiet_collector
 from zbench.worker.warm_up import to_compile
-from zbench.workload import Pair, pairs
+from zbench.workload import pairs
 
 
 class Pipes:
@@ -74,7 +74,8 @@ class Worker:
         self._watch = RoundWatch()
         self._engine: Engine | None = None
         self._resident_key: str | None = None
-        self._cycle: list[Pair] = []  # of the trial that was prepared
+        self._sides: dict[str, Trial] = {}  # those prepared on the resident pipeline
+        self._configured: str | None = None  # the side it is configured for
 
     def serve(self) -> None:
         """Until `quit`."""
@@ -98,11 +99,12 @@ class Worker:
             trial = Trial.from_dict(command["trial"])
             engine, _ = self._load(trial)
             stage = "cache configuration"
-            engine.configure(trial.cache)
+            self._sides[command["side"]] = trial
+            self._configure(engine, command["side"])
             stage = "the first image"
-            self._cycle = pairs(trial.workload)
-            first, _ = one_round(engine, self._cycle[0], 0)
-            for pair in to_compile(trial, self._cycle):
+            cycle = pairs(trial.workload)
+            first, _ = one_round(engine, cycle[0], 0)
+            for pair in to_compile(trial, cycle):
                 one_round(engine, pair, 0)
             return {"event": "prepared", "first_latency_s": first.latency_s, "effective": engine.effective()}
         except Exception as error:
@@ -110,17 +112,27 @@ class Worker:
 
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
         """One round of what was prepared."""
+        stage = "cache configuration"
         try:
-            if self._engine is None or not self._cycle:
-                raise RuntimeError("generate came before prepare")
-            index = command["index"]
+            side, index = command["side"], command["index"]
+            if self._engine is None or side not in self._sides:
+                raise RuntimeError(f"generate came before prepare of {side}")
+            if side != self._configured:
+                self._configure(self._engine, side)
+            stage = "a round"
+            cycle = pairs(self._sides[side].workload)
             with quiet_collector():
                 self._watch.begin()
-                made, _ = one_round(self._engine, self._cycle[index % len(self._cycle)], index)
+                made, _ = one_round(self._engine, cycle[index % len(cycle)], index)
                 made = replace(made, disturbances=self._watch.end())
             return {"event": "generated", "round": asdict(made)}
         except Exception as error:
-            return _failed(error, "a round")
+            return _failed(error, stage)
+
+    def _configure(self, engine: Engine, side: str) -> None:
+        self._configured = None  # until it is done
+        engine.configure(self._sides[side].cache)
+        self._configured = side
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         """One trial; the event that ends it."""
@@ -130,6 +142,7 @@ class Worker:
             print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
             engine, load_s = self._load(job.trial)
             job.check_stop()
+            self._configured = None  # a measurement configures for itself
             measurement = measure_trial(engine, job, self._gauges, load_s)
             return {"event": "done", "measurement": asdict(measurement)}
         except StopAsked:
@@ -172,6 +185,7 @@ class Worker:
 
     def _unload(self) -> None:
         engine, self._engine, self._resident_key = self._engine, None, None
+        self._sides, self._configured = {}, None
         if engine is not None:
             gc.unfreeze()
             engine.close()
