@@ -13,7 +13,7 @@ SIDE = 48  # of the matrices multiplied, small enough to stay in a core's own ca
 
 
 class PlantedEngine(ReferenceEngine):
-    """Skips no steps: a cache's threshold is the share of each call's own time that it then goes on working for."""
+    """A cache's threshold is also the share of each call's own time that it then goes on working for."""
 
     def __init__(self, worker: str = "") -> None:
         """`worker` changes nothing, but sides in which it differs cannot share a pipeline."""
@@ -22,7 +22,8 @@ class PlantedEngine(ReferenceEngine):
         self._matrix = torch.full((SIDE, SIDE), 1.0 / SIDE)
 
     def configure(self, cache: CacheConfig) -> None:
-        """Take the slow-down from the cache's threshold."""
+        """As the reference engine, which caches nothing of a single step; the slow-down is the cache's threshold."""
+        super().configure(cache)
         self._extra = cache.residual_diff_threshold if isinstance(cache, DBCacheConfig) else 0.0
 
     def generate(self, prompt_text: str, seed: int) -> Generation:

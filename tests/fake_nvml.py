@@ -21,6 +21,7 @@ class FakeGpu:
     graphics: dict[int, int | None] = field(default_factory=dict)
     energy_mj: int = 5_000
     power_mw: int = 300_000
+    power_limit_mw: int = 700_000
     sm_mhz: int = 1_700
     memory_mhz: int = 2_600
     temperature: int = 55
@@ -73,6 +74,7 @@ class FakeNvml:
             ],
             "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: gpu.energy_mj,
             "nvmlDeviceGetPowerUsage": lambda gpu: gpu.power_mw,
+            "nvmlDeviceGetEnforcedPowerLimit": lambda gpu: gpu.power_limit_mw,
             "nvmlDeviceGetClockInfo": lambda gpu, kind: gpu.sm_mhz if kind == 1 else gpu.memory_mhz,
             "nvmlDeviceGetTemperature": lambda gpu, sensor: gpu.temperature,
             "nvmlDeviceGetFieldValues": lambda gpu, ids: [_field(gpu, field_id) for field_id in ids],

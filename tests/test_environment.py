@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from zbench.environment import DeviceInfo, capture, differences, fingerprint, installed_version, source_revision
+from zbench import environment
+from zbench.environment import (
+    DeviceInfo,
+    capture,
+    clock_policy,
+    differences,
+    fingerprint,
+    installed_version,
+    source_revision,
+)
 
 H100 = DeviceInfo("NVIDIA H100 80GB HBM3", 80 * 2**30, "580.95")
 
@@ -57,6 +66,15 @@ def test_devices_and_their_driver_are_kept() -> None:
     assert here.driver == "580.95"
 
 
+def test_the_clock_policy_is_the_governor_and_the_power_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    governor = tmp_path / "scaling_governor"
+    monkeypatch.setattr(environment, "GOVERNOR", governor)
+    assert clock_policy() is None and clock_policy([H100]) is None
+    governor.write_text("performance\n")
+    limited = replace(H100, power_limit_w=700.0)
+    assert clock_policy([limited, limited]) == "governor performance, power limit 700 W"
+
+
 def test_the_fingerprint_is_stable_and_survives_a_record() -> None:
     """A record's environment is plain JSON; its fingerprint can be computed again from it."""
     here = capture([H100])
@@ -71,12 +89,13 @@ def test_the_fingerprint_is_stable_and_survives_a_record() -> None:
         ({"versions": {"torch": "2.12.0"}}, "torch 2.12.0 → 2.13.0"),
         ({"driver": "570.1"}, "driver 570.1 → 580.95"),
         ({"devices": (replace(H100, name="NVIDIA H200"),)}, "device NVIDIA H200 → NVIDIA H100 80GB HBM3"),
+        ({"clock_policy": "power limit 500 W"}, "clock policy power limit 500 W → power limit 700 W"),
         ({"git_revision": "a" * 40}, "git revision aaaaaaaaaa → bbbbbbbbbb"),
         ({"git_changes": "0123456789ab"}, "uncommitted changes 0123456789ab → none"),
     ],
 )
 def test_what_differs_is_said_and_changes_the_fingerprint(changed: dict[str, object], said: str) -> None:
-    now = replace(capture([H100]), git_revision="b" * 40, git_changes=None)
+    now = replace(capture([H100]), git_revision="b" * 40, git_changes=None, clock_policy="power limit 700 W")
     now = replace(now, versions={**now.versions, "torch": "2.13.0"})
     if "versions" in changed:
         changed = {"versions": {**now.versions, **changed["versions"]}}

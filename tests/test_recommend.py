@@ -184,6 +184,13 @@ def test_random_weights_cannot_be_judged_on_quality():
         recommend(records, min_ssim=0.9)
 
 
+def test_a_choice_whose_images_nobody_could_judge_says_so():
+    random = {"quality": None, "reasons": {"quality": "random_weights"}}
+    found = recommend([complete(trial(), latency_s=1.0, **random), skipping(CACHED, latency_s=0.7, **random)])
+    assert not found.chosen.is_baseline
+    assert any("weights were random" in note for note in found.notes)
+
+
 def test_quality_cannot_be_asked_of_random_weights_even_of_baselines_alone():
     random = [
         complete(

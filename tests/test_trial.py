@@ -50,3 +50,8 @@ def test_only_the_cache_may_differ_on_one_loaded_pipeline() -> None:
     one, other = trial(DBCacheConfig()), trial(CacheConfig())
     assert one.resident_key == other.resident_key
     assert replace(one, pipeline=replace(one.pipeline, steps=9)).resident_key != one.resident_key
+
+
+def test_the_label_names_the_cap_measured_or_projected() -> None:
+    capped = HardwareConfig(name="h100", title="H100", datasheet="none", vram_limit_gib=16.0)
+    assert trial(vram_limit_gib=16.0).label == trial(hardware=capped).label == "none cap:16GiB"

@@ -382,16 +382,14 @@ def _judge(new: "Sequence[Record]", base: "Sequence[Record]", options: argparse.
     """Judge, print, and give the verdict's exit code."""
     from zbench.gate.judge import assess
     from zbench.gate.metrics import parse_metric
-    from zbench.gate.show import annotations, render, write_step_summary
+    from zbench.gate.show import publish, render
     from zbench.store import latest_records
 
     metrics = [parse_metric(text) for text in options.metric or ["latency.median:3%"]]
     assessment = assess(latest_records(new), latest_records(base), metrics)
     print(render(assessment, options.format))
     if options.github:
-        write_step_summary(assessment)
-        for line in annotations(assessment):
-            _talk(line)
+        publish(assessment)
     return assessment.exit_code
 
 

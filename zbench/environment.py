@@ -20,6 +20,8 @@ import psutil
 PACKAGES = ("torch", "diffusers", "transformers", "cache-dit", "zbench")
 """Whose versions decide whether two measurements may be taken for the same."""
 
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
 SOURCES = ("zbench", "conf")
 """Folders of the checkout in which an uncommitted change makes a measurement another one."""
 
@@ -33,6 +35,8 @@ class DeviceLike(Protocol):
     def memory_bytes(self) -> int | None: ...
     @property
     def driver(self) -> str | None: ...
+    @property
+    def power_limit_w(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class DeviceInfo:
     name: str
     memory_bytes: int | None
     driver: str | None
+    power_limit_w: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Environment:
     host_memory_bytes: int
     devices: tuple[DeviceInfo, ...]
     driver: str | None
+    clock_policy: str | None
+    """What besides load decides the clocks: the CPU's governor, the devices' power limits. None where nobody says."""
     versions: dict[str, str | None]
     """Installed version of each of PACKAGES; None where it is not installed."""
     git_revision: str | None
@@ -85,8 +92,9 @@ def capture(devices: Sequence[DeviceLike] = ()) -> Environment:
         "cpu": cpu_model(),
         "cores": cores_available(),
         "host_memory_bytes": psutil.virtual_memory().total,
-        "devices": tuple(DeviceInfo(d.name, d.memory_bytes, d.driver) for d in devices),
+        "devices": tuple(DeviceInfo(d.name, d.memory_bytes, d.driver, d.power_limit_w) for d in devices),
         "driver": next((d.driver for d in devices), None),
+        "clock_policy": clock_policy(devices),
         "versions": {package: installed_version(package) for package in PACKAGES},
         "git_revision": revision,
         "git_dirty": None if revision is None else changes is not None,
@@ -107,10 +115,26 @@ def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "device": " + ".join(names) or cpu,
         "driver": environment.get("driver"),
+        "clock policy": environment.get("clock_policy"),
         **{package: versions.get(package) for package in PACKAGES},
         "git revision": environment.get("git_revision"),
         "uncommitted changes": environment.get("git_changes"),
     }
+
+
+def cpu_governor() -> str | None:
+    """Linux's policy for the CPU's clock, such as powersave; None where the machine has none or hides it."""
+    return GOVERNOR.read_text(encoding="utf-8").strip() if GOVERNOR.is_file() else None
+
+
+def clock_policy(devices: Sequence[DeviceLike] = ()) -> str | None:
+    """What decides clocks besides load, as far as it can be read (a locked clock cannot): `governor performance, power
+    limit 700 W`."""
+    governor = cpu_governor()
+    limits = dict.fromkeys(f"{d.power_limit_w:g} W" for d in devices if d.power_limit_w is not None)
+    parts = [f"governor {governor}"] if governor else []
+    parts += [f"power limit {' + '.join(limits)}"] if limits else []
+    return ", ".join(parts) or None
 
 
 def fingerprint(environment: Mapping[str, Any]) -> str:

@@ -112,8 +112,9 @@ class Trial:
         parts += [f"{name}{degree}" for name, degree in degrees if degree > 1]
         if self.offload.mode != "none":
             parts.append(f"offload:{self.offload.mode}{'' if self.offload.pin_memory else ' unpinned'}")
-        if self.vram_limit_gib is not None:
-            parts.append(f"cap:{self.vram_limit_gib:g}GiB")
+        cap_gib = self.vram_limit_gib if self.hardware is None else self.hardware.vram_limit_gib
+        if cap_gib is not None:
+            parts.append(f"cap:{cap_gib:g}GiB")
         if self.compute.compile:
             parts.append("compiled")
         if self.compute.dtype != "auto":

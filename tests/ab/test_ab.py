@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from commands import SYNTHETIC, start, wait_for, workers_of, zbench
@@ -24,6 +25,7 @@ def test_a_slower_side_is_a_regression_and_every_round_is_kept(tmp_path: Path) -
     code, out, err = ab(tmp_path, "--b", SLOW, "--format", "json", "sweep.name=kept")
     assert code == 1, err
     said = json.loads(out)
+    assert said["workers"] == 2 and "a margin of 1 % may blame that on a side" in err
     # 0.03 s against 0.01 s, and what a sleep oversleeps
     assert said["verdict"] == "SLOWER" and 2.5 < said["ratio"]["estimate"] < 3.1
     head, *blocks = (tmp_path / "runs" / "kept" / "blocks.jsonl").read_text().splitlines()
@@ -56,9 +58,21 @@ def test_sides_that_differ_in_step_skipping_alone_share_a_pipeline(tmp_path: Pat
     code, _, err = ab(tmp_path, "--b", skipping, "--margin", "40%", "sweep.name=shared")
     assert code == 0, err
     head, *blocks = [json.loads(line) for line in (tmp_path / "runs/shared/blocks.jsonl").read_text().splitlines()]
-    assert head["workers"] == 1
+    assert head["workers"] == 1 and "a margin of" not in err
     skipped = {side: {len(r["cached_steps"]) > 0 for block in blocks for r in block[side]} for side in ("a", "b")}
     assert skipped == {"a": {False}, "b": {True}}, "each turn runs under its own side's setting"
+
+
+def test_ci_gets_junit_annotations_and_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    code, out, err = ab(tmp_path, "--b", SLOW, "--format", "junit", "--github")
+    suite = ElementTree.fromstring(out)
+    assert code == 1 and (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    assert "::error title=zbench%3A zimage_tiny none%2C 8 steps against " in err
+    assert "1 of 1 regressed" in (tmp_path / "summary.md").read_text()
+    crash = "cache=dbcache cache.residual_diff_threshold=0.5 engine.options.crash_on=0.5"
+    code, out, err = ab(tmp_path, "--b", crash, "--format", "junit", "--github")
+    assert code == 1 and ElementTree.fromstring(out).get("failures") == "1" and "::error" in err
 
 
 @pytest.mark.parametrize(("side", "code"), [("b", 1), ("a", 2)])

@@ -57,6 +57,18 @@ def test_a_time_that_is_none_decides_nothing(bad: float, side: str) -> None:
     assert verdict(**sides) == (Verdict.INCONCLUSIVE, Exit.INCONCLUSIVE)
 
 
+@pytest.mark.parametrize("bad", [0, -1])
+@pytest.mark.parametrize("side", ["new", "base"])
+def test_a_size_that_is_none_decides_nothing(bad: int, side: str) -> None:
+    records = {"new": run(steady()), "base": run(steady())}
+    (record,) = records[side]
+    assert record.measurement is not None
+    memory = replace(record.measurement.memory, host_peak_rss_bytes=bad)
+    records[side] = [replace(record, measurement=replace(record.measurement, memory=memory))]
+    assessment = assess(records["new"], records["base"], [parse_metric("memory.host_peak_rss:2%")])
+    assert assessment.exit_code == Exit.INCONCLUSIVE
+
+
 @pytest.mark.parametrize("number", ["Infinity", "NaN"])
 def test_a_journal_with_what_is_no_number_cannot_be_judged(
     number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -105,7 +105,7 @@ def test_json_and_annotations_say_the_same() -> None:
     data = json.loads(render(slower(), "json"))
     assert data["exit_code"] == 1 and [f["verdict"] for f in data["findings"]] == ["SLOWER", "SAME"]
     lines = annotations(slower())
-    assert len(lines) == 2 and all(line.startswith("::error title=zbench: ") for line in lines)
+    assert len(lines) == 2 and all(line.startswith("::error title=zbench%3A ") for line in lines)
     assert "%25" in lines[1] and "\n" not in lines[1]
 
 

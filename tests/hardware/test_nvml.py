@@ -20,7 +20,9 @@ def test_without_a_driver_there_are_no_devices() -> None:
 
 
 def test_a_device_is_described() -> None:
-    assert Nvml(FakeNvml(FakeGpu())).devices() == [Device(0, "NVIDIA H100 80GB HBM3", "GPU-aaaa", 80 * GIB, "580.95")]
+    assert Nvml(FakeNvml(FakeGpu())).devices() == [
+        Device(0, "NVIDIA H100 80GB HBM3", "GPU-aaaa", 80 * GIB, "580.95", 700.0)
+    ]
 
 
 def test_names_of_older_libraries_come_as_bytes() -> None:

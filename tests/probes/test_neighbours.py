@@ -76,30 +76,18 @@ def test_what_a_container_hides_is_unknown_and_not_claimed() -> None:
     assert seen({}) == set()  # nobody at all computes
 
 
-def test_a_visitor_is_seen_in_the_spans_that_it_was_there() -> None:
-    now, gpu = [0.0], FakeGpu(compute={PID: GIB})
-    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, PID, lambda: now[0])
-    neighbours.start()
-    now[0], gpu.compute = 10.0, {PID: GIB, 1: GIB}
-    neighbours.look()
-    now[0], gpu.compute = 20.0, {PID: GIB}
-    neighbours.look()
-    assert [neighbours.seen(*span) for span in ((0, 5), (5, 15), (16, 25))] == [set(), {1}, set()]
-    assert neighbours.seen() == {1}
-
-
-def test_one_who_was_just_seen_computing_is_not_believed_to_have_stopped() -> None:
+def test_a_visitor_counts_while_it_is_there_and_a_little_longer() -> None:
     """The driver's answer leaves out a busy process now and then."""
-    now, gpu = [0.0], FakeGpu(compute={PID: GIB, 1: GIB}, utilisation={PID: 70, 1: 30})
+    now, gpu = [0.0], FakeGpu(compute={PID: GIB, 1: GIB}, utilisation={PID: 100, 1: 0})
     neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, PID, lambda: now[0])
     neighbours.start()
-    gpu.utilisation = {PID: 70}
     answers = []
-    for began_s in (1.0, 3.0, 3.0 + REMEMBERED_S):
-        now[0] = began_s + 1
+    for now[0], share in ((1.0, 0), (2.0, 30), (3.0, 0), (4.0, 0), (5.0 + REMEMBERED_S, 0)):
+        gpu.utilisation = {PID: 100 - share, 1: share}
         neighbours.look()
-        answers.append(neighbours.seen(began_s, began_s + 2))
-    assert answers == [{1}, {1}, set()]
+        answers.append(neighbours.seen(now[0] - 1))
+    assert answers == [set(), {1}, {1}, {1}, set()]
+    assert neighbours.seen() == {1}
 
 
 def test_looks_are_kept_apart() -> None:
@@ -111,8 +99,8 @@ def test_looks_are_kept_apart() -> None:
     for tenth in range(1, 5):
         now[0] = tenth / 10
         neighbours.look_if_due()
-        assert neighbours.seen(now[0] - 0.05, now[0]) == set()
+        assert neighbours.seen(now[0] - 0.05) == set()
     assert library.times == once
     now[0] = EVERY_S
-    neighbours.seen(EVERY_S - 0.05, EVERY_S - 0.01)  # no look fell into it and the last one is old
+    neighbours.seen(EVERY_S - 0.05)  # the last look is old
     assert library.times == 2 * once

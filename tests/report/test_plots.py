@@ -51,6 +51,11 @@ def test_the_front_drawn_is_the_front_of_the_figures():
     assert len(line.get_xdata()) == 14 - 3
 
 
+def test_without_a_second_in_any_stage_there_is_no_breakdown():
+    assert stage_breakdown({"none": {"text_encode": 0.0, "denoise": 0.0, "decode": 0.0}}, []) is None
+    assert stage_breakdown({}, []) is None
+
+
 def test_a_distrusted_trial_is_never_on_the_front():
     # 10x without a skipped step has another cause; it would dominate all.
     unlikely = complete(trial(DBCacheConfig(Fn_compute_blocks=3)), latency_s=0.1, ssim=0.999)

@@ -50,7 +50,7 @@ def test_elsewhere_a_short_load_is_silent_and_a_long_one_is_one_line() -> None:
             bar.event("none", told(second))
         bar.event("none", {"event": "loaded", "load_s": 1.0})
         assert len(out.getvalue().splitlines()) == lines
-    assert out.getvalue().startswith("none: checking weights, 6.0 of 40.0 GB")
+    assert out.getvalue().startswith("none: checking weights, 6 of 40 GB")
 
 
 def test_the_bar_is_part_of_a_sweeps_display_only_while_it_loads() -> None:

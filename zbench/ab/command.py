@@ -14,23 +14,25 @@ from rich.console import Console
 
 from zbench.ab.interleave import SideName
 from zbench.ab.run import Outcome, compare
-from zbench.ab.show import FORMATS, Progress, exit_code, render
+from zbench.ab.show import FORMATS, Progress, assessed, exit_code, failed, render
 from zbench.ab.side import Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES
 from zbench.errors import ConfigError, Exit
+from zbench.gate import show as gate
+from zbench.gate.judge import Assessment
 from zbench.hardware.detect import present_environment
 from zbench.hydra_app import one_job
 from zbench.stats import Plan
 from zbench.sweeper.conduct import check_weights, on_interrupt
 
 EPILOG = """\
-Other overrides hold for both sides. Both are measured by turns on this machine, each in a resident worker, until the
+Other overrides hold for both sides. Both are measured by turns on this machine, in resident workers, until the
 verdict is clear. Exit codes: 0 no regression, 1 b is SLOWER or crashes, 2 bad input, 3 INCONCLUSIVE.
 
   zbench ab --a pipeline.steps=8 --b pipeline.steps=9
   zbench ab --a cache=none --b 'cache=dbcache cache.max_warmup_steps=2' workload=single
-  zbench ab --a-rev main --b-rev HEAD --margin 2%
+  zbench ab --a-rev main --b-rev HEAD --margin 3%
 """
 
 
@@ -55,21 +57,32 @@ def ab(args: list[str]) -> int:
         except SideFailed as failure:
             if failure.side == "b" and failure.broken:  # a new side that crashes is no pass
                 print(f"zbench: FAILED {failure}", file=sys.stderr)
+                _tell_ci(failed(failure, sides[1]), options)
                 return Exit.REGRESSION
             raise
         finally:
             progress.close()
-    return _report(outcome, sides, folder, options.format)
+    return _report(outcome, sides, folder, margin, options)
 
 
-def _report(outcome: Outcome, sides: list[Side], folder: Path, form: str) -> int:
+def _report(outcome: Outcome, sides: list[Side], folder: Path, margin: float, options: argparse.Namespace) -> int:
     a, b = sides
-    print(render(outcome, a, b, form))
+    if options.format != "junit":
+        print(render(outcome, a, b, options.format))
+    _tell_ci(assessed(outcome, a, b, margin), options)
     print(f"rounds: {folder / 'blocks.jsonl'}", file=sys.stderr)
     if outcome.ended == "interrupted":
         print("interrupted; the same command begins anew", file=sys.stderr)
         return Exit.INTERRUPTED
     return exit_code(outcome)
+
+
+def _tell_ci(assessment: Assessment, options: argparse.Namespace) -> None:
+    """What a CI reads: JUnit's XML on stdout, GitHub's annotations on stderr and its step summary."""
+    if options.format == "junit":
+        print(gate.render(assessment, "junit"))
+    if options.github:
+        gate.publish(assessment)
 
 
 def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -90,6 +103,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--margin", default="1%", help="by how much b may be slower (default: 1%%)")
     parser.add_argument("--config-dir", help="folder with groups of your own")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
+    parser.add_argument("--github", action="store_true", help="annotate, and append to $GITHUB_STEP_SUMMARY")
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     options, unknown = parser.parse_known_args(args)
     for flag in (arg for arg in unknown if arg.startswith("-")):

@@ -1,8 +1,8 @@
 """Blocks of rounds in which two sides take turns, so that whatever drifts befalls both alike; it judges nothing.
 
 A block is A B B A or B A A B, by turns, every round of it on the same prompt and seed: a linear drift cancels within
-a block, and so does what a side's turn does to the next. Where rounds are short a turn is several of them, and counts
-as their median: the first round after the other side's turn is slower, and a burst of other load hits few of them.
+a block, and what a side's turn does to the next within two. Where rounds are short a turn is several of them, and
+counts as their median: the first round after the other side's turn is slower, and a burst of other load hits few.
 """
 
 import math

@@ -53,7 +53,7 @@ def measure_noise(trial: Trial, measure: MeasureConfig, show: Callable[[str], No
         try:
             show("loading")
             worker.prepare()
-            bound = max(measure.max_warmup_rounds, 1)
+            bound = measure.max_warmup_rounds
             warm = warm_up({"a": worker}, bound, lambda _, latency_s: show(f"warming up: {latency_s:.3f} s"))["a"]
             a_turn = rounds_a_turn(min(warm))
             rounds = MEASURED_TURNS * a_turn

@@ -7,11 +7,13 @@ from rich.console import Console
 
 from zbench.ab.interleave import Block, SideName
 from zbench.ab.run import Outcome
-from zbench.ab.side import Side
+from zbench.ab.side import Side, SideFailed, share_a_pipeline
 from zbench.errors import Exit
+from zbench.gate.judge import Assessment, Finding, Gone
+from zbench.gate.metrics import Metric
 from zbench.stats import Look, Refusal, Verdict
 
-FORMATS = ("text", "json", "markdown")
+FORMATS = ("text", "json", "markdown", "junit")
 
 
 class Progress:
@@ -20,7 +22,7 @@ class Progress:
     def __init__(self, console: Console, last: int) -> None:
         """`last` is the largest number of blocks that may be measured."""
         self._console, self._last = console, last
-        self._status = console.status("starting the workers")
+        self._status = console.status("starting")
         if console.is_terminal:
             self._status.start()
 
@@ -56,10 +58,22 @@ def exit_code(outcome: Outcome) -> Exit:
     return Exit.DONE if verdict.passes else Exit.INCONCLUSIVE
 
 
+def assessed(outcome: Outcome, a: Side, b: Side, margin: float) -> Assessment:
+    """As the gate has it, for JUnit and GitHub."""
+    metric = Metric("latency.median", margin, relative=True)
+    return Assessment((Finding(f"{_what(b)} against {_what(a)}", metric, outcome.judgement),), (), ())
+
+
+def failed(failure: SideFailed, b: Side) -> Assessment:
+    """The same of a new side that cannot make images."""
+    return Assessment((), (Gone(_what(b), str(failure)),), ())
+
+
 def render(outcome: Outcome, a: Side, b: Side, form: str) -> str:
     """The verdict as text, Markdown or JSON."""
     judgement = outcome.judgement
     labels = [f"{side.name}: {_what(side)}" for side in (a, b)]
+    labels += ["both on one pipeline" if share_a_pipeline(a, b) else "each in a worker of its own"]
     if form == "json":
         figures = judgement.outcome
         data = {
@@ -68,6 +82,7 @@ def render(outcome: Outcome, a: Side, b: Side, form: str) -> str:
             "ratio": None if isinstance(figures, Refusal) else asdict(figures),
             "refused": asdict(figures) if isinstance(figures, Refusal) else None,
             "blocks": len(outcome.blocks),
+            "workers": 1 if share_a_pipeline(a, b) else 2,
             "ended": outcome.ended,
             "a": _what(a),
             "b": _what(b),

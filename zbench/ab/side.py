@@ -88,6 +88,7 @@ class SideWorker:
         self._asked = sides[0]  # whose answer is waited for
         self._timeout_s = timeout_s
         self._said_hello = False
+        self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
         self._process = WorkerProcess(log, python=sides[0].python, home=sides[0].home)
 
     def prepare(self) -> None:
@@ -109,8 +110,8 @@ class SideWorker:
 
     def generate(self, name: SideName, index: int) -> Round:
         """One round of a side, of the workload's pair `index`, in turn. Raises SideFailed."""
+        self._tell({"command": "generate", "side": name, "index": index})  # who is gone by now died of the last turn
         self._asked = next(side for side in self._sides if side.name == name)
-        self._tell({"command": "generate", "side": name, "index": index})
         made = dacite.from_dict(Round, self._await("generated", self._timeout_s, "measure.timeout_s")["round"])
         if not made.valid:
             broken = made.invalid_reasons != ["compiled"]  # which says nothing against the code
@@ -146,7 +147,7 @@ class SideWorker:
     def _gone(self) -> SideFailed:
         self._process.kill()
         reason = death(self._process.process.wait(), oom_killed=False)
-        tail = self._process.log_tail(0)
+        tail = self._process.log_tail(self._log_offset)
         last_words = f"; its log ends: {tail[-1]}" if tail else ""
         return SideFailed(self._asked.name, f"{reason.message}{last_words}", broken=self._said_hello)
 
@@ -154,10 +155,11 @@ class SideWorker:
 def warm_up(
     workers: Mapping[SideName, SideWorker], bound: int, show: Callable[[SideName, float], None]
 ) -> dict[SideName, list[float]]:
-    """Seconds of each side's warm-up rounds, which take turns until those of all have settled or are `bound`.
+    """Seconds of each side's warm-up rounds, by turns until those of all have settled or are `bound`, at least 1.
 
     All are of the first pair, so that only time can change them.
     """
+    bound = max(bound, 1)
     series: dict[SideName, list[float]] = {name: [] for name in workers}
     while any(warm_from(latencies, bound=bound) is None for latencies in series.values()):
         for name, worker in workers.items():

@@ -1,7 +1,7 @@
 """Host memory that nothing holds any more and that is yet not given back.
 
 torch keeps freed page-locked blocks, and glibc the freed blocks below its mmap threshold, 32 MiB in a worker
-(`executors.process`): a transformer's matrices are smaller. Either would count as the next measurement's host memory.
+(`executors.process`): the matrices of attention are smaller. Either would count as the next measurement's host memory.
 """
 
 import ctypes

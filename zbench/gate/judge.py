@@ -125,6 +125,8 @@ def _exact(new: float | None, base: float | None, scale: Scale) -> Outcome:
         return Refusal(Reason.NAN, "a figure is NaN")
     if scale is Scale.RATIO and base <= 0:
         return Refusal(Reason.ZERO_BASE, f"the base is {base:g}, and a ratio with it says nothing")
+    if scale is Scale.RATIO and new <= 0:
+        return Refusal(Reason.ZERO_NEW, f"the new figure is {new:g}, which no memory takes")
     value = new / base if scale is Scale.RATIO else new - base
     return Comparison(value, value, value, 1, "value", 1.0, scale, "exact")
 

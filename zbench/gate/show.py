@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,14 +23,21 @@ def render(assessment: Assessment, form: str) -> str:
 
 def annotations(assessment: Assessment) -> list[str]:
     """GitHub's workflow commands, one a finding that is no pass."""
-    lines = [f"::error title=zbench: {gone.label}::{_escaped(gone.why)}" for gone in assessment.gone]
+    lines = [f"::error title={_property(f'zbench: {gone.label}')}::{_escaped(gone.why)}" for gone in assessment.gone]
     for finding in assessment.findings:
         verdict = finding.judgement.verdict
         if not verdict.passes:
             level = "error" if verdict is Verdict.SLOWER else "warning"
-            title = f"zbench: {finding.label} {finding.metric.name}"
+            title = _property(f"zbench: {finding.label} {finding.metric.name}")
             lines.append(f"::{level} title={title}::{verdict}: {_escaped(finding.judgement.reason)}")
     return lines
+
+
+def publish(assessment: Assessment) -> None:
+    """Tell GitHub Actions: annotations on stderr, and the step summary."""
+    write_step_summary(assessment)
+    for line in annotations(assessment):
+        print(line, file=sys.stderr)
 
 
 def write_step_summary(assessment: Assessment) -> None:
@@ -124,6 +132,11 @@ def _junit(assessment: Assessment) -> str:
 def _escaped(text: str) -> str:
     """As GitHub asks of a workflow command's data."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    """As GitHub asks of a workflow command's property, in which colons and commas mean something."""
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
 FORMS: dict[str, Callable[[Assessment], str]] = {

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import psutil
 
 from zbench.config import HardwareConfig
-from zbench.environment import PACKAGES, Environment, capture
+from zbench.environment import PACKAGES, Environment, capture, cpu_governor
 from zbench.errors import RecordError
 from zbench.hardware.ceilings import COMMAND, stored_ceilings
 from zbench.hardware.detect import match_profile, unmatched
@@ -21,7 +21,6 @@ from zbench.hardware.nvml import Device, Nvml, visible
 
 HUB_ID = "Tongyi-MAI/Z-Image-Turbo"
 GIB = 2**30
-GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 DEVICE_NODE = Path("/dev/nvidia0")
 TURBO_HOST_GIB = 24.0
 """Host memory that loading all of Z-Image-Turbo in bf16 takes, with room for the program."""
@@ -74,7 +73,7 @@ def gather(profiles: Mapping[str, HardwareConfig | str | None], nvml: Nvml | Non
         host_available_bytes=psutil.virtual_memory().available,
         compiler=_compiler(),
         weights=_cached_weights(),
-        governor=GOVERNOR.read_text(encoding="utf-8").strip() if GOVERNOR.is_file() else None,
+        governor=cpu_governor(),
         ceilings=_ceilings(devices),
     )
 

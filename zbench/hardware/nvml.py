@@ -38,6 +38,8 @@ class Device:
     uuid: str | None
     memory_bytes: int | None
     driver: str | None
+    power_limit_w: float | None = None
+    """In force, by whoever set it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Nvml:
                 uuid=_text(self._ask("nvmlDeviceGetUUID", handle)),
                 memory_bytes=self._memory(index, "total"),
                 driver=driver,
+                power_limit_w=_scaled(self._ask("nvmlDeviceGetEnforcedPowerLimit", handle), 1e-3),
             )
             for index, handle in enumerate(self._handles)
         ]

@@ -166,7 +166,7 @@ class DeviceProbe:
         against = {reason: share for reason, share in (shares or {}).items() if reason != OWN_LIMIT}
         found = [f"throttled:{reason}" for reason, share in against.items() if share >= THROTTLED_SHARE]
         with self._sampling:
-            others = self._neighbours.seen(began_s, ended_s)
+            others = self._neighbours.seen(began_s)
         return [*found, FOREIGN] if others else found
 
     def sample(self) -> _Sample:

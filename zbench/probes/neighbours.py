@@ -2,7 +2,8 @@
 
 Where this process itself is not among those that the driver lists, one of the PIDs listed may be its own by another
 number, so that who else is there is unknown. The driver lists whoever holds a context, busy or idle; where it also says
-whose kernels ran of late, the idle do not count.
+whose kernels ran of late, the idle do not count. That answer may leave out a busy process: beside one that multiplied
+matrices without a pause it did so for 1.8 s on an H100 (reports/h100/neighbours).
 """
 
 import math
@@ -20,12 +21,11 @@ RECENT_S = 1.0
 """How far back a process's kernels make it busy."""
 
 REMEMBERED_S = 5.0
-"""How long one who was seen counts, as a look may miss a process: beside one that multiplied matrices without a pause,
-all looks of one round of 1.8 s in three did (reports/h100/neighbours)."""
+"""How long one that was seen counts."""
 
 
 class Neighbours:
-    """Looks from time to time, and answers for spans of its clock."""
+    """Looks from time to time, and answers for what has just passed."""
 
     def __init__(self, nvml: Nvml, index: int, pid: int, clock_s: Callable[[], float] = time.perf_counter) -> None:
         """`index` is NVML's, `pid` this process's."""
@@ -46,15 +46,10 @@ class Neighbours:
         if not self._looks or self._clock_s() - self._looks[-1][0] >= EVERY_S:
             self.look()
 
-    def seen(self, began_s: float = -math.inf, ended_s: float = math.inf) -> set[int] | None:
-        """PIDs seen at any time of the span or shortly before; None if none was and some look could not tell.
-
-        A span without a look takes the answer before it if that still stands, and else looks now.
-        """
-        if not any(began_s <= at_s <= ended_s for at_s, _ in self._looks):
-            self.look_if_due()
-            ended_s = math.inf
-        looks = [others for at_s, others in self._looks if began_s - REMEMBERED_S <= at_s <= ended_s]
+    def seen(self, began_s: float = -math.inf) -> set[int] | None:
+        """PIDs seen from `began_s`, or shortly before, until now; None if none was and some look could not tell."""
+        self.look_if_due()
+        looks = [others for at_s, others in self._looks if at_s >= began_s - REMEMBERED_S]
         found = set[int]().union(*(others for others in looks if others is not None))
         return None if not found and None in looks else found
 

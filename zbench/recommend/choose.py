@@ -286,6 +286,8 @@ def _notes(
         second = feasible[1]
         if chosen.latency_high_s and second.latency_low_s and second.latency_low_s <= chosen.latency_high_s:
             notes.append("the 95 % intervals of the first two overlap: their speeds cannot be told apart")
+    if chosen.why_missing("quality") == RANDOM_WEIGHTS and not chosen.is_baseline:
+        notes.append("weights were random, so nothing is known of its images: look at some before you serve it")
     if chosen.is_baseline:
         notes.append("the baseline itself is the best: nothing that was tried is faster and feasible")
     kinds = {repr([records[r.sweep, r.trial_id].config.get(g) for g in ("pipeline", "workload")]) for r in feasible}

@@ -20,7 +20,7 @@ from zbench.sweeper.progress import duration
 from zbench.trial import Trial, is_forced
 from zbench.workload import whole_cycles
 
-HEADERS = ("#", "trial", "role", "expected image, s", "expected tensors", "trial id")
+HEADERS = ("#", "trial", "role", "expected image, s", "expected memory", "trial id")
 ALIGNS = (RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT)
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 STEP_MASKS = {

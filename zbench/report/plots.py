@@ -84,9 +84,9 @@ def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
 
 
 def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[TrialSummary]) -> "Figure | None":
-    """Stacked seconds of each stage. `stages`: label to stage to seconds, first at the top."""
+    """Stacked seconds of each stage; None if none took any. `stages`: label to stage to seconds, first at the top."""
     shown = dict(list(stages.items())[:MOST_ROWS])
-    if not shown:
+    if not any(any(parts.values()) for parts in shown.values()):
         return None
     figure, axes = new_figure(max(8.4, 6 + _widest(shown)), 1.6 + 0.34 * len(shown))
     left = [0.0] * len(shown)

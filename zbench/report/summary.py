@@ -279,7 +279,7 @@ def _disturbed(measurement: Measurement) -> tuple[str, ...]:
     if len(disturbed) <= DISTURBED * len(rounds):
         return ()
     counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
-    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts})",)
+    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts}); sweep.fresh=true measures again",)
 
 
 def _counted(causes: Iterable[str]) -> str:

@@ -59,5 +59,5 @@ class LoadingBar:
         self.progress.update(self.progress.task_ids[0], description=doing, completed=done, total=total)
         if not self._said and not self._console.is_terminal and self._clock() - self._began > LONG_S:
             self._said = True
-            text = f"{label}: {doing}, {done / GB:.1f} of {total / GB:.1f} GB, each file checked and then loaded"
+            text = f"{label}: {doing}, {done / GB:.3g} of {total / GB:.3g} GB, each file checked and then loaded"
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -28,12 +28,13 @@ def clock_check(made: Generation) -> Check:
     difference = _rel_difference(made.device_s, made.latency_s)
     if difference is None:
         return Check(reason="no_time_passed")
-    doubt = f"the device's clock and the host's are {abs(difference):.1%} apart on the first timed round"
+    doubt = (
+        f"the device's clock and the host's are {abs(difference):.1%} apart on the first timed round "
+        f"({made.device_s:.4f} s and {made.latency_s:.4f} s)"
+    )
     return Check(
         telemetry={"host_s": made.latency_s, "device_s": made.device_s, "rel_difference": difference},
-        doubt=f"{doubt} ({made.device_s:.4f} s and {made.latency_s:.4f} s)"
-        if abs(difference) > CLOCK_TOLERANCE
-        else None,
+        doubt=doubt if abs(difference) > CLOCK_TOLERANCE else None,
     )
 
 
@@ -57,7 +58,7 @@ def memory_check(
         return Check(reason="nothing_reserved")
     doubt = f"NVML's peak memory less the context is {abs(difference):.1%} off what torch reserved (NVML by {method})"
     if difference < 0:
-        doubt += "; NVML, which is sampled, misses what lasts less than its interval"
+        doubt += "; NVML, which is sampled, may miss what lasts less than its interval"
     return Check(
         telemetry={
             "torch_reserved_bytes": torch_reserved_bytes,
