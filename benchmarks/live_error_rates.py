@@ -21,8 +21,6 @@ from small import SMALL
 
 HERE = Path(__file__).parent
 SLOWER = (0.0, 0.02, 0.05)
-
-
 PLANTED = "engine=planted cache=dbcache cache.residual_diff_threshold={extra}"
 OF_ITS_OWN = " engine.options.worker=b"
 

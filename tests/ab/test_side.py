@@ -1,12 +1,14 @@
 """A worker of one side, asked in this process, and which sides may share one."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands import TESTS
 from factories import trial
 
-from zbench.ab.side import Side, SideWorker, share_a_pipeline
+from zbench.ab.side import Side, SideFailed, SideWorker, share_a_pipeline, warm_up
 from zbench.config import ComputeConfig, DBCacheConfig, EngineConfig, PipelineConfig
 
 
@@ -20,6 +22,43 @@ def test_progress_of_loading_does_not_disturb_a_side(tmp_path: Path, monkeypatch
         assert worker.generate("a", 0).latency_s > 0
     finally:
         worker.close()
+
+
+def test_a_worker_that_died_after_an_answer_is_blamed_on_who_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS / "engines"))
+    engine = EngineConfig(name="synthetic", target="synthetic:SyntheticEngine")
+    sides = [Side("a", trial(engine=engine)), Side("b", trial(cache=DBCacheConfig(), engine=engine))]
+    worker = SideWorker(sides, tmp_path / "worker.log", timeout_s=60)
+    try:
+        worker.prepare()
+        worker.generate("a", 0)
+        worker._process.kill()
+        worker._process.process.wait()
+        with pytest.raises(SideFailed) as failure:
+            worker.generate("b", 0)
+        assert failure.value.side == "a" and failure.value.broken
+    finally:
+        worker.close()
+
+
+class Steady:
+    """Stands in for a worker whose rounds all take a second, but for those of the warm-up of `b`."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def generate(self, name: str, index: int) -> SimpleNamespace:
+        self.made += 1
+        return SimpleNamespace(latency_s=2.0 / self.made if name == "b" else 1.0)
+
+
+@pytest.mark.parametrize(("bound", "rounds"), [(0, 1), (2, 2), (7, 7)])
+def test_warm_up_takes_turns_until_the_slower_to_settle_or_the_bound(bound: int, rounds: int) -> None:
+    workers: Any = {"a": Steady(), "b": Steady()}
+    series = warm_up(workers, bound, lambda name, latency_s: None)
+    assert [len(latencies) for latencies in series.values()] == [rounds, rounds]
 
 
 CACHED = trial(cache=DBCacheConfig())

@@ -69,6 +69,12 @@ def test_a_size_that_is_none_decides_nothing(bad: int, side: str) -> None:
     assert assessment.exit_code == Exit.INCONCLUSIVE
 
 
+def test_a_likeness_that_falls_to_nothing_is_a_regression() -> None:
+    """Of a likeness zero is a figure like any other."""
+    spoilt, whole = complete(trial(), ssim=0.0), complete(trial(), ssim=0.9)
+    assert assess([spoilt], [whole], [parse_metric("quality.ssim:5%")]).exit_code == Exit.REGRESSION
+
+
 @pytest.mark.parametrize("number", ["Infinity", "NaN"])
 def test_a_journal_with_what_is_no_number_cannot_be_judged(
     number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

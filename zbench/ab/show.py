@@ -73,7 +73,8 @@ def render(outcome: Outcome, a: Side, b: Side, form: str) -> str:
     """The verdict as text, Markdown or JSON."""
     judgement = outcome.judgement
     labels = [f"{side.name}: {_what(side)}" for side in (a, b)]
-    labels += ["both on one pipeline" if share_a_pipeline(a, b) else "each in a worker of its own"]
+    shared = share_a_pipeline(a, b)
+    labels.append("both on one pipeline" if shared else "each in a worker of its own")
     if form == "json":
         figures = judgement.outcome
         data = {
@@ -82,7 +83,7 @@ def render(outcome: Outcome, a: Side, b: Side, form: str) -> str:
             "ratio": None if isinstance(figures, Refusal) else asdict(figures),
             "refused": asdict(figures) if isinstance(figures, Refusal) else None,
             "blocks": len(outcome.blocks),
-            "workers": 1 if share_a_pipeline(a, b) else 2,
+            "workers": 1 if shared else 2,
             "ended": outcome.ended,
             "a": _what(a),
             "b": _what(b),

@@ -114,10 +114,10 @@ def _outcome(metric: Metric, new: Record, base: Record, level: float) -> Outcome
             return Refusal(outcome.reason, f"{outcome.detail}; measure more with measure.min_rounds= and max_rounds=")
         return outcome
     ours, theirs = metric.value(new.measurement), metric.value(base.measurement)
-    return _exact(ours, theirs, scale)
+    return _exact(ours, theirs, scale, positive=metric.positive)
 
 
-def _exact(new: float | None, base: float | None, scale: Scale) -> Outcome:
+def _exact(new: float | None, base: float | None, scale: Scale, *, positive: bool) -> Outcome:
     """A figure without chance in it: the interval is the figure itself."""
     if new is None or base is None:
         return Refusal(Reason.MISSING, f"the {'new' if new is None else 'base'} record has no such figure")
@@ -125,8 +125,8 @@ def _exact(new: float | None, base: float | None, scale: Scale) -> Outcome:
         return Refusal(Reason.NAN, "a figure is NaN")
     if scale is Scale.RATIO and base <= 0:
         return Refusal(Reason.ZERO_BASE, f"the base is {base:g}, and a ratio with it says nothing")
-    if scale is Scale.RATIO and new <= 0:
-        return Refusal(Reason.ZERO_NEW, f"the new figure is {new:g}, which no memory takes")
+    if positive and new <= 0:
+        return Refusal(Reason.ZERO_NEW, f"the new figure is {new:g}, so nothing was measured")
     value = new / base if scale is Scale.RATIO else new - base
     return Comparison(value, value, value, 1, "value", 1.0, scale, "exact")
 

@@ -25,6 +25,7 @@ class Figure:
 
     read: Read | None  # None: timed
     higher_is_better: bool = False
+    positive: bool = False  # a size: nothing was measured where it is 0 or less
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Metric:
     def higher_is_better(self) -> bool:
         """Of likenesses."""
         return FIGURES[self.name].higher_is_better
+
+    @property
+    def positive(self) -> bool:
+        """Whether 0 or less says that nothing was measured, as of memory."""
+        return FIGURES[self.name].positive
 
     def value(self, measurement: Measurement) -> float | None:
         """The value of a metric that is not timed; None where the record has none."""
@@ -82,8 +88,8 @@ def parse_metric(text: str) -> Metric:
     return Metric(name, abs(value) / 100 if relative else abs(value), relative)
 
 
-def _attribute(part: str, key: str) -> Figure:
-    return Figure(lambda measurement: getattr(getattr(measurement, part), key))
+def _memory(key: str) -> Figure:
+    return Figure(lambda measurement: getattr(measurement.memory, key), positive=True)
 
 
 def _images(part: str, key: str, pick: Callable[[Sequence[float]], float], higher_is_better: bool) -> Figure:
@@ -123,8 +129,8 @@ def _of_images() -> dict[str, Figure]:
 FIGURES: dict[str, Figure] = {
     "latency.median": Figure(None),
     **{f"stages.{stage}.median": Figure(None) for stage in ("text_encode", "denoise", "decode")},
-    **{f"memory.{p}": _attribute("memory", f"{p}_bytes") for p in ("peak_device", "peak_reserved", "peak_allocated")},
-    "memory.host_peak_rss": _attribute("memory", "host_peak_rss_bytes"),
+    **{f"memory.{p}": _memory(f"{p}_bytes") for p in ("peak_device", "peak_reserved", "peak_allocated")},
+    "memory.host_peak_rss": _memory("host_peak_rss_bytes"),
     **_of_images(),
 }
 """By name; those of images are means unless they say otherwise."""
