@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zbench.ab.interleave import rounds_a_turn, turn_medians
-from zbench.stats import Plan, Verdict
+from zbench.stats import LookSchedule, Verdict
 from zbench.stats.power import draw_turns, simulated_run
 
 Floats = NDArray[np.float64]
@@ -103,7 +103,7 @@ class Rates:
         return wrong >= (0.99 if self.slower >= 0.05 else 0.8) * runs
 
 
-def rates(noise: Noise, slower: float, runs: int, seed: int, plan: Plan) -> Rates:
+def rates(noise: Noise, slower: float, runs: int, seed: int, plan: LookSchedule) -> Rates:
     """Judge `runs` A/Bs."""
     rng = np.random.default_rng(seed)
     turns = 4 * plan.looks[-1]
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     noises = {f"recorded {arguments.recorded}": recorded(arguments.recorded)} if arguments.recorded else NOISES | LIMIT
-    plan, missed = Plan(), 0
+    plan, missed = LookSchedule(), 0
     print(f"{arguments.runs} runs each, margin {MARGIN:.0%}, looks at {plan.looks} blocks of 2 + 2 turns")
     print(f"{'noise':34} {'new':>5} {'blocks':>6}  {'  '.join(f'{verdict:>9}' for verdict in Verdict)}  goal")
     for name, noise in noises.items():

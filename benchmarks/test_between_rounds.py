@@ -12,7 +12,7 @@ import numpy as np
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
 from zbench.quality.fidelity import compare
-from zbench.stats import Block, Plan, look
+from zbench.stats import BlockSamples, LookSchedule, look
 from zbench.zimage.scenes.draw import draw_one
 from zbench.zimage.scenes.read import read_scene
 from zbench.zimage.scenes.world import sample_scene
@@ -53,5 +53,5 @@ def test_keeping_four_images(benchmark: Any, tmp_path: Path) -> None:
 
 def test_a_look_at_80_blocks(benchmark: Any) -> None:
     rng = np.random.default_rng(0)
-    blocks = [Block(*rng.normal(1, 0.02, (2, 2)).tolist()) for _ in range(80)]
-    assert benchmark(look, blocks, Plan(), 0.01).stop
+    blocks = [BlockSamples(*rng.normal(1, 0.02, (2, 2)).tolist()) for _ in range(80)]
+    assert benchmark(look, blocks, LookSchedule(), 0.01).stop

@@ -79,6 +79,35 @@ def test_a_module_imports_only_from_rooms_above_it(path: Path) -> None:
         assert own not in STANDS_ALONE, f"{own} imports {other}"
 
 
+def definitions(kind: type[ast.AST]) -> list[tuple[Path, ast.AST]]:
+    return [
+        (path, node) for path in modules() for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind)
+    ]
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """One word for one thing; an alias of a type counts as its class."""
+    places: dict[str, list[str]] = {}
+    for path, node in definitions(ast.ClassDef):
+        places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    for path in modules():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
+                places.setdefault(ast.unparse(node.target), []).append(str(path.relative_to(PACKAGE)))
+    shared = {name: found for name, found in places.items() if len(set(found)) > 1}
+    assert not shared
+
+
+def test_no_file_is_above_450_lines_and_no_function_above_60() -> None:
+    files = {str(p.relative_to(PACKAGE)): len(p.read_text().splitlines()) for p in modules()}
+    assert not {name: lines for name, lines in files.items() if lines > 450}
+    functions = {
+        f"{path.relative_to(PACKAGE)}: {node.name}": node.end_lineno - node.lineno + 1
+        for path, node in definitions(ast.FunctionDef)
+    }
+    assert not {name: lines for name, lines in functions.items() if lines > 60}
+
+
 def test_docs_show_the_same_order() -> None:
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     places = [text.index(f"| `{name}") for name in ROOMS]

@@ -16,7 +16,7 @@ import pytest
 from factories import TINY, trial
 
 from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, MeasureConfig
-from zbench.executors import Completed, Failed, Outcome, Stopped, Task
+from zbench.executors import Completed, Failed, Stopped, Task, TaskResult
 from zbench.executors.local import LocalExecutor
 from zbench.executors.process import death
 from zbench.trial import Trial
@@ -53,17 +53,17 @@ def run(
     reference: Path | None = None,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> TaskResult:
     task = Task(of, measure, tmp_path / of.trial_id, reference)
     return executor.run(task, on_event, should_stop)
 
 
-def completed(outcome: Outcome) -> Any:
+def completed(outcome: TaskResult) -> Any:
     assert isinstance(outcome, Completed), outcome
     return outcome.measurement
 
 
-def reason(outcome: Outcome) -> Any:
+def reason(outcome: TaskResult) -> Any:
     assert isinstance(outcome, Failed), outcome
     return outcome.reason
 

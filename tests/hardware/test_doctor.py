@@ -8,7 +8,7 @@ from hardware_profiles import NAMES, profile
 
 from zbench.environment import capture
 from zbench.errors import RecordError
-from zbench.hardware.doctor import Facts, Finding, findings, gather
+from zbench.hardware.doctor import DoctorFinding, Facts, findings, gather
 from zbench.hardware.nvml import Nvml
 
 PROFILES = {name: profile(name) for name in NAMES}
@@ -32,7 +32,7 @@ def facts(*gpus: FakeGpu, **changed: object) -> Facts:
     return replace(healthy, **changed)
 
 
-def finding(about: str, found: Facts) -> Finding:
+def finding(about: str, found: Facts) -> DoctorFinding:
     return next(f for f in findings(found) if f.name == about)
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from zbench.stats import Plan, Verdict, blocks_needed
+from zbench.stats import LookSchedule, Verdict, blocks_needed
 from zbench.stats.power import draw_turns, simulated_run
 
-PLAN = Plan()
+PLAN = LookSchedule()
 
 
 def noise(sigma: float, rounds: int = 200, seed: int = 1) -> list[float]:

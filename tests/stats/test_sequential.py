@@ -10,10 +10,10 @@ import pytest
 import scipy.stats
 
 from zbench.stats import (
-    Block,
+    BlockSamples,
     Kind,
-    Plan,
-    Reason,
+    LookSchedule,
+    RefusalReason,
     Verdict,
     compare_rounds,
     correct_for_many,
@@ -32,12 +32,12 @@ def error_rates():
     return module
 
 
-def blocks(count: int, factor: float, sigma: float = 0.01, seed: int = 0) -> list[Block]:
+def blocks(count: int, factor: float, sigma: float = 0.01, seed: int = 0) -> list[BlockSamples]:
     rounds = np.exp(np.random.default_rng(seed).normal(0, sigma, (count, 4)))
-    return [Block(row[:2], [factor * value for value in row[2:]]) for row in rounds.tolist()]
+    return [BlockSamples(row[:2], [factor * value for value in row[2:]]) for row in rounds.tolist()]
 
 
-def stop_of(all_blocks: list[Block], plan: Plan, margin: float = 0.01):
+def stop_of(all_blocks: list[BlockSamples], plan: LookSchedule, margin: float = 0.01):
     for count in plan.looks:
         found = look(all_blocks[:count], plan, margin)
         if found.stop:
@@ -45,7 +45,9 @@ def stop_of(all_blocks: list[Block], plan: Plan, margin: float = 0.01):
     raise AssertionError("it never stopped")
 
 
-@pytest.mark.parametrize("plan", [Plan(), Plan(looks=(10, 20, 30)), Plan(looks=(20, 25, 70, 80), level=0.9)])
+@pytest.mark.parametrize(
+    "plan", [LookSchedule(), LookSchedule(looks=(10, 20, 30)), LookSchedule(looks=(20, 25, 70, 80), level=0.9)]
+)
 def test_the_levels_spend_the_error_once_over_all_looks(plan):
     # 400 000 paths of a Brownian motion, seen at the looks: the share that ever leaves the bounds is the error.
     steps = np.sqrt(np.diff((0, *plan.looks)))
@@ -58,11 +60,11 @@ def test_the_levels_spend_the_error_once_over_all_looks(plan):
 
 
 def test_a_single_look_costs_nothing():
-    assert Plan(looks=(30,)).levels() == (pytest.approx(0.95, abs=1e-6),)
+    assert LookSchedule(looks=(30,)).levels() == (pytest.approx(0.95, abs=1e-6),)
 
 
 def test_half_way_an_eighth_of_the_error_is_spent():
-    first, last = Plan(looks=(50, 100)).levels()
+    first, last = LookSchedule(looks=(50, 100)).levels()
     assert first == pytest.approx(1 - 0.05 / 8, abs=1e-6)
     assert 1 - 0.05 < last < 1 - 0.05 * 7 / 8
 
@@ -71,60 +73,59 @@ def test_half_way_an_eighth_of_the_error_is_spent():
 def test_at_the_margin_itself_each_wrong_verdict_stays_below_its_2_5_percent(true_ratio):
     # At exactly +1 % SLOWER is wrong; so is FASTER at exactly -1 %. 1200 runs: 3 standard errors are 1.35 points.
     wrong = Verdict.SLOWER if true_ratio > 1 else Verdict.FASTER
-    plan = Plan(looks=(12, 24, 36))
+    plan = LookSchedule(looks=(12, 24, 36))
     verdicts = [stop_of(blocks(36, true_ratio, 0.02, seed), plan).judgement.verdict for seed in range(1200)]
     assert verdicts.count(wrong) / 1200 <= 0.025 + 0.0135
 
 
 def test_a_clear_verdict_stops_early_and_an_unclear_one_goes_on():
-    plan = Plan()
-    assert look([], plan, 0.01).next_look == 16
+    plan = LookSchedule()
     early = look(blocks(15, 1.5), plan, 0.01)
-    assert (early.stop, early.blocks, early.next_look) == (False, 0, 16)
+    assert (early.stop, early.blocks) == (False, 0)
     assert early.judgement.verdict is Verdict.INCONCLUSIVE
     slower = look(blocks(16, 1.5), plan, 0.01)
-    assert (slower.stop, slower.judgement.verdict, slower.next_look) == (True, Verdict.SLOWER, None)
+    assert (slower.stop, slower.judgement.verdict) == (True, Verdict.SLOWER)
     unclear = look(blocks(24, 1.01), plan, 0.01)
-    assert (unclear.stop, unclear.next_look) == (False, 40)
+    assert unclear.stop is False
     assert stop_of(blocks(80, 1.01), plan).blocks == 80
 
 
 def test_blocks_between_looks_change_nothing():
-    plan, many = Plan(), blocks(39, 1.01)
+    plan, many = LookSchedule(), blocks(39, 1.01)
     assert look(many, plan, 0.01) == look(many[:24], plan, 0.01)
     more = blocks(100, 1.01)
     assert look(more, plan, 0.01) == look(more[:80], plan, 0.01)
 
 
 def test_when_the_budget_ends_the_error_left_is_spent_on_all_blocks():
-    plan, many = Plan(), blocks(50, 1.013)
+    plan, many = LookSchedule(), blocks(50, 1.013)
     found = look(many, plan, 0.01, ended=True)
-    assert (found.stop, found.blocks, found.next_look) == (True, 50, None)
+    assert (found.stop, found.blocks) == (True, 50)
     assert plan.levels()[2] > found.judgement.outcome.level > 0.95
-    assert look([], plan, 0.01, ended=True).judgement.outcome.reason is Reason.NOTHING_TO_COMPARE
-    assert look(many[:3], plan, 0.01, ended=True).judgement.outcome.reason is Reason.TOO_FEW_SAMPLES
+    assert look([], plan, 0.01, ended=True).judgement.outcome.reason is RefusalReason.NOTHING_TO_COMPARE
+    assert look(many[:3], plan, 0.01, ended=True).judgement.outcome.reason is RefusalReason.TOO_FEW_SAMPLES
 
 
 def test_data_that_more_blocks_cannot_mend_stop_it_without_a_pass():
-    bad = [*blocks(15, 1.0), Block([1.0, 1.0], [1.0, math.nan])]
-    found = look(bad, Plan(), 0.01)
+    bad = [*blocks(15, 1.0), BlockSamples([1.0, 1.0], [1.0, math.nan])]
+    found = look(bad, LookSchedule(), 0.01)
     assert found.stop and found.judgement.verdict is Verdict.INCONCLUSIVE
-    assert found.judgement.outcome.reason is Reason.NAN
+    assert found.judgement.outcome.reason is RefusalReason.NAN
 
 
 def test_an_absolute_margin_is_asked_of_the_difference():
-    scores = [Block([0.9, 0.9], [0.88, 0.88])] * 24
-    found = look(scores, Plan(), 0.01, Kind.ABSOLUTE, higher_is_better=True)
+    scores = [BlockSamples([0.9, 0.9], [0.88, 0.88])] * 24
+    found = look(scores, LookSchedule(), 0.01, Kind.ABSOLUTE, higher_is_better=True)
     assert found.judgement.verdict is Verdict.SLOWER
-    assert look(scores, Plan(), 0.03, Kind.ABSOLUTE, higher_is_better=True).judgement.verdict is Verdict.SAME
+    assert look(scores, LookSchedule(), 0.03, Kind.ABSOLUTE, higher_is_better=True).judgement.verdict is Verdict.SAME
 
 
 @pytest.mark.parametrize("looks", [(), (0, 10), (10, 10), (20, 10)])
 def test_looks_that_do_not_rise_are_an_error(looks):
     with pytest.raises(ValueError, match="looks"):
-        Plan(looks=looks)
+        LookSchedule(looks=looks)
     with pytest.raises(ValueError, match="level"):
-        Plan(level=1.0)
+        LookSchedule(level=1.0)
 
 
 def test_many_equal_trials_are_together_called_different_no_more_often_than_one(monkeypatch):
@@ -144,7 +145,7 @@ def test_many_equal_trials_are_together_called_different_no_more_often_than_one(
 def test_the_error_rates_hold_on_every_noise(slower):
     module = error_rates()
     for name, noise in module.NOISES.items():
-        found = module.rates(noise, slower, 60, 3, Plan())
+        found = module.rates(noise, slower, 60, 3, LookSchedule())
         assert found.holds(), f"{name}: {found}"
 
 
@@ -155,7 +156,7 @@ def test_the_error_rates_hold_on_recorded_rounds(tmp_path):
     path = tmp_path / "rounds.csv"
     path.write_text("latency_s\n" + "\n".join(map(str, latencies.tolist())) + "\n")
     for slower in (0.0, 0.02, 0.05):
-        assert module.rates(module.recorded(path), slower, 60, 3, Plan()).holds()
+        assert module.rates(module.recorded(path), slower, 60, 3, LookSchedule()).holds()
 
 
 @pytest.mark.parametrize(

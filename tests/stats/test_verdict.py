@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from zbench.stats import Comparison, Kind, Reason, Refusal, Scale, Verdict, correct_for_many, judge
+from zbench.stats import Comparison, Kind, Refusal, RefusalReason, Scale, Verdict, correct_for_many, judge
 
 
 def ratio(low: float, high: float) -> Comparison:
@@ -67,7 +67,7 @@ def test_every_interval_has_one_verdict_and_none_passes_that_reaches_above_the_m
         assert (verdict is Verdict.SLOWER) == (low > 1.03)
 
 
-@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize("reason", list(RefusalReason))
 def test_a_refusal_is_never_a_pass_and_says_why(reason):
     found = judge(Refusal(reason, "a new sample is NaN"), 0.03)
     assert found.verdict is Verdict.INCONCLUSIVE and not found.verdict.passes

@@ -19,7 +19,7 @@ from zbench.config import (
     SweepConfig,
 )
 from zbench.environment import capture
-from zbench.executors import Completed, Failed, Outcome, Task
+from zbench.executors import Completed, Failed, Task, TaskResult
 from zbench.record import Reason, Record
 from zbench.space import arrange
 from zbench.store import Store
@@ -39,7 +39,9 @@ class SmallCard:
         self.fitting = fitting
         self.ran: list[Task] = []
 
-    def run(self, task: Task, on_event: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> Outcome:
+    def run(
+        self, task: Task, on_event: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
+    ) -> TaskResult:
         self.ran.append(task)
         if task.trial.offload.mode in self.fitting:
             return Completed(measurement(task.trial))
@@ -82,7 +84,7 @@ def swept(folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_off
 
 def outcome_of(
     folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_offload"
-) -> tuple[sweep.Outcome, Quiet]:
+) -> tuple[sweep.TaskResult, Quiet]:
     space = arrange(trials)
     plan = Plan(
         name="s",
@@ -169,7 +171,7 @@ def test_a_trial_whose_stand_in_was_measured_has_not_failed_the_sweep(tmp_path: 
 
 def test_where_the_host_ran_out_of_memory_nothing_is_moved_to_it(tmp_path: Path) -> None:
     class FullHost(SmallCard):
-        def run(self, task: Task, *_: Any) -> Outcome:
+        def run(self, task: Task, *_: Any) -> TaskResult:
             return Failed(Reason("out_of_memory", "MemoryError"))
 
     records, listener = swept(tmp_path, FullHost(), capped())

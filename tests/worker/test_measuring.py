@@ -18,7 +18,7 @@ from zbench.hardware.nvml import Nvml
 from zbench.measurement import Measurement
 from zbench.worker.__main__ import _code
 from zbench.worker.gauges import Gauges
-from zbench.worker.job import Job, StopAsked
+from zbench.worker.job import StopAsked, TrialJob
 from zbench.worker.measuring import measure_trial
 
 
@@ -29,7 +29,7 @@ def measured(
     gauges: Gauges | None = None,
     **measure: Any,
 ) -> Measurement:
-    job = Job(trial(), MeasureConfig(**measure), folder, folder, lambda event: None, lambda: False)
+    job = TrialJob(trial(), MeasureConfig(**measure), folder, folder, lambda event: None, lambda: False)
     return measure_trial(engine, job, gauges or Gauges(Nvml(FakeNvml())), load_s)
 
 
@@ -75,7 +75,7 @@ def test_garbage_collector_rests_during_timed_rounds_only(tmp_path: Path) -> Non
 def test_stop_is_noticed_before_the_next_round(tmp_path: Path) -> None:
     engine = ScriptedEngine()
     events: list[dict[str, Any]] = []
-    job = Job(trial(), MeasureConfig(), tmp_path, None, events.append, lambda: len(events) >= 2)
+    job = TrialJob(trial(), MeasureConfig(), tmp_path, None, events.append, lambda: len(events) >= 2)
     with pytest.raises(StopAsked):
         measure_trial(engine, job, Gauges(Nvml(FakeNvml())), None)
     assert len(engine.prompts) == 2 and gc.isenabled()
@@ -96,7 +96,9 @@ def test_every_face_of_running_out_of_memory_is_known(error: Exception, code: st
 
 
 def test_a_baseline_makes_its_images_twice_and_knows_its_noise_floor(tmp_path: Path) -> None:
-    job = Job(trial(), MeasureConfig(min_rounds=1, max_rounds=8), tmp_path, None, lambda event: None, lambda: False)
+    job = TrialJob(
+        trial(), MeasureConfig(min_rounds=1, max_rounds=8), tmp_path, None, lambda event: None, lambda: False
+    )
     result = measure_trial(ScriptedEngine(), job, Gauges(Nvml(FakeNvml())), None)
     # Two prompts, each made twice, although one round would have been enough; the script paints alike every time.
     assert len(result.rounds) >= 4 and result.quality is None

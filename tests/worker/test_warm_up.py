@@ -8,7 +8,7 @@ from factories import trial
 from scripted import ScriptedEngine
 
 from zbench.config import ComputeConfig, MeasureConfig
-from zbench.worker.job import Job, StopAsked
+from zbench.worker.job import StopAsked, TrialJob
 from zbench.worker.warm_up import WarmUp, warm_up
 from zbench.workload import pairs
 
@@ -16,7 +16,7 @@ from zbench.workload import pairs
 def warmed(engine: ScriptedEngine, *, compile: bool = False, stop_after: int = 99, **measure: Any) -> WarmUp:
     told: list[dict[str, Any]] = []
     of = trial(compute=ComputeConfig(compile=compile))
-    job = Job(of, MeasureConfig(**measure), Path(), None, told.append, lambda: len(told) >= stop_after)
+    job = TrialJob(of, MeasureConfig(**measure), Path(), None, told.append, lambda: len(told) >= stop_after)
     warm = warm_up(engine, job, pairs(of.workload))
     assert [event["latency_s"] for event in told] == warm.latencies_s
     assert all(event["phase"] == "warmup" for event in told)

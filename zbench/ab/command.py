@@ -13,8 +13,8 @@ from types import FrameType
 from rich.console import Console
 
 from zbench.ab.interleave import SideName
-from zbench.ab.run import Outcome, compare
-from zbench.ab.show import FORMATS, Progress, assessed, exit_code, failed, render
+from zbench.ab.run import ABResult, compare
+from zbench.ab.show import FORMATS, ABProgress, assessed, exit_code, failed, render
 from zbench.ab.side import Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES
@@ -23,7 +23,7 @@ from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
 from zbench.hardware.detect import present_environment
 from zbench.hydra_app import one_job
-from zbench.stats import Plan
+from zbench.stats import LookSchedule
 from zbench.sweeper.conduct import check_weights, on_interrupt
 
 EPILOG = """\
@@ -48,8 +48,8 @@ def ab(args: list[str]) -> int:
         config = one_job(common, options.config_dir)
         name = config.sweep.name or f"ab-{_digest(sides, options)}"
         folder = Path(config.sweep.runs_dir) / name
-        plan = Plan()
-        progress = Progress(Console(stderr=True, emoji=False), plan.looks[-1])
+        plan = LookSchedule()
+        progress = ABProgress(Console(stderr=True, emoji=False), plan.looks[-1])
         environment = present_environment()
         try:
             with _stop_on_interrupt() as asked_to_stop:
@@ -65,7 +65,7 @@ def ab(args: list[str]) -> int:
     return _report(outcome, sides, folder, margin, options)
 
 
-def _report(outcome: Outcome, sides: list[Side], folder: Path, margin: float, options: argparse.Namespace) -> int:
+def _report(outcome: ABResult, sides: list[Side], folder: Path, margin: float, options: argparse.Namespace) -> int:
     a, b = sides
     if options.format != "junit":
         print(render(outcome, a, b, options.format))

@@ -14,7 +14,7 @@ from zbench.ab.side import Side, SideWorker, present_trial, warm_up
 from zbench.config import MeasureConfig
 from zbench.hydra_app import one_job
 from zbench.report.table import RIGHT, TextTable, to_text
-from zbench.stats import Plan, blocks_needed, drift, median, relative_spread
+from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.progress import duration
 from zbench.trial import Trial
@@ -79,7 +79,7 @@ def measure_noise(trial: Trial, measure: MeasureConfig, show: Callable[[str], No
 
 
 def _rounds_needed(latencies: Sequence[float], a_turn: int, change: float) -> int | None:
-    blocks = blocks_needed(turn_medians(latencies, MEASURED_TURNS), change, Plan())
+    blocks = blocks_needed(turn_medians(latencies, MEASURED_TURNS), change, LookSchedule())
     return None if blocks is None else blocks * TURNS_PER_BLOCK * a_turn
 
 
@@ -114,5 +114,5 @@ def render_noise(noise: Noise, form: str) -> str:
 
 def _cost(need: Need, noise: Noise) -> tuple[str, str]:
     if need.rounds is None:
-        return f"more than {Plan().looks[-1] * TURNS_PER_BLOCK * noise.rounds_a_turn}", "–"
+        return f"more than {LookSchedule().looks[-1] * TURNS_PER_BLOCK * noise.rounds_a_turn}", "–"
     return str(need.rounds), duration(need.rounds * noise.median_s)

@@ -20,8 +20,7 @@ from zbench.config import MeasureConfig
 from zbench.environment import Environment
 from zbench.errors import StoreError
 from zbench.measurement import Round
-from zbench.stats import Block as Samples
-from zbench.stats import Judgement, Look, Plan, is_stationary, look
+from zbench.stats import BlockSamples, Judgement, Look, LookSchedule, is_stationary, look
 from zbench.stats.stationary import LEAST
 from zbench.store import append_line
 
@@ -31,7 +30,7 @@ LEAST_APART = 0.03
 """A smaller margin may blame on the code what only differs from worker to worker."""
 
 
-class Listener(Protocol):
+class ABListener(Protocol):
     """What a comparison tells while it runs."""
 
     def note(self, text: str) -> None:
@@ -45,7 +44,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ABResult:
     """What came of it. `ended` says why measuring stopped: verdict, last_look or interrupted."""
 
     judgement: Judgement
@@ -55,14 +54,14 @@ class Outcome:
 
 def compare(
     sides: Sequence[Side],
-    plan: Plan,
+    plan: LookSchedule,
     margin: float,
     folder: Path,
     environment: Environment,
     measure: MeasureConfig,
-    listener: Listener,
+    listener: ABListener,
     should_stop: Callable[[], bool],
-) -> Outcome:
+) -> ABResult:
     """Measure both sides interleaved, in one resident worker if they can share it, else in one each.
 
     b is judged against a. Of `measure` only the time-out and the bound of warm-up apply.
@@ -91,7 +90,7 @@ def compare(
             worker.close()
 
 
-def _warm_up(workers: dict[SideName, SideWorker], bound: int, listener: Listener) -> dict[SideName, int]:
+def _warm_up(workers: dict[SideName, SideWorker], bound: int, listener: ABListener) -> dict[SideName, int]:
     """How many rounds a turn of each side is to be."""
     series = warm_up(workers, bound, listener.warming)
     for name, latencies in series.items():
@@ -104,12 +103,12 @@ def _warm_up(workers: dict[SideName, SideWorker], bound: int, listener: Listener
 def _measure(
     workers: dict[SideName, SideWorker],
     a_turn: dict[SideName, int],
-    plan: Plan,
+    plan: LookSchedule,
     margin: float,
     journal: FileIO,
-    listener: Listener,
+    listener: ABListener,
     should_stop: Callable[[], bool],
-) -> Outcome:
+) -> ABResult:
     made: list[Block] = []
     should_stop()  # whoever is asked knows that blocks have begun: the first is not lost to a Ctrl-C right after it
     for block in blocks(lambda name, index: workers[name].generate(name, index), a_turn):
@@ -120,20 +119,20 @@ def _measure(
         listener.measured(block, so_far)
         if so_far.stop:
             ended = "interrupted" if stopping else "last_look" if len(made) == plan.looks[-1] else "verdict"
-            return Outcome(so_far.judgement, tuple(made), ended)
+            return ABResult(so_far.judgement, tuple(made), ended)
     raise AssertionError("blocks have no end")
 
 
-def samples(made: Sequence[Block]) -> list[Samples]:
+def samples(made: Sequence[Block]) -> list[BlockSamples]:
     """Seconds of a round in the blocks' turns, a as base and b as new."""
     return [
-        Samples(turn_medians([r.latency_s for r in block.a]), turn_medians([r.latency_s for r in block.b]))
+        BlockSamples(turn_medians([r.latency_s for r in block.a]), turn_medians([r.latency_s for r in block.b]))
         for block in made
     ]
 
 
 def _head(
-    sides: Sequence[Side], plan: Plan, margin: float, environment: Environment, shared: bool
+    sides: Sequence[Side], plan: LookSchedule, margin: float, environment: Environment, shared: bool
 ) -> dict[str, object]:
     return {
         "format": "zbench-ab",

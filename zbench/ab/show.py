@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.console import Console
 
 from zbench.ab.interleave import Block, SideName
-from zbench.ab.run import Outcome
+from zbench.ab.run import ABResult
 from zbench.ab.side import Side, SideFailed, share_a_pipeline
 from zbench.errors import Exit
 from zbench.gate.judge import Assessment, Finding, Gone
@@ -16,7 +16,7 @@ from zbench.stats import Look, Refusal, Verdict
 FORMATS = ("text", "json", "markdown", "junit")
 
 
-class Progress:
+class ABProgress:
     """A `run.Listener` on a console: one line that is rewritten on a terminal, one a look elsewhere."""
 
     def __init__(self, console: Console, last: int) -> None:
@@ -50,7 +50,7 @@ class Progress:
         self._status.stop()
 
 
-def exit_code(outcome: Outcome) -> Exit:
+def exit_code(outcome: ABResult) -> Exit:
     """1 for a regression and nothing else, 3 where nothing can be said."""
     verdict = outcome.judgement.verdict
     if verdict is Verdict.SLOWER:
@@ -58,7 +58,7 @@ def exit_code(outcome: Outcome) -> Exit:
     return Exit.DONE if verdict.passes else Exit.INCONCLUSIVE
 
 
-def assessed(outcome: Outcome, a: Side, b: Side, margin: float) -> Assessment:
+def assessed(outcome: ABResult, a: Side, b: Side, margin: float) -> Assessment:
     """As the gate has it, for JUnit and GitHub."""
     metric = Metric("latency.median", margin, relative=True)
     return Assessment((Finding(f"{_what(b)} against {_what(a)}", metric, outcome.judgement),), (), ())
@@ -69,7 +69,7 @@ def failed(failure: SideFailed, b: Side) -> Assessment:
     return Assessment((), (Gone(_what(b), str(failure)),), ())
 
 
-def render(outcome: Outcome, a: Side, b: Side, form: str) -> str:
+def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
     """The verdict as text, Markdown or JSON."""
     judgement = outcome.judgement
     labels = [f"{side.name}: {_what(side)}" for side in (a, b)]

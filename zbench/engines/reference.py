@@ -23,7 +23,7 @@ from zbench.engines.host_memory import release_host_memory
 from zbench.engines.offloading import WAITING, Offloading
 from zbench.engines.text_tokens import TextTokens
 from zbench.engines.vram_limit import context_bytes, lift_vram_limit, set_vram_limit
-from zbench.engines.weights import Weights, resolve_weights
+from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
 from zbench.trial import Trial
@@ -225,7 +225,7 @@ def _dtype(name: str, device: str) -> torch.dtype:
 
 
 def _load(
-    weights: Weights, dtype: torch.dtype, device: str, on_host: Collection[str], on_progress: OnProgress | None
+    weights: WeightsPlace, dtype: torch.dtype, device: str, on_host: Collection[str], on_progress: OnProgress | None
 ) -> tuple[Any, str | None]:
     """The pipeline, and the checksum of the files its weights came from (None where all are random)."""
     folder = weights.folder

@@ -26,7 +26,7 @@ WeightsSource = Literal["preset", "folder", "hub_cache", "download", "random"]
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsPlace:
     """An answer: `folder` holds configs and, unless they are random, weights; for a download it is None."""
 
     source: WeightsSource
@@ -35,7 +35,7 @@ class Weights:
     vae: Path | None = None  # folder of the AutoencoderKL that takes the place of the pipeline's own
 
 
-def resolve_weights(pipeline: PipelineConfig) -> Weights:
+def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
     """Where `pipeline.weights` and `pipeline.vae` lead on this machine.
 
     `auto` is the preset's own folder if weights are in it, else `pipeline.hub_id` in the local Hugging Face cache.
@@ -54,27 +54,27 @@ def resolve_weights(pipeline: PipelineConfig) -> Weights:
     return found
 
 
-def _find(pipeline: PipelineConfig, preset: Path, vae: Path | None) -> Weights:
+def _find(pipeline: PipelineConfig, preset: Path, vae: Path | None) -> WeightsPlace:
     wanted = pipeline.weights
     if wanted == "random":
-        return Weights("random", preset)
+        return WeightsPlace("random", preset)
     if wanted == "auto":
         if _holds_weights(preset):
-            return Weights("preset", _checked(preset, wanted, vae))
+            return WeightsPlace("preset", _checked(preset, wanted, vae))
         return _from_hub(pipeline, pipeline.hub_id, vae)
     folder = Path(wanted).expanduser()
     if folder.is_dir() or not _like_hub_id(wanted):
-        return Weights("folder", _checked(folder, wanted, vae))
+        return WeightsPlace("folder", _checked(folder, wanted, vae))
     return _from_hub(pipeline, wanted, vae)
 
 
-def _from_hub(pipeline: PipelineConfig, hub_id: str | None, vae: Path | None) -> Weights:
+def _from_hub(pipeline: PipelineConfig, hub_id: str | None, vae: Path | None) -> WeightsPlace:
     if hub_id is not None:
         cached = find_in_hf_cache(hub_id)
         if cached is not None:
-            return Weights("hub_cache", _checked(cached, pipeline.weights, vae), hub_id)
+            return WeightsPlace("hub_cache", _checked(cached, pipeline.weights, vae), hub_id)
         if pipeline.download:
-            return Weights("download", None, hub_id)
+            return WeightsPlace("download", None, hub_id)
     where = f"{hub_id} is not in the local Hugging Face cache" if hub_id else f"preset {pipeline.preset} has none"
     fetch = ", or let zbench fetch it with pipeline.download=true" if hub_id else ""
     raise WeightsUnavailableError(

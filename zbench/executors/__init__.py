@@ -41,7 +41,7 @@ class Stopped:
     """The caller asked to stop; the trial is neither measured nor failed."""
 
 
-Outcome = Completed | Failed | Stopped
+TaskResult = Completed | Failed | Stopped
 OnEvent = Callable[[dict[str, Any]], None]
 """Told of `loading`, `loaded` and `round` events as `zbench.worker` describes them."""
 
@@ -49,7 +49,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 class Executor(Protocol):
     """Runs one task at a time. Calls to `run` never raise for what happens to the trial."""
 
-    def run(self, task: Task, on_event: OnEvent, should_stop: Callable[[], bool]) -> Outcome:
+    def run(self, task: Task, on_event: OnEvent, should_stop: Callable[[], bool]) -> TaskResult:
         """Run a task to its end. `should_stop` is asked a few times a second; then the current round is the last."""
         ...
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import dacite
 
-from zbench.executors import Completed, Failed, OnEvent, Outcome, Stopped, Task
+from zbench.executors import Completed, Failed, OnEvent, Stopped, Task, TaskResult
 from zbench.executors.process import WorkerGone, WorkerProcess, death, oom_kills
 from zbench.measurement import Measurement
 from zbench.record import Reason
@@ -33,7 +33,7 @@ class LocalExecutor:
         self._started = 0
         self._aborted = False
 
-    def run(self, task: Task, on_event: OnEvent, should_stop: Callable[[], bool]) -> Outcome:
+    def run(self, task: Task, on_event: OnEvent, should_stop: Callable[[], bool]) -> TaskResult:
         """See `Executor.run`."""
         if self._aborted or should_stop():
             return Stopped()
@@ -90,7 +90,7 @@ class LocalExecutor:
         deadline: float,
         on_event: OnEvent,
         should_stop: Callable[[], bool],
-    ) -> Outcome:
+    ) -> TaskResult:
         """Listen until the trial ends, one way or another."""
         asked_to_stop = False
         while True:

@@ -13,12 +13,12 @@ from zbench.gate.baselines import machine_of
 from zbench.gate.metrics import Metric
 from zbench.record import Record
 from zbench.stats import (
+    Compared,
     Comparison,
     Judgement,
     Kind,
-    Outcome,
-    Reason,
     Refusal,
+    RefusalReason,
     Scale,
     Verdict,
     compare_rounds,
@@ -103,30 +103,30 @@ def _judged(metric: Metric, new: Record, base: Record, level: float) -> Judgemen
     return judge(outcome, metric.margin, kind, higher_is_better=metric.higher_is_better)
 
 
-def _outcome(metric: Metric, new: Record, base: Record, level: float) -> Outcome:
+def _outcome(metric: Metric, new: Record, base: Record, level: float) -> Compared:
     scale = Scale.RATIO if metric.relative else Scale.DIFFERENCE
     assert new.measurement is not None and base.measurement is not None
     if metric.timed:
         outcome = compare_rounds(
             metric.samples(new.measurement), metric.samples(base.measurement), scale=scale, level=level
         )
-        if isinstance(outcome, Refusal) and outcome.reason is Reason.TOO_FEW_SAMPLES:
+        if isinstance(outcome, Refusal) and outcome.reason is RefusalReason.TOO_FEW_SAMPLES:
             return Refusal(outcome.reason, f"{outcome.detail}; measure more with measure.min_rounds= and max_rounds=")
         return outcome
     ours, theirs = metric.value(new.measurement), metric.value(base.measurement)
     return _exact(ours, theirs, scale, positive=metric.positive)
 
 
-def _exact(new: float | None, base: float | None, scale: Scale, *, positive: bool) -> Outcome:
+def _exact(new: float | None, base: float | None, scale: Scale, *, positive: bool) -> Compared:
     """A figure without chance in it: the interval is the figure itself."""
     if new is None or base is None:
-        return Refusal(Reason.MISSING, f"the {'new' if new is None else 'base'} record has no such figure")
+        return Refusal(RefusalReason.MISSING, f"the {'new' if new is None else 'base'} record has no such figure")
     if math.isnan(new) or math.isnan(base):
-        return Refusal(Reason.NAN, "a figure is NaN")
+        return Refusal(RefusalReason.NAN, "a figure is NaN")
     if scale is Scale.RATIO and base <= 0:
-        return Refusal(Reason.ZERO_BASE, f"the base is {base:g}, and a ratio with it says nothing")
+        return Refusal(RefusalReason.ZERO_BASE, f"the base is {base:g}, and a ratio with it says nothing")
     if positive and new <= 0:
-        return Refusal(Reason.ZERO_NEW, f"the new figure is {new:g}, so nothing was measured")
+        return Refusal(RefusalReason.ZERO_NEW, f"the new figure is {new:g}, so nothing was measured")
     value = new / base if scale is Scale.RATIO else new - base
     return Comparison(value, value, value, 1, "value", 1.0, scale, "exact")
 

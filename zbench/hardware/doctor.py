@@ -30,7 +30,7 @@ BUSY_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One line of `zbench doctor`."""
 
     name: str
@@ -78,7 +78,7 @@ def gather(profiles: Mapping[str, HardwareConfig | str | None], nvml: Nvml | Non
     )
 
 
-def findings(facts: Facts) -> list[Finding]:
+def findings(facts: Facts) -> list[DoctorFinding]:
     """Judge what was found: hardware first, then software, measured ceilings, then weights."""
     return [
         *_gpus(facts),
@@ -93,102 +93,102 @@ def findings(facts: Facts) -> list[Finding]:
     ]
 
 
-def _gpus(facts: Facts) -> list[Finding]:
+def _gpus(facts: Facts) -> list[DoctorFinding]:
     if not facts.devices and facts.nvidia_node:
         detail = "the operating system shows an NVIDIA GPU, but NVML or CUDA_VISIBLE_DEVICES does not"
         way_out = "install nvidia-ml-py; check nvidia-smi and CUDA_VISIBLE_DEVICES"
-        return [Finding("gpu", "missing", detail, way_out)]
+        return [DoctorFinding("gpu", "missing", detail, way_out)]
     if not facts.devices:
         way_out = "on a GPU machine, check nvidia-smi; without one, hardware=b300 and the like project"
-        return [Finding("gpu", "warn", "no NVIDIA GPU: the tiny pipeline is measured on the CPU", way_out)]
+        return [DoctorFinding("gpu", "warn", "no NVIDIA GPU: the tiny pipeline is measured on the CPU", way_out)]
     return [_gpu(device, free) for device, free in zip(facts.devices, facts.free_bytes, strict=True)]
 
 
-def _gpu(device: Device, free_bytes: int | None) -> Finding:
+def _gpu(device: Device, free_bytes: int | None) -> DoctorFinding:
     name = f"gpu {device.index}"
     if free_bytes is None or device.memory_bytes is None:
-        return Finding(name, "ok", f"{device.name}, driver {device.driver}")
+        return DoctorFinding(name, "ok", f"{device.name}, driver {device.driver}")
     free, total = free_bytes / GIB, device.memory_bytes / GIB
     detail = f"{device.name}, {free:.1f} of {total:.1f} GiB free, driver {device.driver}"
     if free < (1 - BUSY_SHARE) * total:
         way_out = "something else is on this GPU and will disturb measurements; see nvidia-smi"
-        return Finding(name, "warn", detail, way_out)
-    return Finding(name, "ok", detail)
+        return DoctorFinding(name, "warn", detail, way_out)
+    return DoctorFinding(name, "ok", detail)
 
 
-def _profile(facts: Facts) -> Finding:
+def _profile(facts: Facts) -> DoctorFinding:
     if facts.profile is None:
-        return Finding("hardware profile", "missing", "the GPU is in no profile", unmatched(facts.devices))
-    return Finding("hardware profile", "ok", f"hardware=auto is hardware={facts.profile}")
+        return DoctorFinding("hardware profile", "missing", "the GPU is in no profile", unmatched(facts.devices))
+    return DoctorFinding("hardware profile", "ok", f"hardware=auto is hardware={facts.profile}")
 
 
-def _cpu(facts: Facts) -> Finding:
+def _cpu(facts: Facts) -> DoctorFinding:
     detail = f"{facts.environment.cpu}, {facts.environment.cores} cores"
     if facts.governor in (None, "performance"):
-        return Finding("cpu", "ok", detail if facts.governor is None else f"{detail}, governor performance")
+        return DoctorFinding("cpu", "ok", detail if facts.governor is None else f"{detail}, governor performance")
     way_out = "sudo cpupower frequency-set -g performance steadies CPU measurements"
-    return Finding("cpu", "warn", f"{detail}, governor {facts.governor}", way_out)
+    return DoctorFinding("cpu", "warn", f"{detail}, governor {facts.governor}", way_out)
 
 
-def _host_memory(facts: Facts) -> Finding:
+def _host_memory(facts: Facts) -> DoctorFinding:
     free, total = facts.host_available_bytes / GIB, facts.environment.host_memory_bytes / GIB
     detail = f"{free:.1f} of {total:.1f} GiB available"
     if free < TURBO_HOST_GIB:
         way_out = f"loading zimage_turbo takes about {TURBO_HOST_GIB:.0f} GiB; pipeline=zimage_tiny needs 2"
-        return Finding("host memory", "warn", detail, way_out)
-    return Finding("host memory", "ok", detail)
+        return DoctorFinding("host memory", "warn", detail, way_out)
+    return DoctorFinding("host memory", "ok", detail)
 
 
-def _package(facts: Facts, package: str) -> Finding:
+def _package(facts: Facts, package: str) -> DoctorFinding:
     version = facts.environment.versions.get(package)
     if version is None:
-        return Finding(package, "missing", "not installed", f"pip install {package}")
+        return DoctorFinding(package, "missing", "not installed", f"pip install {package}")
     if package == "torch" and facts.devices and version.endswith("+cpu"):
         way_out = "install a CUDA build of torch (pytorch.org, Get Started)"
-        return Finding(package, "warn", f"{version} cannot use the GPU", way_out)
-    return Finding(package, "ok", version)
+        return DoctorFinding(package, "warn", f"{version} cannot use the GPU", way_out)
+    return DoctorFinding(package, "ok", version)
 
 
-def _checkout(facts: Facts) -> Finding:
+def _checkout(facts: Facts) -> DoctorFinding:
     environment = facts.environment
     version = environment.versions.get("zbench")
     if environment.git_revision is None:
-        return Finding("zbench", "ok", f"{version}, not from a git checkout")
+        return DoctorFinding("zbench", "ok", f"{version}, not from a git checkout")
     detail = f"{version}, git {environment.git_revision[:10]}"
     if environment.git_dirty:
         way_out = "commit them, so that a record's revision says what ran"
-        return Finding("zbench", "warn", f"{detail} with uncommitted changes", way_out)
-    return Finding("zbench", "ok", detail)
+        return DoctorFinding("zbench", "warn", f"{detail} with uncommitted changes", way_out)
+    return DoctorFinding("zbench", "ok", detail)
 
 
-def _compiles(facts: Facts) -> Finding:
+def _compiles(facts: Facts) -> DoctorFinding:
     if facts.compiler is None:
         way_out = "install g++ (apt-get install g++), or keep compute=eager"
-        return Finding("compiler", "warn", "none found: compute=compiled will fail", way_out)
-    return Finding("compiler", "ok", facts.compiler)
+        return DoctorFinding("compiler", "warn", "none found: compute=compiled will fail", way_out)
+    return DoctorFinding("compiler", "ok", facts.compiler)
 
 
-def _measured(facts: Facts) -> Finding:
+def _measured(facts: Facts) -> DoctorFinding:
     """Whether the ceilings of this device are known, for this driver and this torch."""
     ceilings, name = facts.ceilings, "ceilings"
     if ceilings is None:
-        return Finding(name, "warn", "not measured: reports give rates without the share of a ceiling", COMMAND)
+        return DoctorFinding(name, "warn", "not measured: reports give rates without the share of a ceiling", COMMAND)
     if isinstance(ceilings, RecordError):
-        return Finding(name, "warn", str(ceilings), COMMAND)
+        return DoctorFinding(name, "warn", str(ceilings), COMMAND)
     environment = facts.environment
     now = {"driver": environment.driver, "torch": environment.versions.get("torch")}
     detail = f"measured {str(ceilings.get('measured_at'))[:10]}"
     older = [f"{key} {ceilings.get(key)}, now {value}" for key, value in now.items() if ceilings.get(key) != value]
     if older:
-        return Finding(name, "warn", f"{detail} with {'; '.join(older)}", f"{COMMAND} measures them again")
-    return Finding(name, "ok", f"{detail}; {COMMAND} measures them again")
+        return DoctorFinding(name, "warn", f"{detail} with {'; '.join(older)}", f"{COMMAND} measures them again")
+    return DoctorFinding(name, "ok", f"{detail}; {COMMAND} measures them again")
 
 
-def _weights(facts: Facts) -> Finding:
+def _weights(facts: Facts) -> DoctorFinding:
     if facts.weights is None:
         way_out = "pipeline.weights=FOLDER, pipeline.weights=random, or pipeline.download=true"
-        return Finding("zimage_turbo weights", "warn", f"{HUB_ID} is not in the Hugging Face cache", way_out)
-    return Finding("zimage_turbo weights", "ok", str(facts.weights))
+        return DoctorFinding("zimage_turbo weights", "warn", f"{HUB_ID} is not in the Hugging Face cache", way_out)
+    return DoctorFinding("zimage_turbo weights", "ok", str(facts.weights))
 
 
 def _ceilings(devices: Sequence[Device]) -> dict[str, Any] | RecordError | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from zbench.config import DBCacheConfig, HardwareConfig
-from zbench.hardware.traffic import Weights, weights
+from zbench.hardware.traffic import WeightBytes, weights
 from zbench.trial import Trial
 from zbench.zimage.flops import padded_tokens
 from zbench.zimage.geometry import Geometry
@@ -92,7 +92,7 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is in no
     block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
     """
-    loaded: Weights = weights(geometry, dtype_bytes, trial.parallel)
+    loaded: WeightBytes = weights(geometry, dtype_bytes, trial.parallel)
     mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer
     table = encoder.vocab_size * encoder.hidden_size * dtype_bytes
     if mode == "sequential":

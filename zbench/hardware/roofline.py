@@ -48,7 +48,7 @@ class Expectation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rates:
+class DeviceRates:
     """How fast one device works."""
 
     dtype_bytes: int
@@ -60,7 +60,7 @@ class Rates:
     gap_s: float  # a forward of GAP_BLOCKS
 
     @classmethod
-    def of(cls, hardware: HardwareConfig, *, dtype: str, compiled: bool, ideal: bool = False) -> "Rates":
+    def of(cls, hardware: HardwareConfig, *, dtype: str, compiled: bool, ideal: bool = False) -> "DeviceRates":
         """Rates reached, or with `ideal` those of the datasheet. ConfigError names the figure that is
         missing."""
         e = hardware.efficiency
@@ -125,7 +125,7 @@ def expect(trial: Trial, geometry: Geometry, hardware: HardwareConfig, cached_st
 def floor_s(trial: Trial, geometry: Geometry, hardware: HardwareConfig, text_tokens: int = TEXT_TOKENS) -> float:
     """The least time physics allows an image in which every step is computed: datasheet peaks, every
     activation kept on chip, no gap, no exchange, no copy. Skipping steps is the only way below it."""
-    ideal = Rates.of(hardware, dtype=_dtype(trial.compute, hardware), compiled=True, ideal=True)
+    ideal = DeviceRates.of(hardware, dtype=_dtype(trial.compute, hardware), compiled=True, ideal=True)
     cost = _Cost(trial, geometry, hardware, text_tokens, ideal)
     steps = trial.pipeline.steps
     return cost.text_encode_s() + steps * cost.compute_s(geometry.transformer.n_layers) + cost.decode_s()
@@ -159,11 +159,11 @@ class _Cost:
         geometry: Geometry,
         hardware: HardwareConfig,
         text_tokens: int,
-        rates: Rates | None = None,
+        rates: DeviceRates | None = None,
     ) -> None:
         dtype = _dtype(trial.compute, hardware)
         self.trial, self.geometry, self.hardware, self.text_tokens = trial, geometry, hardware, text_tokens
-        self.rates = rates or Rates.of(hardware, dtype=dtype, compiled=trial.compute.compile)
+        self.rates = rates or DeviceRates.of(hardware, dtype=dtype, compiled=trial.compute.compile)
         # compile touches the transformer alone: text encoder and VAE run eager.
         self.eager_gap_s = 0.0 if rates else hardware.efficiency.eager_step_gap_s
         self.weights = traffic.weights(geometry, self.rates.dtype_bytes, trial.parallel)

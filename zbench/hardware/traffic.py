@@ -9,7 +9,7 @@ from zbench.zimage.geometry import Geometry
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightBytes:
     """Bytes of each component's weights on one device, all resident."""
 
     text_encoder: int
@@ -27,12 +27,12 @@ class Weights:
         return self.text_encoder + self.transformer + self.vae
 
 
-def weights(geometry: Geometry, dtype_bytes: int, parallel: ParallelConfig) -> Weights:
+def weights(geometry: Geometry, dtype_bytes: int, parallel: ParallelConfig) -> WeightBytes:
     """Tensor parallelism splits the transformer (its norms, which it does not split, are 0.02 % of it);
     sequence parallelism splits no weights; text encoder and VAE are whole on every device."""
     count = parameters(geometry)
     tp = parallel.tp_size
-    return Weights(
+    return WeightBytes(
         text_encoder=count.text_encoder * dtype_bytes,
         transformer=count.transformer * dtype_bytes // tp,
         transformer_outside_blocks=outside_block_parameters(geometry) * dtype_bytes // tp,
@@ -70,7 +70,7 @@ def exchange_bytes(parallel: ParallelConfig, hidden_bytes: float) -> float:
     return hidden_bytes * (all_reduce + all_to_all + key_value)
 
 
-def image_transfer_bytes(offload: OffloadConfig, resident: Weights) -> float:
+def image_transfer_bytes(offload: OffloadConfig, resident: WeightBytes) -> float:
     """Bytes over the host link for an image, outside its steps: every component that waits on the host comes once.
 
     sequential and group: text encoder and VAE here, the transformer in every step.

@@ -27,7 +27,7 @@ class Judges:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ImageJudgements:
     """Fields of `Measurement` of these names; `reasons` says why one is None."""
 
     quality: list[ImageQuality] | None = None
@@ -51,7 +51,7 @@ def judges_for(measure: MeasureConfig) -> Judges:
 
 def judge_images(
     judges: Judges, prompts: Sequence[Prompt], made: list[Artifact], again: list[Artifact], reference: Path | None
-) -> Verdict:
+) -> ImageJudgements:
     """Judge one trial's images. `reference` is the baseline's folder, None for a baseline itself.
 
     `again` are a baseline's images made once more: what two identical runs differ by is the noise floor.
@@ -64,7 +64,9 @@ def judge_images(
         noise_floor = compare_all(again, made[: len(again)], judges.lpips) or None
         why["noise_floor"] = None if noise_floor else "one_cycle"
     prompt_fidelity, why["prompt_fidelity"] = judge_all(made, prompts, judges.clip)
-    return Verdict(quality, prompt_fidelity, noise_floor, {key: reason for key, reason in why.items() if reason})
+    return ImageJudgements(
+        quality, prompt_fidelity, noise_floor, {key: reason for key, reason in why.items() if reason}
+    )
 
 
 @cache

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from zbench.hardware.doctor import Finding
+from zbench.hardware.doctor import DoctorFinding
 from zbench.report.table import LEFT, TextTable, to_text
 
 
-def render_findings(findings: Sequence[Finding], form: str) -> str:
+def render_findings(findings: Sequence[DoctorFinding], form: str) -> str:
     """`form` is table or json."""
     if form == "json":
         return json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=2, allow_nan=False)

@@ -30,7 +30,7 @@ NOT_MEASURED = f"ceilings were not measured when it ran ({COMMAND} measures them
 
 
 @dataclass(frozen=True)
-class Rates:
+class CeilingRates:
     """What the device was measured to reach, FLOP/s."""
 
     gemm: float
@@ -61,7 +61,7 @@ def stage_figures(record: Record) -> dict[str, StageFigures]:
         return {}
     counter = _Counter.of(record, measurement)
     rates = ceiling_rates(record.environment.get("ceilings"), measurement.effective)
-    if isinstance(counter, _Counter) and counter.trial.parallel.world_size > 1 and isinstance(rates, Rates):
+    if isinstance(counter, _Counter) and counter.trial.parallel.world_size > 1 and isinstance(rates, CeilingRates):
         rates = "the ceilings are one device's, and it ran on several"
     figures = {}
     for stage in STAGES:
@@ -71,7 +71,7 @@ def stage_figures(record: Record) -> dict[str, StageFigures]:
     return figures
 
 
-def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Mapping[str, Any]) -> Rates | str:
+def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Mapping[str, Any]) -> CeilingRates | str:
     """The rates that bound what took effect, from a record's `ceilings`; in words, why there are none."""
     if not ceilings:
         return NOT_MEASURED
@@ -82,11 +82,11 @@ def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Mapping[str, An
     gemm, attention = (known.get(f"{kind}_{DTYPES.get(dtype)}_tflops") for kind in ("gemm", "attention"))
     if not gemm or not attention:
         return f"the ceilings have none for {dtype}"
-    return Rates(gemm * 1e12, attention * 1e12)
+    return CeilingRates(gemm * 1e12, attention * 1e12)
 
 
 def _figures(
-    timed: list[tuple[Round, float]], count: Callable[[Round], Flops | None] | str, rates: Rates | str
+    timed: list[tuple[Round, float]], count: Callable[[Round], Flops | None] | str, rates: CeilingRates | str
 ) -> StageFigures:
     seconds = median([s for _, s in timed])
     if isinstance(count, str):

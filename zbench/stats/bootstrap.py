@@ -5,7 +5,6 @@ interval is the plain percentile one. By simulation with ratios of medians (`tes
 covered less than it says from 6 rows on; it covers 96 to 97.5 % for one pair and up to 98.5 % for the mean over four,
 since the resampled median of few samples spreads more than the median does. Wider percentiles for small samples
 (Hesterberg 2015) covered up to 99.8 %, and Student's t with the bootstrap's standard error fell to 93 % on two modes.
-A single sample's quantile has better: `quantile_interval`.
 """
 
 import math

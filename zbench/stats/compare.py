@@ -1,6 +1,6 @@
 """New against base: a ratio or a difference with its interval, or the reason why there is none.
 
-Three kinds of data, three methods; `outcome.py` has what they return. Data that cannot be compared are refused, never
+Two kinds of data, two methods; `outcome.py` has what they return. Data that cannot be compared are refused, never
 repaired: a round that is missing or NaN may be the very one that went wrong.
 """
 
@@ -10,17 +10,16 @@ from typing import NamedTuple, TypeVar
 
 from zbench.stats.bootstrap import Floats, means_of_medians, resampled_interval
 from zbench.stats.estimate import median
-from zbench.stats.outcome import Comparison, Outcome, Reason, Refusal, Scale
+from zbench.stats.outcome import Compared, Comparison, Refusal, RefusalReason, Scale
 from zbench.stats.signed_rank import fewest_samples, hodges_lehmann
 
 Pair = TypeVar("Pair", bound=Hashable)
 Rounds = Sequence[tuple[Pair, float | None]]
 
-LEAST_PAIRS = 4
 LARGEST_LOG = 709.0  # e to the power of it is still a float
 
 
-class Block(NamedTuple):
+class BlockSamples(NamedTuple):
     """Samples of base and new measured next to each other in time, such as the turns of one A B B A."""
 
     base: Sequence[float | None]
@@ -29,7 +28,7 @@ class Block(NamedTuple):
 
 def compare_rounds(
     new: Rounds[Pair], base: Rounds[Pair], *, scale: Scale = Scale.RATIO, level: float = 0.95, seed: int = 0
-) -> Outcome:
+) -> Compared:
     """Two runs measured one after the other: the mean over pairs of each pair's median, new over (or less) base.
 
     `new` and `base` are (pair, seconds) in time order; the k-th rounds of all pairs form cycle k, and the statistic is
@@ -41,21 +40,23 @@ def compare_rounds(
     """
     fewest = _fewest(level)
     if not new or not base:
-        return Refusal(Reason.NOTHING_TO_COMPARE, f"{'the new run' if not new else 'the base'} has no rounds")
+        return Refusal(RefusalReason.NOTHING_TO_COMPARE, f"{'the new run' if not new else 'the base'} has no rounds")
     new_by_pair, base_by_pair = _by_pair(new), _by_pair(base)
     shared = [pair for pair in base_by_pair if pair in new_by_pair]
     if not shared:
-        return Refusal(Reason.NOTHING_TO_COMPARE, "the two runs share no pair of prompt and seed")
+        return Refusal(RefusalReason.NOTHING_TO_COMPARE, "the two runs share no pair of prompt and seed")
     if len(shared) < len(base_by_pair):
         gone = len(base_by_pair) - len(shared)
-        return Refusal(Reason.MISSING, f"{gone} of the base's {len(base_by_pair)} pairs were not made by the new run")
+        return Refusal(
+            RefusalReason.MISSING, f"{gone} of the base's {len(base_by_pair)} pairs were not made by the new run"
+        )
     new_rows, base_rows = _cycles(new_by_pair, shared), _cycles(base_by_pair, shared)
     refusal = _unfit(scale, (value for _, value in new), (value for _, value in base))
     if refusal:
         return refusal
     n = min(len(new_rows), len(base_rows))
     if n < fewest:
-        return Refusal(Reason.TOO_FEW_SAMPLES, f"{n} cycles, where a {level:.4g} interval needs {fewest}")
+        return Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{n} cycles, where a {level:.4g} interval needs {fewest}")
     new_table, base_table = _numbers(new_rows), _numbers(base_rows)
 
     def statistic(tables: list[Floats]) -> Floats:
@@ -68,7 +69,7 @@ def compare_rounds(
     return _finite(Comparison(centre, low, high, n, "cycles", level, scale, "percentile bootstrap over cycles"))
 
 
-def compare_blocks(blocks: Sequence[Block], *, scale: Scale = Scale.RATIO, level: float = 0.95) -> Outcome:
+def compare_blocks(blocks: Sequence[BlockSamples], *, scale: Scale = Scale.RATIO, level: float = 0.95) -> Compared:
     """Base and new measured interleaved: the Hodges–Lehmann centre over blocks of log(new/base), or of new - base.
 
     Within a block each side counts with its median (of logs, for a ratio), so a drift that is straight over an A B B A
@@ -78,80 +79,48 @@ def compare_blocks(blocks: Sequence[Block], *, scale: Scale = Scale.RATIO, level
     """
     fewest = _fewest(level)
     if not blocks:
-        return Refusal(Reason.NOTHING_TO_COMPARE, "there are no blocks")
+        return Refusal(RefusalReason.NOTHING_TO_COMPARE, "there are no blocks")
     if any(not block.new or not block.base for block in blocks):
-        return Refusal(Reason.MISSING, "a block has no samples of one side")
+        return Refusal(RefusalReason.MISSING, "a block has no samples of one side")
     refusal = _unfit(scale, (v for block in blocks for v in block.new), (v for block in blocks for v in block.base))
     if refusal:
         return refusal
     shifts = [_centre(block.new, scale) - _centre(block.base, scale) for block in blocks]
     centre, interval = hodges_lehmann(shifts, level)
     if interval is None:
-        return Refusal(Reason.TOO_FEW_SAMPLES, f"{len(blocks)} blocks, where a {level:.4g} interval needs {fewest}")
+        return Refusal(
+            RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} blocks, where a {level:.4g} interval needs {fewest}"
+        )
     figures = [_exp(v) if scale is Scale.RATIO else v for v in (centre, *interval)]
     method = "Hodges-Lehmann over blocks, signed-rank interval"
     return _finite(Comparison(figures[0], figures[1], figures[2], len(blocks), "blocks", level, scale, method))
 
 
-def compare_values(
-    new: Mapping[Pair, float | None], base: Mapping[Pair, float | None], *, level: float = 0.95
-) -> Outcome:
-    """One value a pair and side, such as an image's SSIM: the mean of new - base with Student's t interval.
-
-    The mean, not a robust centre: one image in ten that falls apart is what the gate is for. The interval treats pairs
-    as a sample of all prompts; of failures rarer than one in the pairs made it cannot know.
-
-    Pairs that only `new` has are left out; one that only `base` has is refused as missing, fewer than 4 as too few.
-    ValueError for a bad `level`.
-    """
-    _fewest(level)
-    if not new or not base or not set(new) & set(base):
-        return Refusal(Reason.NOTHING_TO_COMPARE, "the two sides share no pair")
-    gone = sum(pair not in new for pair in base)
-    if gone:
-        return Refusal(Reason.MISSING, f"{gone} of the base's {len(base)} pairs have no new value")
-    refusal = _unfit(Scale.DIFFERENCE, (new[pair] for pair in base), base.values())
-    if refusal:
-        return refusal
-    shifts = [_number(new[pair]) - _number(base[pair]) for pair in base]
-    n = len(shifts)
-    if n < LEAST_PAIRS:
-        return Refusal(Reason.TOO_FEW_SAMPLES, f"{n} pairs, where an interval needs {LEAST_PAIRS}")
-    from scipy.special import stdtrit
-
-    mean = sum(shifts) / n
-    error = math.sqrt(sum((shift - mean) ** 2 for shift in shifts) / (n - 1) / n)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
-    return _finite(
-        Comparison(mean, mean - half, mean + half, n, "pairs", level, Scale.DIFFERENCE, "Student's t over pairs")
-    )
-
-
 def _unfit(scale: Scale, new: Iterable[float | None], base: Iterable[float | None]) -> Refusal | None:
     """Why samples cannot be compared: missing, NaN or infinite; for a ratio also negative or zero."""
-    sides = (("new", list(new), Reason.ZERO_NEW), ("base", list(base), Reason.ZERO_BASE))
+    sides = (("new", list(new), RefusalReason.ZERO_NEW), ("base", list(base), RefusalReason.ZERO_BASE))
     for name, values, _ in sides:
         if any(value is None for value in values):
-            return Refusal(Reason.MISSING, f"a {name} sample is missing")
+            return Refusal(RefusalReason.MISSING, f"a {name} sample is missing")
     for name, values, _ in sides:
         if any(math.isnan(_number(value)) for value in values):
-            return Refusal(Reason.NAN, f"a {name} sample is NaN")
+            return Refusal(RefusalReason.NAN, f"a {name} sample is NaN")
         if any(math.isinf(_number(value)) for value in values):
-            return Refusal(Reason.INFINITE, f"a {name} sample is infinite")
+            return Refusal(RefusalReason.INFINITE, f"a {name} sample is infinite")
     for name, values, zero in reversed(sides) if scale is Scale.RATIO else ():
         if any(_number(value) < 0 for value in values):
-            return Refusal(Reason.NEGATIVE, f"a {name} sample is negative, and a ratio of such says nothing")
+            return Refusal(RefusalReason.NEGATIVE, f"a {name} sample is negative, and a ratio of such says nothing")
         if any(value == 0 for value in values):
             return Refusal(zero, f"a {name} sample is zero, and a ratio with it says nothing: use an absolute margin")
     return None
 
 
-def _finite(comparison: Comparison) -> Outcome:
+def _finite(comparison: Comparison) -> Compared:
     """The comparison, unless its numbers ran out of a float's range."""
     figures = (comparison.estimate, comparison.low, comparison.high)
     if all(math.isfinite(figure) for figure in figures):
         return comparison
-    return Refusal(Reason.INFINITE, "the samples are too far apart for a finite result")
+    return Refusal(RefusalReason.INFINITE, "the samples are too far apart for a finite result")
 
 
 def _exp(log: float) -> float:

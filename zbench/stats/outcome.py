@@ -12,7 +12,7 @@ class Scale(StrEnum):
     DIFFERENCE = "difference"  # new - base, in the metric's unit
 
 
-class Reason(StrEnum):
+class RefusalReason(StrEnum):
     """Why there is nothing to judge."""
 
     TOO_FEW_SAMPLES = "too_few_samples"
@@ -44,8 +44,8 @@ class Comparison:
 class Refusal:
     """No comparison, and why."""
 
-    reason: Reason
+    reason: RefusalReason
     detail: str  # plain English, without a full stop
 
 
-Outcome: TypeAlias = Comparison | Refusal
+Compared: TypeAlias = Comparison | Refusal

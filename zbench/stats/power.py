@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from zbench.stats.bootstrap import Floats
-from zbench.stats.compare import Block
-from zbench.stats.sequential import Plan, look
+from zbench.stats.compare import BlockSamples
+from zbench.stats.sequential import LookSchedule, look
 from zbench.stats.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def draw_turns(latencies: Floats, turns: int, rng: Generator) -> Floats:
     return drawn
 
 
-def simulated_run(turns: Floats, slower: float, margin: float, plan: Plan) -> tuple[Verdict, int]:
+def simulated_run(turns: Floats, slower: float, margin: float, plan: LookSchedule) -> tuple[Verdict, int]:
     """The verdict of an A/B over four times the plan's most blocks of turns in time order, and the blocks it took.
 
     Blocks are A B B A and B A A B by turns; `slower` is added to every turn of B, as a share.
@@ -43,7 +43,7 @@ def simulated_run(turns: Floats, slower: float, margin: float, plan: Plan) -> tu
     turned = (np.arange(most) % 2 == 1)[:, None]
     base = np.where(turned, inner, outer).tolist()
     new = (np.where(turned, outer, inner) * (1 + slower)).tolist()
-    blocks = [Block(*sides) for sides in zip(base, new, strict=True)]
+    blocks = [BlockSamples(*sides) for sides in zip(base, new, strict=True)]
     for count in plan.looks:
         found = look(blocks[:count], plan, margin)
         if found.stop:
@@ -52,7 +52,7 @@ def simulated_run(turns: Floats, slower: float, margin: float, plan: Plan) -> tu
 
 
 def blocks_needed(
-    latencies: Sequence[float], slower: float, plan: Plan, power: float = 0.9, runs: int = 100, seed: int = 0
+    latencies: Sequence[float], slower: float, plan: LookSchedule, power: float = 0.9, runs: int = 100, seed: int = 0
 ) -> int | None:
     """Blocks after which `power` of A/Bs at a margin of half the change call a version `slower` by that share SLOWER.
 

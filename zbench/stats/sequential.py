@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from zbench.stats.bootstrap import Floats
-from zbench.stats.compare import Block, compare_blocks
-from zbench.stats.outcome import Reason, Refusal, Scale
+from zbench.stats.compare import BlockSamples, compare_blocks
+from zbench.stats.outcome import Refusal, RefusalReason, Scale
 from zbench.stats.verdict import Judgement, Kind, Verdict, judge
 
 LOOKS = (16, 24, 40, 60, 80)  # below 14 blocks signed ranks cannot be as sure as the first look asks
@@ -23,7 +23,7 @@ POWER = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class LookSchedule:
     """At which numbers of blocks to look, and the confidence over all looks together.
 
     The default suits turns that scatter by 1 to 3 %. At a margin of 1 %, a version 2 % slower is told after 25 blocks
@@ -60,17 +60,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Look:
-    """What the blocks so far say: stop with the judgement, or go on to the next look."""
+    """What the blocks so far say: stop with the judgement, or go on."""
 
     stop: bool
     judgement: Judgement
     blocks: int  # that were judged; those measured since the last look were not
-    next_look: int | None
 
 
 def look(
-    blocks: Sequence[Block],
-    plan: Plan,
+    blocks: Sequence[BlockSamples],
+    plan: LookSchedule,
     margin: float,
     kind: Kind = Kind.RELATIVE,
     *,
@@ -94,12 +93,11 @@ def look(
     scale = Scale.RATIO if kind is Kind.RELATIVE else Scale.DIFFERENCE
     outcome = compare_blocks(blocks[:count], scale=scale, level=level)
     if not count and blocks:
-        outcome = Refusal(Reason.TOO_FEW_SAMPLES, f"{len(blocks)} blocks, the first look is at {plan.looks[0]}")
+        outcome = Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} blocks, the first look is at {plan.looks[0]}")
     judgement = judge(outcome, margin, kind, higher_is_better=higher_is_better)
-    hopeless = isinstance(outcome, Refusal) and outcome.reason is not Reason.TOO_FEW_SAMPLES and bool(blocks)
+    hopeless = isinstance(outcome, Refusal) and outcome.reason is not RefusalReason.TOO_FEW_SAMPLES and bool(blocks)
     stop = ended or count == last or judgement.verdict is not Verdict.INCONCLUSIVE or hopeless
-    following = None if stop else next(look for look in plan.looks if look > count)
-    return Look(stop, judgement, count, following)
+    return Look(stop, judgement, count)
 
 
 @lru_cache(maxsize=128)

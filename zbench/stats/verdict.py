@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from zbench.stats.outcome import Comparison, Outcome, Refusal, Scale
+from zbench.stats.outcome import Compared, Comparison, Refusal, Scale
 
 
 class Verdict(StrEnum):
@@ -39,10 +39,10 @@ class Judgement:
 
     verdict: Verdict
     reason: str
-    outcome: Outcome
+    outcome: Compared
 
 
-def judge(outcome: Outcome, margin: float, kind: Kind = Kind.RELATIVE, *, higher_is_better: bool = False) -> Judgement:
+def judge(outcome: Compared, margin: float, kind: Kind = Kind.RELATIVE, *, higher_is_better: bool = False) -> Judgement:
     """The verdict on `outcome` with a margin that is not negative: a share of the base, or in the metric's unit.
 
     With margin m and the interval [lo, hi] of new/base, lower being better: lo > 1+m is SLOWER; hi < 1-m FASTER;

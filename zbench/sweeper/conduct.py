@@ -17,7 +17,7 @@ from zbench.hardware.detect import present_environment
 from zbench.store import Store
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
-from zbench.sweeper.sweep import Outcome, Sweep
+from zbench.sweeper.sweep import Sweep, SweepResult
 from zbench.trial import Trial
 
 
@@ -38,7 +38,7 @@ class Interrupt:
         os.write(2, b"\nstopping after the current round; Ctrl-C again stops at once\n")
 
 
-def conduct(plan: Plan, console: Console) -> Outcome:
+def conduct(plan: Plan, console: Console) -> SweepResult:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
     check_weights(placed.trial for placed in plan.trials)
     _check_judges(plan.measure)

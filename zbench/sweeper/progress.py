@@ -44,7 +44,7 @@ class Eta:
 
 
 class SweepProgress:
-    """A `sweep.Listener` that shows a sweep of `trials` trials on a rich console."""
+    """A `sweep.SweepListener` that shows a sweep of `trials` trials on a rich console."""
 
     def __init__(self, trials: int, console: Console) -> None:
         self.console = console

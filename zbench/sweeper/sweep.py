@@ -1,6 +1,6 @@
 """One sweep from plan to journal: reuse what still holds, run the rest, append each outcome as it comes.
 
-It imports no torch, measures nothing itself and prints nothing; what happens is told to a `Listener`.
+It imports no torch, measures nothing itself and prints nothing; what happens is told to a `SweepListener`.
 """
 
 import json
@@ -23,7 +23,7 @@ from zbench.sweeper.plan import Plan, proxy_of
 from zbench.trial import Trial
 
 
-class Listener(Protocol):
+class SweepListener(Protocol):
     """What a sweep tells while it runs."""
 
     def note(self, text: str) -> None:
@@ -46,7 +46,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepResult:
     """The sweep's records, one a trial, and whether it was stopped before its end."""
 
     records: list[Record]
@@ -87,12 +87,12 @@ class Sweep:
     store: Store
     executor: Executor
     environment: Environment
-    listener: Listener
+    listener: SweepListener
     should_stop: Callable[[], bool]
     _tried: list[str] = field(default_factory=list)
     _replaced: dict[str, str] = field(default_factory=dict)  # one out of memory to the one tried in its place
 
-    def run(self) -> Outcome:
+    def run(self) -> SweepResult:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
         for text in self.plan.notes:
             self.listener.note(text)
@@ -224,11 +224,11 @@ class Sweep:
             **fields,
         )
 
-    def _outcome(self, *, interrupted: bool) -> Outcome:
+    def _outcome(self, *, interrupted: bool) -> SweepResult:
         known = latest(self.store.records)
         planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
         ids = dict.fromkeys((*planned, *self._tried))
-        return Outcome([known[i] for i in ids if i in known], interrupted, self._replaced)
+        return SweepResult([known[i] for i in ids if i in known], interrupted, self._replaced)
 
 
 def _projected(trial: Trial, measured: Measurement) -> Measurement:

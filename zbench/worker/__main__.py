@@ -27,7 +27,7 @@ from zbench.quality.judging import judges_for
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
-from zbench.worker.job import Job, StopAsked
+from zbench.worker.job import StopAsked, TrialJob
 from zbench.worker.loading import LoadingTalk
 from zbench.worker.measuring import measure_trial, one_round, quiet_collector
 from zbench.worker.warm_up import to_compile
@@ -136,7 +136,7 @@ class Worker:
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         """One trial; the event that ends it."""
-        job: Job | None = None
+        job: TrialJob | None = None
         try:
             job = self._job(command)
             print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
@@ -151,9 +151,9 @@ class Worker:
         except Exception as error:
             return _failed(error, job.stage if job else "reading the task")
 
-    def _job(self, command: dict[str, Any]) -> Job:
+    def _job(self, command: dict[str, Any]) -> TrialJob:
         measure = MeasureConfig(**command["measure"])
-        return Job(
+        return TrialJob(
             trial=Trial.from_dict(command["trial"]),
             measure=measure,
             judges=judges_for(measure),

@@ -15,7 +15,7 @@ class StopAsked(Exception):
 
 
 @dataclass
-class Job:
+class TrialJob:
     """What to measure, and whom to tell."""
 
     trial: Trial

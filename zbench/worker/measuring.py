@@ -18,11 +18,11 @@ from zbench.engines import Engine, Generation
 from zbench.measurement import METRICS, Cold, Measurement, Round
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
-from zbench.quality.judging import Verdict, judge_images
+from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.stats.estimate import relative_half_width
 from zbench.worker.cross_checks import Check, clock_check
 from zbench.worker.gauges import Gauges
-from zbench.worker.job import Job
+from zbench.worker.job import TrialJob
 from zbench.worker.warm_up import warm_up
 from zbench.workload import Pair, pairs, whole_cycles
 
@@ -38,7 +38,7 @@ class _Block:
     clock: Check = field(default_factory=Check)  # of the first round
 
 
-def measure_trial(engine: Engine, job: Job, gauges: Gauges, load_s: float | None) -> Measurement:
+def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float | None) -> Measurement:
     """Measure `job.trial` on an engine that is loaded; `load_s` is set if it was loaded for this trial.
 
     Raises StopAsked between rounds, and whatever the engine raises.
@@ -101,7 +101,7 @@ def one_round(engine: Engine, pair: Pair, index: int) -> tuple[Round, Generation
     return _round(index, pair, started_at, made), made
 
 
-def _timed_rounds(engine: Engine, job: Job, cycle: list[Pair], block: _Block, gauges: Gauges) -> None:
+def _timed_rounds(engine: Engine, job: TrialJob, cycle: list[Pair], block: _Block, gauges: Gauges) -> None:
     """Fill `block`, one whole cycle after another; a round that gauges speak against is kept and does not count."""
     least = whole_cycles(job.measure.min_rounds, len(cycle))
     most = whole_cycles(job.measure.max_rounds, len(cycle))
@@ -168,10 +168,10 @@ def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
     )
 
 
-def _judge(job: Job, block: _Block, effective: dict[str, Any]) -> Verdict:
+def _judge(job: TrialJob, block: _Block, effective: dict[str, Any]) -> ImageJudgements:
     """With random weights an image means nothing, and so does every likeness; none is kept."""
     if _is_random(effective):
-        return Verdict(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), "random_weights"))
+        return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), "random_weights"))
     prompts = job.trial.workload.prompts
     return judge_images(job.judges, prompts, block.first_cycle, block.second_cycle, job.reference)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from zbench.engines import Engine
 from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
-from zbench.worker.job import Job
+from zbench.worker.job import TrialJob
 from zbench.workload import Pair
 
 
@@ -37,7 +37,7 @@ def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
     return list(others.values()) if trial.compute.compile else []
 
 
-def warm_up(engine: Engine, job: Job, cycle: list[Pair]) -> WarmUp:
+def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
     """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled."""
     job.stage = "warm-up rounds"
     most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s

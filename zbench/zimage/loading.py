@@ -38,7 +38,7 @@ from zbench.zimage.vae import check_vae
 TOKENIZER_PRESET = "zimage_tiny"
 """Whose tokenizer stands in where random weights are asked for and the folder has none."""
 
-Progress = Callable[[str, int, int], None]
+TellBytes = Callable[[str, int, int], None]
 """Told of the stage (checking or loading), and of bytes done and in all; every file counts once in each stage."""
 
 _Places = dict[str, torch.device]
@@ -55,7 +55,7 @@ def load_pipeline(
     vae: Path | None = None,
     local_files_only: bool = True,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: TellBytes | None = None,
 ) -> Any:
     """A `diffusers.ZImagePipeline` on `device` in `dtype`, with its progress bars off; `on_host` components stay there.
 
@@ -135,7 +135,7 @@ def build_module(folder: Path, component: str, vae: Path | None = None) -> nn.Mo
 class _Meter:
     """Bytes of a pipeline's files on their way: each is checked once and loaded once."""
 
-    def __init__(self, files: dict[str, list[Path]], progress: Progress) -> None:
+    def __init__(self, files: dict[str, list[Path]], progress: TellBytes) -> None:
         self._files = files
         self._bytes = total_bytes(files)
         self._loaded = 0

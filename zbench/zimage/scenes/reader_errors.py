@@ -20,28 +20,28 @@ from zbench.zimage.scenes.draw import draw
 from zbench.zimage.scenes.read import compare, read_scene
 from zbench.zimage.scenes.world import sample_scene
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
-def noised(image: Picture, sigma: float) -> Picture:
+def noised(image: Pixels, sigma: float) -> Pixels:
     """With Gaussian noise of standard deviation `sigma`, of 255."""
     noise = np.random.default_rng(0).normal(0, sigma, image.shape)
     return np.clip(image + noise, 0, 255).round().astype(np.uint8)
 
 
-def blurred(image: Picture, radius: float) -> Picture:
+def blurred(image: Pixels, radius: float) -> Pixels:
     """With a Gaussian blur of `radius` pixels."""
     return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
 
 
-def jpeg(image: Picture, quality: int) -> Picture:
+def jpeg(image: Pixels, quality: int) -> Pixels:
     """Coded as JPEG and back."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-DISTURBANCES: dict[str, Callable[[Picture], Picture]] = {
+DISTURBANCES: dict[str, Callable[[Pixels], Pixels]] = {
     "clean": lambda image: image,
     "noise, sigma 10 of 255": lambda image: noised(image, 10),
     "noise, sigma 25 of 255": lambda image: noised(image, 25),
@@ -56,7 +56,7 @@ def shares_right(count: int, seed: int = 0) -> dict[str, tuple[float, float]]:
     """For each disturbance the share of attributes and of whole scenes that are read right, over `count` scenes."""
     random = Random(seed)
     scenes = [sample_scene(random, "test") for _ in range(count)]
-    drawn: list[Picture] = list(draw(scenes, seed).numpy())
+    drawn: list[Pixels] = list(draw(scenes, seed).numpy())
     shares = {}
     for name, disturb in DISTURBANCES.items():
         read = [compare(scene, read_scene(disturb(image))) for scene, image in zip(scenes, drawn, strict=True)]
