@@ -24,6 +24,7 @@ from zbench.config import (
 )
 from zbench.measurement import (
     Cold,
+    Effective,
     ImageQuality,
     Measurement,
     Memory,
@@ -157,7 +158,7 @@ def measurement(
         )
         for i, (prompt_id, seed) in enumerate(images)
     ]
-    reasons = {"cold.compile_s": "not_compiled"}
+    reasons: dict[str, str] = {}
     if of == of.baseline and ssim is None:
         quality = None
         reasons["quality"] = "no_reference"
@@ -185,7 +186,7 @@ def measurement(
             PromptFidelity(prompt_id, seed, 1.0 if i else prompt_share, [] if i or prompt_share == 1 else list(wrong))
             for i, (prompt_id, seed) in enumerate(images)
         ],
-        effective={"device": "cpu" if device is None else "cuda", "dtype": "float32"},
+        effective=Effective(device="cpu" if device is None else "cuda", dtype="float32"),
         reasons=reasons,
     )
     return replace(whole, **changes)
@@ -320,6 +321,7 @@ def _record(of: Trial, **kwargs: Any) -> Record:
     return Record(
         sweep="demo",
         trial_id=of.trial_id,
+        reference_id=of.baseline.trial_id,
         baseline_id=of.baseline.trial_id,
         label=of.label,
         command="zbench sweep cache=dbcache",

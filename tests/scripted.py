@@ -3,12 +3,12 @@
 import gc
 from collections.abc import Iterator, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 
 from zbench.config import CacheConfig
 from zbench.engines import Generation, OnProgress
+from zbench.measurement import Effective
 from zbench.trial import Trial
 
 
@@ -48,8 +48,8 @@ class ScriptedEngine:
             compiled=len(self.prompts) - 1 in self._compiles,
         )
 
-    def effective(self) -> dict[str, Any]:
-        return {"device": "cpu", "weights": self._weights}
+    def effective(self) -> Effective:
+        return Effective(device="cpu", weights=self._weights)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -33,14 +33,14 @@ def test_shards_run_end_to_end_and_the_record_has_their_checksum(official: Path,
     record = run(tmp_path, official, "pipeline.images_per_prompt=2", f"pipeline.vae={official}/vae")
     assert record.measurement is not None
     effective = record.measurement.effective
-    assert effective["weights"] == "folder" and effective["weights_seed"] is None
-    assert len(effective["weights_sha256"]) == 64 and effective["vae"] == f"{official}/vae"
+    assert effective.weights == "folder" and effective.weights_seed is None
+    assert len(effective.weights_sha256) == 64 and effective.vae == f"{official}/vae"
     assert all(r.images == 2 and len(r.text_tokens) == 2 for r in record.measurement.rounds)
     again = tmp_path / "again"
     again.mkdir()
     same = run(again, official)  # its own VAE is the very file given above
     assert same.measurement is not None
-    assert same.measurement.effective["weights_sha256"] == effective["weights_sha256"]
+    assert same.measurement.effective.weights_sha256 == effective.weights_sha256
 
 
 def test_a_missing_shard_is_one_line_before_anything_starts(official: Path, tmp_path: Path) -> None:

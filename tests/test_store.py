@@ -16,6 +16,7 @@ def record(trial_id: str, state: str = "FAILED") -> Record:
     return Record(
         sweep="s",
         trial_id=trial_id,
+        reference_id="base",
         baseline_id="base",
         label=trial_id,
         state=state,  # type: ignore[arg-type]
@@ -165,7 +166,7 @@ def test_a_run_is_found_by_name_folder_and_journal(tmp_path: Path) -> None:
 
 
 def test_a_record_without_a_number_is_never_written(tmp_path: Path) -> None:
-    broken = Record("s", "a", "a", "a", "FAILED", {"x": float("nan")}, {})
+    broken = Record("s", "a", "a", "a", "a", "FAILED", {"x": float("nan")}, {})
     with Store(tmp_path, lambda text: None) as store, pytest.raises(ValueError, match="not JSON compliant"):
         store.append(broken)
     assert read_records(tmp_path / RECORDS) == []

@@ -11,6 +11,17 @@ Source = Literal["measured", "proxy", "projected", "published"]
 SOURCES: tuple[Source, ...] = ("measured", "proxy", "projected", "published")  # strongest first
 METRICS = ("latency", "memory", "cached_steps", "quality")
 
+OWN_LIMIT = "sw_power_cap"
+"""The one throttle reason that says nothing against a round: the device keeps to its power limit, as an H100 at its
+full 700 W does in most samples while this pipeline computes."""
+
+RANDOM_WEIGHTS = "random_weights"
+"""The reason why nothing is said of images: with random weights they mean nothing, a reference's included."""
+
+SLOWING = ("garbage_collection", "page_faults", "other_load", "stolen_time")
+"""Of a round's disturbances those that make it slower; a set clock does not, and a lower frequency may only mean that
+cores were idle."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -26,9 +37,6 @@ class Round:
     cached_steps: list[int]  # indices of steps whose middle blocks were skipped
     residual_diffs: dict[str, float]  # step index (JSON keys are strings) to residual difference
     image_sha256: str | None = None  # of the RGB bytes
-    ranks: list[dict[str, Any]] = field(default_factory=list)  # {rank, latency_s, peaks} with several ranks
-    queue_s: float | None = None
-    server_s: float | None = None
     images: int = 1  # made by the call; `latency_s` is that of all of them
     text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     valid: bool = True  # statistics leave out what is not
@@ -41,7 +49,6 @@ class Cold:
     """The price of starting: loading and the first generation. None where the pipeline was already resident."""
 
     load_s: float | None = None
-    compile_s: float | None = None
     first_latency_s: float | None = None
 
 
@@ -115,6 +122,97 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Effective:
+    """What took effect, as the engine saw it; None: it does not say. Sizes in bytes."""
+
+    device: str | None = None  # cuda or cpu
+    device_name: str | None = None
+    dtype: str | None = None  # bfloat16, float32
+    weights: str | None = None  # preset, folder, hub_cache, download or random
+    weights_sha256: str | None = None  # of all weight files that were read (`zimage.checksum`); None: there were none
+    configs_sha256: str | None = None  # of every other file of the pipeline that decides what it makes
+    weights_seed: int | None = None  # of random weights
+    vae: str | None = None  # folder of a VAE that took the place of the pipeline's own
+    vae_tiling: bool | None = None
+    vae_slicing: bool | None = None
+    n_blocks: int | None = None  # main blocks of the transformer
+    steps: int | None = None
+    threads: int | None = None
+    attention_backend: str | None = None
+    compile: bool | None = None
+    offload: str | None = None
+    pin_memory: bool | None = None
+    offload_moved_bytes: dict[str, int] | None = None  # by component, copied to the device for the last call
+    context_bytes: int | None = None  # what the process held on the device before anything was loaded
+    vram_limit_gib: float | None = None
+    allocator_limit_bytes: int | None = None
+    cache: dict[str, Any] | None = None  # step skipping as its library holds it; empty: no step is skipped
+    other: dict[str, Any] = field(default_factory=dict)  # what an engine from elsewhere has to say, JSON-ready
+
+    def differs_in_content(self, than: "Effective") -> str | None:
+        """What of the pipeline's content is known to be another than `than`'s: `weights` or `configs`; None: nothing.
+
+        A path says where weights lie, not what they are: only their content decides whether two measurements may be
+        compared. What either side does not know says nothing.
+        """
+        for name, own, other in (
+            ("weights", self.weights_sha256, than.weights_sha256),
+            ("configs", self.configs_sha256, than.configs_sha256),
+        ):
+            if own is not None and other is not None and own != other:
+                return name
+        return None
+
+
+@dataclass(frozen=True)
+class ClockCheck:
+    """One generation by the host's clock and by the device's."""
+
+    host_s: float
+    device_s: float
+    rel_difference: float
+
+
+@dataclass(frozen=True)
+class MemoryCheck:
+    """Peaks of one block as torch's allocator and as NVML saw them."""
+
+    torch_reserved_bytes: int
+    nvml_process_bytes: int
+    context_bytes: int
+    rel_difference: float
+    method: str | None  # how NVML saw the process: process or device_difference
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What gauges saw over the timed block. None where nobody says; `Measurement.reasons` says why."""
+
+    garbage_collection: str | None = None
+    clock_check: ClockCheck | None = None
+    memory_check: MemoryCheck | None = None
+    samples: int | None = None  # of the device
+    memory_method: str | None = None  # how the process's memory was seen: process or device_difference
+    peak_used_bytes: int | None = None  # whole device's peak, every process
+    sm_clock_mhz_mean: float | None = None
+    sm_clock_mhz_max: float | None = None
+    memory_clock_mhz_mean: float | None = None
+    memory_clock_mhz_max: float | None = None
+    temperature_c_max: float | None = None
+    power_w_mean: float | None = None
+    throttled: dict[str, float] | None = None  # throttle reason to the share of samples that showed it
+    other_compute_pids: list[int] | None = None  # other processes that were seen to compute on the device
+    pcie_rx_bytes: int | None = None  # received by the device over the block
+    pcie_tx_bytes: int | None = None
+    pcie_method: str | None = None  # counter or sampled
+
+    @property
+    def power_limited(self) -> float | None:
+        """Share of the samples in which the device's own power limit held its clock down."""
+        return (self.throttled or {}).get(OWN_LIMIT)
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Everything known about one completed trial."""
 
@@ -130,8 +228,8 @@ class Measurement:
     noise_floor: list[ImageQuality] | None = None  # a baseline's images against its own made once more
     energy: Energy | None = None
     projection: Projection | None = None
-    effective: dict[str, Any] = field(default_factory=dict)  # what took effect: device, dtype, weights, cache, …
-    telemetry: dict[str, Any] = field(default_factory=dict)
+    effective: Effective = field(default_factory=Effective)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     validity: list[str] = field(default_factory=list)  # why this measurement should not be trusted
     reasons: dict[str, str] = field(default_factory=dict)  # why a value is None
 

@@ -4,16 +4,24 @@ Carries the schema version and upgrades older ones. Refuses NaN and infinity, bo
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NoReturn
+from functools import cached_property
+from typing import Any, Literal, NoReturn, TypeVar
 
 import dacite
 
+from zbench.config import MeasureConfig
 from zbench.errors import RecordError
 from zbench.measurement import Measurement, Source
+from zbench.trial import Trial, typed
 
 SCHEMA_VERSION = 1
 State = Literal["COMPLETE", "FAILED", "PRUNED"]
+T = TypeVar("T")
+
+NEVER_FILLED = {"rounds": ("ranks", "queue_s", "server_s"), "cold": ("compile_s",)}
+"""Keys of older records that nothing ever filled."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,8 @@ class Record:
 
     sweep: str
     trial_id: str
-    baseline_id: str  # the trial this one is compared with; its own id for a baseline
+    reference_id: str  # the trial whose images this one's are judged against; its own id for a quality reference
+    baseline_id: str  # the trial that its speed-up is over; its own id for a speed baseline
     label: str
     state: State
     config: dict[str, Any]  # the trial's groups, and `measure`
@@ -46,9 +55,31 @@ class Record:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def is_reference(self) -> bool:
+        """Whether other trials' images are judged against this one's."""
+        return self.trial_id == self.reference_id
+
+    @property
     def is_baseline(self) -> bool:
-        """Whether other trials are compared with this one."""
+        """Whether other trials' speed-ups are over this one."""
         return self.trial_id == self.baseline_id
+
+    @cached_property
+    def trial(self) -> Trial:
+        """What ran, typed; a key that this zbench knows and the record lacks has its default. Raises RecordError."""
+        return self._typed(Trial.from_dict)
+
+    @cached_property
+    def measure(self) -> MeasureConfig:
+        """How long it was to be measured, typed. Raises RecordError."""
+        return self._typed(lambda config: typed(MeasureConfig, config.get("measure", {})))
+
+    def _typed(self, read: Callable[[dict[str, Any]], T]) -> T:
+        try:
+            return read(self.config)
+        except (dacite.DaciteError, KeyError, TypeError, ValueError, AttributeError) as error:
+            told = " ".join(str(error).split())
+            raise RecordError(f"trial {self.trial_id}: its config is not one of this zbench ({told})") from error
 
     def to_json(self) -> str:
         """One line without a line feed."""
@@ -75,14 +106,29 @@ class Record:
 
 
 def upgrade(data: dict[str, Any]) -> dict[str, Any]:
-    """Bring a record of an older schema to this one; RecordError if there is no way."""
+    """Bring a record of an older schema to this one; RecordError if there is no way.
+
+    Within one version keys were added and, where nothing ever filled them, taken away. Where only a baseline was
+    named, images were judged against it as well.
+    """
     version = data["schema_version"]
     if version == SCHEMA_VERSION:
+        data = {"reference_id": data.get("baseline_id"), **data}
+        measurement = data.get("measurement")
+        if isinstance(measurement, dict):
+            rounds = [_without(r, *NEVER_FILLED["rounds"]) for r in measurement.get("rounds") or []]
+            cold = _without(measurement.get("cold"), *NEVER_FILLED["cold"])
+            data["measurement"] = {**measurement, "rounds": rounds, "cold": cold}
         return data
     raise RecordError(
         f"schema_version {version} cannot be upgraded to {SCHEMA_VERSION}; "
         "read it with the zbench that wrote it, or measure again"
     )
+
+
+def _without(node: Any, *keys: str) -> Any:
+    """`node` without those of `keys` that hold nothing."""
+    return {k: v for k, v in node.items() if k not in keys or v} if isinstance(node, dict) else node
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -6,10 +6,11 @@ are no part of it.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar, cast
 
-from omegaconf import OmegaConf
+import dacite
+from omegaconf import MISSING
 
 from zbench.config import (
     CACHE_CLASSES,
@@ -62,18 +63,18 @@ class Trial:
     def from_dict(cls, data: dict[str, Any]) -> "Trial":
         """Read back what `to_dict` wrote; further keys (such as a record's `measure`) are ignored.
 
-        Raises omegaconf's ValidationError or KeyError if `data` is not a trial.
+        Raises dacite's DaciteError, KeyError, TypeError or ValueError if `data` is not a trial.
         """
         hardware = data.get("hardware")
         return cls(
-            pipeline=_typed(PipelineConfig, data["pipeline"]),
-            engine=_typed(EngineConfig, data["engine"]),
-            parallel=_typed(ParallelConfig, data["parallel"]),
-            offload=_typed(OffloadConfig, data["offload"]),
-            cache=_typed(CACHE_CLASSES[data["cache"]["method"]], data["cache"]),
-            compute=_typed(ComputeConfig, data["compute"]),
-            workload=_typed(WorkloadConfig, data["workload"]),
-            hardware=None if hardware is None else _typed(HardwareConfig, hardware),
+            pipeline=typed(PipelineConfig, data["pipeline"]),
+            engine=typed(EngineConfig, data["engine"]),
+            parallel=typed(ParallelConfig, data["parallel"]),
+            offload=typed(OffloadConfig, data["offload"]),
+            cache=typed(CACHE_CLASSES[data["cache"]["method"]], data["cache"]),
+            compute=typed(ComputeConfig, data["compute"]),
+            workload=typed(WorkloadConfig, data["workload"]),
+            hardware=None if hardware is None else typed(HardwareConfig, hardware),
             vram_limit_gib=data.get("vram_limit_gib"),
         )
 
@@ -144,8 +145,16 @@ def is_forced(cache: CacheConfig) -> bool:
     return isinstance(cache, SCMConfig) and cache.scm_policy == "static"
 
 
-def _typed(schema: type[T], data: dict[str, Any]) -> T:
-    merged = OmegaConf.merge(OmegaConf.structured(schema), data)
-    typed = OmegaConf.to_object(merged)
-    assert isinstance(typed, schema)
-    return typed
+def typed(schema: type[T], data: dict[str, Any]) -> T:
+    """A config group from its JSON; a key that is lacking has its default.
+
+    Raises dacite's DaciteError for a key that is none or has another type, ValueError for one that has no default.
+    """
+    made = dacite.from_dict(schema, data, _DACITE)
+    lacking = [f.name for f in fields(cast(Any, made)) if getattr(made, f.name) == MISSING]
+    if lacking:
+        raise ValueError(f"{schema.__name__} lacks {', '.join(lacking)}")
+    return made
+
+
+_DACITE = dacite.Config(strict=True, type_hooks={float: float})

@@ -11,14 +11,14 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from smi import MIB, Sample, SmiError, joules, peak_bytes, read_samples, sampling
 
 from zbench.hardware.detect import present_devices
 from zbench.hardware.nvml import Nvml
+from zbench.measurement import Effective
 from zbench.worker.gauges import Gauges, Readings
 
 DEFAULTS = ("pipeline=zimage_tiny", "hardware=auto", "workload=single")
@@ -63,7 +63,7 @@ class Pair:
         return f"{self.name}: zbench {ours}, nvidia-smi {theirs}, ratio {ratio}"
 
 
-def watched(call: Callable[[], None], gauges: Gauges, effective: Mapping[str, Any], seconds: float) -> Span:
+def watched(call: Callable[[], None], gauges: Gauges, effective: Effective, seconds: float) -> Span:
     """Rounds for so long under the gauges, after a warm-up."""
     warm_until = time.monotonic() + WARM_UP_S
     while True:
@@ -72,7 +72,7 @@ def watched(call: Callable[[], None], gauges: Gauges, effective: Mapping[str, An
             break
     spoilt: dict[str, None] = {}
     rounds = 0
-    gauges.start(effective["device"], effective.get("context_bytes"))
+    gauges.start(str(effective.device), effective.context_bytes)
     began_s, until = time.time(), time.monotonic() + seconds
     while time.monotonic() < until:
         gauges.begin_round()
@@ -86,13 +86,13 @@ def watched(call: Callable[[], None], gauges: Gauges, effective: Mapping[str, An
 def compared(span: Span, samples: Sequence[Sample]) -> list[Pair]:
     """Every figure that both have an eye on."""
     readings = span.readings
-    check = readings.telemetry.get("memory_check")
-    accounted = None if check is None else check["torch_reserved_bytes"] + check["context_bytes"]
+    check = readings.telemetry.memory_check
+    accounted = None if check is None else check.torch_reserved_bytes + check.context_bytes
     peak = peak_bytes(samples, span.began_s, span.ended_s)
-    method = readings.telemetry.get("memory_method")
+    method = readings.telemetry.memory_method
     memory = {
         f"peak of the process ({method})": readings.memory.peak_device_bytes,
-        "peak of the whole device": readings.telemetry.get("peak_used_bytes"),
+        "peak of the whole device": readings.telemetry.peak_used_bytes,
         "torch's reserved peak and the context": accounted,
     }
     energy = readings.energy

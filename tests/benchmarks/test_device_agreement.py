@@ -14,7 +14,7 @@ from fake_cuda import FakeCuda
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
-from zbench.measurement import Energy, Memory
+from zbench.measurement import Effective, Energy, Memory, MemoryCheck, Telemetry
 from zbench.worker.gauges import Gauges, Readings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "agreement"
@@ -104,7 +104,7 @@ def test_a_block_is_held_against_it(device: ModuleType, smi: ModuleType, on_path
     gpu = FakeGpu(used=5 * GIB, compute={os.getpid(): 5 * GIB})
     gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
     with smi.sampling("GPU-aaaa") as out:
-        span = device.watched(lambda: time.sleep(0.02), gauges, {"device": "cuda", "context_bytes": GIB}, 0.5)
+        span = device.watched(lambda: time.sleep(0.02), gauges, Effective(device="cuda", context_bytes=GIB), 0.5)
         samples = smi.read_samples(out.read_text())
     assert span.spoilt == () and 0.5 <= span.ended_s - span.began_s < 5
     *memory, energy = device.compared(span, samples)
@@ -114,11 +114,11 @@ def test_a_block_is_held_against_it(device: ModuleType, smi: ModuleType, on_path
 
 
 def test_a_ratio_is_zbench_s_figure_over_nvidia_smi_s(device: ModuleType, smi: ModuleType) -> None:
-    check = {"torch_reserved_bytes": 2 * GIB, "context_bytes": GIB}
+    check = MemoryCheck(2 * GIB, 3 * GIB, GIB, 0.0, "process")
     readings = Readings(
         Memory(peak_device_bytes=3 * GIB),
         Energy(330.0, 1, "counter"),
-        {"memory_check": check, "peak_used_bytes": 6 * GIB, "memory_method": "process"},
+        Telemetry(memory_check=check, peak_used_bytes=6 * GIB, memory_method="process"),
     )
     samples = [smi.Sample(float(second), 4 * GIB, 100.0) for second in range(4)]
     pairs = device.compared(device.Span(readings, 0.0, 3.0, ()), samples)

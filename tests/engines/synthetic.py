@@ -6,12 +6,12 @@ Misbehaviour is keyed by `residual_diff_threshold`, so that one sweep has health
 import os
 import signal
 import time
-from typing import Any
 
 import numpy as np
 
 from zbench.config import CacheConfig, DBCacheConfig
 from zbench.engines import Generation, OnProgress
+from zbench.measurement import Effective
 from zbench.trial import Trial
 
 SIDE = 32  # pixels
@@ -79,8 +79,8 @@ class SyntheticEngine:
             residual_diffs=diffs,
         )
 
-    def effective(self) -> dict[str, Any]:
-        return {"device": "cpu", "dtype": "float32", "weights": "synthetic", "n_blocks": 1, "threads": 1}
+    def effective(self) -> Effective:
+        return Effective(device="cpu", dtype="float32", weights="synthetic", n_blocks=1, threads=1)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -150,7 +150,7 @@ def test_with_guidance_cached_steps_are_the_steps_whose_middle_blocks_were_skipp
             assert len(forwards) == len(image.steps_s) == SMALL.steps
             assert image.cached_steps == [step for step, samples in enumerate(forwards) if not samples]
             assert {samples for forward in forwards for samples in forward} == {2}
-            assert {len(forward) for forward in forwards} <= {0, engine.effective()["n_blocks"] - 1}
+            assert {len(forward) for forward in forwards} <= {0, engine.effective().n_blocks - 1}
             if name in ("static", "taylorseer"):
                 assert image.cached_steps == SKIPPED
             elif name == "dbcache":
@@ -171,19 +171,19 @@ def test_another_vae_decodes_the_same_latents(small_vae: Path, alone: Generation
         other, effective = engine.generate(PROMPT, 7), engine.effective()
     assert other.latents is not None and alone.latents is not None
     assert np.array_equal(other.latents, alone.latents) and not np.array_equal(other.image, alone.image)
-    assert effective["vae"] == str(small_vae)
+    assert effective.vae == str(small_vae)
     with loaded() as engine:
         own = engine.effective()
-    assert own["vae"] is None and own["weights_sha256"] != effective["weights_sha256"]
+    assert own.vae is None and own.weights_sha256 != effective.weights_sha256
 
 
 def test_random_weights_name_their_seed_and_take_a_vae(small_vae: Path) -> None:
     with loaded(weights="random") as engine:
         plain = engine.effective()
-    assert (plain["weights"], plain["weights_seed"], plain["weights_sha256"]) == ("random", 0, None)
+    assert (plain.weights, plain.weights_seed, plain.weights_sha256) == ("random", 0, None)
     with loaded(weights="random", vae=str(small_vae)) as engine:
         engine.generate(PROMPT, 0)
-        assert engine.effective()["weights_sha256"] is not None, "of the VAE's file"
+        assert engine.effective().weights_sha256 is not None, "of the VAE's file"
 
 
 def test_a_vae_with_another_weight_is_refused_by_key_and_folder(small_vae: Path, tmp_path: Path) -> None:
@@ -211,15 +211,15 @@ def vae_calls(pipeline: PipelineConfig) -> tuple[list[tuple[int, ...]], dict[str
 
 def test_slicing_decodes_one_image_at_a_time(alone: Generation) -> None:
     shapes, effective, sliced = vae_calls(replace(SMALL, vae_slicing=True, images_per_prompt=2))
-    assert [shape[0] for shape in shapes] == [1, 1] and effective["vae_slicing"] is True
+    assert [shape[0] for shape in shapes] == [1, 1] and effective.vae_slicing is True
     assert np.abs(sliced.image.astype(int) - alone.image).max() <= 1
     shapes, effective, _ = vae_calls(replace(SMALL, vae_slicing=True))
-    assert len(shapes) == 1 and effective["vae_slicing"] is False, "there was nothing to slice"
+    assert len(shapes) == 1 and effective.vae_slicing is False, "there was nothing to slice"
 
 
 def test_tiling_decodes_in_tiles_where_the_image_is_larger_than_one() -> None:
     large = replace(SMALL, width=272, steps=1, vae_tiling=True)  # a tile of the tiny VAE is 256 pixels a side
     shapes, effective, tiled = vae_calls(large)
-    assert len(shapes) > 1 and effective["vae_tiling"] is True and tiled.image.shape == (64, 272, 3)
+    assert len(shapes) > 1 and effective.vae_tiling is True and tiled.image.shape == (64, 272, 3)
     shapes, effective, _ = vae_calls(replace(large, width=256))
-    assert len(shapes) == 1 and effective["vae_tiling"] is False, "it fits one tile"
+    assert len(shapes) == 1 and effective.vae_tiling is False, "it fits one tile"

@@ -60,8 +60,8 @@ def test_every_mode_makes_the_same_images_and_says_what_it_moved(
     for cache in (CacheConfig(), FORCED, CacheConfig()):
         engine.configure(cache)
         assert np.array_equal(engine.generate(PROMPT, 0).image, expected[cache.method])
-        moved[cache.method] = engine.effective()["offload_moved_bytes"]
-    assert engine.effective()["offload"] == mode and set(moved["none"]) == MOVED[mode]
+        moved[cache.method] = engine.effective().offload_moved_bytes
+    assert engine.effective().offload == mode and set(moved["none"]) == MOVED[mode]
     transformer = sum(p.nbytes for p in engine.pipe.transformer.parameters())
     if mode == "group":  # every layer in every step, but for those that are skipped
         assert 3.9 * transformer < moved["none"]["transformer"] <= 4 * transformer
@@ -161,4 +161,4 @@ def test_what_a_failed_image_left_on_the_device_goes_before_the_next(
     there = weight.data_ptr()
     assert np.array_equal(engine.generate(PROMPT, 0).image, expected["none"])
     assert weight.data_ptr() != there, "the host's copy is back in its place"
-    assert engine.effective()["offload_moved_bytes"]["transformer"] > 0
+    assert engine.effective().offload_moved_bytes["transformer"] > 0

@@ -63,7 +63,7 @@ def test_new_setting_replaces_the_one_before(engine: ReferenceEngine) -> None:
     assert engine.generate(PROMPT, 0).cached_steps == [2, 3, 5, 6]  # cache-dit's ultra at 8 steps: 11001001
     engine.configure(replace(FORCED, scm_preset="slow"))
     assert engine.generate(PROMPT, 0).cached_steps == [5]  # slow: 11111011
-    assert engine.effective()["cache"]["steps_computation_mask"] == [1, 1, 1, 1, 1, 0, 1, 1]
+    assert engine.effective().cache["steps_computation_mask"] == [1, 1, 1, 1, 1, 0, 1, 1]
 
 
 def test_skipped_steps_are_those_under_the_threshold(engine: ReferenceEngine) -> None:
@@ -84,7 +84,7 @@ def test_threshold_of_one_or_more_leaves_no_made_up_differences(engine: Referenc
 def test_uncached_pipeline_reports_no_skipping(engine: ReferenceEngine) -> None:
     engine.configure(CacheConfig())
     made = engine.generate(PROMPT, 0)
-    assert (made.cached_steps, made.residual_diffs, engine.effective()["cache"]) == ([], {}, {})
+    assert (made.cached_steps, made.residual_diffs, engine.effective().cache) == ([], {}, {})
 
 
 def test_taylorseer_is_calibrated_and_changes_the_image(engine: ReferenceEngine) -> None:
@@ -93,7 +93,7 @@ def test_taylorseer_is_calibrated_and_changes_the_image(engine: ReferenceEngine)
     reused = engine.generate(PROMPT, 0)
     engine.configure(replace(plain, enable_taylorseer=True, taylorseer_order=2))
     extrapolated = engine.generate(PROMPT, 0)
-    assert engine.effective()["cache"]["calibrator"] == "T1O2"
+    assert engine.effective().cache["calibrator"] == "T1O2"
     assert extrapolated.cached_steps == reused.cached_steps
     assert not np.array_equal(extrapolated.image, reused.image)
 
@@ -116,8 +116,8 @@ def test_too_many_blocks_are_one_clear_error(engine: ReferenceEngine) -> None:
 def test_effective_settings_say_what_ran(engine: ReferenceEngine) -> None:
     engine.configure(DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.12))
     effective = engine.effective()
-    assert effective["n_blocks"] == 10 and effective["weights"] == "preset" and effective["threads"] >= 1
-    assert effective["cache"]["residual_diff_threshold"] == 0.12 and effective["cache"]["max_warmup_steps"] == 2
+    assert effective.n_blocks == 10 and effective.weights == "preset" and effective.threads >= 1
+    assert effective.cache["residual_diff_threshold"] == 0.12 and effective.cache["max_warmup_steps"] == 2
 
 
 def test_closing_takes_every_wrapper_off() -> None:

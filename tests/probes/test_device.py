@@ -2,13 +2,14 @@
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
-from zbench.probes.device import DeviceProbe, DeviceTelemetry
+from zbench.probes.device import DeviceProbe, DeviceReadings
 
 PID = 7
 NEVER_S = 3600.0
@@ -29,7 +30,7 @@ def probe(*gpus: FakeGpu, clock: Clock | None = None, library: FakeNvml | None =
     return DeviceProbe(nvml, pid=PID, interval_s=NEVER_S, clock_s=clock or Clock(), **options)
 
 
-def watched(gpu: FakeGpu, *, seconds: float = 20.0, **options: Any) -> DeviceTelemetry:
+def watched(gpu: FakeGpu, *, seconds: float = 20.0, **options: Any) -> DeviceReadings:
     """A block of `seconds` in which nothing changes."""
     clock = Clock()
     watching = probe(gpu, clock=clock, **options)
@@ -56,12 +57,16 @@ def test_the_peak_is_the_largest_sample() -> None:
     watching.sample()
     gpu.compute, gpu.used = {PID: 12 * GIB}, 13 * GIB
     seen = watching.stop(rounds=1)
-    assert (seen.peak_process_bytes, seen.memory_method, seen.peak_used_bytes) == (16 * GIB, "process", 18 * GIB)
+    assert (seen.peak_process_bytes, seen.telemetry.memory_method, seen.telemetry.peak_used_bytes) == (
+        16 * GIB,
+        "process",
+        18 * GIB,
+    )
 
 
 def test_a_hidden_process_gets_the_devices_difference_and_the_mark() -> None:
     seen = watched(FakeGpu(used=18 * GIB), used_before_bytes=2 * GIB)
-    assert (seen.peak_process_bytes, seen.memory_method) == (16 * GIB, "device_difference")
+    assert (seen.peak_process_bytes, seen.telemetry.memory_method) == (16 * GIB, "device_difference")
 
 
 def test_a_hidden_process_without_a_difference_has_no_figure() -> None:
@@ -114,28 +119,30 @@ def test_clocks_heat_and_power_are_summarised() -> None:
     watching.start()
     gpu.sm_mhz, gpu.temperature, gpu.power_mw = 2_000, 70, 300_000
     seen = watching.stop(rounds=1)
-    assert (seen.sm_clock_mhz_mean, seen.sm_clock_mhz_max) == (1_500, 2_000)
-    assert seen.temperature_c_max == 70
-    assert seen.power_w_mean == 200
+    assert (seen.telemetry.sm_clock_mhz_mean, seen.telemetry.sm_clock_mhz_max) == (1_500, 2_000)
+    assert seen.telemetry.temperature_c_max == 70
+    assert seen.telemetry.power_w_mean == 200
 
 
 def test_throttling_makes_a_measurement_suspect() -> None:
     seen = watched(FakeGpu(throttle=FakeNvml.nvmlClocksEventReasonSwPowerCap))
-    assert seen.throttled == {"sw_power_cap": 1.0} and seen.suspicions() == [], "its own limit is no disturbance"
+    assert seen.telemetry.throttled == {"sw_power_cap": 1.0} and seen.suspicions() == [], (
+        "its own limit is no disturbance"
+    )
     seen = watched(FakeGpu(throttle=FakeNvml.nvmlClocksEventReasonHwPowerBrakeSlowdown))
     assert seen.suspicions() == ["the GPU was throttled (hw_power_brake) in 100% of the samples"]
 
 
 def test_somebody_elses_computing_makes_a_measurement_suspect() -> None:
     seen = watched(FakeGpu(compute={PID: GIB, 99: GIB}))
-    assert seen.other_compute_pids == [99]
+    assert seen.telemetry.other_compute_pids == [99]
     assert "PID 99" in seen.suspicions()[0]
 
 
 def test_a_hidden_process_is_not_taken_for_somebody_else() -> None:
     """In a container the only PID shown may be this process's own, by its number on the host."""
     seen = watched(FakeGpu(compute={4242: GIB}))
-    assert seen.other_compute_pids is None
+    assert seen.telemetry.other_compute_pids is None
     assert seen.reasons["other_compute_pids"] == "pid_hidden"
     assert seen.suspicions() == []
 
@@ -145,7 +152,11 @@ def test_what_a_driver_does_not_say_is_none() -> None:
     calls = ("nvmlDeviceGetClockInfo", "nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksEventReasons")
     library = FakeNvml(gpu, unsupported=(*calls, "nvmlDeviceGetCurrentClocksThrottleReasons"))
     seen = watched(gpu, library=library)
-    assert (seen.sm_clock_mhz_mean, seen.temperature_c_max, seen.throttled) == (None, None, None)
+    assert (seen.telemetry.sm_clock_mhz_mean, seen.telemetry.temperature_c_max, seen.telemetry.throttled) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_probe_watches_one_block_after_another() -> None:
@@ -164,13 +175,13 @@ def test_it_samples_by_itself_while_a_block_runs() -> None:
     deadline = time.monotonic() + 5
     while len(watching._samples) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert watching.stop(rounds=1).samples >= 4
+    assert watching.stop(rounds=1).telemetry.samples >= 4
 
 
-def test_the_summary_is_json() -> None:
-    summary = watched(FakeGpu(compute={PID: GIB})).summary()
-    json.dumps(summary, allow_nan=False)
-    assert "energy" not in summary and summary["memory_method"] == "process"
+def test_what_was_seen_is_json() -> None:
+    telemetry = asdict(watched(FakeGpu(compute={PID: GIB})).telemetry)
+    json.dumps(telemetry, allow_nan=False)
+    assert telemetry["memory_method"] == "process"
 
 
 def test_traffic_over_pcie_is_told_with_its_method() -> None:
@@ -179,19 +190,34 @@ def test_traffic_over_pcie_is_told_with_its_method() -> None:
     watching.start()
     gpu.pcie_counters = (9_000, 400)
     seen = watching.stop(rounds=1)
-    assert (seen.pcie_rx_bytes, seen.pcie_tx_bytes, seen.pcie_method) == (8_000, 300, "counter")
+    told = seen.telemetry
+    assert (told.pcie_rx_bytes, told.pcie_tx_bytes, told.pcie_method) == (
+        8_000,
+        300,
+        "counter",
+    )
 
 
 def test_without_counters_traffic_is_sampled() -> None:
     gpu = FakeGpu(pcie_kb_per_s=(50, 10))
     seen = watched(gpu, seconds=20.0, library=FakeNvml(gpu, without=("nvmlDeviceGetFieldValues",)))
-    assert (seen.pcie_rx_bytes, seen.pcie_tx_bytes, seen.pcie_method) == (1_000_000, 200_000, "sampled")
+    told = seen.telemetry
+    assert (told.pcie_rx_bytes, told.pcie_tx_bytes, told.pcie_method) == (
+        1_000_000,
+        200_000,
+        "sampled",
+    )
 
 
 def test_traffic_that_cannot_be_had_has_a_reason() -> None:
     gpu = FakeGpu()
     seen = watched(gpu, library=FakeNvml(gpu, without=("nvmlDeviceGetFieldValues", "nvmlDeviceGetPcieThroughput")))
-    assert (seen.pcie_rx_bytes, seen.pcie_tx_bytes, seen.pcie_method) == (None, None, None)
+    told = seen.telemetry
+    assert (told.pcie_rx_bytes, told.pcie_tx_bytes, told.pcie_method) == (
+        None,
+        None,
+        None,
+    )
     assert seen.reasons["pcie_rx_bytes"] == seen.reasons["pcie_tx_bytes"] == "not_supported"
 
 
@@ -234,7 +260,7 @@ def test_a_round_that_no_sample_fell_into_gets_one() -> None:
     watching.start()
     clock.now_s, gpu.throttle, gpu.compute = 3.0, BRAKED, {PID: GIB, 99: GIB}
     assert watching.reasons_between(2.9, 3.0) == ["throttled:hw_power_brake", "foreign_process"]
-    assert watching.stop(rounds=1).samples == 3
+    assert watching.stop(rounds=1).telemetry.samples == 3
 
 
 def test_a_round_is_not_blamed_for_what_cannot_be_known() -> None:

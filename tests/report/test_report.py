@@ -14,6 +14,7 @@ from PIL import Image
 
 from zbench.config import DBCacheConfig, ParallelConfig, Prompt, WorkloadConfig
 from zbench.errors import Exit, RecordError, StoreError
+from zbench.measurement import Effective
 from zbench.quality.artifacts import image_path
 from zbench.record import Reason
 from zbench.report.findings import default_row, findings
@@ -373,7 +374,7 @@ def test_several_environments_are_pointed_out():
     ],
 )
 def test_what_took_effect_otherwise_is_said(asked, effective, said):
-    record = complete(trial(pipeline=TINY), effective=effective)
+    record = complete(trial(pipeline=TINY), effective=Effective(**effective))
     config = {group: {**values, **asked.get(group, {})} for group, values in record.config.items()}
     assert not_as_asked(replace(record, config=config)) == said
 

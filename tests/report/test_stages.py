@@ -7,7 +7,7 @@ from ceilings import CEILINGS, CPU_CEILINGS
 from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, trial
 
 from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
-from zbench.measurement import Memory
+from zbench.measurement import Effective, Memory, Telemetry
 from zbench.report.offload_table import offload_table
 from zbench.report.stage_figures import ceiling_rates, stage_figures
 from zbench.report.stage_table import stage_table
@@ -26,7 +26,7 @@ def on(record, ceilings, rounds=None, **effective):
     changed = replace(
         measurement,
         rounds=[replace(r, **(rounds or {})) for r in measurement.rounds],
-        effective={**measurement.effective, **effective},
+        effective=replace(measurement.effective, **effective),
     )
     return replace(record, measurement=changed, environment={**ENVIRONMENT, "ceilings": ceilings})
 
@@ -126,7 +126,7 @@ def test_the_ceilings_of_another_device_give_no_share():
 
 @pytest.mark.parametrize("ceilings", [None, {}, {"kind": "cuda"}, {"kind": "cuda", "figures": {}}])
 def test_without_figures_there_are_no_rates(ceilings):
-    assert isinstance(ceiling_rates(ceilings, GPU), str)
+    assert isinstance(ceiling_rates(ceilings, Effective(**GPU)), str)
     assert stage_table(ordered(on(complete(trial(pipeline=TURBO)), ceilings, TIMED, **GPU))) is not None
 
 
@@ -163,8 +163,8 @@ def offloaded(mode="text_encoder", moved=None, received=None, host=None, **kwarg
     record = complete(trial(pipeline=TINY, offload=OffloadConfig(mode=mode), **kwargs))
     measurement = replace(
         record.measurement,
-        effective={**record.measurement.effective, **({"offload_moved_bytes": moved} if moved is not None else {})},
-        telemetry={"pcie_rx_bytes": received},
+        effective=replace(record.measurement.effective, offload_moved_bytes=moved),
+        telemetry=Telemetry(pcie_rx_bytes=received),
         memory=Memory(host_peak_rss_bytes=host),
     )
     return replace(record, measurement=measurement)

@@ -7,6 +7,7 @@ from fake_cuda import FakeCuda
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
+from zbench.measurement import Telemetry
 from zbench.worker.gauges import Gauges
 
 
@@ -20,7 +21,7 @@ def test_gpu_peaks_telemetry_and_doubts_find_their_places() -> None:
     assert seen.memory.peak_device_bytes == 5 * GIB
     assert seen.memory.host_peak_rss_bytes is not None
     assert seen.energy is None and seen.reasons["energy"] == "block_under_10_s"
-    assert seen.telemetry["temperature_c_max"] == gpu.temperature
+    assert seen.telemetry.temperature_c_max == gpu.temperature
     assert any("PID 1" in doubt for doubt in seen.validity)
 
 
@@ -36,7 +37,7 @@ def test_host_engine_on_a_machine_with_a_gpu_reads_none_of_it() -> None:
     gauges = Gauges(Nvml(FakeNvml(FakeGpu())), FakeCuda())
     gauges.start("cpu")
     seen = gauges.stop(rounds=1)
-    assert seen.memory.peak_device_bytes is None and seen.telemetry == {"memory_check": None}
+    assert seen.memory.peak_device_bytes is None and seen.telemetry == Telemetry()
     assert seen.reasons["memory.peak_device_bytes"] == seen.reasons["energy"] == "no_gpu"
 
 
@@ -76,10 +77,10 @@ def test_nvml_s_peak_less_the_context_is_held_against_torch_s() -> None:
         gauges.start("cuda", GIB)
         gpu.compute = {os.getpid(): 5 * GIB + grown}
         seen = gauges.stop(rounds=1)
-        check = seen.telemetry["memory_check"]
-        assert (check["torch_reserved_bytes"], check["nvml_process_bytes"]) == (4 * GIB, 5 * GIB + grown)
-        assert (check["context_bytes"], check["method"]) == (GIB, "process")
-        assert check["rel_difference"] == pytest.approx(grown / (4 * GIB))
+        check = seen.telemetry.memory_check
+        assert (check.torch_reserved_bytes, check.nvml_process_bytes) == (4 * GIB, 5 * GIB + grown)
+        assert (check.context_bytes, check.method) == (GIB, "process")
+        assert check.rel_difference == pytest.approx(grown / (4 * GIB))
         assert any("less the context" in doubt for doubt in seen.validity) == doubted
         assert any("may miss what lasts less" in doubt for doubt in seen.validity) == (doubted and grown < 0)
 
@@ -89,8 +90,8 @@ def test_a_hidden_process_is_checked_by_the_device_s_difference_and_says_so() ->
     gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
     gpu.used = 7 * GIB
     gauges.start("cuda", GIB)
-    check = gauges.stop(rounds=1).telemetry["memory_check"]
-    assert (check["context_bytes"], check["method"], check["rel_difference"]) == (GIB, "device_difference", 0.0)
+    check = gauges.stop(rounds=1).telemetry.memory_check
+    assert (check.context_bytes, check.method, check.rel_difference) == (GIB, "device_difference", 0.0)
 
 
 def test_a_process_without_a_figure_is_not_checked() -> None:
@@ -98,5 +99,5 @@ def test_a_process_without_a_figure_is_not_checked() -> None:
     gauges = Gauges(Nvml(FakeNvml(gpu, unsupported=("nvmlDeviceGetMemoryInfo",))), FakeCuda())
     gauges.start("cuda")
     seen = gauges.stop(rounds=1)
-    assert seen.telemetry["memory_check"] is None
+    assert seen.telemetry.memory_check is None
     assert seen.reasons["telemetry.memory_check"] == seen.reasons["memory.peak_device_bytes"] == "pid_hidden"

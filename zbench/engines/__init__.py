@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from zbench.config import CacheConfig, EngineConfig
 from zbench.errors import ConfigError
+from zbench.measurement import Effective
 from zbench.plugins import load_class
 from zbench.trial import Trial
 
@@ -70,8 +71,8 @@ class Engine(Protocol):
         """
         ...
 
-    def effective(self) -> dict[str, Any]:
-        """What took effect, JSON-ready: device, dtype, weights, n_blocks, threads, attention_backend, cache, …"""
+    def effective(self) -> Effective:
+        """What took effect; an engine says what it knows."""
         ...
 
     def close(self) -> None:

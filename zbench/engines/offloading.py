@@ -132,12 +132,17 @@ class Offloading:
         for copy in self._copies:
             copy.drop()
 
-    def effective(self) -> dict[str, Any]:
-        """What took effect and, by component, the bytes that the last image had copied to the device."""
+    @property
+    def pin_memory(self) -> bool | None:
+        """Whether what waits lies in page-locked memory; None where nothing waits."""
+        return None if self._mode == "none" else self._pin
+
+    @property
+    def moved_bytes(self) -> dict[str, int] | None:
+        """By component, what the last image had copied to the device; None where nothing waits."""
         if self._mode == "none":
-            return {"offload": "none"}
-        moved = {component: self._moved[component] for component in COMPONENTS if self._moved[component]}
-        return {"offload": self._mode, "pin_memory": self._pin, "offload_moved_bytes": moved}
+            return None
+        return {component: self._moved[component] for component in COMPONENTS if self._moved[component]}
 
     def _whole(self, module: nn.Module) -> HostCopy:
         return self._host_copy(_tensors(module))

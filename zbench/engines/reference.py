@@ -22,9 +22,10 @@ from zbench.engines.caching import CacheSwitch
 from zbench.engines.host_memory import release_host_memory
 from zbench.engines.offloading import WAITING, Offloading
 from zbench.engines.text_tokens import TextTokens
-from zbench.engines.vram_limit import context_bytes, lift_vram_limit, set_vram_limit
+from zbench.engines.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
+from zbench.measurement import Effective
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
 from zbench.trial import Trial
 from zbench.zimage.checksum import weights_sha256
@@ -120,29 +121,32 @@ class ReferenceEngine:
             compiled=self._trial.compute.compile and _graphs_compiled() > graphs,
         )
 
-    def effective(self) -> dict[str, Any]:
-        """What took effect, JSON-ready."""
+    def effective(self) -> Effective:
+        """See `Engine.effective`."""
         trial = self._trial
-        return {
-            "device": self.device,
-            "device_name": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
-            "dtype": str(self._dtype).removeprefix("torch."),
-            "weights": self._weights.source,
-            "weights_sha256": self._checksum,
-            "weights_seed": WEIGHTS_SEED if self._weights.source == "random" else None,
-            "vae": None if self._weights.vae is None else str(self._weights.vae),
-            "vae_tiling": _tiles(self.pipe.vae, trial.pipeline),
-            "vae_slicing": self.pipe.vae.use_slicing and trial.pipeline.images > 1,
-            "n_blocks": self._cache.n_blocks,
-            "steps": trial.pipeline.steps,
-            "threads": torch.get_num_threads(),
-            "attention_backend": trial.compute.attention_backend,
-            "compile": trial.compute.compile,
-            **self._offloading.effective(),
-            "context_bytes": self._context_bytes,
-            **({} if self._limit is None else self._limit.effective()),
-            "cache": self._cache.effective(),
-        }
+        return Effective(
+            device=self.device,
+            device_name=torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
+            dtype=str(self._dtype).removeprefix("torch."),
+            weights=self._weights.source,
+            weights_sha256=self._checksum,
+            weights_seed=WEIGHTS_SEED if self._weights.source == "random" else None,
+            vae=None if self._weights.vae is None else str(self._weights.vae),
+            vae_tiling=_tiles(self.pipe.vae, trial.pipeline),
+            vae_slicing=self.pipe.vae.use_slicing and trial.pipeline.images > 1,
+            n_blocks=self._cache.n_blocks,
+            steps=trial.pipeline.steps,
+            threads=torch.get_num_threads(),
+            attention_backend=trial.compute.attention_backend,
+            compile=trial.compute.compile,
+            offload=trial.offload.mode,
+            pin_memory=self._offloading.pin_memory,
+            offload_moved_bytes=self._offloading.moved_bytes,
+            context_bytes=self._context_bytes,
+            vram_limit_gib=None if self._limit is None else self._limit.limit_bytes / GIB,
+            allocator_limit_bytes=None if self._limit is None else self._limit.allocator_bytes,
+            cache=self._cache.effective(),
+        )
 
     @contextmanager
     def unwatched(self) -> Iterator[None]:

@@ -8,7 +8,6 @@ peak stayed under the cap is judged afterwards, from the record.
 import functools
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -25,10 +24,6 @@ class VramLimit:
 
     limit_bytes: int
     allocator_bytes: int
-
-    def effective(self) -> dict[str, Any]:
-        """What took effect, JSON-ready."""
-        return {"vram_limit_gib": self.limit_bytes / GIB, "allocator_limit_bytes": self.allocator_bytes}
 
 
 def set_vram_limit(limit_gib: float) -> VramLimit:

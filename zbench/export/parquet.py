@@ -28,7 +28,7 @@ ROUND_DTYPES = {
     "valid": BOOLEAN,
     "cached_steps": "object",
     "steps_s": "object",
-    **dict.fromkeys(("queue_s", "server_s", "projected_latency_s"), FLOAT),
+    "projected_latency_s": FLOAT,
 }
 IMAGE_DTYPES = {
     "identical": BOOLEAN,
@@ -96,8 +96,6 @@ def _rows(trial: Exported, config: dict[str, Any]) -> list[dict[str, Any]]:
                 "invalid_reasons": cells["invalid_reasons"] or None,
                 "cached_steps": list(r.cached_steps),
                 "steps_s": list(r.steps_s),
-                "queue_s": r.queue_s,
-                "server_s": r.server_s,
                 "projected_latency_s": projected_s,
                 **{name: getattr(alike, name, None) for name in IMAGE_DTYPES},
                 "prompt_share_right": fit.share_right if fit else None,

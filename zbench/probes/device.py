@@ -12,10 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from zbench.hardware.nvml import Nvml, ProcessMemory
-from zbench.measurement import Energy
+from zbench.measurement import OWN_LIMIT, Energy, Telemetry
 from zbench.probes.integral import integral
 from zbench.probes.neighbours import Neighbours
 from zbench.probes.pcie import PcieMeter
@@ -26,10 +25,6 @@ ENERGY_BLOCK_S = 10.0
 THROTTLED_SHARE = 0.1
 """Share of samples under a throttle reason from which a measurement is called suspect, and a round invalid."""
 
-OWN_LIMIT = "sw_power_cap"
-"""The one throttle reason that says nothing against a round: the device keeps to its power limit, as an H100 at its
-full 700 W does in most samples while this pipeline computes."""
-
 INTERVAL_S = 0.05
 """Between samples: PCIe's counters turn at 2^32 bytes, which takes 0.08 s at the full rate of generation 5, x16."""
 
@@ -37,49 +32,25 @@ FOREIGN = "foreign_process"
 
 
 @dataclass(frozen=True)
-class DeviceTelemetry:
+class DeviceReadings:
     """What a probe saw over one block. None where the driver does not say, with the reason in `reasons`."""
 
-    samples: int = 0
+    telemetry: Telemetry = field(default_factory=Telemetry)
     peak_process_bytes: int | None = None
     """This process's peak: `Memory.peak_device_bytes`."""
-    memory_method: str | None = None
-    """process, or device_difference where the driver hides this process."""
-    peak_used_bytes: int | None = None
-    """Whole device's peak, every process."""
-    sm_clock_mhz_mean: float | None = None
-    sm_clock_mhz_max: float | None = None
-    memory_clock_mhz_mean: float | None = None
-    memory_clock_mhz_max: float | None = None
-    temperature_c_max: float | None = None
-    power_w_mean: float | None = None
-    throttled: dict[str, float] | None = None
-    """Throttle reason to the share of samples that showed it."""
-    other_compute_pids: list[int] | None = None
-    """Processes besides this one and those it started that were seen to compute on the device."""
-    pcie_rx_bytes: int | None = None
-    """Received by the device over the block."""
-    pcie_tx_bytes: int | None = None
-    pcie_method: str | None = None
-    """counter, or sampled."""
     energy: Energy | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     """Field to why it is None."""
-
-    def summary(self) -> dict[str, Any]:
-        """For `Measurement.telemetry`: everything but memory and energy, which have places of their own."""
-        elsewhere = ("energy", "peak_process_bytes", "reasons")
-        return {key: value for key, value in vars(self).items() if key not in elsewhere}
 
     def suspicions(self) -> list[str]:
         """For `Measurement.validity`: why the block should not be trusted."""
         found = [
             f"the GPU was throttled ({reason}) in {share:.0%} of the samples"
-            for reason, share in (self.throttled or {}).items()
+            for reason, share in (self.telemetry.throttled or {}).items()
             if share >= THROTTLED_SHARE and reason != OWN_LIMIT
         ]
-        if self.other_compute_pids:
-            pids = ", ".join(map(str, self.other_compute_pids))
+        if self.telemetry.other_compute_pids:
+            pids = ", ".join(map(str, self.telemetry.other_compute_pids))
             found.append(f"other processes were computing on the GPU (PID {pids})")
         return found
 
@@ -139,10 +110,10 @@ class DeviceProbe:
         self._thread = threading.Thread(target=self._watch, name="zbench-device-probe", daemon=True)
         self._thread.start()
 
-    def stop(self, rounds: int) -> DeviceTelemetry:
+    def stop(self, rounds: int) -> DeviceReadings:
         """End the block, in which `rounds` generations ran."""
         if not self._present:
-            return DeviceTelemetry(reasons=dict.fromkeys(("peak_process_bytes", "energy", "telemetry"), "no_gpu"))
+            return DeviceReadings(reasons=dict.fromkeys(("peak_process_bytes", "energy", "telemetry"), "no_gpu"))
         duration_s = self._clock_s() - self._started_s
         energy_after_j = self._nvml.energy_j(self._index)
         self._stopping.set()
@@ -194,7 +165,7 @@ class DeviceProbe:
 
     def _telemetry(
         self, rounds: int, duration_s: float, energy_after_j: float | None, others: set[int] | None
-    ) -> DeviceTelemetry:
+    ) -> DeviceReadings:
         samples, reasons = self._samples, dict[str, str]()
         memories = [s.memory for s in samples if s.memory is not None]
         peak = max(memories, key=lambda memory: memory.bytes, default=None)
@@ -209,9 +180,8 @@ class DeviceProbe:
         sm_clocks = [s.sm_clock_mhz for s in samples if s.sm_clock_mhz is not None]
         memory_clocks = [s.memory_clock_mhz for s in samples if s.memory_clock_mhz is not None]
         powers = [s.power_w for s in samples if s.power_w is not None]
-        return DeviceTelemetry(
+        telemetry = Telemetry(
             samples=len(samples),
-            peak_process_bytes=None if peak is None else peak.bytes,
             memory_method=None if peak is None else peak.method,
             peak_used_bytes=max((s.used_bytes for s in samples if s.used_bytes is not None), default=None),
             sm_clock_mhz_mean=statistics.fmean(sm_clocks) if sm_clocks else None,
@@ -225,9 +195,8 @@ class DeviceProbe:
             pcie_rx_bytes=pcie.received_bytes,
             pcie_tx_bytes=pcie.transmitted_bytes,
             pcie_method=pcie.method,
-            energy=energy,
-            reasons=reasons,
         )
+        return DeviceReadings(telemetry, None if peak is None else peak.bytes, energy, reasons)
 
     def _energy(
         self, rounds: int, duration_s: float, energy_after_j: float | None, reasons: dict[str, str]

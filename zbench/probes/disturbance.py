@@ -70,10 +70,6 @@ def disturbances(before: HostState, after: HostState, highest_mhz: float | None 
     return [name for name, happened in found.items() if happened]
 
 
-SLOWING = ("garbage_collection", "page_faults", "other_load", "stolen_time")
-"""Those that make a round slower; a set clock does not, and a lower frequency may only mean that cores were idle."""
-
-
 class RoundWatch:
     """Watches one round after another of a block."""
 

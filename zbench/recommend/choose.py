@@ -11,16 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from omegaconf.errors import OmegaConfBaseException
-
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError
+from zbench.measurement import RANDOM_WEIGHTS
 from zbench.recommend.recommendation import Binding, Judged, Recommendation
 from zbench.record import Record
 from zbench.report import cells
-from zbench.report.summary import RANDOM_WEIGHTS, TrialSummary, summarise_trials
+from zbench.report.summary import TrialSummary, summarise_trials
 from zbench.report.table import table_head
 from zbench.store import latest_records
-from zbench.trial import Trial
 
 MOST_NAMED = 3  # of the trials left out
 FIT_IT = "sweep again with offload=all or offload=group, or onto hardware with more memory"
@@ -85,20 +83,12 @@ def recommend(
     return Recommendation(
         head=table_head([chosen]),
         chosen=chosen,
-        trial=_trial(last[chosen.sweep, chosen.trial_id]),
+        trial=last[chosen.sweep, chosen.trial_id].trial,
         judged=tuple(_judge(constraint, chosen) for constraint in constraints if constraint.applies(chosen)),
         binding=tuple(_binding(rows, constraints)),
         runner_up=feasible[1] if len(feasible) > 1 else None,
         notes=(*_notes(chosen, feasible, last), *left_out),
     )
-
-
-def _trial(record: Record) -> Trial:
-    try:
-        return Trial.from_dict(record.config)
-    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
-        what = str(error).partition("\n")[0]
-        raise RecordError(f"trial {record.trial_id}: its config is not one of this zbench ({what})") from error
 
 
 def _constraints(

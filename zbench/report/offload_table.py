@@ -49,8 +49,7 @@ def _legend(headers: Sequence[str]) -> tuple[str, ...]:
 
 def _components(measurement: Measurement) -> dict[str, int]:
     """Bytes copied to the device in one call, by component."""
-    moved = measurement.effective.get("offload_moved_bytes")
-    return moved if isinstance(moved, dict) else {}
+    return measurement.effective.offload_moved_bytes or {}
 
 
 def _moved(measurement: Measurement) -> str | None:
@@ -65,7 +64,7 @@ def _parts(measurement: Measurement) -> str | None:
 
 def _received(measurement: Measurement) -> str | None:
     """The figure is the whole timed block's, invalid rounds included."""
-    received = measurement.telemetry.get("pcie_rx_bytes")
+    received = measurement.telemetry.pcie_rx_bytes
     return None if received is None or not measurement.rounds else cells.gib(received / len(measurement.rounds))
 
 

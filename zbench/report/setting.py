@@ -4,6 +4,7 @@ Refuses to describe one machine where the records come from several: it says so.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from zbench.environment import differences
@@ -48,7 +49,7 @@ def not_as_asked(record: Record) -> list[str]:
     by_leaf = {leaf: key for key, leaf in zip(asked, leaves, strict=True) if leaves.count(leaf) == 1}
     by_leaf |= {"offload": "offload.mode", "cache": "cache.method"}
     found = []
-    for key, took in flatten(record.measurement.effective).items():
+    for key, took in flatten(asdict(record.measurement.effective)).items():
         value = "none" if (key, took) == ("cache", {}) else took
         wanted_key = key if key in asked else by_leaf.get(key)
         if wanted_key is None or (projected and not wanted_key.startswith("cache.")):
@@ -100,8 +101,8 @@ def _pipeline(record: Record) -> str:
     parts = [str(pipeline.get("name", "?"))]
     if record.measurement is not None and record.measurement.projection is None:
         effective = record.measurement.effective
-        parts += [f"{effective['weights']} weights"] if effective.get("weights") else []
-        parts += [str(effective["dtype"])] if effective.get("dtype") else []
+        parts += [f"{effective.weights} weights"] if effective.weights else []
+        parts += [effective.dtype] if effective.dtype else []
     elif compute.get("dtype", "auto") != "auto":
         parts.append(str(compute["dtype"]))
     return ", ".join(parts)

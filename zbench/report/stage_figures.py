@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf.errors import OmegaConfBaseException
-
 from zbench.config import DBCacheConfig, PipelineConfig
-from zbench.errors import ConfigError
+from zbench.errors import ConfigError, RecordError
 from zbench.hardware.ceilings import COMMAND
-from zbench.measurement import Measurement, Round
+from zbench.measurement import Effective, Measurement, Round
 from zbench.record import Record
 from zbench.space import geometry_of
 from zbench.stats import median
@@ -71,11 +69,11 @@ def stage_figures(record: Record) -> dict[str, StageFigures]:
     return figures
 
 
-def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Mapping[str, Any]) -> CeilingRates | str:
+def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Effective) -> CeilingRates | str:
     """The rates that bound what took effect, from a record's `ceilings`; in words, why there are none."""
     if not ceilings:
         return NOT_MEASURED
-    device, dtype = str(effective.get("device")), str(effective.get("dtype"))
+    device, dtype = str(effective.device), str(effective.dtype)
     if device.partition(":")[0] != ceilings.get("kind"):
         return f"the ceilings are those of {ceilings.get('device')}, and it ran on {device}"
     known = ceilings.get("figures") or {}
@@ -111,13 +109,11 @@ class _Counter:
     def of(cls, record: Record, measurement: Measurement) -> "_Counter | str":
         """In words, why it cannot count."""
         try:
-            trial = Trial.from_dict(record.config)
+            trial = record.trial
             lost = _lost_folder(trial.pipeline, measurement.effective)
             return lost or cls(trial, geometry_of(trial.pipeline))
-        except ConfigError as error:
+        except (ConfigError, RecordError) as error:
             return str(error)
-        except (OmegaConfBaseException, KeyError, TypeError, ValueError):
-            return "its config is not one of this zbench"
 
     def of_stage(self, stage: str) -> Callable[[Round], Flops | None] | str:
         """Counts a round; in words, why none can be counted."""
@@ -154,9 +150,9 @@ class _Counter:
         return vae_decode_flops(self.geometry, pipeline.height, pipeline.width) * made.images
 
 
-def _lost_folder(pipeline: PipelineConfig, effective: Mapping[str, Any]) -> str | None:
+def _lost_folder(pipeline: PipelineConfig, effective: Effective) -> str | None:
     """That the folder whose configs gave the geometry is no longer there."""
     folder = Path(pipeline.weights).expanduser()
-    if effective.get("weights") != "folder" or (folder / "transformer" / "config.json").is_file():
+    if effective.weights != "folder" or (folder / "transformer" / "config.json").is_file():
         return None
     return f"pipeline.weights={pipeline.weights} is no longer there to say how large the model is"

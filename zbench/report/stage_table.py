@@ -48,7 +48,7 @@ def _cells(figures: StageFigures | None) -> tuple[str, str]:
 def _ceilings(records: Sequence[Record]) -> str:
     """What the shares refer to, once each: device, dtype, rates and when they were measured."""
     said = dict.fromkeys(
-        _ceiling(record.environment.get("ceilings") or {}, str(record.measurement.effective.get("dtype")))
+        _ceiling(record.environment.get("ceilings") or {}, str(record.measurement.effective.dtype))
         for record in records
         if record.measurement is not None
     )

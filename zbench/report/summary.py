@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from zbench.config import DBCacheConfig
-from zbench.measurement import Measurement, Round, Source
-from zbench.probes.device import OWN_LIMIT
-from zbench.probes.disturbance import SLOWING
+from zbench.measurement import SLOWING, Measurement, Round, Source
 from zbench.record import Reason, Record, State
 from zbench.report.labels import unique_labels
 from zbench.report.quality_figures import mean, quality_figures
@@ -22,7 +20,6 @@ from zbench.store import latest_records
 if TYPE_CHECKING:
     import pandas as pd
 
-RANDOM_WEIGHTS = "random_weights"  # why images mean nothing, a baseline's included
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
 INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
@@ -231,7 +228,7 @@ def _with_figures(
         rounds=sum(r.valid for r in measurement.rounds),
         invalid_rounds=sum(not r.valid for r in measurement.rounds),
         joules_an_image=_joules_an_image(measurement),
-        power_limited=(measurement.telemetry.get("throttled") or {}).get(OWN_LIMIT),
+        power_limited=measurement.telemetry.power_limited,
         disturbed_rounds=sum(bool(r.disturbances) for r in measurement.rounds),
         missing=tuple(measurement.reasons.items()),
         **quality_figures(measurement, baseline),

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from zbench.measurement import RANDOM_WEIGHTS
 from zbench.record import Record
 from zbench.report import cells
-from zbench.report.summary import NOT_VALIDATED, RANDOM_WEIGHTS, TrialSummary, summarise, summarise_trials
+from zbench.report.summary import NOT_VALIDATED, TrialSummary, summarise, summarise_trials
 
 LEFT = "left"
 RIGHT = "right"

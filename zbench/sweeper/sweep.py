@@ -216,6 +216,7 @@ class Sweep:
         return Record(
             sweep=self.plan.name,
             trial_id=placed.trial.trial_id,
+            reference_id=placed.baseline_id,
             baseline_id=placed.baseline_id,
             label=placed.trial.label,
             config=_plain(config),

@@ -106,7 +106,7 @@ class Worker:
             first, _ = one_round(engine, cycle[0], 0)
             for pair in to_compile(trial, cycle):
                 one_round(engine, pair, 0)
-            return {"event": "prepared", "first_latency_s": first.latency_s, "effective": engine.effective()}
+            return {"event": "prepared", "first_latency_s": first.latency_s, "effective": asdict(engine.effective())}
         except Exception as error:
             return _failed(error, stage)
 

@@ -4,25 +4,28 @@ Where they differ by more than instruments may, the measurement gets a sentence 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from zbench.engines import Generation
+from zbench.measurement import ClockCheck, MemoryCheck
+
+Both = TypeVar("Both", ClockCheck, MemoryCheck)
 
 CLOCK_TOLERANCE = 0.01
 MEMORY_TOLERANCE = 0.03
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Generic[Both]):
     """What both said, for `Measurement.telemetry`; without it the reason why, and the doubt it raises if it does."""
 
-    telemetry: dict[str, Any] | None = None
+    telemetry: Both | None = None
     reason: str | None = None
     doubt: str | None = None
 
 
-def clock_check(made: Generation) -> Check:
-    """`{host_s, device_s, rel_difference}` of one generation."""
+def clock_check(made: Generation) -> Check[ClockCheck]:
+    """Of one generation."""
     if made.device_s is None:
         return Check(reason="no_device_clock")
     difference = _rel_difference(made.device_s, made.latency_s)
@@ -33,15 +36,15 @@ def clock_check(made: Generation) -> Check:
         f"({made.device_s:.4f} s and {made.latency_s:.4f} s)"
     )
     return Check(
-        telemetry={"host_s": made.latency_s, "device_s": made.device_s, "rel_difference": difference},
+        telemetry=ClockCheck(made.latency_s, made.device_s, difference),
         doubt=doubt if abs(difference) > CLOCK_TOLERANCE else None,
     )
 
 
 def memory_check(
     torch_reserved_bytes: int | None, nvml_process_bytes: int | None, context_bytes: int | None, method: str | None
-) -> Check:
-    """`{torch_reserved_bytes, nvml_process_bytes, context_bytes, rel_difference, method}` of peaks over a block.
+) -> Check[MemoryCheck]:
+    """Of peaks over a block.
 
     What NVML sees of this process is what torch reserved and its context, which torch does not see: `context_bytes` is
     what was NVML's alone before anything was loaded, so the difference is what has grown outside torch since. `method`
@@ -60,13 +63,7 @@ def memory_check(
     if difference < 0:
         doubt += "; NVML, which is sampled, may miss what lasts less than its interval"
     return Check(
-        telemetry={
-            "torch_reserved_bytes": torch_reserved_bytes,
-            "nvml_process_bytes": nvml_process_bytes,
-            "context_bytes": context_bytes,
-            "rel_difference": difference,
-            "method": method,
-        },
+        telemetry=MemoryCheck(torch_reserved_bytes, nvml_process_bytes, context_bytes, difference, method),
         doubt=doubt if abs(difference) > MEMORY_TOLERANCE else None,
     )
 

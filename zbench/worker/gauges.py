@@ -1,11 +1,11 @@
 """Every gauge around a timed block, and their answers in the places a measurement has for them; it starts no round."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zbench.hardware.nvml import Nvml, visible
-from zbench.measurement import Energy, Memory
+from zbench.measurement import Energy, Memory, Telemetry
 from zbench.probes.device import DeviceProbe
 from zbench.probes.memory import MemoryProbe
 from zbench.worker.cross_checks import memory_check
@@ -17,7 +17,7 @@ class Readings:
 
     memory: Memory
     energy: Energy | None
-    telemetry: dict[str, Any] = field(default_factory=dict)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     validity: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -69,16 +69,16 @@ class Gauges:
         if self._device is None:
             missing = ("memory.peak_device_bytes", "energy", "telemetry.memory_check")
             reasons |= dict.fromkeys(missing, self._why_no_device)
-            return Readings(Memory(**peaks), None, {"memory_check": None}, [], reasons)
+            return Readings(Memory(**peaks), None, reasons=reasons)
         seen = self._device.stop(rounds)
         reasons |= {_PLACES.get(key, f"telemetry.{key}"): reason for key, reason in seen.reasons.items()}
         memory = Memory(**peaks, peak_device_bytes=seen.peak_process_bytes)
         check = memory_check(
-            memory.peak_reserved_bytes, seen.peak_process_bytes, self._context_bytes, seen.memory_method
+            memory.peak_reserved_bytes, seen.peak_process_bytes, self._context_bytes, seen.telemetry.memory_method
         )
         if check.reason is not None:
             reasons["telemetry.memory_check"] = check.reason
-        telemetry = {**seen.summary(), "memory_check": check.telemetry}
+        telemetry = replace(seen.telemetry, memory_check=check.telemetry)
         doubts = seen.suspicions() + ([check.doubt] if check.doubt else [])
         return Readings(memory, seen.energy, telemetry, doubts, reasons)
 

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, Generation
-from zbench.measurement import METRICS, Cold, Measurement, Round
+from zbench.measurement import METRICS, RANDOM_WEIGHTS, ClockCheck, Cold, Effective, Measurement, Round
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
@@ -35,7 +34,7 @@ class _Block:
     first_cycle: list[Artifact] = field(default_factory=list)
     second_cycle: list[Artifact] = field(default_factory=list)  # of a baseline: the same images made once more
     stop_reason: str = ""
-    clock: Check = field(default_factory=Check)  # of the first round
+    clock: Check[ClockCheck] = field(default_factory=Check)  # of the first round
 
 
 def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float | None) -> Measurement:
@@ -51,14 +50,14 @@ def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float |
     job.stage = "timed rounds"
     block = _Block()
     with quiet_collector():
-        gauges.start(str(effective.get("device")), effective.get("context_bytes"))
+        gauges.start(str(effective.device), effective.context_bytes)
         try:
             _timed_rounds(engine, job, cycle, block, gauges)
         finally:
             readings = gauges.stop(len(block.rounds))
     reasons = readings.reasons
     job.stage = "saving and comparing images"
-    if not _is_random(effective):
+    if effective.weights != "random":
         save_artifacts(job.artifacts, block.first_cycle)
     verdict = _judge(job, block, effective)
     effective = engine.effective()  # with what the rounds moved
@@ -70,7 +69,6 @@ def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float |
         reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
     if block.clock.reason is not None:
         reasons["telemetry.clock_check"] = block.clock.reason
-    reasons["cold.compile_s"] = "within_first_latency" if job.trial.compute.compile else "not_compiled"
     return Measurement(
         rounds=block.rounds,
         stop_reason=block.stop_reason,
@@ -84,11 +82,7 @@ def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float |
         noise_floor=verdict.noise_floor,
         energy=readings.energy,
         effective=effective,
-        telemetry={
-            "garbage_collection": "between cycles",
-            "clock_check": block.clock.telemetry,
-            **readings.telemetry,
-        },
+        telemetry=replace(readings.telemetry, garbage_collection="between cycles", clock_check=block.clock.telemetry),
         validity=warm.suspicions() + readings.validity + ([block.clock.doubt] if block.clock.doubt else []),
         reasons=reasons | verdict.reasons,
     )
@@ -168,16 +162,12 @@ def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
     )
 
 
-def _judge(job: TrialJob, block: _Block, effective: dict[str, Any]) -> ImageJudgements:
+def _judge(job: TrialJob, block: _Block, effective: Effective) -> ImageJudgements:
     """With random weights an image means nothing, and so does every likeness; none is kept."""
-    if _is_random(effective):
-        return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), "random_weights"))
+    if effective.weights == "random":
+        return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), RANDOM_WEIGHTS))
     prompts = job.trial.workload.prompts
     return judge_images(job.judges, prompts, block.first_cycle, block.second_cycle, job.reference)
-
-
-def _is_random(effective: dict[str, Any]) -> bool:
-    return effective.get("weights") == "random"
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What records say: figures, caveats, labels and effects, derived anew from raw samples; it formats nothing."""
