@@ -19,6 +19,7 @@ from factories import (
 )
 from golden_files import assert_golden
 
+from zbench.analysis.figures import summarise_trials
 from zbench.composition import expand
 from zbench.config import (
     ComputeConfig,
@@ -33,8 +34,7 @@ from zbench.measurement import ImageQuality
 from zbench.recommend import recommend
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.recommend.sglang import sglang_launch
-from zbench.report.findings import findings
-from zbench.report.summary import summarise_trials
+from zbench.report.text.findings import findings
 from zbench.store import read_records
 from zbench.trial import Trial
 

@@ -39,7 +39,7 @@ def test_configs_and_weights_are_in_the_wheel(wheel: Path) -> None:
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"zbench/conf/{path.relative_to(ROOT / 'conf')}" in names
     assert any(name.startswith("zbench/zimage/presets/zimage_tiny/transformer/") for name in names)
-    assert "zbench/report/template.html.j2" in names and "zbench/hardware/published.yaml" in names
+    assert "zbench/report/page/template.html.j2" in names and "zbench/hardware/published.yaml" in names
     assert not [name for name in names if name.startswith(("tests/", "runs/", "reports/"))]
 
 

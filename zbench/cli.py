@@ -105,7 +105,7 @@ def sweep(args: list[str]) -> int:
 def plan(args: list[str]) -> int:
     """What a sweep would do."""
     from zbench.hydra_app import planned
-    from zbench.report.plan_table import render_plan
+    from zbench.report.tables.plan import render_plan
     from zbench.sweeper.conduct import check_weights
 
     out, args = _take_format(args, "plan")
@@ -121,8 +121,8 @@ def plan(args: list[str]) -> int:
 
 def report(args: list[str]) -> int:
     """Write the report of one or more runs."""
-    from zbench.report.table import render
-    from zbench.report.write import sweep_folders, write_report
+    from zbench.report.page.write import sweep_folders, write_report
+    from zbench.report.tables.main import render
     from zbench.store import read_run
 
     parser = _run_reader("report", "Write the report of one or more runs, and print the main table.")
@@ -210,7 +210,7 @@ def doctor(args: list[str]) -> int:
     """What is here."""
     from zbench.composition import profile_patterns
     from zbench.hardware.doctor import findings, gather
-    from zbench.report.doctor_table import render_findings
+    from zbench.report.tables.doctor import render_findings
 
     parser = _parser("doctor", "What hardware and software is here and what it can do.", formats=("table", "json"))
     measured = parser.add_mutually_exclusive_group()
@@ -304,7 +304,7 @@ def _measure_ceilings(form: str) -> int:
     from zbench.hardware.ceiling_bench import measure_ceilings
     from zbench.hardware.ceilings import store_ceilings
     from zbench.hardware.detect import present_devices
-    from zbench.report.ceilings_table import render_ceilings
+    from zbench.report.tables.ceilings import render_ceilings
 
     ceilings = measure_ceilings(present_devices(), _talk)
     path = store_ceilings(ceilings)
@@ -325,8 +325,8 @@ def _execute(made: "Plan", out: str) -> int:
     """Run a plan, print its table, write its report."""
     from rich.console import Console
 
-    from zbench.report.table import render
-    from zbench.report.write import preload, write_report
+    from zbench.report.page.write import preload, write_report
+    from zbench.report.tables.main import render
     from zbench.sweeper.conduct import conduct
 
     threading.Thread(target=preload, name="zbench-preload", daemon=True).start()  # while the worker loads

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from factories import complete, demo_projection, demo_records, failed, trial
 
+from zbench.analysis.figures import summarise_trials
 from zbench.cli import main
 from zbench.config import DBCacheConfig
 from zbench.errors import ZbenchError
 from zbench.export import BINARY_FORMATS
-from zbench.report.summary import summarise_trials
 
 pq = pytest.importorskip("pyarrow.parquet")
 

@@ -10,12 +10,12 @@ import pytest
 from factories import GIB, complete, demo_projection, demo_records, failed, measurement, pruned, trial
 from pytest_benchmark.stats import Stats
 
+from zbench.analysis.figures import summarise_trials
 from zbench.cli import main
 from zbench.config import ComputeConfig, DBCacheConfig
 from zbench.errors import ZbenchError
 from zbench.export import FORMATS
 from zbench.export.pytest_benchmark import sample_stats
-from zbench.report.summary import summarise_trials
 
 TRACKERS = ("pytest-benchmark", "bencher", "github-action-benchmark")
 LABEL = "F1B0_W4_MC3_R0.24"

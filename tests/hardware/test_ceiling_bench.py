@@ -10,7 +10,7 @@ from zbench.errors import HardwareError
 from zbench.hardware import ceiling_bench
 from zbench.hardware.ceiling_bench import GEMMS, GEMMS_A_BLOCK, Effort, Probe, Shapes, block_tflops, measure_ceilings
 from zbench.hardware.ceilings import store_ceilings, stored_ceilings
-from zbench.report.ceilings_table import render_ceilings
+from zbench.report.tables.ceilings import render_ceilings
 from zbench.zimage.flops import main_block_flops
 from zbench.zimage.geometry import Geometry
 from zbench.zimage.layout import preset_folder

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from factories import STEPS, complete, demo_records, failed, measurement, trial
 
+from zbench.analysis.figures import summarise_trials
 from zbench.config import DBCacheConfig, SCMConfig
-from zbench.report.canvas import png_bytes
-from zbench.report.knobs import knobs_without_effect
-from zbench.report.plot_data import residual_diffs
-from zbench.report.residual_plot import MOST_LINES, residual_differences, telling_residuals
-from zbench.report.summary import summarise_trials
+from zbench.report.plots.canvas import png_bytes
+from zbench.report.plots.data import residual_diffs
+from zbench.report.plots.residuals import MOST_LINES, residual_differences, telling_residuals
+from zbench.report.text.knobs import knobs_without_effect
 
 DIFFS = {4: 0.30, 5: 0.181, 6: 0.25}
 

@@ -6,7 +6,7 @@ from factories import trial
 
 from zbench.composition import expand
 from zbench.config import DBCacheConfig
-from zbench.report.plan_table import render_plan
+from zbench.report.tables.plan import render_plan
 from zbench.space import Placed
 from zbench.sweeper.plan import Plan, make_plan
 

@@ -6,13 +6,13 @@ import pytest
 from factories import TURBO, complete, demo_projection, demo_records, projected, trial
 from hardware_profiles import profile
 
+from zbench.analysis.figures import summarise_trials
 from zbench.config import DBCacheConfig, OffloadConfig
 from zbench.hardware.roofline import project
-from zbench.report.canvas import png_bytes
-from zbench.report.label_places import Box, place_labels
-from zbench.report.plot_data import skip_shares, stage_seconds
-from zbench.report.plots import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
-from zbench.report.summary import summarise_trials
+from zbench.report.plots.canvas import png_bytes
+from zbench.report.plots.data import skip_shares, stage_seconds
+from zbench.report.plots.figures import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
+from zbench.report.plots.label_places import Box, place_labels
 from zbench.space import geometry_of
 
 PNG = b"\x89PNG\r\n\x1a\n"

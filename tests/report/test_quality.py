@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from factories import complete, demo_records, projected, trial
 
+from zbench.analysis.figures import summarise_trials
 from zbench.config import DBCacheConfig
 from zbench.measurement import ImageQuality, PromptFidelity
-from zbench.report import cells
-from zbench.report.findings import findings
-from zbench.report.quality_table import quality_table
-from zbench.report.summary import summarise_trials
-from zbench.report.table import PROMPT, main_table, to_json
+from zbench.report.tables.main import PROMPT, main_table, to_json
+from zbench.report.tables.quality import quality_table
+from zbench.report.text import cells
+from zbench.report.text.findings import findings
 
 CACHED = trial(DBCacheConfig(max_warmup_steps=2))
 PROMPTS = ("en-circle", "zh-square")

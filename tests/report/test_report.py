@@ -12,19 +12,19 @@ from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_
 from golden_files import assert_golden
 from PIL import Image
 
+from zbench.analysis.figures import summarise_trials
 from zbench.config import DBCacheConfig, ParallelConfig, Prompt, WorkloadConfig
 from zbench.errors import Exit, RecordError, StoreError
 from zbench.measurement import Effective
 from zbench.quality.artifacts import image_path
 from zbench.record import Reason
-from zbench.report.findings import default_row, findings
-from zbench.report.images import strips, telling_trials
-from zbench.report.pixels import difference_uri, strip_jpeg
-from zbench.report.published_table import published_table
-from zbench.report.setting import environment_lines, not_as_asked
-from zbench.report.summary import summarise_trials
-from zbench.report.table import render
-from zbench.report.write import sweep_folders, write_report
+from zbench.report.page.images import strips, telling_trials
+from zbench.report.page.pixels import difference_uri, strip_jpeg
+from zbench.report.page.write import sweep_folders, write_report
+from zbench.report.tables.main import render
+from zbench.report.tables.published import published_table
+from zbench.report.text.findings import default_row, findings
+from zbench.report.text.setting import environment_lines, not_as_asked
 from zbench.store import artifacts_folder
 
 CACHED = trial(DBCacheConfig(max_warmup_steps=2))

@@ -6,14 +6,14 @@ import pytest
 from ceilings import CEILINGS, CPU_CEILINGS
 from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, trial
 
+from zbench.analysis.figures import summarise_trials
+from zbench.analysis.stages import ceiling_rates, stage_figures
 from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
 from zbench.measurement import Effective, Memory, Telemetry
-from zbench.report.offload_table import offload_table
-from zbench.report.stage_figures import ceiling_rates, stage_figures
-from zbench.report.stage_table import stage_table
-from zbench.report.summary import summarise_trials
-from zbench.report.table import to_markdown, to_text
-from zbench.report.write import write_report
+from zbench.report.page.write import write_report
+from zbench.report.tables.main import to_markdown, to_text
+from zbench.report.tables.offload import offload_table
+from zbench.report.tables.stages import stage_table
 from zbench.space import geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 

@@ -19,10 +19,10 @@ from factories import (
     trial,
 )
 
+from zbench.analysis.figures import NOT_VALIDATED, summarise, summarise_trials
 from zbench.config import ComputeConfig, DBCacheConfig, OffloadConfig, ParallelConfig, PipelineConfig
 from zbench.measurement import Memory
-from zbench.report.summary import NOT_VALIDATED, summarise, summarise_trials
-from zbench.report.table import to_csv, to_json
+from zbench.report.tables.main import to_csv, to_json
 
 CACHED = trial(DBCacheConfig(max_warmup_steps=2))
 

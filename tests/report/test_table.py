@@ -4,10 +4,10 @@ import pytest
 from factories import complete, demo_projection, demo_records, failed, measurement, pruned, trial
 from golden_files import assert_golden
 
+from zbench.analysis.figures import NOT_VALIDATED, summarise_trials
 from zbench.config import DBCacheConfig
-from zbench.report import cells
-from zbench.report.summary import NOT_VALIDATED, summarise_trials
-from zbench.report.table import FORMS, main_table, markdown_text, render
+from zbench.report.tables.main import FORMS, main_table, markdown_text, render
+from zbench.report.text import cells
 
 CACHED = trial(DBCacheConfig(max_warmup_steps=2))
 

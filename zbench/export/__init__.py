@@ -12,7 +12,7 @@ from zbench.export.parquet import to_parquet
 from zbench.export.pytest_benchmark import to_pytest_benchmark
 from zbench.export.rounds import ROUND_COLUMNS, rounds_csv
 from zbench.record import Record
-from zbench.report.table import to_csv
+from zbench.report.tables.main import to_csv
 
 FORMATS: dict[str, Callable[[Sequence[Record]], str]] = {
     "csv": to_csv,

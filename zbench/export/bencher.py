@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from zbench.analysis.figures import TrialSummary
 from zbench.export.figures import count, measured_trials, memory_measure, talk, to_json
 from zbench.record import Record
-from zbench.report.summary import TrialSummary
 
 NS_PER_S = 1e9
 

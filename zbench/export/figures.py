@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from zbench.analysis.figures import TrialSummary, summarise_trials
+from zbench.analysis.labels import flatten
 from zbench.errors import ZbenchError
 from zbench.measurement import Measurement
 from zbench.record import Record
-from zbench.report.labels import flatten
-from zbench.report.summary import TrialSummary, summarise_trials
 from zbench.store import latest_records
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from zbench.analysis.figures import TrialSummary
 from zbench.export.figures import Exported, measured_trials, memory_measure, to_json
 from zbench.record import Record
-from zbench.report.summary import TrialSummary
 
 
 def to_github_action(records: Sequence[Record]) -> str:

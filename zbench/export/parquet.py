@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from zbench.analysis.figures import TrialSummary
 from zbench.errors import ZbenchError
 from zbench.export.figures import Exported, complete_trials, varying_config
 from zbench.export.rounds import ROUND_COLUMNS, round_rows
 from zbench.record import Record
-from zbench.report.summary import TrialSummary
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,9 +5,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from zbench.analysis.figures import latency_samples_s
 from zbench.export.figures import Exported, measured_trials, to_json, varying_config
 from zbench.record import Record
-from zbench.report.summary import latency_samples_s
 
 FORMAT_VERSION = "5.0.0"
 """The pytest-benchmark whose layout this is."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from zbench.analysis.labels import unique_labels
 from zbench.record import Record
-from zbench.report.labels import unique_labels
-from zbench.report.table import rows_to_csv
+from zbench.report.tables.main import rows_to_csv
 from zbench.store import latest_records
 
 ROUND_COLUMNS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from zbench.gate.judge import Assessment, Finding
-from zbench.report.table import LEFT, TextTable, to_markdown, to_text
+from zbench.report.tables.main import LEFT, TextTable, to_markdown, to_text
 from zbench.stats import Refusal, Scale, Verdict
 
 HEADERS = ("trial", "metric", "new against base", "interval", "verdict")

@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from zbench.analysis.figures import TrialSummary, summarise_trials
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.recommend.recommendation import Binding, Judged, Recommendation
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.summary import TrialSummary, summarise_trials
-from zbench.report.table import table_head
+from zbench.report.tables.main import table_head
+from zbench.report.text import cells
 from zbench.store import latest_records
 
 MOST_NAMED = 3  # of the trials left out

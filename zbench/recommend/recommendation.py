@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from zbench.analysis.figures import TrialSummary
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.recommend.sglang import sglang_launch
-from zbench.report import cells
-from zbench.report.summary import TrialSummary
+from zbench.report.text import cells
 from zbench.trial import Trial
 
 

@@ -5,8 +5,8 @@ Refuses to print NaN, and to round a likeness up to a perfect one.
 
 from collections.abc import Callable, Sequence
 
+from zbench.analysis.figures import TrialSummary
 from zbench.measurement import Source
-from zbench.report.summary import TrialSummary
 
 ABSENT = "–"
 IDENTICAL = "∞ (identical)"

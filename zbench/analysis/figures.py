@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from zbench.analysis.labels import unique_labels
+from zbench.analysis.quality import mean, quality_figures
 from zbench.config import DBCacheConfig
 from zbench.measurement import SLOWING, Measurement, Round, Source
 from zbench.record import Reason, Record, State
-from zbench.report.labels import unique_labels
-from zbench.report.quality_figures import mean, quality_figures
 from zbench.stats import median, median_interval, paired_speedup, quantile
 from zbench.store import latest_records
 

@@ -4,21 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zbench.analysis.figures import TrialSummary, summarise_trials
 from zbench.record import Reason, Record
-from zbench.report import cells, plots
-from zbench.report.canvas import png_bytes
-from zbench.report.findings import findings
-from zbench.report.images import Strip, strips
-from zbench.report.knobs import knobs_without_effect
-from zbench.report.offload_table import offload_table
-from zbench.report.plot_data import skip_shares, stage_seconds
-from zbench.report.published_table import published_table
-from zbench.report.quality_table import quality_table
-from zbench.report.residual_plot import residual_differences, telling_residuals
-from zbench.report.setting import environment_lines, not_as_asked
-from zbench.report.stage_table import stage_table
-from zbench.report.summary import TrialSummary, summarise_trials
-from zbench.report.table import TextTable, main_table
+from zbench.report.page.images import Strip, strips
+from zbench.report.plots import figures as plots
+from zbench.report.plots.canvas import png_bytes
+from zbench.report.plots.data import skip_shares, stage_seconds
+from zbench.report.plots.residuals import residual_differences, telling_residuals
+from zbench.report.tables.main import TextTable, main_table
+from zbench.report.tables.offload import offload_table
+from zbench.report.tables.published import published_table
+from zbench.report.tables.quality import quality_table
+from zbench.report.tables.stages import stage_table
+from zbench.report.text import cells
+from zbench.report.text.findings import findings
+from zbench.report.text.knobs import knobs_without_effect
+from zbench.report.text.setting import environment_lines, not_as_asked
 from zbench.store import latest_records
 
 HOW_TO_READ = (

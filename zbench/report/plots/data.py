@@ -1,7 +1,7 @@
 """Numbers behind the bars, the map and the residual differences, from raw rounds; draws nothing."""
 
+from zbench.analysis.figures import latency_samples_s, rounds_by_image
 from zbench.measurement import Measurement
-from zbench.report.summary import latency_samples_s, rounds_by_image
 from zbench.stats import median
 
 STAGES = ("text_encode", "denoise", "decode", "offload_transfer")

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zbench.report.summary import NOT_VALIDATED, TrialSummary
+from zbench.analysis.figures import NOT_VALIDATED, TrialSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

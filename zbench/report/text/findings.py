@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from zbench.report import cells
-from zbench.report.summary import NOT_VALIDATED, TrialSummary
+from zbench.analysis.figures import NOT_VALIDATED, TrialSummary
+from zbench.report.text import cells
 
 GOOD_SSIM = 0.95
 TELLING_SHARE = 0.02  # of a prompt's attributes; a smaller loss is not worth a sentence

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from zbench.analysis.labels import flatten
 from zbench.environment import differences
 from zbench.record import Record
-from zbench.report.labels import flatten
 from zbench.store import latest_records
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from zbench.config import DBCacheConfig, HardwareConfig, SCMConfig
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import expect
-from zbench.report.cells import digits, gib, trials
-from zbench.report.table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
+from zbench.report.tables.main import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
+from zbench.report.text.cells import digits, gib, trials
 from zbench.space import Placed, geometry_of
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.plan import Plan, proxy_of

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from zbench.report import cells
-from zbench.report.summary import TrialSummary
-from zbench.report.table import LEFT, PROMPT, Column, TextTable, table_head
+from zbench.analysis.figures import TrialSummary
+from zbench.report.tables.main import LEFT, PROMPT, Column, TextTable, table_head
+from zbench.report.text import cells
 
 ALWAYS = (
     Column("trial", cells.label, LEFT),

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from zbench.analysis.figures import TrialSummary, rounds_by_image
 from zbench.measurement import Round
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.plot_data import residual_diffs
-from zbench.report.summary import TrialSummary, rounds_by_image
+from zbench.report.plots.data import residual_diffs
+from zbench.report.text import cells
 from zbench.stats import median
 
 Pair = tuple[TrialSummary, Record]

@@ -3,10 +3,10 @@
 import base64
 from collections.abc import Sequence
 
-from zbench.report.images import Picture, Strip
-from zbench.report.page import Page
-from zbench.report.pixels import DIFFERENCE, data_uri, difference_uri
-from zbench.report.table import RIGHT
+from zbench.report.page.content import Page
+from zbench.report.page.images import Picture, Strip
+from zbench.report.page.pixels import DIFFERENCE, data_uri, difference_uri
+from zbench.report.tables.main import RIGHT
 
 
 def render_html(page: Page) -> str:
@@ -14,7 +14,7 @@ def render_html(page: Page) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("zbench.report", "."),
+        loader=PackageLoader("zbench.report.page", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

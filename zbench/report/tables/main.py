@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from zbench.analysis.figures import NOT_VALIDATED, TrialSummary, summarise, summarise_trials
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.summary import NOT_VALIDATED, TrialSummary, summarise, summarise_trials
+from zbench.report.text import cells
 
 LEFT = "left"
 RIGHT = "right"

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zbench.analysis.figures import TrialSummary
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.canvas import add_legend, add_title, new_figure
-from zbench.report.plot_data import residual_diffs
-from zbench.report.summary import TrialSummary
+from zbench.report.plots.canvas import add_legend, add_title, new_figure
+from zbench.report.plots.data import residual_diffs
+from zbench.report.text import cells
 from zbench.stats import median
 
 if TYPE_CHECKING:

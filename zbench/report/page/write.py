@@ -11,11 +11,11 @@ from pathlib import Path
 
 from zbench.errors import RecordError, StoreError
 from zbench.record import Record
-from zbench.report.html import render_html
-from zbench.report.markdown import render_markdown
-from zbench.report.page import Page, make_page
-from zbench.report.pixels import strip_jpeg
-from zbench.report.table import to_csv
+from zbench.report.page.content import Page, make_page
+from zbench.report.page.html import render_html
+from zbench.report.page.markdown import render_markdown
+from zbench.report.page.pixels import strip_jpeg
+from zbench.report.tables.main import to_csv
 
 
 def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Path]:

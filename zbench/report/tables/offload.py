@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+from zbench.analysis.figures import TrialSummary
 from zbench.measurement import Measurement
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.summary import TrialSummary
-from zbench.report.table import LEFT, RIGHT, TextTable
+from zbench.report.tables.main import LEFT, RIGHT, TextTable
+from zbench.report.text import cells
 
 Cell = Callable[[Measurement], str | None]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from zbench.analysis.figures import TrialSummary
 from zbench.measurement import ImageQuality, PromptFidelity
 from zbench.quality.artifacts import image_path
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.findings import default_row
-from zbench.report.summary import TrialSummary
+from zbench.report.text import cells
+from zbench.report.text.findings import default_row
 from zbench.stats import pareto_front
 from zbench.store import artifacts_folder
 

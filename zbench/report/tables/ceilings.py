@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from zbench.report import cells
-from zbench.report.table import LEFT, RIGHT, TextTable, to_text
+from zbench.report.tables.main import LEFT, RIGHT, TextTable, to_text
+from zbench.report.text import cells
 from zbench.stats import median
 
 UNITS = {"_tflops": "TFLOP/s", "_gb_s": "GB/s"}

@@ -6,8 +6,8 @@ from zbench.composition import profile_patterns
 from zbench.hardware.detect import profile_of
 from zbench.hardware.published import PublishedFigure, published_for
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.table import LEFT, RIGHT, TextTable
+from zbench.report.tables.main import LEFT, RIGHT, TextTable
+from zbench.report.text import cells
 
 PRESET = "zimage_turbo"  # whose figures were published
 KINDS = {"measured": "published, measured", "ci_threshold": "published, CI limit"}

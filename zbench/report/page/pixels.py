@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zbench.report.images import Picture, Strip
+from zbench.report.page.images import Picture, Strip
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zbench.report.canvas import add_legend, add_title, new_figure
-from zbench.report.cells import digits, label
-from zbench.report.label_places import Box, place_labels
-from zbench.report.summary import TrialSummary
+from zbench.analysis.figures import TrialSummary
+from zbench.report.plots.canvas import add_legend, add_title, new_figure
+from zbench.report.plots.label_places import Box, place_labels
+from zbench.report.text.cells import digits, label
 from zbench.stats import pareto_front
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zbench.analysis.figures import TrialSummary
+from zbench.analysis.stages import DTYPES, NOT_MEASURED, STAGES, StageFigures, stage_figures
 from zbench.record import Record
-from zbench.report import cells
-from zbench.report.stage_figures import DTYPES, NOT_MEASURED, STAGES, StageFigures, stage_figures
-from zbench.report.summary import TrialSummary
-from zbench.report.table import LEFT, RIGHT, TextTable
+from zbench.report.tables.main import LEFT, RIGHT, TextTable
+from zbench.report.text import cells
 
 WORDS = {"text_encode": "text encode", "denoise": "denoise", "decode": "decode"}
 

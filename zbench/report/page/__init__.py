@@ -1,0 +1,1 @@
+"""The report: what stands on it, its pictures, and its files as Markdown and HTML."""

@@ -1,0 +1,1 @@
+"""Tables of finished cells, and their renderings."""

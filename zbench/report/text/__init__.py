@@ -1,0 +1,1 @@
+"""Figures as sentences and cells: units, digits, marks; it derives no figure."""
