@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from factories import (
+    SCENES,
+    TINY,
     TURBO,
     complete,
     demo_projection,
@@ -19,7 +21,7 @@ from factories import (
 )
 from golden_files import assert_golden
 
-from zbench.analysis.figures import summarise_trials
+from zbench.analysis.view import view_of
 from zbench.composition import expand
 from zbench.config import (
     ComputeConfig,
@@ -31,7 +33,7 @@ from zbench.config import (
 )
 from zbench.errors import ConfigError, Exit, NothingFeasibleError, RecordError
 from zbench.measurement import ImageQuality
-from zbench.recommend import recommend
+from zbench.recommend import Limits, NoAnswer, recommend
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.recommend.sglang import sglang_launch
 from zbench.report.text.findings import findings
@@ -41,6 +43,12 @@ from zbench.trial import Trial
 CACHED = DBCacheConfig(max_warmup_steps=2)
 MEASURED = Path(__file__).parents[1] / "reports" / "cpu" / "demo" / "records.jsonl"
 """What `make demo` measured; README shows its report."""
+
+
+def answer(records, *, allow_proxy=False, **limits):
+    """What is recommended for the one piece of work that these records hold."""
+    (only,) = recommend(view_of(records), Limits(**limits), allow_proxy=allow_proxy).answers
+    return only
 
 
 def skipping(cache, **figures):
@@ -71,7 +79,7 @@ def gpu_records():
     ],
 )
 def test_the_choice_follows_the_constraints(limits, latency_s, binding):
-    chosen = recommend(gpu_records(), **limits)
+    chosen = answer(gpu_records(), **limits)
     assert chosen.chosen.latency_median_s == pytest.approx(latency_s)
     assert [judged.flag for b in chosen.binding for judged in b.missed] == binding
 
@@ -81,15 +89,15 @@ def test_two_constraints_that_bind_only_together_are_both_named():
         complete(trial(), latency_s=1.0, vram_gib=14.0),
         skipping(CACHED, latency_s=0.5, ssim=0.9, vram_gib=20.0),
     ]
-    (binding,) = recommend(records, min_ssim=0.95, max_vram_gib=16).binding
+    (binding,) = answer(records, min_ssim=0.95, max_vram_gib=16).binding
     assert {judged.flag for judged in binding.missed} == {"--min-ssim", "--max-vram-gib"}
 
 
 def test_the_worst_image_decides_not_the_mean():
     # The factory's second image is 0.01 closer, so the mean is 0.955 and the worst 0.95.
     records = [complete(trial(), latency_s=1.0), skipping(CACHED, latency_s=0.5, ssim=0.95)]
-    assert recommend(records, min_ssim=0.95).chosen.latency_median_s == pytest.approx(0.5)
-    assert recommend(records, min_ssim=0.951).chosen.is_baseline
+    assert answer(records, min_ssim=0.95).chosen.latency_median_s == pytest.approx(0.5)
+    assert answer(records, min_ssim=0.951).chosen.is_baseline
 
 
 def prompt_records():
@@ -102,10 +110,13 @@ def prompt_records():
 
 
 def test_likeness_and_fidelity_to_the_prompt_choose_differently():
-    alike, true = recommend(prompt_records(), min_ssim=0.95), recommend(prompt_records(), min_prompt_fidelity=0.95)
+    alike, true = (
+        answer(prompt_records(), min_ssim=0.95),
+        answer(prompt_records(), min_prompt_fidelity=0.95),
+    )
     assert alike.chosen.latency_median_s == pytest.approx(0.6)
     assert true.chosen.latency_median_s == pytest.approx(0.4)
-    assert recommend(prompt_records(), min_ssim=0.95, min_prompt_fidelity=0.95).chosen.is_baseline
+    assert answer(prompt_records(), min_ssim=0.95, min_prompt_fidelity=0.95).chosen.is_baseline
     assert "mean share of attributes is 0.99, within --min-prompt-fidelity 0.95" in true.to_text()
 
 
@@ -122,14 +133,14 @@ def test_likeness_and_fidelity_to_the_prompt_choose_differently():
 )
 def test_measured_records_are_chosen_from_by_what_each_limit_sees(limits, label):
     """The most aggressive setting keeps an SSIM of 0.946 in its worst image, and paints wrong colours."""
-    assert recommend(read_records(MEASURED), **limits).chosen.label == label
+    assert answer(read_records(MEASURED), **limits).chosen.label == label
 
 
 def test_the_mean_share_decides_not_the_worst_image():
     # The factory's second image shows everything, so the mean is 0.9 and the worst 0.8.
     records = prompt_records()[::2]
-    assert recommend(records, min_prompt_fidelity=0.9).chosen.latency_median_s == pytest.approx(0.6)
-    (binding,) = recommend(records, min_prompt_fidelity=0.91).binding
+    assert answer(records, min_prompt_fidelity=0.9).chosen.latency_median_s == pytest.approx(0.6)
+    (binding,) = answer(records, min_prompt_fidelity=0.91).binding
     assert str(binding.missed[0]) == "mean share of attributes is 0.9, 0.01 short of --min-prompt-fidelity 0.91"
 
 
@@ -137,25 +148,27 @@ def test_the_mean_share_decides_not_the_worst_image():
 def test_prompts_that_were_not_judged_say_why(why):
     records = [complete(t, reasons={"prompt_fidelity": why}) for t in (trial(), trial(CACHED))]
     with pytest.raises(ConfigError, match=rf"--min-prompt-fidelity=0.9: .*mean share of attributes \({why}\)"):
-        recommend(records, min_prompt_fidelity=0.9)
+        answer(records, min_prompt_fidelity=0.9)
 
 
 def test_the_runner_up_is_the_next_feasible():
-    chosen = recommend(gpu_records(), min_ssim=0.95)
+    chosen = answer(gpu_records(), min_ssim=0.95)
     assert chosen.runner_up.latency_median_s == pytest.approx(0.8)
-    assert recommend(gpu_records(), max_vram_gib=14.5).runner_up is None
+    assert answer(gpu_records(), max_vram_gib=14.5).runner_up is None
 
 
 def test_identical_images_satisfy_every_decibel():
     records = [complete(trial(), latency_s=1.0), complete(trial(CACHED), latency_s=0.9)]
-    chosen = recommend(records, min_psnr_db=99)
+    chosen = answer(records, min_psnr_db=99)
     assert chosen.chosen.latency_median_s == pytest.approx(0.9)
-    assert json.loads(chosen.to_json())["constraints"][0]["identical"] is True
+    assert chosen.to_dict()["constraints"][0]["unchanged"] == "identical"
+    with pytest.raises(ConfigError, match=r"--min-psnr-db=101: must be within 0 and 100, which is what identical"):
+        answer(records, min_psnr_db=101)
 
 
 def test_nothing_feasible_says_what_came_nearest_and_by_how_much():
     with pytest.raises(NothingFeasibleError) as caught:
-        recommend(gpu_records(), max_vram_gib=12)
+        answer(gpu_records(), max_vram_gib=12)
     assert caught.value.exit_code == Exit.FAILED == 4
     assert str(caught.value) == (
         "none of 4 trials satisfies --max-vram-gib 12; nearest is none (1.000 s an image, 1.00× the baseline): "
@@ -166,7 +179,7 @@ def test_nothing_feasible_says_what_came_nearest_and_by_how_much():
 def test_nothing_feasible_names_each_constraint_that_is_missed():
     records = [complete(trial(CACHED), latency_s=0.5, ssim=0.9, psnr_db=20.0, vram_gib=20.0)]
     with pytest.raises(NothingFeasibleError) as caught:
-        recommend(records, min_ssim=0.95, min_psnr_db=30, max_vram_gib=24)
+        answer(records, min_ssim=0.95, min_psnr_db=30, max_vram_gib=24)
     assert "0.05 short of --min-ssim 0.95" in str(caught.value)
     assert "short of --min-psnr-db 30" in str(caught.value)
     assert "--max-vram-gib" not in str(caught.value).partition("nearest")[2]
@@ -174,19 +187,19 @@ def test_nothing_feasible_names_each_constraint_that_is_missed():
 
 def test_cpu_records_cannot_be_judged_on_vram():
     with pytest.raises(ConfigError, match=r"--max-vram-gib=16: .*no_gpu.*hardware=") as caught:
-        recommend(demo_records(), max_vram_gib=16)
+        answer(demo_records(), max_vram_gib=16)
     assert caught.value.exit_code == Exit.BAD_INPUT
 
 
 def test_random_weights_cannot_be_judged_on_quality():
     records = [complete(t, quality=None, reasons={"quality": "random_weights"}) for t in (trial(), trial(CACHED))]
     with pytest.raises(ConfigError, match="random_weights"):
-        recommend(records, min_ssim=0.9)
+        answer(records, min_ssim=0.9)
 
 
 def test_a_choice_whose_images_nobody_could_judge_says_so():
     random = {"quality": None, "reasons": {"quality": "random_weights"}}
-    found = recommend([complete(trial(), latency_s=1.0, **random), skipping(CACHED, latency_s=0.7, **random)])
+    found = answer([complete(trial(), latency_s=1.0, **random), skipping(CACHED, latency_s=0.7, **random)])
     assert not found.chosen.is_baseline
     assert any("weights were random" in note for note in found.notes)
 
@@ -201,10 +214,10 @@ def test_quality_cannot_be_asked_of_random_weights_even_of_baselines_alone():
         )
         for side in (512, 1024)
     ]
-    for limit in ({"min_ssim": 0.9}, {"min_psnr_db": 20}):
+    for limit in (Limits(min_ssim=0.9), Limits(min_psnr_db=20)):
         with pytest.raises(ConfigError, match="random_weights"):
-            recommend(random, **limit)
-    assert recommend(random).chosen.is_baseline
+            recommend(view_of(random), limit)
+    assert all(each.chosen.is_baseline for each in recommend(view_of(random), Limits()).answers)
 
 
 @pytest.mark.parametrize(
@@ -219,28 +232,28 @@ def test_quality_cannot_be_asked_of_random_weights_even_of_baselines_alone():
 )
 def test_a_limit_that_cannot_be_meant_is_refused(limits, flag):
     with pytest.raises(ConfigError, match=flag):
-        recommend(gpu_records(), **limits)
+        answer(gpu_records(), **limits)
 
 
 def test_projections_are_refused_unless_allowed():
     with pytest.raises(RecordError, match="--allow-proxy") as caught:
-        recommend(demo_projection(), min_ssim=0.95)
+        answer(demo_projection(), min_ssim=0.95)
     assert caught.value.exit_code == Exit.BAD_INPUT
-    chosen = recommend(demo_projection(), min_ssim=0.95, allow_proxy=True)
+    chosen = answer(demo_projection(), min_ssim=0.95, allow_proxy=True)
     assert chosen.to_text().startswith("Not validated on Z-Image-Turbo")
-    assert json.loads(chosen.to_json())["head"]
+    assert chosen.to_dict()["head"]
 
 
 def test_what_does_not_fit_its_hardware_is_not_feasible():
     """The factory's card has 80 GiB; the fastest trial would need 81."""
     small, big = complete(trial(), latency_s=1.0), skipping(CACHED, latency_s=0.5, ssim=0.97)
     records = [projected(small, latency_s=1.0, vram_gib=79), projected(big, latency_s=0.6, vram_gib=81)]
-    chosen = recommend(records, allow_proxy=True)
+    chosen = answer(records, allow_proxy=True)
     assert chosen.chosen.is_baseline
     (binding,) = chosen.binding
     assert binding.missed[0].flag == "hardware.memory_gib" and binding.missed[0].limit == 80
     with pytest.raises(NothingFeasibleError) as caught:
-        recommend(records[1:], allow_proxy=True)
+        answer(records[1:], allow_proxy=True)
     assert caught.value.exit_code == Exit.FAILED
     assert str(caught.value) == (
         "none of 1 trial satisfies hardware.memory_gib 80; nearest is F1B0_W2_MC3_R0.24 (0.603 s an image): "
@@ -253,23 +266,67 @@ def test_the_memory_of_one_hardware_does_not_bind_another():
     records = [projected(complete(trial()), latency_s=1.0, vram_gib=81)]
     config = records[0].config
     larger = {**config, "hardware": {**config["hardware"], "title": "a larger one", "memory_gib": 141.0}}
-    records.append(replace(records[0], trial_id="larger", baseline_id="larger", config=larger))
-    chosen = recommend(records, allow_proxy=True)
+    names = dict.fromkeys(("trial_id", "reference_id", "baseline_id"), "larger")
+    records.append(replace(records[0], config=larger, **names))
+    lacking, chosen = recommend(view_of(records), Limits(), allow_proxy=True).answers
+    assert isinstance(lacking, NoAnswer) and "81.0 GiB, 1 GiB above hardware.memory_gib 80" in lacking.why
     assert chosen.chosen.trial_id == "larger" and chosen.judged == ()
 
 
 def test_measured_and_projected_latencies_are_never_ranked_together():
     mixed = [*demo_records(), *demo_projection()]
-    with pytest.raises(RecordError, match="mix measured and projected"):
-        recommend(mixed, allow_proxy=True)
-    chosen = recommend(mixed, min_ssim=0.95)  # the measured ones alone
+    first, second = recommend(view_of(mixed), Limits(), allow_proxy=True).answers
+    assert [first.chosen.source, second.chosen.source] == ["measured", "projected"]
+    chosen = answer(mixed, min_ssim=0.95)  # the measured ones alone
     assert chosen.chosen.source == "measured"
     assert any("14 projected or proxy trials were left out" in note for note in chosen.notes)
 
 
+def two_sizes():
+    """The same two settings at two sizes; in the larger one the faster spoils an image."""
+    larger = replace(TINY, height=512, width=512)
+    return [
+        complete(trial(), latency_s=1.0),
+        skipping(CACHED, latency_s=0.6, ssim=0.97),
+        complete(trial(pipeline=larger), latency_s=4.0),
+        complete(trial(CACHED, pipeline=larger), cached=(2, 3, 4, 5, 6), latency_s=2.4, ssim=0.90),
+    ]
+
+
+def test_each_piece_of_work_has_its_own_answer():
+    advice = recommend(view_of(two_sizes()), Limits(min_ssim=0.95))
+    small, large = advice.answers
+    assert (small.work, large.work) == ("zimage_tiny 256×256, 8 steps", "zimage_tiny 512×512, 8 steps")
+    assert small.chosen.latency_median_s == pytest.approx(0.6) and large.chosen.latency_median_s == pytest.approx(4.0)
+    text = advice.to_text()
+    assert text.startswith("== zimage_tiny 256×256, 8 steps ==\n") and "\n== zimage_tiny 512×512, 8 steps ==\n" in text
+    assert [each["work"] for each in json.loads(advice.to_json())] == [small.work, large.work]
+
+
+def test_a_piece_of_work_without_an_answer_says_so_beside_those_that_have_one():
+    records = two_sizes()
+    records[2] = failed(trial(pipeline=replace(TINY, height=512, width=512)))
+    advice = recommend(view_of(records), Limits(min_ssim=0.95))
+    assert not advice.is_whole
+    assert "No answer: none of 1 trial satisfies --min-ssim 0.95" in advice.to_text()
+    assert json.loads(advice.to_json())[1]["chosen"] is None
+    records[0] = failed(trial())
+    with pytest.raises(NothingFeasibleError, match=r"256×256.*0\.97, 0\.02 short.*512×512.*0\.9, 0\.09 short"):
+        recommend(view_of(records), Limits(min_ssim=0.99))
+
+
+def test_equal_names_of_works_are_told_apart():
+    other = replace(SCENES, name="others", seeds=[1])
+    advice = recommend(view_of([complete(trial()), complete(trial(workload=other))]), Limits())
+    assert [each.work for each in advice.answers] == [
+        "zimage_tiny 256×256, 8 steps workload.name=scenes",
+        "zimage_tiny 256×256, 8 steps workload.name=others",
+    ]
+
+
 def test_only_failed_trials_is_an_error():
     with pytest.raises(RecordError, match="no COMPLETE trial"):
-        recommend([failed(trial())])
+        answer([failed(trial())])
 
 
 def test_what_the_report_distrusts_is_left_out_and_counted():
@@ -278,7 +335,7 @@ def test_what_the_report_distrusts_is_left_out_and_counted():
         complete(trial(DBCacheConfig(Fn_compute_blocks=3)), latency_s=0.3, ssim=0.99, validity=["throttled"]),
         complete(trial(DBCacheConfig(Fn_compute_blocks=4)), latency_s=0.1, ssim=0.99),  # 10x, no step skipped
     ]
-    chosen = recommend(records, min_ssim=0.95)
+    chosen = answer(records, min_ssim=0.95)
     assert chosen.chosen.latency_median_s == pytest.approx(0.6)
     assert not any(binding.faster.caveats for binding in chosen.binding)
     (note,) = [note for note in chosen.notes if "not to be trusted" in note]
@@ -289,14 +346,14 @@ def test_what_the_report_distrusts_is_left_out_and_counted():
 def test_a_trial_without_a_valid_round_is_left_out():
     spoilt = complete(trial(CACHED), latency_s=0.5, ssim=0.99)
     rounds = [replace(r, valid=False) for r in spoilt.measurement.rounds]
-    chosen = recommend([complete(trial()), replace(spoilt, measurement=replace(spoilt.measurement, rounds=rounds))])
+    chosen = answer([complete(trial()), replace(spoilt, measurement=replace(spoilt.measurement, rounds=rounds))])
     assert chosen.chosen.is_baseline
     assert any("1 trial was left out" in note and "no round was valid" in note for note in chosen.notes)
 
 
 def test_nothing_to_trust_is_an_error_that_says_why():
     with pytest.raises(RecordError, match=r"none of 1 trial is to be trusted \(none: throttled\)"):
-        recommend([complete(trial(), validity=["throttled"])])
+        answer([complete(trial(), validity=["throttled"])])
 
 
 def test_the_recommended_trial_is_the_one_that_the_report_praises():
@@ -310,17 +367,19 @@ def test_the_recommended_trial_is_the_one_that_the_report_praises():
     uneven = of(CACHED, {"en-circle": 0.4, "zh-square": 1.2}, (2, 3, 5))
     even = of(DBCacheConfig(), {"en-circle": 0.7, "zh-square": 0.7}, (2, 3, 5))
     records = [complete(trial(), n_rounds=7), uneven, even]
-    assert recommend(records).chosen.trial_id == even.trial_id
-    praised = " ".join(findings(summarise_trials(records)))
+    assert answer(records).chosen.trial_id == even.trial_id
+    praised = " ".join(findings(view_of(records).trials))
     assert f"{even.label} (1.43×, 0.700 s) is the fastest" in praised
 
 
 def test_the_text_reads_as_agreed():
-    assert_golden("recommend.txt", recommend(demo_records(), min_ssim=0.95).to_text() + "\n")
+    assert_golden("recommend.txt", answer(demo_records(), min_ssim=0.95).to_text() + "\n")
 
 
 def test_json_has_no_nan_and_both_launches():
-    data = json.loads(recommend(demo_records(), min_ssim=0.95).to_json(), parse_constant=pytest.fail)
+    advice = recommend(view_of(demo_records()), Limits(min_ssim=0.95))
+    data = json.loads(advice.to_json(), parse_constant=pytest.fail)
+    assert data["work"] == "zimage_tiny 256×256, 8 steps"
     assert data["zbench"]["overrides"][0] == "pipeline=zimage_tiny"
     assert data["sglang"]["request"]["num_inference_steps"] == 8
     assert data["runner_up"]["label"] == "F1B0_W2_MC3_R0.24_T1O1"
@@ -475,8 +534,8 @@ def test_a_choice_of_ones_own_is_written_as_values(tmp_path):
 
 
 def test_projected_records_launch_as_projections():
-    chosen = recommend(demo_projection(), allow_proxy=True)
-    overrides = json.loads(chosen.to_json())["zbench"]["overrides"]
+    chosen = answer(demo_projection(), allow_proxy=True)
+    overrides = chosen.to_dict()["zbench"]["overrides"]
     assert overrides[0] == "hardware=h100" and overrides[-1] == "execution=project"
     assert composed(overrides).to_dict() == chosen.trial.to_dict()
 
@@ -492,5 +551,5 @@ def test_a_difference_that_the_baseline_shows_from_itself_violates_no_limit(floo
     base, *others = gpu_records()
     floor = [ImageQuality(q.prompt_id, q.seed, False, 20.0, floor_ssim, 0.01) for q in others[0].measurement.quality]
     base = replace(base, measurement=replace(base.measurement, noise_floor=floor))
-    chosen = recommend([base, *others], min_ssim=0.98, min_psnr_db=33).chosen
+    chosen = answer([base, *others], min_ssim=0.98, min_psnr_db=33).chosen
     assert chosen.latency_median_s == pytest.approx(latency_s, rel=0.05)

@@ -121,6 +121,7 @@ def plan(args: list[str]) -> int:
 
 def report(args: list[str]) -> int:
     """Write the report of one or more runs."""
+    from zbench.analysis.view import view_of
     from zbench.report.page.write import sweep_folders, write_report
     from zbench.report.tables.main import render
     from zbench.store import read_run
@@ -130,24 +131,26 @@ def report(args: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/<first run>)")
     options = parser.parse_args(args)
     runs = [read_run(name, options.runs_dir) for name in options.runs]
-    records = [record for _, found in runs for record in found]
+    view = view_of(record for _, found in runs for record in found)
     out = options.out or Path("reports") / runs[0][0].resolve().parent.name
-    written = write_report(records, sweep_folders(runs), out)
-    print(render(records, options.format))
+    written = write_report(view, sweep_folders(runs), out)
+    print(render(view, options.format))
     _talk(f"wrote {len(written)} files to {out}; open {out / 'report.html'}")
     return Exit.DONE
 
 
 def recommend(args: list[str]) -> int:
-    """The fastest feasible configuration of a run."""
+    """The fastest feasible configuration of each piece of work in a run."""
+    from zbench.analysis.view import view_of
+    from zbench.recommend import Limits
     from zbench.recommend import recommend as choose
     from zbench.store import read_run
 
     parser = _run_reader("recommend", "The fastest configuration within your limits.", formats=("text", "json"))
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--max-vram-gib", type=float, help="peak device memory at most")
-    parser.add_argument("--min-ssim", type=float, help="of the worst image against the baseline's, at least")
-    parser.add_argument("--min-psnr-db", type=float, help="of the worst image against the baseline's, at least")
+    parser.add_argument("--min-ssim", type=float, help="of the worst image against the reference's, at least")
+    parser.add_argument("--min-psnr-db", type=float, help="of the worst image against the reference's, at least")
     parser.add_argument(
         "--min-prompt-fidelity",
         type=float,
@@ -157,20 +160,15 @@ def recommend(args: list[str]) -> int:
     parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
     options = parser.parse_args(args)
     _, records = read_run(options.run, options.runs_dir)
-    chosen = choose(
-        records,
-        max_vram_gib=options.max_vram_gib,
-        min_ssim=options.min_ssim,
-        min_psnr_db=options.min_psnr_db,
-        min_prompt_fidelity=options.min_prompt_fidelity,
-        allow_proxy=options.allow_proxy,
-    )
-    print(chosen.to_json() if options.format == "json" else chosen.to_text())
-    return Exit.DONE
+    limits = Limits(options.max_vram_gib, options.min_ssim, options.min_psnr_db, options.min_prompt_fidelity)
+    advice = choose(view_of(records), limits, allow_proxy=options.allow_proxy)
+    print(advice.to_json() if options.format == "json" else advice.to_text())
+    return Exit.DONE if advice.is_whole else Exit.FAILED
 
 
 def export(args: list[str]) -> int:
     """Records in another tool's format."""
+    from zbench.analysis.view import view_of
     from zbench.export import BINARY_FORMATS
     from zbench.export import FORMATS as EXPORTS
     from zbench.store import read_run
@@ -193,8 +191,8 @@ def export(args: list[str]) -> int:
     binary = BINARY_FORMATS.get(options.format)
     if binary is not None and options.output is None:
         raise ZbenchError(f"--format {options.format} is binary: give it a file with --out FILE")
-    _, records = read_run(options.run, options.runs_dir)
-    data = binary(records) if binary is not None else EXPORTS[options.format](records).encode()
+    view = view_of(read_run(options.run, options.runs_dir)[1])
+    data = binary(view) if binary is not None else EXPORTS[options.format](view).encode()
     if options.output is None:
         print(data.decode(), end="")
         return Exit.DONE
@@ -325,6 +323,7 @@ def _execute(made: "Plan", out: str) -> int:
     """Run a plan, print its table, write its report."""
     from rich.console import Console
 
+    from zbench.analysis.view import view_of
     from zbench.report.page.write import preload, write_report
     from zbench.report.tables.main import render
     from zbench.sweeper.conduct import conduct
@@ -334,8 +333,9 @@ def _execute(made: "Plan", out: str) -> int:
     if outcome.interrupted:
         _talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")
         return Exit.INTERRUPTED
-    print(render(outcome.records, out))
-    write_report(outcome.records, {made.name: made.run_folder}, made.report_folder)
+    view = view_of(outcome.records)
+    print(render(view, out))
+    write_report(view, {made.name: made.run_folder}, made.report_folder)
     _talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
     if outcome.failed:
         _talk(f"{outcome.failed} of {len(outcome.records)} trials FAILED; sweep.retry_failed=true runs them again")
@@ -381,12 +381,12 @@ def _judging(command: str, description: str) -> argparse.ArgumentParser:
 def _judge(new: "Sequence[Record]", base: "Sequence[Record]", options: argparse.Namespace) -> int:
     """Judge, print, and give the verdict's exit code."""
     from zbench.gate.judge import assess
-    from zbench.gate.metrics import parse_metric
+    from zbench.gate.limits import parse_limit
     from zbench.gate.show import publish, render
     from zbench.store import latest_records
 
-    metrics = [parse_metric(text) for text in options.metric or ["latency.median:3%"]]
-    assessment = assess(latest_records(new), latest_records(base), metrics)
+    limits = [parse_limit(text) for text in options.metric or ["latency.median:3%"]]
+    assessment = assess(latest_records(new), latest_records(base), limits)
     print(render(assessment, options.format))
     if options.github:
         publish(assessment)

@@ -98,6 +98,11 @@ class Trial:
         return replace(self, cache=CacheConfig(), parallel=ParallelConfig())
 
     @property
+    def memory_gib(self) -> float | None:
+        """Device memory that it may use: of the hardware it is projected onto, or under the cap it is held to."""
+        return self.vram_limit_gib if self.hardware is None else self.hardware.usable_gib
+
+    @property
     def resident_key(self) -> str:
         """Trials with equal keys run on one loaded pipeline; only the cache is configured anew."""
         data = self.to_dict()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from factories import complete, demo_projection, demo_records, failed, trial
 
-from zbench.analysis.figures import summarise_trials
+from zbench.analysis.view import view_of
 from zbench.cli import main
 from zbench.config import DBCacheConfig
 from zbench.errors import ZbenchError
@@ -17,11 +17,11 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 
 def read(records):
-    return pd.read_parquet(io.BytesIO(BINARY_FORMATS["parquet"](records)))
+    return pd.read_parquet(io.BytesIO(BINARY_FORMATS["parquet"](view_of(records))))
 
 
 def table(records):
-    return pq.read_table(io.BytesIO(BINARY_FORMATS["parquet"](records)))
+    return pq.read_table(io.BytesIO(BINARY_FORMATS["parquet"](view_of(records))))
 
 
 def test_a_row_a_round():
@@ -44,7 +44,7 @@ def test_the_samples_are_whole():
 @pytest.mark.parametrize("records", [demo_records(), demo_projection()], ids=["measured", "projected"])
 def test_the_figures_of_every_trial_are_recoverable(records):
     trials = read(records).drop_duplicates(["sweep", "trial_id"])
-    expected = [row for row in summarise_trials(records) if row.state == "COMPLETE"]
+    expected = [row for row in view_of(records).trials if row.state == "COMPLETE"]
     assert list(trials["label"]) == [row.label for row in expected]
     for name in ("latency_median_s", "speedup", "peak_memory_bytes", "memory_kind", "psnr_worst_db", "latency_source"):
         got = [None if pd.isna(value) else value for value in trials[f"trial_{name}"]]
@@ -107,7 +107,7 @@ def test_failed_trials_have_no_row_and_are_counted_on_stderr(capsys):
 def test_without_pyarrow_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ZbenchError, match="pip install 'pyarrow") as error:
-        BINARY_FORMATS["parquet"]([complete(trial())])
+        BINARY_FORMATS["parquet"](view_of([complete(trial())]))
     assert error.value.exit_code == 2
 
 

@@ -13,12 +13,12 @@ from zbench.cli import main
 from zbench.errors import Exit, RecordError
 from zbench.gate.baselines import _digest, machine_of, read_baseline, save_baseline
 from zbench.gate.judge import assess
-from zbench.gate.metrics import parse_metric
+from zbench.gate.limits import parse_limit
 from zbench.record import Record
 from zbench.stats import Verdict
 from zbench.store import RECORDS
 
-LATENCY = [parse_metric("latency.median:3%")]
+LATENCY = [parse_limit("latency.median:3%")]
 
 
 def run(latencies_s: list[float]) -> list[Record]:
@@ -65,14 +65,14 @@ def test_a_size_that_is_none_decides_nothing(bad: int, side: str) -> None:
     assert record.measurement is not None
     memory = replace(record.measurement.memory, host_peak_rss_bytes=bad)
     records[side] = [replace(record, measurement=replace(record.measurement, memory=memory))]
-    assessment = assess(records["new"], records["base"], [parse_metric("memory.host_peak_rss:2%")])
+    assessment = assess(records["new"], records["base"], [parse_limit("memory.host_peak_rss:2%")])
     assert assessment.exit_code == Exit.INCONCLUSIVE
 
 
 def test_a_likeness_that_falls_to_nothing_is_a_regression() -> None:
     """Of a likeness zero is a figure like any other."""
     spoilt, whole = complete(trial(), ssim=0.0), complete(trial(), ssim=0.9)
-    assert assess([spoilt], [whole], [parse_metric("quality.ssim:5%")]).exit_code == Exit.REGRESSION
+    assert assess([spoilt], [whole], [parse_limit("quality.ssim:5%")]).exit_code == Exit.REGRESSION
 
 
 @pytest.mark.parametrize("number", ["Infinity", "NaN"])

@@ -13,7 +13,7 @@ from zbench.cli import main
 from zbench.config import DBCacheConfig
 from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.judge import Assessment, assess
-from zbench.gate.metrics import parse_metric
+from zbench.gate.limits import parse_limit
 from zbench.gate.show import annotations, render
 from zbench.record import Record
 from zbench.stats import Verdict
@@ -30,7 +30,7 @@ def run(factor: float = 1.0, **changes: Any) -> list[Record]:
 
 
 def verdicts(new: list[Record], metric: str = "latency.median:3%") -> tuple[list[Verdict], Exit]:
-    assessment = assess(new, run(), [parse_metric(metric)])
+    assessment = assess(new, run(), [parse_limit(metric)])
     return [finding.judgement.verdict for finding in assessment.findings], assessment.exit_code
 
 
@@ -51,7 +51,7 @@ def test_quality_may_fall_by_its_limit_and_no_more() -> None:
 
 def test_a_missing_or_failed_trial_is_a_regression() -> None:
     for new in (run()[:1], [run()[0], failed(CACHED)]):
-        assessment = assess(new, run(), [parse_metric("latency.median:3%")])
+        assessment = assess(new, run(), [parse_limit("latency.median:3%")])
         assert assessment.exit_code == Exit.REGRESSION and len(assessment.gone) == 1
 
 
@@ -62,20 +62,20 @@ def test_a_regression_outweighs_what_cannot_be_said() -> None:
 
 
 def test_too_few_cycles_are_inconclusive_and_the_way_out_is_named() -> None:
-    assessment = assess(run(n_rounds=8), run(), [parse_metric("latency.median:3%")])
+    assessment = assess(run(n_rounds=8), run(), [parse_limit("latency.median:3%")])
     assert assessment.exit_code == Exit.INCONCLUSIVE
     assert "measure.min_rounds" in assessment.findings[1].judgement.reason
 
 
 def test_a_trial_that_only_the_new_run_has_is_named_and_not_judged() -> None:
     extra = complete(trial(DBCacheConfig(max_warmup_steps=2)), **ROUNDS)
-    assessment = assess([*run(), extra], run(), [parse_metric("latency.median:3%")])
+    assessment = assess([*run(), extra], run(), [parse_limit("latency.median:3%")])
     assert assessment.only_new == (extra.label,) and assessment.exit_code == Exit.DONE
     assert extra.label in render(assessment, "table")
 
 
 def test_what_cannot_be_judged_at_all_is_an_error() -> None:
-    metrics = [parse_metric("latency.median:3%")]
+    metrics = [parse_limit("latency.median:3%")]
     base = run()
     with pytest.raises(RecordError, match="nothing to compare with"):
         assess(run(), [failed(CACHED)], metrics)
@@ -87,11 +87,11 @@ def test_what_cannot_be_judged_at_all_is_an_error() -> None:
     with pytest.raises(RecordError, match=r"driver None → 580\.1"):
         assess([replace(r, environment=other) for r in run()], base, metrics)
     with pytest.raises(ConfigError, match=r"peak_device.*no trial of the base has a figure"):
-        assess(run(), base, [parse_metric("memory.peak_device:2%")])
+        assess(run(), base, [parse_limit("memory.peak_device:2%")])
 
 
 def slower() -> Assessment:
-    metrics = [parse_metric("latency.median:3%"), parse_metric("quality.ssim:-0.01")]
+    metrics = [parse_limit("latency.median:3%"), parse_limit("quality.ssim:-0.01")]
     return assess([*run(1.2)[1:]], run(), metrics)
 
 

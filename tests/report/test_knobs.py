@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from factories import STEPS, complete, demo_records, failed, measurement, trial
 
-from zbench.analysis.figures import summarise_trials
+from zbench.analysis.steps import residual_diffs
+from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig, SCMConfig
 from zbench.report.plots.canvas import png_bytes
-from zbench.report.plots.data import residual_diffs
 from zbench.report.plots.residuals import MOST_LINES, residual_differences, telling_residuals
 from zbench.report.text.knobs import knobs_without_effect
 
@@ -16,8 +16,7 @@ DIFFS = {4: 0.30, 5: 0.181, 6: 0.25}
 
 
 def ordered(*records):
-    by_id = {record.trial_id: record for record in records}
-    return [(row, by_id[row.trial_id]) for row in summarise_trials(records)]
+    return view_of(records)
 
 
 def said_of(*records):

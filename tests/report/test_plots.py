@@ -6,11 +6,12 @@ import pytest
 from factories import TURBO, complete, demo_projection, demo_records, projected, trial
 from hardware_profiles import profile
 
-from zbench.analysis.figures import summarise_trials
+from zbench.analysis.stages import stage_seconds
+from zbench.analysis.steps import skip_shares
+from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig, OffloadConfig
 from zbench.hardware.roofline import project
 from zbench.report.plots.canvas import png_bytes
-from zbench.report.plots.data import skip_shares, stage_seconds
 from zbench.report.plots.figures import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
 from zbench.report.plots.label_places import Box, place_labels
 from zbench.space import geometry_of
@@ -36,7 +37,7 @@ def test_a_label_without_room_is_left_out():
 
 
 def test_every_trial_of_the_scatter_is_named_or_shares_a_name():
-    figure = speedup_vs_fidelity(summarise_trials(demo_records()))
+    figure = speedup_vs_fidelity(view_of(demo_records()).trials)
     names = [text.get_text() for text in figure.axes[0].texts]
     for label in ("SCM_ultra_F1B0_W0_MC-1_R0.24", "F1B0_W2_MC3_R0.4", "none (+1 alike)"):
         assert label in names
@@ -44,7 +45,7 @@ def test_every_trial_of_the_scatter_is_named_or_shares_a_name():
 
 
 def test_the_front_drawn_is_the_front_of_the_figures():
-    figure = speedup_vs_fidelity(summarise_trials(demo_records()))
+    figure = speedup_vs_fidelity(view_of(demo_records()).trials)
     line = next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
     # W4_R0.4 (1.40×, 0.944) and SCM medium (1.39×, 0.949) are beaten by W2_R0.24 (1.41×, 0.952), W4_R0.12 by
     # the baseline.
@@ -59,7 +60,7 @@ def test_without_a_second_in_any_stage_there_is_no_breakdown():
 def test_a_distrusted_trial_is_never_on_the_front():
     # 10x without a skipped step has another cause; it would dominate all.
     unlikely = complete(trial(DBCacheConfig(Fn_compute_blocks=3)), latency_s=0.1, ssim=0.999)
-    figure = speedup_vs_fidelity(summarise_trials([*demo_records(), unlikely]))
+    figure = speedup_vs_fidelity(view_of([*demo_records(), unlikely]).trials)
     line = next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
     assert len(line.get_xdata()) == 14 - 3
     assert max(line.get_ydata()) < 3
@@ -67,19 +68,19 @@ def test_a_distrusted_trial_is_never_on_the_front():
 
 def test_with_nothing_to_trust_there_is_no_front():
     records = [complete(t, ssim=0.9, validity=["throttled"]) for t in (trial(), trial(DBCacheConfig()))]
-    figure = speedup_vs_fidelity(summarise_trials(records))
+    figure = speedup_vs_fidelity(view_of(records).trials)
     line = next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
     assert len(line.get_xdata()) == 0 and png_bytes(figure).startswith(PNG)
 
 
 def test_plots_of_a_projection_say_so():
-    rows = summarise_trials(demo_projection())
+    rows = view_of(demo_projection()).trials
     for figure in (speedup_vs_fidelity(rows), cached_step_map({"a": [0.0, 1.0]}, rows)):
         assert any("not validated" in text.get_text() for text in figure.axes[0].texts)
 
 
 def test_without_figures_there_is_no_plot():
-    rows = summarise_trials([complete(trial(), quality=None)])
+    rows = view_of([complete(trial(), quality=None)]).trials
     assert speedup_vs_fidelity(rows) is None
     assert stage_breakdown({}, rows) is None
     assert cached_step_map({"none": []}, rows) is None
@@ -113,7 +114,7 @@ def test_the_bar_of_a_projection_ends_at_its_latency(hardware):
 
 def test_long_labels_leave_room_for_the_axes(recwarn):
     labels = [f"none pipeline.weights=/a/long/folder/{'of/somebody/' * 8}{i}" for i in range(3)]
-    rows = summarise_trials(demo_records())
+    rows = view_of(demo_records()).trials
     stages = stage_breakdown({label: {"denoise": 1.0} for label in labels}, rows)
     steps = cached_step_map({label: [0.0] * 8 for label in labels}, rows)
     for figure in (stages, steps):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from factories import complete, demo_records, projected, trial
 
-from zbench.analysis.figures import summarise_trials
+from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig
 from zbench.measurement import ImageQuality, PromptFidelity
 from zbench.report.tables.main import PROMPT, main_table, to_json
@@ -23,12 +23,12 @@ def noise(*pairs):
     return [ImageQuality(p, 0, False, psnr_db, ssim, 0.01) for p, (ssim, psnr_db) in zip(PROMPTS, pairs, strict=False)]
 
 
-def rows_of(noise_floor, reasons=None, **figures):
-    """Summaries of the baseline and of one trial, which skips enough steps for its speed to be believed."""
+def view_with(noise_floor, reasons=None, **figures):
+    """A view of the reference and of one trial, which skips enough steps for its speed to be believed."""
     base = complete(trial(), noise_floor=noise_floor)
     if reasons:
         base = replace(base, measurement=replace(base.measurement, reasons=reasons))
-    return summarise_trials([base, complete(CACHED, latency_s=0.5, cached=(2, 3, 4, 5, 6), **figures)])
+    return view_of([base, complete(CACHED, latency_s=0.5, cached=(2, 3, 4, 5, 6), **figures)])
 
 
 def test_mean_and_worst_are_those_of_the_images():
@@ -40,7 +40,7 @@ def test_mean_and_worst_are_those_of_the_images():
         PromptFidelity("en-circle", 0, 0.8, ["colour"], 30.0),
         PromptFidelity("zh-square", 0, 1.0, [], 20.0),
     ]
-    (row,) = summarise_trials([complete(CACHED, quality=quality, prompt_fidelity=prompts)])
+    (row,) = view_of([complete(CACHED, quality=quality, prompt_fidelity=prompts)]).trials
     assert (row.ms_ssim_mean, row.ms_ssim_worst) == (pytest.approx(0.9), 0.85)
     assert (row.lpips_mean, row.lpips_worst) == (pytest.approx(0.15), 0.2)
     assert (row.latent_rel_error, row.latent_rel_error_worst) == (pytest.approx(0.2), 0.3)
@@ -60,77 +60,77 @@ def test_mean_and_worst_are_those_of_the_images():
     ],
 )
 def test_within_noise_is_as_like_as_the_baseline_is_to_itself(floor, ssim, psnr_db, within):
-    assert rows_of(floor, ssim=ssim, psnr_db=psnr_db)[1].within_noise == within
+    assert view_with(floor, ssim=ssim, psnr_db=psnr_db).trials[1].within_noise == within
 
 
 def test_a_partly_identical_floor_is_as_low_as_the_image_that_differs():
     floor = [IDENTICAL[0], *noise((0.98, 50.0))]
-    assert rows_of(floor, ssim=0.98, psnr_db=50.0)[1].within_noise
-    assert rows_of(floor)[0].noise_identical is False
+    assert view_with(floor, ssim=0.98, psnr_db=50.0).trials[1].within_noise
+    assert view_with(floor).trials[0].noise_identical is False
 
 
 def test_a_difference_under_the_noise_floor_is_reported_as_none():
-    rows = rows_of(noise((0.90, 40.0)), ssim=0.91, psnr_db=41.0)
-    row = rows[1]
+    view = view_with(noise((0.90, 40.0)), ssim=0.91, psnr_db=41.0)
+    row = view.trials[1]
     assert cells.psnr(row) == cells.ssim(row) == cells.latent_error(row) == "none (under noise)"
-    text = " ".join(findings(rows))
-    assert f"{CACHED.label} (2.00×, 0.500 s) is the fastest, with images that differ from the baseline's by no" in text
-    assert any(line.startswith("Under noise:") for line in main_table(rows).legend)
+    text = " ".join(findings(view.trials))
+    assert f"{CACHED.label} (2.00×, 0.500 s) is the fastest, with images that differ from the reference's by no" in text
+    assert any(line.startswith("Under noise:") for line in main_table(view).legend)
 
 
-def test_the_noise_floor_stands_with_the_baseline_alone():
-    base, row = rows_of(noise((0.98, 50.0), (0.999, 60.0)), ssim=0.9)
+def test_the_noise_floor_stands_with_the_reference_alone():
+    base, row = view_with(noise((0.98, 50.0), (0.999, 60.0)), ssim=0.9).trials
     assert (base.noise_identical, base.noise_ssim_worst, base.noise_psnr_worst_db) == (False, 0.98, 50.0)
     assert (row.noise_identical, row.noise_ssim_worst, row.noise_psnr_worst_db) == (None, None, None)
     assert not base.within_noise
-    assert '"noise_psnr_worst_db": null' in to_json([complete(trial(), noise_floor=IDENTICAL)])  # no infinity
+    assert '"noise_psnr_worst_db": null' in to_json(view_of([complete(trial(), noise_floor=IDENTICAL)]))  # no infinity
 
 
 @pytest.mark.parametrize(
     ("floor", "said"),
     [
-        (IDENTICAL, "made twice, the baseline gives identical images."),
+        (IDENTICAL, "made twice, the reference gives identical images."),
         (
             noise((0.9985, 52.08)),
-            "made twice, the baseline gives images of SSIM at least 0.998 and PSNR at least 52.0 dB; "
+            "made twice, the reference gives images of SSIM at least 0.998 and PSNR at least 52.0 dB; "
             "what lies above is reported as none.",
         ),
         (
             noise((0.99996, 71.0)),
-            "made twice, the baseline gives images of SSIM at least 0.99996 and PSNR at least 71.0 dB; "
+            "made twice, the reference gives images of SSIM at least 0.99996 and PSNR at least 71.0 dB; "
             "what lies above is reported as none.",
         ),
     ],
 )
 def test_below_the_quality_table_stands_the_noise_floor(floor, said):
-    assert quality_table(rows_of(floor, ssim=0.9)).legend[-1] == f"Noise floor: {said}"
+    assert quality_table(view_with(floor, ssim=0.9)).legend[-1] == f"Noise floor: {said}"
 
 
 def test_an_unknown_noise_floor_says_why():
-    table = quality_table(rows_of(None, reasons={"noise_floor": "one_cycle"}, ssim=0.9))
-    assert table.legend[-1] == "Noise floor: the baseline was not made twice (one_cycle), so it is not known."
+    table = quality_table(view_with(None, reasons={"noise_floor": "one_cycle"}, ssim=0.9))
+    assert table.legend[-1] == "Noise floor: the reference was not made twice (one_cycle), so it is not known."
 
 
-def test_each_baseline_has_its_own_noise_floor():
+def test_each_reference_has_its_own_noise_floor():
     base = complete(trial(), noise_floor=IDENTICAL)
-    rows = summarise_trials([base, projected(base, latency_s=4.0, vram_gib=20), complete(CACHED, ssim=0.9)])
+    rows = view_of([base, projected(base, latency_s=4.0, vram_gib=20), complete(CACHED, ssim=0.9)])
     assert sum(line.startswith("Noise floor: made twice, none pipeline") for line in quality_table(rows).legend) == 2
 
 
 def test_measures_that_no_trial_has_get_no_column():
-    rows = rows_of(IDENTICAL, ssim=0.9)
+    rows = view_with(IDENTICAL, ssim=0.9)
     assert not {"MS-SSIM (worst)", "LPIPS (worst)", "CLIP (worst)", PROMPT} & set(quality_table(rows).headers[4:])
-    rows = rows_of(IDENTICAL, ssim=0.9, lpips=0.1, prompt_share=0.9)
+    rows = view_with(IDENTICAL, ssim=0.9, lpips=0.1, prompt_share=0.9)
     assert {"LPIPS (worst)", PROMPT} <= set(quality_table(rows).headers)
     assert PROMPT in main_table(rows).headers
 
 
 def test_without_a_judged_image_there_is_no_quality_table():
-    assert quality_table(summarise_trials([complete(trial()), complete(CACHED, quality=None)])) is None
+    assert quality_table(view_of([complete(trial()), complete(CACHED, quality=None)])) is None
 
 
 def test_a_share_of_the_prompts_attributes_reads_as_mean_and_worst():
-    base, row = rows_of(None, ssim=0.9, prompt_share=0.91)
+    base, row = view_with(None, ssim=0.9, prompt_share=0.91).trials
     assert cells.prompt(row) == "95.5 % (91 %)"
     assert cells.prompt(base) == "– (no_scene)"
 
@@ -141,11 +141,12 @@ def test_a_share_is_never_rounded_up_to_all(share, text):
 
 
 def test_what_skipping_costs_the_prompts_is_said_of_the_worst_trial():
-    text = " ".join(findings(summarise_trials(demo_records())))
-    assert "SCM_ultra_F1B0_W0_MC-1_R0.24 shows 82 % of what the prompts ask for, the baseline 100 %." in text
+    text = " ".join(findings(view_of(demo_records()).trials))
+    assert "SCM_ultra_F1B0_W0_MC-1_R0.24 shows 82 % of what the prompts ask for, the reference 100 %." in text
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.96, True), (0.98, False)])  # the mean of two images is half as far off
 def test_a_loss_under_two_points_is_not_worth_a_sentence(share, said):
-    rows = summarise_trials([complete(trial(), prompt_share=1.0), complete(CACHED, ssim=0.9, prompt_share=share)])
+    skipping = complete(CACHED, cached=(5,), ssim=0.9, prompt_share=share)
+    rows = view_of([complete(trial(), prompt_share=1.0), skipping]).trials
     assert ("of what the prompts ask for" in " ".join(findings(rows))) == said

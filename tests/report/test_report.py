@@ -12,8 +12,8 @@ from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_
 from golden_files import assert_golden
 from PIL import Image
 
-from zbench.analysis.figures import summarise_trials
-from zbench.config import DBCacheConfig, ParallelConfig, Prompt, WorkloadConfig
+from zbench.analysis.view import view_of
+from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig, Prompt, WorkloadConfig
 from zbench.errors import Exit, RecordError, StoreError
 from zbench.measurement import Effective
 from zbench.quality.artifacts import image_path
@@ -21,7 +21,7 @@ from zbench.record import Reason
 from zbench.report.page.images import strips, telling_trials
 from zbench.report.page.pixels import difference_uri, strip_jpeg
 from zbench.report.page.write import sweep_folders, write_report
-from zbench.report.tables.main import render
+from zbench.report.tables.main import main_table, render
 from zbench.report.tables.published import published_table
 from zbench.report.text.findings import default_row, findings
 from zbench.report.text.setting import environment_lines, not_as_asked
@@ -43,7 +43,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     records = demo_records()
     draw_images(records, folder / "run")
-    paths = write_report(records, {"demo": folder / "run"}, folder / "out")
+    paths = write_report(view_of(records), {"demo": folder / "run"}, folder / "out")
     return folder / "out", paths
 
 
@@ -109,7 +109,7 @@ def test_text_from_records_is_escaped(tmp_path):
         failed(trial(DBCacheConfig(Fn_compute_blocks=3), workload=workload), message=evil),
     ]
     draw_images(records, tmp_path / "run")
-    paths = write_report(records, {"demo": tmp_path / "run"}, tmp_path / "out")
+    paths = write_report(view_of(records), {"demo": tmp_path / "run"}, tmp_path / "out")
     assert all((tmp_path / "out") in path.resolve().parents for path in paths)
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
@@ -122,9 +122,9 @@ RANDOM = {"quality": None, "reasons": {"quality": "random_weights"}}
 
 def test_of_random_weights_the_table_says_nothing_of_images():
     random = [complete(t, **RANDOM) for t in (trial(), CACHED)]
-    text = render(random, "markdown")
+    text = render(view_of(random), "markdown")
     assert "PSNR, dB" not in text and "SSIM (worst)" not in text and "Weights are random" in text
-    assert "PSNR, dB" in render([complete(trial())], "markdown")
+    assert "PSNR, dB" in render(view_of([complete(trial())]), "markdown")
 
 
 def test_a_trial_out_of_memory_says_what_was_held_and_what_would_fit(tmp_path):
@@ -132,7 +132,7 @@ def test_a_trial_out_of_memory_says_what_was_held_and_what_would_fit(tmp_path):
         "out_of_memory", "CUDA out of memory", memory={"peak_allocated": 15 * 2**30}, next_offload="text_encoder"
     )
     records = [complete(trial()), replace(failed(CACHED), reason=reason)]
-    write_report(records, {}, tmp_path)
+    write_report(view_of(records), {}, tmp_path)
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "torch held 15.0 GiB at most; predicted to fit: offload=text" in text.replace("\\_", "_")
@@ -142,9 +142,9 @@ def test_a_call_of_several_images_is_no_image(tmp_path):
     batched = complete(trial(pipeline=replace(TINY, batch_size=4)), latency_s=2.0)
     rounds = [replace(r, images=4) for r in batched.measurement.rounds]
     batched = replace(batched, measurement=replace(batched.measurement, rounds=rounds))
-    assert "2.000 s a call of 4 images" in findings(summarise_trials([batched]))[0]
-    assert "latency is the call's" in render([batched], "table")
-    row = summarise_trials([batched])[0]
+    assert "2.000 s a call of 4 images" in findings(view_of([batched]).trials)[0]
+    assert "latency is the call's" in render(view_of([batched]), "table")
+    row = view_of([batched]).trials[0]
     assert row.images_per_s == pytest.approx(2.0, rel=0.01)
 
 
@@ -158,7 +158,7 @@ def test_published_figures_stand_beside_what_was_measured_on_the_same_gpu():
 
 
 def test_a_projection_is_headed_as_not_validated_with_published_figures_beside(tmp_path):
-    write_report(demo_projection(), {"demo": tmp_path / "no_such_run"}, tmp_path / "out")
+    write_report(view_of(demo_projection()), {"demo": tmp_path / "no_such_run"}, tmp_path / "out")
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert "Not validated on Z-Image-Turbo" in text
@@ -167,20 +167,20 @@ def test_a_projection_is_headed_as_not_validated_with_published_figures_beside(t
 
 
 def test_failed_trials_alone_still_make_a_report(tmp_path):
-    write_report([failed(trial())], {"demo": tmp_path}, tmp_path / "out")
+    write_report(view_of([failed(trial())]), {"demo": tmp_path}, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "No trial was completed" in text and "out_of_memory" in text
 
 
 def test_writing_again_replaces(tmp_path):
     for records in (demo_records(), [complete(trial())]):
-        write_report(records, {"demo": tmp_path}, tmp_path / "out")
+        write_report(view_of(records), {"demo": tmp_path}, tmp_path / "out")
     assert len((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_no_records_is_an_error():
     with pytest.raises(RecordError, match="no records") as caught:
-        write_report([], {}, None)
+        write_report(view_of([]), {}, None)
     assert caught.value.exit_code == Exit.BAD_INPUT
 
 
@@ -188,13 +188,13 @@ def test_no_records_is_an_error():
 def test_a_read_only_folder_is_named(tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(StoreError, match=str(tmp_path / "out")):
-        write_report([complete(trial())], {"demo": tmp_path}, tmp_path / "out")
+        write_report(view_of([complete(trial())]), {"demo": tmp_path}, tmp_path / "out")
 
 
 def test_an_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match=re.escape(str(tmp_path / "file" / "out"))) as caught:
-        write_report([complete(trial())], {"demo": tmp_path}, tmp_path / "file" / "out")
+        write_report(view_of([complete(trial())]), {"demo": tmp_path}, tmp_path / "file" / "out")
     assert caught.value.exit_code == Exit.BAD_INPUT
 
 
@@ -202,12 +202,12 @@ def test_a_broken_image_is_left_out(tmp_path):
     record = complete(trial())
     draw_images([record], tmp_path)
     image_path(artifacts_folder(tmp_path, record.trial_id), "en-circle", 0).write_bytes(b"not an image")
-    paths = write_report([record], {"demo": tmp_path}, tmp_path / "out")
+    paths = write_report(view_of([record]), {"demo": tmp_path}, tmp_path / "out")
     assert [path.name for path in paths if path.suffix == ".jpg"] == ["02-zh-square-0.jpg"]
 
 
 def test_the_trials_shown_hold_the_front_the_worst_and_the_default():
-    rows = summarise_trials(demo_records())
+    rows = view_of(demo_records()).trials
     labels = [row.label for row in telling_trials(rows)]
     assert len(labels) == 8
     assert "SCM_ultra_F1B0_W0_MC-1_R0.24" in labels  # the worst, and the fastest of the front
@@ -217,8 +217,8 @@ def test_the_trials_shown_hold_the_front_the_worst_and_the_default():
 def test_the_front_shown_holds_no_trial_that_is_distrusted():
     # A thousand-fold speed-up would dominate every other trial, and put them all below the front.
     unlikely = complete(trial(DBCacheConfig(Fn_compute_blocks=3)), latency_s=0.001, ssim=0.999)
-    rows = summarise_trials([*demo_records(), unlikely])
-    before = telling_trials(summarise_trials(demo_records()), limit=7)
+    rows = view_of([*demo_records(), unlikely]).trials
+    before = telling_trials(view_of(demo_records()).trials, limit=7)
     assert [r.trial_id for r in telling_trials(rows, limit=7)] == [r.trial_id for r in before]
 
 
@@ -234,14 +234,14 @@ def test_each_runs_images_are_its_own(tmp_path):
         runs.append((tmp_path / sweep / "records.jsonl", [record]))
     records = [record for _, found in runs for record in found]
     folders = sweep_folders(runs)
-    made = strips(records, summarise_trials(records), folders)
+    made = strips(view_of(records), folders)
     assert [picture.path.is_relative_to(tmp_path / "first") for s in made for picture in s.pictures] == [
         True,
         True,
         False,
         False,
     ]
-    written = [path for path in write_report(records, folders, tmp_path / "out") if path.suffix == ".jpg"]
+    written = [path for path in write_report(view_of(records), folders, tmp_path / "out") if path.suffix == ".jpg"]
     reds = [Image.open(path).getpixel((16, 16))[0] for path in written]
     assert [red > 128 for red in reds] == [True, True, False, False]
 
@@ -259,7 +259,7 @@ def test_a_prompt_cannot_become_markdown(tmp_path):
     workload = WorkloadConfig(name="evil", prompts=[Prompt(id="evil", text="# **loud** [x](http://x)")], seeds=[0])
     record = complete(trial(workload=workload))
     draw_images([record], tmp_path)
-    write_report([record], {"demo": tmp_path}, tmp_path / "out")
+    write_report(view_of([record]), {"demo": tmp_path}, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert r"\# \*\*loud\*\* \[x\](http://x) (seed 0)" in text.splitlines()
 
@@ -267,8 +267,8 @@ def test_a_prompt_cannot_become_markdown(tmp_path):
 def test_images_begin_with_the_baseline(tmp_path):
     records = demo_records()
     draw_images(records, tmp_path)
-    made = strips(records, summarise_trials(records), {"demo": tmp_path})
-    assert [strip.pictures[0].label for strip in made] == ["none (baseline)"] * 2
+    made = strips(view_of(records), {"demo": tmp_path})
+    assert [strip.pictures[0].label for strip in made] == ["none (reference, baseline)"] * 2
     assert made[0].pictures[1].caption == "2.29× · SSIM 0.801 · 20.5 dB"
 
 
@@ -276,7 +276,7 @@ def test_a_caption_says_what_of_the_prompt_is_wrong(tmp_path):
     kinds = ("colour", "word", "colour", "place", "size")
     records = [complete(trial(), prompt_share=1.0), complete(CACHED, ssim=0.9, prompt_share=0.6, wrong=kinds)]
     draw_images(records, tmp_path)
-    first, second = strips(records, summarise_trials(records), {"demo": tmp_path})
+    first, second = strips(view_of(records), {"demo": tmp_path})
     assert [picture.prompt for picture in first.pictures] == ["prompt 100 %", "prompt 60 %: colour, word, place, …"]
     assert [picture.prompt for picture in second.pictures] == ["prompt 100 %"] * 2  # the factory spoils the first
 
@@ -288,7 +288,7 @@ def test_only_an_image_that_differs_has_a_difference(tmp_path):
         complete(trial(DBCacheConfig())),  # identical, and shown as cache-dit's defaults
     ]
     draw_images(records, tmp_path)  # greens and blues are equal, reds 10 apart: 40 when amplified
-    (strip, _) = strips(records, summarise_trials(records), {"demo": tmp_path})
+    (strip, _) = strips(view_of(records), {"demo": tmp_path})
     assert [picture.reference is not None for picture in strip.pictures] == [False, True, False]
     shown = [difference_uri(picture) for picture in strip.pictures]
     assert [uri is not None for uri in shown] == [False, True, False]
@@ -299,7 +299,7 @@ def test_only_an_image_that_differs_has_a_difference(tmp_path):
 def test_differences_stand_beneath_the_pictures(tmp_path):
     records = [complete(trial()), complete(CACHED, ssim=0.9)]
     draw_images(records, tmp_path)
-    (strip, _) = strips(records, summarise_trials(records), {"demo": tmp_path})
+    (strip, _) = strips(view_of(records), {"demo": tmp_path})
     alone = replace(strip, pictures=strip.pictures[:1])
     heights = [Image.open(io.BytesIO(strip_jpeg(s))).height for s in (alone, strip)]
     assert heights[1] - heights[0] > 32  # one picture more
@@ -308,14 +308,14 @@ def test_differences_stand_beneath_the_pictures(tmp_path):
 
 
 def write_html(records, folder):
-    write_report(records, {"demo": folder}, folder / "out")
+    write_report(view_of(records), {"demo": folder}, folder / "out")
     return folder / "out" / "report.html"
 
 
 @pytest.mark.parametrize("name", ["report.md", "report.html"])
 def test_quality_and_knobs_stand_on_the_page(written, name):
     text = (written[0] / name).read_text(encoding="utf-8")
-    assert "MS-SSIM (worst)" in text and "Noise floor: made twice, the baseline gives identical images." in text
+    assert "MS-SSIM (worst)" in text and "Noise floor: made twice, the reference gives identical images." in text
     assert "Knobs without effect" in text and "residual_diff_threshold=0.12 never fired" in text
 
 
@@ -325,7 +325,7 @@ def test_a_page_without_idle_knobs_has_no_such_section(tmp_path):
 
 
 def test_the_paragraph_follows_from_the_figures():
-    text = " ".join(findings(summarise_trials(demo_records())))
+    text = " ".join(findings(view_of(demo_records()).trials))
     # 0.731 s is the least among trials whose worst image has an SSIM of 0.95 or more; 1.031 / 0.731 = 1.41.
     assert "F1B0_W2_MC3_R0.24 (1.41×, 0.731 s) is the fastest" in text
     assert "F1B0_W2_MC3_R0.24_T1O1 cannot be told from it" in text
@@ -334,12 +334,12 @@ def test_the_paragraph_follows_from_the_figures():
 
 
 def test_no_setting_good_enough_is_said():
-    rows = summarise_trials([complete(trial()), complete(CACHED, latency_s=0.5, cached=(2, 3, 5, 6), ssim=0.7)])
+    rows = view_of([complete(trial()), complete(CACHED, latency_s=0.5, cached=(2, 3, 5, 6), ssim=0.7)]).trials
     assert any("No setting is faster than it while" in text for text in findings(rows))
 
 
 def test_what_is_not_to_be_trusted_is_not_praised():
-    rows = summarise_trials([complete(trial()), complete(CACHED, latency_s=0.1, ssim=0.99)])  # 10x, no step skipped
+    rows = view_of([complete(trial()), complete(CACHED, latency_s=0.1, ssim=0.99)]).trials  # 10x, no step skipped
     text = " ".join(findings(rows))
     assert CACHED.label not in text
     assert "None of the other trials is to be trusted" in text
@@ -379,12 +379,27 @@ def test_what_took_effect_otherwise_is_said(asked, effective, said):
     assert not_as_asked(replace(record, config=config)) == said
 
 
+@pytest.mark.parametrize("latency_s", [1.02, 1.0, 0.998])  # 0.98×, 1.00× and 1.00×
+def test_nothing_that_is_not_faster_is_called_the_fastest(latency_s):
+    waiting = trial(offload=OffloadConfig(mode="vae"))
+    random = {"quality": None, "reasons": {"quality": "random_weights"}}
+    base, other = complete(trial(), **random), complete(waiting, latency_s=latency_s, **random)
+    said = findings(view_of([base, replace(other, reference_id=base.trial_id, baseline_id=base.trial_id)]).trials)
+    assert "The one other trial is no faster." in said
+    assert not any("astest" in sentence for sentence in said)
+
+
+def test_a_reference_that_fits_only_with_offload_is_named_below_the_table():
+    reference = replace(complete(trial(offload=OffloadConfig(mode="dit"))), baseline_id="x", reference_id="x")
+    reference = replace(reference, trial_id="x")
+    (line,) = [line for line in main_table(view_of([reference])).legend if "does not fit" in line]
+    assert line.startswith("none offload:dit is the reference because without offload it does not fit")
+
+
 def test_each_baseline_has_its_own_sentences():
     fast = complete(CACHED, latency_s=0.5, cached=(2, 3, 5, 6), ssim=0.7)
     tiny = [complete(trial(), latency_s=1.0), fast]
-    rows = summarise_trials(
-        [*tiny, *(projected(r, latency_s=t, vram_gib=20) for r, t in zip(tiny, (4, 3), strict=True))]
-    )
+    rows = view_of([*tiny, *(projected(r, latency_s=t, vram_gib=20) for r, t in zip(tiny, (4, 3), strict=True))]).trials
     text = " ".join(findings(rows))
     assert "The baseline none pipeline.name=zimage_tiny takes 1.000 s an image." in text
     assert f"Fastest of those compared with it is {CACHED.label} pipeline.name=zimage_tiny (2.00×, 0.500 s)" in text
@@ -393,7 +408,7 @@ def test_each_baseline_has_its_own_sentences():
 
 
 def test_baselines_beyond_the_first_few_are_counted():
-    rows = summarise_trials([complete(trial(pipeline=replace(TINY, steps=n))) for n in (4, 5, 6, 7, 8)])
+    rows = view_of([complete(trial(pipeline=replace(TINY, steps=n))) for n in (4, 5, 6, 7, 8)]).trials
     text = " ".join(findings(rows))
     assert text.count("The baseline none") == 3 and "2 more baselines" in text
 
@@ -402,24 +417,24 @@ def test_nothing_is_read_out_of_a_label():
     """Two pipelines give each label a suffix; `none` in two shards is no baseline, yet skips nothing on purpose."""
     defaults = [complete(trial(DBCacheConfig(), pipeline=p)) for p in (TINY, TURBO)]
     sharded = complete(trial(parallel=ParallelConfig(ulysses_size=2)), latency_s=0.9)
-    rows = summarise_trials([complete(trial()), complete(trial(pipeline=TURBO)), *defaults, sharded])
+    rows = view_of([complete(trial()), complete(trial(pipeline=TURBO)), *defaults, sharded]).trials
     assert default_row(rows).trial_id in {record.trial_id for record in defaults}
     (said, *_) = [text for text in findings(rows) if "skipped no step" in text]
     assert "none" not in said.split(" skipped")[0]
 
 
 def test_what_does_not_fit_its_hardware_is_said():
-    rows = summarise_trials([projected(complete(trial()), latency_s=1.0, vram_gib=81)])
+    rows = view_of([projected(complete(trial()), latency_s=1.0, vram_gib=81)]).trials
     assert "1 of 1 trial does not fit into the 80 GiB of NVIDIA H100 80GB." in findings(rows)
 
 
 def test_a_slowed_baseline_is_not_stated_as_fact():
     base = complete(trial(), warmup_latencies_s=[0.5])
-    text = " ".join(findings(summarise_trials([base, complete(CACHED, latency_s=0.1, ssim=0.99)])))
+    text = " ".join(findings(view_of([base, complete(CACHED, latency_s=0.1, ssim=0.99)]).trials))
     assert "The baseline takes 1.000 s an image, which is not to be trusted" in text
 
 
 def test_a_page_without_rows_has_no_table(tmp_path):
-    write_report([failed(trial())], {"demo": tmp_path}, tmp_path / "out")
+    write_report(view_of([failed(trial())]), {"demo": tmp_path}, tmp_path / "out")
     assert "<table>" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "| trial |" not in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")

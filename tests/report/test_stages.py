@@ -6,14 +6,14 @@ import pytest
 from ceilings import CEILINGS, CPU_CEILINGS
 from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, trial
 
-from zbench.analysis.figures import summarise_trials
 from zbench.analysis.stages import ceiling_rates, stage_figures
+from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
 from zbench.measurement import Effective, Memory, Telemetry
 from zbench.report.page.write import write_report
-from zbench.report.tables.main import to_markdown, to_text
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.stages import stage_table
+from zbench.report.tables.text_table import to_markdown, to_text
 from zbench.space import geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 
@@ -32,8 +32,7 @@ def on(record, ceilings, rounds=None, **effective):
 
 
 def ordered(*records):
-    by_id = {(r.sweep, r.trial_id): r for r in records}
-    return [(row, by_id[row.sweep, row.trial_id]) for row in summarise_trials(records)]
+    return view_of(records)
 
 
 TIMED = {"stages_s": {"text_encode": 0.02, "denoise": 2.0, "decode": 0.1}, "text_tokens": [30]}
@@ -189,7 +188,7 @@ def test_columns_that_no_trial_has_are_left_out():
 def test_both_tables_stand_on_the_pages_escaped(tmp_path):
     evil = {**CEILINGS, "device": "<script>alert(1)</script>"}
     record = on(offloaded("all", {"<b>vae</b>": 2**30, "text_encoder": 1}), evil, {"text_tokens": [30]}, **GPU)
-    write_report([record], {"demo": tmp_path}, tmp_path / "out")
+    write_report(view_of([record]), {"demo": tmp_path}, tmp_path / "out")
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert "Stages" in text and "Offloading" in text and "decode, TFLOP/s (share)" in text

@@ -13,7 +13,7 @@ from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
 from zbench.ab.side import Side, SideWorker, present_trial, warm_up
 from zbench.config import MeasureConfig
 from zbench.hydra_app import one_job
-from zbench.report.tables.main import RIGHT, TextTable, to_text
+from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.progress import duration

@@ -8,9 +8,10 @@ from rich.console import Console
 from zbench.ab.interleave import Block, SideName
 from zbench.ab.run import ABResult
 from zbench.ab.side import Side, SideFailed, share_a_pipeline
+from zbench.analysis.metrics import REGISTRY
 from zbench.errors import Exit
 from zbench.gate.judge import Assessment, Finding, Gone
-from zbench.gate.metrics import Metric
+from zbench.gate.limits import Limit
 from zbench.stats import Look, Refusal, Verdict
 
 FORMATS = ("text", "json", "markdown", "junit")
@@ -60,8 +61,8 @@ def exit_code(outcome: ABResult) -> Exit:
 
 def assessed(outcome: ABResult, a: Side, b: Side, margin: float) -> Assessment:
     """As the gate has it, for JUnit and GitHub."""
-    metric = Metric("latency.median", margin, relative=True)
-    return Assessment((Finding(f"{_what(b)} against {_what(a)}", metric, outcome.judgement),), (), ())
+    limit = Limit(REGISTRY["latency.median"], margin, relative=True)
+    return Assessment((Finding(f"{_what(b)} against {_what(a)}", limit, outcome.judgement),), (), ())
 
 
 def failed(failure: SideFailed, b: Side) -> Assessment:

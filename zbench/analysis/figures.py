@@ -1,45 +1,65 @@
-"""One row of figures a trial, derived from the raw samples of its last record, every time anew.
+"""The figures of one trial, derived from the raw samples of its record, every time anew.
 
-It refuses to mix sources: a speed-up compares measured with measured or projected with projected.
-It formats nothing; `cells` and `table` do.
+It refuses to mix sources (a speed-up compares measured with measured or projected with projected) and content (a trial
+is never compared with a reference or baseline of other weights). It formats nothing.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from zbench.analysis.labels import unique_labels
-from zbench.analysis.quality import mean, quality_figures
+from zbench.analysis import caveats as doubt
+from zbench.analysis.metrics import REGISTRY, ImageId, latencies_s, peak_memory
+from zbench.analysis.quality import likeness
 from zbench.config import DBCacheConfig
-from zbench.measurement import SLOWING, Measurement, Round, Source
-from zbench.record import Reason, Record, State
-from zbench.stats import median, median_interval, paired_speedup, quantile
-from zbench.store import latest_records
-
-if TYPE_CHECKING:
-    import pandas as pd
+from zbench.measurement import Measurement, Round, Source
+from zbench.record import Record, State
+from zbench.stats import median_interval, paired_speedup
+from zbench.trial import Trial
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
-BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
-INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
-DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
-SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
+OTHER_CONTENT = "other_content"  # why a figure is None: what it would be compared with has other weights or configs
+
+FROM_REGISTRY = {
+    "latency_median_s": "latency.median",
+    "latency_p90_s": "latency.p90",
+    "images_per_s": "throughput",
+    "joules_an_image": "energy.per_image",
+    "cached_steps": "steps.cached",
+    "psnr_mean_db": "quality.psnr",
+    "psnr_worst_db": "quality.psnr.worst",
+    "ssim_mean": "quality.ssim",
+    "ssim_worst": "quality.ssim.worst",
+    "ms_ssim_mean": "quality.ms_ssim",
+    "ms_ssim_worst": "quality.ms_ssim.worst",
+    "latent_rel_error": "quality.latent_rel_error",
+    "latent_rel_error_worst": "quality.latent_rel_error.worst",
+    "lpips_mean": "quality.lpips",
+    "lpips_worst": "quality.lpips.worst",
+    "prompt_fidelity_mean": "quality.prompt",
+    "prompt_fidelity_worst": "quality.prompt.worst",
+    "clip_mean": "quality.clip",
+    "clip_worst": "quality.clip.worst",
+}
+"""Fields of TrialFigures that are metrics of the registry."""
 
 
 @dataclass(frozen=True)
-class TrialSummary:
-    """A trial's figures. None: it cannot be had, and `reasons` of the measurement says why."""
+class TrialFigures:
+    """A trial's figures. None: it cannot be had, and `missing` says why."""
 
     sweep: str
     trial_id: str
-    baseline_id: str  # the trial it is compared with
+    reference_id: str  # the trial whose images its own are judged against
+    baseline_id: str  # the trial its speed-up is over
     label: str
     family: str  # none, dbcache, taylorseer or scm
+    is_reference: bool
     is_baseline: bool
     has_default_cache: bool  # DBCache with cache-dit's own defaults
     state: State
     source: Source | None
+    offload: str  # where weights wait: none, text_encoder, …
     latency_median_s: float | None = None
     latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds or projected
     latency_high_s: float | None = None
@@ -50,12 +70,12 @@ class TrialSummary:
     peak_memory_bytes: int | None = None
     memory_kind: str | None = None  # device, reserved, allocated (torch's allocator) or host RSS
     hardware: str | None = None  # title of what it is projected onto
-    hardware_memory_gib: float | None = None  # of one device of it
+    hardware_memory_gib: float | None = None  # of one device of it, or the cap it was held to
     cached_steps: float | None = None  # mean an image
     steps: int | None = None
     identical_images: int | None = None
     compared_images: int | None = None
-    psnr_mean_db: float | None = None  # of the images that are not identical
+    psnr_mean_db: float | None = None  # of the mean squared error over all images; identical ones count as 100 dB
     psnr_worst_db: float | None = None
     ssim_mean: float | None = None
     ssim_worst: float | None = None
@@ -65,12 +85,12 @@ class TrialSummary:
     latent_rel_error_worst: float | None = None  # the largest
     lpips_mean: float | None = None
     lpips_worst: float | None = None  # the largest
-    within_noise: bool = False  # no image differs more than the baseline's own do when they are made twice
+    within_noise: bool = False  # no image differs more than the reference's own do when they are made twice
     prompt_fidelity_mean: float | None = None  # share of the attributes asked for that are right, 0 to 1
     prompt_fidelity_worst: float | None = None
     clip_mean: float | None = None  # 0 to 100
     clip_worst: float | None = None
-    noise_identical: bool | None = None  # of a baseline: whether its images made once more are the same
+    noise_identical: bool | None = None  # of a reference: whether its images made once more are the same
     noise_ssim_worst: float | None = None
     noise_psnr_worst_db: float | None = None  # of the images that are not identical
     latency_source: Source | None = None
@@ -108,259 +128,169 @@ class TrialSummary:
 
     @property
     def is_identical(self) -> bool:
-        """Whether every image equals the baseline's."""
+        """Whether every image equals the reference's."""
         return bool(self.compared_images) and self.identical_images == self.compared_images
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether no image differs from the baseline's by more than noise."""
+        """Whether no image differs from the reference's by more than noise."""
         return self.is_identical or self.within_noise
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether it is faster than its baseline by as much as a speed-up shows: 1.00× is not."""
+        return self.speedup is not None and round(self.speedup, 2) > 1
 
     def why_missing(self, path: str) -> str | None:
         """Why `path` (`quality`, `memory.peak_device_bytes`, …) is None, if its worker said so."""
         said = dict(self.missing)
         return said.get(path) or said.get(path.split(".", maxsplit=1)[0])
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "missing": dict(self.missing)}
 
-def summarise_trials(records: Iterable[Record]) -> list[TrialSummary]:
-    """Rows in the order of every table: each baseline and the trials compared with it, fastest first;
-    then the FAILED, then the PRUNED.
+
+def figures_of(record: Record, label: str, reference: Record | None, baseline: Record | None) -> TrialFigures:
+    """Of a record, whose `reference` and `baseline` are those it names, where they are known.
+
+    Raises RecordError where its config is not one of this zbench.
     """
-    last = latest_records(records)
-    labels = unique_labels(last)
-    by_id = {(r.sweep, r.trial_id): r.measurement for r in last}
-    rows = [
-        _row(record, label, by_id.get((record.sweep, record.baseline_id)))
-        for record, label in zip(last, labels, strict=True)
-    ]
-    rows = _with_implausible(rows, last)
-    groups = list(dict.fromkeys((r.sweep, r.baseline_id) for r in last))
-
-    def place(row: TrialSummary) -> tuple[int, int, bool, float, float, str]:
-        return (
-            ("COMPLETE", "FAILED", "PRUNED").index(row.state),
-            groups.index((row.sweep, row.baseline_id)),
-            not row.is_baseline,
-            -(row.speedup or 0.0),
-            row.latency_median_s or 0.0,
-            row.label,
-        )
-
-    return sorted(rows, key=place)
-
-
-def summarise(records: Iterable[Record]) -> "pd.DataFrame":
-    """`summarise_trials` as a table: one row a trial, a column a field of TrialSummary, None where there is none."""
-    import pandas as pd
-
-    columns = [f.name for f in fields(TrialSummary) if f.name != "missing"]
-    rows = [{name: getattr(row, name) for name in columns} for row in summarise_trials(records)]
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    frame["caveats"] = ["; ".join(row["caveats"]) or None for row in rows]
-    frame["validation"] = [NOT_VALIDATED if row["source"] in ("proxy", "projected") else None for row in rows]
-    return frame
+    trial, reason = record.trial, record.reason
+    figures = TrialFigures(
+        sweep=record.sweep,
+        trial_id=record.trial_id,
+        reference_id=record.reference_id,
+        baseline_id=record.baseline_id,
+        label=label,
+        family=_family(trial),
+        is_reference=record.is_reference,
+        is_baseline=record.is_baseline,
+        has_default_cache=trial.cache == replace(DBCacheConfig(), grid=trial.cache.grid),
+        state=record.state,
+        source=record.source,
+        offload=trial.offload.mode,
+        reason_code=reason.code if reason else None,
+        reason=reason.message if reason else None,
+        hardware=None if trial.hardware is None else trial.hardware.title,
+        hardware_memory_gib=trial.memory_gib,
+    )
+    if record.measurement is None:
+        return figures
+    figures = _measured(figures, record.measurement, trial)
+    figures, mixed = _compared(figures, record, reference, baseline)
+    said = [*doubt.own_caveats(record.measurement), *mixed]
+    said += [] if figures.misfit is None else [figures.misfit]
+    return replace(figures, caveats=tuple(said))
 
 
-def latency_samples_s(measurement: Measurement) -> list[float]:
-    """Seconds of each valid round, or of each projected one."""
-    return [latency_s for _, latency_s in measurement.paired_latencies_s]
-
-
-def rounds_by_image(rounds: Iterable[Round]) -> dict[tuple[str, int], list[Round]]:
+def rounds_by_image(rounds: Iterable[Round]) -> dict[ImageId, list[Round]]:
     """Valid rounds of each image (prompt and seed), so that no image counts more for having been made more often."""
-    images: dict[tuple[str, int], list[Round]] = {}
+    images: dict[ImageId, list[Round]] = {}
     for r in rounds:
         if r.valid:
             images.setdefault((r.prompt_id, r.seed), []).append(r)
     return images
 
 
-def _row(record: Record, label: str, baseline: Measurement | None) -> TrialSummary:
-    reason: Reason | None = record.reason
-    hardware = record.config.get("hardware") or {}
-    common = TrialSummary(
-        sweep=record.sweep,
-        trial_id=record.trial_id,
-        baseline_id=record.baseline_id,
-        label=label,
-        family=_family(record),
-        is_baseline=record.is_baseline,
-        has_default_cache=_has_default_cache(record),
-        state=record.state,
-        source=record.source,
-        reason_code=reason.code if reason else None,
-        reason=reason.message if reason else None,
-        hardware=hardware.get("title") or hardware.get("name"),
-        hardware_memory_gib=_memory_gib(record),
-    )
-    if record.measurement is None:
-        return common
-    return _with_figures(common, record, record.measurement, baseline)
-
-
-def _with_figures(
-    row: TrialSummary, record: Record, measurement: Measurement, baseline: Measurement | None
-) -> TrialSummary:
-    samples = latency_samples_s(measurement)
-    interval = None if measurement.projection else (median_interval(samples) if samples else None)
-    images = rounds_by_image(measurement.rounds)
-    memory_bytes, memory_kind = _memory(measurement)
-    sources = measurement.sources
-    row = replace(
-        row,
+def _measured(figures: TrialFigures, measurement: Measurement, trial: Trial) -> TrialFigures:
+    """With what the trial's own rounds say."""
+    samples = latencies_s(measurement)
+    interval = None if measurement.projection or not samples else median_interval(samples)
+    memory_bytes, memory_kind = peak_memory(measurement)
+    sources, rounds = measurement.sources, measurement.rounds
+    of_registry: dict[str, Any] = {field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()}
+    return replace(
+        figures,
+        **of_registry,
         source=measurement.source,
-        latency_median_s=median(samples) if samples else None,
         latency_low_s=interval[0] if interval else None,
         latency_high_s=interval[1] if interval else None,
-        latency_p90_s=quantile(samples, 0.9) if samples else None,
-        speedup=_speedup(measurement, baseline),
-        images_per_s=_images(measurement) / sum(samples) if samples and sum(samples) > 0 else None,
-        images=max((r.images for r in measurement.rounds), default=1),
+        images=max((r.images for r in rounds), default=1),
         peak_memory_bytes=memory_bytes,
         memory_kind=memory_kind,
-        cached_steps=mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values()),
-        steps=_steps(record, measurement),
+        steps=trial.pipeline.steps,
         latency_source=sources.get("latency"),
         memory_source=sources.get("memory"),
         cached_steps_source=sources.get("cached_steps"),
         quality_source=sources.get("quality"),
         stop_reason=measurement.stop_reason,
-        rounds=sum(r.valid for r in measurement.rounds),
-        invalid_rounds=sum(not r.valid for r in measurement.rounds),
-        joules_an_image=_joules_an_image(measurement),
+        rounds=sum(r.valid for r in rounds),
+        invalid_rounds=sum(not r.valid for r in rounds),
         power_limited=measurement.telemetry.power_limited,
-        disturbed_rounds=sum(bool(r.disturbances) for r in measurement.rounds),
+        disturbed_rounds=sum(bool(r.disturbances) for r in rounds),
         missing=tuple(measurement.reasons.items()),
-        **quality_figures(measurement, baseline),
     )
-    misfit = () if row.misfit is None else (row.misfit,)
-    return replace(row, caveats=(*measurement.validity, *_disturbed(measurement), *_invalid(measurement), *misfit))
 
 
-def _invalid(measurement: Measurement) -> tuple[str, ...]:
-    """A caveat where so many rounds do not count that the others are too few to speak for the trial."""
-    rounds = measurement.rounds
-    invalid = [r for r in rounds if not r.valid]
-    if len(invalid) <= INVALID * len(rounds):
-        return () if rounds or measurement.projection else ("no round was valid",)
-    counts = _counted(cause for r in invalid for cause in r.invalid_reasons)
-    told = (
-        "no round was valid" if len(invalid) == len(rounds) else f"{len(invalid)} of {len(rounds)} rounds were invalid"
+def _compared(
+    figures: TrialFigures, record: Record, reference: Record | None, baseline: Record | None
+) -> tuple[TrialFigures, list[str]]:
+    """With what the trial is beside its reference and its baseline, and what speaks against comparing them."""
+    assert record.measurement is not None
+    said = []
+    other = doubt.other_content(record, reference, "quality reference")
+    if other is None:
+        of_reference = reference.measurement if reference is not None else None
+        figures = replace(figures, **asdict(likeness(record.measurement, of_reference)))
+        unlike = None if reference is None else doubt.unlike_its_reference(record, reference)
+        said += [] if unlike is None else [unlike]
+    else:
+        said.append(other)
+        figures = _without_quality(figures)
+    other = doubt.other_content(record, baseline, "speed baseline")
+    if other is None:
+        figures = replace(figures, speedup=_speedup(record, baseline))
+    elif record.baseline_id != record.reference_id:
+        said.append(other)
+    return figures, said
+
+
+def _without_quality(figures: TrialFigures) -> TrialFigures:
+    """Where the images were judged against a reference that is none of theirs."""
+    none: dict[str, Any] = {
+        field: None
+        for field, name in FROM_REGISTRY.items()
+        if name.startswith("quality.") and not name.startswith(("quality.prompt", "quality.clip"))
+    }
+    return replace(
+        figures,
+        **none,
+        missing=(*(pair for pair in figures.missing if pair[0] != "quality"), ("quality", OTHER_CONTENT)),
     )
-    return (f"{told} ({counts})" if counts else told,)
 
 
-def _images(measurement: Measurement) -> int:
-    """Images made in the calls of `latency_samples_s`; a projected call makes as many as its proxy's."""
-    made = {(r.prompt_id, r.seed): r.images for r in measurement.rounds}
-    return sum(made.get(pair, 1) for pair, _ in measurement.paired_latencies_s)
-
-
-def _joules_an_image(measurement: Measurement) -> float | None:
-    """Every round of the block counts, also those that are not valid: they drew power too."""
-    images = sum(r.images for r in measurement.rounds)
-    return None if measurement.energy is None or not images else measurement.energy.joules / images
-
-
-def _memory_gib(record: Record) -> float | None:
-    """What the trial may use: of the hardware it is projected onto, or under the cap it was held to."""
-    hardware = record.config.get("hardware") or {}
-    sizes = (hardware.get("memory_gib"), hardware.get("vram_limit_gib"), record.config.get("vram_limit_gib"))
-    return min((size for size in sizes if size is not None), default=None)
-
-
-def _disturbed(measurement: Measurement) -> tuple[str, ...]:
-    """A caveat where so many rounds were disturbed that the median may be one of them."""
-    rounds = measurement.rounds
-    disturbed = [r for r in rounds if set(r.disturbances) & set(SLOWING)]
-    if len(disturbed) <= DISTURBED * len(rounds):
-        return ()
-    counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
-    return (f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts}); sweep.fresh=true measures again",)
-
-
-def _counted(causes: Iterable[str]) -> str:
-    """Each cause and how often it was, the commonest first."""
-    return ", ".join(f"{cause} {count}" for cause, count in Counter(causes).most_common())
-
-
-def _family(record: Record) -> str:
-    cache = record.config.get("cache", {})
-    return "taylorseer" if cache.get("enable_taylorseer") else str(cache.get("method", "none"))
-
-
-def _speedup(measurement: Measurement, baseline: Measurement | None) -> float | None:
+def _speedup(record: Record, baseline: Record | None) -> float | None:
     """None without a baseline, or where one is measured and the other projected."""
-    if baseline is None or baseline.sources.get("latency") != measurement.sources.get("latency"):
+    ours, theirs = record.measurement, baseline.measurement if baseline is not None else None
+    if ours is None or theirs is None or theirs.sources.get("latency") != ours.sources.get("latency"):
         return None
-    return paired_speedup(measurement.paired_latencies_s, baseline.paired_latencies_s)
+    return paired_speedup(ours.paired_latencies_s, theirs.paired_latencies_s)
 
 
-def _has_default_cache(record: Record) -> bool:
-    defaults = {key: value for key, value in asdict(DBCacheConfig()).items() if key != "grid"}
-    return bool(record.config.get("cache") == defaults)
+def _family(trial: Trial) -> str:
+    cache = trial.cache
+    return "taylorseer" if isinstance(cache, DBCacheConfig) and cache.enable_taylorseer else cache.method
 
 
-def _with_implausible(rows: Sequence[TrialSummary], records: Sequence[Record]) -> list[TrialSummary]:
+def with_implausible(rows: Sequence[TrialFigures], records: Sequence[Record]) -> list[TrialFigures]:
     """Marks speed-ups beyond what skipping can give: the baseline where its own calls show that it was slowed.
 
-    Otherwise the trial is marked, as it cannot be told which of the two was disturbed.
+    Otherwise the trial is marked, as it cannot be told which of the two was disturbed. Rows and records in one order.
     """
-    slowed = {(r.sweep, r.trial_id) for r in records if r.measurement is not None and _was_slowed(r.measurement)}
-    blamed = set()
-    marked = []
     by_id = {(r.sweep, r.trial_id): r for r in records}
+    slowed = {key for key, r in by_id.items() if r.measurement is not None and doubt.was_slowed(r.measurement)}
+    blamed: set[tuple[str, str]] = set()
+    marked = []
     for row, record in zip(rows, records, strict=True):
-        beyond = _beyond_skipping(row, record, by_id.get((row.sweep, row.baseline_id)))
-        if beyond is not None and (row.sweep, row.baseline_id) in slowed:
-            blamed.add((row.sweep, row.baseline_id))
+        key = (row.sweep, row.baseline_id)
+        beyond = doubt.beyond_skipping(record, by_id.get(key), row.speedup, row.cached_steps)
+        if beyond is not None and key in slowed:
+            blamed.add(key)
         elif beyond is not None:
-            told = f"{beyond}: it or its baseline was disturbed, which cannot be told; measure both again"
-            row = replace(row, caveats=(*row.caveats, f"{told} with sweep.fresh=true"))
+            row = replace(row, caveats=(*row.caveats, beyond + doubt.UNTOLD))
         marked.append(row)
-    said = (
-        f"the machine was busy while it ran (its median is more than {SLOWED:g} times its quickest call), so that "
-        "speed-ups over it are too high; measure again with sweep.fresh=true"
-    )
     return [
-        replace(row, caveats=(*row.caveats, said)) if (row.sweep, row.trial_id) in blamed else row for row in marked
+        replace(row, caveats=(*row.caveats, doubt.BLAMED)) if (row.sweep, row.trial_id) in blamed else row
+        for row in marked
     ]
-
-
-def _beyond_skipping(row: TrialSummary, record: Record, baseline: Record | None) -> str | None:
-    """Computed and sharded as the baseline is, N steps of which c are skipped take at least (N - c)/N of its time."""
-    speedup, cached_steps, steps = row.speedup, row.cached_steps, row.steps
-    if speedup is None or cached_steps is None or not steps or baseline is None or cached_steps >= steps:
-        return None
-    if any(record.config.get(group) != baseline.config.get(group) for group in ("parallel", "offload", "compute")):
-        return None
-    most = steps / (steps - cached_steps)
-    if speedup <= most * BEYOND_SKIPPING:
-        return None
-    return f"{speedup:.2f}× is more than skipping {cached_steps:.1f} of {steps} steps can give ({most:.2f}× at most)"
-
-
-def _was_slowed(baseline: Measurement) -> bool:
-    """Whether the typical round took far longer than the quickest call, warm-ups included, where none skips a step."""
-    samples = [] if baseline.projection is not None else latency_samples_s(baseline)
-    return bool(samples) and median(samples) > SLOWED * min([*samples, *baseline.warmup_latencies_s])
-
-
-def _memory(measurement: Measurement) -> tuple[int | None, str | None]:
-    if measurement.projection is not None:
-        return measurement.projection.peak_device_bytes, "device"
-    memory = measurement.memory
-    kinds = (
-        (memory.peak_device_bytes, "device"),
-        (memory.peak_reserved_bytes, "reserved"),
-        (memory.peak_allocated_bytes, "allocated"),
-        (memory.host_peak_rss_bytes, "host RSS"),
-    )
-    return next(((size, kind) for size, kind in kinds if size is not None), (None, None))
-
-
-def _steps(record: Record, measurement: Measurement) -> int | None:
-    asked = record.config.get("pipeline", {}).get("steps")
-    if isinstance(asked, int):
-        return asked
-    return max((len(r.steps_s) for r in measurement.rounds), default=None)

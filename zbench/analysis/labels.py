@@ -1,4 +1,4 @@
-"""Names of trials in tables and plots, told apart where two trials share one; invents no other names."""
+"""Names of trials, told apart where two trials share one; invents no other names."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ def flatten(node: Any, path: str = "") -> dict[str, Any]:
 
 
 def _what_differs(records: Sequence[Record]) -> list[str]:
-    configs = [flatten({k: v for k, v in r.config.items() if k != "measure"}) for r in records]
+    configs = [flatten(r.trial.to_dict()) for r in records]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
-    telling = _fewest([key for key in differing if not isinstance(configs[0].get(key), list)], configs)
+    telling = fewest_telling([key for key in differing if not isinstance(configs[0].get(key), list)], configs)
     suffixes = [" ".join(f"{key}={config.get(key)}" for key in telling) for config in configs]
     if len(set(suffixes)) < len(records):
         suffixes = [f"{s} {r.sweep}/{r.trial_id[:6]}".strip() for s, r in zip(suffixes, records, strict=True)]
     return suffixes
 
 
-def _fewest(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
+def fewest_telling(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
     """The first of `keys` that parts all `configs`; else up to three, each parting some that those before it do not."""
 
     def parted(chosen: Sequence[str]) -> int:

@@ -1,67 +1,56 @@
-"""What the judgements of a trial's images come to, mean and worst; the names are TrialSummary's fields.
+"""What the judgements of a trial's images come to beside the registry's figures; it reads no image.
 
-Refuses to call a difference one that the baseline shows between two runs of itself: such a trial is `within_noise`.
+Refuses to call a difference one that the reference shows between two runs of itself: such a trial is within noise.
 """
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from zbench.analysis.metrics import psnr_db
 from zbench.measurement import ImageQuality, Measurement
 
+UNKNOWN_FLOOR_SSIM = 0.99
+"""Where the reference was not made twice, an image that should be its own has at least this likeness."""
 
-def quality_figures(measurement: Measurement, baseline: Measurement | None) -> dict[str, Any]:
-    """Fields of TrialSummary. `baseline` is the trial's own: its noise floor is what the images are held against."""
+
+@dataclass(frozen=True)
+class Likeness:
+    """How a trial's images stand to its reference's, and a reference's to its own made once more."""
+
+    identical_images: int | None = None
+    compared_images: int | None = None
+    within_noise: bool = False  # no image differs more than the reference's own do when they are made twice
+    noise_identical: bool | None = None  # of a reference: whether its images made once more are the same
+    noise_ssim_worst: float | None = None
+    noise_psnr_worst_db: float | None = None  # of the images that are not identical
+
+
+def likeness(measurement: Measurement, reference: Measurement | None) -> Likeness:
+    """`reference` is the trial's own: its noise floor is what the images are held against."""
+    quality, own_floor = measurement.quality or [], measurement.noise_floor or []
+    floor = reference.noise_floor if reference is not None else None
+    return Likeness(
+        identical_images=sum(q.identical for q in quality) if quality else None,
+        compared_images=len(quality) if quality else None,
+        within_noise=bool(quality and floor and is_within(quality, floor)),
+        noise_identical=all(q.identical for q in own_floor) if own_floor else None,
+        noise_ssim_worst=min((q.ssim for q in own_floor), default=None),
+        noise_psnr_worst_db=min((q.psnr_db for q in own_floor if q.psnr_db is not None), default=None),
+    )
+
+
+def is_within(quality: Sequence[ImageQuality], floor: Sequence[ImageQuality]) -> bool:
+    """Whether each image is at least as like the reference's as the floor's worst, by SSIM and by PSNR."""
+    known = [psnr_db(q) for q in floor]
+    if any(db is None for db in known):
+        return False
+    ssim, least_db = min(q.ssim for q in floor), min(db for db in known if db is not None)
+    return all(q.ssim >= ssim and (db := psnr_db(q)) is not None and db >= least_db for q in quality)
+
+
+def is_its_own_reference(measurement: Measurement, reference: Measurement) -> bool:
+    """Whether images that should be the reference's are: equal within its noise floor, or nearly where it has none."""
     quality = measurement.quality or []
-    prompts = measurement.prompt_fidelity or []
-    floor = baseline.noise_floor if baseline is not None else None
-    return {
-        "identical_images": sum(q.identical for q in quality) if quality else None,
-        "compared_images": len(quality) if quality else None,
-        "within_noise": bool(quality and floor and _within(quality, floor)),
-        **_mean_and_least("psnr_mean_db", "psnr_worst_db", (q.psnr_db for q in quality)),
-        **_mean_and_least("ssim_mean", "ssim_worst", (q.ssim for q in quality)),
-        **_mean_and_least("ms_ssim_mean", "ms_ssim_worst", (q.ms_ssim for q in quality)),
-        **_mean_and_most("latent_rel_error", "latent_rel_error_worst", (q.latent_rel_error for q in quality)),
-        **_mean_and_most("lpips_mean", "lpips_worst", (q.lpips for q in quality)),
-        **_mean_and_least("prompt_fidelity_mean", "prompt_fidelity_worst", (p.share_right for p in prompts)),
-        **_mean_and_least("clip_mean", "clip_worst", (p.clip_score for p in prompts)),
-        **_noise(measurement.noise_floor or []),
-    }
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Of the known ones; None where there are none."""
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _within(quality: Sequence[ImageQuality], floor: Sequence[ImageQuality]) -> bool:
-    """Whether each image is at least as like the baseline's as the floor's worst, by SSIM and by PSNR."""
-    ssim, psnr_db = min(q.ssim for q in floor), min(_decibels(q) for q in floor)
-    return all(q.ssim >= ssim and _decibels(q) >= psnr_db for q in quality)
-
-
-def _decibels(quality: ImageQuality) -> float:
-    """Infinite for an identical pair of images; NaN, which no bound holds for, where it is unknown."""
-    if quality.identical:
-        return math.inf
-    return math.nan if quality.psnr_db is None else quality.psnr_db
-
-
-def _noise(floor: Sequence[ImageQuality]) -> dict[str, Any]:
-    return {
-        "noise_identical": all(q.identical for q in floor) if floor else None,
-        "noise_ssim_worst": min((q.ssim for q in floor), default=None),
-        "noise_psnr_worst_db": min((q.psnr_db for q in floor if q.psnr_db is not None), default=None),
-    }
-
-
-def _mean_and_least(mean_name: str, worst_name: str, values: Iterable[float | None]) -> dict[str, float | None]:
-    known = [v for v in values if v is not None]
-    return {mean_name: mean(known), worst_name: min(known, default=None)}
-
-
-def _mean_and_most(mean_name: str, worst_name: str, values: Iterable[float | None]) -> dict[str, float | None]:
-    known = [v for v in values if v is not None]
-    return {mean_name: mean(known), worst_name: max(known, default=None)}
+    if reference.noise_floor:
+        return is_within(quality, reference.noise_floor)
+    return all(q.identical or q.ssim >= UNKNOWN_FLOOR_SSIM for q in quality)

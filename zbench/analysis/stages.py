@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zbench.analysis.metrics import STAGES, latencies_s
 from zbench.config import DBCacheConfig, PipelineConfig
 from zbench.errors import ConfigError, RecordError
-from zbench.hardware.ceilings import COMMAND
 from zbench.measurement import Effective, Measurement, Round
 from zbench.record import Record
 from zbench.space import geometry_of
@@ -20,11 +20,10 @@ from zbench.trial import Trial
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 from zbench.zimage.geometry import Geometry
 
-STAGES = ("text_encode", "denoise", "decode")
 DTYPES = {"bfloat16": "bf16", "float32": "float32"}
 """What took effect, and what the ceilings call it."""
 
-NOT_MEASURED = f"ceilings were not measured when it ran ({COMMAND} measures them)"
+NOT_MEASURED = "ceilings were not measured when it ran (zbench doctor --measure measures them)"
 
 
 @dataclass(frozen=True)
@@ -156,3 +155,28 @@ def _lost_folder(pipeline: PipelineConfig, effective: Effective) -> str | None:
     if effective.weights != "folder" or (folder / "transformer" / "config.json").is_file():
         return None
     return f"pipeline.weights={pipeline.weights} is no longer there to say how large the model is"
+
+
+VISIBLE = 0.002  # of the whole; less than that is no stage worth showing
+WHOLE = (*STAGES, "offload_transfer")
+
+
+def stage_seconds(measurement: Measurement) -> dict[str, float]:
+    """Median seconds of each stage, and `other`: what of the median latency belongs to none.
+
+    Of a projection the denoising is what its rounds take beyond everything else that was projected.
+    """
+    samples = latencies_s(measurement)
+    if not samples:
+        return {}
+    total = median(samples)
+    if measurement.projection is not None:
+        projected = measurement.projection.stages_s
+        stages = {name: projected[name] for name in WHOLE if projected.get(name)}
+        stages["denoise"] = max(0.0, total - sum(projected.values()))
+    else:
+        valid = [r for r in measurement.rounds if r.valid]
+        names = [name for name in WHOLE if any(name in r.stages_s for r in valid)]
+        stages = {name: median([r.stages_s.get(name, 0.0) for r in valid]) for name in names}
+    other = total - sum(stages.values())
+    return {**stages, "other": other} if other > VISIBLE * total else stages

@@ -1,15 +1,13 @@
 """Bencher Metric Format (BMF), which `bencher run --adapter json --file FILE` reads."""
 
-from collections.abc import Sequence
-
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.view import View
 from zbench.export.figures import count, measured_trials, memory_measure, talk, to_json
-from zbench.record import Record
 
 NS_PER_S = 1e9
 
 
-def to_bencher(records: Sequence[Record]) -> str:
+def to_bencher(view: View) -> str:
     """One benchmark a trial, named by its label.
 
     The specification (bencher.dev/docs/reference/bencher-metric-format): an object of benchmarks by name (at most
@@ -24,14 +22,14 @@ def to_bencher(records: Sequence[Record]) -> str:
     Bounds are the 95 % interval of the median. A figure that cannot be had is no measure at all; so a baseline has no
     `ssim` and identical images no `psnr-db`. Nor is there a place for a trial's caveats: stderr names those with any.
     """
-    trials = measured_trials(records, "bencher")
+    trials = measured_trials(view, "bencher")
     doubtful = [trial.figures.label for trial in trials if trial.figures.caveats]
     if doubtful:
         talk(f"note: {count(len(doubtful))} with caveats that this format cannot show: {', '.join(doubtful)}")
     return to_json({trial.figures.label: _measures(trial.figures) for trial in trials})
 
 
-def _measures(row: TrialSummary) -> dict[str, dict[str, float]]:
+def _measures(row: TrialFigures) -> dict[str, dict[str, float]]:
     latency = {
         "value": row.latency_median_s,
         "lower_value": row.latency_low_s,

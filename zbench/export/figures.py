@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from zbench.analysis.figures import TrialSummary, summarise_trials
+from zbench.analysis.figures import TrialFigures
 from zbench.analysis.labels import flatten
+from zbench.analysis.view import View
 from zbench.errors import ZbenchError
 from zbench.measurement import Measurement
 from zbench.record import Record
-from zbench.store import latest_records
 
 
 class Exported(NamedTuple):
@@ -21,31 +21,24 @@ class Exported(NamedTuple):
 
     record: Record
     measurement: Measurement
-    figures: TrialSummary
+    figures: TrialFigures
 
 
-def complete_trials(records: Sequence[Record]) -> list[Exported]:
+def complete_trials(view: View) -> list[Exported]:
     """The COMPLETE trials in the order of every table; how many FAILED ones are left out goes to stderr."""
-    by_id = {(r.sweep, r.trial_id): r for r in latest_records(records)}
-    rows = summarise_trials(records)
-    failed = sum(row.state == "FAILED" for row in rows)
+    failed = sum(row.state == "FAILED" for row in view.trials)
     if failed:
         talk(f"note: left out {count(failed)} FAILED, without figures")
-    trials = []
-    for row in rows:
-        record = by_id[row.sweep, row.trial_id]
-        if record.measurement is not None:
-            trials.append(Exported(record, record.measurement, row))
-    return trials
+    return [Exported(record, record.measurement, row) for row, record in view.pairs if record.measurement is not None]
 
 
-def measured_trials(records: Sequence[Record], form: str) -> list[Exported]:
+def measured_trials(view: View, form: str) -> list[Exported]:
     """The COMPLETE trials with a latency, for a format that cannot mark what was not measured.
 
     Raises ZbenchError if any was projected or measured on a proxy, and if none is left: an empty file would look
     like success to the tool that reads it. Trials without a valid round are left out, which goes to stderr.
     """
-    summaries = [row for row in summarise_trials(records) if row.state == "COMPLETE"]
+    summaries = view.complete
     unmeasured = [row for row in summaries if row.source != "measured"]
     if unmeasured:
         raise ZbenchError(
@@ -53,7 +46,7 @@ def measured_trials(records: Sequence[Record], form: str) -> list[Exported]:
             f"are projected or measured on a proxy (such as {unmeasured[0].label}); export csv, csv-rounds or parquet, "
             "which name each figure's source"
         )
-    trials = complete_trials(records)
+    trials = complete_trials(view)
     timed = [trial for trial in trials if trial.figures.latency_median_s is not None]
     if len(timed) < len(trials):
         talk(f"note: left out {count(len(trials) - len(timed))} without a valid round")
@@ -67,13 +60,13 @@ def varying_config(trials: Sequence[Exported]) -> list[dict[str, Any]]:
 
     `measure` is left out: it does not decide what runs.
     """
-    configs = [flatten({k: v for k, v in t.record.config.items() if k != "measure"}) for t in trials]
+    configs = [flatten(t.record.trial.to_dict()) for t in trials]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     varying = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
     return [{key: config.get(key) for key in varying} for config in configs]
 
 
-def memory_measure(row: TrialSummary, separator: str) -> str:
+def memory_measure(row: TrialFigures, separator: str) -> str:
     """The name of its peak memory: which peak it is stands in it, unless it is the device's, as they do not compare."""
     words = ["peak", "memory"]
     if row.memory_kind not in (None, "device"):

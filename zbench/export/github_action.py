@@ -1,13 +1,11 @@
 """The list that github-action-benchmark reads with `tool: customSmallerIsBetter`."""
 
-from collections.abc import Sequence
-
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.view import View
 from zbench.export.figures import Exported, measured_trials, memory_measure, to_json
-from zbench.record import Record
 
 
-def to_github_action(records: Sequence[Record]) -> str:
+def to_github_action(view: View) -> str:
     """Two entries a trial: its latency under its label, and its peak memory under the label and what it is.
 
     The format (github.com/benchmark-action/github-action-benchmark): a list of `{name, unit, value}`, and optionally
@@ -15,7 +13,7 @@ def to_github_action(records: Sequence[Record]) -> str:
     benchmark by its name. `range` is the larger half of the median's 95 % interval. Images' likeness is bigger the
     better, so it stands in `extra` and not in a series of its own.
     """
-    trials = measured_trials(records, "github-action-benchmark")
+    trials = measured_trials(view, "github-action-benchmark")
     return to_json([entry for trial in trials for entry in _entries(trial)])
 
 
@@ -33,7 +31,7 @@ def _entries(trial: Exported) -> list[dict[str, object]]:
     return entries
 
 
-def _extra(row: TrialSummary) -> str:
+def _extra(row: TrialFigures) -> str:
     """One line a fact."""
     facts = [f"sweep {row.sweep}, trial {row.trial_id}", f"{row.rounds} rounds"]
     if row.speedup is not None and not row.is_baseline:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.view import View
 from zbench.errors import ZbenchError
 from zbench.export.figures import Exported, complete_trials, varying_config
 from zbench.export.rounds import ROUND_COLUMNS, round_rows
-from zbench.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,10 +37,10 @@ IMAGE_DTYPES = {
 }
 """Figures of a round's image (prompt and seed), the same in every round of it."""
 
-_OWN = ("sweep", "trial_id", "label")  # fields of TrialSummary that stand in a round's own columns
+_OWN = ("sweep", "trial_id", "label")  # fields of TrialFigures that stand in a round's own columns
 
 
-def to_parquet(records: Sequence[Record]) -> bytes:
+def to_parquet(view: View) -> bytes:
     """`round_frame` as Parquet. Raises ZbenchError without pyarrow."""
     try:
         import pyarrow as pa
@@ -48,7 +48,7 @@ def to_parquet(records: Sequence[Record]) -> bytes:
         raise ZbenchError(
             "--format parquet needs pyarrow: pip install 'pyarrow>=18' (zbench's extra parquet)"
         ) from error
-    frame = round_frame(records)
+    frame = round_frame(view)
     schema = pa.Schema.from_pandas(frame, preserve_index=False)
     for name, item in LISTS.items():
         schema = schema.set(schema.get_field_index(name), pa.field(name, pa.list_(pa.type_for_alias(item))))
@@ -57,7 +57,7 @@ def to_parquet(records: Sequence[Record]) -> bytes:
     return out.getvalue()
 
 
-def round_frame(records: Sequence[Record]) -> "pd.DataFrame":
+def round_frame(view: View) -> "pd.DataFrame":
     """One row a round of each COMPLETE trial, invalid rounds included; null, never NaN, where there is no value.
 
     Columns: those of `csv-rounds`, with the steps' seconds and the cached steps as lists; the round's projected
@@ -67,7 +67,7 @@ def round_frame(records: Sequence[Record]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    trials = complete_trials(records)
+    trials = complete_trials(view)
     configs = varying_config(trials)
     rows = [row for trial, config in zip(trials, configs, strict=True) for row in _rows(trial, config)]
     dtypes = {**ROUND_DTYPES, **IMAGE_DTYPES, **_config_dtypes(configs), **_trial_dtypes()}
@@ -119,12 +119,12 @@ def _projected_latencies(trial: Exported) -> list[float | None]:
 
 
 def _figure_names() -> list[str]:
-    return [f.name for f in fields(TrialSummary) if f.name not in (*_OWN, "missing")]
+    return [f.name for f in fields(TrialFigures) if f.name not in (*_OWN, "missing")]
 
 
 def _trial_dtypes() -> dict[str, str]:
-    """By the types that TrialSummary declares, so that a file of few trials has the columns of one of many."""
-    hints = get_type_hints(TrialSummary)
+    """By the types that TrialFigures declares, so that a file of few trials has the columns of one of many."""
+    hints = get_type_hints(TrialFigures)
     return {f"trial_{name}": _dtype_of(hints[name]) for name in _figure_names()}
 
 

@@ -3,11 +3,12 @@
 import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from zbench.analysis.figures import latency_samples_s
+from zbench.analysis.metrics import latencies_s
+from zbench.analysis.view import View
 from zbench.export.figures import Exported, measured_trials, to_json, varying_config
-from zbench.record import Record
 
 FORMAT_VERSION = "5.0.0"
 """The pytest-benchmark whose layout this is."""
@@ -15,6 +16,7 @@ FORMAT_VERSION = "5.0.0"
 EXTRA = (
     "sweep",
     "trial_id",
+    "reference_id",
     "baseline_id",
     "source",
     "latency_low_s",
@@ -36,7 +38,7 @@ EXTRA = (
 """Figures of a trial that go into `extra_info`, where they can be had; also its caveats and its environment."""
 
 
-def to_pytest_benchmark(records: Sequence[Record]) -> str:
+def to_pytest_benchmark(view: View) -> str:
     """One benchmark a trial, whose samples are its valid rounds, in seconds.
 
     `name` and `param` are the trial's label and `fullname` is that after `zbench::`, the same in every file, so that
@@ -44,7 +46,7 @@ def to_pytest_benchmark(records: Sequence[Record]) -> str:
     that a table holds one piece of work. `params` are the config values that are not the same for all trials.
     `machine_info` and `commit_info` (zbench's own checkout) are those of the last trial measured.
     """
-    trials = measured_trials(records, "pytest-benchmark")
+    trials = measured_trials(view, "pytest-benchmark")
     baselines = {(t.figures.sweep, t.figures.baseline_id): t.figures.label for t in trials if t.figures.is_baseline}
     last = max(trials, key=_ended)
     return to_json(
@@ -123,8 +125,8 @@ def _benchmark(trial: Exported, params: dict[str, Any], baseline: str | None) ->
             "caveats": list(row.caveats),
             "environment": trial.record.environment.get("fingerprint"),
         },
-        "options": {"timer": "perf_counter", **trial.record.config.get("measure", {})},
-        "stats": sample_stats(latency_samples_s(trial.measurement)),
+        "options": {"timer": "perf_counter", **asdict(trial.record.measure)},
+        "stats": sample_stats(latencies_s(trial.measurement)),
     }
 
 

@@ -1,11 +1,8 @@
 """One row a measured round: the raw samples."""
 
-from collections.abc import Sequence
-
-from zbench.analysis.labels import unique_labels
+from zbench.analysis.view import View
 from zbench.record import Record
-from zbench.report.tables.main import rows_to_csv
-from zbench.store import latest_records
+from zbench.report.tables.text_table import rows_to_csv
 
 ROUND_COLUMNS = (
     "sweep",
@@ -29,10 +26,9 @@ ROUND_COLUMNS = (
 )
 
 
-def rounds_csv(records: Sequence[Record]) -> str:
+def rounds_csv(view: View) -> str:
     """One row a measured round. A projected trial's rounds are those of its proxy, and say so."""
-    last = latest_records(records)
-    rows = [row for record, label in zip(last, unique_labels(last), strict=True) for row in round_rows(record, label)]
+    rows = [row for figures, record in view.pairs for row in round_rows(record, figures.label)]
     return rows_to_csv(rows, ROUND_COLUMNS)
 
 

@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from zbench.analysis.metrics import Metric
 from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.baselines import machine_of
-from zbench.gate.metrics import Metric
+from zbench.gate.limits import Limit
 from zbench.record import Record
 from zbench.stats import (
     Compared,
@@ -32,7 +33,7 @@ class Finding:
     """One metric of one trial."""
 
     label: str
-    metric: Metric
+    limit: Limit
     judgement: Judgement
 
 
@@ -61,7 +62,7 @@ class Assessment:
         return Exit.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts or not verdicts else Exit.DONE
 
 
-def assess(new: Sequence[Record], base: Sequence[Record], metrics: Sequence[Metric]) -> Assessment:
+def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit]) -> Assessment:
     """Judge the last record of each trial in `new` against that in `base`, paired by trial id.
 
     Raises RecordError where nothing can be compared: no COMPLETE trial in the base, none in common, records of
@@ -77,44 +78,40 @@ def assess(new: Sequence[Record], base: Sequence[Record], metrics: Sequence[Metr
         raise RecordError("the two runs share no trial: their settings differ in every one")
     for trial_id in both:
         _refuse_other_machine(new_by_id[trial_id], base_by_id[trial_id])
-    for metric in metrics:
-        if not any(_has(metric, record) for record in base_by_id.values()):
-            why = _why(metric, [r.measurement.reasons for r in base_by_id.values() if r.measurement is not None])
-            raise ConfigError(
-                "--metric", str(metric), f"no trial of the base has a figure for it ({why}); leave it out"
-            )
+    for limit in limits:
+        if not any(_has(limit.metric, record) for record in base_by_id.values()):
+            why = _why(limit.metric, [r.measurement.reasons for r in base_by_id.values() if r.measurement is not None])
+            raise ConfigError("--metric", str(limit), f"no trial of the base has a figure for it ({why}); leave it out")
     gone = [Gone(r.label, "it is missing") for i, r in base_by_id.items() if i not in new_by_id]
     gone += [Gone(new_by_id[i].label, _failure(new_by_id[i])) for i in both if new_by_id[i].measurement is None]
     pairs = [(new_by_id[i], base_by_id[i]) for i in both if new_by_id[i].measurement is not None]
-    level = correct_for_many(max(1, len(pairs) * sum(metric.timed for metric in metrics)))
+    level = correct_for_many(max(1, len(pairs) * sum(limit.metric.samples is not None for limit in limits)))
     findings = [
-        Finding(ours.label, metric, _judged(metric, ours, theirs, level))
+        Finding(ours.label, limit, _judged(limit, ours, theirs, level))
         for ours, theirs in pairs
-        for metric in metrics
-        if not theirs.is_baseline or _has(metric, theirs)  # a baseline has no likeness: it is what others are like
+        for limit in limits
+        if not theirs.is_reference or _has(limit.metric, theirs)  # it has no likeness: it is what others are like
     ]
     only_new = tuple(record.label for i, record in new_by_id.items() if i not in base_by_id)
     return Assessment(tuple(findings), tuple(gone), only_new)
 
 
-def _judged(metric: Metric, new: Record, base: Record, level: float) -> Judgement:
-    kind = Kind.RELATIVE if metric.relative else Kind.ABSOLUTE
-    outcome = _outcome(metric, new, base, level)
-    return judge(outcome, metric.margin, kind, higher_is_better=metric.higher_is_better)
+def _judged(limit: Limit, new: Record, base: Record, level: float) -> Judgement:
+    kind = Kind.RELATIVE if limit.relative else Kind.ABSOLUTE
+    outcome = _outcome(limit, new, base, level)
+    return judge(outcome, limit.margin, kind, higher_is_better=limit.metric.higher_is_better)
 
 
-def _outcome(metric: Metric, new: Record, base: Record, level: float) -> Compared:
-    scale = Scale.RATIO if metric.relative else Scale.DIFFERENCE
+def _outcome(limit: Limit, new: Record, base: Record, level: float) -> Compared:
+    scale, metric = Scale.RATIO if limit.relative else Scale.DIFFERENCE, limit.metric
     assert new.measurement is not None and base.measurement is not None
-    if metric.timed:
-        outcome = compare_rounds(
-            metric.samples(new.measurement), metric.samples(base.measurement), scale=scale, level=level
-        )
+    if metric.samples is not None:
+        ours, theirs = metric.samples(new.measurement), metric.samples(base.measurement)
+        outcome = compare_rounds(ours, theirs, scale=scale, level=level)
         if isinstance(outcome, Refusal) and outcome.reason is RefusalReason.TOO_FEW_SAMPLES:
             return Refusal(outcome.reason, f"{outcome.detail}; measure more with measure.min_rounds= and max_rounds=")
         return outcome
-    ours, theirs = metric.value(new.measurement), metric.value(base.measurement)
-    return _exact(ours, theirs, scale, positive=metric.positive)
+    return _exact(metric.read(new.measurement), metric.read(base.measurement), scale, positive=metric.positive)
 
 
 def _exact(new: float | None, base: float | None, scale: Scale, *, positive: bool) -> Compared:
@@ -155,7 +152,7 @@ def _has(metric: Metric, record: Record) -> bool:
     measurement = record.measurement
     if measurement is None:
         return False
-    return bool(metric.samples(measurement)) if metric.timed else metric.value(measurement) is not None
+    return bool(metric.samples(measurement)) if metric.samples is not None else metric.read(measurement) is not None
 
 
 def _why(metric: Metric, reasons: Sequence[Mapping[str, str]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from zbench.gate.judge import Assessment, Finding
-from zbench.report.tables.main import LEFT, TextTable, to_markdown, to_text
+from zbench.report.tables.text_table import LEFT, TextTable, to_markdown, to_text
 from zbench.stats import Refusal, Scale, Verdict
 
 HEADERS = ("trial", "metric", "new against base", "interval", "verdict")
@@ -28,7 +28,7 @@ def annotations(assessment: Assessment) -> list[str]:
         verdict = finding.judgement.verdict
         if not verdict.passes:
             level = "error" if verdict is Verdict.SLOWER else "warning"
-            title = _property(f"zbench: {finding.label} {finding.metric.name}")
+            title = _property(f"zbench: {finding.label} {finding.limit.metric.name}")
             lines.append(f"::{level} title={title}::{verdict}: {_escaped(finding.judgement.reason)}")
     return lines
 
@@ -53,7 +53,7 @@ def _table(assessment: Assessment) -> TextTable:
     rows += [_row(finding) for finding in assessment.findings]
     legend = [_headline(assessment)]
     legend += [
-        f"{f.label} {f.metric.name}: {f.judgement.reason}"
+        f"{f.label} {f.limit.metric.name}: {f.judgement.reason}"
         for f in assessment.findings
         if not f.judgement.verdict.passes
     ]
@@ -65,14 +65,14 @@ def _table(assessment: Assessment) -> TextTable:
 def _row(finding: Finding) -> tuple[str, ...]:
     outcome = finding.judgement.outcome
     if isinstance(outcome, Refusal):
-        return finding.label, str(finding.metric), "–", "–", finding.judgement.verdict
+        return finding.label, str(finding.limit), "–", "–", finding.judgement.verdict
     figures = [outcome.estimate, outcome.low, outcome.high]
     if outcome.scale is Scale.RATIO:
         change, low, high = (f"{100 * (figure - 1):+.2f} %" for figure in figures)
     else:
         change, low, high = (f"{figure:+.4g}" for figure in figures)
     interval = "exact" if outcome.low == outcome.high else f"{low} to {high}"
-    return finding.label, str(finding.metric), change, interval, finding.judgement.verdict
+    return finding.label, str(finding.limit), change, interval, finding.judgement.verdict
 
 
 def _headline(assessment: Assessment) -> str:
@@ -88,7 +88,7 @@ def _json(assessment: Assessment) -> str:
     findings = [
         {
             "trial": finding.label,
-            "metric": str(finding.metric),
+            "metric": str(finding.limit),
             "verdict": finding.judgement.verdict,
             "reason": finding.judgement.reason,
             "outcome": asdict(finding.judgement.outcome),
@@ -118,7 +118,7 @@ def _junit(assessment: Assessment) -> str:
         case = ElementTree.SubElement(suite, "testcase", classname=gone.label, name="trial")
         ElementTree.SubElement(case, "failure", message=gone.why)
     for finding in assessment.findings:
-        case = ElementTree.SubElement(suite, "testcase", classname=finding.label, name=str(finding.metric))
+        case = ElementTree.SubElement(suite, "testcase", classname=finding.label, name=str(finding.limit))
         reason = finding.judgement.reason
         if finding.judgement.verdict is Verdict.SLOWER:
             ElementTree.SubElement(case, "failure", message=reason)

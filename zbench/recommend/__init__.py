@@ -1,6 +1,7 @@
-"""The fastest feasible trial of a run, and the lines that launch it; measures nothing."""
+"""The fastest feasible trial of each piece of work, and the lines that launch it; measures nothing."""
 
 from zbench.recommend.choose import recommend
-from zbench.recommend.recommendation import Recommendation
+from zbench.recommend.constraints import Limits
+from zbench.recommend.recommendation import Advice, NoAnswer, Recommendation
 
-__all__ = ["Recommendation", "recommend"]
+__all__ = ["Advice", "Limits", "NoAnswer", "Recommendation", "recommend"]

@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis.figures import TrialFigures
+from zbench.recommend.constraints import Judged
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.recommend.sglang import sglang_launch
 from zbench.report.text import cells
@@ -12,50 +13,24 @@ from zbench.trial import Trial
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One constraint and how a trial stands to it."""
-
-    flag: str
-    limit: float
-    what: str
-    unit: str
-    value: float | None  # None if there is no figure, or if the images are identical
-    identical: bool
-    missed_by: float | None  # 0: satisfied; None: there is no figure
-    why_missing: str | None
-
-    def __str__(self) -> str:
-        """`SSIM of the worst image is 0.801, 0.149 short of --min-ssim 0.95`."""
-        bound = f"{self.flag} {self.limit:g}"
-        if self.identical:
-            return f"{self.what} is that of identical images, within {bound}"
-        if self.value is None or self.missed_by is None:
-            return f"{self.what} is unknown ({self.why_missing or 'not recorded'}), so {bound} cannot be judged"
-        says = f"{self.what} is {_figure(self.value)}{self.unit}"
-        if self.missed_by == 0:
-            return f"{says}, within {bound}"
-        way = "above" if self.value > self.limit else "short of"
-        return f"{says}, {_figure(self.missed_by)}{self.unit} {way} {bound}"
-
-
-@dataclass(frozen=True)
 class Binding:
     """What gives way for a faster trial: the constraints it misses, and the trial."""
 
     missed: tuple[Judged, ...]
-    faster: TrialSummary
+    faster: TrialFigures
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The chosen trial, why, and the lines that launch it."""
+    """The chosen trial of one piece of work, why, and the lines that launch it."""
 
+    work: str
     head: tuple[str, ...]
-    chosen: TrialSummary
+    chosen: TrialFigures
     trial: Trial
     judged: tuple[Judged, ...]
     binding: tuple[Binding, ...]
-    runner_up: TrialSummary | None
+    runner_up: TrialFigures | None
     notes: tuple[str, ...]
 
     def to_text(self) -> str:
@@ -71,15 +46,16 @@ class Recommendation:
         lines += ["", "Serve it with SGLang:", launch.command, "", "Ask it for an image:", launch.request_command]
         return "\n".join([*lines, "", *(f"# {note}" for note in launch.notes)])
 
-    def to_json(self) -> str:
-        """For programs; JSON without NaN."""
+    def to_dict(self) -> dict[str, Any]:
+        """For programs; JSON-ready."""
         launch, overrides = sglang_launch(self.trial), zbench_overrides(self.trial)
-        data: dict[str, Any] = {
+        return {
+            "work": self.work,
             "head": list(self.head),
-            "chosen": _plain(self.chosen),
+            "chosen": self.chosen.to_dict(),
             "constraints": [asdict(judged) for judged in self.judged],
-            "binding": [{"missed": [asdict(j) for j in b.missed], "faster": _plain(b.faster)} for b in self.binding],
-            "runner_up": None if self.runner_up is None else _plain(self.runner_up),
+            "binding": [{"missed": [asdict(j) for j in b.missed], "faster": b.faster.to_dict()} for b in self.binding],
+            "runner_up": None if self.runner_up is None else self.runner_up.to_dict(),
             "notes": list(self.notes),
             "zbench": {"overrides": overrides, "command": zbench_command(overrides)},
             "sglang": {
@@ -91,7 +67,6 @@ class Recommendation:
                 "notes": list(launch.notes),
             },
         }
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
 
     def _binding_lines(self) -> list[str]:
         if not self.judged:
@@ -112,12 +87,55 @@ class Recommendation:
         return f"Runner-up: {cells.label(self.runner_up)}, {_speed(self.runner_up)}{likeness}."
 
 
-def _speed(row: TrialSummary) -> str:
+@dataclass(frozen=True)
+class NoAnswer:
+    """A piece of work for which nothing can be recommended, and why."""
+
+    work: str
+    why: str
+
+    def __str__(self) -> str:
+        """`zimage_turbo 512×512, 8 steps: none of 3 trials satisfies …`."""
+        return f"{self.work}: {self.why}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs; JSON-ready."""
+        return {"work": self.work, "chosen": None, "why": self.why}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One answer for each piece of work."""
+
+    answers: tuple[Recommendation | NoAnswer, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every piece of work has an answer."""
+        return all(isinstance(answer, Recommendation) for answer in self.answers)
+
+    def to_text(self) -> str:
+        """For people; a heading for each piece of work where there are several."""
+        if len(self.answers) == 1 and isinstance(self.answers[0], Recommendation):
+            return self.answers[0].to_text()
+        parts = []
+        for answer in self.answers:
+            said = answer.to_text() if isinstance(answer, Recommendation) else f"No answer: {answer.why}."
+            parts.append(f"== {answer.work} ==\n\n{said}")
+        return "\n\n".join(parts)
+
+    def to_json(self) -> str:
+        """For programs: an object for one piece of work, a list of such for several."""
+        data = [answer.to_dict() for answer in self.answers]
+        return json.dumps(data if len(data) > 1 else data[0], ensure_ascii=False, allow_nan=False, indent=2)
+
+
+def _speed(row: TrialFigures) -> str:
     text = f"{cells.seconds(row.latency_median_s, row.latency_source)} s {cells.for_images(row)}"
     return text if row.speedup is None else f"{text}, {cells.speedup(row)} the baseline's speed"
 
 
-def _figures(row: TrialSummary) -> list[str]:
+def _figures(row: TrialFigures) -> list[str]:
     p90 = cells.seconds(row.latency_p90_s, row.latency_source)
     lines = [f"median latency, s [95 %]: {cells.latency(row)}; p90: {p90}"]
     if row.cached_steps is not None:
@@ -129,11 +147,3 @@ def _figures(row: TrialSummary) -> list[str]:
     if row.peak_memory_bytes is not None:
         lines.append(f"peak memory: {cells.memory(row)}")
     return lines
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 10 else f"{value:.1f}"
-
-
-def _plain(row: TrialSummary) -> dict[str, Any]:
-    return {**asdict(row), "missing": dict(row.missing)}

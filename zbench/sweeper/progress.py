@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from zbench.analysis.view import view_of
 from zbench.record import Record
 from zbench.space import Placed
-from zbench.stats import median, paired_speedup
 from zbench.sweeper.loading_bar import LoadingBar
 from zbench.trial import Trial
 
@@ -51,7 +51,7 @@ class SweepProgress:
         self.eta = Eta(trials)
         self.total = trials
         self._rows: list[tuple[str, ...]] = []
-        self._baselines: dict[str, list[tuple[tuple[str, int], float]]] = {}
+        self._compared_with: dict[str, Record] = {}  # references and baselines so far
         self._now = ""
         self._started = 0.0
         self._bar = Progress(
@@ -111,22 +111,19 @@ class SweepProgress:
             )
 
     def _row(self, record: Record, remark: str) -> tuple[str, ...]:
+        """As the table will have it, caveats included; what is compared with is what was shown before."""
+        if record.is_reference or record.is_baseline:
+            self._compared_with[record.trial_id] = record
+        others = [self._compared_with[i] for i in (record.reference_id, record.baseline_id) if i in self._compared_with]
+        figures = next(row for row in view_of([*others, record]).trials if row.trial_id == record.trial_id)
         if record.measurement is None:
-            reason = f"{record.reason.code}: {record.reason.message}" if record.reason else ""
-            return record.label, record.state, "", "", reason or remark
-        m = record.measurement
-        own = m.paired_latencies_s
-        if not own:
-            return record.label, "no valid round", "", "", remark
-        if record.is_baseline:
-            self._baselines[record.trial_id] = own
-        ratio = paired_speedup(own, self._baselines.get(record.baseline_id, []))
-        valid = [r for r in m.rounds if r.valid]
-        skipped = sum(len(r.cached_steps) for r in valid) / len(valid)
-        about = "~" if m.projection else ""
-        typical = median([seconds for _, seconds in own])
-        speed_up = f"{about}{ratio:.2f}x" if ratio else ""
-        return record.label, f"{about}{typical:.3f} s", speed_up, f"{skipped:.1f} steps skipped", remark
+            return record.label, record.state, "", "", f"{figures.reason_code}: {figures.reason}"
+        about = "~" if record.measurement.projection else ""
+        doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
+        latency = "no valid round" if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
+        speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
+        skipped = "" if figures.cached_steps is None else f"{figures.cached_steps:.1f} steps skipped"
+        return record.label, latency, speed_up, skipped, "; ".join(filter(None, [remark, doubt]))
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False)

@@ -4,31 +4,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zbench.analysis.figures import TrialSummary, summarise_trials
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.stages import stage_seconds
+from zbench.analysis.steps import skip_shares
+from zbench.analysis.view import View
 from zbench.record import Reason, Record
 from zbench.report.page.images import Strip, strips
 from zbench.report.plots import figures as plots
 from zbench.report.plots.canvas import png_bytes
-from zbench.report.plots.data import skip_shares, stage_seconds
 from zbench.report.plots.residuals import residual_differences, telling_residuals
-from zbench.report.tables.main import TextTable, main_table
+from zbench.report.tables.main import main_table
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.published import published_table
 from zbench.report.tables.quality import quality_table
 from zbench.report.tables.stages import stage_table
+from zbench.report.tables.text_table import TextTable
 from zbench.report.text import cells
 from zbench.report.text.findings import findings
 from zbench.report.text.knobs import knobs_without_effect
 from zbench.report.text.setting import environment_lines, not_as_asked
-from zbench.store import latest_records
 
 HOW_TO_READ = (
-    "The baseline is the same work without step skipping and without sharding; every other trial is compared with it.",
+    "The reference is the same work in native precision on one device, with nothing skipped: every trial's images are "
+    "judged against its own. The baseline is what a speed-up is over: the reference, unless sweep.baseline named "
+    "another setting.",
     "A label reads F first blocks, B last blocks, W warm-up steps, MC most steps skipped in a row, R threshold of the "
     "residual difference, T1O TaylorSeer and its order: cache-dit's own names.",
     "A speed-up is the baseline's time for the whole workload over the trial's, each the sum of the medians of the "
     "prompts and seeds that both have. PSNR and SSIM compare a trial's images with the "
-    "baseline's of the same prompts and seeds: they say how much an image changed, not how good it is.",
+    "reference's of the same prompts and seeds: they say how much an image changed, not how good it is.",
     "Beneath a trial's image is its absolute difference from the baseline's, amplified four times; identical images "
     "have none.",
     "Every figure is derived from the raw samples in records.jsonl.",
@@ -78,35 +82,31 @@ class Page:
     how_to_read: tuple[str, ...] = HOW_TO_READ
 
 
-def make_page(records: Sequence[Record], run_folders: Mapping[str, Path]) -> Page:
-    """Derive a report from the records of one or more sweeps; images are read from each sweep's run folder."""
-    last = latest_records(records)
-    by_id = {(record.sweep, record.trial_id): record for record in last}
-    trials = summarise_trials(last)
-    ordered = [(row, by_id[row.sweep, row.trial_id]) for row in trials]
-    drawn, missing = _plots(ordered)
+def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
+    """A report on the trials of one or more sweeps; images are read from each sweep's run folder."""
+    drawn, missing = _plots(view)
     return Page(
-        title=" and ".join(dict.fromkeys(record.sweep for record in last)),
-        findings=tuple(findings(trials)),
-        environment=tuple(environment_lines(last)),
-        table=main_table(trials),
-        quality=quality_table(trials),
-        stages=stage_table(ordered),
-        offload=offload_table(ordered),
-        published=published_table(last),
+        title=" and ".join(dict.fromkeys(record.sweep for record in view.records)),
+        findings=tuple(findings(view.trials)),
+        environment=tuple(environment_lines(view.records)),
+        table=main_table(view),
+        quality=quality_table(view),
+        stages=stage_table(view),
+        offload=offload_table(view),
+        published=published_table(view.records),
         plots=tuple(drawn),
         missing_plots=tuple(missing),
-        knobs=tuple(knobs_without_effect(ordered)),
-        strips=tuple(strips(last, trials, run_folders)),
-        not_as_asked=tuple((row.label, tuple(said)) for row, r in ordered if (said := not_as_asked(r))),
-        unmeasured=tuple(_unmeasured(row, record) for row, record in ordered if row.state != "COMPLETE"),
-        assumptions=_assumptions(last),
+        knobs=tuple(knobs_without_effect(view)),
+        strips=tuple(strips(view, run_folders)),
+        not_as_asked=tuple((row.label, tuple(said)) for row, r in view.pairs if (said := not_as_asked(r))),
+        unmeasured=tuple(_unmeasured(row, record) for row, record in view.pairs if row.state != "COMPLETE"),
+        assumptions=_assumptions(view.records),
     )
 
 
-def _plots(ordered: Sequence[tuple[TrialSummary, Record]]) -> tuple[list[Plot], list[str]]:
-    trials = [row for row, _ in ordered if row.state == "COMPLETE"]
-    measured = {cells.label(row): (row, r.measurement) for row, r in ordered if r.measurement is not None}
+def _plots(view: View) -> tuple[list[Plot], list[str]]:
+    trials = view.complete
+    measured = {cells.label(row): (row, r.measurement) for row, r in view.pairs if r.measurement is not None}
     stages = {label: stage_seconds(m) for label, (_, m) in measured.items()}
     shares = {label: skip_shares(m, row.steps or 0) for label, (row, m) in measured.items()}
     candidates = (
@@ -132,7 +132,7 @@ def _plots(ordered: Sequence[tuple[TrialSummary, Record]]) -> tuple[list[Plot], 
             "residual_differences.png",
             "Residual differences by step",
             "For trials with DBCache, the residual difference of each step and the threshold it is held against",
-            residual_differences(telling_residuals(ordered), trials),
+            residual_differences(telling_residuals(view), trials),
         ),
     )
     drawn = [Plot(name, title, alt, png_bytes(figure)) for name, title, alt, figure in candidates if figure]
@@ -140,7 +140,7 @@ def _plots(ordered: Sequence[tuple[TrialSummary, Record]]) -> tuple[list[Plot], 
     return drawn, missing
 
 
-def _unmeasured(row: TrialSummary, record: Record) -> Unmeasured:
+def _unmeasured(row: TrialFigures, record: Record) -> Unmeasured:
     reason = record.reason
     tail = "\n".join(reason.log_tail) if reason else ""
     message = "; ".join([row.reason or "", *(_memory_then(reason) if reason else [])])

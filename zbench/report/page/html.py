@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from zbench.report.page.content import Page
 from zbench.report.page.images import Picture, Strip
 from zbench.report.page.pixels import DIFFERENCE, data_uri, difference_uri
-from zbench.report.tables.main import RIGHT
+from zbench.report.tables.text_table import RIGHT
 
 
 def render_html(page: Page) -> str:

@@ -1,4 +1,4 @@
-"""Which images a page shows side by side, the baseline's and those of a few telling trials, and what is said of each.
+"""Which images a page shows side by side, the reference's and those of a few telling trials, and what is said of each.
 
 Reads a run's artifacts and nothing outside of them; an image that is not there is left out, never an error.
 """
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.pareto import front
+from zbench.analysis.view import View
 from zbench.measurement import ImageQuality, PromptFidelity
 from zbench.quality.artifacts import image_path
 from zbench.record import Record
 from zbench.report.text import cells
 from zbench.report.text.findings import default_row
-from zbench.stats import pareto_front
 from zbench.store import artifacts_folder
 
 J = TypeVar("J", ImageQuality, PromptFidelity)
-MOST_TRIALS = 8  # beside the baseline
+MOST_TRIALS = 8  # beside the reference
 MOST_STRIPS = 6
 MOST_KINDS = 3  # of wrong attributes named under an image
 
@@ -31,12 +32,12 @@ class Picture:
     caption: str
     path: Path
     prompt: str = ""  # how much of its prompt it shows
-    reference: Path | None = None  # the baseline's image, where this one differs from it
+    reference: Path | None = None  # the reference's image, where this one differs from it
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Images of one prompt and seed, the baseline's first."""
+    """Images of one prompt and seed, the reference's first."""
 
     prompt_id: str
     seed: int
@@ -49,35 +50,33 @@ class Strip:
         return f"{self.text or self.prompt_id} (seed {self.seed})"
 
 
-def telling_trials(trials: Sequence[TrialSummary], limit: int = MOST_TRIALS) -> list[TrialSummary]:
+def telling_trials(trials: Sequence[TrialFigures], limit: int = MOST_TRIALS) -> list[TrialFigures]:
     """Worth looking at, in table order: the least alike, cache-dit's defaults, the Pareto front, then the fastest."""
     judged = [
         row
         for row in trials
-        if row.state == "COMPLETE" and not row.is_baseline and row.ssim_worst is not None and row.speedup is not None
+        if row.state == "COMPLETE" and not row.is_reference and row.ssim_worst is not None and row.speedup is not None
     ]
     if not judged:
-        return [row for row in trials if row.state == "COMPLETE" and not row.is_baseline][:limit]
-    trusted = [row for row in judged if row.is_trusted]
-    front = [trusted[i] for i in pareto_front([(row.ssim_worst or 0.0, row.speedup or 0.0) for row in trusted])]
+        return [row for row in trials if row.state == "COMPLETE" and not row.is_reference][:limit]
     wanted = [min(judged, key=lambda row: row.ssim_worst or 0.0)]
     wanted += [row for row in (default_row(judged),) if row is not None]
-    wanted += sorted((row for row in front if not row.is_unchanged), key=lambda row: -(row.speedup or 0))
+    wanted += sorted((row for row in front(judged) if not row.is_unchanged), key=lambda row: -(row.speedup or 0))
     wanted += [row for row in judged if not row.is_unchanged]
     chosen = list(dict.fromkeys(row.trial_id for row in wanted))[:limit]
     return [row for row in judged if row.trial_id in chosen]
 
 
-def strips(records: Sequence[Record], trials: Sequence[TrialSummary], run_folders: Mapping[str, Path]) -> list[Strip]:
-    """For each baseline and each of its first prompts and seeds: its image and those of `telling_trials`.
+def strips(view: View, run_folders: Mapping[str, Path]) -> list[Strip]:
+    """For each reference and each of its first prompts and seeds: its image and those of `telling_trials`.
 
     `run_folders` are by sweep name: trials of several sweeps may share an id, but not their images.
     """
-    by_id = {(record.sweep, record.trial_id): record for record in records}
+    trials, by_id = view.trials, view.by_key
     made = []
-    for base in (row for row in trials if row.is_baseline and row.state == "COMPLETE" and row.sweep in run_folders):
+    for base in (row for row in trials if row.is_reference and row.state == "COMPLETE" and row.sweep in run_folders):
         record = by_id[base.sweep, base.trial_id]
-        followers = [row for row in trials if (row.sweep, row.baseline_id) == (base.sweep, base.trial_id)]
+        followers = [row for row in trials if (row.sweep, row.reference_id) == (base.sweep, base.trial_id)]
         shown = [base, *telling_trials(followers)]
         for prompt_id, seed, text in _pairs(record)[:MOST_STRIPS]:
             found = [
@@ -91,11 +90,11 @@ def strips(records: Sequence[Record], trials: Sequence[TrialSummary], run_folder
 
 
 def _picture(
-    row: TrialSummary, record: Record, base: TrialSummary, run_folder: Path, prompt_id: str, seed: int
+    row: TrialFigures, record: Record, base: TrialFigures, run_folder: Path, prompt_id: str, seed: int
 ) -> Picture:
     measurement, image = record.measurement, (prompt_id, seed)
     quality = _of_image(measurement.quality if measurement else None, image)
-    differs = not row.is_baseline and not (quality is not None and quality.identical)
+    differs = not row.is_reference and not (quality is not None and quality.identical)
     return Picture(
         label=cells.label(row),
         caption=_caption(row, quality),
@@ -108,7 +107,7 @@ def _picture(
 def _pairs(record: Record) -> list[tuple[str, int, str]]:
     if record.measurement is None:
         return []
-    texts = {p["id"]: p["text"] for p in record.config.get("workload", {}).get("prompts", [])}
+    texts = {prompt.id: prompt.text for prompt in record.trial.workload.prompts}
     seen = dict.fromkeys((r.prompt_id, r.seed) for r in record.measurement.rounds)
     return [(prompt_id, seed, texts.get(prompt_id, "")) for prompt_id, seed in seen]
 
@@ -117,7 +116,7 @@ def _of_image(judged: Sequence[J] | None, image: tuple[str, int]) -> J | None:
     return next((j for j in judged or () if (j.prompt_id, j.seed) == image), None)
 
 
-def _prompt(row: TrialSummary, fidelity: PromptFidelity | None) -> str:
+def _prompt(row: TrialFigures, fidelity: PromptFidelity | None) -> str:
     """`prompt 91 %: colour, word`."""
     if fidelity is None or fidelity.share_right is None:
         return ""
@@ -127,9 +126,9 @@ def _prompt(row: TrialSummary, fidelity: PromptFidelity | None) -> str:
     return f"prompt {cells.mark(cells.percent(fidelity.share_right), row.quality_source)}{wrong}"
 
 
-def _caption(row: TrialSummary, quality: ImageQuality | None) -> str:
+def _caption(row: TrialFigures, quality: ImageQuality | None) -> str:
     parts = [cells.speedup(row)] if row.speedup is not None else []
-    if quality is not None and quality.identical and not row.is_baseline:
+    if quality is not None and quality.identical and not row.is_reference:
         parts.append(cells.mark("identical", row.quality_source))
     elif quality is not None and row.within_noise:
         parts.append(cells.mark("difference under noise", row.quality_source))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from zbench.report.page.content import Page
-from zbench.report.tables.main import markdown_text, to_markdown
+from zbench.report.tables.text_table import markdown_text, to_markdown
 
 
 def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from zbench.analysis.view import View
 from zbench.errors import RecordError, StoreError
 from zbench.record import Record
 from zbench.report.page.content import Page, make_page
@@ -42,19 +43,19 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def write_report(records: Sequence[Record], run_folders: Mapping[str, Path], out: Path) -> list[Path]:
+def write_report(view: View, run_folders: Mapping[str, Path], out: Path) -> list[Path]:
     """Write report.md, report.html, summary.csv and their pictures into `out`; returns their paths.
 
     Images come from `run_folders`, sweep name to run folder. Raises RecordError without records, StoreError naming
     a folder that cannot be written.
     """
-    if not records:
+    if not view.records:
         raise RecordError("no records to report on; run zbench sweep first")
-    page = make_page(records, run_folders)
+    page = make_page(view, run_folders)
     files: dict[str, bytes] = {plot.file_name: plot.png for plot in page.plots}
     strip_files = _strip_files(page)
     files |= {path: jpeg for path, jpeg in strip_files.values()}
-    files["summary.csv"] = to_csv(records).encode()
+    files["summary.csv"] = to_csv(view).encode()
     files["report.md"] = render_markdown(page, {title: path for title, (path, _) in strip_files.items()}).encode()
     files["report.html"] = render_html(page).encode()
     return [_write(out / name, data) for name, data in files.items()]

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zbench.analysis.figures import NOT_VALIDATED, TrialSummary
+from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def add_legend(figure: "Figure", columns: int = 5) -> None:
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.5, columnspacing=1.6)
 
 
-def add_title(axes: "Axes", title: str, trials: Sequence[TrialSummary], note: str = "") -> None:
+def add_title(axes: "Axes", title: str, trials: Sequence[TrialFigures], note: str = "") -> None:
     """The figure's name with what must be said of `trials` beneath it: not validated, and `note`."""
     weak = any(row.source in ("proxy", "projected") for row in trials)
     notes = "; ".join(text for text in (NOT_VALIDATED if weak else "", note) if text)

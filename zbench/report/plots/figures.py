@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis import pareto
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.pareto import likeness_and_speedup
 from zbench.report.plots.canvas import add_legend, add_title, new_figure
 from zbench.report.plots.label_places import Box, place_labels
 from zbench.report.text.cells import digits, label
-from zbench.stats import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,22 +34,18 @@ FAMILIES = {  # name, colour, marker
 MOST_ROWS = 40
 
 
-def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
+def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
     """Speed-up over the worst image's SSIM, the Pareto front joined; None where no trial has both.
 
-    The baseline stands at 1: it is what the others are likened to. What is not to be trusted is drawn and named,
+    The reference stands at 1: it is what the others are likened to. What is not to be trusted is drawn and named,
     but is never on the front.
     """
-    points = [
-        (row, 1.0 if row.ssim_worst is None else row.ssim_worst, row.speedup)
-        for row in trials
-        if row.speedup is not None and (row.ssim_worst is not None or row.is_baseline)
-    ]
-    if all(row.is_baseline for row, _, _ in points):
+    points = [(row, *point) for row in trials if (point := likeness_and_speedup(row)) is not None]
+    if all(row.is_reference for row, _, _ in points):
         return None
     figure, axes = new_figure(8.4, 5.4)
-    trusted = [i for i, (row, _, _) in enumerate(points) if row.is_trusted]
-    front = [trusted[i] for i in pareto_front([points[i][1:] for i in trusted])]
+    rows = [row for row, _, _ in points]
+    front = [rows.index(row) for row in pareto.front(rows)]
     axes.grid(True, zorder=0)
     axes.step(
         [points[i][1] for i in front],
@@ -75,7 +72,7 @@ def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
                 label=name if chosen and (on_front or not any(points[i][0].family == family for i in front)) else None,
             )
     axes.margins(x=0.12, y=0.14)
-    axes.set_xlabel("SSIM of the worst image against the baseline's (right: more alike)")
+    axes.set_xlabel("SSIM of the worst image against the reference's (right: more alike)")
     axes.set_ylabel("speed-up over the baseline, × (up: faster)")
     add_legend(figure)
     add_title(axes, "Speed-up against fidelity", trials, "filled: on the Pareto front")
@@ -83,7 +80,7 @@ def speedup_vs_fidelity(trials: Sequence[TrialSummary]) -> "Figure | None":
     return figure
 
 
-def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[TrialSummary]) -> "Figure | None":
+def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[TrialFigures]) -> "Figure | None":
     """Stacked seconds of each stage; None if none took any. `stages`: label to stage to seconds, first at the top."""
     shown = dict(list(stages.items())[:MOST_ROWS])
     if not any(any(parts.values()) for parts in shown.values()):
@@ -110,7 +107,7 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
     return figure
 
 
-def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[TrialSummary]) -> "Figure | None":
+def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[TrialFigures]) -> "Figure | None":
     """Share of images in which each step was skipped. `shares`: label to one share (0 to 1) a step."""
     shown = {label: row for label, row in list(shares.items())[:MOST_ROWS] if len(row)}
     if not shown:
@@ -144,7 +141,7 @@ def _left_out(rows: Mapping[str, object]) -> str:
 
 
 def _annotate(
-    figure: "Figure", axes: "Axes", points: Sequence[tuple[TrialSummary, float, float]], front: Sequence[int]
+    figure: "Figure", axes: "Axes", points: Sequence[tuple[TrialFigures, float, float]], front: Sequence[int]
 ) -> None:
     """Name the points, those of the front first; points that lie on one another share a name."""
     from matplotlib.patheffects import withStroke
@@ -190,7 +187,7 @@ def _name_style(on_front: bool) -> dict[str, Any]:
 
 
 def _shared_names(
-    points: Sequence[tuple[TrialSummary, float, float]],
+    points: Sequence[tuple[TrialFigures, float, float]],
     pixels: Sequence[tuple[float, float]],
     front: Sequence[int],
 ) -> dict[int, str]:

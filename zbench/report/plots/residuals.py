@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zbench.analysis.figures import TrialSummary
-from zbench.record import Record
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.steps import residual_diffs
+from zbench.analysis.view import View
+from zbench.config import DBCacheConfig
 from zbench.report.plots.canvas import add_legend, add_title, new_figure
-from zbench.report.plots.data import residual_diffs
 from zbench.report.text import cells
 from zbench.stats import median
 
@@ -36,18 +37,18 @@ class ResidualLine:
     diffs: Mapping[int, Sequence[float]]
 
 
-def telling_residuals(ordered: Sequence[tuple[TrialSummary, Record]]) -> list[ResidualLine]:
+def telling_residuals(view: View) -> list[ResidualLine]:
     """At most MOST_LINES COMPLETE trials with DBCache, in table order, no two with the same differences.
 
     cache-dit's defaults come before others, then one trial of every other window in which steps are compared.
     """
     found = []
-    for row, record in ordered:
-        cache = record.config.get("cache", {})
+    for row, record in view.pairs:
+        cache = record.trial.cache
         diffs = residual_diffs(record.measurement) if record.measurement is not None else {}
-        if cache.get("method") == "dbcache" and diffs:
-            window = repr([row.sweep, row.baseline_id, *(v for k, v in sorted(cache.items()) if k in WINDOW)])
-            line = ResidualLine(cells.label(row), cache["residual_diff_threshold"], diffs)
+        if isinstance(cache, DBCacheConfig) and cache.method == "dbcache" and diffs:
+            window = repr([row.sweep, row.reference_id, *(getattr(cache, key) for key in WINDOW)])
+            line = ResidualLine(cells.label(row), cache.residual_diff_threshold, diffs)
             found.append((row.has_default_cache, window, line))
     windows: set[str] = set()
     profiles: set[str] = set()
@@ -63,7 +64,7 @@ def telling_residuals(ordered: Sequence[tuple[TrialSummary, Record]]) -> list[Re
     return [line for _, _, line in found if any(line is other for other in chosen)]
 
 
-def residual_differences(lines: Sequence[ResidualLine], trials: Sequence[TrialSummary]) -> "Figure | None":
+def residual_differences(lines: Sequence[ResidualLine], trials: Sequence[TrialFigures]) -> "Figure | None":
     """Median over the images with whiskers from the least to the most; thresholds dashed in their line's colour."""
     if not lines:
         return None

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from zbench.report.tables.main import LEFT, RIGHT, TextTable, to_text
+from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, to_text
 from zbench.report.text import cells
 from zbench.stats import median
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from zbench.hardware.doctor import DoctorFinding
-from zbench.report.tables.main import LEFT, TextTable, to_text
+from zbench.report.tables.text_table import LEFT, TextTable, to_text
 
 
 def render_findings(findings: Sequence[DoctorFinding], form: str) -> str:

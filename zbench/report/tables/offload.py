@@ -2,23 +2,22 @@
 
 from collections.abc import Callable, Sequence
 
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis.view import View
 from zbench.measurement import Measurement
-from zbench.record import Record
-from zbench.report.tables.main import LEFT, RIGHT, TextTable
+from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
 from zbench.report.text import cells
 
 Cell = Callable[[Measurement], str | None]
 
 
-def offload_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable | None:
+def offload_table(view: View) -> TextTable | None:
     """One row a measured trial, a column where some trial has its figure; None where none offloaded or was watched."""
     rows = [
-        (row, record.config.get("offload", {}).get("mode", "none"), record.measurement)
-        for row, record in ordered
+        (row, record.measurement)
+        for row, record in view.pairs
         if record.measurement is not None and record.measurement.projection is None
     ]
-    if all(mode == "none" for _, mode, _ in rows):
+    if all(row.offload == "none" for row, _ in rows):
         return None
     columns: tuple[tuple[str, Cell, str], ...] = (
         ("moved to the device, a call", _moved, RIGHT),
@@ -26,13 +25,13 @@ def offload_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable |
         ("received over PCIe, a call", _received, RIGHT),
         ("peak host RSS", _host, RIGHT),
     )
-    shown = [column for column in columns if any(column[1](m) is not None for _, _, m in rows)]
+    shown = [column for column in columns if any(column[1](m) is not None for _, m in rows)]
     return TextTable(
         head=(),
         headers=("trial", "offload", *(header for header, _, _ in shown)),
         aligns=(LEFT, LEFT, *(align for _, _, align in shown)),
         rows=tuple(
-            (cells.label(row), str(mode), *(cell(m) or cells.ABSENT for _, cell, _ in shown)) for row, mode, m in rows
+            (cells.label(row), row.offload, *(cell(m) or cells.ABSENT for _, cell, _ in shown)) for row, m in rows
         ),
         legend=_legend([header for header, _, _ in shown]),
     )

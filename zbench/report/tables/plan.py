@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from zbench.config import DBCacheConfig, HardwareConfig, SCMConfig
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import expect
-from zbench.report.tables.main import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
+from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text.cells import digits, gib, trials
 from zbench.space import Placed, geometry_of
 from zbench.stats.stationary import LEAST

@@ -6,7 +6,7 @@ from zbench.composition import profile_patterns
 from zbench.hardware.detect import profile_of
 from zbench.hardware.published import PublishedFigure, published_for
 from zbench.record import Record
-from zbench.report.tables.main import LEFT, RIGHT, TextTable
+from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
 from zbench.report.text import cells
 
 PRESET = "zimage_turbo"  # whose figures were published
@@ -27,10 +27,10 @@ def published_table(records: Sequence[Record]) -> TextTable | None:
 
 def _profile(record: Record) -> str | None:
     """The profile of the hardware that a record's figures are of; None for other pipelines and for CPUs."""
-    if record.config.get("pipeline", {}).get("preset") != PRESET:
+    if record.trial.pipeline.preset != PRESET:
         return None
-    if hardware := record.config.get("hardware"):
-        return str(hardware["name"])
+    if record.trial.hardware is not None:
+        return record.trial.hardware.name
     devices = record.environment.get("devices") or ()
     return profile_of(devices[0]["name"], profile_patterns()) if devices else None
 

@@ -1,10 +1,12 @@
-"""The second table: every measure of a trial's images, mean and worst, and below it each baseline's noise floor."""
+"""The second table: every measure of a trial's images, mean and worst, and below it each reference's noise floor."""
 
 import math
 from collections.abc import Sequence
 
-from zbench.analysis.figures import TrialSummary
-from zbench.report.tables.main import LEFT, PROMPT, Column, TextTable, table_head
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.view import View
+from zbench.report.tables.main import PROMPT, Column, table_head
+from zbench.report.tables.text_table import LEFT, TextTable
 from zbench.report.text import cells
 
 ALWAYS = (
@@ -19,9 +21,9 @@ CLIP = Column("CLIP (worst)", cells.clip)
 PROMPTS = Column(PROMPT, cells.prompt)
 
 
-def quality_table(trials: Sequence[TrialSummary]) -> TextTable | None:
-    """Lay out the COMPLETE ones of `trials`, in their order; None where no image was judged."""
-    complete = [row for row in trials if row.state == "COMPLETE"]
+def quality_table(view: View) -> TextTable | None:
+    """Lay out the COMPLETE trials of `view`, in their order; None where no image was judged."""
+    complete = view.complete
     has_ms_ssim = any(row.ms_ssim_mean is not None for row in complete)
     has_lpips = any(row.lpips_mean is not None for row in complete)
     has_clip = any(row.clip_mean is not None for row in complete)
@@ -30,12 +32,13 @@ def quality_table(trials: Sequence[TrialSummary]) -> TextTable | None:
     if not (compared or has_clip or has_prompts):
         return None
     meant = (
-        "PSNR (of the images that differ) and SSIM: likeness to the baseline's images, mean (worst image in brackets). "
-        "Latent error: ‖latent − baseline's‖ / ‖baseline's‖, before decoding."
+        "PSNR and SSIM: likeness to the reference's images, mean (worst image in brackets). PSNR is that of the mean "
+        "squared error over all images; one that is identical has none, and counts as 100 dB. "
+        "Latent error: ‖latent − reference's‖ / ‖reference's‖, before decoding."
     )
     optional = (
         (MS_SSIM, has_ms_ssim, "MS-SSIM: SSIM over five scales."),
-        (LPIPS, has_lpips, "LPIPS: perceptual difference from the baseline's images, 0 is none."),
+        (LPIPS, has_lpips, "LPIPS: perceptual difference from the reference's images, 0 is none."),
         (CLIP, has_clip, "CLIP: how well the image fits its prompt's text, of 100."),
         (PROMPTS, has_prompts, ""),  # the main table says what it is
     )
@@ -49,14 +52,14 @@ def quality_table(trials: Sequence[TrialSummary]) -> TextTable | None:
     )
 
 
-def _noise_floors(complete: Sequence[TrialSummary]) -> list[str]:
-    """A sentence each baseline."""
-    baselines = [row for row in complete if row.is_baseline]
-    said = [_noise_floor(row, "the baseline" if len(baselines) == 1 else row.label) for row in baselines]
+def _noise_floors(complete: Sequence[TrialFigures]) -> list[str]:
+    """A sentence each reference."""
+    references = [row for row in complete if row.is_reference]
+    said = [_noise_floor(row, "the reference" if len(references) == 1 else row.label) for row in references]
     return [f"Noise floor: {text}." for text in said if text]
 
 
-def _noise_floor(row: TrialSummary, name: str) -> str | None:
+def _noise_floor(row: TrialFigures, name: str) -> str | None:
     if row.noise_identical:
         return f"made twice, {name} gives identical images"
     why = row.why_missing("noise_floor")

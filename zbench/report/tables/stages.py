@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zbench.analysis.figures import TrialSummary
-from zbench.analysis.stages import DTYPES, NOT_MEASURED, STAGES, StageFigures, stage_figures
+from zbench.analysis.metrics import STAGES
+from zbench.analysis.stages import DTYPES, NOT_MEASURED, StageFigures, stage_figures
+from zbench.analysis.view import View
 from zbench.record import Record
-from zbench.report.tables.main import LEFT, RIGHT, TextTable
+from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
 from zbench.report.text import cells
 
 WORDS = {"text_encode": "text encode", "denoise": "denoise", "decode": "decode"}
 
 
-def stage_table(ordered: Sequence[tuple[TrialSummary, Record]]) -> TextTable | None:
+def stage_table(view: View) -> TextTable | None:
     """One row a measured trial, in their order, two columns a stage; None where none has a timed stage."""
-    found = [(row, record, stage_figures(record)) for row, record in ordered]
+    found = [(row, record, stage_figures(record)) for row, record in view.pairs]
     rows = [(row, record, figures) for row, record, figures in found if figures]
     if not rows:
         return None

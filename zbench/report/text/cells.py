@@ -5,11 +5,11 @@ Refuses to print NaN, and to round a likeness up to a perfect one.
 
 from collections.abc import Callable, Sequence
 
-from zbench.analysis.figures import TrialSummary
+from zbench.analysis.figures import TrialFigures
 from zbench.measurement import Source
 
 ABSENT = "–"
-IDENTICAL = "∞ (identical)"
+IDENTICAL = "identical"
 UNDER_NOISE = "none (under noise)"
 REFERENCE = "reference"
 PROJECTED_MARK = "~"  # before a figure
@@ -37,7 +37,7 @@ def digits(value: float) -> str:
     return f"{value:.{2 - exponent}f}"
 
 
-def latency(row: TrialSummary) -> str:
+def latency(row: TrialFigures) -> str:
     """Median and interval, seconds, both with the decimals of the median: `0.731 [0.724, 0.738]`."""
     if row.latency_median_s is None:
         return ABSENT
@@ -53,12 +53,12 @@ def seconds(value: float | None, source: Source | None) -> str:
     return ABSENT if value is None else mark(digits(value), source)
 
 
-def speedup(row: TrialSummary) -> str:
+def speedup(row: TrialFigures) -> str:
     """`1.42×`; 1.00× is the baseline."""
     return ABSENT if row.speedup is None else mark(f"{row.speedup:.2f}×", row.latency_source)
 
 
-def images_per_s(row: TrialSummary) -> str:
+def images_per_s(row: TrialFigures) -> str:
     """As `digits`."""
     return ABSENT if row.images_per_s is None else mark(digits(row.images_per_s), row.latency_source)
 
@@ -68,7 +68,7 @@ def gib(size_bytes: float) -> str:
     return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"
 
 
-def memory(row: TrialSummary, with_kind: bool = True) -> str:
+def memory(row: TrialFigures, with_kind: bool = True) -> str:
     """The peak, and which peak it is."""
     if row.peak_memory_bytes is None:
         return ABSENT
@@ -76,66 +76,66 @@ def memory(row: TrialSummary, with_kind: bool = True) -> str:
     return mark(gib(row.peak_memory_bytes) + kind, row.memory_source)
 
 
-def for_images(row: TrialSummary) -> str:
+def for_images(row: TrialFigures) -> str:
     """What a latency is for: `an image`, `a call of 4 images`."""
     return "an image" if row.images == 1 else f"a call of {row.images} images"
 
 
-def energy(row: TrialSummary) -> str:
+def energy(row: TrialFigures) -> str:
     """Joules of the whole device, an image."""
     return ABSENT if row.joules_an_image is None else digits(row.joules_an_image)
 
 
-def cached_steps(row: TrialSummary) -> str:
+def cached_steps(row: TrialFigures) -> str:
     """`2.5/8`: mean skipped steps an image, of all steps."""
     if row.cached_steps is None or row.steps is None:
         return ABSENT
     return mark(f"{row.cached_steps:.1f}/{row.steps}", row.cached_steps_source)
 
 
-def psnr(row: TrialSummary) -> str:
-    """Mean dB of the images that differ, and how many do not."""
+def psnr(row: TrialFigures) -> str:
+    """dB of the mean squared error over all images, and how many of them are identical."""
     if row.psnr_mean_db is None or row.is_unchanged:
-        return _psnr_without_figure(row)
+        return _without_likeness(row)
     same = f" ({row.identical_images} of {row.compared_images} identical)" if row.identical_images else ""
     return mark(f"{row.psnr_mean_db:.1f}{same}", row.quality_source)
 
 
-def psnr_and_worst(row: TrialSummary) -> str:
-    """Mean and worst dB of the images that differ: `31.3 (30.8)`."""
+def psnr_and_worst(row: TrialFigures) -> str:
+    """dB of the mean squared error over all images, and of the worst: `31.3 (30.8)`."""
     if row.psnr_mean_db is None or row.psnr_worst_db is None or row.is_unchanged:
-        return _psnr_without_figure(row)
+        return _without_likeness(row)
     return mark(f"{row.psnr_mean_db:.1f} ({row.psnr_worst_db:.1f})", row.quality_source)
 
 
-def ssim(row: TrialSummary) -> str:
+def ssim(row: TrialFigures) -> str:
     """Mean and worst image: `0.957 (0.952)`."""
     return _likened(row, row.ssim_mean, row.ssim_worst, likeness)
 
 
-def ms_ssim(row: TrialSummary) -> str:
+def ms_ssim(row: TrialFigures) -> str:
     """As `ssim`, over five scales."""
     return _likened(row, row.ms_ssim_mean, row.ms_ssim_worst, likeness)
 
 
-def latent_error(row: TrialSummary) -> str:
-    """Mean and worst image, relative to the baseline's latents."""
+def latent_error(row: TrialFigures) -> str:
+    """Mean and worst image, relative to the reference's latents."""
     return _likened(row, row.latent_rel_error, row.latent_rel_error_worst, digits)
 
 
-def lpips(row: TrialSummary) -> str:
+def lpips(row: TrialFigures) -> str:
     """Mean and worst image; 0 is no difference."""
     return _likened(row, row.lpips_mean, row.lpips_worst, digits)
 
 
-def clip(row: TrialSummary) -> str:
+def clip(row: TrialFigures) -> str:
     """Mean and worst image, of 100."""
     if row.clip_mean is None or row.clip_worst is None:
         return ABSENT
     return mark(f"{row.clip_mean:.1f} ({row.clip_worst:.1f})", row.quality_source)
 
 
-def prompt(row: TrialSummary) -> str:
+def prompt(row: TrialFigures) -> str:
     """Share of the attributes asked for, mean and worst image: `97.5 % (91 %)`."""
     if row.prompt_fidelity_mean is None or row.prompt_fidelity_worst is None:
         why = row.why_missing("prompt_fidelity")
@@ -155,9 +155,10 @@ def percent(share: float, decimals: int = 0) -> str:
     return f">{100 - 10**-decimals:.{decimals}f} %" if share < 1 and float(text) >= 100 else f"{text} %"
 
 
-def label(row: TrialSummary) -> str:
-    """The trial's label; the baseline says so, and what should not be trusted is marked."""
-    text = f"{row.label} (baseline)" if row.is_baseline else row.label
+def label(row: TrialFigures) -> str:
+    """The trial's label with its roles; what should not be trusted is marked."""
+    roles = ["reference"] * row.is_reference + ["baseline"] * row.is_baseline
+    text = f"{row.label} ({', '.join(roles)})" if roles else row.label
     return f"{text} {UNTRUSTED_MARK}" if row.caveats else text
 
 
@@ -174,8 +175,8 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
-def _likened(row: TrialSummary, mean: float | None, worst: float | None, figure: Callable[[float], str]) -> str:
-    """Mean and worst of a likeness to the baseline; a difference under the noise floor is none."""
+def _likened(row: TrialFigures, mean: float | None, worst: float | None, figure: Callable[[float], str]) -> str:
+    """Mean and worst of a likeness to the reference; a difference under the noise floor is none."""
     if mean is None or worst is None:
         return _absent(row)
     if row.within_noise and not row.is_identical:
@@ -183,14 +184,15 @@ def _likened(row: TrialSummary, mean: float | None, worst: float | None, figure:
     return mark(f"{figure(mean)} ({figure(worst)})", row.quality_source)
 
 
-def _psnr_without_figure(row: TrialSummary) -> str:
+def _without_likeness(row: TrialFigures) -> str:
+    """Of a PSNR that would be that of identical images, or that is none."""
     if row.is_identical:
         return mark(IDENTICAL, row.quality_source)
     return mark(UNDER_NOISE, row.quality_source) if row.within_noise else _absent(row)
 
 
-def _absent(row: TrialSummary) -> str:
+def _absent(row: TrialFigures) -> str:
     why = row.why_missing("quality")
-    if row.is_baseline and why in (None, "no_reference"):
+    if row.is_reference and why in (None, "no_reference"):
         return REFERENCE
     return f"{ABSENT} ({why})" if why else ABSENT

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from zbench.analysis.figures import NOT_VALIDATED, TrialSummary
+from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
 from zbench.report.text import cells
 
 GOOD_SSIM = 0.95
@@ -11,7 +11,7 @@ TELLING_SHARE = 0.02  # of a prompt's attributes; a smaller loss is not worth a 
 MOST_BASELINES = 3
 
 
-def findings(trials: Sequence[TrialSummary]) -> list[str]:
+def findings(trials: Sequence[TrialFigures]) -> list[str]:
     """Sentences, the most useful first. Trials of several baselines are judged against their own."""
     complete = [row for row in trials if row.state == "COMPLETE" and row.latency_median_s is not None]
     if not complete:
@@ -29,44 +29,57 @@ def findings(trials: Sequence[TrialSummary]) -> list[str]:
     return sentences + _misfits(complete) + _distrusted(doubted, len(compared)) + _failed(trials)
 
 
-def default_row(trials: Sequence[TrialSummary]) -> TrialSummary | None:
+def default_row(trials: Sequence[TrialFigures]) -> TrialFigures | None:
     """The trial with cache-dit's own defaults, if it was completed."""
     return next((row for row in trials if row.has_default_cache and row.state == "COMPLETE"), None)
 
 
-def _against(baseline: TrialSummary, complete: Sequence[TrialSummary], *, alone: bool) -> list[str]:
+def _against(baseline: TrialFigures, complete: Sequence[TrialFigures], *, alone: bool) -> list[str]:
     """What is to be said of one baseline and the trials compared with it."""
-    key = (baseline.sweep, baseline.baseline_id)
+    key, reference_key = (baseline.sweep, baseline.baseline_id), (baseline.sweep, baseline.reference_id)
+    reference = next((row for row in complete if (row.sweep, row.trial_id) == reference_key), None)
     others = [
         row
         for row in complete
         if (row.sweep, row.baseline_id) == key and not row.is_baseline and row.speedup is not None and row.is_trusted
     ]
-    sentences = [_baseline(baseline, alone), *_best_of_good(baseline, others)]
-    fastest = max(others, key=lambda row: row.speedup or 0, default=None)
-    if fastest is not None and not _good(fastest):
-        of = "all" if alone else "those compared with it"
-        sentences.append(f"Fastest of {of} is {_what(fastest)}{_likeness(fastest)}{_skipping(fastest)}.")
-    return sentences + _costs_prompt(baseline, others) + _never_skipped(others)
+    sentences = [_baseline(baseline, alone), *_fastest(others, reference, alone=alone)]
+    return sentences + _costs_prompt(reference, others) + _never_skipped(others)
 
 
-def _baseline(row: TrialSummary, alone: bool) -> str:
+def _baseline(row: TrialFigures, alone: bool) -> str:
     verb = "is projected to take" if row.latency_source == "projected" else "takes"
     name = "The baseline" if alone else f"The baseline {row.label}"
     doubt = f", which is not to be trusted ({cells.UNTRUSTED_MARK} in the table says why)" if row.doubts else ""
     return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s {cells.for_images(row)}{doubt}."
 
 
-def _best_of_good(baseline: TrialSummary, others: Sequence[TrialSummary]) -> list[str]:
-    good = [row for row in others if _good(row) and (row.speedup or 0) > 1]
-    if not others or all(row.ssim_worst is None for row in others):
+def _fastest(others: Sequence[TrialFigures], reference: TrialFigures | None, *, alone: bool) -> list[str]:
+    """The fastest whose images are good, and the fastest of all; nothing slower than the baseline is called so."""
+    if not others:
         return []
-    best = max(good, key=lambda row: row.speedup or 0, default=None)
-    if best is None:
+    faster = sorted((row for row in others if row.is_faster), key=lambda row: -(row.speedup or 0))
+    if not faster:
+        return ["The one other trial is no faster." if len(others) == 1 else "None of the other trials is faster."]
+    sentences = _best_of_good(faster, others, reference)
+    if not _good(faster[0]):
+        of = "all" if alone else "those compared with it"
+        sentences.append(f"Fastest of {of} is {_what(faster[0])}{_likeness(faster[0])}{_skipping(faster[0])}.")
+    return sentences
+
+
+def _best_of_good(
+    faster: Sequence[TrialFigures], others: Sequence[TrialFigures], reference: TrialFigures | None
+) -> list[str]:
+    if all(row.ssim_worst is None for row in others):
+        return []
+    good = [row for row in faster if _good(row)]
+    if not good:
         return [f"No setting is faster than it while every image keeps an SSIM of at least {GOOD_SSIM}."]
+    best = good[0]
     text = (
         f"Of the settings whose every image keeps an SSIM of at least {GOOD_SSIM}, "
-        f"{_what(best)} is the fastest{_likeness(best)}{_skipping(best)}{_showing(best, baseline)}"
+        f"{_what(best)} is the fastest{_likeness(best)}{_skipping(best)}{_showing(best, reference)}"
     )
     near = [
         row.label
@@ -77,26 +90,26 @@ def _best_of_good(baseline: TrialSummary, others: Sequence[TrialSummary]) -> lis
     return [f"{text}{tied}."]
 
 
-def _never_skipped(others: Sequence[TrialSummary]) -> list[str]:
+def _never_skipped(others: Sequence[TrialFigures]) -> list[str]:
     idle = [row.label for row in others if row.cached_steps == 0 and row.family != "none"]
     if not idle:
         return []
     return [f"{cells.listed(idle)} skipped no step; “Knobs without effect” says why."]
 
 
-def _costs_prompt(baseline: TrialSummary, others: Sequence[TrialSummary]) -> list[str]:
-    """The trial whose images show least of what was asked for, if that is clearly less than the baseline's do."""
+def _costs_prompt(reference: TrialFigures | None, others: Sequence[TrialFigures]) -> list[str]:
+    """The trial whose images show least of what was asked for, if that is clearly less than the reference's do."""
     shares = [(row.prompt_fidelity_mean, row.label) for row in others if row.prompt_fidelity_mean is not None]
-    if not shares or baseline.prompt_fidelity_mean is None:
+    if not shares or reference is None or reference.prompt_fidelity_mean is None:
         return []
     least, label = min(shares)
-    if least > baseline.prompt_fidelity_mean - TELLING_SHARE + 1e-9:
+    if least > reference.prompt_fidelity_mean - TELLING_SHARE + 1e-9:
         return []
-    of_baseline = cells.percent(baseline.prompt_fidelity_mean)
-    return [f"{label} shows {cells.percent(least)} of what the prompts ask for, the baseline {of_baseline}."]
+    of_reference = cells.percent(reference.prompt_fidelity_mean)
+    return [f"{label} shows {cells.percent(least)} of what the prompts ask for, the reference {of_reference}."]
 
 
-def _misfits(complete: Sequence[TrialSummary]) -> list[str]:
+def _misfits(complete: Sequence[TrialFigures]) -> list[str]:
     found = Counter((row.hardware, row.hardware_memory_gib) for row in complete if row.misfit is not None)
     return [
         f"{number} of {cells.trials(len(complete))} {'does' if number == 1 else 'do'} not fit into the "
@@ -113,39 +126,40 @@ def _distrusted(number: int, of: int) -> list[str]:
     return [f"{which} {verb} to be trusted; {cells.UNTRUSTED_MARK} in the table marks the rest and says why."]
 
 
-def _failed(trials: Sequence[TrialSummary]) -> list[str]:
+def _failed(trials: Sequence[TrialFigures]) -> list[str]:
     failed = sum(row.state == "FAILED" for row in trials)
     return [f"{cells.trials(failed)} failed; see below."] if failed else []
 
 
-def _what(row: TrialSummary) -> str:
+def _what(row: TrialFigures) -> str:
     projected = "projected " if row.latency_source == "projected" else ""
     return f"{row.label} ({projected}{row.speedup:.2f}×, {cells.digits(row.latency_median_s or 0)} s)"
 
 
-def _likeness(row: TrialSummary) -> str:
+def _likeness(row: TrialFigures) -> str:
+    if row.is_reference:
+        return ", the quality reference itself"
     if row.is_identical:
-        return ", with images identical to the baseline's"
+        return ", with images identical to the reference's"
     if row.within_noise:
-        return ", with images that differ from the baseline's by no more than noise"
+        return ", with images that differ from the reference's by no more than noise"
     if row.ssim_worst is None or row.ssim_mean is None:
         return ""
     return f", at SSIM {cells.likeness(row.ssim_mean)} (worst image {cells.likeness(row.ssim_worst)})"
 
 
-def _skipping(row: TrialSummary) -> str:
+def _skipping(row: TrialFigures) -> str:
     return "" if not row.cached_steps else f", skipping {row.cached_steps:.1f} of {row.steps} steps"
 
 
-def _showing(row: TrialSummary, baseline: TrialSummary) -> str:
+def _showing(row: TrialFigures, reference: TrialFigures | None) -> str:
     """What a trial loses of its prompts, however little; "" where it loses nothing or nobody looked."""
-    share, of_baseline = row.prompt_fidelity_mean, baseline.prompt_fidelity_mean
-    if share is None or of_baseline is None or share > of_baseline - 1e-9:
+    share, of_reference = row.prompt_fidelity_mean, reference.prompt_fidelity_mean if reference is not None else None
+    if share is None or of_reference is None or share > of_reference - 1e-9:
         return ""
-    return (
-        f", showing {cells.percent(share, 1)} of what the prompts ask for (the baseline {cells.percent(of_baseline)})"
-    )
+    shown, full = cells.percent(share, 1), cells.percent(of_reference)
+    return f", showing {shown} of what the prompts ask for (the reference {full})"
 
 
-def _good(row: TrialSummary) -> bool:
-    return row.is_unchanged or (row.ssim_worst is not None and row.ssim_worst >= GOOD_SSIM)
+def _good(row: TrialFigures) -> bool:
+    return row.is_reference or row.is_unchanged or (row.ssim_worst is not None and row.ssim_worst >= GOOD_SSIM)

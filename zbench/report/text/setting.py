@@ -3,32 +3,31 @@
 Refuses to describe one machine where the records come from several: it says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from zbench.analysis.labels import flatten
+from zbench.config import HardwareConfig
 from zbench.environment import differences
 from zbench.record import Record
-from zbench.store import latest_records
 
 
 def environment_lines(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Name and value of each line of the block."""
-    last = _described(records)
-    record = last[-1]
-    environment, config = record.environment, record.config
+    last = [r for r in records if r.state == "COMPLETE"] or list(records)
+    environment, hardware = last[-1].environment, last[-1].trial.hardware
     lines = [
-        ("Hardware", _hardware(environment, config)),
+        ("Hardware", _hardware(environment, hardware)),
         ("Software", _software(environment)),
         ("Pipeline", _each(last, _pipeline)),
-        ("Resolution", _each(last, lambda r: _joined(r, "pipeline", "{width}×{height}"))),
-        ("Steps", _each(last, lambda r: _joined(r, "pipeline", "{steps}")) + " transformer forwards an image"),
+        ("Resolution", _each(last, lambda r: f"{r.trial.pipeline.width}×{r.trial.pipeline.height}")),
+        ("Steps", _each(last, lambda r: str(r.trial.pipeline.steps)) + " transformer forwards an image"),
         ("Prompts", _each(last, _workload)),
         ("Rounds", _each(last, _measure)),
         ("Revision", _revision(environment)),
+        ("Command", _each(last, lambda r: r.command or "")),
     ]
-    lines.append(("Command", _each(last, lambda r: r.command or "")))
     changes = _environment_changes(last)
     if changes:
         lines.append(("Attention", f"the trials were not all measured in one environment: {'; '.join(changes)}"))
@@ -44,7 +43,7 @@ def not_as_asked(record: Record) -> list[str]:
     if record.measurement is None:
         return []
     projected = record.measurement.projection is not None
-    asked = {key: value for key, value in flatten(record.config).items() if not key.startswith("measure.")}
+    asked = flatten(record.trial.to_dict())
     leaves = [key.rpartition(".")[2] for key in asked]
     by_leaf = {leaf: key for key, leaf in zip(asked, leaves, strict=True) if leaves.count(leaf) == 1}
     by_leaf |= {"offload": "offload.mode", "cache": "cache.method"}
@@ -62,12 +61,7 @@ def not_as_asked(record: Record) -> list[str]:
     return found
 
 
-def _described(records: Sequence[Record]) -> list[Record]:
-    last = latest_records(records)
-    return [r for r in last if r.state == "COMPLETE"] or last
-
-
-def _hardware(environment: dict[str, Any], config: dict[str, Any]) -> str:
+def _hardware(environment: dict[str, Any], target: HardwareConfig | None) -> str:
     names = [device["name"] for device in environment.get("devices") or []]
     counted = [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
     cores = environment.get("cores")
@@ -78,10 +72,9 @@ def _hardware(environment: dict[str, Any], config: dict[str, Any]) -> str:
     if memory:
         host.append(f"{memory / 2**30:.0f} GiB of memory")
     here = ", ".join([*counted, *host])
-    target = config.get("hardware")
-    if not target:
+    if target is None:
         return here
-    return f"projected onto {target.get('title') or target.get('name')}; cache and quality measured on {here}"
+    return f"projected onto {target.title}; cache and quality measured on {here}"
 
 
 def _software(environment: dict[str, Any]) -> str:
@@ -97,32 +90,27 @@ def _software(environment: dict[str, Any]) -> str:
 
 
 def _pipeline(record: Record) -> str:
-    pipeline, compute = record.config.get("pipeline", {}), record.config.get("compute", {})
-    parts = [str(pipeline.get("name", "?"))]
+    parts, dtype = [record.trial.pipeline.name], record.trial.compute.dtype
     if record.measurement is not None and record.measurement.projection is None:
         effective = record.measurement.effective
         parts += [f"{effective.weights} weights"] if effective.weights else []
         parts += [effective.dtype] if effective.dtype else []
-    elif compute.get("dtype", "auto") != "auto":
-        parts.append(str(compute["dtype"]))
+    elif dtype != "auto":
+        parts.append(dtype)
     return ", ".join(parts)
 
 
 def _workload(record: Record) -> str:
-    workload = record.config.get("workload", {})
-    prompts, seeds = workload.get("prompts", []), workload.get("seeds", [])
-    if not prompts:
-        return ""
-    return f"{len(prompts)} × {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({workload.get('name', '?')})"
+    workload = record.trial.workload
+    seeds = "1 seed" if len(workload.seeds) == 1 else f"{len(workload.seeds)} seeds"
+    return f"{len(workload.prompts)} × {seeds} ({workload.name})"
 
 
 def _measure(record: Record) -> str:
-    measure = record.config.get("measure", {})
-    if not measure:
-        return ""
-    least, most = measure.get("min_rounds"), measure.get("max_rounds")
+    measure = record.measure
+    least, most = measure.min_rounds, measure.max_rounds
     count = f"{least}" if least == most else f"{least} to {most}"
-    return f"{count} after at most {measure.get('max_warmup_rounds')} of warm-up"
+    return f"{count} after at most {measure.max_warmup_rounds} of warm-up"
 
 
 def _revision(environment: dict[str, Any]) -> str:
@@ -140,15 +128,8 @@ def _environment_changes(records: Sequence[Record]) -> list[str]:
     return found
 
 
-def _each(records: Sequence[Record], describe: Any) -> str:
+def _each(records: Sequence[Record], describe: Callable[[Record], str]) -> str:
     return " | ".join(dict.fromkeys(text for text in map(describe, records) if text))
-
-
-def _joined(record: Record, group: str, form: str) -> str:
-    try:
-        return form.format(**record.config.get(group, {}))
-    except KeyError:
-        return ""
 
 
 def _same(wanted: object, value: object) -> bool:

@@ -1,0 +1,143 @@
+"""Why figures of a trial should not be trusted: sentences from raw rounds, each about the metrics it throws doubt on.
+
+A caveat counts only where such a metric was measured: other load on this machine cannot spoil what a roofline computed.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from zbench.analysis.metrics import latencies_s
+from zbench.analysis.quality import is_its_own_reference
+from zbench.measurement import METRICS, SLOWING, Measurement
+from zbench.record import Record
+from zbench.stats import median
+from zbench.trial import Trial
+
+BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
+INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
+DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
+SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
+SPOILS_IMAGES = ("non_finite_latents",)  # of the reasons why a round is invalid; others say that its time is none
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """A sentence without a full stop, and the metrics (`measurement.METRICS`) that it throws doubt on."""
+
+    text: str
+    about: tuple[str, ...]
+
+    def counts(self, measurement: Measurement) -> bool:
+        """Whether any of the metrics it is about came from the rounds that were run."""
+        return any(measurement.sources.get(metric) in ("measured", "proxy") for metric in self.about)
+
+
+def own_caveats(measurement: Measurement) -> list[str]:
+    """What a trial's own rounds say against it."""
+    found = [Caveat(text, ("latency", "memory")) for text in measurement.validity]
+    found += [*_disturbed(measurement), *_invalid(measurement)]
+    return [caveat.text for caveat in found if caveat.counts(measurement)]
+
+
+def other_content(record: Record, other: Record | None, role: str) -> str | None:
+    """That `other`, the trial's reference or baseline, was made with other weights or configs."""
+    if other is None or record.measurement is None or other.measurement is None:
+        return None
+    what = record.measurement.effective.differs_in_content(other.measurement.effective)
+    if what is None:
+        return None
+    return f"its {role} was made with other {what}, so that the two are not compared; sweep again measures both"
+
+
+def unlike_its_reference(record: Record, reference: Record) -> str | None:
+    """That a trial's images are not its reference's although it skips no step and computes alike.
+
+    Where weights wait changes no image, so offload may differ. It is the second net, beside the content of weights.
+    """
+    ours, theirs = record.measurement, reference.measurement
+    if ours is None or theirs is None or not ours.quality or record.is_reference:
+        return None
+    if any(r.cached_steps for r in ours.rounds) or not computes_alike(record.trial, reference.trial, offload=False):
+        return None
+    if is_its_own_reference(ours, theirs):
+        return None
+    worst = min(q.ssim for q in ours.quality)
+    return (
+        f"it skipped no step and computes as its reference does, yet its images differ (SSIM {worst:.3f} at worst): "
+        "something else changed between the two; measure both again with sweep.fresh=true"
+    )
+
+
+def beyond_skipping(
+    record: Record, baseline: Record | None, speedup: float | None, cached_steps: float | None
+) -> str | None:
+    """Computed and sharded as the baseline is, N steps of which c are skipped take at least (N - c)/N of its time."""
+    steps = record.trial.pipeline.steps
+    if speedup is None or cached_steps is None or baseline is None or cached_steps >= steps:
+        return None
+    if not computes_alike(record.trial, baseline.trial, offload=True):
+        return None
+    most = steps / (steps - cached_steps)
+    if speedup <= most * BEYOND_SKIPPING:
+        return None
+    return f"{speedup:.2f}× is more than skipping {cached_steps:.1f} of {steps} steps can give ({most:.2f}× at most)"
+
+
+UNTOLD = ": it or its baseline was disturbed, which cannot be told; measure both again with sweep.fresh=true"
+"""Added to `beyond_skipping` where the baseline's own calls do not show that it was slowed."""
+
+BLAMED = (
+    f"the machine was busy while it ran (its median is more than {SLOWED:g} times its quickest call), so that "
+    "speed-ups over it are too high; measure again with sweep.fresh=true"
+)
+"""Of a baseline that was slowed, as an implausible speed-up over it and its own calls show."""
+
+
+def computes_alike(trial: Trial, other: Trial, *, offload: bool) -> bool:
+    """Whether two trials of one piece of work differ in step skipping at most; with `offload`, not in that either."""
+    groups = [(trial.parallel, other.parallel), (trial.compute, other.compute)]
+    groups += [(trial.offload, other.offload)] if offload else []
+    return all(own == theirs for own, theirs in groups)
+
+
+def was_slowed(baseline: Measurement) -> bool:
+    """Whether the typical round took far longer than the quickest call, warm-ups included.
+
+    Only of a trial that skips no step, so that its calls are alike; never of a projected one.
+    """
+    if baseline.projection is not None or any(r.cached_steps for r in baseline.rounds):
+        return False
+    samples = latencies_s(baseline)
+    return bool(samples) and median(samples) > SLOWED * min([*samples, *baseline.warmup_latencies_s])
+
+
+def _disturbed(measurement: Measurement) -> list[Caveat]:
+    """Where so many rounds were disturbed that the median may be one of them."""
+    rounds = measurement.rounds
+    disturbed = [r for r in rounds if set(r.disturbances) & set(SLOWING)]
+    if len(disturbed) <= DISTURBED * len(rounds):
+        return []
+    counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
+    said = f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts}); sweep.fresh=true measures again"
+    return [Caveat(said, ("latency",))]
+
+
+def _invalid(measurement: Measurement) -> list[Caveat]:
+    """Where so many rounds do not count that the others are too few to speak for the trial."""
+    rounds = measurement.rounds
+    invalid = [r for r in rounds if not r.valid]
+    if len(invalid) <= INVALID * len(rounds):
+        return [] if rounds or measurement.projection else [Caveat("no round was valid", METRICS)]
+    reasons = [cause for r in invalid for cause in r.invalid_reasons]
+    spoilt = not reasons or bool(set(reasons) & set(SPOILS_IMAGES))
+    told = (
+        "no round was valid" if len(invalid) == len(rounds) else f"{len(invalid)} of {len(rounds)} rounds were invalid"
+    )
+    said = f"{told} ({_counted(reasons)})" if reasons else told
+    return [Caveat(said, METRICS if spoilt else ("latency",))]
+
+
+def _counted(causes: Iterable[str]) -> str:
+    """Each cause and how often it was, the commonest first."""
+    return ", ".join(f"{cause} {count}" for cause, count in Counter(causes).most_common())

@@ -1,0 +1,217 @@
+"""The registry of metrics: each figure's name, unit, direction, and the one place that reads it from a measurement.
+
+Progress, tables, gates, recommendations, exports and searches all ask here, so that one figure has one meaning. A name
+is a record's path without its unit, and a statistic where there is more than one sample.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from zbench.measurement import ImageQuality, Measurement, Source
+from zbench.stats import median, quantile
+
+IDENTICAL_DB = 100.0
+"""What an identical image counts as, and the most that any does: the least error in 256 × 256 pixels has 101 dB."""
+
+STAGES = ("text_encode", "denoise", "decode")
+
+ImageId = tuple[str, int]
+"""Prompt id and seed."""
+
+Samples = list[tuple[ImageId, float]]
+"""Image and value of each valid round, in time order."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a trial.
+
+    `read` gives it in `unit`, or None where the record has none. `samples` are set where rounds differ by chance, so
+    that a verdict needs an interval. `exact`: a figure without chance in it, which a gate may compare as it is.
+    """
+
+    name: str
+    unit: str
+    about: str  # one of measurement.METRICS, whose source is this figure's
+    read: Callable[[Measurement], float | None]
+    higher_is_better: bool = False
+    images: str = ""  # how images are combined: mean, median, worst; "" where there are none to combine
+    samples: Callable[[Measurement], Samples] | None = None
+    exact: bool = False
+    positive: bool = False  # a size: nothing was measured where it is 0 or less
+
+    def source(self, measurement: Measurement) -> Source | None:
+        """Where the figure comes from."""
+        return measurement.sources.get(self.about)
+
+
+def latencies_s(measurement: Measurement) -> list[float]:
+    """Seconds of each valid round, or of each projected one."""
+    return [latency_s for _, latency_s in measurement.paired_latencies_s]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the known ones; None where there are none."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def psnr_db(quality: ImageQuality) -> float | None:
+    """Of one image, at most IDENTICAL_DB, which is also what an identical one counts as; None where it is unknown."""
+    if quality.identical:
+        return IDENTICAL_DB
+    return None if quality.psnr_db is None else min(quality.psnr_db, IDENTICAL_DB)
+
+
+def pooled_psnr_db(values: Sequence[float]) -> float:
+    """The PSNR of the mean squared error over all images, so that an identical image is one without an error."""
+    return -10 * math.log10(sum(10 ** (-db / 10) for db in values) / len(values))
+
+
+def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
+    """The peak in bytes that says most, and which it is: device, reserved or allocated (torch's), or host RSS."""
+    if measurement.projection is not None:
+        return measurement.projection.peak_device_bytes, "device"
+    memory = measurement.memory
+    kinds = (
+        (memory.peak_device_bytes, "device"),
+        (memory.peak_reserved_bytes, "reserved"),
+        (memory.peak_allocated_bytes, "allocated"),
+        (memory.host_peak_rss_bytes, "host RSS"),
+    )
+    return next(((size, kind) for size, kind in kinds if size is not None), (None, None))
+
+
+def device_memory_bytes(measurement: Measurement) -> float | None:
+    """The peak on the device; None where only the host's is known."""
+    size, kind = peak_memory(measurement)
+    return None if kind == "host RSS" else size
+
+
+def _median_latency(measurement: Measurement) -> float | None:
+    samples = latencies_s(measurement)
+    return median(samples) if samples else None
+
+
+def _p90_latency(measurement: Measurement) -> float | None:
+    samples = latencies_s(measurement)
+    return quantile(samples, 0.9) if samples else None
+
+
+def _throughput(measurement: Measurement) -> float | None:
+    """Images over the sum of their calls' latencies; a projected call makes as many as its proxy's."""
+    made = {(r.prompt_id, r.seed): r.images for r in measurement.rounds}
+    images = sum(made.get(image, 1) for image, _ in measurement.paired_latencies_s)
+    total_s = sum(latencies_s(measurement))
+    return images / total_s if total_s > 0 else None
+
+
+def _joules_an_image(measurement: Measurement) -> float | None:
+    """Every round of the block counts, also those that are not valid: they drew power too."""
+    images = sum(r.images for r in measurement.rounds)
+    return None if measurement.energy is None or not images else measurement.energy.joules / images
+
+
+def _cached_steps(measurement: Measurement) -> float | None:
+    """Mean an image, so that none counts more for having been made more often."""
+    by_image: dict[ImageId, list[int]] = {}
+    for r in measurement.rounds:
+        if r.valid:
+            by_image.setdefault((r.prompt_id, r.seed), []).append(len(r.cached_steps))
+    return mean(mean(counts) for counts in by_image.values())
+
+
+def _stage(stage: str) -> Metric:
+    def samples(measurement: Measurement) -> Samples:
+        if measurement.projection is not None:
+            return []  # the rounds are its proxy's
+        valid = [r for r in measurement.rounds if r.valid and stage in r.stages_s]
+        return [((r.prompt_id, r.seed), r.stages_s[stage]) for r in valid]
+
+    def read(measurement: Measurement) -> float | None:
+        seconds = [s for _, s in samples(measurement)]
+        return median(seconds) if seconds else None
+
+    return Metric(f"stages.{stage}.median", "s", "latency", read, samples=samples)
+
+
+def _memory(key: str) -> Metric:
+    def read(measurement: Measurement) -> float | None:
+        size: int | None = getattr(measurement.memory, f"{key}_bytes")
+        return size
+
+    return Metric(f"memory.{key}", "bytes", "memory", read, exact=True, positive=True)
+
+
+def _of_images(
+    name: str,
+    unit: str,
+    values: Callable[[Measurement], list[float | None]],
+    *,
+    higher_is_better: bool,
+    together: Callable[[list[float]], float] = lambda known: sum(known) / len(known),
+) -> list[Metric]:
+    """The mean over images (or what is `together` in its place), their median, and the worst of them."""
+
+    def combined(pick: Callable[[list[float]], float]) -> Callable[[Measurement], float | None]:
+        def read(measurement: Measurement) -> float | None:
+            known = [v for v in values(measurement) if v is not None]
+            return pick(known) if known else None
+
+        return read
+
+    ways: tuple[tuple[str, str, Callable[[list[float]], float]], ...] = (
+        ("", "mean", together),
+        (".median", "median", median),
+        (".worst", "worst", min if higher_is_better else max),
+    )
+    return [
+        Metric(name + end, unit, "quality", combined(pick), higher_is_better, images, exact=True)
+        for end, images, pick in ways
+    ]
+
+
+def _likeness(key: str) -> Callable[[Measurement], list[float | None]]:
+    return lambda m: [getattr(image, key) for image in m.quality or []]
+
+
+_ALL: list[Metric] = [
+    Metric("latency.median", "s", "latency", _median_latency, samples=lambda m: list(m.paired_latencies_s)),
+    Metric("latency.p90", "s", "latency", _p90_latency),
+    Metric("throughput", "images/s", "latency", _throughput, higher_is_better=True),
+    *(_stage(stage) for stage in STAGES),
+    Metric("memory.peak", "bytes", "memory", lambda m: peak_memory(m)[0], positive=True),
+    *(_memory(key) for key in ("peak_device", "peak_reserved", "peak_allocated", "host_peak_rss")),
+    Metric("memory.on_device", "bytes", "memory", device_memory_bytes, positive=True),
+    Metric("energy.per_image", "J", "latency", _joules_an_image),
+    Metric("steps.cached", "steps", "cached_steps", _cached_steps, higher_is_better=True),
+    *_of_images("quality.ssim", "", _likeness("ssim"), higher_is_better=True),
+    *_of_images("quality.ms_ssim", "", _likeness("ms_ssim"), higher_is_better=True),
+    *_of_images(
+        "quality.psnr",
+        "dB",
+        lambda m: [psnr_db(image) for image in m.quality or []],
+        higher_is_better=True,
+        together=pooled_psnr_db,
+    ),
+    *_of_images("quality.lpips", "", _likeness("lpips"), higher_is_better=False),
+    *_of_images("quality.latent_rel_error", "", _likeness("latent_rel_error"), higher_is_better=False),
+    *_of_images(
+        "quality.prompt", "", lambda m: [p.share_right for p in m.prompt_fidelity or []], higher_is_better=True
+    ),
+    *_of_images("quality.clip", "", lambda m: [p.clip_score for p in m.prompt_fidelity or []], higher_is_better=True),
+]
+
+REGISTRY: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+"""By name."""
+
+GATED: dict[str, Metric] = {
+    name: metric for name, metric in REGISTRY.items() if metric.samples is not None or metric.exact
+}
+"""Those a gate can judge: with samples for an interval, or without chance."""
+
+
+def read(name: str, measurement: Measurement) -> float | None:
+    """The figure of this name. KeyError for a name that is none."""
+    return REGISTRY[name].read(measurement)
