@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import SYNTHETIC, environment, zbench
-from factories import complete, trial
+from factories import complete, demo_records, trial
 
 from zbench import __version__
+from zbench.analysis import view
 from zbench.cli import COMMANDS, main
 from zbench.config import DBCacheConfig
+from zbench.record import Record
 from zbench.store import RECORDS
 from zbench.zimage.layout import preset_folder
 
@@ -253,6 +256,24 @@ def completions(line: str, folder: Path) -> set[str]:
     env = environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], env=env, cwd=folder, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
+
+
+def test_the_figures_of_a_trial_are_derived_once_for_table_page_and_csv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "records.jsonl"
+    journal.write_text("".join(record.to_json() + "\n" for record in demo_records()), encoding="utf-8")
+    derived: list[str] = []
+    once = view.figures_of
+
+    def counted(record: Record, *others: Any) -> Any:
+        derived.append(record.trial_id)
+        return once(record, *others)
+
+    monkeypatch.setattr(view, "figures_of", counted)
+    assert main(["report", str(journal), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(derived) == sorted(record.trial_id for record in demo_records())
+    assert (tmp_path / "out" / "summary.csv").is_file() and "speed-up" in capsys.readouterr().out
 
 
 def test_completion_works_in_bash(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from factories import complete, failed, trial
 from rich.console import Console
 
+from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig
 from zbench.record import Record
 from zbench.space import Placed
@@ -33,6 +34,17 @@ def test_a_cached_trial_shows_its_speed_up_over_its_own_baseline() -> None:
     assert first.startswith("[1/2] none 1.000 s 1.00x 0.0 steps skipped")
     assert second.startswith("[2/2] F1B0_W4_MC3_R0.24 0.500 s 2.00x 2.0 steps skipped")
     assert second.endswith("(done)")
+
+
+def test_what_the_table_will_doubt_is_doubted_while_the_sweep_runs() -> None:
+    """The figures and caveats of a line are those that the table has at the end."""
+    base, throttled = complete(BASELINE), complete(CACHED, latency_s=0.5, cached=(2, 3, 4, 5), validity=["throttled"])
+    _, line = said((BASELINE, base), (CACHED, throttled))
+    assert "(!) throttled" in line
+    unbelievable = complete(CACHED, latency_s=0.1, cached=(5,))
+    _, line = said((BASELINE, base), (CACHED, unbelievable))
+    row = next(row for row in view_of([base, unbelievable]).trials if not row.is_baseline)
+    assert f"{row.speedup:.2f}x" in line and row.caveats[0] in line
 
 
 def test_disturbed_rounds_are_left_out() -> None:
