@@ -64,8 +64,9 @@ class Assessment:
 def assess(new: Sequence[Record], base: Sequence[Record], metrics: Sequence[Metric]) -> Assessment:
     """Judge the last record of each trial in `new` against that in `base`, paired by trial id.
 
-    Raises RecordError where nothing can be compared: no COMPLETE trial in the base, none in common, records of
-    another machine or of other weights or configs under the same path, or figures that were not measured. Raises ConfigError for a metric that no record of the base has.
+    Raises RecordError where nothing can be compared: no COMPLETE trial in the base, none in common, records of another
+    machine or of other weights or configs under the same path, or figures that were not measured. Raises ConfigError
+    for a metric that no record of the base has.
     """
     base_by_id = {record.trial_id: record for record in base if record.state == "COMPLETE"}
     new_by_id = {record.trial_id: record for record in new if record.state != "PRUNED"}
