@@ -132,7 +132,9 @@ class SideWorker:
         for side in self._sides:
             self._asked = side
             self._tell({"command": "prepare", "side": side.name, "trial": side.trial.to_dict()})
-            self.effective[side.name] = self._await("prepared", self._timeout_s, "measure.timeout_s")["effective"]
+            self.effective[side.name] = self._await("prepared", self._timeout_s, "measure.timeout_s").get(
+                "effective", {}
+            )
 
     def generate(self, name: SideName, index: int) -> Round:
         """One round of a side, of the workload's pair `index`, in turn. Raises SideFailed."""
