@@ -59,6 +59,11 @@ class PipelineConfig(Group):
         return self.batch_size * self.images_per_prompt
 
     @property
+    def named_files(self) -> tuple[str | None, ...]:
+        """What decides which files are read: pipelines that agree in it read the same, at one moment."""
+        return self.preset, self.weights, self.hub_id, self.vae
+
+    @property
     def encoded_prompts(self) -> int:
         """Prompts that the text encoder reads in a call, with guidance as many empty ones."""
         return self.batch_size * (2 if self.guidance_scale > 0 else 1)

@@ -18,6 +18,12 @@ full 700 W does in most samples while this pipeline computes."""
 RANDOM_WEIGHTS = "random_weights"
 """The reason why nothing is said of images: with random weights they mean nothing, a reference's included."""
 
+OTHER_REFERENCE = {"weights": "reference_of_other_weights", "configs": "reference_of_other_configs"}
+"""The reasons why a trial was not judged against the reference's images: another content made them."""
+
+UNJUDGED = ("no_reference", *OTHER_REFERENCE.values())
+"""The reasons why a trial has no likeness to a reference that may be there by now."""
+
 SLOWING = ("garbage_collection", "page_faults", "other_load", "stolen_time")
 """Of a round's disturbances those that make it slower; a set clock does not, and a lower frequency may only mean that
 cores were idle."""
@@ -229,6 +235,7 @@ class Measurement:
     energy: Energy | None = None
     projection: Projection | None = None
     effective: Effective = field(default_factory=Effective)
+    judges_sha256: dict[str, str] = field(default_factory=dict)  # weights that judged: key of `measure` to their digest
     telemetry: Telemetry = field(default_factory=Telemetry)
     validity: list[str] = field(default_factory=list)  # why this measurement should not be trusted
     reasons: dict[str, str] = field(default_factory=dict)  # why a value is None

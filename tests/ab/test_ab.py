@@ -30,6 +30,7 @@ def test_a_slower_side_is_a_regression_and_every_round_is_kept(tmp_path: Path) -
     assert said["verdict"] == "SLOWER" and 2.5 < said["ratio"]["estimate"] < 3.1
     head, *blocks = (tmp_path / "runs" / "kept" / "blocks.jsonl").read_text().splitlines()
     assert json.loads(head)["format"] == "zbench-ab" and len(blocks) == said["blocks"]
+    assert [side["effective"]["weights"] for side in json.loads(head)["sides"].values()] == ["synthetic"] * 2
     block = json.loads(blocks[0])
     assert [len(block[side]) for side in ("a", "b")] == [16, 16], "two turns of eight rounds of 0.01 and of 0.03 s"
 

@@ -8,8 +8,9 @@ import pytest
 from commands import TESTS
 from factories import trial
 
-from zbench.ab.side import Side, SideFailed, SideWorker, share_a_pipeline, warm_up
+from zbench.ab.side import Side, SideFailed, SideWorker, refuse_other_content, share_a_pipeline, warm_up
 from zbench.config import ComputeConfig, DBCacheConfig, EngineConfig, PipelineConfig
+from zbench.errors import Exit, ZbenchError
 
 
 def test_progress_of_loading_does_not_disturb_a_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +20,7 @@ def test_progress_of_loading_does_not_disturb_a_side(tmp_path: Path, monkeypatch
     worker = SideWorker([Side("a", trial(engine=engine))], tmp_path / "worker.log", timeout_s=60)
     try:
         worker.prepare()
+        assert worker.effective["a"]["weights"] == "synthetic"
         assert worker.generate("a", 0).latency_s > 0
     finally:
         worker.close()
@@ -82,3 +84,22 @@ def test_only_one_pipeline_of_one_code_is_shared(b: Side, shared: bool) -> None:
 def test_compiled_sides_are_kept_apart() -> None:
     """Going from one setting to the other might compile again."""
     assert not share_a_pipeline(Side("a", trial(compute=COMPILED)), Side("b", trial(compute=COMPILED)))
+
+
+def of_weights(name: str, weights: str) -> Side:
+    return Side(name, trial(pipeline=PipelineConfig(preset="zimage_tiny", weights=weights)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["weights", "configs"])
+def test_sides_that_name_the_same_weights_and_loaded_others_are_refused(kind: str) -> None:
+    """Replaced between the loading of one and the other, or a preset that another revision has otherwise."""
+    sides = [of_weights("a", "X"), of_weights("b", "X")]
+    loaded: Any = {"a": {f"{kind}_sha256": "a" * 64}, "b": {f"{kind}_sha256": "b" * 64}}
+    with pytest.raises(
+        ZbenchError, match=f"name the same {kind} and loaded others.*aaaaaaaaaaaa → bbbbbbbbbbbb"
+    ) as refusal:
+        refuse_other_content(sides, loaded)
+    assert refusal.value.exit_code == Exit.BAD_INPUT and not isinstance(refusal.value, SideFailed)
+    refuse_other_content([of_weights("a", "X"), of_weights("b", "Y")], loaded)  # on purpose
+    refuse_other_content(sides, {"a": loaded["a"], "b": {}})  # an older zbench, which does not say
+    refuse_other_content(sides, {"a": loaded["a"], "b": loaded["a"]})

@@ -175,12 +175,14 @@ def test_another_vae_decodes_the_same_latents(small_vae: Path, alone: Generation
     with loaded() as engine:
         own = engine.effective()
     assert own.vae is None and own.weights_sha256 != effective.weights_sha256
+    assert own.configs_sha256 is not None and own.configs_sha256 != effective.configs_sha256
 
 
 def test_random_weights_name_their_seed_and_take_a_vae(small_vae: Path) -> None:
     with loaded(weights="random") as engine:
         plain = engine.effective()
     assert (plain.weights, plain.weights_seed, plain.weights_sha256) == ("random", 0, None)
+    assert plain.configs_sha256 is not None
     with loaded(weights="random", vae=str(small_vae)) as engine:
         engine.generate(PROMPT, 0)
         assert engine.effective().weights_sha256 is not None, "of the VAE's file"

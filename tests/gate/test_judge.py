@@ -15,6 +15,7 @@ from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.judge import Assessment, assess
 from zbench.gate.limits import parse_limit
 from zbench.gate.show import annotations, render
+from zbench.measurement import Effective
 from zbench.record import Record
 from zbench.stats import Verdict
 from zbench.store import RECORDS
@@ -93,6 +94,22 @@ def test_what_cannot_be_judged_at_all_is_an_error() -> None:
 def slower() -> Assessment:
     metrics = [parse_limit("latency.median:3%"), parse_limit("quality.ssim:-0.01")]
     return assess([*run(1.2)[1:]], run(), metrics)
+
+
+@pytest.mark.parametrize("kind", ["weights", "configs"])
+def test_other_content_under_the_same_path_is_refused_and_the_way_out_is_named(kind: str) -> None:
+    def of_content(digest: str | None) -> list[Record]:
+        return run(effective=Effective(device="cpu", **{f"{kind}_sha256": digest}))
+
+    metrics = [parse_metric("latency.median:3%")]
+    with pytest.raises(RecordError) as refusal:
+        assess(of_content("b" * 64), of_content("a" * 64), metrics)
+    said = str(refusal.value)
+    assert said.startswith(f"{CACHED.label} (trial {CACHED.trial_id}): {kind} under the same path")
+    assert f"{kind}_sha256 {'a' * 12} → {'b' * 12};" in said and "measure the base again" in said
+    assert refusal.value.exit_code == Exit.BAD_INPUT and "\n" not in said
+    for base in ("b" * 64, None):  # a record that does not say is an older one
+        assert assess(of_content("b" * 64), of_content(base), metrics).exit_code == Exit.DONE
 
 
 def test_junit_counts_what_is_no_pass() -> None:

@@ -59,7 +59,12 @@ def test_artifacts_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert first is not None and first.latents is not None and second is not None
     assert np.array_equal(first.image, IMAGE) and np.array_equal(first.latents, LATENTS)
     assert second.latents is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0.png", "b-0.png", "latents.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a-0.png",
+        "b-0.png",
+        "latents.safetensors",
+        "made_by.json",
+    ]
 
 
 def test_prompt_id_cannot_leave_the_folder(tmp_path: Path) -> None:

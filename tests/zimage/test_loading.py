@@ -56,6 +56,21 @@ def test_dtype_is_the_one_asked_for() -> None:
     assert {pipeline.transformer.dtype, pipeline.text_encoder.dtype, pipeline.vae.dtype} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("name", [TRANSFORMER, "scheduler/scheduler_config.json"])
+def test_files_that_change_while_they_are_loaded_are_refused(name: str, folder: Path) -> None:
+    """What was loaded would be some of the old and some of the new, under a checksum of neither."""
+
+    def touch(stage: str, done_bytes: int, total_bytes: int) -> None:
+        if stage == "loading":
+            data = (folder / name).read_bytes()
+            (folder / name).write_bytes(
+                data + b" " if name.endswith("json") else data[:-1] + bytes([(data[-1] + 1) % 256])
+            )
+
+    with pytest.raises(WeightsError, match="changed while they were loaded"):
+        load(folder, progress=touch)
+
+
 def test_a_truncated_file_is_named(folder: Path) -> None:
     """A download that broke off: the header promises more bytes than there are."""
     path = folder / TRANSFORMER

@@ -13,8 +13,8 @@ import torch
 from sharded import save_in_shards
 
 from zbench.zimage.checksum import weights_sha256
-from zbench.zimage.layout import WEIGHTS_FILE, WeightsError, preset_folder, weight_files
-from zbench.zimage.loading import load_pipeline, weights_of
+from zbench.zimage.layout import WEIGHTS_FILE, WeightsError, preset_folder, weight_files, weights_of
+from zbench.zimage.loading import load_pipeline
 
 
 @pytest.fixture(scope="module")

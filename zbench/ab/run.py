@@ -3,19 +3,20 @@
 Two workers of the same code differ, by 1 % at 40 ms an image on two shared cores (standard deviation of 8 pairs), and
 no number of rounds shows it; only sides that share a worker are free of that.
 
-Every block is appended to `<folder>/blocks.jsonl` as it ends, raw, after a first line that says what the sides are.
+Every block is appended to `<folder>/blocks.jsonl` as it ends, raw, after a first line that says what the sides are
+and what took effect on each.
 """
 
 import fcntl
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn, turn_medians
-from zbench.ab.side import Side, SideWorker, share_a_pipeline, warm_up
+from zbench.ab.side import Side, SideWorker, refuse_other_content, share_a_pipeline, warm_up
 from zbench.config import MeasureConfig
 from zbench.environment import Environment
 from zbench.errors import StoreError
@@ -66,7 +67,8 @@ def compare(
 
     b is judged against a. Of `measure` only the time-out and the bound of warm-up apply.
 
-    Raises SideFailed if a side cannot make images, StoreError if `folder` cannot be written.
+    Raises SideFailed if a side cannot make images, StoreError if `folder` cannot be written, ZbenchError where sides
+    that name the same weights have loaded others.
     """
     workers: dict[SideName, SideWorker] = {}
     shared = share_a_pipeline(*sides)
@@ -77,12 +79,14 @@ def compare(
         )
     try:
         with _journal(folder) as journal:
-            append_line(journal, _json(_head(sides, plan, margin, environment, shared)))
             for group in [sides] if shared else [[side] for side in sides]:
                 names = "".join(side.name for side in group)
                 worker = SideWorker(group, folder / f"worker-{names}.log", measure.timeout_s)
                 workers |= {side.name: worker for side in group}
                 worker.prepare()
+            effective = {name: worker.effective[name] for name, worker in workers.items()}
+            refuse_other_content(sides, effective)
+            append_line(journal, _json(_head(sides, plan, margin, environment, shared, effective)))
             a_turn = _warm_up(workers, measure.max_warmup_rounds, listener)
             return _measure(workers, a_turn, plan, margin, journal, listener, should_stop)
     finally:
@@ -132,7 +136,12 @@ def samples(made: Sequence[Block]) -> list[BlockSamples]:
 
 
 def _head(
-    sides: Sequence[Side], plan: LookSchedule, margin: float, environment: Environment, shared: bool
+    sides: Sequence[Side],
+    plan: LookSchedule,
+    margin: float,
+    environment: Environment,
+    shared: bool,
+    effective: Mapping[SideName, Mapping[str, Any]],
 ) -> dict[str, object]:
     return {
         "format": "zbench-ab",
@@ -147,6 +156,7 @@ def _head(
                 "label": side.trial.label,
                 "revision": side.revision,
                 "python": side.python,
+                "effective": effective[side.name],  # its content included
             }
             for side in sides
         },

@@ -18,7 +18,7 @@ from zbench.config import Config
 from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.process import HOME, WorkerGone, WorkerProcess, death
 from zbench.hardware.detect import describe_present, present_devices
-from zbench.measurement import Round
+from zbench.measurement import Effective, Round
 from zbench.space import constraint, geometry_of
 from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
@@ -61,6 +61,30 @@ NOT_THE_CODES_FAULT = ("weights", "config")
 """Codes of failures that say nothing about a side's speed or health."""
 
 
+def refuse_other_content(sides: Sequence[Side], effective: Mapping[SideName, Mapping[str, Any]]) -> None:
+    """Raise ZbenchError where sides that name the same files were loaded from files of other content.
+
+    Sides that name different ones on purpose are compared for speed. What a side does not say, an older zbench's
+    perhaps, says nothing.
+    """
+    a, b = sides
+    if a.trial.pipeline.named_files != b.trial.pipeline.named_files:
+        return
+    ours, theirs = (_content(effective[side.name]) for side in (b, a))
+    kind = ours.differs_in_content(theirs)
+    if kind is not None:
+        digests = [str(getattr(each, f"{kind}_sha256"))[:12] for each in (theirs, ours)]
+        raise ZbenchError(
+            f"--a and --b name the same {kind} and loaded others, {kind}_sha256 {' → '.join(digests)}: they were "
+            "replaced while it ran, or a revision has another preset; name those of each side, such as "
+            "--a pipeline.weights=OLD --b pipeline.weights=NEW, or give both the same"
+        )
+
+
+def _content(effective: Mapping[str, Any]) -> Effective:
+    return Effective(weights_sha256=effective.get("weights_sha256"), configs_sha256=effective.get("configs_sha256"))
+
+
 class SideFailed(ZbenchError):
     """A side cannot make images. `broken`: it could be started and was asked for nothing impossible."""
 
@@ -88,6 +112,8 @@ class SideWorker:
         self._asked = sides[0]  # whose answer is waited for
         self._timeout_s = timeout_s
         self._said_hello = False
+        self.effective: dict[SideName, dict[str, Any]] = {}
+        """What took effect on each side that is prepared, in the words of its own zbench."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
         self._process = WorkerProcess(log, python=sides[0].python, home=sides[0].home)
 
@@ -106,7 +132,9 @@ class SideWorker:
         for side in self._sides:
             self._asked = side
             self._tell({"command": "prepare", "side": side.name, "trial": side.trial.to_dict()})
-            self._await("prepared", self._timeout_s, "measure.timeout_s")
+            self.effective[side.name] = self._await("prepared", self._timeout_s, "measure.timeout_s").get(
+                "effective", {}
+            )
 
     def generate(self, name: SideName, index: int) -> Round:
         """One round of a side, of the workload's pair `index`, in turn. Raises SideFailed."""

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.measurement import Effective
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
 from zbench.trial import Trial
-from zbench.zimage.checksum import weights_sha256
+from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.layout import WeightsError
-from zbench.zimage.loading import load_pipeline, weights_of
+from zbench.zimage.loading import load_pipeline
 
 STEP = "step"
 
@@ -59,7 +59,7 @@ class ReferenceEngine:
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)
         waiting = WAITING[trial.offload.mode]
-        pipe, self._checksum = _load(self._weights, self._dtype, self.device, waiting, on_progress)
+        pipe, self._content = _load(self._weights, self._dtype, self.device, waiting, on_progress)
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
         self._offloading = Offloading(pipe, trial.offload, self.device)
@@ -129,7 +129,8 @@ class ReferenceEngine:
             device_name=torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             dtype=str(self._dtype).removeprefix("torch."),
             weights=self._weights.source,
-            weights_sha256=self._checksum,
+            weights_sha256=self._content.weights_sha256,
+            configs_sha256=self._content.configs_sha256,
             weights_seed=WEIGHTS_SEED if self._weights.source == "random" else None,
             vae=None if self._weights.vae is None else str(self._weights.vae),
             vae_tiling=_tiles(self.pipe.vae, trial.pipeline),
@@ -230,24 +231,23 @@ def _dtype(name: str, device: str) -> torch.dtype:
 
 def _load(
     weights: WeightsPlace, dtype: torch.dtype, device: str, on_host: Collection[str], on_progress: OnProgress | None
-) -> tuple[Any, str | None]:
-    """The pipeline, and the checksum of the files its weights came from (None where all are random)."""
+) -> tuple[Any, Content]:
+    """The pipeline, and what the files held that it came from."""
     folder = weights.folder
     if folder is None:
         folder = _download(str(weights.hub_id))
-    kind: Literal["folder", "random"] = "random" if weights.source == "random" else "folder"
     try:
         pipe = load_pipeline(
             folder,
             dtype=dtype,
             device=device,
-            weights=kind,
+            weights=weights.loaded_as,
             on_host=on_host,
             vae=weights.vae,
             seed=WEIGHTS_SEED,
             progress=on_progress,
         )
-        return pipe, weights_sha256(weights_of(folder, kind, weights.vae))
+        return pipe, content_of(folder, weights.loaded_as, weights.vae)
     except WeightsError as error:
         named = "" if weights.vae is None or str(weights.vae) not in str(error) else f"pipeline.vae={weights.vae}: "
         raise WeightsUnavailableError(f"{named}{error}") from error

@@ -12,6 +12,7 @@ from typing import Literal
 
 from zbench.config import PipelineConfig
 from zbench.errors import ConfigError, WeightsUnavailableError
+from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.layout import (
     WEIGHTS_FILE,
     WeightsError,
@@ -33,6 +34,18 @@ class WeightsPlace:
     folder: Path | None
     hub_id: str | None = None
     vae: Path | None = None  # folder of the AutoencoderKL that takes the place of the pipeline's own
+
+    @property
+    def loaded_as(self) -> Literal["folder", "random"]:
+        """`weights` of `zimage.loading.load_pipeline`."""
+        return "random" if self.source == "random" else "folder"
+
+    def content(self) -> Content | None:
+        """What is there now, read at most once (`zimage.digests`); None for a download.
+
+        Raises WeightsError where weights are missing, OSError where a file cannot be read.
+        """
+        return None if self.folder is None else content_of(self.folder, self.loaded_as, self.vae)
 
 
 def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:

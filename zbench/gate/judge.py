@@ -65,8 +65,9 @@ class Assessment:
 def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit]) -> Assessment:
     """Judge the last record of each trial in `new` against that in `base`, paired by trial id.
 
-    Raises RecordError where nothing can be compared: no COMPLETE trial in the base, none in common, records of
-    another machine, or figures that were not measured. Raises ConfigError for a metric that no record of the base has.
+    Raises RecordError where nothing can be compared: no COMPLETE trial in the base, none in common, records of another
+    machine or of other weights or configs under the same path, or figures that were not measured. Raises ConfigError
+    for a metric that no record of the base has.
     """
     base_by_id = {record.trial_id: record for record in base if record.state == "COMPLETE"}
     new_by_id = {record.trial_id: record for record in new if record.state != "PRUNED"}
@@ -78,6 +79,7 @@ def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit
         raise RecordError("the two runs share no trial: their settings differ in every one")
     for trial_id in both:
         _refuse_other_machine(new_by_id[trial_id], base_by_id[trial_id])
+        _refuse_other_content(new_by_id[trial_id], base_by_id[trial_id])
     for limit in limits:
         if not any(_has(limit.metric, record) for record in base_by_id.values()):
             why = _why(limit.metric, [r.measurement.reasons for r in base_by_id.values() if r.measurement is not None])
@@ -146,6 +148,21 @@ def _refuse_other_machine(new: Record, base: Record) -> None:
     changed = [f"{key} {theirs.get(key)} → {value}" for key, value in ours.items() if theirs.get(key) != value]
     if changed:
         raise RecordError(f"the base was measured on another machine or with other versions: {'; '.join(changed)}")
+
+
+def _refuse_other_content(new: Record, base: Record) -> None:
+    """A trial names weights by path: what lay there may have been replaced between the two."""
+    if new.measurement is None or base.measurement is None:
+        return
+    ours, theirs = new.measurement.effective, base.measurement.effective
+    kind = ours.differs_in_content(theirs)
+    if kind is not None:
+        digests = [str(getattr(each, f"{kind}_sha256"))[:12] for each in (theirs, ours)]
+        raise RecordError(
+            f"{new.label} (trial {new.trial_id}): {kind} under the same path have other content, {kind}_sha256 "
+            f"{' → '.join(digests)}; measure the base again with the {kind} of today, or keep both under paths of "
+            "their own and compare their speed with zbench ab --a pipeline.weights=OLD --b pipeline.weights=NEW"
+        )
 
 
 def _has(metric: Metric, record: Record) -> bool:

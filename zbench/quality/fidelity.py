@@ -12,8 +12,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zbench.measurement import ImageQuality
-from zbench.quality.artifacts import Artifact, read_artifact
+from zbench.measurement import OTHER_REFERENCE, Effective, ImageQuality
+from zbench.quality.artifacts import Artifact, contents, read_artifact
 from zbench.quality.perceptual import Lpips
 
 if TYPE_CHECKING:
@@ -94,9 +94,13 @@ def compare_all(
 
 
 def compare_with_folder(
-    made: Sequence[Artifact], reference_folder: Path, lpips: Lpips | None = None
+    made: Sequence[Artifact], reference_folder: Path, lpips: Lpips | None = None, made_by: Effective | None = None
 ) -> tuple[list[ImageQuality] | None, str | None]:
-    """Likeness of every image the baseline also has, or None and why: no_reference or unreadable_reference."""
+    """Likeness of every image the baseline also has, or None and why: no_reference, unreadable_reference or one of
+    OTHER_REFERENCE, where the reference's images are known to be of another content than `made_by`'s."""
+    differs = contents(reference_folder).effective.differs_in_content(made_by or Effective())
+    if differs is not None:
+        return None, OTHER_REFERENCE[differs]
     try:
         found = [(a, read_artifact(reference_folder, a.prompt_id, a.seed)) for a in made]
         pairs = [(artifact, reference) for artifact, reference in found if reference is not None]

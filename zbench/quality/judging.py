@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 
 from zbench.config import MeasureConfig, Prompt
-from zbench.measurement import ImageQuality, PromptFidelity
+from zbench.measurement import Effective, ImageQuality, PromptFidelity
 from zbench.quality.artifacts import Artifact
 from zbench.quality.fidelity import compare_all, compare_with_folder
+from zbench.quality.judge_weights import judges_sha256
 from zbench.quality.perceptual import ClipScore, Lpips
 from zbench.quality.prompt import judge_all
 
@@ -24,6 +25,8 @@ class Judges:
 
     lpips: Lpips | None = None
     clip: ClipScore | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Key of `measure` to the digest of the weights that the judge was loaded from."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,37 @@ class ImageJudgements:
 def judges_for(measure: MeasureConfig) -> Judges:
     """Load what `measure.lpips_weights` and `measure.clip_weights` name, once a process. Raises ConfigError.
 
+    Weights that were replaced meanwhile are loaded again.
+
     What every judgement needs is imported here, so that the first trial that has a baseline pays no more than others.
     """
     import skimage.metrics  # noqa: F401
 
+    sha256 = judges_sha256(measure)
     return Judges(
-        lpips=_lpips(measure.lpips_weights) if measure.lpips_weights else None,
-        clip=_clip(measure.clip_weights) if measure.clip_weights else None,
+        lpips=_lpips(measure.lpips_weights, sha256.get("lpips_weights")) if measure.lpips_weights else None,
+        clip=_clip(measure.clip_weights, sha256.get("clip_weights")) if measure.clip_weights else None,
+        sha256=sha256,
     )
 
 
 def judge_images(
-    judges: Judges, prompts: Sequence[Prompt], made: list[Artifact], again: list[Artifact], reference: Path | None
+    judges: Judges,
+    prompts: Sequence[Prompt],
+    made: list[Artifact],
+    again: list[Artifact],
+    reference: Path | None,
+    made_by: Effective | None = None,
 ) -> ImageJudgements:
     """Judge one trial's images. `reference` is the baseline's folder, None for a baseline itself.
 
-    `again` are a baseline's images made once more: what two identical runs differ by is the noise floor.
+    `again` are a baseline's images made once more: what two identical runs differ by is the noise floor. `made_by` is
+    what took effect when they were made: images of another content are no reference.
     """
     quality, noise_floor = None, None
     why: dict[str, str | None] = {"quality": "no_reference", "noise_floor": "not_a_baseline"}
     if reference is not None:
-        quality, why["quality"] = compare_with_folder(made, reference, judges.lpips)
+        quality, why["quality"] = compare_with_folder(made, reference, judges.lpips, made_by)
     else:
         noise_floor = compare_all(again, made[: len(again)], judges.lpips) or None
         why["noise_floor"] = None if noise_floor else "one_cycle"
@@ -70,10 +83,11 @@ def judge_images(
 
 
 @cache
-def _lpips(path: str) -> Lpips:
+def _lpips(path: str, sha256: str | None) -> Lpips:
+    """Loaded anew where the file under `path` was replaced."""
     return Lpips(path)
 
 
 @cache
-def _clip(path: str) -> ClipScore:
+def _clip(path: str, sha256: str | None) -> ClipScore:
     return ClipScore(path)

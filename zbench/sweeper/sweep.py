@@ -15,10 +15,12 @@ from zbench.environment import Environment, differences
 from zbench.executors import Executor, Failed, Stopped, Task
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
-from zbench.measurement import Measurement
+from zbench.measurement import UNJUDGED, Measurement
+from zbench.quality.artifacts import copy_artifacts
 from zbench.record import Reason, Record
 from zbench.space import Placed, geometry_of
 from zbench.store import Store, latest
+from zbench.sweeper.content import PresentContent
 from zbench.sweeper.plan import Plan, proxy_of
 from zbench.trial import Trial
 
@@ -92,6 +94,9 @@ class Sweep:
     _tried: list[str] = field(default_factory=list)
     _replaced: dict[str, str] = field(default_factory=dict)  # one out of memory to the one tried in its place
 
+    def __post_init__(self) -> None:
+        self._present = PresentContent(self.plan.measure)
+
     def run(self) -> SweepResult:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
         for text in self.plan.notes:
@@ -142,12 +147,12 @@ class Sweep:
     def _measure(self, placed: Placed, proxies: Proxies) -> Record | None:
         """The record of one trial, or None if the user stopped it. Projected trials share equal proxies."""
         trial = placed.trial
-        runs = trial if trial.hardware is None else proxy_of(trial, self.plan.stand_in.pipeline)
+        runs = self._runs(trial)
         artifacts, reference = self.store.artifacts(trial.trial_id), self._reference(placed)
         proxy_key = runs.trial_id, reference is None
         shared = proxies.get(proxy_key)
         if shared is not None:
-            shutil.copytree(shared.artifacts, artifacts, dirs_exist_ok=True)
+            copy_artifacts(shared.artifacts, artifacts)
             measured = shared.measurement
         else:
             task = Task(runs, self.plan.measure, artifacts, reference)
@@ -155,12 +160,17 @@ class Sweep:
             if isinstance(outcome, Stopped):
                 return None
             if isinstance(outcome, Failed):
+                shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
                 return self._record(placed, state="FAILED", reason=self._with_way_out(trial, outcome.reason))
             measured = outcome.measurement
         if trial.hardware is not None:
             proxies.setdefault(proxy_key, Proxy(measured, artifacts))
             measured = _projected(trial, measured)
         return self._record(placed, state="COMPLETE", measurement=measured, source=measured.source)
+
+    def _runs(self, trial: Trial) -> Trial:
+        """What is measured for a trial: itself, or the proxy of a projected one."""
+        return trial if trial.hardware is None else proxy_of(trial, self.plan.stand_in.pipeline)
 
     def _with_way_out(self, trial: Trial, reason: Reason) -> Reason:
         """Where a GPU's memory ran out: the offload that is predicted to fit into it."""
@@ -193,13 +203,16 @@ class Sweep:
             changed = ["no round of it was valid", *changed]
         if self._missed_its_baseline(placed, record):
             changed = ["its baseline was not there the last time", *changed]
+        if not changed and record.measurement is not None:
+            artifacts = self.store.artifacts(record.trial_id)
+            changed = self._present.changes(self._runs(placed.trial), record.measurement, artifacts)
         if changed:
             self.listener.note(f"{placed.trial.label} is measured again: {'; '.join(changed)}")
             return None
         return record
 
     def _missed_its_baseline(self, placed: Placed, record: Record) -> bool:
-        had = record.measurement is not None and record.measurement.reasons.get("quality") != "no_reference"
+        had = record.measurement is not None and record.measurement.reasons.get("quality") not in UNJUDGED
         return not had and self._reference(placed) is not None
 
     def _record_pruned(self) -> None:

@@ -58,7 +58,7 @@ def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float |
     reasons = readings.reasons
     job.stage = "saving and comparing images"
     if effective.weights != "random":
-        save_artifacts(job.artifacts, block.first_cycle)
+        save_artifacts(job.artifacts, block.first_cycle, effective)
     verdict = _judge(job, block, effective)
     effective = engine.effective()  # with what the rounds moved
     latencies = warm.latencies_s or [block.rounds[0].latency_s]
@@ -82,6 +82,7 @@ def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float |
         noise_floor=verdict.noise_floor,
         energy=readings.energy,
         effective=effective,
+        judges_sha256={} if effective.weights == "random" else job.judges.sha256,
         telemetry=replace(readings.telemetry, garbage_collection="between cycles", clock_check=block.clock.telemetry),
         validity=warm.suspicions() + readings.validity + ([block.clock.doubt] if block.clock.doubt else []),
         reasons=reasons | verdict.reasons,
@@ -167,7 +168,7 @@ def _judge(job: TrialJob, block: _Block, effective: Effective) -> ImageJudgement
     if effective.weights == "random":
         return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), RANDOM_WEIGHTS))
     prompts = job.trial.workload.prompts
-    return judge_images(job.judges, prompts, block.first_cycle, block.second_cycle, job.reference)
+    return judge_images(job.judges, prompts, block.first_cycle, block.second_cycle, job.reference, effective)
 
 
 @contextmanager

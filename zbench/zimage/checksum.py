@@ -1,26 +1,36 @@
-"""One checksum for all weights of a pipeline, from the bytes of their files; it opens no tensor and writes nothing.
+"""What a pipeline's files hold, as two checksums: of its weights, and of every other file that decides what it makes.
 
-Digests are kept for the life of the process by path, size and time of change, so a file is read once.
+They follow names within the pipeline and bytes, not where it lies. They open no tensor and parse no config; `digests`
+sees to it that no file is read twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-THREADS = 4
-"""hashlib lets other threads run; more than a few of them wait for the disk."""
-
-CHUNK_BYTES = 4 * 2**20
-POLL_S = 0.1
-"""How often progress is told while files are read."""
+from zbench.zimage.digests import files_sha256
+from zbench.zimage.layout import configs_of, weights_of
 
 Files = Mapping[str, Sequence[Path]]
 """Component to its safetensors files."""
 
-_digests: dict[tuple[str, int, int], str] = {}
+
+class Content(NamedTuple):
+    """What a pipeline's files hold."""
+
+    weights_sha256: str | None  # of all weights that are read; None: all are random
+    configs_sha256: str | None  # of every other file that decides what the pipeline makes
+
+
+def content_of(folder: Path, weights: Literal["folder", "random"], vae: Path | None) -> Content:
+    """The content of what `load_pipeline` reads with these arguments.
+
+    Raises `WeightsError` where weights are missing, OSError where a file cannot be read.
+    """
+    return Content(weights_sha256(weights_of(folder, weights, vae)), named_sha256(configs_of(folder, weights, vae)))
 
 
 def total_bytes(files: Files) -> int:
@@ -29,43 +39,21 @@ def total_bytes(files: Files) -> int:
 
 
 def weights_sha256(files: Files, tell: Callable[[int], None] = lambda done_bytes: None) -> str | None:
-    """sha256 (hex) over the sorted lines `component/file  sha256-of-file`, each with a line feed; None without files.
+    """`named_sha256` of weights under the names `component/file`.
 
     `tell` is called in this thread with the bytes read so far. Raises OSError where a file cannot be read.
     """
     named = {f"{component}/{path.name}": path for component, paths in files.items() for path in paths}
-    if not named:
+    return named_sha256(named, tell)
+
+
+def named_sha256(files: Mapping[str, Path], tell: Callable[[int], None] = lambda done_bytes: None) -> str | None:
+    """sha256 (hex) over the sorted lines `name  sha256-of-file`, each with a line feed; None without files.
+
+    `tell` is called in this thread with the bytes read so far. Raises OSError where a file cannot be read.
+    """
+    if not files:
         return None
-    read = [0] * len(named)
-
-    def digest(index: int, path: Path) -> str:
-        def count(n_bytes: int) -> None:
-            read[index] += n_bytes
-
-        return _file_sha256(path, count)
-
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="zbench-checksum") as pool:
-        digests = {name: pool.submit(digest, i, path) for i, (name, path) in enumerate(named.items())}
-        pending = set(digests.values())
-        while pending:
-            pending = wait(pending, timeout=POLL_S).not_done
-            tell(sum(read))
-        lines = sorted(f"{name}  {done.result()}\n" for name, done in digests.items())
+    digests = dict(zip(files, files_sha256(list(files.values()), tell), strict=True))
+    lines = sorted(f"{name}  {digest}\n" for name, digest in digests.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _file_sha256(path: Path, count: Callable[[int], None]) -> str:
-    """sha256 of a file, from memory if it was read before and has not changed since; `count` is told of its bytes."""
-    real = path.resolve()
-    before = real.stat()
-    key = str(real), before.st_size, before.st_mtime_ns
-    if key in _digests:
-        count(before.st_size)
-        return _digests[key]
-    hasher = hashlib.sha256()
-    with real.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            hasher.update(chunk)
-            count(len(chunk))
-    _digests[key] = hasher.hexdigest()
-    return _digests[key]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -26,6 +27,13 @@ WEIGHTS_FILE = {
     "transformer": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
 }
+
+TOKENIZER_PRESET = "zimage_tiny"
+"""Whose tokenizer stands in where random weights are asked for and the folder has none."""
+
+TOKENIZER_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken")
+TOKENIZER_TEXTS = ("merges.txt", "vocab.txt")
+"""Of a tokenizer's folder: what transformers may read, chat templates included. A README decides nothing."""
 
 
 class WeightsError(Exception):
@@ -101,6 +109,47 @@ def weight_files(folder: Path, component: str, vae: Path | None = None) -> list[
         if not shard.is_file():
             raise WeightsError(f"{shard}: missing file, although {index_path.name} lists it")
     return shards
+
+
+def weights_of(folder: Path, weights: Literal["folder", "random"], vae: Path | None) -> dict[str, list[Path]]:
+    """Component to the safetensors files that are loaded; none of a component whose weights are random.
+
+    Raises `WeightsError` where one is missing.
+    """
+    read = [c for c in WEIGHTS_FILE if weights == "folder" or (c == "vae" and vae is not None)]
+    return {component: weight_files(folder, component, vae) for component in read}
+
+
+def configs_of(folder: Path, weights: Literal["folder", "random"], vae: Path | None) -> dict[str, Path]:
+    """Every file beside the weights that decides what a pipeline makes, by its name in the official layout.
+
+    Those that are not there are left out; `check_complete` names them.
+    """
+    files = {"model_index.json": folder / "model_index.json"}
+    for component in ("scheduler", *WEIGHTS_FILE):
+        name = CONFIG_FILE[component]
+        files[f"{component}/{name}"] = component_folder(folder, component, vae) / name
+    for component in weights_of(folder, weights, vae):
+        name = f"{WEIGHTS_FILE[component]}.index.json"
+        files[f"{component}/{name}"] = component_folder(folder, component, vae) / name
+    files |= {f"tokenizer/{name}": path for name, path in tokenizer_files(tokenizer_folder(folder)).items()}
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Whose tokenizer a pipeline uses: its own, or that of `TOKENIZER_PRESET` where it has none."""
+    own = folder / "tokenizer"
+    return own if (own / CONFIG_FILE["tokenizer"]).is_file() else preset_folder(TOKENIZER_PRESET) / "tokenizer"
+
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """What transformers may read from the folder of a tokenizer, by name; chat templates may lie in folders below."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in found
+        if path.suffix in TOKENIZER_SUFFIXES or path.name in TOKENIZER_TEXTS
+    }
 
 
 def check_complete(folder: Path, *, own_vae: bool = True) -> None:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from zbench.zimage import random_weights
-from zbench.zimage.checksum import total_bytes, weights_sha256
+from zbench.zimage.checksum import Content, content_of, named_sha256, total_bytes, weights_sha256
 from zbench.zimage.layout import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -28,15 +28,13 @@ from zbench.zimage.layout import (
     check_config,
     check_model_index,
     component_folder,
+    configs_of,
     one_line,
-    preset_folder,
-    weight_files,
+    tokenizer_folder,
+    weights_of,
 )
 from zbench.zimage.tensors import check_tensors
 from zbench.zimage.vae import check_vae
-
-TOKENIZER_PRESET = "zimage_tiny"
-"""Whose tokenizer stands in where random weights are asked for and the folder has none."""
 
 TellBytes = Callable[[str, int, int], None]
 """Told of the stage (checking or loading), and of bytes done and in all; every file counts once in each stage."""
@@ -63,36 +61,32 @@ def load_pipeline(
     after another, so that host memory holds one of them on its way to `device`. `"random"` reads only the configs,
     builds the modules on `device` (six billion weights take seconds on a GPU) and fills them from `seed`, the same way
     on the same kind of device; where the folder has no tokenizer, that of `zimage_tiny` stands in. `vae` is the folder
-    of an `AutoencoderKL` that takes the place of the pipeline's own, with either. Before files are loaded their
-    checksum is taken, and `zimage.checksum` remembers it.
+    of an `AutoencoderKL` that takes the place of the pipeline's own, with either. Checksums of all files are taken
+    before they are loaded and held against the files afterwards; `zimage.digests` remembers them.
 
     Raises `WeightsError`, one line naming the file, where a file is missing or corrupt or its tensors are not those
-    of the module. Running out of memory is not an error of the folder and passes through.
+    of the module, or where files changed while they were loaded. Running out of memory is not an error of the folder
+    and passes through.
     """
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     check_weights(folder, weights, vae)
     places = {component: torch.device("cpu" if component in on_host else device) for component in WEIGHTS_FILE}
-    meter = _Meter(weights_of(folder, weights, vae), progress or (lambda stage, done_bytes, total_bytes: None))
+    files, configs = weights_of(folder, weights, vae), configs_of(folder, weights, vae)
+    meter = _Meter(files, configs, progress or (lambda stage, done_bytes, total_bytes: None))
     try:
-        meter.check()
+        content = meter.check()
         if weights == "random":
             pipeline = _random_pipeline(folder, dtype, torch.device(device), places, vae, local_files_only, seed, meter)
         else:
             pipeline = _folder_pipeline(folder, dtype, places, vae, local_files_only, meter)
+        unchanged = content == content_of(folder, weights, vae)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(f"{folder}: diffusers cannot load it: {one_line(error)}") from error
+    if not unchanged:
+        raise WeightsError(f"{folder}: its files changed while they were loaded; load them again")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def weights_of(folder: Path, weights: Literal["folder", "random"], vae: Path | None) -> dict[str, list[Path]]:
-    """Component to the safetensors files that `load_pipeline` reads; none of a component whose weights are random.
-
-    Raises `WeightsError` where one is missing.
-    """
-    read = [c for c in WEIGHTS_FILE if weights == "folder" or (c == "vae" and vae is not None)]
-    return {component: weight_files(folder, component, vae) for component in read}
 
 
 def check_weights(folder: Path, weights: Literal["folder", "random"] = "folder", vae: Path | None = None) -> None:
@@ -135,18 +129,21 @@ def build_module(folder: Path, component: str, vae: Path | None = None) -> nn.Mo
 class _Meter:
     """Bytes of a pipeline's files on their way: each is checked once and loaded once."""
 
-    def __init__(self, files: dict[str, list[Path]], progress: TellBytes) -> None:
+    def __init__(self, files: dict[str, list[Path]], configs: dict[str, Path], progress: TellBytes) -> None:
         self._files = files
+        self._configs = configs  # too small to be told of
         self._bytes = total_bytes(files)
         self._loaded = 0
         self._progress = progress
 
-    def check(self) -> None:
-        """Take the checksum of all files."""
+    def check(self) -> Content:
+        """Take the checksums of all files."""
         if self._files:
             self._progress("checking", 0, 2 * self._bytes)
-        weights_sha256(self._files, lambda done: self._progress("checking", done, 2 * self._bytes))
+        weights = weights_sha256(self._files, lambda done: self._progress("checking", done, 2 * self._bytes))
+        content = Content(weights, named_sha256(self._configs))
         self.loaded()
+        return content
 
     def loaded(self, component: str | None = None) -> None:
         """Say that a component is on its device; None: that loading begins."""
@@ -226,9 +223,7 @@ def _building(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
 
 
 def _tokenizer(folder: Path, local_files_only: bool) -> Any:
-    own = folder / "tokenizer"
-    if not (own / CONFIG_FILE["tokenizer"]).is_file():
-        own = preset_folder(TOKENIZER_PRESET) / "tokenizer"
+    own = tokenizer_folder(folder)
     try:
         return transformers.AutoTokenizer.from_pretrained(
             own, local_files_only=local_files_only, trust_remote_code=False

@@ -1,0 +1,69 @@
+"""Whether what a record was measured on is still what its paths lead to: weights, configs, judges, images.
+
+A trial's id names weights by path, and files under a path can be replaced. Nothing is asked before a record would else
+be reused, and each pipeline is asked about once a sweep.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from zbench.config import MeasureConfig, PipelineConfig
+from zbench.engines.weights import resolve_weights
+from zbench.errors import ZbenchError
+from zbench.measurement import Effective, Measurement
+from zbench.quality.artifacts import contents
+from zbench.quality.judge_weights import judges_sha256
+from zbench.trial import Trial
+from zbench.zimage.layout import WeightsError
+
+JUDGES = {"lpips_weights": "LPIPS", "clip_weights": "CLIP"}
+
+
+class PresentContent:
+    """What paths lead to now, as far as a sweep has asked."""
+
+    def __init__(self, measure: MeasureConfig) -> None:
+        self._measure = measure
+        self._of: dict[tuple[str | None, ...], Effective] = {}
+
+    def changes(self, ran: Trial, measured: Measurement, artifacts: Path) -> list[str]:
+        """Why what was `measured` of the trial that `ran` is no longer true; empty where nothing is known to differ.
+
+        For a projected trial that is its proxy. `artifacts` is the folder of its images. A measurement that does not
+        know its content is taken at its word, and so is an engine that loads no weights of ours.
+        """
+        effective = measured.effective
+        changed = []
+        if ran.engine.loads_weights and effective != _without_content(effective):
+            differs = self._content(ran.pipeline).differs_in_content(effective)
+            changed += [f"its {differs} changed since"] if differs else []
+        for key, digest in self._judges.items():
+            if measured.judges_sha256.get(key, digest) != digest:
+                changed.append(f"the {JUDGES[key]} weights that judged it changed since")
+        differs = contents(artifacts).effective.differs_in_content(effective)
+        if differs and not changed:  # as a sweep leaves them that was killed before it could write its record
+            changed.append(f"its images are of other {differs}")
+        return changed
+
+    def _content(self, pipeline: PipelineConfig) -> Effective:
+        if pipeline.named_files not in self._of:
+            self._of[pipeline.named_files] = _content_of(pipeline)
+        return self._of[pipeline.named_files]
+
+    @cached_property
+    def _judges(self) -> dict[str, str]:
+        return judges_sha256(self._measure)
+
+
+def _content_of(pipeline: PipelineConfig) -> Effective:
+    """Nothing where it cannot be read now: whoever loads it says why."""
+    try:
+        content = resolve_weights(pipeline).content()
+    except (ZbenchError, WeightsError, OSError):
+        content = None
+    return Effective() if content is None else Effective(**content._asdict())
+
+
+def _without_content(effective: Effective) -> Effective:
+    return replace(effective, weights_sha256=None, configs_sha256=None)
