@@ -55,7 +55,10 @@ def planned(args: list[str], command: str) -> Plan | None:
     typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *again])
     experiment = named.get("experiment", "sweep")
     prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
-    stand_in = expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
+
+    def stand_in() -> Config:
+        return expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
+
     return make_plan(jobs, stand_in, present_devices(), command=typed, prefix=prefix)
 
 

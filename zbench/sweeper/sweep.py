@@ -19,7 +19,7 @@ from zbench.measurement import Measurement
 from zbench.record import Reason, Record
 from zbench.space import Placed, geometry_of
 from zbench.store import Store, latest
-from zbench.sweeper.plan import Plan, proxy_of
+from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
 
 
@@ -142,7 +142,7 @@ class Sweep:
     def _measure(self, placed: Placed, proxies: Proxies) -> Record | None:
         """The record of one trial, or None if the user stopped it. Projected trials share equal proxies."""
         trial = placed.trial
-        runs = trial if trial.hardware is None else proxy_of(trial, self.plan.stand_in.pipeline)
+        runs = trial if trial.hardware is None else self.plan.proxy_of(trial)
         artifacts, reference = self.store.artifacts(trial.trial_id), self._reference(placed)
         proxy_key = runs.trial_id, reference is None
         shared = proxies.get(proxy_key)
