@@ -2,8 +2,8 @@
 
 python benchmarks/plan_time.py [--repeats 3] [OVERRIDE ...]
 
-The grids are axes of cache=dbcache on the tiny pipeline; the baseline comes on top. OVERRIDE, such as hardware=b300, takes
-the place of what is asked for otherwise.
+The grids are axes of cache=dbcache on the tiny pipeline; the baseline comes on top. OVERRIDE, such as hardware=b300,
+takes the place of what is asked for otherwise.
 """
 
 import argparse

@@ -4,6 +4,7 @@ An axis that was typed takes the place of an experiment's or a grid's axis of th
 is here. Whatever was typed is held against what was composed: what did not arrive is an error.
 """
 
+import copy
 import hashlib
 import itertools
 import json
@@ -13,10 +14,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from zbench.composition.combine import TOGETHER, Combiner, Composed, Part
 from zbench.composition.grammar import FREE, Key, dotted, hydra_value, is_free, overlap
 from zbench.composition.nodes import ABSENT, get, has, put
-from zbench.composition.points import points, typed_config
-from zbench.composition.session import composed, group_options, hydra_session, one_line_errors, parse
+from zbench.composition.points import GroupPoints, interpolates, replaced_points, resolved_points
+from zbench.composition.session import group_options, hydra_session, one_line_errors, parse
 from zbench.composition.typed import Axis, Choice, Deletion, Typed, read
 from zbench.composition.unknown import unknown_key
 from zbench.config import SCHEMAS, Config
@@ -58,17 +60,13 @@ def expand(
 
 
 @dataclass(frozen=True)
-class _Combination:
-    """One combination of group choices, its composed config, and the axes that its experiment adds."""
+class _Group:
+    """What one group of a combination is asked for, once what it lacks is left out."""
 
-    choices: dict[str, Choice]
-    composed: DictConfig
-    axes: list[Axis]
-
-    def choice_of(self, key: Key) -> str:
-        """What was chosen for the key's group, as it is typed."""
-        choices = self.composed.hydra.runtime.choices
-        return f"{key[0]}={choices[key[0]]}" if key[0] in choices else key[0]
+    cfg: DictConfig  # typed, with what was deleted taken out
+    axes: list[tuple[tuple[int, int, int], Axis]]  # each with its place among the axes of a combination
+    deleted: list[str]  # overrides
+    lacking: list[tuple[Axis | Deletion, Key]]
 
 
 class _Expansion:
@@ -76,60 +74,52 @@ class _Expansion:
 
     def __init__(self, typed: Typed, extra: list[str], resolve_auto: ResolveAuto, grids: bool) -> None:
         self.typed = typed
-        self.verbatim = [*extra, *(item.line for item in typed.verbatim)]
+        self.combiner = Combiner([*extra, *(item.line for item in typed.verbatim)])
         self.resolve_auto = resolve_auto
         self.grids = grids
         self.used: set[Key] = set()
-        self.lacking: list[tuple[Axis | Deletion, Key, _Combination]] = []
+        self.lacking: dict[tuple[Key, str], tuple[Axis | Deletion, DictConfig]] = {}
         self.checked: dict[int, object] = {}
         self.digests: dict[int, tuple[object, str]] = {}  # of group configs by identity; holding them keeps that
-        self.composed: dict[str, DictConfig] = {}
         self.settled: dict[tuple[Choice, ...], dict[str, str]] = {}
         self.read: dict[str, Typed] = {}
+        self.groups: dict[tuple[str, str, int], tuple[_Group, GroupPoints]] = {}
 
     def jobs(self) -> Jobs:
         found: dict[str, Job] = {}
-        for combination in self._combinations():
-            for job in self._jobs_of(combination):
+        for choices, composed, swept in self._combinations():
+            for job in self._jobs_of(choices, composed, swept):
                 found.setdefault(job.identity, job)
-        for item, key, combination in self.lacking:
+        for (key, choice), (item, cfg) in self.lacking.items():
             if key not in self.used:
-                raise self._unknown(item, key, combination)
-        notes = {
-            f"{dotted(key)} is ignored for {combination.choice_of(key)}, which has no such key"
-            for _, key, combination in self.lacking
-        }
+                raise self._unknown(item, key, cfg, choice)
+        notes = {f"{dotted(key)} is ignored for {choice}, which has no such key" for key, choice in self.lacking}
         return Jobs(list(found.values()), sorted(notes))
 
-    def _combinations(self) -> Iterator[_Combination]:
+    def _combinations(self) -> Iterator[tuple[dict[str, Choice], Composed, Typed]]:
+        """Every combination of group choices: the choices, what they compose to, and the axes their experiment adds."""
         for asked in _each({group: choices.names for group, choices in self.typed.choices.items()}):
             settled = {**asked, **self._settled(asked)}
-            params = self._compose(settled).hydra.sweeper.get("params") or {}
-            swept = self._read(*(f"{key}={value}" for key, value in params.items())) if self.grids else Typed()
+            params = self.combiner.combined(settled).params if self.grids else {}
+            swept = self._read(*(f"{key}={value}" for key, value in params.items()))
             more = {group: choices.names for group, choices in swept.choices.items() if group not in settled}
             for further in _each(more):
                 choices = {**settled, **further}
-                base = self._compose(choices)
-                self._hold_choices(settled, dict(base.hydra.runtime.choices))
-                yield _Combination(choices, base, swept.axes)
+                composed = self.combiner.combined(choices)
+                self._hold_choices(settled, composed.choices)
+                yield choices, composed, swept
 
     def _settled(self, asked: Mapping[str, Choice]) -> dict[str, str]:
         """What every `auto` that is then chosen stands for."""
-        by = tuple(asked.get(group, "") for group in ("experiment", "hardware", "pipeline"))
+        by = tuple(asked.get(group, "") for group in TOGETHER)
         if by not in self.settled:
-            choices = dict(self._compose(asked).hydra.runtime.choices)
+            choices = {group: str(choice) for group, choice in self.combiner.whole(asked).choices.items()}
             settled: dict[str, str] = {}
             for group in ("hardware", "pipeline"):  # the pipeline depends on the hardware
                 if choices.get(group) == "auto":
                     settled[group] = self.resolve_auto(group, {**choices, **settled})
             self.settled[by] = settled
         return self.settled[by]
-
-    def _compose(self, choices: Mapping[str, Choice]) -> DictConfig:
-        key = json.dumps(choices)
-        if key not in self.composed:
-            self.composed = {key: composed(self.verbatim, choices)}  # only the last is asked for again
-        return self.composed[key]
 
     def _read(self, *lines: str) -> Typed:
         """Axes of a config file: they are read once, however often they are asked for."""
@@ -149,65 +139,107 @@ class _Expansion:
                 was = f"{item.key}={got[item.key]} was composed"
                 raise OverrideError(f"{item.line}: did not arrive, {was}; leave out what chooses again")
 
-    def _jobs_of(self, combination: _Combination) -> Iterator[Job]:
-        for group in SCHEMAS:
-            if OmegaConf.is_missing(combination.composed, group):
-                raise OverrideError(f"{group}: needs a choice, such as {group}=<name>; ~{group} takes it away")
-        cfg = typed_config(combination.composed)
-        deleted = [item.line for item in self.typed.deletions if self._delete(cfg, item, combination)]
-        asked = [key for axis in self.typed.axes for key in axis.keys]
-        typed = self._typed_axes(cfg, combination)
-        swept = [_left(axis, [*asked, *(key for key in axis.keys if not has(cfg, key))]) for axis in combination.axes]
-        axes = [axis for axis in (*swept, *typed) if axis.keys]
-        axes += self._grid_axes(cfg, [*asked, *(key for axis in axes for key in axis.keys)])
-        chosen = [f"{group}={hydra_value(choice)}" for group, choice in combination.choices.items()]
-        first = (*(item.line for item in self.typed.verbatim), *chosen, *deleted)
-        for made in points(cfg, axes, self.checked):
+    def _jobs_of(self, choices: Mapping[str, Choice], composed: Composed, swept: Typed) -> Iterator[Job]:
+        for name in SCHEMAS:
+            if composed.parts[name].text == "'???'":
+                raise OverrideError(f"{name}: needs a choice, such as {name}=<name>; ~{name} takes it away")
+        if composed.interpolates or interpolates([axis.points for axis in (*swept.axes, *self.typed.axes)]):
+            whole = copy.deepcopy(self.combiner.whole(choices).parts["pipeline"].root)
+            groups = {name: self._asked_of(name, whole, swept) for name in composed.parts}
+            axes = [axis for _, axis in sorted((a for g in groups.values() for a in g.axes), key=lambda a: a[0])]
+            points = resolved_points(whole, axes, self.checked)
+        else:
+            ready = {name: self._ready(name, part, swept) for name, part in composed.parts.items()}
+            groups = {name: group for name, (group, _) in ready.items()}
+            ranked = [(rank, name, n) for name, g in groups.items() for n, (rank, _) in enumerate(g.axes)]
+            order = [(name, number) for _, name, number in sorted(ranked)]
+            points = replaced_points({name: made for name, (_, made) in ready.items()}, order, self.checked)
+        self._note_lacking(composed, groups)
+        first = [item.line for item in self.typed.verbatim]
+        first += [f"{group}={hydra_value(choice)}" for group, choice in choices.items()]
+        first += [line for group in groups.values() for line in group.deleted]
+        for made in points:
             yield Job(made.config, (*first, *made.overrides), self._identity(made.config))
 
-    def _typed_axes(self, cfg: DictConfig, combination: _Combination) -> list[Axis]:
-        """What was typed, without the keys that these choices lack; a grid that was typed is put in its place."""
-        kept = []
-        for axis in self.typed.axes:
-            lacking = [key for key in axis.keys if not has(cfg, key)]
-            self.lacking += [(axis, key, combination) for key in lacking]
-            self.used.update(key for key in axis.keys if key not in lacking)
-            kept.append(axis := _left(axis, lacking))
-            for key, value in axis.points[0].items() if len(axis.points) == 1 else ():
-                if value == {}:
-                    _hold_empty(axis.line, key, get(cfg, key))
-                if key[1:2] == ("grid",):
-                    put(cfg, key, value)
-        return kept
+    def _note_lacking(self, composed: Composed, groups: Mapping[str, _Group]) -> None:
+        """Keep which keys these choices lack: a note, or an error if all do."""
+        for name, group in groups.items():
+            chosen = f"{name}={composed.choices[name]}" if name in composed.choices else name
+            for item, key in group.lacking:
+                self.lacking.setdefault((key, chosen), (item, group.cfg))
+        typed: list[tuple[Axis | Deletion, Key]] = [(axis, key) for axis in self.typed.axes for key in axis.keys]
+        typed += [(item, item.key) for item in self.typed.deletions]
+        for item, key in typed:
+            if key[0] not in groups:
+                self.lacking.setdefault((key, key[0]), (item, groups["pipeline"].cfg))
 
-    def _delete(self, cfg: DictConfig, item: Deletion, combination: _Combination) -> bool:
-        """Take a key away, if these choices have it."""
-        node = get(cfg, item.key)
+    def _ready(self, name: str, part: Part, swept: Typed) -> tuple[_Group, GroupPoints]:
+        """A group with its axes: made once, however many combinations it is part of."""
+        key = name, part.text, id(swept)
+        if key not in self.groups:
+            group = self._asked_of(name, copy.deepcopy(part.root), swept)
+            self.groups[key] = group, GroupPoints(name, group.cfg, [axis for _, axis in group.axes])
+        return self.groups[key]
+
+    def _asked_of(self, name: str, cfg: DictConfig, swept: Typed) -> _Group:
+        """What was typed for a group of `cfg`, and what an experiment's axes and its own grid leave to it."""
+        group = _Group(cfg, [], [], [])
+        for item in self.typed.deletions:
+            if item.key[0] == name:
+                self._delete(item, group)
+        asked = [key for axis in self.typed.axes for key in axis.keys]
+        for place, axis in enumerate(swept.axes):
+            left = _left(axis, [*asked, *(key for key in axis.keys if not has(cfg, key))])
+            if left.keys and axis.group == name:
+                group.axes.append(((0, place, 0), left))
+        for place, axis in enumerate(self.typed.axes):
+            left = self._typed_axis(axis, group) if axis.group == name else axis
+            if left.keys and axis.group == name:
+                group.axes.append(((1, place, 0), left))
+        taken = [*asked, *(key for _, axis in group.axes for key in axis.keys)]
+        number = list(cfg).index(name)
+        group.axes.extend(((2, number, place), axis) for place, axis in enumerate(self._grid_axes(name, cfg, taken)))
+        return group
+
+    def _typed_axis(self, axis: Axis, group: _Group) -> Axis:
+        """A typed axis without the keys that the group lacks; a grid that was typed is put in its place."""
+        lacking = [key for key in axis.keys if not has(group.cfg, key)]
+        group.lacking.extend((axis, key) for key in lacking)
+        self.used.update(key for key in axis.keys if key not in lacking)
+        left = _left(axis, lacking)
+        for key, value in left.points[0].items() if len(left.points) == 1 else ():
+            if value == {}:
+                _hold_empty(left.line, key, get(group.cfg, key))
+            if key[1:2] == ("grid",):
+                put(group.cfg, key, value)
+        return left
+
+    def _delete(self, item: Deletion, group: _Group) -> None:
+        """Take a key away, if the group has it."""
+        node = get(group.cfg, item.key)
         if node is ABSENT:
-            self.lacking.append((item, item.key, combination))
-            return False
+            group.lacking.append((item, item.key))
+            return
         if not is_free(item.key):
             inner = OmegaConf.is_dict(node) and item.key[-1] in FREE
             way = f"{item.line}.<key> takes one key of it away" if inner else "give it another value"
             raise OverrideError(f"{item.line}: {dotted(item.key)} is part of the schema and stays; {way}")
         if item.only and node != item.only[0]:
             raise OverrideError(f"{item.line}: {dotted(item.key)} is {node}; ~{dotted(item.key)} takes it away")
-        del get(cfg, item.key[:-1])[item.key[-1]]
+        del get(group.cfg, item.key[:-1])[item.key[-1]]
+        group.deleted.append(item.line)
         self.used.add(item.key)
-        return True
 
-    def _grid_axes(self, cfg: DictConfig, taken: list[Key]) -> list[Axis]:
-        """The axes of the choices' own grids that nothing else has taken the place of."""
-        axes: list[Axis] = []
-        for group in SCHEMAS if self.grids else ():
-            grid = get(cfg, (group, "grid"))
-            for name, expression in grid.items() if OmegaConf.is_dict(grid) else ():
-                for axis in self._read(f"{group}.{name}={expression}").axes:
-                    if not all(has(cfg, key) for key in axis.keys):
-                        raise ConfigError(f"{group}.grid.{name}", expression, f"{group} has no key {name}")
-                    left = _left(axis, taken)
-                    axes += [left] if left.keys else []
-        return axes
+    def _grid_axes(self, group: str, cfg: DictConfig, taken: list[Key]) -> Iterator[Axis]:
+        """The axes of a group's own grid that nothing else has taken the place of."""
+        grid = get(cfg, (group, "grid"))
+        for name, expression in grid.items() if self.grids and OmegaConf.is_dict(grid) else ():
+            for axis in self._read(f"{group}.{name}={expression}").axes:
+                if not all(has(cfg, key) for key in axis.keys):
+                    raise ConfigError(f"{group}.grid.{name}", expression, f"{group} has no key {name}")
+                left = _left(axis, taken)
+                if left.keys:
+                    yield left
 
     def _identity(self, config: Config) -> str:
         return "".join(self._digest(getattr(config, item.name)) for item in fields(config))
@@ -220,11 +252,12 @@ class _Expansion:
             self.digests[id(group)] = group, hashlib.sha256(text.encode()).hexdigest()[:16]
         return self.digests[id(group)][1]
 
-    def _unknown(self, item: Axis | Deletion, key: Key, combination: _Combination) -> OverrideError:
+    def _unknown(self, item: Axis | Deletion, key: Key, cfg: DictConfig, choice: str) -> OverrideError:
         """The error of a key that none of the choices asked for has."""
-        names = group_options(key[0]) if key[0] in SCHEMAS else []
-        others = [name for name in names if name != "auto" and _may(item, self._compose({key[0]: name}), key)]
-        return unknown_key(item.line, key, combination.composed, combination.choice_of(key), others)
+        names = [name for name in group_options(key[0]) if name != "auto"] if key[0] in SCHEMAS else []
+        roots = {name: self.combiner.whole({key[0]: name}).parts[key[0]].root for name in names}
+        others = [name for name, root in roots.items() if _may(item, root, key)]
+        return unknown_key(item.line, key, cfg, choice, others)
 
 
 def _each(axes: Mapping[str, tuple[Choice, ...]]) -> Iterator[dict[str, Choice]]:

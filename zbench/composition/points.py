@@ -6,15 +6,15 @@ OmegaConf once, which converts and refuses. Where interpolations are left, each 
 
 import copy
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from zbench.composition.grammar import Key, assignment, dotted
 from zbench.composition.nodes import ABSENT, converted, get, put, replaced, value_at
-from zbench.composition.typed import Axis
+from zbench.composition.typed import Axis, Point
 from zbench.config import Config, check
 from zbench.errors import ConfigError, OverrideError
 
@@ -44,31 +44,77 @@ class _Point:
     overrides: tuple[str, ...]
 
 
-def points(base: DictConfig, axes: list[Axis], checked: dict[int, object]) -> Iterator[Made]:
-    """Every point of `axes` on `base`, the last axis varying fastest.
+class GroupPoints:
+    """One group of a config: what it is at every point of its axes. Equal points are one object."""
 
-    `checked` is what `zbench.config.check` knows of before. Raises ConfigError for a value that does not fit or lies
-    out of range, OverrideError for one that did not arrive.
+    def __init__(self, name: str, cfg: DictConfig, axes: Sequence[Axis]) -> None:
+        """`cfg` is used as a scratch pad. Raises ConfigError for a value that is missing or cannot be converted."""
+        missing = _missing(cfg, name)
+        for axis in axes:  # what every point sets needs no value of its own
+            for key, value in axis.points[0].items():
+                if dotted(key) in missing and all(key in point for point in axis.points):
+                    put(cfg, key, value)
+        _refuse(_missing(cfg, name))
+        node = cfg[name]
+        self.name = name
+        self.origin = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        self.lines = [axis.line for axis in axes]
+        self.points = [[_converted(cfg, point) for point in axis.points] for axis in axes]
+        self._made: dict[tuple[int, ...], Any] = {}
+
+    def at(self, indices: tuple[int, ...]) -> Any:
+        """The group at one point of each of its axes. Raises OverrideError for a value that did not arrive."""
+        if indices not in self._made:
+            self._made[indices] = self._at(indices)
+        return self._made[indices]
+
+    def _at(self, indices: tuple[int, ...]) -> Any:
+        asked = [self.points[axis][index] for axis, index in enumerate(indices)]
+        value = self.origin
+        for point in asked:
+            for key, leaf in point.leaves:
+                value = replaced(value, key[1:], leaf)
+        for line, point in zip(self.lines, asked, strict=True):
+            for key, leaf in point.leaves:
+                _hold(line, key, leaf, {self.name: value})
+        return value
+
+
+def replaced_points(
+    groups: Mapping[str, GroupPoints], order: Sequence[tuple[str, int]], checked: dict[int, object]
+) -> Iterator[Made]:
+    """Every point of all groups' axes; `order` names them by group and number, and the last varies fastest.
+
+    `checked` is what `zbench.config.check` knows of before. Raises ConfigError for a value that lies out of range.
     """
-    if _interpolates(base, axes):
-        yield from _resolved(base, axes, checked)
-    else:
-        yield from _replaced(copy.deepcopy(base), axes, checked)
+    places: dict[str, list[int]] = {}
+    for place, (name, _) in enumerate(order):
+        places.setdefault(name, []).append(place)
+    fixed = {name: group.at(()) for name, group in groups.items() if name not in places}
+    axes = [groups[name].points[number] for name, number in order]
+    for indices in itertools.product(*(range(len(axis)) for axis in axes)):
+        varied = {name: groups[name].at(tuple(indices[place] for place in where)) for name, where in places.items()}
+        config = Config(**fixed, **varied)
+        check(config, checked)
+        overrides = (axis[index].overrides for axis, index in zip(axes, indices, strict=True))
+        yield Made(config, tuple(itertools.chain.from_iterable(overrides)))
 
 
-def _interpolates(base: DictConfig, axes: list[Axis]) -> bool:
-    values = [value for axis in axes for point in axis.points for value in point.values()]
-    return "${" in repr([OmegaConf.to_container(base, resolve=False), values])
+def interpolates(values: object) -> bool:
+    """Whether plain values, as composed or as typed, refer to others."""
+    return "${" in repr(values)
 
 
-def _resolved(base: DictConfig, axes: list[Axis], checked: dict[int, object]) -> Iterator[Made]:
-    """Point by point: what one value refers to may be another's axis."""
+def resolved_points(base: DictConfig, axes: Sequence[Axis], checked: dict[int, object]) -> Iterator[Made]:
+    """As `replaced_points`, point by point: what one value refers to may be another's axis."""
     for point in itertools.product(*(axis.points for axis in axes)):
         cfg = copy.deepcopy(base)
         for values in point:
             for key, value in values.items():
                 put(cfg, key, value)
-        config = _to_object(cfg)
+        _refuse(OmegaConf.missing_keys(cfg))
+        config = OmegaConf.to_object(cfg)
+        assert isinstance(config, Config)
         for axis, values in zip(axes, point, strict=True):
             for key in values:
                 node = get(cfg, key)
@@ -77,53 +123,24 @@ def _resolved(base: DictConfig, axes: list[Axis], checked: dict[int, object]) ->
         yield Made(config, tuple(itertools.chain.from_iterable(map(_overrides, point))))
 
 
-def _replaced(scratch: DictConfig, axes: list[Axis], checked: dict[int, object]) -> Iterator[Made]:
-    """Typed values put into the one config; configs of a group that are the same are one object."""
-    missing = OmegaConf.missing_keys(scratch)
-    for axis in axes:  # what every point sets needs no value of its own
-        for key, value in axis.points[0].items():
-            if dotted(key) in missing and all(key in point for point in axis.points):
-                put(scratch, key, value)
-    origin = _to_object(scratch)
-    ready = [[_converted(scratch, axis, index) for index in range(len(axis.points))] for axis in axes]
-    groups: dict[str, list[int]] = {}  # group to its axes
-    for number, axis in enumerate(axes):
-        for name in {key[0]: None for key in axis.keys}:
-            groups.setdefault(name, []).append(number)
-    made: dict[tuple[str, tuple[int, ...]], Any] = {}
-
-    def group(name: str, indices: tuple[int, ...]) -> Any:
-        known = name, tuple(indices[number] for number in groups[name])
-        if known not in made:
-            made[known] = _group(origin, name, [(axes[n].line, ready[n][indices[n]]) for n in groups[name]])
-        return made[known]
-
-    for indices in itertools.product(*(range(len(axis.points)) for axis in axes)):
-        config = replace(origin, **{name: group(name, indices) for name in groups})
-        check(config, checked)
-        overrides = (ready[number][index].overrides for number, index in enumerate(indices))
-        yield Made(config, tuple(itertools.chain.from_iterable(overrides)))
-
-
-def _group(origin: Config, name: str, asked: list[tuple[str, _Point]]) -> Any:
-    """One group with the values of some points in place."""
-    value = getattr(origin, name)
-    for _, point in asked:
-        for key, leaf in point.leaves:
-            value = replaced(value, key[1:], leaf)
-    for line, point in asked:
-        for key, leaf in point.leaves:
-            _hold(line, key, leaf, {name: value})
-    return value
-
-
-def _converted(scratch: DictConfig, axis: Axis, index: int) -> _Point:
-    point = axis.points[index]
+def _converted(scratch: DictConfig, point: Point) -> _Point:
     return _Point(tuple((key, converted(scratch, key, value)) for key, value in point.items()), _overrides(point))
 
 
-def _overrides(point: Any) -> tuple[str, ...]:
+def _overrides(point: Point) -> tuple[str, ...]:
     return tuple(assignment(key, value) for key, value in point.items())
+
+
+def _missing(cfg: DictConfig, name: str) -> set[str]:
+    if OmegaConf.is_missing(cfg, name):
+        return {name}
+    node = cfg[name]
+    return {f"{name}.{key}" for key in OmegaConf.missing_keys(node)} if OmegaConf.is_config(node) else set()
+
+
+def _refuse(missing: set[str]) -> None:
+    if missing:
+        raise ConfigError(min(missing), "???", "needs a value")
 
 
 def _hold(line: str, key: Key, asked: object, config: object) -> None:
@@ -133,12 +150,3 @@ def _hold(line: str, key: Key, asked: object, config: object) -> None:
     if got is not asked and got != asked and not both_nan:
         was = f"{dotted(key)} is not there" if got is ABSENT else f"{dotted(key)}={got} was composed"
         raise OverrideError(f"{line}: did not arrive, {was}; --cfg job shows it, leave out what sets it again")
-
-
-def _to_object(cfg: DictConfig) -> Config:
-    missing = OmegaConf.missing_keys(cfg)
-    if missing:
-        raise ConfigError(sorted(missing)[0], "???", "needs a value")
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, Config)
-    return config

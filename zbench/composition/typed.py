@@ -44,6 +44,11 @@ class Axis:
         """Every key that a point of it sets, in order."""
         return {key: None for point in self.points for key in point}
 
+    @property
+    def group(self) -> str:
+        """The part of a config that it varies; all keys of an override share it."""
+        return next(iter(self.keys))[0]
+
     def without(self, unwanted: Sequence[Key]) -> "Axis":
         """The axis of its other keys; points that are then the same collapse."""
         points: list[Point] = []
