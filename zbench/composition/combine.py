@@ -66,10 +66,10 @@ class Combiner:
 
     def combined(self, choices: Mapping[str, Choice]) -> Composed:
         """The same, put together from parts where that is the same. Raises Hydra's errors."""
-        shared = json.dumps([choices.get(group, "") for group in TOGETHER])
+        shared = json.dumps([[choices.get(group, "") for group in TOGETHER], sorted(choices)])
         first = self._first.setdefault(shared, choices)
-        changed = [group for group in choices if first.get(group, "") != choices[group]]
-        if len(changed) < 2 or set(first) != set(choices):
+        changed = [group for group in choices if first[group] != choices[group]]
+        if len(changed) < 2:
             return self.whole(choices)
         base = self.whole(first)
         others = {group: self.whole({**first, group: choices[group]}) for group in changed}

@@ -116,7 +116,7 @@ class _Expansion:
             choices = {group: str(choice) for group, choice in self.combiner.whole(asked).choices.items()}
             settled: dict[str, str] = {}
             for group in ("hardware", "pipeline"):  # the pipeline depends on the hardware
-                if choices.get(group) == "auto":
+                if choices.get(group) == "auto" and "hardware" in choices:
                     settled[group] = self.resolve_auto(group, {**choices, **settled})
             self.settled[by] = settled
         return self.settled[by]
