@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from small import SMALL
 
+from zbench.composition import overlay
+
 HERE = Path(__file__).parent
 SLOWER = (0.0, 0.02, 0.05)
 PLANTED = "engine=planted cache=dbcache cache.residual_diff_threshold={extra}"
@@ -28,7 +30,7 @@ OF_ITS_OWN = " engine.options.worker=b"
 def one_run(extra: float, margin: str, apart: bool, overrides: list[str], folder: str) -> tuple[str, int, float | None]:
     """The verdict, the blocks it took, and the ratio that was measured."""
     command = [sys.executable, "-m", "zbench", "ab", "--config-dir", str(HERE / "conf"), "--format", "json"]
-    command += [*SMALL, *overrides, "--margin", margin, "--a", PLANTED.format(extra=0)]
+    command += [*overlay(SMALL, overrides), "--margin", margin, "--a", PLANTED.format(extra=0)]
     command += ["--b", PLANTED.format(extra=extra) + (OF_ITS_OWN if apart else "")]
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(

@@ -17,6 +17,7 @@ from rich.progress import track
 from small import SMALL
 
 from zbench.ab.side import Side, SideWorker, present_trial, warm_up
+from zbench.composition import overlay
 from zbench.environment import capture
 from zbench.hardware.detect import present_devices
 from zbench.hydra_app import one_job
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2400)
     parser.add_argument("overrides", nargs="*", default=[])
     arguments = parser.parse_args()
-    overrides = [*SMALL, *arguments.overrides]
+    overrides = overlay(SMALL, arguments.overrides)
     config = one_job(overrides, None)
     trial = present_trial("record_rounds", config, overrides)
     about = {"overrides": overrides, "environment": capture(present_devices()).to_dict()}

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from zbench.composition import overlay
 from zbench.stats import median_interval, relative_spread
 from zbench.store import latest_records, read_records
 
@@ -30,7 +31,8 @@ SWEEP = (
 
 def one_sweep(folder: Path, overrides: list[str]) -> dict[str, list[float]]:
     """Latencies in seconds by label."""
-    command = [sys.executable, "-m", "zbench", "sweep", *SWEEP, *overrides, "sweep.name=again", "sweep.fresh=true"]
+    asked = overlay([*SWEEP, "sweep.name=again", "sweep.fresh=true"], overrides)
+    command = [sys.executable, "-m", "zbench", "sweep", *asked]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")

@@ -4,21 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from composing import jobs
 
-from zbench.composition import Jobs, conf_dir, expand
+from zbench.composition import Jobs, conf_dir
 from zbench.config import SCHEMAS, DBCacheConfig
 from zbench.errors import ConfigError, OverrideError
-
-
-def resolve_auto(group: str, choices: dict[str, str]) -> str:
-    """A machine without a GPU."""
-    if group == "hardware":
-        return "cpu"
-    return "zimage_tiny" if choices["hardware"] == "cpu" else "zimage_turbo"
-
-
-def jobs(*overrides: str, **options: object) -> Jobs:
-    return expand(list(overrides), resolve_auto, **options)  # type: ignore[arg-type]
 
 
 def axis(found: Jobs, name: str) -> list[object]:

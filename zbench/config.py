@@ -8,7 +8,7 @@ run is `space`'s question, not this module's.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -308,58 +308,80 @@ def register_schemas() -> None:
     store.store(group="schema", name="root", node=Config, package="_global_")
 
 
-def check(config: Config) -> None:
-    """Raise ConfigError for the first value that is out of its range."""
-    _finite(config, "")
-    pipeline, measure, cache = config.pipeline, config.measure, config.cache
-    _one_of("execution", config.execution, EXECUTIONS)
+def check(config: Config, checked: dict[int, object] | None = None) -> None:
+    """Raise ConfigError for the first value that is out of its range.
+
+    `checked` holds the groups that passed before, by identity: they are not looked at again.
+    """
+    known = {} if checked is None else checked
+    for name in config.__dataclass_fields__:
+        group = getattr(config, name)
+        if id(group) not in known:
+            _finite(group, name)
+            _CHECKS.get(name, lambda _: None)(group)
+            known[id(group)] = group
+
+
+def _check_pipeline(pipeline: PipelineConfig) -> None:
     for key in ("height", "width"):
         pixels = getattr(pipeline, key)
         if pixels < 16 or pixels % 16:
             raise ConfigError(f"pipeline.{key}", pixels, "must be a positive multiple of 16 pixels")
-    _at_least("pipeline.steps", pipeline.steps, 1)
     _at_least("pipeline.guidance_scale", pipeline.guidance_scale, 0)
-    for key in ("max_sequence_length", "batch_size", "images_per_prompt"):
+    for key in ("steps", "max_sequence_length", "batch_size", "images_per_prompt"):
         _at_least(f"pipeline.{key}", getattr(pipeline, key), 1)
-    limit_gib = config.hardware.vram_limit_gib
-    if limit_gib is not None and limit_gib <= VRAM_RESERVE_GIB:
-        problem = f"must be above the {VRAM_RESERVE_GIB:g} GiB that are kept in reserve"
-        raise ConfigError("hardware.vram_limit_gib", limit_gib, problem)
+
+
+def _check_hardware(hardware: HardwareConfig) -> None:
+    cap = hardware.vram_limit_gib
+    if cap is not None and cap <= VRAM_RESERVE_GIB:
+        raise ConfigError("hardware.vram_limit_gib", cap, f"must be above the {VRAM_RESERVE_GIB:g} GiB kept in reserve")
+
+
+def _check_parallel(parallel: ParallelConfig) -> None:
     for key in ("tp_size", "ulysses_size", "ring_size"):
-        _at_least(f"parallel.{key}", getattr(config.parallel, key), 1)
-    _one_of("offload.mode", config.offload.mode, OFFLOAD_MODES)
-    _at_least("offload.num_blocks_per_group", config.offload.num_blocks_per_group, 1)
-    if config.offload.use_stream and config.offload.num_blocks_per_group > 1:
+        _at_least(f"parallel.{key}", getattr(parallel, key), 1)
+
+
+def _check_offload(offload: OffloadConfig) -> None:
+    _one_of("offload.mode", offload.mode, OFFLOAD_MODES)
+    _at_least("offload.num_blocks_per_group", offload.num_blocks_per_group, 1)
+    if offload.use_stream and offload.num_blocks_per_group > 1:
         problem = "a stream copies one block ahead; add offload.use_stream=false"
-        raise ConfigError("offload.num_blocks_per_group", config.offload.num_blocks_per_group, problem)
-    _one_of("compute.device", config.compute.device, DEVICES)
-    _one_of("compute.dtype", config.compute.dtype, DTYPES)
-    _check_cache(cache)
+        raise ConfigError("offload.num_blocks_per_group", offload.num_blocks_per_group, problem)
+
+
+def _check_compute(compute: ComputeConfig) -> None:
+    _one_of("compute.device", compute.device, DEVICES)
+    _one_of("compute.dtype", compute.dtype, DTYPES)
+
+
+def _check_measure(measure: MeasureConfig) -> None:
     _at_least("measure.max_warmup_rounds", measure.max_warmup_rounds, 0)
     _at_least("measure.min_rounds", measure.min_rounds, 1)
     if measure.max_rounds < measure.min_rounds:
-        raise ConfigError(
-            "measure.max_rounds",
-            measure.max_rounds,
-            f"must be at least measure.min_rounds={measure.min_rounds}",
-        )
+        least = f"must be at least measure.min_rounds={measure.min_rounds}"
+        raise ConfigError("measure.max_rounds", measure.max_rounds, least)
     for key in ("target_rel_ci", "budget_s", "timeout_s"):
         if getattr(measure, key) <= 0:
             raise ConfigError(f"measure.{key}", getattr(measure, key), "must be above 0")
-    _one_of("search.name", config.search.name, ("grid", "random"))
-    if config.search.n_trials is not None:
-        _at_least("search.n_trials", config.search.n_trials, 1)
-    if config.search.n_trials is None and config.search.name == "random":
-        raise ConfigError(
-            "search.n_trials", None, "a random search needs the number of points, such as search.n_trials=16"
-        )
-    elif config.search.n_trials is not None and config.search.name == "grid":
-        raise ConfigError("search.n_trials", config.search.n_trials, "a grid takes every point; use search=random")
-    _check_workload(config.workload)
-    _one_of("sweep.on_oom", config.sweep.on_oom, ON_OOM)
-    name = config.sweep.name
-    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
-        raise ConfigError("sweep.name", name, "is a folder's name: letters, digits, '_', '-' and '.'")
+
+
+def _check_search(search: SearchConfig) -> None:
+    _one_of("search.name", search.name, ("grid", "random"))
+    if search.n_trials is not None:
+        _at_least("search.n_trials", search.n_trials, 1)
+    if search.n_trials is None and search.name == "random":
+        needs = "a random search needs the number of points, such as search.n_trials=16"
+        raise ConfigError("search.n_trials", None, needs)
+    if search.n_trials is not None and search.name == "grid":
+        raise ConfigError("search.n_trials", search.n_trials, "a grid takes every point; use search=random")
+
+
+def _check_sweep(sweep: SweepConfig) -> None:
+    _one_of("sweep.on_oom", sweep.on_oom, ON_OOM)
+    if sweep.name is not None and not re.fullmatch(r"\w[\w.-]*", sweep.name):
+        raise ConfigError("sweep.name", sweep.name, "is a folder's name: letters, digits, '_', '-' and '.'")
 
 
 def _check_cache(cache: CacheConfig) -> None:
@@ -390,6 +412,15 @@ def _check_workload(workload: WorkloadConfig) -> None:
         raise ConfigError("workload.prompts", repeated, "two prompts have this id; every id must be unique")
     if len(set(workload.seeds)) != len(workload.seeds):
         raise ConfigError("workload.seeds", workload.seeds, "every seed must be unique")
+
+
+# Group to what its values must be; a check of several groups together belongs into `check`.
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    **{"pipeline": _check_pipeline, "hardware": _check_hardware, "parallel": _check_parallel},
+    **{"offload": _check_offload, "cache": _check_cache, "compute": _check_compute, "workload": _check_workload},
+    **{"measure": _check_measure, "search": _check_search, "sweep": _check_sweep},
+    "execution": lambda execution: _one_of("execution", execution, EXECUTIONS),
+}
 
 
 def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:

@@ -50,12 +50,15 @@ def planned(args: list[str], command: str) -> Plan | None:
         show(args, command)
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
-    named = dict(o.split("=", 1) for o in overrides if "=" in o)
+    named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
     again = [arg for arg in args if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
     typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *again])
     experiment = named.get("experiment", "sweep")
     prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
-    stand_in = expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
+
+    def stand_in() -> Config:
+        return expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
+
     return make_plan(jobs, stand_in, present_devices(), command=typed, prefix=prefix)
 
 
@@ -76,7 +79,7 @@ def show(args: list[str], command: str) -> None:
     try:
         with _hydra_raises():
             application()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: flags that exclude each other
         raise OverrideError(" ".join(str(error).split())) from error
     finally:
         sys.argv = before

@@ -5,6 +5,7 @@ Pure: it decides from configs and the model's geometry alone, before anything is
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from zbench.config import DBCacheConfig, PipelineConfig, SCMConfig
@@ -48,7 +49,7 @@ def geometry_of(pipeline: PipelineConfig) -> Geometry:
     own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
     key = "weights" if own else "preset"
     try:
-        geometry = Geometry.from_folder(folder if own else preset_folder(pipeline.preset))
+        geometry = _geometry_in(folder if own else preset_folder(pipeline.preset))
         vae = Path(pipeline.vae or "").expanduser()
         if pipeline.vae is not None and (vae / "config.json").is_file():
             key = "vae"
@@ -56,6 +57,12 @@ def geometry_of(pipeline: PipelineConfig) -> Geometry:
     except (OSError, ValueError) as error:
         raise ConfigError(f"pipeline.{key}", getattr(pipeline, key), str(error)) from error
     return geometry
+
+
+@cache
+def _geometry_in(folder: Path) -> Geometry:
+    """Read once a process, as every trial of a sweep asks for it."""
+    return Geometry.from_folder(folder)
 
 
 def arrange(trials: Iterable[Trial]) -> Space:
@@ -78,8 +85,10 @@ def arrange(trials: Iterable[Trial]) -> Space:
         return Placed(trial, baseline.trial_id if baseline else trial.trial_id)
 
     placed = [place(trial) for trial in runnable.values()]
-    residents = list(dict.fromkeys(p.trial.resident_key for p in placed))
-    placed.sort(key=lambda p: (not p.is_baseline, residents.index(p.trial.resident_key)))
+    residents: dict[str, int] = {}
+    for p in placed:
+        residents.setdefault(p.trial.resident_key, len(residents))
+    placed.sort(key=lambda p: (not p.is_baseline, residents[p.trial.resident_key]))
     pruned = [(place(trial), reason) for i, trial in asked.items() if (reason := reasons[i]) is not None]
     return Space(tuple(placed), tuple(pruned))
 

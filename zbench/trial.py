@@ -6,7 +6,8 @@ are no part of it.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import dacite
@@ -80,13 +81,13 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without grids; `hardware` and `vram_limit_gib` only when set."""
-        data = {key: value for key, value in asdict(self).items() if value is not None}
+        data = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
         for group in data.values():
             if isinstance(group, dict):
                 del group["grid"]
-        return data
+        return {key: value for key, value in data.items() if value is not None}
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         """12 hex digits of a sha256 over the canonical JSON of `to_dict`."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -102,7 +103,7 @@ class Trial:
         """Device memory that it may use: of the hardware it is projected onto, or under the cap it is held to."""
         return self.vram_limit_gib if self.hardware is None else self.hardware.usable_gib
 
-    @property
+    @cached_property
     def resident_key(self) -> str:
         """Trials with equal keys run on one loaded pipeline; only the cache is configured anew."""
         data = self.to_dict()
@@ -148,6 +149,15 @@ def cache_label(cache: CacheConfig) -> str:
 def is_forced(cache: CacheConfig) -> bool:
     """Whether steps are skipped by a fixed mask, not by a threshold."""
     return isinstance(cache, SCMConfig) and cache.scm_policy == "static"
+
+
+def _plain(value: Any) -> Any:
+    """As `dataclasses.asdict`, several times faster: it copies no numbers and strings."""
+    if is_dataclass(value):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def typed(schema: type[T], data: dict[str, Any]) -> T:

@@ -101,7 +101,7 @@ def test_other_content_under_the_same_path_is_refused_and_the_way_out_is_named(k
     def of_content(digest: str | None) -> list[Record]:
         return run(effective=Effective(device="cpu", **{f"{kind}_sha256": digest}))
 
-    metrics = [parse_metric("latency.median:3%")]
+    metrics = [parse_limit("latency.median:3%")]
     with pytest.raises(RecordError) as refusal:
         assess(of_content("b" * 64), of_content("a" * 64), metrics)
     said = str(refusal.value)

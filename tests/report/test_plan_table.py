@@ -16,7 +16,7 @@ REASON = "parallel.ulysses_size=4: 30 heads are not divisible by 4"
 def plan(pruned: int = 0) -> Plan:
     """One trial that runs, and as many pruned ones as asked for."""
     jobs = expand(["hardware=cpu", "pipeline=zimage_tiny"], lambda group, _: "cpu", grids=False)
-    made = make_plan(jobs, jobs.jobs[0].config, [], command="zbench sweep", prefix="sweep")
+    made = make_plan(jobs, lambda: jobs.jobs[0].config, [], command="zbench sweep", prefix="sweep")
     left_out = [Placed(trial(DBCacheConfig(max_warmup_steps=n)), "base") for n in range(pruned)]
     return replace(made, pruned=tuple((placed, REASON) for placed in left_out))
 

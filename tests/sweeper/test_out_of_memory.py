@@ -10,9 +10,7 @@ from factories import TURBO, measurement, trial
 from zbench.config import (
     CacheConfig,
     ComputeConfig,
-    Config,
     ExecutorConfig,
-    HardwareConfig,
     MeasureConfig,
     OffloadConfig,
     SCMConfig,
@@ -94,8 +92,8 @@ def outcome_of(
         measure=MeasureConfig(),
         sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom),
         executor=ExecutorConfig(),
-        hardware=HardwareConfig(),
-        stand_in=Config(),
+        profiles={},
+        stand_in=None,
     )
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:

@@ -17,7 +17,7 @@ from zbench.ab.run import ABResult, compare
 from zbench.ab.show import FORMATS, ABProgress, assessed, exit_code, failed, render
 from zbench.ab.side import Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
-from zbench.composition import NO_AXES
+from zbench.composition import NO_AXES, overlay
 from zbench.errors import ConfigError, Exit
 from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
@@ -130,7 +130,7 @@ def _side(name: SideName, options: argparse.Namespace, common: list[str], stack:
     for override in overrides:
         if override.lstrip("+~").split("=")[0].split(".")[0] in NO_AXES:
             raise ConfigError(f"--{name}", override, "says how both are measured; give it once, outside --a and --b")
-    given = [*common, *overrides]
+    given = overlay(common, overrides)  # a side's own say takes the place of what holds for both
     trial = present_trial(f"--{name}", one_job(given, options.config_dir), given)
     revision, python = getattr(options, f"{name}_rev"), getattr(options, f"{name}_python")
     if revision and python:

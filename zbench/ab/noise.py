@@ -11,6 +11,7 @@ from rich.console import Console
 
 from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
 from zbench.ab.side import Side, SideWorker, present_trial, warm_up
+from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.hydra_app import one_job
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
@@ -85,7 +86,7 @@ def _rounds_needed(latencies: Sequence[float], a_turn: int, change: float) -> in
 
 def doctor_noise(overrides: list[str], config_dir: str | None, form: str) -> str:
     """Measure the noise of a trial here (by default that of `zbench run`, one prompt) and say it as table or json."""
-    config = one_job(["workload=single", *overrides], config_dir)
+    config = one_job(overlay(["workload=single"], overrides), config_dir)
     trial = present_trial("--noise", config, overrides)
     check_weights([trial])
     console = Console(stderr=True, emoji=False)

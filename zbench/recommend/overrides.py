@@ -4,15 +4,15 @@ Each group is named by zbench's own choice that is nearest, and every value in w
 choice is spelled out: a choice of the user's own --config-dir is written as values, so the line works without it.
 """
 
-import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any, NoReturn
+from dataclasses import fields, is_dataclass
+from typing import NoReturn
 
 import yaml
 
 from zbench.composition import conf_dir, expand
+from zbench.composition.grammar import hydra_value
 from zbench.config import CacheConfig, DBCacheConfig, SCMConfig
 from zbench.trial import Trial, is_forced
 
@@ -21,8 +21,6 @@ SPELLED_OUT = {
     "pipeline": ("height", "width", "steps", "guidance_scale", "max_sequence_length"),
     "workload": ("seeds",),
 }
-PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./:@%+-]*")  # what Hydra's grammar takes as a string without quotes
-NO_STRINGS = ("true", "false", "null", "nan", "inf")  # but these
 
 
 def zbench_overrides(trial: Trial) -> list[str]:
@@ -95,39 +93,10 @@ def _differing(key: str, default: object, config: object, always: Sequence[str] 
         elif isinstance(value, dict):  # an override is merged into what is there
             changed = {k: v for k, v in value.items() if k not in before or before[k] != v}
             overrides += [f"~{key}.{f.name}.{k}" for k in before if k not in value]
-            overrides += [f"{key}.{f.name}={_hydra_value(changed)}"] if changed else []
+            overrides += [f"{key}.{f.name}={hydra_value(changed)}"] if changed else []
         else:
-            overrides.append(f"{key}.{f.name}={_hydra_value(value)}")
+            overrides.append(f"{key}.{f.name}={hydra_value(value)}")
     return overrides
-
-
-def _hydra_value(value: Any) -> str:
-    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in NO_STRINGS:
-        return value
-    return _hydra_element(value)
-
-
-def _hydra_element(value: Any) -> str:
-    """A value in Hydra's grammar, every string quoted."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, list):
-        return f"[{','.join(map(_hydra_element, value))}]"
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{_hydra_key(k)}:{_hydra_element(v)}' for k, v in value.items())}}}"
-    # A backslash stands for itself, except before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(value))
-    return f"'{escaped}'"
-
-
-def _hydra_key(key: object) -> str:
-    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key))
 
 
 def _no_auto(group: str, choices: dict[str, str]) -> NoReturn:

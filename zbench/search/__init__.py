@@ -1,7 +1,7 @@
 """Which points of a grid are tried; a search never changes what a trial is."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from zbench.config import SearchConfig
@@ -9,9 +9,13 @@ from zbench.config import SearchConfig
 T = TypeVar("T")
 
 
-def select(points: Sequence[T], search: SearchConfig) -> list[T]:
-    """All of `points` for a grid; for a random search `n_trials` of them, seeded, in grid order."""
+def select(points: Sequence[T], search: SearchConfig, key: Callable[[T], str] = repr) -> list[T]:
+    """All of `points` for a grid; for a random search `n_trials` of them, seeded, in grid order.
+
+    `key` says what a point is: the same points are chosen in whatever order they stand.
+    """
     if search.name == "grid" or search.n_trials is None or search.n_trials >= len(points):
         return list(points)
-    chosen = random.Random(search.seed).sample(range(len(points)), search.n_trials)
+    canonical = sorted(range(len(points)), key=lambda index: key(points[index]))
+    chosen = random.Random(search.seed).sample(canonical, search.n_trials)
     return [points[index] for index in sorted(chosen)]

@@ -9,7 +9,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from zbench.config import MeasureConfig, PipelineConfig
+from zbench.config import MeasureConfig
 from zbench.engines.weights import resolve_weights
 from zbench.errors import ConfigError, StoreError
 from zbench.executors import Executor, load_executor
@@ -56,11 +56,13 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
 
 def check_weights(trials: Iterable[Trial]) -> None:
     """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record."""
-    checked: list[PipelineConfig] = []
+    checked: set[tuple[object, ...]] = set()
     for trial in trials:
-        if trial.hardware is None and trial.engine.loads_weights and trial.pipeline not in checked:
-            resolve_weights(trial.pipeline)
-            checked.append(trial.pipeline)
+        p = trial.pipeline
+        what = p.preset, p.weights, p.hub_id, p.download, p.vae  # all that decides which files they are
+        if trial.hardware is None and trial.engine.loads_weights and what not in checked:
+            resolve_weights(p)
+            checked.add(what)
 
 
 def _check_judges(measure: MeasureConfig) -> None:

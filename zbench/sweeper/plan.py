@@ -4,7 +4,7 @@ Everything here is decided before anything is loaded, and nothing here writes.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,8 +41,8 @@ class Plan:
     measure: MeasureConfig
     sweep: SweepConfig
     executor: ExecutorConfig
-    hardware: HardwareConfig  # of the trials that are measured
-    stand_in: Config  # pipeline and hardware that proxies of projected trials run on
+    profiles: Mapping[str, HardwareConfig]  # trial id to the profile of the hardware that it is measured on
+    stand_in: Config | None  # pipeline and hardware that proxies run on; None where nothing is projected
     notes: tuple[str, ...] = ()
 
     @property
@@ -50,23 +50,33 @@ class Plan:
         """Where the journal is kept."""
         return Path(self.sweep.runs_dir) / self.name
 
+    def proxy_of(self, trial: Trial) -> Trial:
+        """What is measured in place of one of the plan's projected trials."""
+        assert self.stand_in is not None, "a plan with a projected trial has a stand-in"
+        return proxy_of(trial, self.stand_in.pipeline)
+
     @property
     def report_folder(self) -> Path:
         """Where the report is written."""
         return Path(self.sweep.reports_dir) / self.name
 
 
-def make_plan(jobs: Jobs, stand_in: Config, devices: Sequence[Device], *, command: str, prefix: str) -> Plan:
+def make_plan(
+    jobs: Jobs, stand_in: Callable[[], Config], devices: Sequence[Device], *, command: str, prefix: str
+) -> Plan:
     """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
+
+    `stand_in` composes what proxies run on, and is called only if something is projected.
 
     Raises HardwareError for hardware that must be measured and is not here, OverrideError when no
     trial is left, naming the first reason.
     """
     first = jobs.jobs[0].config
-    for job in jobs.jobs:
-        check_scenes(job.config.workload)
-    chosen = select(jobs.jobs, first.search)
-    space = arrange(trial_of(job.config, devices) for job in chosen)
+    for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
+        check_scenes(workload)
+    chosen = select(jobs.jobs, first.search, key=lambda job: job.identity)
+    asked = [(trial_of(job.config, devices), job.config.hardware) for job in chosen]
+    space = arrange(trial for trial, _ in asked)
     if not space.placed:
         placed, reason = space.pruned[0]
         raise OverrideError(
@@ -81,10 +91,24 @@ def make_plan(jobs: Jobs, stand_in: Config, devices: Sequence[Device], *, comman
         measure=first.measure,
         sweep=first.sweep,
         executor=first.executor,
-        hardware=first.hardware,
-        stand_in=stand_in,
+        profiles=_profiles(asked, space.placed),
+        stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
         notes=tuple(jobs.notes),
     )
+
+
+def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Placed]) -> dict[str, HardwareConfig]:
+    """The hardware profile of every trial: its own job's; a baseline that was not asked for has that of the first trial
+    that is compared with it. Of two profiles of one trial the first by name counts, whatever was typed first."""
+    profiles: dict[str, HardwareConfig] = {}
+    for trial, hardware in asked:
+        known = profiles.setdefault(trial.trial_id, hardware)
+        if hardware.name < known.name:
+            profiles[trial.trial_id] = hardware
+    for place in placed:
+        if place.trial.trial_id in profiles:
+            profiles.setdefault(place.baseline_id, profiles[place.trial.trial_id])
+    return profiles
 
 
 def trial_of(config: Config, devices: Sequence[Device]) -> Trial:

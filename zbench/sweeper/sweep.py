@@ -21,7 +21,7 @@ from zbench.record import Reason, Record
 from zbench.space import Placed, geometry_of
 from zbench.store import Store, latest
 from zbench.sweeper.content import PresentContent
-from zbench.sweeper.plan import Plan, proxy_of
+from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
 
 
@@ -170,7 +170,7 @@ class Sweep:
 
     def _runs(self, trial: Trial) -> Trial:
         """What is measured for a trial: itself, or the proxy of a projected one."""
-        return trial if trial.hardware is None else proxy_of(trial, self.plan.stand_in.pipeline)
+        return trial if trial.hardware is None else self.plan.proxy_of(trial)
 
     def _with_way_out(self, trial: Trial, reason: Reason) -> Reason:
         """Where a GPU's memory ran out: the offload that is predicted to fit into it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 from zbench.zimage.geometry import SEQUENCE_MULTIPLE, Geometry, TransformerGeometry, VaeGeometry
 
@@ -60,6 +61,7 @@ class Parameters:
         return self.text_encoder + self.transformer + self.vae_decoder + self.vae_encoder
 
 
+@cache
 def parameters(geometry: Geometry) -> Parameters:
     """Weights of every component, biases and norms included."""
     vae = geometry.vae
@@ -123,6 +125,7 @@ def text_encoder_flops(geometry: Geometry, tokens: int = MAX_SEQUENCE_LENGTH) ->
     return Flops(2 * tokens * layer, 4 * tokens**2 * queries) * e.n_layers
 
 
+@lru_cache
 def vae_decode_flops(geometry: Geometry, height: int, width: int) -> Flops:
     """One decode to a `height` x `width` pixel image.
 

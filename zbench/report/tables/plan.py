@@ -5,7 +5,7 @@ Expectations are a roofline's and say so; a sweep that was run before knows bett
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from zbench.config import DBCacheConfig, HardwareConfig, SCMConfig
@@ -15,7 +15,7 @@ from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv,
 from zbench.report.text.cells import digits, gib, trials
 from zbench.space import Placed, geometry_of
 from zbench.stats.stationary import LEAST
-from zbench.sweeper.plan import Plan, proxy_of
+from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import duration
 from zbench.trial import Trial, is_forced
 from zbench.workload import whole_cycles
@@ -57,9 +57,10 @@ def expected_sweep_s(plan: Plan) -> float | None:
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
     for trial in (placed.trial for placed in plan.trials):
         if trial.hardware is None:
-            runs[trial.trial_id] = trial, plan.hardware
+            runs[trial.trial_id] = trial, plan.profiles[trial.trial_id]
         else:  # trials that differ only in what is projected share one proxy
-            proxy = proxy_of(trial, plan.stand_in.pipeline)
+            assert plan.stand_in is not None
+            proxy = plan.proxy_of(trial)
             runs[proxy.trial_id] = proxy, plan.stand_in.hardware
     for trial, hardware in runs.values():
         image_s = _expect(trial, hardware)[0]
@@ -87,10 +88,10 @@ def render_plan(plan: Plan, form: str) -> str:
         return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
     if form == "csv":
         return rows_to_csv([vars(row) for row in rows], [f.name for f in fields(PlannedTrial)])
-    reasons = list(dict.fromkeys(row.reason for row in rows if row.reason is not None))
+    reasons = {reason: i for i, reason in enumerate(dict.fromkeys(row.reason for row in rows if row.reason), 1)}
     cells = tuple(_cells(number, row, reasons) for number, row in enumerate(rows, 1))
     counts = Counter(row.reason for row in rows)
-    pruned = [f"[{i}] {trials(counts[reason])} pruned: {reason}" for i, reason in enumerate(reasons, 1)]
+    pruned = [f"[{i}] {trials(counts[reason])} pruned: {reason}" for reason, i in reasons.items()]
     table = TextTable((), HEADERS, ALIGNS, cells, (*pruned, *_legend(plan, seconds)))
     return to_markdown(table) if form == "markdown" else to_text(table)
 
@@ -99,7 +100,7 @@ def _row(plan: Plan, placed: Placed) -> PlannedTrial:
     trial = placed.trial
     kind = "measured" if trial.hardware is None else "projected"
     role = "baseline" if placed.is_baseline else kind
-    latency_s, peak_bytes = _expect(trial, trial.hardware or plan.hardware)
+    latency_s, peak_bytes = _expect(trial, trial.hardware or plan.profiles[trial.trial_id])
     return PlannedTrial(trial.trial_id, trial.label, role, latency_s, peak_bytes)
 
 
@@ -118,10 +119,10 @@ def _forced_skips(trial: Trial) -> int:
     return STEP_MASKS.get(trial.pipeline.steps, {}).get(cache.scm_preset, 0)
 
 
-def _cells(number: int, row: PlannedTrial, reasons: Sequence[str]) -> tuple[str, ...]:
+def _cells(number: int, row: PlannedTrial, reasons: Mapping[str, int]) -> tuple[str, ...]:
     latency = "—" if row.expected_latency_s is None else f"~{digits(row.expected_latency_s)}"
     peak = "—" if row.expected_peak_bytes is None else f"~{gib(row.expected_peak_bytes)}"
-    role = row.role if row.reason is None else f"{row.role} [{reasons.index(row.reason) + 1}]"
+    role = row.role if row.reason is None else f"{row.role} [{reasons[row.reason]}]"
     return str(number), row.label, role, latency, peak, row.trial_id
 
 

@@ -1,0 +1,61 @@
+"""A plan does not depend on the order in which lists were typed, and composes no more than it needs."""
+
+from collections.abc import Callable
+
+import pytest
+from composing import jobs
+
+from zbench.config import Config
+from zbench.hardware.nvml import Device
+from zbench.report.plan_table import expected_sweep_s, plan_rows
+from zbench.sweeper.plan import Plan, make_plan
+
+H100 = Device(0, "NVIDIA H100 80GB HBM3", "GPU-aaaa", 80 * 2**30, "580.95", 700.0)
+TINY = ("pipeline=zimage_tiny", "workload=single")
+
+
+def stand_in() -> Config:
+    return jobs("hardware=cpu", "pipeline=zimage_tiny", grids=False).jobs[0].config
+
+
+def plan(*overrides: str, devices: tuple[Device, ...] = (), tiny: Callable[[], Config] = stand_in) -> Plan:
+    return make_plan(jobs(*overrides), tiny, devices, command="zbench sweep", prefix="sweep")
+
+
+def test_a_random_search_takes_the_same_trials_in_whatever_order_lists_were_typed() -> None:
+    search = ("search=random", "search.n_trials=3", "hardware=cpu", "pipeline=zimage_tiny", "cache=dbcache")
+    first = plan(*search, "compute=eager,compiled", "cache.max_warmup_steps=2,4")
+    for computes, steps in (("compiled,eager", "2,4"), ("eager,compiled", "4,2"), ("compiled,eager", "4,2")):
+        other = plan(*search, f"compute={computes}", f"cache.max_warmup_steps={steps}")
+        asked = {p.trial.trial_id for p in first.trials if p.trial.cache.method != "none"}
+        assert {p.trial.trial_id for p in other.trials if p.trial.cache.method != "none"} == asked
+        assert len(asked) == 3
+
+
+def test_every_measured_trial_is_expected_by_its_own_hardware() -> None:
+    both = [plan(*TINY, f"hardware={typed}", devices=(H100,)) for typed in ("h100,cpu", "cpu,h100")]
+    expected = [{row.trial_id: row.expected_latency_s for row in plan_rows(made)} for made in both]
+    assert expected[0] == expected[1] and len(set(expected[0].values())) == 2
+    for typed in ("h100", "cpu"):
+        (alone,) = plan_rows(plan(*TINY, f"hardware={typed}", devices=(H100,)))
+        assert expected[0][alone.trial_id] == alone.expected_latency_s
+    assert expected_sweep_s(both[0]) == pytest.approx(expected_sweep_s(both[1]))
+
+
+def test_a_baseline_that_was_not_asked_for_has_the_hardware_of_what_is_compared_with_it() -> None:
+    made = plan(*TINY, "hardware=h100", "cache=dbcache_aggressive", devices=(H100,))
+    assert {made.profiles[p.trial.trial_id].name for p in made.trials} == {"h100"}
+    assert made.trials[0].is_baseline and made.trials[0].trial.cache.method == "none"
+
+
+def test_the_stand_in_is_composed_once_and_only_for_projections() -> None:
+    asked: list[str] = []
+
+    def counted() -> Config:
+        asked.append("stand-in")
+        return stand_in()
+
+    assert plan(*TINY, "hardware=cpu", "cache=dbcache", tiny=counted).stand_in is None and asked == []
+    projected = plan("workload=single", "hardware=b300", "cache=dbcache", tiny=counted)
+    assert len(asked) == 1 and projected.stand_in is not None
+    assert {projected.proxy_of(p.trial).pipeline.name for p in projected.trials} == {"zimage_tiny"}
