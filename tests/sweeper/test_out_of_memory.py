@@ -84,7 +84,7 @@ def swept(folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_off
 
 def outcome_of(
     folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_offload"
-) -> tuple[sweep.TaskResult, Quiet]:
+) -> tuple[sweep.SweepResult, Quiet]:
     space = arrange(trials)
     plan = Plan(
         name="s",
