@@ -113,10 +113,11 @@ def measurement(
 
     It is the median of all rounds exactly, and of each image's too where its rounds are even in number.
 
-    `ssim` is that of the worst image, each further image being 0.01 closer to the baseline; None
-    makes every image identical (a baseline has no quality: it is the reference). `ms_ssim` and `lpips` are those
-    of every image that is not identical. `prompt_share` is that of the worst image, in which `wrong` is wrong; the
-    others show all that was asked for. `diffs` are residual differences by step, each further image's 0.01 more.
+    `ssim` is that of the worst image, each further image being 0.01 closer to the reference's; None makes every
+    image identical (a quality reference has no quality: it is what others are judged against). `ms_ssim` and `lpips`
+    are those of every image that is not identical. `prompt_share` is that of the worst image, in which `wrong` is
+    wrong; the others show all that was asked for. `diffs` are residual differences by step, each further image's
+    0.01 more.
     Images are alike where `ssim` and `psnr_db` are.
     """
     images = [(p.id, seed) for p in of.workload.prompts for seed in of.workload.seeds]
@@ -159,7 +160,7 @@ def measurement(
         for i, (prompt_id, seed) in enumerate(images)
     ]
     reasons: dict[str, str] = {}
-    if of == of.baseline and ssim is None:
+    if of.trial_id == of.reference.trial_id and ssim is None:
         quality = None
         reasons["quality"] = "no_reference"
     if prompt_share is None:
@@ -321,8 +322,8 @@ def _record(of: Trial, **kwargs: Any) -> Record:
     return Record(
         sweep="demo",
         trial_id=of.trial_id,
-        reference_id=of.baseline.trial_id,
-        baseline_id=of.baseline.trial_id,
+        reference_id=of.reference.trial_id,
+        baseline_id=of.reference.trial_id,
         label=of.label,
         command="zbench sweep cache=dbcache",
         config={**of.to_dict(), "measure": asdict(MeasureConfig())},

@@ -168,14 +168,14 @@ def test_formats_and_flags_may_stand_anywhere(capsys: pytest.CaptureFixture[str]
     assert main(["plan", "cache=dbcache", "--format=json"]) == 0
     assert capsys.readouterr().out == first
     plan = json.loads(first)
-    assert plan["trials"][0]["role"] == "baseline" and plan["expected_sweep_s"] > 0
+    assert plan["trials"][0]["role"] == "reference, baseline" and plan["expected_sweep_s"] > 0
 
 
 def test_a_plan_shows_what_is_pruned_and_why(capsys: pytest.CaptureFixture[str]) -> None:
     args = ["hardware=b300", "parallel=tp", "parallel.tp_size=2,4", "--format", "json"]
     assert main(["plan", *args]) == 0
     rows = json.loads(capsys.readouterr().out)["trials"]
-    assert [row["role"] for row in rows] == ["baseline", "projected", "pruned"]
+    assert [row["role"] for row in rows] == ["reference, baseline", "projected", "pruned"]
     assert "30 heads are not divisible by 4" in rows[-1]["reason"]
     assert all(row["expected_latency_s"] > 0 and row["expected_peak_bytes"] > 0 for row in rows[:2])
 

@@ -1,11 +1,14 @@
-"""What cannot work is left out with its reason, the baseline comes first, and the pipeline changes seldom."""
+"""What cannot work is left out with its reason, references come first, and the pipeline changes seldom."""
 
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from factories import TINY, TURBO, trial
+from factories import SCENES, TINY, TURBO, trial
 
 from zbench.config import (
     CacheConfig,
@@ -17,7 +20,7 @@ from zbench.config import (
     SCMConfig,
 )
 from zbench.errors import ConfigError
-from zbench.space import arrange, constraint, geometry_of
+from zbench.space import Space, arrange, constraint, geometry_of, reference_of
 from zbench.trial import Trial
 from zbench.zimage.layout import preset_folder
 
@@ -67,37 +70,129 @@ def test_step_masks_exist_only_for_some_numbers_of_steps(steps: int, works: bool
     assert (reason(trial(SCMConfig(), pipeline=replace(TINY, steps=steps))) == "") == works
 
 
-def test_the_baseline_is_added_and_comes_first() -> None:
+def held_to(space: Space) -> dict[str, tuple[str, str]]:
+    """Reference and baseline of every trial, by its id."""
+    every = [*space.placed, *(placed for placed, _ in space.pruned)]
+    return {p.trial.trial_id: (p.reference_id, p.baseline_id) for p in every}
+
+
+def as_compiled(reference: Trial) -> Trial:
+    return replace(reference, compute=replace(reference.compute, compile=True))
+
+
+def test_the_reference_is_added_comes_first_and_is_the_baseline() -> None:
     asked = [trial(DBCacheConfig(residual_diff_threshold=t)) for t in (0.1, 0.2)]
     space = arrange(asked)
+    first = space.placed[0]
     assert [p.trial.cache.method for p in space.placed] == ["none", "dbcache", "dbcache"]
-    assert {p.baseline_id for p in space.placed} == {space.placed[0].trial.trial_id}
+    assert set(held_to(space).values()) == {(first.trial.trial_id, first.trial.trial_id)}
+    assert first.is_reference and first.is_baseline and not space.placed[1].is_reference
 
 
-def test_a_listed_baseline_is_not_doubled() -> None:
+def test_a_listed_reference_is_not_doubled() -> None:
     space = arrange([trial(DBCacheConfig()), trial(CacheConfig())])
     assert [p.trial.cache.method for p in space.placed] == ["none", "dbcache"]
 
 
-def test_each_piece_of_work_has_its_own_baseline() -> None:
+def test_each_piece_of_work_has_its_own_reference() -> None:
     nine = replace(TINY, steps=9)
     space = arrange([trial(DBCacheConfig()), trial(DBCacheConfig(), pipeline=nine)])
-    assert [(p.trial.cache.method, p.trial.pipeline.steps) for p in space.placed] == [
-        ("none", 8),
-        ("none", 9),
-        ("dbcache", 8),
-        ("dbcache", 9),
+    references = {p.trial.pipeline.steps: p.trial.trial_id for p in space.placed if p.is_reference}
+    assert set(references) == {8, 9} and [p.trial.cache.method for p in space.placed[:2]] == ["none", "none"]
+    assert all(p.reference_id == references[p.trial.pipeline.steps] for p in space.placed)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cache": DBCacheConfig()},
+        {"compute": replace(CPU, compile=True)},
+        {"compute": replace(CPU, dtype="bfloat16")},
+        {"compute": replace(CPU, attention_backend="_native_cudnn")},
+        {"offload": OffloadConfig(mode="all")},
+    ],
+)
+def test_whatever_way_the_work_is_done_it_is_held_to_the_native_way(other: dict[str, Any]) -> None:
+    native, done_otherwise = trial(compute=CPU), replace(trial(compute=CPU), **other)
+    assert held_to(arrange([done_otherwise]))[done_otherwise.trial_id] == (native.trial_id, native.trial_id)
+
+
+def test_sharded_trials_are_held_to_one_device() -> None:
+    sharded = trial(pipeline=TURBO, parallel=ParallelConfig(tp_size=2), hardware=GPU)
+    space = arrange([sharded])
+    assert [p.trial.parallel.world_size for p in space.placed] == [1, 2]
+    assert space.placed[1].reference_id == space.placed[0].trial.trial_id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"vram_limit_gib": 16.0},
+        {"hardware": GPU},
+        {"compute": ComputeConfig(device="cpu")},
+        {"pipeline": replace(TINY, steps=9)},
+        {"workload": replace(SCENES, seeds=[1])},
+    ],
+)
+def test_other_work_has_another_reference(other: dict[str, Any]) -> None:
+    one = trial(compute=ComputeConfig(device="cuda"))
+    assert one.reference.trial_id != replace(one, **other).reference.trial_id
+
+
+@pytest.mark.parametrize("baseline_of", [None, as_compiled])
+def test_the_order_of_trials_changes_neither_references_nor_baselines(
+    baseline_of: Callable[[Trial], Trial] | None,
+) -> None:
+    trials = [
+        trial(cache, pipeline=replace(TINY, steps=steps), compute=compute)
+        for cache in (CacheConfig(), DBCacheConfig(), DBCacheConfig(Fn_compute_blocks=BLOCKS + 1))
+        for steps in (8, 9)
+        for compute in (CPU, replace(CPU, compile=True), replace(CPU, dtype="bfloat16"))
     ]
-    assert len({p.baseline_id for p in space.placed}) == 2
+    wanted = held_to(arrange(trials, baseline_of))
+    chance = random.Random(7)
+    for _ in range(20):
+        chance.shuffle(trials)
+        assert held_to(arrange(trials, baseline_of)) == wanted
 
 
-def test_compiled_trials_are_compared_with_the_first_way_to_compute() -> None:
-    eager, compiled = (
-        trial(CacheConfig(), compute=CPU),
-        trial(CacheConfig(), compute=replace(CPU, compile=True)),
-    )
-    space = arrange([eager, compiled])
-    assert {p.baseline_id for p in space.placed} == {eager.trial_id}
+def test_a_named_baseline_is_added_runs_after_the_references_and_is_judged_against_them() -> None:
+    nine = replace(TINY, steps=9)
+    asked = [trial(DBCacheConfig(), compute=CPU), trial(DBCacheConfig(), compute=CPU, pipeline=nine)]
+    space = arrange(asked, as_compiled)
+    roles = [(p.is_reference, p.is_baseline) for p in space.placed]
+    assert roles == [(True, False)] * 2 + [(False, True)] * 2 + [(False, False)] * 2
+    for placed in space.placed:
+        assert placed.reference_id == placed.trial.reference.trial_id
+        assert placed.baseline_id == as_compiled(placed.trial.reference).trial_id
+
+
+def test_a_baseline_that_names_the_references_setting_is_the_reference() -> None:
+    space = arrange([trial(DBCacheConfig())], lambda reference: replace(reference, cache=CacheConfig()))
+    assert [(p.is_reference, p.is_baseline) for p in space.placed] == [(True, True), (False, False)]
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "mode"),
+    [(80.0, "none"), (16.0, "text_encoder"), (15.0, "all"), (8.0, "group"), (0.5, "none"), (None, "none")],
+)
+def test_a_projected_reference_has_the_offload_that_moves_least_of_those_that_fit(
+    memory_gib: float | None, mode: str
+) -> None:
+    card = replace(GPU, memory_gib=memory_gib)
+    asked = trial(DBCacheConfig(), pipeline=TURBO, hardware=card)
+    reference = reference_of(asked)
+    assert reference.offload.mode == mode
+    assert replace(reference, offload=OffloadConfig()) == asked.reference
+    assert held_to(arrange([asked]))[asked.trial_id][0] == reference.trial_id
+    assert reference_of(reference) == reference
+
+
+def test_a_cap_on_a_projected_card_counts_and_a_measured_reference_is_tried_as_it_is() -> None:
+    capped = replace(GPU, memory_gib=80.0, vram_limit_gib=16.0)
+    assert reference_of(trial(pipeline=TURBO, hardware=capped)).offload.mode == "text_encoder"
+    measured = trial(pipeline=TURBO, compute=ComputeConfig(device="cuda"), vram_limit_gib=16.0)
+    assert reference_of(measured).offload.mode == "none"
 
 
 def test_trials_on_one_loaded_pipeline_run_together() -> None:
@@ -110,6 +205,12 @@ def test_trials_on_one_loaded_pipeline_run_together() -> None:
     keys = [p.trial.resident_key for p in arrange(mixed).placed]
     changes = sum(a != b for a, b in pairwise(keys))
     assert changes == 1
+
+
+def test_what_follows_references_and_baselines_begins_with_the_pipeline_that_is_loaded() -> None:
+    mixed = [trial(DBCacheConfig(), compute=compute) for compute in (CPU, replace(CPU, compile=True))]
+    compiled = [p.trial.compute.compile for p in arrange(mixed, as_compiled).placed]
+    assert compiled == [False, True, True, False]
 
 
 def test_pruned_trials_keep_their_reason_and_do_not_run() -> None:

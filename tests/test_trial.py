@@ -3,9 +3,17 @@
 from dataclasses import replace
 
 import pytest
-from factories import trial
+from factories import SCENES, trial
 
-from zbench.config import CacheConfig, DBCacheConfig, HardwareConfig, SCMConfig
+from zbench.config import (
+    CacheConfig,
+    ComputeConfig,
+    DBCacheConfig,
+    HardwareConfig,
+    OffloadConfig,
+    ParallelConfig,
+    SCMConfig,
+)
 from zbench.trial import Trial
 
 
@@ -31,6 +39,28 @@ def test_every_other_change_does() -> None:
         replace(base, hardware=HardwareConfig(name="b300", title="B300", datasheet="none")),
     ]
     assert len({base.trial_id, *(t.trial_id for t in others)}) == len(others) + 1
+
+
+def test_the_order_of_seeds_and_prompts_changes_neither_the_id_nor_the_resident_key() -> None:
+    workload = replace(SCENES, seeds=[0, 1, 10])
+    one = trial(workload=workload)
+    other = trial(workload=replace(workload, seeds=[10, 0, 1], prompts=workload.prompts[::-1]))
+    assert other.trial_id == one.trial_id and other.resident_key == one.resident_key
+    assert other.reference.trial_id == one.reference.trial_id
+    assert other.to_dict()["workload"]["seeds"] == [10, 0, 1], "what was asked for is kept as it was typed"
+    assert Trial.from_dict(other.to_dict()) == other
+
+
+def test_the_reference_is_the_native_way_to_do_the_same_work() -> None:
+    sharded = trial(
+        SCMConfig(),
+        parallel=ParallelConfig(ulysses_size=2),
+        offload=OffloadConfig(mode="group"),
+        compute=ComputeConfig(device="cuda", dtype="float32", compile=True, attention_backend="flash"),
+        vram_limit_gib=16.0,
+    )
+    assert sharded.reference == trial(compute=ComputeConfig(device="cuda"), vram_limit_gib=16.0)
+    assert sharded.reference.reference == sharded.reference
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ usage: zbench COMMAND [OPTION …] [OVERRIDE …]
 Which configuration runs Z-Image fastest on this hardware without spoiling the images?
 
 measure (Hydra applications: GROUP=CHOICE, key=value, --cfg job, --info, --config-dir, --help)
-  run        one trial, and the baseline it is compared with
+  run        one trial, and what it is compared with
   sweep      many: every choice brings its own grid, key=1,2 or key=range(1,4) replaces an axis
   plan       the trials of a sweep, those pruned and why, time and memory expected; runs nothing
   ab         two configurations or revisions, measured interleaved, for a verdict
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: list[str]) -> int:
-    """One trial and its baseline."""
+    """One trial and what it is compared with."""
     return _measure(args, "run")
 
 

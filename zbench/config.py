@@ -253,6 +253,7 @@ class SweepConfig:
     retry_failed: bool = False
     fresh: bool = False
     on_oom: str = "record"  # next_offload: a trial out of memory is tried again with the offload predicted to fit
+    baseline: str | None = None  # overrides of how the work is done; speed-ups are over it. null: the quality reference
 
 
 @dataclass

@@ -20,7 +20,11 @@ from zbench.composition import CONFIG_NAME, ResolveAuto, conf_dir, expand, profi
 from zbench.config import Config, register_schemas
 from zbench.errors import Exit, HardwareError, OverrideError
 from zbench.hardware.detect import match_profile, present_devices, unmatched
+from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
 from zbench.sweeper.plan import Plan, make_plan
+
+STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
+"""What proxies of projected trials run on."""
 
 
 def planned(args: list[str], command: str) -> Plan | None:
@@ -28,6 +32,7 @@ def planned(args: list[str], command: str) -> Plan | None:
 
     `command` is run, sweep or plan. Raises OverrideError and its like for what does not compose.
     """
+    as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
     options, unknown = get_args_parser().parse_known_args(args)
     for flag in [arg for arg in unknown if arg.startswith("-")]:
         raise OverrideError(f"{flag}: no such flag; zbench {command} --help lists them")
@@ -51,15 +56,20 @@ def planned(args: list[str], command: str) -> Plan | None:
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
-    again = [arg for arg in args if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
+    again = [arg for arg in as_typed if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
     typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *again])
     experiment = named.get("experiment", "sweep")
     prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
+    named_setting = jobs.jobs[0].config.sweep.baseline
+    baseline_of = None
+    if named_setting is not None:
+        baseline_of = named_baseline(named_setting, lambda more: one_job([*STAND_IN, *more], options.config_dir))
 
     def stand_in() -> Config:
-        return expand(["pipeline=zimage_tiny", "hardware=cpu"], resolve_auto, grids=False).jobs[0].config
+        return expand(list(STAND_IN), resolve_auto, grids=False).jobs[0].config
 
-    return make_plan(jobs, stand_in, present_devices(), command=typed, prefix=prefix)
+    devices = present_devices()
+    return make_plan(jobs, stand_in, devices, command=typed, prefix=prefix, baseline_of=baseline_of)
 
 
 def one_job(overrides: list[str], config_dir: str | None) -> Config:

@@ -1,16 +1,16 @@
-"""Which of the trials asked for can work, what each is compared with, and in which order they run.
+"""Which of the trials asked for can work, what each is judged against and compared with, and in which order they run.
 
 Pure: it decides from configs and the model's geometry alone, before anything is loaded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from zbench.config import DBCacheConfig, PipelineConfig, SCMConfig
 from zbench.errors import ConfigError
-from zbench.hardware.footprint import NOT_COMPILED
+from zbench.hardware.footprint import NOT_COMPILED, least_offload
 from zbench.trial import Trial, is_forced
 from zbench.zimage.geometry import Geometry, VaeGeometry
 from zbench.zimage.layout import preset_folder
@@ -21,20 +21,26 @@ RING_BACKENDS = ("_native_flash", "_native_cudnn", "_native_efficient", "flash",
 
 @dataclass(frozen=True)
 class Placed:
-    """A trial in its sweep: `baseline_id` is the trial it is compared with, its own id for a baseline."""
+    """A trial in its sweep, and the two trials that it is held to; their ids are its own where it is one of them."""
 
     trial: Trial
-    baseline_id: str
+    reference_id: str  # quality reference: its images are what this trial's are judged against
+    baseline_id: str  # speed baseline: what this trial's speed-up is over
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether other trials' images are judged against this one's."""
+        return self.trial.trial_id == self.reference_id
 
     @property
     def is_baseline(self) -> bool:
-        """Whether other trials are compared with this one."""
+        """Whether other trials' speed-ups are over this one."""
         return self.trial.trial_id == self.baseline_id
 
 
 @dataclass(frozen=True)
 class Space:
-    """Trials in the order they run, baselines first, and those that cannot work, with the reason."""
+    """Trials in the order they run, references and baselines first, and those that cannot work, with the reason."""
 
     placed: tuple[Placed, ...]
     pruned: tuple[tuple[Placed, str], ...]
@@ -65,32 +71,58 @@ def _geometry_in(folder: Path) -> Geometry:
     return Geometry.from_folder(folder)
 
 
-def arrange(trials: Iterable[Trial]) -> Space:
-    """Prune, add the baseline of each piece of work, and order so that the loaded pipeline changes seldom.
+def reference_of(trial: Trial) -> Trial:
+    """The quality reference of `trial`: `trial.reference`, with the offload that a projection of it needs to fit.
 
-    Trials that do the same work (pipeline, engine, workload, hardware) share one baseline: the first of
-    them that can run, without step skipping and without sharding.
+    Offload does not change images. A projection cannot run out of memory, so the mode that moves least and is
+    predicted to fit serves, `none` if none is. What is measured is tried as it is; the sweep sees whether it fits.
+    Raises ConfigError as `geometry_of` does.
+    """
+    reference = trial.reference
+    if reference.hardware is None:
+        return reference
+    mode = least_offload(reference, geometry_of(reference.pipeline), reference.hardware)
+    return replace(reference, offload=replace(reference.offload, mode=mode))
+
+
+def arrange(trials: Iterable[Trial], baseline_of: Callable[[Trial], Trial] | None = None) -> Space:
+    """Prune, add the quality reference and the speed baseline of each piece of work, and order what is left.
+
+    `baseline_of` gives the speed baseline that goes with a reference; without it that is the reference itself. Both
+    follow from the trial alone, never from the order of `trials`. References run first, then baselines, then the
+    others by resident pipeline. Raises ConfigError as `geometry_of` does, and whatever `baseline_of` raises.
     """
     asked = {trial.trial_id: trial for trial in trials}
     reasons = {i: constraint(trial, geometry_of(trial.pipeline)) for i, trial in asked.items()}
-    baselines: dict[str, Trial] = {}
+    works: dict[str, tuple[Trial, Trial]] = {}  # by the reference's id without offload: reference and baseline
+
+    def held_to(trial: Trial) -> tuple[Trial, Trial]:
+        work = trial.reference.trial_id
+        if work not in works:
+            reference = reference_of(trial)
+            works[work] = reference, reference if baseline_of is None else baseline_of(reference)
+        return works[work]
+
+    runnable: dict[str, Placed] = {}
+    pruned: list[tuple[Placed, str]] = []
     for trial_id, trial in asked.items():
-        if reasons[trial_id] is None:
-            baselines.setdefault(_work(trial), trial.baseline)
-    runnable = {b.trial_id: b for b in baselines.values()}
-    runnable.update((i, trial) for i, trial in asked.items() if reasons[i] is None)
+        reference, baseline = held_to(trial)
+        ids = reference.trial_id, baseline.trial_id
+        if (reason := reasons[trial_id]) is not None:
+            pruned.append((Placed(trial, *ids), reason))
+            continue
+        for one in (reference, baseline, trial):
+            runnable.setdefault(one.trial_id, Placed(one, *ids))
+    return Space(_in_order(runnable.values()), tuple(pruned))
 
-    def place(trial: Trial) -> Placed:
-        baseline = baselines.get(_work(trial))
-        return Placed(trial, baseline.trial_id if baseline else trial.trial_id)
 
-    placed = [place(trial) for trial in runnable.values()]
-    residents: dict[str, int] = {}
-    for p in placed:
-        residents.setdefault(p.trial.resident_key, len(residents))
-    placed.sort(key=lambda p: (not p.is_baseline, residents[p.trial.resident_key]))
-    pruned = [(place(trial), reason) for i, trial in asked.items() if (reason := reasons[i]) is not None]
-    return Space(tuple(placed), tuple(pruned))
+def _in_order(placed: Iterable[Placed]) -> tuple[Placed, ...]:
+    """References, baselines, then the others by resident pipeline: first those of the one that is loaded by then."""
+    first = sorted((p for p in placed if p.is_reference or p.is_baseline), key=lambda p: not p.is_reference)
+    others = [p for p in placed if not (p.is_reference or p.is_baseline)]
+    keys = [p.trial.resident_key for p in (*first[-1:], *others)]
+    rank = {key: index for index, key in reversed(list(enumerate(keys)))}
+    return (*first, *sorted(others, key=lambda p: rank[p.trial.resident_key]))
 
 
 def constraint(trial: Trial, geometry: Geometry) -> str | None:
@@ -156,8 +188,3 @@ def _skipping_means_something(trial: Trial) -> str | None:
     if trial.hardware is not None or trial.pipeline.weights != "random" or not by_threshold:
         return None
     return "random_weights: which steps a threshold skips on them means nothing; force a mask with cache=forced"
-
-
-def _work(trial: Trial) -> str:
-    data = trial.to_dict()
-    return str([data.get(key) for key in ("pipeline", "engine", "workload", "hardware")])

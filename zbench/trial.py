@@ -89,14 +89,29 @@ class Trial:
 
     @cached_property
     def trial_id(self) -> str:
-        """12 hex digits of a sha256 over the canonical JSON of `to_dict`."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """12 hex digits of a sha256 over the canonical JSON of `to_dict`.
+
+        The order of seeds and prompts is no part of it: the same images are made in any order.
+        """
+        data = self.to_dict()
+        workload = data["workload"]
+        data["workload"] = {
+            **workload,
+            "seeds": sorted(workload["seeds"]),
+            "prompts": sorted(workload["prompts"], key=lambda prompt: str(prompt["id"])),
+        }
+        canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @property
-    def baseline(self) -> "Trial":
-        """The same work without step skipping and without sharding."""
-        return replace(self, cache=CacheConfig(), parallel=ParallelConfig())
+    def reference(self) -> "Trial":
+        """The same work in native precision, as PyTorch runs it: eager, no step skipped, one device, no offload.
+
+        Native is the checkpoint's bfloat16 on a GPU and float32 on a CPU. All images of this work are judged against
+        its images. Where it does not fit, `space.reference_of` and the sweep say what serves in its place.
+        """
+        native = ComputeConfig(device=self.compute.device)
+        return replace(self, parallel=ParallelConfig(), offload=OffloadConfig(), cache=CacheConfig(), compute=native)
 
     @property
     def memory_gib(self) -> float | None:

@@ -6,7 +6,7 @@ from factories import trial
 
 from zbench.composition import expand
 from zbench.config import DBCacheConfig
-from zbench.report.tables.plan import render_plan
+from zbench.report.tables.plan import plan_rows, render_plan
 from zbench.space import Placed
 from zbench.sweeper.plan import Plan, make_plan
 
@@ -17,7 +17,7 @@ def plan(pruned: int = 0) -> Plan:
     """One trial that runs, and as many pruned ones as asked for."""
     jobs = expand(["hardware=cpu", "pipeline=zimage_tiny"], lambda group, _: "cpu", grids=False)
     made = make_plan(jobs, lambda: jobs.jobs[0].config, [], command="zbench sweep", prefix="sweep")
-    left_out = [Placed(trial(DBCacheConfig(max_warmup_steps=n)), "base") for n in range(pruned)]
+    left_out = [Placed(trial(DBCacheConfig(max_warmup_steps=n)), "reference", "base") for n in range(pruned)]
     return replace(made, pruned=tuple((placed, REASON) for placed in left_out))
 
 
@@ -30,6 +30,19 @@ def test_reasons_stand_below_the_table_once_each() -> None:
     assert "[2] 1 trial pruned: another reason" in text.splitlines()
     rows = [line for line in text.splitlines() if "pruned [1]" in line]
     assert len(rows) == 35 and max(map(len, rows)) < 100
+
+
+def test_the_role_column_names_both_roles() -> None:
+    made = plan()
+    (only,) = made.trials
+    placed = [
+        only,
+        replace(only, baseline_id="b"),
+        replace(only, reference_id="r"),
+        replace(only, reference_id="r", baseline_id="b"),
+    ]
+    rows = plan_rows(replace(made, trials=tuple(placed)))
+    assert [row.role for row in rows] == ["reference, baseline", "reference", "baseline", "measured"]
 
 
 def test_one_trial_is_no_plural() -> None:

@@ -56,7 +56,7 @@ def test_elsewhere_a_short_load_is_silent_and_a_long_one_is_one_line() -> None:
 def test_the_bar_is_part_of_a_sweeps_display_only_while_it_loads() -> None:
     out = StringIO()
     console = Console(file=out, force_terminal=True, width=120)
-    progress, placed = SweepProgress(1, console), Placed(trial(), trial().trial_id)
+    progress, placed = SweepProgress(1, console), Placed(trial(), trial().trial_id, trial().trial_id)
     shown = []
     for event in (BEGIN, told(8.0), {"event": "loaded", "load_s": 1.0}):
         progress.event(placed, event)

@@ -1,10 +1,12 @@
 """A trial that runs out of device memory is data, and the way out of it can be tried at once."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from factories import TURBO, measurement, trial
 
 from zbench.config import (
@@ -41,22 +43,34 @@ class SmallCard:
         self, task: Task, on_event: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
     ) -> TaskResult:
         self.ran.append(task)
-        if task.trial.offload.mode in self.fitting:
+        if self.fits(task.trial):
             return Completed(measurement(task.trial))
         return Failed(Reason("out_of_memory", "CUDA out of memory", stage="timed rounds, decode", memory=MEMORY))
+
+    def fits(self, trial: Trial) -> bool:
+        return trial.offload.mode in self.fitting
 
     def abort(self) -> None: ...
 
     def close(self) -> None: ...
 
 
+class TooSmallForCompiled(SmallCard):
+    """A card on which what is compiled fits only with the VAE or more offloaded."""
+
+    def fits(self, trial: Trial) -> bool:
+        return trial.offload.mode in self.fitting or not trial.compute.compile
+
+
 class Quiet:
-    """A listener that keeps what was added."""
+    """A listener that keeps what was added and what was said."""
 
     def __init__(self) -> None:
         self.added_trials: list[Trial] = []
+        self.notes: list[str] = []
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def reused(self, placed: Any, record: Record) -> None: ...
 
@@ -75,22 +89,31 @@ def capped(cache: CacheConfig | None = None, mode: str = "none", gib: float | No
     return trial(cache, pipeline=random, compute=GPU, offload=OffloadConfig(mode=mode), vram_limit_gib=gib)
 
 
-def swept(folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_offload") -> tuple[list[Record], Quiet]:
-    outcome, listener = outcome_of(folder, card, *trials, on_oom=on_oom)
+def compiled(reference: Trial) -> Trial:
+    return replace(reference, compute=replace(reference.compute, compile=True))
+
+
+def swept(folder: Path, card: SmallCard, *trials: Trial, **options: Any) -> tuple[list[Record], Quiet]:
+    outcome, listener = outcome_of(folder, card, *trials, **options)
     return outcome.records, listener
 
 
 def outcome_of(
-    folder: Path, card: SmallCard, *trials: Trial, on_oom: str = "next_offload"
+    folder: Path,
+    card: SmallCard,
+    *trials: Trial,
+    on_oom: str = "next_offload",
+    retry_failed: bool = False,
+    baseline_of: Callable[[Trial], Trial] | None = None,
 ) -> tuple[sweep.SweepResult, Quiet]:
-    space = arrange(trials)
+    space = arrange(trials, baseline_of)
     plan = Plan(
         name="s",
         command="zbench sweep",
         trials=space.placed,
         pruned=space.pruned,
         measure=MeasureConfig(),
-        sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom),
+        sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom, retry_failed=retry_failed),
         executor=ExecutorConfig(),
         profiles={},
         stand_in=None,
@@ -100,10 +123,14 @@ def outcome_of(
         return sweep.Sweep(plan, store, card, capture(), listener, lambda: False).run(), listener
 
 
+def journal(folder: Path) -> bytes:
+    return (folder / "s" / "records.jsonl").read_bytes()
+
+
 def test_the_record_keeps_stage_memory_and_the_offload_that_is_predicted_to_fit(tmp_path: Path) -> None:
-    records, listener = swept(tmp_path, SmallCard(), capped(), on_oom="record")
-    assert [record.state for record in records] == ["FAILED"] and not listener.added_trials
-    reason = records[0].reason
+    records, listener = swept(tmp_path, SmallCard("text_encoder"), capped(FORCED), on_oom="record")
+    assert [made.offload.mode for made in listener.added_trials] == ["text_encoder"], "the reference's stand-in alone"
+    reason = next(record.reason for record in records if record.label == "forced_medium_F1B0 cap:16GiB")
     assert reason is not None
     assert (reason.stage, reason.memory, reason.next_offload) == ("timed rounds, decode", MEMORY, "text_encoder")
 
@@ -115,13 +142,71 @@ def test_the_next_offload_is_tried_until_one_fits(tmp_path: Path) -> None:
     assert [made.offload.mode for made in listener.added_trials] == ["text_encoder", "all"]
 
 
-def test_what_takes_the_baselines_place_is_what_others_are_compared_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_oom", ["record", "next_offload"])
+def test_a_reference_gives_way_to_the_offload_that_fits_whatever_is_done_about_others(
+    tmp_path: Path, on_oom: str
+) -> None:
     card = SmallCard("text_encoder")
-    records, _ = swept(tmp_path, card, capped(), capped(FORCED, mode="text_encoder"))
-    baseline = next(record for record in records if record.label == "none offload:text_encoder cap:16GiB")
-    cached = next(record for record in records if record.label.startswith("forced"))
-    assert baseline.is_baseline and cached.baseline_id == baseline.trial_id
-    assert card.ran[-1].reference is not None
+    records, _ = swept(tmp_path, card, capped(FORCED), capped(FORCED, mode="text_encoder"), on_oom=on_oom)
+    serving = next(record for record in records if record.label == "none offload:text_encoder cap:16GiB")
+    assert serving.is_reference and serving.is_baseline
+    assert {(r.reference_id, r.baseline_id) for r in records} == {(serving.trial_id, serving.trial_id)}
+    assert Counter(record.state for record in records) == {"FAILED": 2, "COMPLETE": 2}
+    judged = [task for task in card.ran if task.reference is not None]
+    assert {task.reference and task.reference.name for task in judged} == {serving.trial_id}
+    assert [task.trial.cache.method for task in judged] == ["scm", "scm"]
+
+
+@pytest.mark.parametrize("on_oom", ["record", "next_offload"])
+def test_a_rerun_goes_the_same_way_from_the_journal_and_writes_nothing(tmp_path: Path, on_oom: str) -> None:
+    trials = (capped(FORCED), capped(FORCED, mode="all"), capped(mode="text_encoder"))
+    first, _ = swept(tmp_path, SmallCard("all"), *trials, on_oom=on_oom)
+    before, card = journal(tmp_path), SmallCard("all")
+    again, _ = swept(tmp_path, card, *trials[::-1], on_oom=on_oom)
+    assert card.ran == [] and journal(tmp_path) == before
+    assert {record.trial_id: record for record in again} == {record.trial_id: record for record in first}
+
+
+def test_a_named_baseline_that_does_not_fit_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    for on_oom, mode in (("record", "none"), ("next_offload", "text_encoder")):
+        folder, options = tmp_path / on_oom, {"on_oom": on_oom, "baseline_of": compiled}
+        records, _ = swept(folder, TooSmallForCompiled("text_encoder"), capped(FORCED), **options)
+        (baseline,) = (record for record in records if record.is_baseline)
+        assert baseline.trial.compute.compile and baseline.trial.offload.mode == mode
+        assert {record.baseline_id for record in records} == {baseline.trial_id}
+        assert {record.reference_id for record in records} == {capped().trial_id}
+        before, card = journal(folder), TooSmallForCompiled("text_encoder")
+        swept(folder, card, capped(FORCED), **options)
+        assert card.ran == [] and journal(folder) == before
+
+
+def test_another_baseline_is_written_down_without_measuring(tmp_path: Path) -> None:
+    trials, card = (capped(FORCED), compiled(capped())), SmallCard("none")
+    first, _ = swept(tmp_path, card, *trials)
+    ran = len(card.ran)
+    second, listener = swept(tmp_path, card, *trials, baseline_of=compiled)
+    assert len(card.ran) == ran == 3
+    assert {record.baseline_id for record in second} == {trials[1].trial_id}
+    assert {record.reference_id for record in second} == {capped().trial_id}
+    assert [replace(r, baseline_id="") for r in second] == [
+        replace(next(f for f in first if f.trial_id == r.trial_id), baseline_id="") for r in second
+    ]
+    assert listener.notes == ["speed-ups are now over none cap:16GiB compiled; nothing was measured again for that"]
+    before = journal(tmp_path)
+    swept(tmp_path, card, *trials, baseline_of=compiled)
+    assert len(card.ran) == ran and journal(tmp_path) == before
+
+
+def test_what_was_judged_against_another_reference_is_measured_again(tmp_path: Path) -> None:
+    swept(tmp_path, SmallCard("text_encoder"), capped(FORCED, mode="text_encoder"))
+    card = SmallCard("none", "text_encoder")
+    records, listener = swept(tmp_path, card, capped(FORCED, mode="text_encoder"), retry_failed=True)
+    assert [task.trial.label for task in card.ran] == [
+        "none cap:16GiB",
+        "forced_medium_F1B0 offload:text_encoder cap:16GiB",
+    ]
+    assert {record.reference_id for record in records} == {capped().trial_id}
+    assert any("its images are judged against another reference" in note for note in listener.notes)
 
 
 def test_the_same_command_again_goes_the_same_way(tmp_path: Path) -> None:
@@ -152,18 +237,10 @@ def test_a_stand_in_that_was_asked_for_anyway_comes_before_what_is_compared_with
     assert len({record.baseline_id for record in records if record.state == "COMPLETE"}) == 1
 
 
-def test_what_was_compared_with_another_baseline_is_measured_again(tmp_path: Path) -> None:
-    trials = (capped(), capped(FORCED, mode="text_encoder"))
-    swept(tmp_path, SmallCard("text_encoder"), *trials, on_oom="record")
-    card = SmallCard("text_encoder")
-    records, _ = swept(tmp_path, card, *trials)
-    assert {task.trial.label for task in card.ran} == {record.label for record in records if record.state == "COMPLETE"}
-    assert len({record.baseline_id for record in records if record.state == "COMPLETE"}) == 1
-
-
 def test_a_trial_whose_stand_in_was_measured_has_not_failed_the_sweep(tmp_path: Path) -> None:
     assert outcome_of(tmp_path / "a", SmallCard("all"), capped())[0].failed == 0
-    assert outcome_of(tmp_path / "b", SmallCard("all"), capped(), on_oom="record")[0].failed == 1
+    forced = capped(FORCED)
+    assert outcome_of(tmp_path / "b", SmallCard("all"), forced, on_oom="record")[0].failed == 1, "not its reference"
     assert outcome_of(tmp_path / "c", SmallCard(), capped())[0].failed > 1
 
 

@@ -23,7 +23,7 @@ def said(*finished: tuple[Trial, Record]) -> list[str]:
     out = StringIO()
     progress = SweepProgress(len(finished), Console(file=out, width=200))
     for of, record in finished:
-        placed = Placed(of, record.baseline_id)
+        placed = Placed(of, record.reference_id, record.baseline_id)
         progress.started(placed)
         progress.finished(placed, record)
     return out.getvalue().splitlines()

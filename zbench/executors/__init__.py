@@ -19,7 +19,7 @@ class Task:
     trial: Trial
     measure: MeasureConfig
     artifacts: Path  # folder for this trial's images and latents
-    reference: Path | None = None  # the baseline's artifacts; None: no quality
+    reference: Path | None = None  # the quality reference's artifacts; None: no quality
 
 
 @dataclass(frozen=True)

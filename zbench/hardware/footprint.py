@@ -5,7 +5,7 @@ Validated on an H100 at 1024x1024 in bf16 (MiB allocated): everything resident 2
 of which 2,471 are the VAE decoder's and give DECODE_TENSORS. SGLang's CI holds all components on an H100 to 22,118.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from zbench.config import DBCacheConfig, HardwareConfig
@@ -69,13 +69,17 @@ def next_offload(trial: Trial, geometry: Geometry, memory: Mapping[str, int] | N
     limit_bytes = trial.vram_limit_gib * GIB if trial.vram_limit_gib is not None else (memory or {}).get("total")
     if limit_bytes is None:
         return None
-    for mode in MOVING_MORE[MOVING_MORE.index(trial.offload.mode) + 1 :]:
-        tried = replace(trial, offload=replace(trial.offload, mode=mode))
-        compiles = trial.compute.compile and mode in NOT_COMPILED
-        dtype_bytes = 4 if trial.compute.dtype == "float32" else 2
-        if not compiles and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
-            return mode
-    return None
+    return _first_within(limit_bytes, trial, geometry, MOVING_MORE[MOVING_MORE.index(trial.offload.mode) + 1 :])
+
+
+def least_offload(trial: Trial, geometry: Geometry, hardware: HardwareConfig) -> str:
+    """Of all offload modes, the one that moves least and is predicted to fit into what `hardware` has to use.
+
+    `none` where no mode is, or nobody knows how much there is.
+    """
+    limit_gib = hardware.usable_gib
+    found = None if limit_gib is None else _first_within(limit_gib * GIB, trial, geometry, MOVING_MORE)
+    return found or MOVING_MORE[0]
 
 
 def fits(peak_bytes: int, hardware: HardwareConfig) -> bool | None:
@@ -83,6 +87,16 @@ def fits(peak_bytes: int, hardware: HardwareConfig) -> bool | None:
     much there is."""
     memory_gib = hardware.usable_gib
     return None if memory_gib is None else peak_bytes <= memory_gib * GIB
+
+
+def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: Sequence[str]) -> str | None:
+    dtype_bytes = 4 if trial.compute.dtype == "float32" else 2
+    for mode in modes:
+        tried = replace(trial, offload=replace(trial.offload, mode=mode))
+        compiles = trial.compute.compile and mode in NOT_COMPILED
+        if not compiles and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
+            return mode
+    return None
 
 
 def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, float]:

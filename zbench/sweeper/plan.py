@@ -20,19 +20,19 @@ from zbench.config import (
     PipelineConfig,
     SweepConfig,
 )
-from zbench.errors import HardwareError, OverrideError
+from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
 from zbench.hardware.roofline import proxy_cache
 from zbench.search import select
-from zbench.space import Placed, arrange, geometry_of
+from zbench.space import Placed, arrange, constraint, geometry_of
 from zbench.trial import Trial
 from zbench.workload import check_scenes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep before it runs. `trials` are in the order they run, baselines first."""
+    """A sweep before it runs. `trials` are in the order they run, references and baselines first."""
 
     name: str
     command: str  # what to type to go on
@@ -62,26 +62,37 @@ class Plan:
 
 
 def make_plan(
-    jobs: Jobs, stand_in: Callable[[], Config], devices: Sequence[Device], *, command: str, prefix: str
+    jobs: Jobs,
+    stand_in: Callable[[], Config],
+    devices: Sequence[Device],
+    *,
+    command: str,
+    prefix: str,
+    baseline_of: Callable[[Trial], Trial] | None = None,
 ) -> Plan:
     """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
 
-    `stand_in` composes what proxies run on, and is called only if something is projected.
+    `stand_in` composes what proxies run on, and is called only if something is projected. `baseline_of` gives the speed
+    baseline that `sweep.baseline` names, for each quality reference.
 
     Raises HardwareError for hardware that must be measured and is not here, OverrideError when no
-    trial is left, naming the first reason.
+    trial is left, naming the first reason, ConfigError for a `sweep.baseline` that cannot work.
     """
     first = jobs.jobs[0].config
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
         check_scenes(workload)
     chosen = select(jobs.jobs, first.search, key=lambda job: job.identity)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in chosen]
-    space = arrange(trial for trial, _ in asked)
+    space = arrange((trial for trial, _ in asked), baseline_of)
     if not space.placed:
         placed, reason = space.pruned[0]
         raise OverrideError(
             f"an empty sweep: none of {len(space.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
+    for placed in (p for p in space.placed if p.is_baseline and not p.is_reference):
+        problem = constraint(placed.trial, geometry_of(placed.trial.pipeline))
+        if problem is not None:
+            raise ConfigError("sweep.baseline", repr(first.sweep.baseline), f"cannot work: {problem}")
     digest = hashlib.sha256("".join(sorted(p.trial.trial_id for p in space.placed)).encode()).hexdigest()[:8]
     return Plan(
         name=first.sweep.name or f"{prefix}-{digest}",

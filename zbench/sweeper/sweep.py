@@ -78,7 +78,7 @@ class Proxy:
 
 
 Proxies = dict[tuple[str, bool], Proxy]
-"""By what was run and whether as a baseline; equal work on the tiny pipeline has equal baselines."""
+"""By what was run and whether as a reference; equal work on the tiny pipeline has equal references."""
 
 
 @dataclass
@@ -91,8 +91,8 @@ class Sweep:
     environment: Environment
     listener: SweepListener
     should_stop: Callable[[], bool]
-    _tried: list[str] = field(default_factory=list)
-    _replaced: dict[str, str] = field(default_factory=dict)  # one out of memory to the one tried in its place
+    _tried: dict[str, Placed] = field(default_factory=dict)  # by trial id
+    _gave_way: dict[str, str] = field(default_factory=dict)  # one out of memory to the one tried in its place
 
     def __post_init__(self) -> None:
         self._present = PresentContent(self.plan.measure)
@@ -104,15 +104,13 @@ class Sweep:
         self._record_pruned()
         proxies: Proxies = {}
         queue = deque(self.plan.trials)
-        baselines: dict[str, str] = {}  # one that did not fit to the one that took its place
         while queue:
-            placed = queue.popleft()
-            while placed.baseline_id in baselines:
-                placed = replace(placed, baseline_id=baselines[placed.baseline_id])
+            placed = self._held_to_what_serves(queue.popleft())
             if self.should_stop():
                 return self._outcome(interrupted=True)
             record = self._reusable(placed)
             if record is not None:
+                record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
                 self.listener.reused(placed, record)
             else:
                 self.listener.started(placed)
@@ -121,28 +119,68 @@ class Sweep:
                     return self._outcome(interrupted=True)
                 self.store.append(record)
                 self.listener.finished(placed, record)
-            self._tried.append(placed.trial.trial_id)
-            smaller = self._with_next_offload(placed.trial, record)
-            if smaller is None:
-                continue
-            self._replaced[placed.trial.trial_id] = smaller.trial_id
-            if placed.is_baseline:
-                baselines[placed.baseline_id] = smaller.trial_id
-            waiting = next((other for other in queue if other.trial.trial_id == smaller.trial_id), None)
-            if smaller.trial_id in self._tried or (waiting is not None and not placed.is_baseline):
-                continue
-            if waiting is None:
-                self.listener.added(placed, smaller)
-            else:  # others will be compared with it, so it comes first
-                queue.remove(waiting)
-            queue.appendleft(Placed(smaller, baselines.get(placed.baseline_id, placed.baseline_id)))
+            self._tried[placed.trial.trial_id] = placed
+            self._give_way(placed, record, queue)
+        self._rename_roles()
         return self._outcome(interrupted=False)
 
-    def _with_next_offload(self, trial: Trial, record: Record) -> Trial | None:
-        """What to try in place of a trial that ran out of memory, if that is asked for."""
-        if self.plan.sweep.on_oom != "next_offload" or record.reason is None or record.reason.next_offload is None:
+    def _give_way(self, placed: Placed, record: Record, queue: deque[Placed]) -> None:
+        """Where a trial ran out of memory, have the next offload tried; it takes over what the trial was to others."""
+        smaller = self._with_next_offload(placed, record)
+        if smaller is None:
+            return
+        self._gave_way[placed.trial.trial_id] = smaller.trial_id
+        has_a_role = placed.is_reference or placed.is_baseline
+        waiting = next((other for other in queue if other.trial.trial_id == smaller.trial_id), None)
+        if smaller.trial_id in self._tried or (waiting is not None and not has_a_role):
+            return
+        if waiting is None:
+            self.listener.added(placed, smaller)
+        else:  # others will be held to it, so it comes first
+            queue.remove(waiting)
+        queue.appendleft(replace(placed, trial=smaller))
+
+    def _with_next_offload(self, placed: Placed, record: Record) -> Trial | None:
+        """What to try in place of a trial that ran out of memory: always of a reference, of others if asked for.
+
+        Offload does not change images, so any mode makes a reference. It does change speed: a speed baseline that
+        does not fit is not replaced unasked.
+        """
+        wanted = placed.is_reference or self.plan.sweep.on_oom == "next_offload"
+        if not wanted or record.reason is None or record.reason.next_offload is None:
             return None
-        return replace(trial, offload=replace(trial.offload, mode=record.reason.next_offload))
+        return replace(placed.trial, offload=replace(placed.trial.offload, mode=record.reason.next_offload))
+
+    def _held_to_what_serves(self, placed: Placed) -> Placed:
+        """With what took the place of a reference or a baseline that did not fit."""
+        return replace(
+            placed, reference_id=self._serving(placed.reference_id), baseline_id=self._serving(placed.baseline_id)
+        )
+
+    def _serving(self, trial_id: str) -> str:
+        while trial_id in self._gave_way:
+            trial_id = self._gave_way[trial_id]
+        return trial_id
+
+    def _rename_roles(self) -> None:
+        """Append anew, unmeasured, each record whose speed-up is over another trial now than when it was written.
+
+        A FAILED record has no images either, so its reference is only a name as well.
+        """
+        known = latest(self.store.records)
+        said: dict[str, None] = {}
+        for trial_id, placed in self._tried.items():
+            now, record = self._held_to_what_serves(placed), known[trial_id]
+            reference_id = now.reference_id if record.state == "FAILED" else record.reference_id
+            renamed = replace(record, reference_id=reference_id, baseline_id=now.baseline_id)
+            if renamed == record:
+                continue
+            self.store.append(renamed)
+            baseline = self._tried.get(now.baseline_id)
+            if record.state == "COMPLETE" and baseline is not None:
+                said[f"speed-ups are now over {baseline.trial.label}; nothing was measured again for that"] = None
+        for text in said:
+            self.listener.note(text)
 
     def _measure(self, placed: Placed, proxies: Proxies) -> Record | None:
         """The record of one trial, or None if the user stopped it. Projected trials share equal proxies."""
@@ -179,14 +217,17 @@ class Sweep:
         return replace(reason, next_offload=next_offload(trial, geometry_of(trial.pipeline), reason.memory))
 
     def _reference(self, placed: Placed) -> Path | None:
-        """The baseline's artifacts, once there are any."""
-        if placed.is_baseline:
+        """The quality reference's artifacts, once there are any."""
+        if placed.is_reference:
             return None
-        baseline = latest(self.store.records).get(placed.baseline_id)
-        return self.store.artifacts(placed.baseline_id) if baseline and baseline.state == "COMPLETE" else None
+        reference = latest(self.store.records).get(placed.reference_id)
+        return self.store.artifacts(placed.reference_id) if reference and reference.state == "COMPLETE" else None
 
     def _reusable(self, placed: Placed) -> Record | None:
-        """The record that makes measuring again needless; says why where one exists and does not."""
+        """The record that makes measuring again needless; says why where one exists and does not.
+
+        Which baseline it had does not matter: speed-ups are derived when records are read.
+        """
         record = latest(self.store.records).get(placed.trial.trial_id)
         if record is None or self.plan.sweep.fresh:
             return None
@@ -197,12 +238,12 @@ class Sweep:
         changed = differences(record.environment, self.environment.to_dict())
         if record.config.get("measure") != _plain(asdict(self.plan.measure)):
             changed = ["the measure settings changed", *changed]
-        if record.baseline_id != placed.baseline_id:
-            changed = ["it is compared with another baseline", *changed]
+        if record.reference_id != placed.reference_id:
+            changed = ["its images are judged against another reference", *changed]
         if record.measurement is not None and not record.measurement.paired_latencies_s:
             changed = ["no round of it was valid", *changed]
-        if self._missed_its_baseline(placed, record):
-            changed = ["its baseline was not there the last time", *changed]
+        if self._missed_its_reference(placed, record):
+            changed = ["its reference was not there the last time", *changed]
         if not changed and record.measurement is not None:
             artifacts = self.store.artifacts(record.trial_id)
             changed = self._present.changes(self._runs(placed.trial), record.measurement, artifacts)
@@ -211,7 +252,7 @@ class Sweep:
             return None
         return record
 
-    def _missed_its_baseline(self, placed: Placed, record: Record) -> bool:
+    def _missed_its_reference(self, placed: Placed, record: Record) -> bool:
         had = record.measurement is not None and record.measurement.reasons.get("quality") not in UNJUDGED
         return not had and self._reference(placed) is not None
 
@@ -221,7 +262,8 @@ class Sweep:
             self.listener.note(f"{placed.trial.label} is left out: {reason}")
             record = self._record(placed, state="PRUNED", reason=Reason("constraint", reason))
             before = known.get(placed.trial.trial_id)
-            if before is None or before.reason != record.reason:
+            told = before and (before.reason, before.reference_id, before.baseline_id)
+            if told != (record.reason, record.reference_id, record.baseline_id):
                 self.store.append(record)
 
     def _record(self, placed: Placed, **fields: Any) -> Record:
@@ -229,7 +271,7 @@ class Sweep:
         return Record(
             sweep=self.plan.name,
             trial_id=placed.trial.trial_id,
-            reference_id=placed.baseline_id,
+            reference_id=placed.reference_id,
             baseline_id=placed.baseline_id,
             label=placed.trial.label,
             config=_plain(config),
@@ -242,7 +284,7 @@ class Sweep:
         known = latest(self.store.records)
         planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
         ids = dict.fromkeys((*planned, *self._tried))
-        return SweepResult([known[i] for i in ids if i in known], interrupted, self._replaced)
+        return SweepResult([known[i] for i in ids if i in known], interrupted, self._gave_way)
 
 
 def _projected(trial: Trial, measured: Measurement) -> Measurement:

@@ -5,7 +5,7 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 
 | command | fields | answered by |
 |---|---|---|
-| `run` | `trial`, `measure`, `artifacts` (folder), `reference` (baseline's artifacts folder or null) | events below |
+| `run` | `trial`, `measure`, `artifacts` (folder), `reference` (folder to compare with, or null) | events below |
 | `prepare` | `side` (a name), `trial` | `prepared` once it is loaded, configured and has made its first image |
 | `generate` | `side`, `index` (of the workload's pairs, in turn) | `generated`: one round of what was prepared so |
 | `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |

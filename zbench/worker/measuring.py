@@ -32,7 +32,7 @@ class _Block:
 
     rounds: list[Round] = field(default_factory=list)
     first_cycle: list[Artifact] = field(default_factory=list)
-    second_cycle: list[Artifact] = field(default_factory=list)  # of a baseline: the same images made once more
+    second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images made once more
     stop_reason: str = ""
     clock: Check[ClockCheck] = field(default_factory=Check)  # of the first round
 
@@ -100,7 +100,7 @@ def _timed_rounds(engine: Engine, job: TrialJob, cycle: list[Pair], block: _Bloc
     """Fill `block`, one whole cycle after another; a round that gauges speak against is kept and does not count."""
     least = whole_cycles(job.measure.min_rounds, len(cycle))
     most = whole_cycles(job.measure.max_rounds, len(cycle))
-    if job.reference is None:  # a baseline makes its images twice, so that the noise floor is known
+    if job.reference is None:  # a quality reference makes its images twice, so that the noise floor is known
         least = min(max(least, 2 * len(cycle)), most)
     watch = RoundWatch()
     began = time.monotonic()

@@ -37,7 +37,7 @@ class PlannedTrial:
 
     trial_id: str
     label: str
-    role: str  # baseline, measured, projected or pruned
+    role: str  # reference, baseline, both, or measured, projected or pruned
     expected_latency_s: float | None
     expected_peak_bytes: int | None
     reason: str | None = None
@@ -99,7 +99,8 @@ def render_plan(plan: Plan, form: str) -> str:
 def _row(plan: Plan, placed: Placed) -> PlannedTrial:
     trial = placed.trial
     kind = "measured" if trial.hardware is None else "projected"
-    role = "baseline" if placed.is_baseline else kind
+    roles = [name for name, held in (("reference", placed.is_reference), ("baseline", placed.is_baseline)) if held]
+    role = ", ".join(roles) or kind
     latency_s, peak_bytes = _expect(trial, trial.hardware or plan.profiles[trial.trial_id])
     return PlannedTrial(trial.trial_id, trial.label, role, latency_s, peak_bytes)
 

@@ -1,0 +1,96 @@
+"""`sweep.baseline`: which setting speed-ups are over, where that is not the quality reference's own.
+
+Its value is a string of Hydra overrides, quoted as in a shell. It says how the same work is done, never which work.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from zbench.config import Config
+from zbench.errors import ConfigError, OverrideError
+from zbench.trial import Trial
+
+KEY = "sweep.baseline"
+GROUPS = ("parallel", "offload", "cache", "compute")
+"""Groups that say how a piece of work is done."""
+
+EXAMPLE = "compute=compiled cache=dbcache"
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+
+
+def quoted_for_hydra(override: str) -> str:
+    """An override of `sweep.baseline` as Hydra's grammar needs it: in quotes; any other as it is.
+
+    A shell takes the quotes off `sweep.baseline='compute=compiled'`, and Hydra knows no `=` in a value without them.
+    """
+    key, equals, value = override.partition("=")
+    if key.lstrip("+") != KEY or value in ("", "null") or _QUOTED.fullmatch(value):
+        return override
+    quote = '"' if "'" in value and '"' not in value else "'"
+    escaped = re.sub(rf"(\\*){quote}", lambda found: found[1] * 2 + "\\" + quote, value)
+    return f"{key}{equals}{quote}{escaped}{quote}"
+
+
+def named_baseline(text: str, compose: Callable[[list[str]], Config]) -> Callable[[Trial], Trial]:
+    """What makes a speed baseline of a quality reference: its setting with the overrides in `text`.
+
+    `compose` gives the one configuration of a list of overrides. Raises ConfigError that names `sweep.baseline` for
+    overrides that do not parse, are no one setting, do not compose, or change more than how the work is done.
+    """
+    overrides = _overrides(text)
+    chosen = {o.key_or_group for o in overrides if o.key_or_group in GROUPS}
+    try:
+        config = compose([str(o.input_line) for o in overrides])
+    except (ConfigError, OverrideError) as error:
+        raise ConfigError(KEY, repr(text), str(error)) from error
+    typed: dict[str, dict[str, Any]] = {}
+    for group, _, key in (o.key_or_group.partition(".") for o in overrides):
+        if group not in chosen:
+            typed.setdefault(group, {})[key] = getattr(getattr(config, group), key)
+
+    def baseline_of(reference: Trial) -> Trial:
+        groups = {group: getattr(config, group) for group in chosen} | _set(reference, typed)
+        changed = replace(reference, **groups)
+        return replace(changed, compute=replace(changed.compute, device=reference.compute.device))
+
+    return baseline_of
+
+
+def _set(reference: Trial, typed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The reference's own groups with single values replaced."""
+    return {group: replace(getattr(reference, group), **values) for group, values in typed.items()}
+
+
+def _overrides(text: str) -> list[Override]:
+    """The overrides in `text`, each one value of the groups that a baseline may set."""
+    try:
+        overrides = OverridesParser.create().parse_overrides(shlex.split(text))
+    except (HydraException, ValueError) as error:
+        unparsed = f"{str(error).splitlines()[0]}; give Hydra overrides, such as {KEY}='{EXAMPLE}'"
+        raise ConfigError(KEY, repr(text), unparsed) from error
+    if not overrides:
+        raise ConfigError(KEY, repr(text), f"names no setting; such as {KEY}='{EXAMPLE}', or leave it out")
+    for override in overrides:
+        if (problem := _problem(override)) is not None:
+            raise ConfigError(KEY, repr(text), f"{override.input_line}: {problem}")
+    return overrides
+
+
+def _problem(override: Override) -> str | None:
+    """Why an override has no place in a baseline."""
+    group, _, key = override.key_or_group.partition(".")
+    if group not in GROUPS or override.is_delete() or override.package or key.partition(".")[0] == "grid":
+        allowed = f"{', '.join(GROUPS[:-1])} and {GROUPS[-1]}"
+        return f"a baseline is the same work done in another way; it sets choices and values of {allowed} alone"
+    if override.key_or_group == "compute.device":
+        return "a baseline runs on the device of the trials that are compared with it; leave it out"
+    if override.is_sweep_override():
+        return "there is one baseline; give one value, and sweep the others beside it"
+    return None
