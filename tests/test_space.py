@@ -20,8 +20,8 @@ from zbench.config import (
     SCMConfig,
 )
 from zbench.errors import ConfigError
-from zbench.space import Space, arrange, constraint, geometry_of, reference_of
-from zbench.trial import Trial
+from zbench.space import Space, arrange, constraint, reference_of
+from zbench.trial import Trial, geometry_of
 from zbench.zimage.layout import preset_folder
 
 CPU = ComputeConfig(device="cpu")

@@ -5,15 +5,11 @@ Pure: it decides from configs and the model's geometry alone, before anything is
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 
-from zbench.config import DBCacheConfig, PipelineConfig, SCMConfig
-from zbench.errors import ConfigError
+from zbench.config import DBCacheConfig, SCMConfig
 from zbench.hardware.footprint import NOT_COMPILED, least_offload
-from zbench.trial import Trial, is_forced
-from zbench.zimage.geometry import Geometry, VaeGeometry
-from zbench.zimage.layout import preset_folder
+from zbench.trial import Trial, geometry_of, is_forced
+from zbench.zimage.geometry import Geometry
 
 # Attention backends (diffusers' names) that return the log-sum-exp ring attention merges with.
 RING_BACKENDS = ("_native_flash", "_native_cudnn", "_native_efficient", "flash", "_flash_3", "sage")
@@ -44,31 +40,6 @@ class Space:
 
     placed: tuple[Placed, ...]
     pruned: tuple[tuple[Placed, str], ...]
-
-
-def geometry_of(pipeline: PipelineConfig) -> Geometry:
-    """The dimensions of what `pipeline` runs: its own folder's where weights name one, else its preset's.
-
-    The VAE's are those of `pipeline.vae`, if that is here.
-    """
-    folder = Path(pipeline.weights).expanduser()
-    own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
-    key = "weights" if own else "preset"
-    try:
-        geometry = _geometry_in(folder if own else preset_folder(pipeline.preset))
-        vae = Path(pipeline.vae or "").expanduser()
-        if pipeline.vae is not None and (vae / "config.json").is_file():
-            key = "vae"
-            geometry = replace(geometry, vae=VaeGeometry.from_folder(vae))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"pipeline.{key}", getattr(pipeline, key), str(error)) from error
-    return geometry
-
-
-@cache
-def _geometry_in(folder: Path) -> Geometry:
-    """Read once a process, as every trial of a sweep asks for it."""
-    return Geometry.from_folder(folder)
 
 
 def reference_of(trial: Trial) -> Trial:

@@ -7,7 +7,8 @@ are no part of it.
 import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import dacite
@@ -27,6 +28,9 @@ from zbench.config import (
     SCMConfig,
     WorkloadConfig,
 )
+from zbench.errors import ConfigError
+from zbench.zimage.geometry import Geometry, VaeGeometry
+from zbench.zimage.layout import preset_folder
 
 T = TypeVar("T")
 
@@ -164,6 +168,31 @@ def cache_label(cache: CacheConfig) -> str:
 def is_forced(cache: CacheConfig) -> bool:
     """Whether steps are skipped by a fixed mask, not by a threshold."""
     return isinstance(cache, SCMConfig) and cache.scm_policy == "static"
+
+
+def geometry_of(pipeline: PipelineConfig) -> Geometry:
+    """The dimensions of what `pipeline` runs: its own folder's where weights name one, else its preset's.
+
+    The VAE's are those of `pipeline.vae`, if that is here.
+    """
+    folder = Path(pipeline.weights).expanduser()
+    own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
+    key = "weights" if own else "preset"
+    try:
+        geometry = _geometry_in(folder if own else preset_folder(pipeline.preset))
+        vae = Path(pipeline.vae or "").expanduser()
+        if pipeline.vae is not None and (vae / "config.json").is_file():
+            key = "vae"
+            geometry = replace(geometry, vae=VaeGeometry.from_folder(vae))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"pipeline.{key}", getattr(pipeline, key), str(error)) from error
+    return geometry
+
+
+@cache
+def _geometry_in(folder: Path) -> Geometry:
+    """Read once a process, as every trial of a sweep asks for it."""
+    return Geometry.from_folder(folder)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from zbench.hardware.roofline import project
 from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.figures import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
 from zbench.report.plots.label_places import Box, place_labels
-from zbench.space import geometry_of
+from zbench.trial import geometry_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -14,7 +14,7 @@ from zbench.report.page.write import write_report
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.stages import stage_table
 from zbench.report.tables.text_table import to_markdown, to_text
-from zbench.space import geometry_of
+from zbench.trial import geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 
 GPU = {"device": "cuda", "dtype": "bfloat16", "weights": "random"}

@@ -139,7 +139,7 @@ def swept(
         measure=measure or MeasureConfig(),
         sweep=SweepConfig(runs_dir=str(folder.parent / "runs")),
         executor=ExecutorConfig(),
-        hardware=HardwareConfig(),
+        profiles={},
         stand_in=Config(pipeline=pipeline),
     )
     listener = Listener()

@@ -19,10 +19,10 @@ from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.process import HOME, WorkerGone, WorkerProcess, death
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.measurement import Effective, Round
-from zbench.space import constraint, geometry_of
+from zbench.space import constraint
 from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
-from zbench.trial import Trial
+from zbench.trial import Trial, geometry_of
 from zbench.worker import PROTOCOL_VERSION
 
 STARTUP_S = 120.0

@@ -14,9 +14,8 @@ from zbench.config import DBCacheConfig, PipelineConfig
 from zbench.errors import ConfigError, RecordError
 from zbench.measurement import Effective, Measurement, Round
 from zbench.record import Record
-from zbench.space import geometry_of
 from zbench.stats import median
-from zbench.trial import Trial
+from zbench.trial import Trial, geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 from zbench.zimage.geometry import Geometry
 

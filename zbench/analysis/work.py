@@ -1,18 +1,14 @@
 """Pieces of work: trials are compared, ranked and recommended within one piece, never across two."""
 
-import json
 from collections.abc import Sequence
 
 from zbench.analysis.labels import fewest_telling, flatten
 from zbench.trial import Trial
 
-WORK = ("pipeline", "engine", "workload", "hardware", "vram_limit_gib")
-"""Groups of a trial that say what is to be done and on what; the others say how. So does compute.device."""
-
 
 def work_key(trial: Trial) -> str:
-    """Equal for trials that do the same work on the same device."""
-    return json.dumps(_work(trial), sort_keys=True)
+    """Equal for trials that do the same work on the same device: they have one quality reference."""
+    return trial.reference.trial_id
 
 
 def work_names(trials: Sequence[Trial]) -> list[str]:
@@ -20,18 +16,13 @@ def work_names(trials: Sequence[Trial]) -> list[str]:
     names = [_name(trial) for trial in trials]
     if len(set(names)) == len(names):
         return names
-    works = [flatten(_work(trial)) for trial in trials]
+    works = [flatten(trial.reference.to_dict()) for trial in trials]
     keys = [key for key in dict.fromkeys(key for work in works for key in work)]
     telling = fewest_telling(keys, works)
     return [
         " ".join([name, *(f"{key}={work.get(key)}" for key in telling)])
         for name, work in zip(names, works, strict=True)
     ]
-
-
-def _work(trial: Trial) -> dict[str, object]:
-    data = trial.to_dict()
-    return {**{key: data.get(key) for key in WORK}, "device": trial.compute.device}
 
 
 def _name(trial: Trial) -> str:

@@ -25,8 +25,8 @@ from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
 from zbench.hardware.roofline import proxy_cache
 from zbench.search import select
-from zbench.space import Placed, arrange, constraint, geometry_of
-from zbench.trial import Trial
+from zbench.space import Placed, arrange, constraint
+from zbench.trial import Trial, geometry_of
 from zbench.workload import check_scenes
 
 
@@ -109,16 +109,20 @@ def make_plan(
 
 
 def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Placed]) -> dict[str, HardwareConfig]:
-    """The hardware profile of every trial: its own job's; a baseline that was not asked for has that of the first trial
-    that is compared with it. Of two profiles of one trial the first by name counts, whatever was typed first."""
+    """The hardware profile of every trial: its own job's; a reference or baseline not asked for has that of the
+    trials that are held to it. Of two profiles of one trial the first by name counts, whatever was typed first."""
     profiles: dict[str, HardwareConfig] = {}
-    for trial, hardware in asked:
-        known = profiles.setdefault(trial.trial_id, hardware)
+
+    def add(trial_id: str, hardware: HardwareConfig) -> None:
+        known = profiles.setdefault(trial_id, hardware)
         if hardware.name < known.name:
-            profiles[trial.trial_id] = hardware
-    for place in placed:
-        if place.trial.trial_id in profiles:
-            profiles.setdefault(place.baseline_id, profiles[place.trial.trial_id])
+            profiles[trial_id] = hardware
+
+    for trial, hardware in asked:
+        add(trial.trial_id, hardware)
+    for place, hardware in [(p, profiles[p.trial.trial_id]) for p in placed if p.trial.trial_id in profiles]:
+        for trial_id in (place.reference_id, place.baseline_id):
+            add(trial_id, hardware)
     return profiles
 
 

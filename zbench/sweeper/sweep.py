@@ -18,11 +18,11 @@ from zbench.hardware.roofline import project
 from zbench.measurement import UNJUDGED, Measurement
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import Reason, Record
-from zbench.space import Placed, geometry_of
+from zbench.space import Placed
 from zbench.store import Store, latest
 from zbench.sweeper.content import PresentContent
 from zbench.sweeper.plan import Plan
-from zbench.trial import Trial
+from zbench.trial import Trial, geometry_of
 
 
 class SweepListener(Protocol):

@@ -13,11 +13,11 @@ from zbench.errors import ConfigError
 from zbench.hardware.roofline import expect
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text.cells import digits, gib, trials
-from zbench.space import Placed, geometry_of
+from zbench.space import Placed
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import duration
-from zbench.trial import Trial, is_forced
+from zbench.trial import Trial, geometry_of, is_forced
 from zbench.workload import whole_cycles
 
 HEADERS = ("#", "trial", "role", "expected image, s", "expected memory", "trial id")
