@@ -13,6 +13,7 @@ import pytest
 from ceilings import CPU_CEILINGS
 from commands import SYNTHETIC, kill, start, wait_for, zbench
 
+from zbench.composition import overlay
 from zbench.hardware.ceilings import device_name, store_ceilings
 from zbench.record import Record
 from zbench.store import read_records
@@ -23,7 +24,7 @@ TRIALS = 7  # 2 × 3 settings and the baseline
 
 
 def sweep(*more: str) -> list[str]:
-    return ["sweep", *SYNTHETIC, *GRID, *QUICK, "sweep.name=s", *more]
+    return ["sweep", *SYNTHETIC, *overlay([*GRID, *QUICK, "sweep.name=s"], more)]
 
 
 def records(folder: Path) -> list[Record]:
