@@ -78,7 +78,7 @@ def test_trial_comes_back_whole(executor: LocalExecutor, tmp_path: Path) -> None
     assert measured.cold.load_s is not None and measured.cold.first_latency_s == measured.warmup_latencies_s[0]
     assert measured.memory.host_peak_rss_bytes > 2**20
     names = sorted(path.name for path in (tmp_path / of.trial_id).iterdir())
-    assert names == ["en-circle-0.png", "latents.safetensors", "zh-square-0.png"]
+    assert names == ["en-circle-0.png", "latents.safetensors", "made_by.json", "zh-square-0.png"]
 
 
 def test_progress_of_a_load_arrives_a_few_times_a_second(executor: LocalExecutor, tmp_path: Path) -> None:

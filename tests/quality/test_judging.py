@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from zbench.config import Prompt, WorkloadConfig
+from zbench.config import MeasureConfig, Prompt, WorkloadConfig
 from zbench.errors import ConfigError
+from zbench.quality import judging
 from zbench.quality.artifacts import Artifact, save_artifacts
 from zbench.quality.fidelity import ms_ssim
-from zbench.quality.judging import Judges, judge_images
+from zbench.quality.judging import Judges, judge_images, judges_for
 from zbench.workload import check_scenes
 from zbench.zimage.scenes.draw import draw_one
 from zbench.zimage.scenes.world import parse_scene
@@ -69,3 +70,16 @@ def test_a_wrong_scene_is_an_error_that_names_it() -> None:
     workload = WorkloadConfig(name="w", prompts=[PROMPTS[1], Prompt("bad", "…", "en", "large red blob left; on white")])
     with pytest.raises(ConfigError, match=r"workload\.prompts\[1\]\.scene=large red blob left; on white: .*blob"):
         check_scenes(workload)
+
+
+def test_a_judge_whose_weights_were_replaced_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lpips.safetensors"
+    measure = MeasureConfig(lpips_weights=str(path))
+    monkeypatch.setattr(judging, "Lpips", lambda path: Path(path).read_text())
+    path.write_text("old")
+    first = judges_for(measure)
+    assert judges_for(measure).lpips is first.lpips
+    path.write_text("new")
+    second = judges_for(measure)
+    assert (first.lpips, second.lpips) == ("old", "new")
+    assert first.sha256.keys() == {"lpips_weights"} and first.sha256 != second.sha256
