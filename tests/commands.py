@@ -42,7 +42,11 @@ def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
 def zbench(cwd: Path, *args: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     process = start(cwd, *args)
-    out, err = process.communicate(timeout=timeout_s)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        kill(process)  # its worker ends with it
+        raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

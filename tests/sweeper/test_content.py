@@ -242,7 +242,7 @@ def test_weights_replaced_while_a_sweep_runs_are_not_paired_and_the_next_sweep_h
     assert follower.reasons["quality"] == "reference_of_other_weights"
     records, listener = swept(folder, Painter())
     assert listener.notes[0].endswith("none is measured again: its weights changed since")
-    assert listener.notes[1].endswith("its baseline was not there the last time")
+    assert listener.notes[1].endswith("its reference was not there the last time")
     follower = records[1].measurement
     assert follower is not None and follower.quality is not None and len(set(digests(records))) == 1
     _, listener = swept(folder, Painter())
