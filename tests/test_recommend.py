@@ -277,9 +277,9 @@ def test_measured_and_projected_latencies_are_never_ranked_together():
     mixed = [*demo_records(), *demo_projection()]
     first, second = recommend(view_of(mixed), Limits(), allow_proxy=True).answers
     assert [first.chosen.source, second.chosen.source] == ["measured", "projected"]
-    chosen = answer(mixed, min_ssim=0.95)  # the measured ones alone
+    chosen, refused = recommend(view_of(mixed), Limits(min_ssim=0.95)).answers
     assert chosen.chosen.source == "measured"
-    assert any("14 projected or proxy trials were left out" in note for note in chosen.notes)
+    assert isinstance(refused, NoAnswer) and "--allow-proxy" in refused.why
 
 
 def two_sizes():
@@ -553,3 +553,17 @@ def test_a_difference_that_the_baseline_shows_from_itself_violates_no_limit(floo
     base = replace(base, measurement=replace(base.measurement, noise_floor=floor))
     chosen = answer([base, *others], min_ssim=0.98, min_psnr_db=33).chosen
     assert chosen.latency_median_s == pytest.approx(latency_s, rel=0.05)
+
+
+def test_one_work_that_cannot_be_judged_leaves_the_others_their_answer():
+    random = {"quality": None, "reasons": {"quality": "random_weights"}}
+    turbo = [complete(trial(pipeline=TURBO), **random), complete(trial(CACHED, pipeline=TURBO), cached=(5,), **random)]
+    judged, unjudged = recommend(view_of([*demo_records(), *turbo]), Limits(min_ssim=0.95)).answers
+    assert judged.chosen.label.startswith("F1B0_W2_MC3_R0.24")
+    assert isinstance(unjudged, NoAnswer) and "random_weights" in unjudged.why
+
+
+def test_a_work_of_which_everything_failed_is_named():
+    lost = [failed(trial(pipeline=TURBO)), failed(trial(CACHED, pipeline=TURBO))]
+    advice = recommend(view_of([*demo_records(), *lost]), Limits())
+    assert not advice.is_whole and "no COMPLETE trial" in advice.answers[1].why

@@ -79,7 +79,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """Likeness of one image to the baseline's image of the same prompt and seed.
+    """Likeness of one image to the reference's image of the same prompt and seed.
 
     `psnr_db` is None for an identical image (it would be infinite), and `identical` is then True.
     """
@@ -89,14 +89,14 @@ class ImageQuality:
     identical: bool
     psnr_db: float | None
     ssim: float
-    latent_rel_error: float | None  # ‖latent − baseline‖ / ‖baseline‖
+    latent_rel_error: float | None  # ‖latent − reference‖ / ‖reference‖
     ms_ssim: float | None = None  # None under 161 pixels a side
     lpips: float | None = None  # None without measure.lpips_weights
 
 
 @dataclass(frozen=True)
 class PromptFidelity:
-    """How much of what one prompt asks for is in its image; needs no baseline."""
+    """How much of what one prompt asks for is in its image; needs no reference."""
 
     prompt_id: str
     seed: int
@@ -229,9 +229,9 @@ class Measurement:
     memory: Memory
     sources: dict[str, Source]  # of each of METRICS
     warmup_end: str = ""  # settled, max_rounds or budget
-    quality: list[ImageQuality] | None = None  # likeness to the baseline's images
+    quality: list[ImageQuality] | None = None  # likeness to the reference's images
     prompt_fidelity: list[PromptFidelity] | None = None
-    noise_floor: list[ImageQuality] | None = None  # a baseline's images against its own made once more
+    noise_floor: list[ImageQuality] | None = None  # a reference's images against its own made once more
     energy: Energy | None = None
     projection: Projection | None = None
     effective: Effective = field(default_factory=Effective)

@@ -23,6 +23,9 @@ T = TypeVar("T")
 NEVER_FILLED = {"rounds": ("ranks", "queue_s", "server_s"), "cold": ("compile_s",)}
 """Keys of older records that nothing ever filled."""
 
+RENAMED = {"not_a_baseline": "not_a_reference"}
+"""Reasons in older records, and what they are called now."""
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -79,7 +82,10 @@ class Record:
             return read(self.config)
         except (dacite.DaciteError, KeyError, TypeError, ValueError, AttributeError) as error:
             told = " ".join(str(error).split())
-            raise RecordError(f"trial {self.trial_id}: its config is not one of this zbench ({told})") from error
+            raise RecordError(
+                f"sweep {self.sweep}, trial {self.trial_id}: its config is not one of this zbench ({told}); "
+                "read it with the zbench that wrote it"
+            ) from error
 
     def to_json(self) -> str:
         """One line without a line feed."""
@@ -118,7 +124,8 @@ def upgrade(data: dict[str, Any]) -> dict[str, Any]:
         if isinstance(measurement, dict):
             rounds = [_without(r, *NEVER_FILLED["rounds"]) for r in measurement.get("rounds") or []]
             cold = _without(measurement.get("cold"), *NEVER_FILLED["cold"])
-            data["measurement"] = {**measurement, "rounds": rounds, "cold": cold}
+            reasons = {k: RENAMED.get(v, v) for k, v in (measurement.get("reasons") or {}).items()}
+            data["measurement"] = {**measurement, "rounds": rounds, "cold": cold, "reasons": reasons}
         return data
     raise RecordError(
         f"schema_version {version} cannot be upgraded to {SCHEMA_VERSION}; "

@@ -148,3 +148,22 @@ def test_the_reference_comes_first_then_the_baseline_then_the_fastest() -> None:
     rows = view_of(records).trials
     assert [(row.is_reference, row.is_baseline) for row in rows[:2]] == [(True, False), (False, True)]
     assert [row.speedup for row in rows] == pytest.approx([0.8, 1.0, 1.6, 0.8 / 0.7], rel=0.02)
+
+
+@pytest.mark.parametrize(("ssim", "psnr_db", "doubted"), [(0.94, 19.0, False), (0.90, 16.0, False), (0.70, 10.0, True)])
+def test_an_honest_trial_just_below_the_floor_is_not_doubted(ssim: float, psnr_db: float, doubted: bool) -> None:
+    """The floor is one draw of the noise, the trial another: half lie below it, few by four times its error."""
+    floor = [ImageQuality(i, 0, False, 20.0, 0.95, 0.01) for i in ("en-circle", "zh-square")]
+    base = complete(trial(), noise_floor=floor)
+    record = complete(trial(NEVER_FIRES), cached=(), ssim=ssim, psnr_db=psnr_db)
+    assert bool(caveats_of(record, base)) == doubted
+
+
+def test_what_a_baseline_skips_itself_bounds_the_speed_up_over_it() -> None:
+    skipping = DBCacheConfig(max_warmup_steps=2)
+    base = complete(trial(skipping), latency_s=1.0, cached=(4, 5, 6, 7), ssim=0.9)
+    faster = complete(trial(DBCacheConfig(max_warmup_steps=1)), latency_s=0.6, cached=(2, 3, 4, 5, 6, 7), ssim=0.9)
+    held = [complete(trial(), latency_s=1.9), *(replace(r, baseline_id=base.trial_id) for r in (base, faster))]
+    assert caveats_of(held[2], *held[:2]) == (), "2 of 8 steps over 4 of 8 can give 2.0×"
+    unbelievable = changed(held[2], rounds=[replace(r, latency_s=0.3) for r in held[2].measurement.rounds])  # type: ignore[union-attr]
+    assert "can give (2.00× at most)" in caveats_of(unbelievable, *held[:2])[0]

@@ -10,12 +10,12 @@ import pytest
 from factories import complete, failed, projected, trial
 
 from zbench.cli import main
-from zbench.config import DBCacheConfig
+from zbench.config import ComputeConfig, DBCacheConfig, OffloadConfig
 from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.judge import Assessment, assess
 from zbench.gate.limits import parse_limit
 from zbench.gate.show import annotations, render
-from zbench.measurement import Effective
+from zbench.measurement import Effective, Memory
 from zbench.record import Record
 from zbench.stats import Verdict
 from zbench.store import RECORDS
@@ -151,3 +151,36 @@ def test_gate_from_the_command_line(
     kept.write_text(kept.read_text().replace("0.7", "0.6"))
     assert main(["gate", good, "--baseline", "main"]) == 2
     assert "checksum" in capsys.readouterr().err
+
+
+def test_likenesses_to_other_references_are_not_compared() -> None:
+    """Where weights wait changes no image, so a reference that gave way to one with offload is still the same."""
+    base, limits = run(), [parse_limit("quality.ssim:-0.01"), parse_limit("latency.median:30%")]
+    elsewhere = complete(trial(compute=ComputeConfig(dtype="bfloat16")))
+    waiting = complete(trial(offload=OffloadConfig(mode="vae")))
+
+    def verdicts_against(reference: Record) -> set[str]:
+        new = [replace(r, reference_id=reference.trial_id) for r in run()]
+        found = assess([*new, reference], base, limits).findings
+        return {f.judgement.reason for f in found if f.limit.metric.of_likeness and f.label != "none"}
+
+    assert verdicts_against(elsewhere) == {"Nothing can be said: the two were judged against other quality references."}
+    assert not any("references" in reason for reason in verdicts_against(waiting))
+
+
+def test_figures_of_other_judges_are_not_compared() -> None:
+    def judged(digest: str) -> list[Record]:
+        return run(lpips=0.1, judges_sha256={"lpips_weights": digest})
+
+    limits = [parse_limit("quality.lpips:0.1"), parse_limit("quality.ssim:-0.01")]
+    reasons = [f.judgement.reason for f in assess(judged("b" * 64), judged("a" * 64), limits).findings]
+    assert sum("measure.lpips_weights were other weights" in reason for reason in reasons) == 1
+
+
+def test_what_the_base_lacks_of_a_reference_is_no_pass() -> None:
+    """Only likeness is none of a reference's; its memory is judged like any other's."""
+    base = run()
+    assert base[0].is_reference and base[0].measurement is not None
+    base[0] = replace(base[0], measurement=replace(base[0].measurement, memory=Memory()))
+    findings = assess(run(), base, [parse_limit("memory.host_peak_rss:5%")]).findings
+    assert [f.judgement.verdict for f in findings if f.label == "none"] == [Verdict.INCONCLUSIVE]

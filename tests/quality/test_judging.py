@@ -55,7 +55,7 @@ def test_a_cached_trial_is_compared_and_its_wrong_attributes_are_named(tmp_path:
     (judged,) = verdict.prompt_fidelity
     # Two things of four attributes, and count, background and word: 9 of 11 are right.
     assert judged.share_right == pytest.approx(9 / 11) and judged.wrong == ["colour", "word"]
-    assert verdict.reasons == {"noise_floor": "not_a_baseline"}
+    assert verdict.reasons == {"noise_floor": "not_a_reference"}
 
 
 def test_ms_ssim_needs_five_scales() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zbench.analysis.metrics import latencies_s
+from zbench.analysis.metrics import REGISTRY, latencies_s
 from zbench.analysis.quality import is_its_own_reference
 from zbench.measurement import METRICS, SLOWING, Measurement
 from zbench.record import Record
@@ -69,19 +69,24 @@ def unlike_its_reference(record: Record, reference: Record) -> str | None:
     )
 
 
-def beyond_skipping(
-    record: Record, baseline: Record | None, speedup: float | None, cached_steps: float | None
-) -> str | None:
-    """Computed and sharded as the baseline is, N steps of which c are skipped take at least (N - c)/N of its time."""
+def beyond_skipping(record: Record, baseline: Record | None, speedup: float | None) -> str | None:
+    """Computed and sharded as the baseline is, a trial that computes n steps takes at least n/b of its time, where
+    the baseline computes b.
+    """
+    if speedup is None or baseline is None or not computes_alike(record.trial, baseline.trial, offload=True):
+        return None
+    skipped, of_baseline = _skipped(record), _skipped(baseline)
     steps = record.trial.pipeline.steps
-    if speedup is None or cached_steps is None or baseline is None or cached_steps >= steps:
+    if skipped is None or of_baseline is None or skipped >= steps:
         return None
-    if not computes_alike(record.trial, baseline.trial, offload=True):
-        return None
-    most = steps / (steps - cached_steps)
+    most = (steps - of_baseline) / (steps - skipped)
     if speedup <= most * BEYOND_SKIPPING:
         return None
-    return f"{speedup:.2f}× is more than skipping {cached_steps:.1f} of {steps} steps can give ({most:.2f}× at most)"
+    return f"{speedup:.2f}× is more than skipping {skipped:.1f} of {steps} steps can give ({most:.2f}× at most)"
+
+
+def _skipped(record: Record) -> float | None:
+    return None if record.measurement is None else REGISTRY["steps.cached"].read(record.measurement)
 
 
 UNTOLD = ": it or its baseline was disturbed, which cannot be told; measure both again with sweep.fresh=true"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zbench.analysis.figures import TrialFigures, rounds_by_image
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.metrics import rounds_by_image
 from zbench.analysis.steps import residual_diffs
 from zbench.analysis.view import View
 from zbench.config import CacheConfig, DBCacheConfig

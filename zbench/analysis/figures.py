@@ -4,15 +4,15 @@ It refuses to mix sources (a speed-up compares measured with measured or project
 is never compared with a reference or baseline of other weights). It formats nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from zbench.analysis import caveats as doubt
-from zbench.analysis.metrics import REGISTRY, ImageId, latencies_s, peak_memory
+from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.quality import likeness
 from zbench.config import DBCacheConfig
-from zbench.measurement import Measurement, Round, Source
+from zbench.measurement import Measurement, Source
 from zbench.record import Record, State
 from zbench.stats import median_interval, paired_speedup
 from zbench.trial import Trial
@@ -24,6 +24,7 @@ FROM_REGISTRY = {
     "latency_median_s": "latency.median",
     "latency_p90_s": "latency.p90",
     "images_per_s": "throughput",
+    "device_memory_bytes": "memory.on_device",
     "joules_an_image": "energy.per_image",
     "cached_steps": "steps.cached",
     "psnr_mean_db": "quality.psnr",
@@ -42,6 +43,9 @@ FROM_REGISTRY = {
     "clip_worst": "quality.clip.worst",
 }
 """Fields of TrialFigures that are metrics of the registry."""
+
+FIELDS = {name: field for field, name in FROM_REGISTRY.items()}
+"""The other way round."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class TrialFigures:
     images_per_s: float | None = None  # images over the sum of their latencies
     peak_memory_bytes: int | None = None
     memory_kind: str | None = None  # device, reserved, allocated (torch's allocator) or host RSS
+    device_memory_bytes: int | None = None  # that peak where it is the device's, as torch or NVML saw it
     hardware: str | None = None  # title of what it is projected onto
     hardware_memory_gib: float | None = None  # of one device of it, or the cap it was held to
     cached_steps: float | None = None  # mean an image
@@ -184,15 +189,6 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
     return replace(figures, caveats=tuple(said))
 
 
-def rounds_by_image(rounds: Iterable[Round]) -> dict[ImageId, list[Round]]:
-    """Valid rounds of each image (prompt and seed), so that no image counts more for having been made more often."""
-    images: dict[ImageId, list[Round]] = {}
-    for r in rounds:
-        if r.valid:
-            images.setdefault((r.prompt_id, r.seed), []).append(r)
-    return images
-
-
 def _measured(figures: TrialFigures, measurement: Measurement, trial: Trial) -> TrialFigures:
     """With what the trial's own rounds say."""
     samples = latencies_s(measurement)
@@ -248,11 +244,7 @@ def _compared(
 
 def _without_quality(figures: TrialFigures) -> TrialFigures:
     """Where the images were judged against a reference that is none of theirs."""
-    none: dict[str, Any] = {
-        field: None
-        for field, name in FROM_REGISTRY.items()
-        if name.startswith("quality.") and not name.startswith(("quality.prompt", "quality.clip"))
-    }
+    none: dict[str, Any] = {field: None for field, name in FROM_REGISTRY.items() if REGISTRY[name].of_likeness}
     return replace(
         figures,
         **none,
@@ -284,7 +276,7 @@ def with_implausible(rows: Sequence[TrialFigures], records: Sequence[Record]) ->
     marked = []
     for row, record in zip(rows, records, strict=True):
         key = (row.sweep, row.baseline_id)
-        beyond = doubt.beyond_skipping(record, by_id.get(key), row.speedup, row.cached_steps)
+        beyond = doubt.beyond_skipping(record, by_id.get(key), row.speedup)
         if beyond is not None and key in slowed:
             blamed.add(key)
         elif beyond is not None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from zbench.measurement import ImageQuality, Measurement, Source
+from zbench.measurement import ImageQuality, Measurement, Round
 from zbench.stats import median, quantile
 
 IDENTICAL_DB = 100.0
@@ -40,15 +40,22 @@ class Metric:
     samples: Callable[[Measurement], Samples] | None = None
     exact: bool = False
     positive: bool = False  # a size: nothing was measured where it is 0 or less
-
-    def source(self, measurement: Measurement) -> Source | None:
-        """Where the figure comes from."""
-        return measurement.sources.get(self.about)
+    of_likeness: bool = False  # to the reference's images, of which a reference has none
+    judge: str = ""  # key of `measure` that names the judge's weights; "": it has none
 
 
 def latencies_s(measurement: Measurement) -> list[float]:
     """Seconds of each valid round, or of each projected one."""
     return [latency_s for _, latency_s in measurement.paired_latencies_s]
+
+
+def rounds_by_image(rounds: Iterable[Round]) -> dict[ImageId, list[Round]]:
+    """Valid rounds of each image (prompt and seed), so that no image counts more for having been made more often."""
+    images: dict[ImageId, list[Round]] = {}
+    for r in rounds:
+        if r.valid:
+            images.setdefault((r.prompt_id, r.seed), []).append(r)
+    return images
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -115,18 +122,15 @@ def _joules_an_image(measurement: Measurement) -> float | None:
 
 def _cached_steps(measurement: Measurement) -> float | None:
     """Mean an image, so that none counts more for having been made more often."""
-    by_image: dict[ImageId, list[int]] = {}
-    for r in measurement.rounds:
-        if r.valid:
-            by_image.setdefault((r.prompt_id, r.seed), []).append(len(r.cached_steps))
-    return mean(mean(counts) for counts in by_image.values())
+    images = rounds_by_image(measurement.rounds)
+    return mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values())
 
 
 def _stage(stage: str) -> Metric:
     def samples(measurement: Measurement) -> Samples:
         if measurement.projection is not None:
             return []  # the rounds are its proxy's
-        valid = [r for r in measurement.rounds if r.valid and stage in r.stages_s]
+        valid = [r for r in measurement.rounds if r.valid and r.stages_s.get(stage, 0.0) > 0]  # 0: not timed
         return [((r.prompt_id, r.seed), r.stages_s[stage]) for r in valid]
 
     def read(measurement: Measurement) -> float | None:
@@ -149,7 +153,9 @@ def _of_images(
     unit: str,
     values: Callable[[Measurement], list[float | None]],
     *,
-    higher_is_better: bool,
+    higher_is_better: bool = True,
+    of_likeness: bool = True,
+    judge: str = "",
     together: Callable[[list[float]], float] = lambda known: sum(known) / len(known),
 ) -> list[Metric]:
     """The mean over images (or what is `together` in its place), their median, and the worst of them."""
@@ -167,7 +173,17 @@ def _of_images(
         (".worst", "worst", min if higher_is_better else max),
     )
     return [
-        Metric(name + end, unit, "quality", combined(pick), higher_is_better, images, exact=True)
+        Metric(
+            name=name + end,
+            unit=unit,
+            about="quality",
+            read=combined(pick),
+            higher_is_better=higher_is_better,
+            images=images,
+            exact=True,
+            of_likeness=of_likeness,
+            judge=judge,
+        )
         for end, images, pick in ways
     ]
 
@@ -186,21 +202,19 @@ _ALL: list[Metric] = [
     Metric("memory.on_device", "bytes", "memory", device_memory_bytes, positive=True),
     Metric("energy.per_image", "J", "latency", _joules_an_image),
     Metric("steps.cached", "steps", "cached_steps", _cached_steps, higher_is_better=True),
-    *_of_images("quality.ssim", "", _likeness("ssim"), higher_is_better=True),
-    *_of_images("quality.ms_ssim", "", _likeness("ms_ssim"), higher_is_better=True),
-    *_of_images(
-        "quality.psnr",
-        "dB",
-        lambda m: [psnr_db(image) for image in m.quality or []],
-        higher_is_better=True,
-        together=pooled_psnr_db,
-    ),
-    *_of_images("quality.lpips", "", _likeness("lpips"), higher_is_better=False),
+    *_of_images("quality.ssim", "", _likeness("ssim")),
+    *_of_images("quality.ms_ssim", "", _likeness("ms_ssim")),
+    *_of_images("quality.psnr", "dB", lambda m: [psnr_db(i) for i in m.quality or []], together=pooled_psnr_db),
+    *_of_images("quality.lpips", "", _likeness("lpips"), higher_is_better=False, judge="lpips_weights"),
     *_of_images("quality.latent_rel_error", "", _likeness("latent_rel_error"), higher_is_better=False),
+    *_of_images("quality.prompt", "", lambda m: [p.share_right for p in m.prompt_fidelity or []], of_likeness=False),
     *_of_images(
-        "quality.prompt", "", lambda m: [p.share_right for p in m.prompt_fidelity or []], higher_is_better=True
+        "quality.clip",
+        "",
+        lambda m: [p.clip_score for p in m.prompt_fidelity or []],
+        of_likeness=False,
+        judge="clip_weights",
     ),
-    *_of_images("quality.clip", "", lambda m: [p.clip_score for p in m.prompt_fidelity or []], higher_is_better=True),
 ]
 
 REGISTRY: dict[str, Metric] = {metric.name: metric for metric in _ALL}
@@ -210,8 +224,3 @@ GATED: dict[str, Metric] = {
     name: metric for name, metric in REGISTRY.items() if metric.samples is not None or metric.exact
 }
 """Those a gate can judge: with samples for an interval, or without chance."""
-
-
-def read(name: str, measurement: Measurement) -> float | None:
-    """The figure of this name. KeyError for a name that is none."""
-    return REGISTRY[name].read(measurement)

@@ -3,11 +3,15 @@
 Refuses to call a difference one that the reference shows between two runs of itself: such a trial is within noise.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zbench.analysis.metrics import psnr_db
+from zbench.analysis.metrics import IDENTICAL_DB, psnr_db
 from zbench.measurement import ImageQuality, Measurement
+
+NOISE_SLACK = 4.0
+"""How many times the error of the floor's worst image an honest trial may have."""
 
 UNKNOWN_FLOOR_SSIM = 0.99
 """Where the reference was not made twice, an image that should be its own has at least this likeness."""
@@ -39,18 +43,28 @@ def likeness(measurement: Measurement, reference: Measurement | None) -> Likenes
     )
 
 
-def is_within(quality: Sequence[ImageQuality], floor: Sequence[ImageQuality]) -> bool:
-    """Whether each image is at least as like the reference's as the floor's worst, by SSIM and by PSNR."""
+def is_within(quality: Sequence[ImageQuality], floor: Sequence[ImageQuality], slack: float = 1.0) -> bool:
+    """Whether each image is at least as like the reference's as the floor's worst, by SSIM and by PSNR.
+
+    With `slack` its error may be so many times that of the floor's worst: what SSIM lacks to 1, and the squared error.
+    """
     known = [psnr_db(q) for q in floor]
     if any(db is None for db in known):
         return False
-    ssim, least_db = min(q.ssim for q in floor), min(db for db in known if db is not None)
-    return all(q.ssim >= ssim and (db := psnr_db(q)) is not None and db >= least_db for q in quality)
+    least_db = min(db for db in known if db is not None)
+    least_ssim = min(q.ssim for q in floor)
+    if least_db < IDENTICAL_DB:  # a reference that makes the same image twice leaves no slack
+        least_db, least_ssim = least_db - 10 * math.log10(slack), 1 - slack * (1 - least_ssim)
+    return all(q.ssim >= least_ssim and (db := psnr_db(q)) is not None and db >= least_db for q in quality)
 
 
 def is_its_own_reference(measurement: Measurement, reference: Measurement) -> bool:
-    """Whether images that should be the reference's are: equal within its noise floor, or nearly where it has none."""
+    """Whether images that should be the reference's are: within its noise floor, or nearly where it has none.
+
+    The floor is one draw of the noise and the trial another, so that half of all honest trials lie just below it: only
+    what is clearly worse is none of the reference's.
+    """
     quality = measurement.quality or []
     if reference.noise_floor:
-        return is_within(quality, reference.noise_floor)
+        return is_within(quality, reference.noise_floor, slack=NOISE_SLACK)
     return all(q.identical or q.ssim >= UNKNOWN_FLOOR_SSIM for q in quality)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zbench.analysis.metrics import STAGES, latencies_s
+from zbench.analysis.metrics import REGISTRY, STAGES, latencies_s
 from zbench.config import DBCacheConfig, PipelineConfig
 from zbench.errors import ConfigError, RecordError
 from zbench.measurement import Effective, Measurement, Round
@@ -174,8 +174,7 @@ def stage_seconds(measurement: Measurement) -> dict[str, float]:
         stages = {name: projected[name] for name in WHOLE if projected.get(name)}
         stages["denoise"] = max(0.0, total - sum(projected.values()))
     else:
-        valid = [r for r in measurement.rounds if r.valid]
-        names = [name for name in WHOLE if any(name in r.stages_s for r in valid)]
-        stages = {name: median([r.stages_s.get(name, 0.0) for r in valid]) for name in names}
+        timed = {stage: REGISTRY[f"stages.{stage}.median"].read(measurement) for stage in STAGES}
+        stages = {stage: seconds for stage, seconds in timed.items() if seconds is not None}
     other = total - sum(stages.values())
     return {**stages, "other": other} if other > VISIBLE * total else stages

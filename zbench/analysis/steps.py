@@ -1,6 +1,6 @@
 """Which steps were skipped and what was compared there, step by step over the images, from raw rounds."""
 
-from zbench.analysis.figures import rounds_by_image
+from zbench.analysis.metrics import rounds_by_image
 from zbench.measurement import Measurement
 from zbench.stats import median
 

@@ -26,6 +26,7 @@ class View:
 
     trials: tuple[TrialFigures, ...]
     records: tuple[Record, ...]
+    journal: tuple[Record, ...]  # the same records in the order in which they were first written
 
     @property
     def pairs(self) -> Iterator[tuple[TrialFigures, Record]]:
@@ -71,7 +72,7 @@ def view_of(records: Iterable[Record]) -> View:
         )
 
     ordered = sorted(zip(rows, last, strict=True), key=place)
-    return View(tuple(row for row, _ in ordered), tuple(record for _, record in ordered))
+    return View(tuple(row for row, _ in ordered), tuple(record for _, record in ordered), tuple(last))
 
 
 def frame_of(view: View) -> "pd.DataFrame":

@@ -18,11 +18,14 @@ def work_names(trials: Sequence[Trial]) -> list[str]:
         return names
     works = [flatten(trial.reference.to_dict()) for trial in trials]
     keys = [key for key in dict.fromkeys(key for work in works for key in work)]
-    telling = fewest_telling(keys, works)
-    return [
+    telling = fewest_telling([key for key in keys if not isinstance(works[0].get(key), list)], works)
+    told = [
         " ".join([name, *(f"{key}={work.get(key)}" for key in telling)])
         for name, work in zip(names, works, strict=True)
     ]
+    if len(set(told)) == len(told):
+        return told
+    return [f"{name} ({trial.reference.trial_id[:6]})" for name, trial in zip(told, trials, strict=True)]
 
 
 def _name(trial: Trial) -> str:

@@ -19,7 +19,7 @@ def to_bencher(view: View) -> str:
     - `cached-steps`: mean an image; `speedup`: over the baseline, ×;
     - `ssim`, `psnr-db`, `lpips`, `prompt-fidelity`: of the worst image.
 
-    Bounds are the 95 % interval of the median. A figure that cannot be had is no measure at all; so a baseline has no
+    Bounds are the 95 % interval of the median. A figure that cannot be had is no measure at all; so a reference has no
     `ssim` and identical images no `psnr-db`. Nor is there a place for a trial's caveats: stderr names those with any.
     """
     trials = measured_trials(view, "bencher")

@@ -62,7 +62,7 @@ def round_frame(view: View) -> "pd.DataFrame":
 
     Columns: those of `csv-rounds`, with the steps' seconds and the cached steps as lists; the round's projected
     latency, if its trial is projected (`latency_s` is then its proxy's and `latency_source` says so); the likeness of
-    its image to the baseline's; every config value that is not the same for all trials, by dotted key; and under
+    its image to the reference's; every config value that is not the same for all trials, by dotted key; and under
     `trial_` the figures of its trial, the same in every row of it, so that one row a trial gives the table back.
     """
     import pandas as pd

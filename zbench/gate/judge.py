@@ -6,9 +6,10 @@ a regression; a figure that cannot be compared is inconclusive.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zbench.analysis.metrics import Metric
+from zbench.config import OffloadConfig
 from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.baselines import machine_of
 from zbench.gate.limits import Limit
@@ -84,23 +85,26 @@ def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit
         if not any(_has(limit.metric, record) for record in base_by_id.values()):
             why = _why(limit.metric, [r.measurement.reasons for r in base_by_id.values() if r.measurement is not None])
             raise ConfigError("--metric", str(limit), f"no trial of the base has a figure for it ({why}); leave it out")
+    both_runs = {**base_by_id, **new_by_id}
     gone = [Gone(r.label, "it is missing") for i, r in base_by_id.items() if i not in new_by_id]
     gone += [Gone(new_by_id[i].label, _failure(new_by_id[i])) for i in both if new_by_id[i].measurement is None]
     pairs = [(new_by_id[i], base_by_id[i]) for i in both if new_by_id[i].measurement is not None]
     level = correct_for_many(max(1, len(pairs) * sum(limit.metric.samples is not None for limit in limits)))
     findings = [
-        Finding(ours.label, limit, _judged(limit, ours, theirs, level))
+        Finding(ours.label, limit, _judged(limit, ours, theirs, level, _unlike(limit.metric, ours, theirs, both_runs)))
         for ours, theirs in pairs
         for limit in limits
-        if not theirs.is_reference or _has(limit.metric, theirs)  # it has no likeness: it is what others are like
+        if not (
+            limit.metric.of_likeness and theirs.is_reference and not _has(limit.metric, theirs)
+        )  # others are like it
     ]
     only_new = tuple(record.label for i, record in new_by_id.items() if i not in base_by_id)
     return Assessment(tuple(findings), tuple(gone), only_new)
 
 
-def _judged(limit: Limit, new: Record, base: Record, level: float) -> Judgement:
+def _judged(limit: Limit, new: Record, base: Record, level: float, unlike: Refusal | None) -> Judgement:
     kind = Kind.RELATIVE if limit.relative else Kind.ABSOLUTE
-    outcome = _outcome(limit, new, base, level)
+    outcome = unlike or _outcome(limit, new, base, level)
     return judge(outcome, limit.margin, kind, higher_is_better=limit.metric.higher_is_better)
 
 
@@ -163,6 +167,23 @@ def _refuse_other_content(new: Record, base: Record) -> None:
             f"{' → '.join(digests)}; measure the base again with the {kind} of today, or keep both under paths of "
             "their own and compare their speed with zbench ab --a pipeline.weights=OLD --b pipeline.weights=NEW"
         )
+
+
+def _unlike(metric: Metric, new: Record, base: Record, records: Mapping[str, Record]) -> Refusal | None:
+    """Why two figures of one metric are not of one thing: judged against other references, or by other judges.
+
+    Offload changes no image, so a reference that gave way to one with offload is still the same reference.
+    """
+    assert new.measurement is not None and base.measurement is not None
+    if metric.of_likeness and new.reference_id != base.reference_id:
+        references = [records.get(record.reference_id) for record in (new, base)]
+        settings = {replace(r.trial, offload=OffloadConfig()).trial_id for r in references if r is not None}
+        if None in references or len(settings) > 1:
+            return Refusal(RefusalReason.INCOMPARABLE, "the two were judged against other quality references")
+    ours, theirs = (m.judges_sha256.get(metric.judge) for m in (new.measurement, base.measurement))
+    if ours is not None and theirs is not None and ours != theirs:
+        return Refusal(RefusalReason.INCOMPARABLE, f"measure.{metric.judge} were other weights for the two")
+    return None
 
 
 def _has(metric: Metric, record: Record) -> bool:

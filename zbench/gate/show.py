@@ -70,7 +70,8 @@ def _row(finding: Finding) -> tuple[str, ...]:
     if outcome.scale is Scale.RATIO:
         change, low, high = (f"{100 * (figure - 1):+.2f} %" for figure in figures)
     else:
-        change, low, high = (f"{figure:+.4g}" for figure in figures)
+        unit = finding.limit.metric.unit
+        change, low, high = (f"{figure:+.4g} {unit}".rstrip() for figure in figures)
     interval = "exact" if outcome.low == outcome.high else f"{low} to {high}"
     return finding.label, str(finding.limit), change, interval, finding.judgement.verdict
 

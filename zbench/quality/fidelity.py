@@ -1,4 +1,4 @@
-"""Likeness of an image to the baseline's image of the same prompt and seed; it does not say which of them is better."""
+"""Likeness of an image to the reference's of the same prompt and seed; it does not say which of them is better."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def compare(made: Artifact, reference: Artifact, lpips: Lpips | None = None) -> 
     import numpy as np
 
     if made.image.shape != reference.image.shape:
-        raise ValueError(f"{made.prompt_id}: image is {made.image.shape}, the baseline's is {reference.image.shape}")
+        raise ValueError(f"{made.prompt_id}: image is {made.image.shape}, the reference's is {reference.image.shape}")
     identical = bool(np.array_equal(made.image, reference.image))
     both = made.latents is not None and reference.latents is not None
     return ImageQuality(
@@ -96,7 +96,7 @@ def compare_all(
 def compare_with_folder(
     made: Sequence[Artifact], reference_folder: Path, lpips: Lpips | None = None, made_by: Effective | None = None
 ) -> tuple[list[ImageQuality] | None, str | None]:
-    """Likeness of every image the baseline also has, or None and why: no_reference, unreadable_reference or one of
+    """Likeness of every image the reference also has, or None and why: no_reference, unreadable_reference or one of
     OTHER_REFERENCE, where the reference's images are known to be of another content than `made_by`'s."""
     differs = contents(reference_folder).effective.differs_in_content(made_by or Effective())
     if differs is not None:

@@ -1,4 +1,4 @@
-"""Everything that is said of a trial's images: likeness to the baseline's, fidelity to the prompt, the noise floor.
+"""Everything that is said of a trial's images: likeness to the reference's, fidelity to the prompt, the noise floor.
 
 Judges that need weights are kept between trials. Nothing here is timed.
 """
@@ -44,7 +44,7 @@ def judges_for(measure: MeasureConfig) -> Judges:
 
     Weights that were replaced meanwhile are loaded again.
 
-    What every judgement needs is imported here, so that the first trial that has a baseline pays no more than others.
+    What every judgement needs is imported here, so that the first trial that has a reference pays no more than others.
     """
     import skimage.metrics  # noqa: F401
 
@@ -64,13 +64,13 @@ def judge_images(
     reference: Path | None,
     made_by: Effective | None = None,
 ) -> ImageJudgements:
-    """Judge one trial's images. `reference` is the baseline's folder, None for a baseline itself.
+    """Judge one trial's images. `reference` is the reference's folder, None for a reference itself.
 
-    `again` are a baseline's images made once more: what two identical runs differ by is the noise floor. `made_by` is
+    `again` are a reference's images made once more: what two identical runs differ by is the noise floor. `made_by` is
     what took effect when they were made: images of another content are no reference.
     """
     quality, noise_floor = None, None
-    why: dict[str, str | None] = {"quality": "no_reference", "noise_floor": "not_a_baseline"}
+    why: dict[str, str | None] = {"quality": "no_reference", "noise_floor": "not_a_reference"}
     if reference is not None:
         quality, why["quality"] = compare_with_folder(made, reference, judges.lpips, made_by)
     else:

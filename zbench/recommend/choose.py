@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
 from zbench.analysis.work import work_key, work_names
-from zbench.errors import ConfigError, NothingFeasibleError, RecordError
+from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.recommend.constraints import Constraint, Limits, constraints_of, hardware_memory
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
+from zbench.record import Record
 from zbench.report.tables.main import table_head
 from zbench.report.text import cells
 
@@ -23,37 +24,47 @@ FIT_IT = "sweep again with offload=all or offload=group, or onto hardware with m
 
 
 def recommend(view: View, limits: Limits, *, allow_proxy: bool = False) -> Advice:
-    """One answer for each piece of work among the COMPLETE trials: the fastest that is feasible and to be trusted.
+    """One answer for each piece of work: of its COMPLETE trials the fastest that is feasible and to be trusted.
 
-    Raises ConfigError for a limit that cannot be meant or that no record can be judged by, RecordError
-    where the records do not allow a choice, NothingFeasibleError, naming what came nearest, where no piece of work
-    has an answer.
+    Raises ConfigError for a limit that cannot be meant. Where no piece of work has an answer it raises why: ConfigError
+    for a limit that no record can be judged by, RecordError where the records do not allow a choice,
+    NothingFeasibleError naming what came nearest.
     """
     constraints = constraints_of(limits)
-    comparable, left_out = _comparable(view.complete, allow_proxy)
-    for constraint in constraints:
-        _refuse_unjudgeable(constraint, comparable)
-    works: dict[str, list[TrialFigures]] = {}
-    for row in comparable:
-        works.setdefault(work_key(view.by_key[row.sweep, row.trial_id].trial), []).append(row)
-    names = work_names([view.by_key[rows[0].sweep, rows[0].trial_id].trial for rows in works.values()])
+    works: dict[str, list[tuple[TrialFigures, Record]]] = {}
+    for row, record in view.pairs:
+        if row.state == "PRUNED":
+            continue  # what cannot work asks for no answer
+        works.setdefault(work_key(record.trial), []).append((row, record))
+    if not works:
+        raise RecordError("no COMPLETE trial in these records; every trial was pruned, zbench report says why")
+    names = work_names([pairs[0][1].trial for pairs in works.values()])
     answers: list[Recommendation | NoAnswer] = []
-    for work, rows in zip(names, works.values(), strict=True):
+    refusals: list[ZbenchError] = []
+    for work, pairs in zip(names, works.values(), strict=True):
         try:
-            answers.append(_answer(view, work, rows, constraints, left_out))
-        except (RecordError, NothingFeasibleError) as error:
-            if len(works) == 1:
-                raise
-            answers.append(NoAnswer(work, str(error)))
-    if not any(isinstance(answer, Recommendation) for answer in answers):
-        raise NothingFeasibleError("; ".join(str(answer) for answer in answers))
-    return Advice(tuple(answers))
+            answers.append(_answer(view, work, [row for row, _ in pairs], constraints, allow_proxy))
+        except (ConfigError, RecordError, NothingFeasibleError) as refusal:
+            refusals.append(refusal)
+            answers.append(NoAnswer(work, str(refusal)))
+    if len(refusals) < len(answers):
+        return Advice(tuple(answers))
+    if len({type(refusal) for refusal in refusals}) == 1 and (len(refusals) == 1 or _all_alike(refusals)):
+        raise refusals[0]
+    raise NothingFeasibleError("; ".join(str(answer) for answer in answers))
+
+
+def _all_alike(refusals: Sequence[ZbenchError]) -> bool:
+    return len({str(refusal) for refusal in refusals}) == 1
 
 
 def _answer(
-    view: View, work: str, rows: Sequence[TrialFigures], constraints: Sequence[Constraint], left_out: Sequence[str]
+    view: View, work: str, rows: Sequence[TrialFigures], constraints: Sequence[Constraint], allow_proxy: bool
 ) -> Recommendation:
-    trusted, doubted = _trusted(rows)
+    comparable, left_out = _comparable([row for row in rows if row.state == "COMPLETE"], allow_proxy)
+    for constraint in constraints:
+        _refuse_unjudgeable(constraint, comparable)
+    trusted, doubted = _trusted(comparable)
     left_out = [*left_out, *doubted]
     constraints = [*constraints, *hardware_memory(trusted)]
     trusted = _fastest_first(trusted)

@@ -5,15 +5,18 @@ judged by the mean: a share of a dozen attributes is too coarse for one image to
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from zbench.analysis.figures import TrialFigures
-from zbench.analysis.metrics import IDENTICAL_DB, REGISTRY
+from zbench.analysis.figures import FIELDS, TrialFigures
+from zbench.analysis.metrics import IDENTICAL_DB, REGISTRY, Metric
 from zbench.errors import ConfigError
 
 GIB = 2**30
+DEVICE = "memory.peak_device_bytes"
+PSNR = "PSNR of the worst image"
+SHARE = "mean share of attributes"
 
 Unchanged = Literal["reference", "identical", "under_noise"]
 """Why a likeness cannot miss its limit, whatever the figure: the images are the reference's own, but for noise."""
@@ -62,16 +65,19 @@ class Judged:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound on one metric of the registry; which way is better decides whether it is a floor or a ceiling."""
+    """A bound on one metric of the registry, which says the figure, its unit and which way is better."""
 
     flag: str  # as on the command line; of the hardware's memory, the config key
-    limit: float
-    metric: str
+    limit: float  # in the metric's unit, sizes in GiB
+    metric: Metric
     what: str
-    unit: str
-    read: Callable[[TrialFigures], float | None]
     path: str  # where a measurement says why the figure is missing
     hardware: str | None = None  # title of the hardware whose memory it is
+
+    def read(self, row: TrialFigures) -> float | None:
+        """The trial's figure; sizes in GiB."""
+        value: float | None = getattr(row, FIELDS[self.metric.name])
+        return value / GIB if value is not None and self._in_gib else value
 
     def applies(self, row: TrialFigures) -> bool:
         """Whether it is asked of the trial at all: the memory of hardware only of what is projected onto that."""
@@ -85,17 +91,21 @@ class Constraint:
         elif value is None:
             missed_by = None
         else:
-            short = self.limit - value if REGISTRY[self.metric].higher_is_better else value - self.limit
-            missed_by = max(0.0, short)
+            missed_by = max(0.0, self.limit - value if self.metric.higher_is_better else value - self.limit)
+        unit = "GiB" if self._in_gib else self.metric.unit
         why = row.why_missing(self.path) if value is None else None
-        return Judged(self.flag, self.limit, self.what, self.unit, value, unchanged, missed_by, why)
+        return Judged(self.flag, self.limit, self.what, f" {unit}" if unit else "", value, unchanged, missed_by, why)
 
     def miss(self, row: TrialFigures) -> float | None:
         """By how much the figure misses the limit: 0 if it does not, None if there is no figure."""
         return self.judge(row).missed_by
 
+    @property
+    def _in_gib(self) -> bool:
+        return self.metric.unit == "bytes"
+
     def _unchanged(self, row: TrialFigures) -> Unchanged | None:
-        if self.path != "quality":
+        if not self.metric.of_likeness:
             return None
         if row.is_reference:
             return "reference"
@@ -110,53 +120,27 @@ class Constraint:
 
 def constraints_of(limits: Limits) -> list[Constraint]:
     """One for each limit that was given. Raises ConfigError for one that cannot be meant."""
-    made = []
-    if limits.max_vram_gib is not None:
-        flag, path = "--max-vram-gib", "memory.peak_device_bytes"
-        limit = _checked(flag, limits.max_vram_gib, 0, math.inf)
-        made.append(Constraint(flag, limit, "memory.on_device", "peak device memory", " GiB", vram_gib, path))
-    if limits.min_ssim is not None:
-        flag, metric = "--min-ssim", "quality.ssim.worst"
-        limit = _checked(flag, limits.min_ssim, -1, 1)
-        made.append(Constraint(flag, limit, metric, "SSIM of the worst image", "", _ssim, "quality"))
-    if limits.min_psnr_db is not None:
-        flag, metric = "--min-psnr-db", "quality.psnr.worst"
-        limit = _checked(flag, limits.min_psnr_db, 0, IDENTICAL_DB)
-        made.append(Constraint(flag, limit, metric, "PSNR of the worst image", " dB", _psnr, "quality"))
-    if limits.min_prompt_fidelity is not None:
-        flag, path = "--min-prompt-fidelity", "prompt_fidelity"
-        limit = _checked(flag, limits.min_prompt_fidelity, 0, 1)
-        what = "mean share of attributes"
-        made.append(Constraint(flag, limit, "quality.prompt", what, "", _prompt_fidelity, path))
-    return made
+    asked = (
+        ("--max-vram-gib", limits.max_vram_gib, (0, math.inf), "memory.on_device", "peak device memory", DEVICE),
+        ("--min-ssim", limits.min_ssim, (-1, 1), "quality.ssim.worst", "SSIM of the worst image", "quality"),
+        ("--min-psnr-db", limits.min_psnr_db, (0, IDENTICAL_DB), "quality.psnr.worst", PSNR, "quality"),
+        ("--min-prompt-fidelity", limits.min_prompt_fidelity, (0, 1), "quality.prompt", SHARE, "prompt_fidelity"),
+    )
+    return [
+        Constraint(flag, _checked(flag, limit, *between), REGISTRY[metric], what, path)
+        for flag, limit, between, metric, what, path in asked
+        if limit is not None
+    ]
 
 
 def hardware_memory(rows: Sequence[TrialFigures]) -> list[Constraint]:
     """The memory of each hardware that something projected does not fit into."""
-    what, path = "peak device memory on ", "memory.peak_device_bytes"
     found = dict.fromkeys((row.hardware or "", row.hardware_memory_gib or 0.0) for row in rows if row.misfit)
+    metric = REGISTRY["memory.on_device"]
     return [
-        Constraint("hardware.memory_gib", memory_gib, "memory.on_device", what + title, " GiB", vram_gib, path, title)
-        for title, memory_gib in found
+        Constraint("hardware.memory_gib", gib, metric, f"peak device memory on {title}", DEVICE, title)
+        for title, gib in found
     ]
-
-
-def vram_gib(row: TrialFigures) -> float | None:
-    """Peak memory on the device; None where only the host's is known."""
-    on_device = row.peak_memory_bytes is not None and row.memory_kind != "host RSS"
-    return (row.peak_memory_bytes or 0) / GIB if on_device else None
-
-
-def _ssim(row: TrialFigures) -> float | None:
-    return row.ssim_worst
-
-
-def _psnr(row: TrialFigures) -> float | None:
-    return row.psnr_worst_db
-
-
-def _prompt_fidelity(row: TrialFigures) -> float | None:
-    return row.prompt_fidelity_mean
 
 
 def _checked(flag: str, limit: float, low: float, high: float) -> float:

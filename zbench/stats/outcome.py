@@ -23,6 +23,7 @@ class RefusalReason(StrEnum):
     NEGATIVE = "negative"
     ZERO_BASE = "zero_base"
     ZERO_NEW = "zero_new"
+    INCOMPARABLE = "incomparable"
     NOTHING_TO_COMPARE = "nothing_to_compare"
 
 

@@ -33,7 +33,7 @@ HOW_TO_READ = (
     "A speed-up is the baseline's time for the whole workload over the trial's, each the sum of the medians of the "
     "prompts and seeds that both have. PSNR and SSIM compare a trial's images with the "
     "reference's of the same prompts and seeds: they say how much an image changed, not how good it is.",
-    "Beneath a trial's image is its absolute difference from the baseline's, amplified four times; identical images "
+    "Beneath a trial's image is its absolute difference from the reference's, amplified four times; identical images "
     "have none.",
     "Every figure is derived from the raw samples in records.jsonl.",
 )
@@ -86,9 +86,9 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
     """A report on the trials of one or more sweeps; images are read from each sweep's run folder."""
     drawn, missing = _plots(view)
     return Page(
-        title=" and ".join(dict.fromkeys(record.sweep for record in view.records)),
+        title=" and ".join(dict.fromkeys(record.sweep for record in view.journal)),
         findings=tuple(findings(view.trials)),
-        environment=tuple(environment_lines(view.records)),
+        environment=tuple(environment_lines(view.journal)),
         table=main_table(view),
         quality=quality_table(view),
         stages=stage_table(view),

@@ -29,7 +29,7 @@ def data_uri(path: Path) -> str | None:
 
 
 def difference_uri(picture: Picture) -> str | None:
-    """As `data_uri`, of the picture's difference from the baseline's; None where there is none to show."""
+    """As `data_uri`, of the picture's difference from the reference's; None where there is none to show."""
     difference = _difference(picture)
     return None if difference is None else _uri(_sized(difference, PAGE_PIXELS))
 
@@ -70,7 +70,7 @@ def strip_jpeg(strip: Strip) -> bytes | None:
 
 
 def _difference(picture: Picture) -> "Image | None":
-    """Absolute difference of each channel from the baseline's image, AMPLIFIED times, on black."""
+    """Absolute difference of each channel from the reference's image, AMPLIFIED times, on black."""
     from PIL import ImageChops
 
     image = _read(picture.path)

@@ -127,8 +127,10 @@ def _distrusted(number: int, of: int) -> list[str]:
 
 
 def _failed(trials: Sequence[TrialFigures]) -> list[str]:
-    failed = sum(row.state == "FAILED" for row in trials)
-    return [f"{cells.trials(failed)} failed; see below."] if failed else []
+    failed = [row for row in trials if row.state == "FAILED"]
+    said = [f"No image is judged against {row.label}: this reference failed." for row in failed if row.is_reference]
+    said += [f"No speed-up is over {row.label}: this baseline failed." for row in failed if row.is_baseline]
+    return said + ([f"{cells.trials(len(failed))} failed; see below."] if failed else [])
 
 
 def _what(row: TrialFigures) -> str:
