@@ -61,8 +61,8 @@ def _why_never(never: NeverFired) -> str:
 def _what_would_change(differences: Differences) -> str:
     steps = ", ".join(f"{middle:.3f} (step {step})" for middle, step in differences.medians)
     return (
-        f"With {differences.label} the median differences are {steps}: a threshold above "
-        "one of these skips that step. This is approximate: after a skipped step differences are against the cached one."
+        f"With {differences.label} the median differences are {steps}: a threshold above one of these skips that "
+        "step. This is approximate: after a skipped step differences are against the cached one."
     )
 
 
