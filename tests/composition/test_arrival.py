@@ -152,7 +152,7 @@ def test_the_same_twice_is_harmless() -> None:
         (["cache=dbcache", "cache.grid.max_warmup_steps=1,2"], r"type cache\.max_warmup_steps=<value>,<value>"),
         (["cache=[none,dbcache]"], r"one choice, not a list; cache=none,dbcache tries each in turn"),
         (["cache=null"], r"cache=null: needs a choice"),
-        (["~hardware"], r"hardware: needs a choice"),
+        (["~hardware"], r"hardware: every job needs one"),
         (["cache=3"], r"cache=3: no such choice; there are: dbcache"),
         (["experiment={a:1}"], r"experiment={a:1}: unknown key"),
         (["measure={min_rounds:1},{min_rounds:2}"], r"one value only"),

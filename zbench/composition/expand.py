@@ -142,7 +142,7 @@ class _Expansion:
     def _jobs_of(self, choices: Mapping[str, Choice], composed: Composed, swept: Typed) -> Iterator[Job]:
         for name in SCHEMAS:
             if composed.parts[name].text == "'???'":
-                raise OverrideError(f"{name}: needs a choice, such as {name}=<name>; ~{name} takes it away")
+                raise OverrideError(f"{name}: every job needs one, such as {name}=<name>; leave ~{name} out")
         if composed.interpolates or interpolates([axis.points for axis in (*swept.axes, *self.typed.axes)]):
             whole = copy.deepcopy(self.combiner.whole(choices).parts["pipeline"].root)
             groups = {name: self._asked_of(name, whole, swept) for name in composed.parts}

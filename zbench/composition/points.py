@@ -6,6 +6,7 @@ OmegaConf once, which converts and refuses. Where interpolations are left, each 
 
 import copy
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from zbench.composition.nodes import ABSENT, converted, get, put, replaced, valu
 from zbench.composition.typed import Axis, Point
 from zbench.config import Config, check
 from zbench.errors import ConfigError, OverrideError
+
+WORDS = re.compile(r"[^\w.+-]+")
+"""What parts the words of an override."""
 
 
 def typed_config(composed: DictConfig) -> DictConfig:
@@ -59,7 +63,7 @@ class GroupPoints:
         self.name = name
         self.origin = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
         self.lines = [axis.line for axis in axes]
-        self.points = [[_converted(cfg, point) for point in axis.points] for axis in axes]
+        self.points = [[_converted(cfg, axis.line, point) for point in axis.points] for axis in axes]
         self._made: dict[tuple[int, ...], Any] = {}
 
     def at(self, indices: tuple[int, ...]) -> Any:
@@ -123,8 +127,20 @@ def resolved_points(base: DictConfig, axes: Sequence[Axis], checked: dict[int, o
         yield Made(config, tuple(itertools.chain.from_iterable(map(_overrides, point))))
 
 
-def _converted(scratch: DictConfig, point: Point) -> _Point:
-    return _Point(tuple((key, converted(scratch, key, value)) for key, value in point.items()), _overrides(point))
+def _converted(scratch: DictConfig, line: str, point: Point) -> _Point:
+    values = []
+    for key, asked in point.items():
+        values.append((key, converted(scratch, key, asked)))
+        _keep_meaning(line, key, asked, values[-1][1])
+    return _Point(tuple(values), _overrides(point))
+
+
+def _keep_meaning(line: str, key: Key, asked: Any, got: Any) -> None:
+    """Raise OverrideError where a conversion loses what was typed: `1.10` as the text `1.1`, 2 as true."""
+    if isinstance(got, str) and isinstance(asked, bool | int | float) and got not in WORDS.split(line):
+        raise OverrideError(f"{line}: {dotted(key)} is text, and this was read as {got}; put it in quotes")
+    if isinstance(got, bool) and isinstance(asked, int | float) and asked not in (0, 1):
+        raise OverrideError(f"{line}: {dotted(key)} is true or false, not {asked}")
 
 
 def _overrides(point: Point) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ def to_bencher(view: View) -> str:
 
     - `peak-memory`: bytes, of the device; another peak has its own slug (`peak-memory-host-rss`);
     - `cached-steps`: mean an image; `speedup`: over the baseline, ×;
-    - `ssim`, `psnr-db`, `lpips`, `prompt-fidelity`: of the worst image.
+    - `ssim-worst`, `psnr-worst-db`, `lpips-worst`, `prompt-fidelity-worst`: of the worst image.
 
     Bounds are the 95 % interval of the median. A figure that cannot be had is no measure at all; so a reference has no
-    `ssim` and identical images no `psnr-db`. Nor is there a place for a trial's caveats: stderr names those with any.
+    `ssim-worst`. Nor is there a place for a trial's caveats: stderr names those with any.
     """
     trials = measured_trials(view, "bencher")
     doubtful = [trial.figures.label for trial in trials if trial.figures.caveats]
@@ -40,10 +40,10 @@ def _measures(row: TrialFigures) -> dict[str, dict[str, float]]:
         memory_measure(row, "-").lower(): row.peak_memory_bytes,
         "cached-steps": row.cached_steps,
         "speedup": row.speedup,
-        "ssim": row.ssim_worst,
-        "psnr-db": row.psnr_worst_db,
-        "lpips": row.lpips_worst,
-        "prompt-fidelity": row.prompt_fidelity_worst,
+        "ssim-worst": row.ssim_worst,
+        "psnr-worst-db": row.psnr_worst_db,
+        "lpips-worst": row.lpips_worst,
+        "prompt-fidelity-worst": row.prompt_fidelity_worst,
     }
     return {
         "latency": {bound: seconds * NS_PER_S for bound, seconds in latency.items() if seconds is not None},

@@ -26,9 +26,9 @@ FIT_IT = "sweep again with offload=all or offload=group, or onto hardware with m
 def recommend(view: View, limits: Limits, *, allow_proxy: bool = False) -> Advice:
     """One answer for each piece of work: of its COMPLETE trials the fastest that is feasible and to be trusted.
 
-    Raises ConfigError for a limit that cannot be meant. Where no piece of work has an answer it raises why: ConfigError
-    for a limit that no record can be judged by, RecordError where the records do not allow a choice,
-    NothingFeasibleError naming what came nearest.
+    A piece of work that has no answer says why in its place. Raises ConfigError for a limit that cannot be meant or
+    that no record can be judged by, RecordError where the records allow no choice, and NothingFeasibleError, naming
+    what came nearest, for the one piece of work there is.
     """
     constraints = constraints_of(limits)
     works: dict[str, list[tuple[TrialFigures, Record]]] = {}
@@ -47,15 +47,10 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False) -> Advic
         except (ConfigError, RecordError, NothingFeasibleError) as refusal:
             refusals.append(refusal)
             answers.append(NoAnswer(work, str(refusal)))
-    if len(refusals) < len(answers):
-        return Advice(tuple(answers))
-    if len({type(refusal) for refusal in refusals}) == 1 and (len(refusals) == 1 or _all_alike(refusals)):
+    none_was_judged = not any(isinstance(refusal, NothingFeasibleError) for refusal in refusals)
+    if len(refusals) == len(answers) and (len(answers) == 1 or none_was_judged):
         raise refusals[0]
-    raise NothingFeasibleError("; ".join(str(answer) for answer in answers))
-
-
-def _all_alike(refusals: Sequence[ZbenchError]) -> bool:
-    return len({str(refusal) for refusal in refusals}) == 1
+    return Advice(tuple(answers))
 
 
 def _answer(
