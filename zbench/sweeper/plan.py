@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zbench.analysis.work import work_key, work_names
 from zbench.composition import Jobs
 from zbench.config import (
     ComputeConfig,
@@ -89,10 +90,7 @@ def make_plan(
         raise OverrideError(
             f"an empty sweep: none of {len(space.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
-    for placed in (p for p in space.placed if p.is_baseline and not p.is_reference):
-        problem = constraint(placed.trial, geometry_of(placed.trial.pipeline))
-        if problem is not None:
-            raise ConfigError("sweep.baseline", repr(first.sweep.baseline), f"cannot work: {problem}")
+    _check_baselines(space.placed, first.sweep.baseline)
     digest = hashlib.sha256("".join(sorted(p.trial.trial_id for p in space.placed)).encode()).hexdigest()[:8]
     return Plan(
         name=first.sweep.name or f"{prefix}-{digest}",
@@ -106,6 +104,16 @@ def make_plan(
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
         notes=tuple(jobs.notes),
     )
+
+
+def _check_baselines(placed: Sequence[Placed], named: str | None) -> None:
+    """Raise ConfigError for a named baseline that cannot work, saying for which piece of work."""
+    works = {work_key(p.trial): p.trial for p in placed}
+    names = dict(zip(works, work_names(list(works.values())), strict=True))
+    for trial in (p.trial for p in placed if p.is_baseline and not p.is_reference):
+        problem = constraint(trial, geometry_of(trial.pipeline))
+        if problem is not None:
+            raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
 
 
 def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Placed]) -> dict[str, HardwareConfig]:
