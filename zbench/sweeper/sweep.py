@@ -19,7 +19,7 @@ from zbench.measurement import UNJUDGED, Measurement
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import Reason, Record
 from zbench.space import Placed
-from zbench.store import Store, latest
+from zbench.store import Store
 from zbench.sweeper.content import PresentContent
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
@@ -167,10 +167,9 @@ class Sweep:
 
         A FAILED record has no images either, so its reference is only a name as well.
         """
-        known = latest(self.store.records)
         said: dict[str, None] = {}
         for trial_id, placed in self._tried.items():
-            now, record = self._held_to_what_serves(placed), known[trial_id]
+            now, record = self._held_to_what_serves(placed), self.store.latest[trial_id]
             reference_id = now.reference_id if record.state == "FAILED" else record.reference_id
             renamed = replace(record, reference_id=reference_id, baseline_id=now.baseline_id)
             if renamed == record:
@@ -220,7 +219,7 @@ class Sweep:
         """The quality reference's artifacts, once there are any."""
         if placed.is_reference:
             return None
-        reference = latest(self.store.records).get(placed.reference_id)
+        reference = self.store.latest.get(placed.reference_id)
         return self.store.artifacts(placed.reference_id) if reference and reference.state == "COMPLETE" else None
 
     def _reusable(self, placed: Placed) -> Record | None:
@@ -228,7 +227,7 @@ class Sweep:
 
         Which baseline it had does not matter: speed-ups are derived when records are read.
         """
-        record = latest(self.store.records).get(placed.trial.trial_id)
+        record = self.store.latest.get(placed.trial.trial_id)
         if record is None or self.plan.sweep.fresh:
             return None
         if record.state == "FAILED":
@@ -257,11 +256,10 @@ class Sweep:
         return not had and self._reference(placed) is not None
 
     def _record_pruned(self) -> None:
-        known = latest(self.store.records)
         for placed, reason in self.plan.pruned:
             self.listener.note(f"{placed.trial.label} is left out: {reason}")
             record = self._record(placed, state="PRUNED", reason=Reason("constraint", reason))
-            before = known.get(placed.trial.trial_id)
+            before = self.store.latest.get(placed.trial.trial_id)
             told = before and (before.reason, before.reference_id, before.baseline_id)
             if told != (record.reason, record.reference_id, record.baseline_id):
                 self.store.append(record)
@@ -281,7 +279,7 @@ class Sweep:
         )
 
     def _outcome(self, *, interrupted: bool) -> SweepResult:
-        known = latest(self.store.records)
+        known = self.store.latest
         planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
         ids = dict.fromkeys((*planned, *self._tried))
         return SweepResult([known[i] for i in ids if i in known], interrupted, self._gave_way)
