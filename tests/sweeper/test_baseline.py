@@ -50,6 +50,8 @@ def role(made: Plan, name: str) -> Trial:
         ),
         ("'compute=compiled' \"cache=none\"", {"compute": ComputeConfig(device="cuda", compile=True)}),
         ("offload=none", {"offload": OffloadConfig()}),
+        ("compute.dtype=bfloat16", {}),  # a GPU's own
+        ("compute.dtype=float32", {"compute": ComputeConfig(device="cuda", dtype="float32")}),
         ("offload.pin_memory=false", {"offload": OffloadConfig(mode="all", pin_memory=False)}),
         ("offload={pin_memory:false}", {"offload": OffloadConfig(mode="all", pin_memory=False)}),
         ("compute={compile:true}", {"compute": ComputeConfig(device="cuda", compile=True)}),

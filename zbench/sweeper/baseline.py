@@ -17,7 +17,7 @@ from zbench.composition.grammar import Key, leaves, unquoted
 from zbench.config import Config
 from zbench.errors import ConfigError, OverrideError
 from zbench.space import made_to_fit
-from zbench.trial import Trial
+from zbench.trial import Trial, settled
 
 KEY = "sweep.baseline"
 GROUPS = ("parallel", "offload", "cache", "compute")
@@ -63,7 +63,7 @@ def named_baseline(text: str, compose: Callable[[list[str]], Config]) -> Callabl
     def baseline_of(reference: Trial) -> Trial:
         groups = {group: getattr(config, group) for group in chosen} | _set(reference, typed)
         changed = replace(reference, **groups)
-        changed = replace(changed, compute=replace(changed.compute, device=reference.compute.device))
+        changed = replace(changed, compute=settled(changed.compute, reference.compute.device))
         return changed if keeps_offload else made_to_fit(changed)
 
     return baseline_of

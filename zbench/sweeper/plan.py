@@ -18,7 +18,6 @@ from zbench.config import (
     MeasureConfig,
     OffloadConfig,
     ParallelConfig,
-    PipelineConfig,
     SweepConfig,
 )
 from zbench.errors import ConfigError, HardwareError, OverrideError
@@ -27,7 +26,7 @@ from zbench.hardware.nvml import Device
 from zbench.hardware.roofline import proxy_cache
 from zbench.search import select
 from zbench.space import Placed, arrange, constraint
-from zbench.trial import Trial, geometry_of
+from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
 
 
@@ -52,9 +51,22 @@ class Plan:
         return Path(self.sweep.runs_dir) / self.name
 
     def proxy_of(self, trial: Trial) -> Trial:
-        """What is measured in place of one of the plan's projected trials."""
+        """What is measured in place of a projected trial: its cache setting on the tiny pipeline, on this CPU."""
         assert self.stand_in is not None, "a plan with a projected trial has a stand-in"
-        return proxy_of(trial, self.stand_in.pipeline)
+        tiny = self.stand_in.pipeline
+        return replace(
+            trial,
+            pipeline=replace(tiny, steps=trial.pipeline.steps, guidance_scale=trial.pipeline.guidance_scale),
+            cache=proxy_cache(
+                trial.cache,
+                from_layers=geometry_of(trial.pipeline).transformer.n_layers,
+                to_layers=geometry_of(tiny).transformer.n_layers,
+            ),
+            parallel=ParallelConfig(),
+            offload=OffloadConfig(),
+            compute=ComputeConfig(device="cpu"),
+            hardware=None,
+        )
 
     @property
     def report_folder(self) -> Path:
@@ -135,7 +147,7 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
 
 
 def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
-    """The trial of a configuration, with its device decided; projected if its hardware is not here.
+    """The trial of a configuration, with its device and native dtype decided; projected if its hardware is not here.
 
     Raises HardwareError for hardware that must be measured and is not here.
     """
@@ -155,24 +167,7 @@ def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
             f"compute.device=cuda: {describe_present(devices)}; project it with hardware=h100 or the like, or run on "
             "the CPU with compute.device=auto"
         )
-    if config.compute.device == "auto":
+    device = config.compute.device
+    if device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
-        config = replace(config, compute=replace(config.compute, device=device))
-    return Trial.from_config(config, projected=projected)
-
-
-def proxy_of(trial: Trial, tiny: PipelineConfig) -> Trial:
-    """What is measured in place of a projected trial: its cache setting on the tiny pipeline, on this CPU."""
-    return replace(
-        trial,
-        pipeline=replace(tiny, steps=trial.pipeline.steps, guidance_scale=trial.pipeline.guidance_scale),
-        cache=proxy_cache(
-            trial.cache,
-            from_layers=geometry_of(trial.pipeline).transformer.n_layers,
-            to_layers=geometry_of(tiny).transformer.n_layers,
-        ),
-        parallel=ParallelConfig(),
-        offload=OffloadConfig(),
-        compute=ComputeConfig(device="cpu"),
-        hardware=None,
-    )
+    return Trial.from_config(replace(config, compute=settled(config.compute, device)), projected=projected)
