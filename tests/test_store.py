@@ -42,6 +42,9 @@ def test_the_last_record_of_a_trial_counts(tmp_path: Path) -> None:
     with Store(tmp_path, lambda text: None) as store:
         store.append(record("a"))
         store.append(record("a", "PRUNED"))
+        assert store.latest == {"a": record("a", "PRUNED")}
+    with Store(tmp_path, lambda text: None) as store:
+        assert store.latest == {"a": record("a", "PRUNED")}, "the same read back"
     assert [r.state for r in latest(read_records(tmp_path / RECORDS)).values()] == ["PRUNED"]
 
 
@@ -53,7 +56,7 @@ def test_a_torn_last_line_is_removed_with_a_notice_and_the_rest_stays(tmp_path: 
         assert [r.trial_id for r in read_records(tmp_path / RECORDS)] == ["a"]
         notices: list[str] = []
         with Store(tmp_path, notices.append) as store:
-            assert [r.trial_id for r in store.records] == ["a"]
+            assert list(store.latest) == ["a"]
             store.append(record("b"))
         assert len(notices) == 1 and "torn" in notices[0]
         assert (tmp_path / RECORDS).read_bytes() == whole
@@ -65,7 +68,7 @@ def test_a_last_line_that_lacks_only_its_line_feed_is_kept(tmp_path: Path) -> No
     (tmp_path / RECORDS).write_bytes(whole[:-1])
     notices: list[str] = []
     with Store(tmp_path, notices.append) as store:
-        assert [r.trial_id for r in store.records] == ["a", "b"]
+        assert list(store.latest) == ["a", "b"]
     assert not notices and (tmp_path / RECORDS).read_bytes() == whole
 
 

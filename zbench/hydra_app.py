@@ -66,7 +66,7 @@ def planned(args: list[str], command: str) -> Plan | None:
         baseline_of = named_baseline(named_setting, lambda more: one_job([*STAND_IN, *more], options.config_dir))
 
     def stand_in() -> Config:
-        return expand(list(STAND_IN), resolve_auto, grids=False).jobs[0].config
+        return one_job(list(STAND_IN), options.config_dir)
 
     devices = present_devices()
     return make_plan(jobs, stand_in, devices, command=typed, prefix=prefix, baseline_of=baseline_of)

@@ -45,15 +45,21 @@ class Space:
 def reference_of(trial: Trial) -> Trial:
     """The quality reference of `trial`: `trial.reference`, with the offload that a projection of it needs to fit.
 
-    Offload does not change images. A projection cannot run out of memory, so the mode that moves least and is
-    predicted to fit serves, `none` if none is. What is measured is tried as it is; the sweep sees whether it fits.
-    Raises ConfigError as `geometry_of` does.
+    Offload does not change images. Raises ConfigError as `geometry_of` does.
     """
-    reference = trial.reference
-    if reference.hardware is None:
-        return reference
-    mode = least_offload(reference, geometry_of(reference.pipeline), reference.hardware)
-    return replace(reference, offload=replace(reference.offload, mode=mode))
+    return made_to_fit(trial.reference)
+
+
+def made_to_fit(trial: Trial) -> Trial:
+    """`trial` with the offload that it needs to fit, where it is projected.
+
+    A projection cannot run out of memory, so the mode that moves least and is predicted to fit serves, `none` if none
+    is. What is measured is tried as it is; the sweep sees whether it fits.
+    """
+    if trial.hardware is None:
+        return trial
+    mode = least_offload(trial, geometry_of(trial.pipeline), trial.hardware)
+    return replace(trial, offload=replace(trial.offload, mode=mode))
 
 
 def arrange(trials: Iterable[Trial], baseline_of: Callable[[Trial], Trial] | None = None) -> Space:

@@ -23,7 +23,10 @@ RECORD_BEGINS = b'{"sweep":'
 
 
 class Store:
-    """A run folder held for writing. Use as a context manager; reading needs no Store (`read_records`)."""
+    """A run folder held for writing. Use as a context manager; reading needs no Store (`read_records`).
+
+    `latest` is the last record of each trial by its id, kept as records are appended.
+    """
 
     def __init__(self, folder: Path, notice: Callable[[str], None]) -> None:
         """`notice` is told in a sentence when a torn last line was repaired.
@@ -47,7 +50,7 @@ class Store:
                 notice(
                     f"{self.journal}: the last line was torn ({torn} bytes) and has been removed; its trial runs again"
                 )
-            self.records = read_records(self.journal) if self.journal.exists() else []
+            self.latest = latest(read_records(self.journal) if self.journal.exists() else [])
             self._out = open(self.journal, "ab", buffering=0)  # noqa: SIM115 (held until close)
         except OSError as error:
             self._lock.close()
@@ -75,7 +78,7 @@ class Store:
     def append(self, record: Record) -> None:
         """Write one line and wait until it is on disk. Raises StoreError; what was finished stays."""
         append_line(self._out, record.to_json())
-        self.records.append(record)
+        self.latest[record.trial_id] = record
 
     def artifacts(self, trial_id: str) -> Path:
         """Folder for a trial's images and latents; made by whoever writes there."""

@@ -34,6 +34,9 @@ from zbench.zimage.layout import preset_folder
 
 T = TypeVar("T")
 
+NATIVE_DTYPE = {"cuda": "bfloat16", "cpu": "float32"}
+"""What `compute.dtype=auto` is on each device: the checkpoint's own precision on a GPU."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -146,6 +149,12 @@ class Trial:
         if self.compute.dtype != "auto":
             parts.append(self.compute.dtype)
         return " ".join(parts)
+
+
+def settled(compute: ComputeConfig, device: str) -> ComputeConfig:
+    """`compute` on this device; the dtype that is native there is `auto`, so that one thing has one identity."""
+    dtype = "auto" if compute.dtype == NATIVE_DTYPE[device] else compute.dtype
+    return replace(compute, device=device, dtype=dtype)
 
 
 def cache_label(cache: CacheConfig) -> str:

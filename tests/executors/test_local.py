@@ -51,10 +51,11 @@ def run(
     *,
     measure: MeasureConfig = MEASURE,
     reference: Path | None = None,
+    is_reference: bool = False,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TaskResult:
-    task = Task(of, measure, tmp_path / of.trial_id, reference)
+    task = Task(of, measure, tmp_path / of.trial_id, reference, is_reference)
     return executor.run(task, on_event, should_stop)
 
 
@@ -203,9 +204,11 @@ def test_rounds_end_once_the_interval_is_narrow(executor: LocalExecutor, tmp_pat
 
 def test_rounds_end_once_the_budget_is_spent(executor: LocalExecutor, tmp_path: Path) -> None:
     measure = replace(MEASURE, min_rounds=2, max_rounds=100, target_rel_ci=1e-9, budget_s=0.01)
-    measured = completed(run(executor, synthetic(), tmp_path, measure=measure))
-    # a baseline makes each of its two images twice, budget or not
-    assert measured.stop_reason == "budget" and len(measured.rounds) == 4
+    # a reference makes each of its two images twice, budget or not
+    for is_reference, rounds in ((True, 4), (False, 2)):
+        measured = completed(run(executor, synthetic(), tmp_path, measure=measure, is_reference=is_reference))
+        assert measured.stop_reason == "budget" and len(measured.rounds) == rounds
+        assert (measured.noise_floor is not None) == is_reference
 
 
 def test_kernel_s_out_of_memory_kill_is_told_from_other_kills() -> None:

@@ -46,10 +46,16 @@ def test_a_baseline_made_once_has_no_noise_floor() -> None:
     assert verdict.reasons == {"quality": "no_reference", "noise_floor": "one_cycle", "prompt_fidelity": "no_scene"}
 
 
+def test_a_trial_whose_reference_is_not_there_is_no_reference_itself() -> None:
+    verdict = judge_images(Judges(), PROMPTS, [artifact("scene")], None, None)
+    assert verdict.quality is None and verdict.noise_floor is None
+    assert verdict.reasons == {"quality": "no_reference", "noise_floor": "not_a_baseline"}
+
+
 def test_a_cached_trial_is_compared_and_its_wrong_attributes_are_named(tmp_path: Path) -> None:
     save_artifacts(tmp_path, [artifact("scene")])
     spoilt = artifact("scene", "large green circle left; small blue star top; on white; word CAR")
-    verdict = judge_images(Judges(), PROMPTS, [spoilt], [], tmp_path)
+    verdict = judge_images(Judges(), PROMPTS, [spoilt], None, tmp_path)
     assert verdict.quality is not None and not verdict.quality[0].identical
     assert verdict.prompt_fidelity is not None
     (judged,) = verdict.prompt_fidelity

@@ -15,6 +15,7 @@ from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
 
+CAPPED = ("hardware=rtx4090", "pipeline=zimage_turbo", "workload=single", "compute=eager,compiled")
 SMALL = ("hardware=cpu", "pipeline=zimage_tiny", "workload=single")
 REFERENCE = trial(compute=ComputeConfig(device="cuda"), offload=OffloadConfig(mode="all"))
 
@@ -49,7 +50,12 @@ def role(made: Plan, name: str) -> Trial:
         ),
         ("'compute=compiled' \"cache=none\"", {"compute": ComputeConfig(device="cuda", compile=True)}),
         ("offload=none", {"offload": OffloadConfig()}),
+        ("compute.dtype=bfloat16", {}),  # a GPU's own
+        ("compute.dtype=float32", {"compute": ComputeConfig(device="cuda", dtype="float32")}),
         ("offload.pin_memory=false", {"offload": OffloadConfig(mode="all", pin_memory=False)}),
+        ("offload={pin_memory:false}", {"offload": OffloadConfig(mode="all", pin_memory=False)}),
+        ("compute={compile:true}", {"compute": ComputeConfig(device="cuda", compile=True)}),
+        ("cache=dbcache cache={max_warmup_steps:2}", {"cache": DBCacheConfig(max_warmup_steps=2)}),
     ],
 )
 def test_it_is_the_references_setting_with_what_is_named_changed(text: str, changes: dict[str, Any]) -> None:
@@ -67,7 +73,10 @@ def test_the_order_of_its_overrides_changes_nothing() -> None:
         ("measure.budget_s=1", "sets choices and values of parallel, offload, cache and compute alone"),
         ("~cache", "sets choices and values of parallel, offload, cache and compute alone"),
         ("cache=dbcache cache.grid.max_warmup_steps=1", "cache.grid.max_warmup_steps=1: a baseline is"),
+        ("cache=dbcache cache={grid:{max_warmup_steps:1}}", "cache={grid:{max_warmup_steps:1}}: a baseline is"),
         ("compute.device=cpu", "runs on the device of the trials"),
+        ("compute={device:cpu,compile:true}", "runs on the device of the trials"),
+        ("offload={}", "offload={}: an empty dict is merged into what is there and changes nothing"),
         ("cache=dbcache,scm", "cache=dbcache,scm: there is one baseline; give one value"),
         ("cache=dbcache cache.max_warmup_steps=range(1,3)", "there is one baseline"),
         ("compute.foo=1", "compute.foo=1: unknown key; compute=eager has: device, dtype"),
@@ -86,8 +95,43 @@ def test_what_cannot_be_a_baseline_is_named_with_the_way_out(text: str, says: st
 
 
 def test_a_setting_that_cannot_work_is_named_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match=r"sweep\.baseline='offload=sequential': cannot work: offload\.mode=seq"):
-        plan("cache=dbcache", "sweep.baseline='offload=sequential'")
+    with pytest.raises(ConfigError) as told:
+        plan("cache=dbcache", "sweep.baseline='offload=sequential'", "pipeline.steps=4,8")
+    begins = "sweep.baseline='offload=sequential': cannot work for zimage_tiny 256×256, 4 steps: offload.mode=seq"
+    assert str(told.value).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("named", "reference", "baseline"),
+    [
+        ("compute=compiled", "group", "none"),  # none that compiles fits, and the table says so
+        ("compute=compiled offload.mode=all", "group", "all"),
+        ("compute.compile=true", "group", "none"),
+        ("cache=dbcache", "group", "group"),
+        ("offload={pin_memory:false,use_stream:false}", "group", "group"),
+        ("offload=none", "group", "none"),
+    ],
+)
+def test_a_projected_baseline_has_the_offload_that_it_needs_itself_unless_it_names_one(
+    named: str, reference: str, baseline: str
+) -> None:
+    made = planned([*CAPPED, "hardware.vram_limit_gib=6", f"sweep.baseline={named}"], "sweep")
+    assert made is not None
+    assert role(made, "reference").offload.mode == reference
+    assert role(made, "baseline").offload.mode == baseline
+
+
+def test_a_projected_baseline_that_fits_with_less_offload_than_its_reference_has_less() -> None:
+    """A second card takes half of the transformer."""
+    made = planned([*CAPPED, "hardware.vram_limit_gib=20", "sweep.baseline=parallel.tp_size=2"], "sweep")
+    assert made is not None
+    assert (role(made, "reference").offload.mode, role(made, "baseline").offload.mode) == ("text_encoder", "none")
+
+
+def test_a_projected_baseline_that_names_an_offload_that_cannot_work_is_refused() -> None:
+    says = r"cannot work for zimage_turbo 1024×1024, 8 steps on .*: offload\.mode=group swaps weights"
+    with pytest.raises(ConfigError, match=says):
+        planned([*CAPPED, "sweep.baseline=compute=compiled offload=group"], "sweep")
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,7 @@ def test_a_follower_is_never_judged_against_images_of_the_old_weights(folder: Pa
     assert [r.state for r in records] == ["FAILED", "COMPLETE"] and again.ran[1].reference is None
     follower = records[1].measurement
     assert follower is not None and follower.quality is None
+    assert [task.is_reference for task in again.ran] == [True, False], "though it has no reference either"
     assert not again.ran[0].artifacts.exists()
 
 

@@ -1,5 +1,6 @@
 """A trial that runs out of device memory is data, and the way out of it can be tried at once."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,6 +106,8 @@ def outcome_of(
     on_oom: str = "next_offload",
     retry_failed: bool = False,
     baseline_of: Callable[[Trial], Trial] | None = None,
+    baseline: str | None = None,
+    stop_after: int = 99,
 ) -> tuple[sweep.SweepResult, Quiet]:
     space = arrange(trials, baseline_of)
     plan = Plan(
@@ -113,14 +116,15 @@ def outcome_of(
         trials=space.placed,
         pruned=space.pruned,
         measure=MeasureConfig(),
-        sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom, retry_failed=retry_failed),
+        sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom, retry_failed=retry_failed, baseline=baseline),
         executor=ExecutorConfig(),
         profiles={},
         stand_in=None,
     )
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:
-        return sweep.Sweep(plan, store, card, capture(), listener, lambda: False).run(), listener
+        stop = iter(range(stop_after))  # asked once a trial by the sweep itself, and never by the card
+        return sweep.Sweep(plan, store, card, capture(), listener, lambda: next(stop, None) is None).run(), listener
 
 
 def journal(folder: Path) -> bytes:
@@ -167,17 +171,89 @@ def test_a_rerun_goes_the_same_way_from_the_journal_and_writes_nothing(tmp_path:
     assert {record.trial_id: record for record in again} == {record.trial_id: record for record in first}
 
 
-def test_a_named_baseline_that_does_not_fit_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> None:
-    for on_oom, mode in (("record", "none"), ("next_offload", "text_encoder")):
-        folder, options = tmp_path / on_oom, {"on_oom": on_oom, "baseline_of": compiled}
-        records, _ = swept(folder, TooSmallForCompiled("text_encoder"), capped(FORCED), **options)
-        (baseline,) = (record for record in records if record.is_baseline)
-        assert baseline.trial.compute.compile and baseline.trial.offload.mode == mode
-        assert {record.baseline_id for record in records} == {baseline.trial_id}
-        assert {record.reference_id for record in records} == {capped().trial_id}
-        before, card = journal(folder), TooSmallForCompiled("text_encoder")
-        swept(folder, card, capped(FORCED), **options)
-        assert card.ran == [] and journal(folder) == before
+@pytest.mark.parametrize("on_oom", ["record", "next_offload"])
+def test_a_named_baseline_that_does_not_fit_gives_way_as_its_reference_does(tmp_path: Path, on_oom: str) -> None:
+    options: dict[str, Any] = {"on_oom": on_oom, "baseline_of": compiled, "baseline": "compute=compiled"}
+    records, _ = swept(tmp_path, SmallCard("text_encoder"), capped(FORCED, mode="text_encoder"), **options)
+    assert Counter((r.trial.cache.method, r.trial.compute.compile, r.state) for r in records) == {
+        ("none", False, "FAILED"): 1,
+        ("none", True, "FAILED"): 1,
+        ("none", False, "COMPLETE"): 1,
+        ("none", True, "COMPLETE"): 1,
+        ("scm", False, "COMPLETE"): 1,
+    }
+    (reference,) = (record for record in records if record.is_reference)
+    (baseline,) = (record for record in records if record.is_baseline)
+    assert not reference.trial.compute.compile and baseline.trial.compute.compile
+    assert reference.trial.offload.mode == baseline.trial.offload.mode == "text_encoder"
+    assert {(r.reference_id, r.baseline_id) for r in records} == {(reference.trial_id, baseline.trial_id)}
+    before, card = journal(tmp_path), SmallCard("text_encoder")
+    swept(tmp_path, card, capped(FORCED, mode="text_encoder"), **options)
+    assert card.ran == [] and journal(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("baseline", "on_oom", "mode"),
+    [
+        ("compute=compiled", "record", "text_encoder"),
+        ("compute=compiled offload.pin_memory=true", "record", "text_encoder"),
+        ("compute=compiled offload=none", "record", "none"),
+        ("compute=compiled offload={mode:none}", "record", "none"),
+        ("compute=compiled offload=none", "next_offload", "text_encoder"),
+    ],
+)
+def test_a_baseline_that_names_its_offload_is_replaced_only_if_that_is_asked_for(
+    tmp_path: Path, baseline: str, on_oom: str, mode: str
+) -> None:
+    options: dict[str, Any] = {"on_oom": on_oom, "baseline_of": compiled, "baseline": baseline}
+    records, _ = swept(tmp_path, TooSmallForCompiled("text_encoder"), capped(FORCED), **options)
+    (found,) = (record for record in records if record.is_baseline)
+    assert found.trial.compute.compile and found.trial.offload.mode == mode
+    assert {record.baseline_id for record in records} == {found.trial_id}
+    assert {record.reference_id for record in records} == {capped().trial_id}
+    before, card = journal(tmp_path), TooSmallForCompiled("text_encoder")
+    swept(tmp_path, card, capped(FORCED), **options)
+    assert card.ran == [] and journal(tmp_path) == before
+
+
+def test_a_sweep_that_is_stopped_holds_all_that_it_tried_to_the_new_baseline(tmp_path: Path) -> None:
+    trials, card = (capped(FORCED), compiled(capped()), capped(replace(FORCED, scm_preset="fast"))), SmallCard("none")
+    first, _ = swept(tmp_path, card, *trials)
+    old = {record.trial_id: record.baseline_id for record in first}
+    ran, new = len(card.ran), trials[1].trial_id
+    for tried, renamed in ((1, 0), (2, 2), (3, 3), (9, 4)):
+        outcome, _ = outcome_of(tmp_path, card, *trials, baseline_of=compiled, stop_after=tried)
+        assert outcome.interrupted == (tried < 4) and len(card.ran) == ran
+        changed = [record for record in outcome.records if record.baseline_id != old[record.trial_id]]
+        assert len(changed) == renamed and {record.baseline_id for record in changed} <= {new}
+    before = journal(tmp_path)
+    swept(tmp_path, card, *trials, baseline_of=compiled)
+    assert len(card.ran) == ran and journal(tmp_path) == before
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The journal, with the `measure` of every record changed."""
+    lines = [json.loads(line) for line in journal(folder).decode().splitlines()]
+    for line in lines:
+        change(line["config"]["measure"])
+    (folder / "s" / "records.jsonl").write_text("".join(json.dumps(x, separators=(",", ":")) + "\n" for x in lines))
+
+
+def test_a_record_that_lacks_a_key_of_measure_was_measured_by_its_default(tmp_path: Path) -> None:
+    card = SmallCard("none")
+    swept(tmp_path, card, capped(FORCED))
+    rewritten(tmp_path, lambda measure: measure.pop("clip_weights"))
+    _, listener = swept(tmp_path, card, capped(FORCED))
+    assert len(card.ran) == 2 and listener.notes == []
+
+
+@pytest.mark.parametrize("other", [{"max_rounds": 99}, {"key_of_another_zbench": 1}, {"max_rounds": "many"}])
+def test_a_record_of_another_measure_is_measured_again(tmp_path: Path, other: dict[str, Any]) -> None:
+    card = SmallCard("none")
+    swept(tmp_path, card, capped(FORCED))
+    rewritten(tmp_path, lambda measure: measure.update(other))
+    _, listener = swept(tmp_path, card, capped(FORCED))
+    assert len(card.ran) == 4 and all("the measure settings changed" in note for note in listener.notes)
 
 
 def test_another_baseline_is_written_down_without_measuring(tmp_path: Path) -> None:

@@ -48,6 +48,22 @@ def test_a_baseline_that_was_not_asked_for_has_the_hardware_of_what_is_compared_
     assert made.trials[0].is_baseline and made.trials[0].trial.cache.method == "none"
 
 
+@pytest.mark.parametrize(
+    ("hardware", "native", "other"),
+    [
+        (("hardware=cpu", "pipeline=zimage_tiny"), "float32", "bfloat16"),
+        (("hardware=h100", "pipeline=zimage_tiny"), "bfloat16", "float32"),
+        (("hardware=rtx4090", "pipeline=zimage_turbo"), "bfloat16", "float32"),  # projected
+    ],
+)
+def test_the_native_dtype_is_auto_by_another_name(hardware: tuple[str, ...], native: str, other: str) -> None:
+    made = plan(*hardware, "workload=single", f"compute.dtype={native},auto,{other}", devices=(H100,))
+    assert [(p.trial.label, p.is_reference) for p in made.trials] == [("none", True), (f"none {other}", False)]
+    assert [p.trial.compute.dtype for p in made.trials] == ["auto", other]
+    alone = plan(*hardware, "workload=single", f"compute.dtype={native}", devices=(H100,))
+    assert [p.trial.trial_id for p in alone.trials] == [made.trials[0].trial.trial_id]
+
+
 def test_the_stand_in_is_composed_once_and_only_for_projections() -> None:
     asked: list[str] = []
 

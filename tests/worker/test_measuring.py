@@ -95,11 +95,21 @@ def test_every_face_of_running_out_of_memory_is_known(error: Exception, code: st
     assert _code(error) == code
 
 
-def test_a_baseline_makes_its_images_twice_and_knows_its_noise_floor(tmp_path: Path) -> None:
-    job = TrialJob(
-        trial(), MeasureConfig(min_rounds=1, max_rounds=8), tmp_path, None, lambda event: None, lambda: False
-    )
-    result = measure_trial(ScriptedEngine(), job, Gauges(Nvml(FakeNvml())), None)
+def without_reference(folder: Path, *, is_reference: bool) -> Measurement:
+    """A trial that has nothing to be compared with."""
+    measure = MeasureConfig(min_rounds=1, max_rounds=8, target_rel_ci=1e-9, budget_s=0.0)
+    job = TrialJob(trial(), measure, folder, None, lambda event: None, lambda: False, is_reference=is_reference)
+    return measure_trial(ScriptedEngine(), job, Gauges(Nvml(FakeNvml())), None)
+
+
+def test_a_trial_whose_reference_failed_makes_its_images_once_and_is_no_reference(tmp_path: Path) -> None:
+    result = without_reference(tmp_path, is_reference=False)
+    assert len(result.rounds) == 2 and result.noise_floor is None
+    assert (result.reasons["quality"], result.reasons["noise_floor"]) == ("no_reference", "not_a_baseline")
+
+
+def test_a_reference_makes_its_images_twice_and_knows_its_noise_floor(tmp_path: Path) -> None:
+    result = without_reference(tmp_path, is_reference=True)
     # Two prompts, each made twice, although one round would have been enough; the script paints alike every time.
     assert len(result.rounds) >= 4 and result.quality is None
     assert result.noise_floor is not None

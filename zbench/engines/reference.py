@@ -27,7 +27,7 @@ from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.measurement import Effective
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
-from zbench.trial import Trial
+from zbench.trial import NATIVE_DTYPE, Trial
 from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.layout import WeightsError
 from zbench.zimage.loading import load_pipeline
@@ -225,7 +225,7 @@ def _device(name: str) -> str:
 
 def _dtype(name: str, device: str) -> torch.dtype:
     if name == "auto":
-        name = "bfloat16" if device == "cuda" else "float32"
+        name = NATIVE_DTYPE[device]
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 

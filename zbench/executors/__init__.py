@@ -20,6 +20,7 @@ class Task:
     measure: MeasureConfig
     artifacts: Path  # folder for this trial's images and latents
     reference: Path | None = None  # the quality reference's artifacts; None: no quality
+    is_reference: bool = False  # whether it is one itself: it makes its images twice, for the noise floor
 
 
 @dataclass(frozen=True)

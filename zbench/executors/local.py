@@ -127,4 +127,5 @@ def _run_command(task: Task) -> dict[str, Any]:
         "measure": asdict(task.measure),
         "artifacts": str(task.artifacts.resolve()),
         "reference": None if task.reference is None else str(task.reference.resolve()),
+        "is_reference": task.is_reference,
     }

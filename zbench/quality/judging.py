@@ -60,20 +60,21 @@ def judge_images(
     judges: Judges,
     prompts: Sequence[Prompt],
     made: list[Artifact],
-    again: list[Artifact],
+    again: list[Artifact] | None,
     reference: Path | None,
     made_by: Effective | None = None,
 ) -> ImageJudgements:
-    """Judge one trial's images. `reference` is the reference's folder, None for a reference itself.
+    """Judge one trial's images. `reference` is its quality reference's folder, None where there is none.
 
-    `again` are a reference's images made once more: what two identical runs differ by is the noise floor. `made_by` is
-    what took effect when they were made: images of another content are no reference.
+    `again` are a quality reference's own images made once more, None for any other trial: what two identical runs
+    differ by is the noise floor. `made_by` is what took effect when they were made: images of another content are no
+    reference.
     """
     quality, noise_floor = None, None
     why: dict[str, str | None] = {"quality": "no_reference", "noise_floor": "not_a_reference"}
     if reference is not None:
         quality, why["quality"] = compare_with_folder(made, reference, judges.lpips, made_by)
-    else:
+    if again is not None:
         noise_floor = compare_all(again, made[: len(again)], judges.lpips) or None
         why["noise_floor"] = None if noise_floor else "one_cycle"
     prompt_fidelity, why["prompt_fidelity"] = judge_all(made, prompts, judges.clip)

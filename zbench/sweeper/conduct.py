@@ -9,11 +9,11 @@ from types import FrameType
 
 from rich.console import Console
 
-from zbench.config import MeasureConfig
 from zbench.engines.weights import resolve_weights
-from zbench.errors import ConfigError, StoreError
+from zbench.errors import StoreError
 from zbench.executors import Executor, load_executor
 from zbench.hardware.detect import present_environment
+from zbench.quality.judge_weights import check_judges
 from zbench.store import Store
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
@@ -41,7 +41,7 @@ class Interrupt:
 def conduct(plan: Plan, console: Console) -> SweepResult:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
     check_weights(placed.trial for placed in plan.trials)
-    _check_judges(plan.measure)
+    check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
     environment = present_environment()
     with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
@@ -59,20 +59,10 @@ def check_weights(trials: Iterable[Trial]) -> None:
     checked: set[tuple[object, ...]] = set()
     for trial in trials:
         p = trial.pipeline
-        what = p.preset, p.weights, p.hub_id, p.download, p.vae  # all that decides which files they are
+        what = *p.named_files, p.download
         if trial.hardware is None and trial.engine.loads_weights and what not in checked:
             resolve_weights(p)
             checked.add(what)
-
-
-def _check_judges(measure: MeasureConfig) -> None:
-    """Weights of quality measures are never fetched: what is named must be here."""
-    for key, path, kind, there in (
-        ("lpips_weights", measure.lpips_weights, "safetensors file", Path.is_file),
-        ("clip_weights", measure.clip_weights, "folder of a CLIP model", Path.is_dir),
-    ):
-        if path is not None and not there(Path(path).expanduser()):
-            raise ConfigError(f"measure.{key}", path, f"no such {kind}; nothing is downloaded, give a local path")
 
 
 def _check_reports(folder: Path) -> None:

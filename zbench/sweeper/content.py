@@ -13,11 +13,9 @@ from zbench.engines.weights import resolve_weights
 from zbench.errors import ZbenchError
 from zbench.measurement import Effective, Measurement
 from zbench.quality.artifacts import contents
-from zbench.quality.judge_weights import judges_sha256
+from zbench.quality.judge_weights import JUDGES, judges_sha256
 from zbench.trial import Trial
 from zbench.zimage.layout import WeightsError
-
-JUDGES = {"lpips_weights": "LPIPS", "clip_weights": "CLIP"}
 
 
 class PresentContent:
@@ -40,7 +38,7 @@ class PresentContent:
             changed += [f"its {differs} changed since"] if differs else []
         for key, digest in self._judges.items():
             if measured.judges_sha256.get(key, digest) != digest:
-                changed.append(f"the {JUDGES[key]} weights that judged it changed since")
+                changed.append(f"the {JUDGES[key].judge} weights that judged it changed since")
         differs = contents(artifacts).effective.differs_in_content(effective)
         if differs and not changed:  # as a sweep leaves them that was killed before it could write its record
             changed.append(f"its images are of other {differs}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zbench.analysis.work import work_key, work_names
 from zbench.composition import Jobs
 from zbench.config import (
     ComputeConfig,
@@ -17,7 +18,6 @@ from zbench.config import (
     MeasureConfig,
     OffloadConfig,
     ParallelConfig,
-    PipelineConfig,
     SweepConfig,
 )
 from zbench.errors import ConfigError, HardwareError, OverrideError
@@ -26,7 +26,7 @@ from zbench.hardware.nvml import Device
 from zbench.hardware.roofline import proxy_cache
 from zbench.search import select
 from zbench.space import Placed, arrange, constraint
-from zbench.trial import Trial, geometry_of
+from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
 
 
@@ -51,9 +51,22 @@ class Plan:
         return Path(self.sweep.runs_dir) / self.name
 
     def proxy_of(self, trial: Trial) -> Trial:
-        """What is measured in place of one of the plan's projected trials."""
+        """What is measured in place of a projected trial: its cache setting on the tiny pipeline, on this CPU."""
         assert self.stand_in is not None, "a plan with a projected trial has a stand-in"
-        return proxy_of(trial, self.stand_in.pipeline)
+        tiny = self.stand_in.pipeline
+        return replace(
+            trial,
+            pipeline=replace(tiny, steps=trial.pipeline.steps, guidance_scale=trial.pipeline.guidance_scale),
+            cache=proxy_cache(
+                trial.cache,
+                from_layers=geometry_of(trial.pipeline).transformer.n_layers,
+                to_layers=geometry_of(tiny).transformer.n_layers,
+            ),
+            parallel=ParallelConfig(),
+            offload=OffloadConfig(),
+            compute=ComputeConfig(device="cpu"),
+            hardware=None,
+        )
 
     @property
     def report_folder(self) -> Path:
@@ -89,10 +102,7 @@ def make_plan(
         raise OverrideError(
             f"an empty sweep: none of {len(space.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
-    for placed in (p for p in space.placed if p.is_baseline and not p.is_reference):
-        problem = constraint(placed.trial, geometry_of(placed.trial.pipeline))
-        if problem is not None:
-            raise ConfigError("sweep.baseline", repr(first.sweep.baseline), f"cannot work: {problem}")
+    _check_baselines(space.placed, first.sweep.baseline)
     digest = hashlib.sha256("".join(sorted(p.trial.trial_id for p in space.placed)).encode()).hexdigest()[:8]
     return Plan(
         name=first.sweep.name or f"{prefix}-{digest}",
@@ -106,6 +116,16 @@ def make_plan(
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
         notes=tuple(jobs.notes),
     )
+
+
+def _check_baselines(placed: Sequence[Placed], named: str | None) -> None:
+    """Raise ConfigError for a named baseline that cannot work, saying for which piece of work."""
+    works = {work_key(p.trial): p.trial for p in placed}
+    names = dict(zip(works, work_names(list(works.values())), strict=True))
+    for trial in (p.trial for p in placed if p.is_baseline and not p.is_reference):
+        problem = constraint(trial, geometry_of(trial.pipeline))
+        if problem is not None:
+            raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
 
 
 def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Placed]) -> dict[str, HardwareConfig]:
@@ -127,7 +147,7 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
 
 
 def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
-    """The trial of a configuration, with its device decided; projected if its hardware is not here.
+    """The trial of a configuration, with its device and native dtype decided; projected if its hardware is not here.
 
     Raises HardwareError for hardware that must be measured and is not here.
     """
@@ -147,24 +167,7 @@ def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
             f"compute.device=cuda: {describe_present(devices)}; project it with hardware=h100 or the like, or run on "
             "the CPU with compute.device=auto"
         )
-    if config.compute.device == "auto":
+    device = config.compute.device
+    if device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
-        config = replace(config, compute=replace(config.compute, device=device))
-    return Trial.from_config(config, projected=projected)
-
-
-def proxy_of(trial: Trial, tiny: PipelineConfig) -> Trial:
-    """What is measured in place of a projected trial: its cache setting on the tiny pipeline, on this CPU."""
-    return replace(
-        trial,
-        pipeline=replace(tiny, steps=trial.pipeline.steps, guidance_scale=trial.pipeline.guidance_scale),
-        cache=proxy_cache(
-            trial.cache,
-            from_layers=geometry_of(trial.pipeline).transformer.n_layers,
-            to_layers=geometry_of(tiny).transformer.n_layers,
-        ),
-        parallel=ParallelConfig(),
-        offload=OffloadConfig(),
-        compute=ComputeConfig(device="cpu"),
-        hardware=None,
-    )
+    return Trial.from_config(replace(config, compute=settled(config.compute, device)), projected=projected)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.environment import Environment, differences
+from zbench.errors import RecordError
 from zbench.executors import Executor, Failed, Stopped, Task
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
@@ -19,7 +20,8 @@ from zbench.measurement import UNJUDGED, Measurement
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import Reason, Record
 from zbench.space import Placed
-from zbench.store import Store, latest
+from zbench.store import Store
+from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.content import PresentContent
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
@@ -77,8 +79,8 @@ class Proxy:
     artifacts: Path
 
 
-Proxies = dict[tuple[str, bool], Proxy]
-"""By what was run and whether as a reference; equal work on the tiny pipeline has equal references."""
+Proxies = dict[tuple[str, bool, bool], Proxy]
+"""By what was run, whether as a reference and whether against one; equal work on the tiny pipeline has equal ones."""
 
 
 @dataclass
@@ -102,12 +104,21 @@ class Sweep:
         for text in self.plan.notes:
             self.listener.note(text)
         self._record_pruned()
+        interrupted = not self._run_all()
+        self._rename_roles()
+        known = self.store.latest
+        planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
+        ids = dict.fromkeys((*planned, *self._tried))
+        return SweepResult([known[i] for i in ids if i in known], interrupted, self._gave_way)
+
+    def _run_all(self) -> bool:
+        """Whether it came to the end of the plan, and was not stopped before."""
         proxies: Proxies = {}
         queue = deque(self.plan.trials)
         while queue:
             placed = self._held_to_what_serves(queue.popleft())
             if self.should_stop():
-                return self._outcome(interrupted=True)
+                return False
             record = self._reusable(placed)
             if record is not None:
                 record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
@@ -116,13 +127,12 @@ class Sweep:
                 self.listener.started(placed)
                 record = self._measure(placed, proxies)
                 if record is None:
-                    return self._outcome(interrupted=True)
+                    return False
                 self.store.append(record)
                 self.listener.finished(placed, record)
             self._tried[placed.trial.trial_id] = placed
             self._give_way(placed, record, queue)
-        self._rename_roles()
-        return self._outcome(interrupted=False)
+        return True
 
     def _give_way(self, placed: Placed, record: Record, queue: deque[Placed]) -> None:
         """Where a trial ran out of memory, have the next offload tried; it takes over what the trial was to others."""
@@ -143,10 +153,11 @@ class Sweep:
     def _with_next_offload(self, placed: Placed, record: Record) -> Trial | None:
         """What to try in place of a trial that ran out of memory: always of a reference, of others if asked for.
 
-        Offload does not change images, so any mode makes a reference. It does change speed: a speed baseline that
-        does not fit is not replaced unasked.
+        Offload does not change images, so any mode makes a reference. A speed baseline is the reference's setting with
+        what `sweep.baseline` says, so it follows its reference, unless that names an offload.
         """
-        wanted = placed.is_reference or self.plan.sweep.on_oom == "next_offload"
+        with_a_role = placed.is_reference or (placed.is_baseline and not names_offload(self.plan.sweep.baseline))
+        wanted = with_a_role or self.plan.sweep.on_oom == "next_offload"
         if not wanted or record.reason is None or record.reason.next_offload is None:
             return None
         return replace(placed.trial, offload=replace(placed.trial.offload, mode=record.reason.next_offload))
@@ -163,22 +174,25 @@ class Sweep:
         return trial_id
 
     def _rename_roles(self) -> None:
-        """Append anew, unmeasured, each record whose speed-up is over another trial now than when it was written.
+        """Append anew, unmeasured, each record of a tried trial whose speed-up is over another trial now than before.
 
-        A FAILED record has no images either, so its reference is only a name as well.
+        A FAILED record has no images either, so its reference is only a name as well. What was not tried before a stop
+        keeps its names, and nothing is held to what was not tried.
         """
-        known = latest(self.store.records)
         said: dict[str, None] = {}
         for trial_id, placed in self._tried.items():
-            now, record = self._held_to_what_serves(placed), known[trial_id]
-            reference_id = now.reference_id if record.state == "FAILED" else record.reference_id
-            renamed = replace(record, reference_id=reference_id, baseline_id=now.baseline_id)
+            now, record = self._held_to_what_serves(placed), self.store.latest[trial_id]
+            renamed = record
+            if record.state == "FAILED" and now.reference_id in self._tried:
+                renamed = replace(renamed, reference_id=now.reference_id)
+            if now.baseline_id in self._tried:
+                renamed = replace(renamed, baseline_id=now.baseline_id)
             if renamed == record:
                 continue
             self.store.append(renamed)
-            baseline = self._tried.get(now.baseline_id)
-            if record.state == "COMPLETE" and baseline is not None:
-                said[f"speed-ups are now over {baseline.trial.label}; nothing was measured again for that"] = None
+            if record.state == "COMPLETE":
+                baseline = self._tried[now.baseline_id].trial.label
+                said[f"speed-ups are now over {baseline}; nothing was measured again for that"] = None
         for text in said:
             self.listener.note(text)
 
@@ -187,13 +201,13 @@ class Sweep:
         trial = placed.trial
         runs = self._runs(trial)
         artifacts, reference = self.store.artifacts(trial.trial_id), self._reference(placed)
-        proxy_key = runs.trial_id, reference is None
+        proxy_key = runs.trial_id, placed.is_reference, reference is not None
         shared = proxies.get(proxy_key)
         if shared is not None:
             copy_artifacts(shared.artifacts, artifacts)
             measured = shared.measurement
         else:
-            task = Task(runs, self.plan.measure, artifacts, reference)
+            task = Task(runs, self.plan.measure, artifacts, reference, placed.is_reference)
             outcome = self.executor.run(task, lambda event: self.listener.event(placed, event), self.should_stop)
             if isinstance(outcome, Stopped):
                 return None
@@ -220,7 +234,7 @@ class Sweep:
         """The quality reference's artifacts, once there are any."""
         if placed.is_reference:
             return None
-        reference = latest(self.store.records).get(placed.reference_id)
+        reference = self.store.latest.get(placed.reference_id)
         return self.store.artifacts(placed.reference_id) if reference and reference.state == "COMPLETE" else None
 
     def _reusable(self, placed: Placed) -> Record | None:
@@ -228,7 +242,7 @@ class Sweep:
 
         Which baseline it had does not matter: speed-ups are derived when records are read.
         """
-        record = latest(self.store.records).get(placed.trial.trial_id)
+        record = self.store.latest.get(placed.trial.trial_id)
         if record is None or self.plan.sweep.fresh:
             return None
         if record.state == "FAILED":
@@ -236,7 +250,7 @@ class Sweep:
         if record.state != "COMPLETE":
             return None
         changed = differences(record.environment, self.environment.to_dict())
-        if record.config.get("measure") != _plain(asdict(self.plan.measure)):
+        if not self._was_measured_alike(record):
             changed = ["the measure settings changed", *changed]
         if record.reference_id != placed.reference_id:
             changed = ["its images are judged against another reference", *changed]
@@ -252,16 +266,22 @@ class Sweep:
             return None
         return record
 
+    def _was_measured_alike(self, record: Record) -> bool:
+        """Whether its `measure` is this sweep's; a key that it lacks has its default, and one not known is another."""
+        try:
+            return record.measure == self.plan.measure
+        except RecordError:
+            return False
+
     def _missed_its_reference(self, placed: Placed, record: Record) -> bool:
         had = record.measurement is not None and record.measurement.reasons.get("quality") not in UNJUDGED
         return not had and self._reference(placed) is not None
 
     def _record_pruned(self) -> None:
-        known = latest(self.store.records)
         for placed, reason in self.plan.pruned:
             self.listener.note(f"{placed.trial.label} is left out: {reason}")
             record = self._record(placed, state="PRUNED", reason=Reason("constraint", reason))
-            before = known.get(placed.trial.trial_id)
+            before = self.store.latest.get(placed.trial.trial_id)
             told = before and (before.reason, before.reference_id, before.baseline_id)
             if told != (record.reason, record.reference_id, record.baseline_id):
                 self.store.append(record)
@@ -279,12 +299,6 @@ class Sweep:
             command=self.plan.command,
             **fields,
         )
-
-    def _outcome(self, *, interrupted: bool) -> SweepResult:
-        known = latest(self.store.records)
-        planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
-        ids = dict.fromkeys((*planned, *self._tried))
-        return SweepResult([known[i] for i in ids if i in known], interrupted, self._gave_way)
 
 
 def _projected(trial: Trial, measured: Measurement) -> Measurement:

@@ -5,11 +5,14 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 
 | command | fields | answered by |
 |---|---|---|
-| `run` | `trial`, `measure`, `artifacts` (folder), `reference` (folder to compare with, or null) | events below |
+| `run` | `trial`, `measure`, `artifacts` (folder), `reference` (such, or null), `is_reference` | events below |
 | `prepare` | `side` (a name), `trial` | `prepared` once it is loaded, configured and has made its first image |
 | `generate` | `side`, `index` (of the workload's pairs, in turn) | `generated`: one round of what was prepared so |
 | `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |
 | `quit` | | the process ends with code 0 |
+
+Images are compared with those in `reference`. Null there says only that there are none: whether others are compared
+with this trial's, which are then made twice, is what `is_reference` says.
 
 | event | fields |
 |---|---|
@@ -24,4 +27,4 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 | `stopped` | |
 """
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5

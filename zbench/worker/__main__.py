@@ -159,6 +159,7 @@ class Worker:
             judges=judges_for(measure),
             artifacts=Path(command["artifacts"]),
             reference=None if command["reference"] is None else Path(command["reference"]),
+            is_reference=command["is_reference"],
             tell=self._pipes.tell,
             stopping=self._pipes.stop.is_set,
         )

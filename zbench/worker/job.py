@@ -21,10 +21,11 @@ class TrialJob:
     trial: Trial
     measure: MeasureConfig
     artifacts: Path
-    reference: Path | None
+    reference: Path | None  # folder of the images to compare with
     tell: Callable[[dict[str, Any]], None]
     stopping: Callable[[], bool]
     judges: Judges = field(default_factory=Judges)
+    is_reference: bool = False  # whether others are compared with its images
     stage: str = "loading"  # during which a failure is reported to have happened
 
     def check_stop(self) -> None:

@@ -100,7 +100,7 @@ def _timed_rounds(engine: Engine, job: TrialJob, cycle: list[Pair], block: _Bloc
     """Fill `block`, one whole cycle after another; a round that gauges speak against is kept and does not count."""
     least = whole_cycles(job.measure.min_rounds, len(cycle))
     most = whole_cycles(job.measure.max_rounds, len(cycle))
-    if job.reference is None:  # a quality reference makes its images twice, so that the noise floor is known
+    if job.is_reference:  # a quality reference makes its images twice, so that the noise floor is known
         least = min(max(least, 2 * len(cycle)), most)
     watch = RoundWatch()
     began = time.monotonic()
@@ -118,7 +118,7 @@ def _timed_rounds(engine: Engine, job: TrialJob, cycle: list[Pair], block: _Bloc
                 block.clock = clock_check(made)
             if index < len(cycle):
                 block.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
-            elif index < 2 * len(cycle) and job.reference is None:
+            elif index < 2 * len(cycle) and job.is_reference:
                 block.second_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
             job.tell_round("timed", index, made.latency_s, least, most)
             del made
@@ -168,7 +168,8 @@ def _judge(job: TrialJob, block: _Block, effective: Effective) -> ImageJudgement
     if effective.weights == "random":
         return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), RANDOM_WEIGHTS))
     prompts = job.trial.workload.prompts
-    return judge_images(job.judges, prompts, block.first_cycle, block.second_cycle, job.reference, effective)
+    again = block.second_cycle if job.is_reference else None
+    return judge_images(job.judges, prompts, block.first_cycle, again, job.reference, effective)
 
 
 @contextmanager
