@@ -180,6 +180,39 @@ def test_a_plan_shows_what_is_pruned_and_why(capsys: pytest.CaptureFixture[str])
     assert all(row["expected_latency_s"] > 0 and row["expected_peak_bytes"] > 0 for row in rows[:2])
 
 
+SMALL = ["pipeline=zimage_tiny", "hardware=cpu", "workload=single"]
+
+
+def test_words_after_a_flag_count_like_those_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = set()
+    for words in (
+        [*SMALL, "--config-dir", str(tmp_path), "cache=dbcache"],
+        ["--config-dir", str(tmp_path), "cache=dbcache", *SMALL],
+        ["cache=dbcache", "--config-dir", str(tmp_path), *SMALL],
+    ):
+        assert main(["plan", *words, "--format", "json"]) == 0
+        names.add(json.loads(capsys.readouterr().out)["sweep"])
+    assert len(names) == 1
+    assert main(["plan", "cache=dbcache", "--config-dir", str(tmp_path), *SMALL, "pipeline.steps=abc"]) == 2
+    assert "pipeline.steps=abc" in capsys.readouterr().err
+
+
+def test_experiments_that_measure_in_different_ways_make_no_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    said = set()
+    for names in ("masks,models", "models,masks"):
+        assert main(["plan", f"experiment={names}", "hardware=h100"]) == 2
+        said.add(capsys.readouterr().err)
+    assert len(said) == 1 and "measure.max_warmup_rounds: 1 and 3 are asked for" in said.pop()
+
+
+def test_typed_text_is_never_read_as_another(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("sweep.name=1.10", "pipeline.weights=1_0", "workload.prompts.0.text=TRUE", "pipeline.vae_tiling=2"):
+        assert main(["plan", *SMALL, word]) == 2
+        assert word in capsys.readouterr().err
+    for word in ("sweep.name=110", "sweep.name='1.10'", "pipeline.vae_tiling=true"):
+        assert main(["plan", *SMALL, word]) == 0
+
+
 def test_how_a_sweep_is_measured_is_no_axis(capsys: pytest.CaptureFixture[str]) -> None:
     for override in ("measure.budget_s=1,2", "measure=quick,default", "sweep.name=a,b", "search=grid,random"):
         assert main(["plan", override]) == 2

@@ -216,7 +216,7 @@ def doctor(args: list[str]) -> int:
     measured.add_argument("--measure", action="store_true", help="measure and keep the rates this device reaches")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="with --noise: of the trial to be measured")
     parser.add_argument("--config-dir", help="with --noise: folder with groups of your own")
-    options = parser.parse_args(args)
+    options = parser.parse_intermixed_args(args)
     if options.noise:
         from zbench.ab.noise import doctor_noise
 

@@ -43,16 +43,16 @@ def planned(args: list[str], command: str) -> Plan | None:
             )
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
     resolve_auto = auto_resolver(options.config_dir)
-    overrides = list(options.overrides)
+    overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
+    flags = [arg for arg in args if arg not in overrides]
     if shows and (options.cfg or options.info):
         jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
         if len(jobs.jobs) > 1:
             print(f"showing the first of {len(jobs.jobs)} jobs", file=sys.stderr)
-        flags = [arg for arg in args if arg not in overrides]
         show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
         return None
     if shows:
-        show(args, command)
+        show([*overrides, *flags], command)
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)

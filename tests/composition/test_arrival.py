@@ -110,7 +110,6 @@ def test_auto_is_settled_beside_a_dict() -> None:
         (["engine.options={a:1}", "~engine.options.a"], "engine.options.a"),
         (["cache=dbcache", "~cache"], "cache"),
         (["cache=dbcache", "cache.grid.max_warmup_steps='1,2'", "cache.max_warmup_steps=5"], "cache.max_warmup_steps"),
-        (["hydra.verbose=true", "hydra.verbose=false"], "hydra.verbose"),
     ],
 )
 def test_two_that_decide_the_same_are_both_named(overrides: list[str], key: str) -> None:
@@ -143,6 +142,7 @@ def test_the_same_twice_is_harmless() -> None:
         (["pipeline.steps=4.5"], r"pipeline\.steps=4\.5: "),
         (["pipeline.steps=???"], r"pipeline\.steps=\?\?\?: needs a value"),
         (["sweep=mine"], r"sweep=mine: "),
+        (["hydra.verbose=true"], r"hydra\.verbose=true: .*hydra\.searchpath alone"),
         (["engine.options=3"], r"engine\.options=3: "),
         (["~pipeline.steps"], r"~pipeline\.steps: pipeline\.steps is part of the schema and stays"),
         (["~execution"], r"~execution: execution is part of the schema and stays"),

@@ -15,7 +15,7 @@ from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConf
 from zbench.engines import load_engine
 from zbench.engines.reference import ReferenceEngine, call_arguments
 from zbench.errors import ConfigError
-from zbench.report.tables.plan import STEP_MASKS
+from zbench.sweeper.expectation import STEP_MASKS
 
 SMALL = replace(TINY, height=128, width=128)
 PROMPT = "a large red circle on a white background"

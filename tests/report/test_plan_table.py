@@ -48,3 +48,12 @@ def test_the_role_column_names_both_roles() -> None:
 def test_one_trial_is_no_plural() -> None:
     text = render_plan(plan(), "table")
     assert ": 1 trial, 0 pruned;" in text and "[1]" not in text
+
+
+def test_trials_of_one_label_are_told_apart() -> None:
+    made = plan()
+    (only,) = made.trials
+    longer = replace(only, trial=replace(only.trial, pipeline=replace(only.trial.pipeline, max_sequence_length=64)))
+    first, second = plan_rows(replace(made, trials=(only,), pruned=((longer, REASON),)))
+    assert first.label == f"{only.trial.label} pipeline.max_sequence_length=128"
+    assert second.label == f"{only.trial.label} pipeline.max_sequence_length=64"

@@ -7,7 +7,8 @@ from composing import jobs
 
 from zbench.config import Config
 from zbench.hardware.nvml import Device
-from zbench.report.tables.plan import expected_sweep_s, plan_rows
+from zbench.report.tables.plan import plan_rows
+from zbench.sweeper.expectation import expected_sweep_s
 from zbench.sweeper.plan import Plan, make_plan
 
 H100 = Device(0, "NVIDIA H100 80GB HBM3", "GPU-aaaa", 80 * 2**30, "580.95", 700.0)

@@ -1,23 +1,40 @@
 """Names of trials, told apart where two trials share one; invents no other names."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zbench.record import Record
+from zbench.trial import Trial
 
 
 def unique_labels(records: Sequence[Record]) -> list[str]:
     """A label each: the record's own, and where several share it also the config values that part them."""
+    return told_apart(
+        [record.label for record in records],
+        lambda index: records[index].trial,
+        lambda index: f"{records[index].sweep}/{records[index].trial_id[:6]}",
+    )
+
+
+def told_apart(labels: Sequence[str], trial: Callable[[int], Trial], otherwise: Callable[[int], str]) -> list[str]:
+    """`labels`, and where several are equal also the config values that part their trials.
+
+    `trial` and `otherwise` are asked by index and only where needed; `otherwise` parts what no value does.
+    """
     sharing: dict[str, list[int]] = defaultdict(list)
-    for index, record in enumerate(records):
-        sharing[record.label].append(index)
-    labels = [record.label for record in records]
+    for index, label in enumerate(labels):
+        sharing[label].append(index)
+    told = list(labels)
     for indices in sharing.values():
         if len(indices) > 1:
-            for index, suffix in zip(indices, _what_differs([records[i] for i in indices]), strict=True):
-                labels[index] = f"{labels[index]} {suffix}"
-    return labels
+            suffixes = _what_differs([flatten(trial(index).to_dict()) for index in indices])
+            if len(set(suffixes)) < len(suffixes):
+                pairs = zip(suffixes, indices, strict=True)
+                suffixes = [f"{suffix} {otherwise(index)}".strip() for suffix, index in pairs]
+            for index, suffix in zip(indices, suffixes, strict=True):
+                told[index] = f"{told[index]} {suffix}"
+    return told
 
 
 def flatten(node: Any, path: str = "") -> dict[str, Any]:
@@ -30,15 +47,11 @@ def flatten(node: Any, path: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _what_differs(records: Sequence[Record]) -> list[str]:
-    configs = [flatten(r.trial.to_dict()) for r in records]
+def _what_differs(configs: Sequence[dict[str, Any]]) -> list[str]:
     keys = list(dict.fromkeys(key for config in configs for key in config))
     differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
     telling = fewest_telling([key for key in differing if not isinstance(configs[0].get(key), list)], configs)
-    suffixes = [" ".join(f"{key}={config.get(key)}" for key in telling) for config in configs]
-    if len(set(suffixes)) < len(records):
-        suffixes = [f"{s} {r.sweep}/{r.trial_id[:6]}".strip() for s, r in zip(suffixes, records, strict=True)]
-    return suffixes
+    return [" ".join(f"{key}={config.get(key)}" for key in telling) for config in configs]
 
 
 def fewest_telling(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:

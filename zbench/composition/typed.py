@@ -145,6 +145,8 @@ def overlay(common: Sequence[str], own: Sequence[str]) -> list[str]:
 def _items(override: Override, grids: bool) -> list[Item]:
     """What one override asks for: one thing, or each leaf of its dict."""
     line, key = str(override.input_line), _key_of(override)
+    if override.is_hydra_override() and key != ("hydra.searchpath",):
+        raise OverrideError(f"{line}: has no effect, as zbench runs its jobs itself; hydra.searchpath alone has one")
     if _is_hydras(override) or (override.is_delete() and override.key_or_group in GROUPS):
         return [Verbatim(line, dotted(key), override.is_delete())]
     if override.is_delete():

@@ -5,11 +5,11 @@ Everything here is decided before anything is loaded, and nothing here writes.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from zbench.analysis.work import work_key, work_names
-from zbench.composition import Jobs
+from zbench.composition import NO_AXES, Jobs
 from zbench.config import (
     ComputeConfig,
     Config,
@@ -92,6 +92,7 @@ def make_plan(
     trial is left, naming the first reason, ConfigError for a `sweep.baseline` that cannot work.
     """
     first = jobs.jobs[0].config
+    _refuse_several_ways([job.config for job in jobs.jobs])
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
         check_scenes(workload)
     chosen = select(jobs.jobs, first.search, key=lambda job: job.identity)
@@ -126,6 +127,21 @@ def _check_baselines(placed: Sequence[Placed], named: str | None) -> None:
         problem = constraint(trial, geometry_of(trial.pipeline))
         if problem is not None:
             raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
+
+
+def _refuse_several_ways(configs: Sequence[Config]) -> None:
+    """Raise OverrideError where jobs, of several experiments say, are to be measured or kept in different ways."""
+    for group in NO_AXES:
+        first, *others = {id(value): value for value in (getattr(config, group) for config in configs)}.values()
+        for other in others:
+            for item in fields(first):
+                one, two = getattr(first, item.name), getattr(other, item.name)
+                if one != two:
+                    key, values = f"{group}.{item.name}", " and ".join(sorted(map(str, (one, two))))
+                    raise OverrideError(
+                        f"{key}: {values} are asked for in one sweep, which is measured and kept in one way; type "
+                        f"{key}=, or sweep the experiments apart"
+                    )
 
 
 def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Placed]) -> dict[str, HardwareConfig]:

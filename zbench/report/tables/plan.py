@@ -1,34 +1,21 @@
-"""A plan as a table: its trials in order, those pruned and why, and what time and memory to expect.
-
-Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
-"""
+"""A plan as a table: its trials in order, those pruned and why, and what time and memory to expect."""
 
 import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from zbench.config import DBCacheConfig, HardwareConfig, SCMConfig
-from zbench.errors import ConfigError
-from zbench.hardware.roofline import expect
+from zbench.analysis.labels import told_apart
+from zbench.config import DBCacheConfig
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text.cells import digits, gib, trials
 from zbench.space import Placed
-from zbench.stats.stationary import LEAST
+from zbench.sweeper.expectation import expected_sweep_s, expected_trial
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import duration
-from zbench.trial import Trial, geometry_of, is_forced
-from zbench.workload import whole_cycles
 
 HEADERS = ("#", "trial", "role", "expected image, s", "expected memory", "trial id")
 ALIGNS = (RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT)
-LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
-STEP_MASKS = {
-    8: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
-    9: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
-    50: {"slow": 12, "medium": 21, "fast": 30, "ultra": 36},
-}
-"""Steps that cache-dit's masks (`steps_mask`) skip, by the steps of an image that people use."""
 
 
 @dataclass(frozen=True)
@@ -45,32 +32,14 @@ class PlannedTrial:
 
 def plan_rows(plan: Plan) -> list[PlannedTrial]:
     """The trials of a plan in the order they run, then the pruned ones."""
-    return [_row(plan, placed) for placed in plan.trials] + [
-        PlannedTrial(placed.trial.trial_id, placed.trial.label, "pruned", None, None, reason)
-        for placed, reason in plan.pruned
-    ]
-
-
-def expected_sweep_s(plan: Plan) -> float | None:
-    """Wall time of the whole sweep; None where it cannot be said."""
-    measure, total = plan.measure, LOAD_S
-    runs: dict[str, tuple[Trial, HardwareConfig]] = {}
-    for trial in (placed.trial for placed in plan.trials):
-        if trial.hardware is None:
-            runs[trial.trial_id] = trial, plan.profiles[trial.trial_id]
-        else:  # trials that differ only in what is projected share one proxy
-            assert plan.stand_in is not None
-            proxy = plan.proxy_of(trial)
-            runs[proxy.trial_id] = proxy, plan.stand_in.hardware
-    for trial, hardware in runs.values():
-        image_s = _expect(trial, hardware)[0]
-        if image_s is None:
-            return None
-        cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
-        least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
-        rounds = min(max(least, measure.budget_s / image_s), most)
-        total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
-    return total
+    reasons = dict(enumerate((reason for _, reason in plan.pruned), len(plan.trials)))
+    every = [*plan.trials, *(placed for placed, _ in plan.pruned)]
+    labels = told_apart(
+        [placed.trial.label for placed in every],
+        lambda index: every[index].trial,
+        lambda index: every[index].trial.trial_id[:6],
+    )
+    return [_row(plan, placed, labels[i], reasons.get(i)) for i, placed in enumerate(every)]
 
 
 def render_plan(plan: Plan, form: str) -> str:
@@ -96,28 +65,14 @@ def render_plan(plan: Plan, form: str) -> str:
     return to_markdown(table) if form == "markdown" else to_text(table)
 
 
-def _row(plan: Plan, placed: Placed) -> PlannedTrial:
+def _row(plan: Plan, placed: Placed, label: str, pruned: str | None) -> PlannedTrial:
     trial = placed.trial
+    if pruned is not None:
+        return PlannedTrial(trial.trial_id, label, "pruned", None, None, pruned)
     kind = "measured" if trial.hardware is None else "projected"
     roles = [name for name, held in (("reference", placed.is_reference), ("baseline", placed.is_baseline)) if held]
-    role = ", ".join(roles) or kind
-    latency_s, peak_bytes = _expect(trial, trial.hardware or plan.profiles[trial.trial_id])
-    return PlannedTrial(trial.trial_id, trial.label, role, latency_s, peak_bytes)
-
-
-def _expect(trial: Trial, hardware: HardwareConfig) -> tuple[float | None, int | None]:
-    try:
-        expected = expect(trial, geometry_of(trial.pipeline), hardware, _forced_skips(trial))
-    except ConfigError:
-        return None, None
-    return expected.latency_s, expected.peak_bytes
-
-
-def _forced_skips(trial: Trial) -> int:
-    cache = trial.cache
-    if not isinstance(cache, SCMConfig) or not is_forced(cache):
-        return 0
-    return STEP_MASKS.get(trial.pipeline.steps, {}).get(cache.scm_preset, 0)
+    latency_s, peak_bytes = expected_trial(plan, trial)
+    return PlannedTrial(trial.trial_id, label, ", ".join(roles) or kind, latency_s, peak_bytes)
 
 
 def _cells(number: int, row: PlannedTrial, reasons: Mapping[str, int]) -> tuple[str, ...]:

@@ -1,0 +1,62 @@
+"""What a plan should take: each trial's latency and memory, and the wall time of the sweep.
+
+Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
+"""
+
+from zbench.config import HardwareConfig, SCMConfig
+from zbench.errors import ConfigError
+from zbench.hardware.roofline import expect
+from zbench.stats.stationary import LEAST
+from zbench.sweeper.plan import Plan
+from zbench.trial import Trial, geometry_of, is_forced
+from zbench.workload import whole_cycles
+
+LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
+STEP_MASKS = {
+    8: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
+    9: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
+    50: {"slow": 12, "medium": 21, "fast": 30, "ultra": 36},
+}
+"""Steps that cache-dit's masks (`steps_mask`) skip, by the steps of an image that people use."""
+
+
+def expected_trial(plan: Plan, trial: Trial) -> tuple[float | None, int | None]:
+    """Latency of an image in seconds and peak memory in bytes; None where the profile lacks the figures."""
+    return _expect(trial, trial.hardware or plan.profiles[trial.trial_id])
+
+
+def expected_sweep_s(plan: Plan) -> float | None:
+    """Wall time of the whole sweep in seconds; None where it cannot be said."""
+    measure, total = plan.measure, LOAD_S
+    runs: dict[str, tuple[Trial, HardwareConfig]] = {}
+    for trial in (placed.trial for placed in plan.trials):
+        if trial.hardware is None:
+            runs[trial.trial_id] = trial, plan.profiles[trial.trial_id]
+        else:  # trials that differ only in what is projected share one proxy
+            assert plan.stand_in is not None
+            proxy = plan.proxy_of(trial)
+            runs[proxy.trial_id] = proxy, plan.stand_in.hardware
+    for trial, hardware in runs.values():
+        image_s = _expect(trial, hardware)[0]
+        if image_s is None:
+            return None
+        cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
+        least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
+        rounds = min(max(least, measure.budget_s / image_s), most)
+        total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
+    return total
+
+
+def _expect(trial: Trial, hardware: HardwareConfig) -> tuple[float | None, int | None]:
+    try:
+        expected = expect(trial, geometry_of(trial.pipeline), hardware, _forced_skips(trial))
+    except ConfigError:
+        return None, None
+    return expected.latency_s, expected.peak_bytes
+
+
+def _forced_skips(trial: Trial) -> int:
+    cache = trial.cache
+    if not isinstance(cache, SCMConfig) or not is_forced(cache):
+        return 0
+    return STEP_MASKS.get(trial.pipeline.steps, {}).get(cache.scm_preset, 0)
