@@ -110,13 +110,19 @@ def interpolates(values: object) -> bool:
 
 
 def resolved_points(base: DictConfig, axes: Sequence[Axis], checked: dict[int, object]) -> Iterator[Made]:
-    """As `replaced_points`, point by point: what one value refers to may be another's axis."""
+    """As `replaced_points`, point by point: what one value refers to may be another's axis.
+
+    `base` is used as a scratch pad.
+    """
+    alike = all(point.keys() == axis.points[0].keys() for axis in axes for point in axis.points)
+    may_miss = "???" in repr((OmegaConf.to_container(base), [axis.points for axis in axes]))
     for point in itertools.product(*(axis.points for axis in axes)):
-        cfg = copy.deepcopy(base)
+        cfg = base if alike else copy.deepcopy(base)  # points of the same keys overwrite each other
         for values in point:
             for key, value in values.items():
                 put(cfg, key, value)
-        _refuse(OmegaConf.missing_keys(cfg))
+        if may_miss:
+            _refuse(OmegaConf.missing_keys(cfg))
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)
         for axis, values in zip(axes, point, strict=True):
