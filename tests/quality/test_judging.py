@@ -49,7 +49,7 @@ def test_a_baseline_made_once_has_no_noise_floor() -> None:
 def test_a_trial_whose_reference_is_not_there_is_no_reference_itself() -> None:
     verdict = judge_images(Judges(), PROMPTS, [artifact("scene")], None, None)
     assert verdict.quality is None and verdict.noise_floor is None
-    assert verdict.reasons == {"quality": "no_reference", "noise_floor": "not_a_baseline"}
+    assert verdict.reasons == {"quality": "no_reference", "noise_floor": "not_a_reference"}
 
 
 def test_a_cached_trial_is_compared_and_its_wrong_attributes_are_named(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def without_reference(folder: Path, *, is_reference: bool) -> Measurement:
 def test_a_trial_whose_reference_failed_makes_its_images_once_and_is_no_reference(tmp_path: Path) -> None:
     result = without_reference(tmp_path, is_reference=False)
     assert len(result.rounds) == 2 and result.noise_floor is None
-    assert (result.reasons["quality"], result.reasons["noise_floor"]) == ("no_reference", "not_a_baseline")
+    assert (result.reasons["quality"], result.reasons["noise_floor"]) == ("no_reference", "not_a_reference")
 
 
 def test_a_reference_makes_its_images_twice_and_knows_its_noise_floor(tmp_path: Path) -> None:
