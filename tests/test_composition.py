@@ -135,7 +135,7 @@ def test_the_overrides_of_a_job_give_the_job_again() -> None:
         (["measure.max_rounds=1"], r"measure\.max_rounds=1: must be at least measure\.min_rounds"),
         (["workload.prompts=[]"], r"workload\.prompts=\[\]: needs at least one prompt"),
         (["compute.dtype=int3"], r"compute\.dtype=int3: must be one of auto, float32, bfloat16"),
-        (["~cache"], r"cache: needs a choice"),
+        (["~cache"], r"cache: every job needs one, such as cache=<name>"),
     ],
 )
 def test_bad_input_is_one_line_naming_key_and_value(overrides: list[str], says: str) -> None:
