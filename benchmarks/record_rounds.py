@@ -2,7 +2,7 @@
 
 python benchmarks/record_rounds.py --out FILE.csv [--rounds 2400] [OVERRIDE ...]
 
-By default the tiny pipeline at 64×64 and one step, in a resident worker, one prompt and seed. Columns: `started_at`
+By default the tiny pipeline at 64×64 and one step, in a resident worker, one prompt and seed. Columns: `begun_s`
 (UTC), `latency_s`, `disturbances` (as the round's record names them). Beside it, FILE.json says where that was.
 """
 
@@ -40,10 +40,10 @@ def main() -> None:
         worker.prepare()
         warm_up({"a": worker}, config.measure.max_warmup_rounds, lambda _, latency_s: None)
         rows = csv.writer(file)
-        rows.writerow(["started_at", "latency_s", "disturbances"])
+        rows.writerow(["begun_s", "latency_s", "disturbances"])
         for _ in track(range(arguments.rounds), description="rounds", disable=not sys.stderr.isatty()):
             made = worker.generate("a", 0)
-            rows.writerow([made.started_at, f"{made.latency_s:.6f}", " ".join(made.disturbances)])
+            rows.writerow([made.begun_s, f"{made.latency_s:.6f}", " ".join(made.disturbances)])
         worker.close()
     print(f"{arguments.rounds} rounds in {arguments.out}")
 

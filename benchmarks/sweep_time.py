@@ -28,7 +28,7 @@ HOME = Path(__file__).resolve().parents[1]
 
 def generated_s(m: Measurement) -> float:
     """Seconds of generation in a trial, warm-up included."""
-    return sum(m.warmup_latencies_s) + sum(r.latency_s for r in m.rounds)
+    return sum(m.warmup_latencies_s) + sum(r.latency_s for r in m.requests)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a resident trial costs beyond its generations: the wall clock of `LocalExecutor.run` less the rounds it ran.
+"""What a resident trial costs beyond its generations: the wall clock of a `LocalExecutor` less the rounds it ran.
 
     python benchmarks/trial_overhead.py [--trials 12] [--rounds 8]
 
@@ -17,6 +17,7 @@ from zbench.config import (
     ComputeConfig,
     DBCacheConfig,
     EngineConfig,
+    ExecutorConfig,
     MeasureConfig,
     OffloadConfig,
     ParallelConfig,
@@ -24,7 +25,7 @@ from zbench.config import (
     Prompt,
     WorkloadConfig,
 )
-from zbench.executors import Completed, Task
+from zbench.executors import Completed, Setting, Task
 from zbench.executors.local import LocalExecutor
 from zbench.trial import Trial
 
@@ -42,27 +43,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="timed rounds a trial")
     arguments = parser.parse_args()
     measure = MeasureConfig(min_rounds=arguments.rounds, max_rounds=arguments.rounds)
-    with tempfile.TemporaryDirectory() as folder, LocalExecutor(Path(folder) / "logs") as executor:
+    with tempfile.TemporaryDirectory() as folder, LocalExecutor(ExecutorConfig(), Path(folder) / "logs") as executor:
         baseline = Path(folder) / "baseline"
-        _overhead_s(executor, Task(_trial(CacheConfig()), measure, baseline))
+        _overhead_s(executor, Setting(_trial(CacheConfig()), baseline), measure)
         overheads = []
         for index in range(arguments.trials):
             trial = _trial(DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.1 + 0.02 * index))
-            overheads.append(_overhead_s(executor, Task(trial, measure, Path(folder) / str(index), baseline)))
+            setting = Setting(trial, Path(folder) / str(index), baseline)
+            overheads.append(_overhead_s(executor, setting, measure))
             print(f"{trial.label:<24} {overheads[-1]:.3f} s")
     mean_s = statistics.fmean(overheads)
     print(f"median {statistics.median(overheads):.3f} s, mean {mean_s:.3f} s, most {max(overheads):.3f} s a trial")
     print(f"goal at most {GOAL_S} s a trial")
 
 
-def _overhead_s(executor: LocalExecutor, task: Task) -> float:
+def _overhead_s(executor: LocalExecutor, setting: Setting, measure: MeasureConfig) -> float:
     began = time.perf_counter()
-    outcome = executor.run(task, lambda event: None, lambda: False)
+    executor.submit(Task((setting,), measure, setting.trial.resident_key))
+    (outcome,) = executor.next_done(lambda task, event: None, lambda: False).results
     wall_s = time.perf_counter() - began
     if not isinstance(outcome, Completed):
-        raise SystemExit(f"{task.trial.label}: {outcome}")
+        raise SystemExit(f"{setting.trial.label}: {outcome}")
     measured = outcome.measurement
-    return wall_s - sum(measured.warmup_latencies_s) - sum(r.latency_s for r in measured.rounds)
+    return wall_s - sum(measured.warmup_latencies_s) - sum(r.latency_s for r in measured.requests)
 
 
 def _trial(cache: CacheConfig) -> Trial:

@@ -20,6 +20,7 @@ from zbench.config import (
     PipelineConfig,
     Prompt,
     SCMConfig,
+    SearchConfig,
     WorkloadConfig,
 )
 from zbench.measurement import (
@@ -31,12 +32,16 @@ from zbench.measurement import (
     ProjectedRound,
     Projection,
     PromptFidelity,
-    Round,
+    Request,
+    Window,
 )
 from zbench.record import Reason, Record
 from zbench.trial import Trial
 
 GIB = 2**30
+GRID = SearchConfig(name="grid", target="zbench.search.grid:GridSearch")
+WINDOWS_OWN = {"requests", "stop_reason", "memory", "energy", "telemetry"}
+"""What `measurement` passes on to the window."""
 STEPS = 8
 TEXT_TOKENS = 30
 TINY = PipelineConfig(
@@ -130,11 +135,16 @@ def measurement(
         decode, text = 0.12 * latency_s, 0.02 * latency_s
         prompt_id, seed = images[i % len(images)]
         rounds.append(
-            Round(
+            Request(
                 index=i,
+                trial_id=of.trial_id,
+                role="baseline" if of.trial_id == of.reference.trial_id else "trial",
                 prompt_id=prompt_id,
                 seed=seed,
-                started_at=f"2026-01-01T00:00:{i:02d}Z",
+                due_s=i * latency_s,
+                sent_s=i * latency_s,
+                begun_s=i * latency_s,
+                done_s=i * latency_s + latency,
                 latency_s=latency,
                 stages_s={"text_encode": text, "denoise": latency - decode - text, "decode": decode},
                 steps_s=[(latency - decode - text) / steps] * steps,
@@ -168,12 +178,19 @@ def measurement(
     if vram_gib is None:
         reasons |= {"memory.peak_device_bytes": "no_gpu", "energy": "no_gpu"}
     device = None if vram_gib is None else int(vram_gib * GIB)
-    whole = Measurement(
-        rounds=rounds,
+    in_window = {key: changes.pop(key) for key in WINDOWS_OWN & set(changes)}
+    window = Window(
+        requests=rounds,
         stop_reason="interval",
+        started_at="2026-01-01T00:00:00.000+00:00",
+        wall_s=rounds[-1].done_s,
+        memory=Memory(peak_device_bytes=device, host_peak_rss_bytes=int(1.2 * GIB)),
+    )
+    whole = Measurement(
+        trial_id=of.trial_id,
+        window=replace(window, **in_window),
         warmup_latencies_s=[latency_s * 1.2],
         cold=Cold(load_s=3.0, first_latency_s=latency_s * 2),
-        memory=Memory(peak_device_bytes=device, host_peak_rss_bytes=int(1.2 * GIB)),
         sources={
             "latency": "measured",
             "memory": "measured",
@@ -217,7 +234,7 @@ def projected(record: Record, *, latency_s: float, vram_gib: float, hardware: st
         name=hardware, title="NVIDIA H100 80GB", memory_gib=80.0, datasheet="a datasheet", efficiency=efficiency
     )
     of = replace(Trial.from_dict(record.config), pipeline=TURBO, hardware=profile)
-    images = list(dict.fromkeys((r.prompt_id, r.seed) for r in record.measurement.rounds))
+    images = list(dict.fromkeys((r.prompt_id, r.seed) for r in record.measurement.requests))
     projection = Projection(
         rounds=[ProjectedRound(p, s, latency_s * (1 + 0.01 * i)) for i, (p, s) in enumerate(images)],
         stages_s={
@@ -281,7 +298,7 @@ def demo_records() -> list[Record]:
 def demo_projection() -> list[Record]:
     """`demo_records` projected onto hardware that is not here."""
     records = [r for r in demo_records() if r.measurement is not None]
-    latencies = [r.measurement.rounds[0].latency_s for r in records if r.measurement is not None]
+    latencies = [r.measurement.requests[0].latency_s for r in records if r.measurement is not None]
     return [projected(r, latency_s=t * 1.3, vram_gib=20.0) for r, t in zip(records, latencies, strict=True)]
 
 

@@ -73,24 +73,24 @@ def test_measurements_are_whole(demo: Path) -> None:
     for record in records(demo, "demo"):
         m = measured(record)
         assert record.source == "measured" and m.memory.host_peak_rss_bytes
-        for one in m.rounds:
+        for one in m.requests:
             assert len(one.steps_s) == 8
             assert sum(one.stages_s.values()) <= one.latency_s
             assert set(one.stages_s) == {"text_encode", "denoise", "decode"}
         if not record.is_baseline:
-            assert m.quality is not None and len(m.quality) == len({(r.prompt_id, r.seed) for r in m.rounds})
+            assert m.quality is not None and len(m.quality) == len({(r.prompt_id, r.seed) for r in m.requests})
 
 
 def test_some_settings_skip_steps_and_that_costs_likeness(demo: Path) -> None:
     by_label = {record.label: measured(record) for record in records(demo, "demo")}
     base = by_label["none"]
     assert all(not one.cached_steps for one in base.rounds)
-    skipping = [m for m in by_label.values() if any(one.cached_steps for one in m.rounds)]
+    skipping = [m for m in by_label.values() if any(one.cached_steps for one in m.requests)]
     assert skipping
     for m in by_label.values():
         assert m.quality is not None or m is base
         for quality in m.quality or []:
-            rounds = [r for r in m.rounds if (r.prompt_id, r.seed) == (quality.prompt_id, quality.seed)]
+            rounds = [r for r in m.requests if (r.prompt_id, r.seed) == (quality.prompt_id, quality.seed)]
             assert quality.identical == (not any(r.cached_steps for r in rounds))
 
 
@@ -128,7 +128,7 @@ def test_absent_hardware_is_projected_and_every_figure_says_so(tmp_path: Path) -
             "cached_steps": "proxy",
             "quality": "proxy",
         }
-        assert m.projection is not None and len(m.projection.rounds) == len(m.rounds)
+        assert m.projection is not None and len(m.projection.rounds) == len(m.requests)
         if record.is_baseline:
             assert m.projection.floor_s < min(r.latency_s for r in m.projection.rounds)
         else:

@@ -35,7 +35,7 @@ def test_shards_run_end_to_end_and_the_record_has_their_checksum(official: Path,
     effective = record.measurement.effective
     assert effective.weights == "folder" and effective.weights_seed is None
     assert len(effective.weights_sha256) == 64 and effective.vae == f"{official}/vae"
-    assert all(r.images == 2 and len(r.text_tokens) == 2 for r in record.measurement.rounds)
+    assert all(r.images == 2 and len(r.text_tokens) == 2 for r in record.measurement.requests)
     again = tmp_path / "again"
     again.mkdir()
     same = run(again, official)  # its own VAE is the very file given above

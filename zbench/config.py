@@ -230,9 +230,11 @@ class MeasureConfig:
 class SearchConfig:
     """Which points of the grid are tried."""
 
-    name: str = MISSING  # grid or random
+    name: str = MISSING
+    target: str = MISSING  # module:Class of a `zbench.search.Search`
     n_trials: int | None = None  # random: how many points
     seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)  # what a search from elsewhere needs
 
 
 @dataclass
@@ -241,6 +243,8 @@ class ExecutorConfig:
 
     name: str = MISSING
     target: str = MISSING  # module:Class of an `zbench.executors.Executor`
+    concurrent_trials: int = 1  # how many trials run side by side, each on a device of its own
+    options: dict[str, Any] = field(default_factory=dict)  # what an executor from elsewhere needs
 
 
 @dataclass
@@ -369,7 +373,6 @@ def _check_measure(measure: MeasureConfig) -> None:
 
 
 def _check_search(search: SearchConfig) -> None:
-    _one_of("search.name", search.name, ("grid", "random"))
     if search.n_trials is not None:
         _at_least("search.n_trials", search.n_trials, 1)
     if search.n_trials is None and search.name == "random":
@@ -377,6 +380,10 @@ def _check_search(search: SearchConfig) -> None:
         raise ConfigError("search.n_trials", None, needs)
     if search.n_trials is not None and search.name == "grid":
         raise ConfigError("search.n_trials", search.n_trials, "a grid takes every point; use search=random")
+
+
+def _check_executor(executor: ExecutorConfig) -> None:
+    _at_least("executor.concurrent_trials", executor.concurrent_trials, 1)
 
 
 def _check_sweep(sweep: SweepConfig) -> None:
@@ -419,7 +426,7 @@ def _check_workload(workload: WorkloadConfig) -> None:
 _CHECKS: dict[str, Callable[[Any], None]] = {
     **{"pipeline": _check_pipeline, "hardware": _check_hardware, "parallel": _check_parallel},
     **{"offload": _check_offload, "cache": _check_cache, "compute": _check_compute, "workload": _check_workload},
-    **{"measure": _check_measure, "search": _check_search, "sweep": _check_sweep},
+    **{"measure": _check_measure, "search": _check_search, "executor": _check_executor, "sweep": _check_sweep},
     "execution": lambda execution: _one_of("execution", execution, EXECUTIONS),
 }
 

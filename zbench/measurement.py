@@ -4,7 +4,10 @@ Times are seconds, sizes bytes. A value that cannot be had is None and `Measurem
 why under the value's path (`energy`: `no_gpu`).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 Source = Literal["measured", "proxy", "projected", "published"]
@@ -12,7 +15,7 @@ SOURCES: tuple[Source, ...] = ("measured", "proxy", "projected", "published")  #
 METRICS = ("latency", "memory", "cached_steps", "quality")
 
 OWN_LIMIT = "sw_power_cap"
-"""The one throttle reason that says nothing against a round: the device keeps to its power limit, as an H100 at its
+"""The one throttle reason that says nothing against a request: the device keeps to its power limit, as an H100 at its
 full 700 W does in most samples while this pipeline computes."""
 
 RANDOM_WEIGHTS = "random_weights"
@@ -25,18 +28,41 @@ UNJUDGED = ("no_reference", *OTHER_REFERENCE.values())
 """The reasons why a trial has no likeness to a reference that may be there by now."""
 
 SLOWING = ("garbage_collection", "page_faults", "other_load", "stolen_time")
-"""Of a round's disturbances those that make it slower; a set clock does not, and a lower frequency may only mean that
+"""Of a request's disturbances those that make it slower; a set clock does not, and a lower frequency may only mean that
 cores were idle."""
 
 
-@dataclass(frozen=True)
-class Round:
-    """One pipeline call. Comparisons pair rounds by (`prompt_id`, `seed`)."""
+Role = Literal["baseline", "trial"]
+"""What a request's trial is to the others of its window: the one that speed-ups are over, or one held to it."""
 
-    index: int
+
+@dataclass(frozen=True)
+class RankView:
+    """One rank's own view of a request. A request is as slow as its slowest rank; ranks are never pooled as samples."""
+
+    rank: int
+    latency_s: float
+    stages_s: dict[str, float] = field(default_factory=dict)
+    peak_device_bytes: int | None = None  # of the rank's process over the window so far
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of a pipeline. Comparisons pair requests by (`prompt_id`, `seed`).
+
+    `due_s`, `sent_s`, `begun_s` and `done_s` are seconds after the window's start. One after another, a request is due
+    when it is sent and begins at once.
+    """
+
+    index: int  # its place in the order of the window
+    trial_id: str
+    role: Role
     prompt_id: str
     seed: int
-    started_at: str  # ISO 8601, UTC
+    due_s: float
+    sent_s: float
+    begun_s: float | None  # None where a server does not say
+    done_s: float
     latency_s: float  # wall clock of the whole call, device synchronised
     stages_s: dict[str, float]  # text_encode, denoise, decode
     steps_s: list[float]  # one transformer forward each, in order
@@ -48,19 +74,27 @@ class Round:
     valid: bool = True  # statistics leave out what is not
     invalid_reasons: list[str] = field(default_factory=list)  # such as non_finite_latents, throttled:sw_thermal
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
+    server_s: float | None = None  # what a server says that it took; None without one
+    ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
+
+    @property
+    def queue_s(self) -> float | None:
+        """Seconds from when it was due to when it began; None where nobody says when that was."""
+        return None if self.begun_s is None else self.begun_s - self.due_s
 
 
 @dataclass(frozen=True)
 class Cold:
     """The price of starting: loading and the first generation. None where the pipeline was already resident."""
 
-    load_s: float | None = None
+    load_s: float | None = None  # checksums left out
     first_latency_s: float | None = None
+    parts_s: dict[str, float] = field(default_factory=dict)  # of it, or beside it: imports, checksums
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peaks over the timed rounds. Device figures are torch's allocator and NVML's view of this process."""
+    """Peaks over a window. Device figures are torch's allocator and NVML's view of this process."""
 
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
@@ -70,10 +104,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of the whole timed block; null for blocks under 10 s."""
+    """Energy of a whole window; null for windows under 10 s."""
 
     joules: float
-    rounds: int
+    requests: int
     method: str  # counter, or integrated power
 
 
@@ -107,7 +141,7 @@ class PromptFidelity:
 
 @dataclass(frozen=True)
 class ProjectedRound:
-    """What one measured (proxy) round would take on the projected hardware."""
+    """What one measured (proxy) request would take on the projected hardware."""
 
     prompt_id: str
     seed: int
@@ -116,7 +150,7 @@ class ProjectedRound:
 
 @dataclass(frozen=True)
 class Projection:
-    """A roofline's answer for hardware that is not here; `rounds` pair with the proxy's rounds."""
+    """A roofline's answer for hardware that is not here; `rounds` pair with the proxy's requests."""
 
     rounds: list[ProjectedRound]
     stages_s: dict[str, float]  # text_encode, decode, offload_transfer, overhead; denoise is in the rounds
@@ -181,7 +215,7 @@ class ClockCheck:
 
 @dataclass(frozen=True)
 class MemoryCheck:
-    """Peaks of one block as torch's allocator and as NVML saw them."""
+    """Peaks of one window as torch's allocator and as NVML saw them."""
 
     torch_reserved_bytes: int
     nvml_process_bytes: int
@@ -192,7 +226,7 @@ class MemoryCheck:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What gauges saw over the timed block. None where nobody says; `Measurement.reasons` says why."""
+    """What gauges saw over a window. None where nobody says; `Measurement.reasons` says why."""
 
     garbage_collection: str | None = None
     clock_check: ClockCheck | None = None
@@ -208,7 +242,7 @@ class Telemetry:
     power_w_mean: float | None = None
     throttled: dict[str, float] | None = None  # throttle reason to the share of samples that showed it
     other_compute_pids: list[int] | None = None  # other processes that were seen to compute on the device
-    pcie_rx_bytes: int | None = None  # received by the device over the block
+    pcie_rx_bytes: int | None = None  # received by the device over the window
     pcie_tx_bytes: int | None = None
     pcie_method: str | None = None  # counter or sampled
 
@@ -219,33 +253,95 @@ class Telemetry:
 
 
 @dataclass(frozen=True)
+class Arrivals:
+    """How a window's requests arrived."""
+
+    kind: Literal["sequential", "concurrent", "poisson"] = "sequential"  # sequential: each when the former was done
+    concurrency: int = 1  # at most so many at once
+    rate_per_s: float | None = None  # poisson: mean requests a second
+
+
+@dataclass(frozen=True)
+class Window:
+    """A timed block of requests, of one trial or of several of one residency with their baseline.
+
+    A sequential window's requests are what is called rounds. Peaks, energy and telemetry are the whole window's.
+    """
+
+    requests: list[Request]
+    stop_reason: str  # interval, max_rounds or budget
+    started_at: str | None = None  # ISO 8601, UTC
+    wall_s: float | None = None  # from its start to the end of its last request; None in records of schema 1
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    memory: Memory = field(default_factory=Memory)
+    energy: Energy | None = None
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def at(self, offset_s: float) -> str:
+        """The time of day, ISO 8601 in UTC, so many seconds after its start; empty where that is not known."""
+        if self.started_at is None:
+            return ""
+        moment = datetime.fromisoformat(self.started_at) + timedelta(seconds=offset_s)
+        return moment.isoformat(timespec="milliseconds")
+
+    def wall_s_of(self, some: Collection[Request]) -> float | None:
+        """The part of its wall time that went to `some` of its requests; None where the wall time is not known.
+
+        One after another, that is from when each was due until the next one was. Where requests overlap, it is all.
+        """
+        if self.wall_s is None or self.arrivals.kind != "sequential":
+            return self.wall_s
+        due_s = {r.index: r.due_s for r in self.requests}
+        last = max(due_s, default=0)
+        ends_s = {last: self.wall_s} | {index - 1: at_s for index, at_s in due_s.items()}
+        return sum(ends_s.get(r.index, r.done_s) - r.due_s for r in some)
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Everything known about one completed trial."""
 
-    rounds: list[Round]
-    stop_reason: str  # interval, max_rounds or budget
+    trial_id: str  # of what ran: itself, or the proxy of a projected trial
+    window: Window
     warmup_latencies_s: list[float]  # in time order
     cold: Cold
-    memory: Memory
     sources: dict[str, Source]  # of each of METRICS
     warmup_end: str = ""  # settled, max_rounds or budget
     quality: list[ImageQuality] | None = None  # likeness to the reference's images
     prompt_fidelity: list[PromptFidelity] | None = None
     noise_floor: list[ImageQuality] | None = None  # a reference's images against its own made once more
-    energy: Energy | None = None
     projection: Projection | None = None
     effective: Effective = field(default_factory=Effective)
     judges_sha256: dict[str, str] = field(default_factory=dict)  # weights that judged: key of `measure` to their digest
-    telemetry: Telemetry = field(default_factory=Telemetry)
     validity: list[str] = field(default_factory=list)  # why this measurement should not be trusted
-    reasons: dict[str, str] = field(default_factory=dict)  # why a value is None
+    reasons: dict[str, str] = field(default_factory=dict)  # why a value is None; those of `window` without its name
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        """Its own, in time order; the window may hold those of others."""
+        return [r for r in self.window.requests if r.trial_id == self.trial_id]
+
+    @property
+    def memory(self) -> Memory:
+        """Of its window."""
+        return self.window.memory
+
+    @property
+    def energy(self) -> Energy | None:
+        """Of its window."""
+        return self.window.energy
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Of its window."""
+        return self.window.telemetry
 
     @property
     def paired_latencies_s(self) -> list[tuple[tuple[str, int], float]]:
-        """(prompt_id, seed) and seconds of each valid round, or of each projected one."""
+        """(prompt_id, seed) and seconds of each valid request, or of each projected one."""
         if self.projection is not None:
             return [((r.prompt_id, r.seed), r.latency_s) for r in self.projection.rounds]
-        return [((r.prompt_id, r.seed), r.latency_s) for r in self.rounds if r.valid]
+        return [((r.prompt_id, r.seed), r.latency_s) for r in self.requests if r.valid]
 
     @property
     def source(self) -> Source:

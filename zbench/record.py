@@ -6,6 +6,7 @@ Carries the schema version and upgrades older ones. Refuses NaN and infinity, bo
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -16,12 +17,15 @@ from zbench.errors import RecordError
 from zbench.measurement import Measurement, Source
 from zbench.trial import Trial, typed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 State = Literal["COMPLETE", "FAILED", "PRUNED"]
 T = TypeVar("T")
 
 NEVER_FILLED = {"rounds": ("ranks", "queue_s", "server_s"), "cold": ("compile_s",)}
-"""Keys of older records that nothing ever filled."""
+"""Keys of records of version 1 that nothing ever filled."""
+
+IN_VERSION_1 = {"rounds": "requests"}
+"""Keys of an energy in version 1, and what they are called now."""
 
 RENAMED = {"not_a_baseline": "not_a_reference"}
 """Reasons in older records, and what they are called now."""
@@ -55,6 +59,7 @@ class Record:
     reason: Reason | None = None
     measurement: Measurement | None = None
     command: str | None = None  # what the user typed
+    beside: tuple[str, ...] = ()  # ids of trials that ran on other devices of the machine meanwhile
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -102,7 +107,7 @@ class Record:
             raise RecordError("not a zbench record (no trial_id or schema_version)")
         try:
             record = dacite.from_dict(cls, upgrade(data), _DACITE)
-        except (dacite.DaciteError, TypeError, KeyError) as error:
+        except (dacite.DaciteError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise RecordError(f"not a valid record: {error}") from error
         if (record.state == "COMPLETE") != (record.measurement is not None):
             raise RecordError(
@@ -112,25 +117,45 @@ class Record:
 
 
 def upgrade(data: dict[str, Any]) -> dict[str, Any]:
-    """Bring a record of an older schema to this one; RecordError if there is no way.
-
-    Within one version keys were added and, where nothing ever filled them, taken away. Where only a baseline was
-    named, images were judged against it as well.
-    """
+    """Bring a record of an older schema to this one; RecordError if there is no way."""
     version = data["schema_version"]
     if version == SCHEMA_VERSION:
-        data = {"reference_id": data.get("baseline_id"), **data}
-        measurement = data.get("measurement")
-        if isinstance(measurement, dict):
-            rounds = [_without(r, *NEVER_FILLED["rounds"]) for r in measurement.get("rounds") or []]
-            cold = _without(measurement.get("cold"), *NEVER_FILLED["cold"])
-            reasons = {k: RENAMED.get(v, v) for k, v in (measurement.get("reasons") or {}).items()}
-            data["measurement"] = {**measurement, "rounds": rounds, "cold": cold, "reasons": reasons}
         return data
+    if version == 1:
+        return _from_version_1(data)
     raise RecordError(
         f"schema_version {version} cannot be upgraded to {SCHEMA_VERSION}; "
         "read it with the zbench that wrote it, or measure again"
     )
+
+
+def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Rounds become requests of one sequential window, whose wall time version 1 did not keep.
+
+    Where only a baseline was named, images were judged against it as well.
+    """
+    data = {"reference_id": data.get("baseline_id"), **data, "schema_version": SCHEMA_VERSION}
+    measurement = data.get("measurement")
+    if not isinstance(measurement, dict):
+        return data
+    rest = dict(measurement)
+    trial_id = data["trial_id"]
+    role = "baseline" if trial_id == data.get("baseline_id") else "trial"
+    rounds = rest.pop("rounds", None) or []
+    began = [datetime.fromisoformat(r["started_at"]) for r in rounds]
+    requests = []
+    for r, at in zip(rounds, began, strict=True):
+        begun_s = (at - began[0]).total_seconds()
+        times = {"due_s": begun_s, "sent_s": begun_s, "begun_s": begun_s, "done_s": begun_s + r["latency_s"]}
+        kept = {key: value for key, value in r.items() if key != "started_at"}
+        requests.append({**_without(kept, *NEVER_FILLED["rounds"]), "trial_id": trial_id, "role": role, **times})
+    window = {key: rest.pop(key) for key in ("stop_reason", "memory", "energy", "telemetry") if key in rest}
+    window |= {"requests": requests, "started_at": rounds[0]["started_at"] if rounds else None}
+    if isinstance(window.get("energy"), dict):
+        window["energy"] = {IN_VERSION_1.get(key, key): value for key, value in window["energy"].items()}
+    reasons = {k: RENAMED.get(v, v) for k, v in (rest.get("reasons") or {}).items()}
+    rest |= {"trial_id": trial_id, "window": window, "reasons": {**reasons, "wall_s": "schema_1"}}
+    return {**data, "measurement": {**rest, "cold": _without(rest.get("cold"), *NEVER_FILLED["cold"])}}
 
 
 def _without(node: Any, *keys: str) -> Any:

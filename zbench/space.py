@@ -3,8 +3,8 @@
 Pure: it decides from configs and the model's geometry alone, before anything is loaded.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 
 from zbench.config import DBCacheConfig, SCMConfig
 from zbench.hardware.footprint import NOT_COMPILED, least_offload
@@ -40,6 +40,22 @@ class Space:
 
     placed: tuple[Placed, ...]
     pruned: tuple[tuple[Placed, str], ...]
+    asked: frozenset[str] = frozenset()
+    """Ids of the trials that were asked for; the others are their references and baselines."""
+    place: Callable[[Trial], Placed] | None = field(default=None, compare=False)
+    """Holds any further trial of the same pieces of work to their references, for a search that makes its own."""
+
+    def only(self, trial_ids: Collection[str]) -> "Space":
+        """With these of the trials asked for, and the references and baselines that they are held to."""
+        wanted = self.asked.intersection(trial_ids)
+        chosen = [placed for placed in self.placed if placed.trial.trial_id in wanted]
+        kept = wanted.union(*({placed.reference_id, placed.baseline_id} for placed in chosen))
+        return Space(
+            tuple(placed for placed in self.placed if placed.trial.trial_id in kept),
+            tuple(pair for pair in self.pruned if pair[0].trial.trial_id in wanted),
+            wanted,
+            self.place,
+        )
 
 
 def reference_of(trial: Trial) -> Trial:
@@ -73,6 +89,10 @@ def arrange(trials: Iterable[Trial], baseline_of: Callable[[Trial], Trial] | Non
     reasons = {i: constraint(trial, geometry_of(trial.pipeline)) for i, trial in asked.items()}
     works: dict[str, tuple[Trial, Trial]] = {}  # by the reference's id without offload: reference and baseline
 
+    def place(trial: Trial) -> Placed:
+        reference, baseline = held_to(trial)
+        return Placed(trial, reference.trial_id, baseline.trial_id)
+
     def held_to(trial: Trial) -> tuple[Trial, Trial]:
         work = trial.reference.trial_id
         if work not in works:
@@ -83,14 +103,12 @@ def arrange(trials: Iterable[Trial], baseline_of: Callable[[Trial], Trial] | Non
     runnable: dict[str, Placed] = {}
     pruned: list[tuple[Placed, str]] = []
     for trial_id, trial in asked.items():
-        reference, baseline = held_to(trial)
-        ids = reference.trial_id, baseline.trial_id
         if (reason := reasons[trial_id]) is not None:
-            pruned.append((Placed(trial, *ids), reason))
+            pruned.append((place(trial), reason))
             continue
-        for one in (reference, baseline, trial):
-            runnable.setdefault(one.trial_id, Placed(one, *ids))
-    return Space(_in_order(runnable.values()), tuple(pruned))
+        for one in (*held_to(trial), trial):
+            runnable.setdefault(one.trial_id, replace(place(trial), trial=one))
+    return Space(_in_order(runnable.values()), tuple(pruned), frozenset(asked), place)
 
 
 def _in_order(placed: Iterable[Placed]) -> tuple[Placed, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zbench.ab.side import present_trial
-from zbench.executors.process import LEAVES_NO_GAPS
+from zbench.executors.client import LEAVES_NO_GAPS
 from zbench.hydra_app import one_job
 from zbench.workload import pairs
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from commands import SYNTHETIC, start, wait_for, workers_of, zbench
 
-from zbench.executors.process import HOME
+from zbench.executors.client import HOME
 
 QUICK = (*SYNTHETIC, "workload=single")
 SLOW = "engine.options.round_s=0.03"
@@ -50,7 +50,7 @@ def test_sides_take_turns(tmp_path: Path) -> None:
     ab(tmp_path, "--b", SLOW, "sweep.name=turns")
     blocks = [json.loads(line) for line in (tmp_path / "runs/turns/blocks.jsonl").read_text().splitlines()[1:]]
     for block, order in zip(blocks, ["abba", "baab"] * len(blocks), strict=False):
-        rounds = sorted((r["started_at"], side) for side in ("a", "b") for r in block[side])
+        rounds = sorted((r["begun_s"], side) for side in ("a", "b") for r in block[side])
         assert "".join(side for _, side in rounds) == "".join(8 * side for side in order)
 
 

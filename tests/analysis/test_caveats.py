@@ -22,7 +22,7 @@ def changed(record: Record, **changes: object) -> Record:
 def disturbed(record: Record) -> Record:
     """As measured on a busy machine that never settled."""
     assert record.measurement is not None
-    rounds = [replace(r, disturbances=["other_load"]) for r in record.measurement.rounds]
+    rounds = [replace(r, disturbances=["other_load"]) for r in record.measurement.requests]
     return changed(record, rounds=rounds, validity=["latencies had not settled after 12 warm-up rounds"])
 
 
@@ -41,7 +41,7 @@ def test_other_load_spoils_a_measured_latency_and_no_roofline() -> None:
 
 def test_projections_made_on_a_busy_machine_can_be_recommended() -> None:
     records = [disturbed(r) for r in demo_records() if r.measurement is not None]
-    ahead = [projected(r, latency_s=r.measurement.rounds[0].latency_s, vram_gib=20) for r in records]
+    ahead = [projected(r, latency_s=r.measurement.requests[0].latency_s, vram_gib=20) for r in records]
     (answer,) = recommend(view_of(ahead), Limits(min_ssim=0.95), allow_proxy=True).answers
     assert answer.chosen.speedup == pytest.approx(1.41, abs=0.02)  # type: ignore[union-attr]
 
@@ -50,7 +50,7 @@ def test_projections_made_on_a_busy_machine_can_be_recommended() -> None:
 def test_invalid_rounds_of_a_proxy_matter_where_they_spoil_images(reason: str, told: bool) -> None:
     record = complete(trial())
     assert record.measurement is not None
-    rounds = [replace(r, valid=False, invalid_reasons=[reason]) for r in record.measurement.rounds]
+    rounds = [replace(r, valid=False, invalid_reasons=[reason]) for r in record.measurement.requests]
     spoilt = changed(record, rounds=rounds)
     assert caveats_of(spoilt) == (f"no round was valid ({reason} 8)",)
     assert bool(caveats_of(projected(spoilt, latency_s=1.0, vram_gib=20))) == told
@@ -165,5 +165,5 @@ def test_what_a_baseline_skips_itself_bounds_the_speed_up_over_it() -> None:
     faster = complete(trial(DBCacheConfig(max_warmup_steps=1)), latency_s=0.6, cached=(2, 3, 4, 5, 6, 7), ssim=0.9)
     held = [complete(trial(), latency_s=1.9), *(replace(r, baseline_id=base.trial_id) for r in (base, faster))]
     assert caveats_of(held[2], *held[:2]) == (), "2 of 8 steps over 4 of 8 can give 2.0×"
-    unbelievable = changed(held[2], rounds=[replace(r, latency_s=0.3) for r in held[2].measurement.rounds])  # type: ignore[union-attr]
+    unbelievable = changed(held[2], rounds=[replace(r, latency_s=0.3) for r in held[2].measurement.requests])  # type: ignore[union-attr]
     assert "can give (2.00× at most)" in caveats_of(unbelievable, *held[:2])[0]

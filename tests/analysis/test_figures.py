@@ -35,7 +35,7 @@ def row_of(records, label):
 def test_figures_are_those_of_the_raw_samples():
     record = complete(CACHED, latency_s=0.5, n_rounds=12, cached=(3, 5), ssim=0.9, psnr_db=25.0)
     row = row_of([complete(trial(), latency_s=1.0), record], record.label)
-    samples = [r.latency_s for r in record.measurement.rounds]
+    samples = [r.latency_s for r in record.measurement.requests]
     assert row.latency_median_s == pytest.approx(np.median(samples))
     assert row.latency_p90_s == pytest.approx(np.quantile(samples, 0.9))
     # Of 12 samples the third smallest and third largest enclose the median 96.1 % of the time.
@@ -49,7 +49,7 @@ def test_figures_are_those_of_the_raw_samples():
 
 def test_every_image_of_a_call_counts_in_images_a_second():
     record = complete(CACHED, n_rounds=12)
-    batch = replace(record.measurement, rounds=[replace(r, images=4) for r in record.measurement.rounds])
+    batch = replace(record.measurement, rounds=[replace(r, images=4) for r in record.measurement.requests])
     samples = [r.latency_s for r in batch.rounds]
     (row,) = view_of([replace(record, measurement=batch)]).trials
     assert row.images_per_s == pytest.approx(48 / sum(samples))
@@ -59,14 +59,14 @@ def test_every_image_of_a_call_counts_in_images_a_second():
 
 def test_an_image_made_more_often_does_not_count_more():
     record = complete(CACHED, n_rounds=3)  # en-circle, zh-square, en-circle
-    rounds = [replace(r, cached_steps=[4] if r.prompt_id == "en-circle" else []) for r in record.measurement.rounds]
+    rounds = [replace(r, cached_steps=[4] if r.prompt_id == "en-circle" else []) for r in record.measurement.requests]
     record = replace(record, measurement=replace(record.measurement, rounds=rounds))
     assert row_of([record], record.label).cached_steps == 0.5
 
 
 def test_invalid_rounds_are_left_out_and_counted():
     record = complete(CACHED, latency_s=1.0, spread=0.0)
-    first, *rest = record.measurement.rounds
+    first, *rest = record.measurement.requests
     spoilt = replace(first, latency_s=100.0, valid=False, invalid_reasons=["throttled"])
     record = replace(record, measurement=replace(record.measurement, rounds=[spoilt, *rest]))
     row = row_of([record], record.label)
@@ -76,7 +76,7 @@ def test_invalid_rounds_are_left_out_and_counted():
 def with_latencies(record, latencies, invalid=()):
     """The record with the latency of each prompt's rounds set; rounds whose index is in `invalid` do not count."""
     rounds = [
-        replace(r, latency_s=latencies[r.prompt_id], valid=r.index not in invalid) for r in record.measurement.rounds
+        replace(r, latency_s=latencies[r.prompt_id], valid=r.index not in invalid) for r in record.measurement.requests
     ]
     return replace(record, measurement=replace(record.measurement, rounds=rounds))
 
@@ -257,9 +257,10 @@ def test_the_defaults_of_cache_dit_are_known_by_their_values_not_by_their_label(
 
 def with_invalid(record, reasons):
     """The record with the reasons of its first rounds given, a list each."""
-    told = [*reasons, *([[]] * len(record.measurement.rounds))]
+    told = [*reasons, *([[]] * len(record.measurement.requests))]
     rounds = [
-        replace(r, valid=not why, invalid_reasons=why) for r, why in zip(record.measurement.rounds, told, strict=False)
+        replace(r, valid=not why, invalid_reasons=why)
+        for r, why in zip(record.measurement.requests, told, strict=False)
     ]
     return replace(record, measurement=replace(record.measurement, rounds=rounds))
 

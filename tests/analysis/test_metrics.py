@@ -46,7 +46,7 @@ def test_a_name_says_which_figure_it_is() -> None:
     assert REGISTRY["memory.host_peak_rss"].read(made) == made.memory.host_peak_rss_bytes
     samples = REGISTRY["stages.decode.median"].samples
     assert samples is not None
-    assert [s for _, s in samples(made)] == [r.stages_s["decode"] for r in made.rounds]
+    assert [s for _, s in samples(made)] == [r.stages_s["decode"] for r in made.requests]
 
 
 def test_what_a_record_lacks_has_no_value() -> None:
@@ -80,7 +80,7 @@ def test_a_projections_stages_are_not_those_of_its_proxy() -> None:
 
 def test_energy_is_that_of_all_rounds_over_all_their_images() -> None:
     made = measurement(n_rounds=8, energy=Energy(800.0, 8, "counter"))
-    spoilt = [replace(r, valid=i > 0, images=2) for i, r in enumerate(made.rounds)]
+    spoilt = [replace(r, valid=i > 0, images=2) for i, r in enumerate(made.requests)]
     assert REGISTRY["energy.per_image"].read(replace(made, rounds=spoilt)) == pytest.approx(50.0)
 
 

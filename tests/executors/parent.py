@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zbench.config import MeasureConfig
-from zbench.executors import Task
+from zbench.config import ExecutorConfig, MeasureConfig
+from zbench.executors import Setting, Task
 from zbench.executors.local import LocalExecutor
 from zbench.trial import Trial
 
 data: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 folder = Path(data["folder"])
-task = Task(Trial.from_dict(data["trial"]), MeasureConfig(**data["measure"]), folder / "artifacts")
-with LocalExecutor(folder / "logs") as executor:
-    print(executor.run(task, lambda event: print(json.dumps(event), flush=True), lambda: False), flush=True)
+setting = Setting(Trial.from_dict(data["trial"]), folder / "artifacts")
+with LocalExecutor(ExecutorConfig(), folder / "logs") as executor:
+    executor.submit(Task((setting,), MeasureConfig(**data["measure"])))
+    print(executor.next_done(lambda _, event: print(json.dumps(event), flush=True), lambda: False), flush=True)

@@ -15,13 +15,14 @@ import psutil
 import pytest
 from factories import TINY, trial
 
-from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, MeasureConfig
-from zbench.executors import Completed, Failed, Stopped, Task, TaskResult
+from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, ExecutorConfig, MeasureConfig
+from zbench.executors import Completed, Failed, Setting, Stopped, Task, TaskResult
+from zbench.executors.client import death
 from zbench.executors.local import LocalExecutor
-from zbench.executors.process import death
 from zbench.trial import Trial
 
 ENGINES = Path(__file__).parent.parent / "engines"
+LOCAL = ExecutorConfig(name="local", target="zbench.executors.local:LocalExecutor")
 MEASURE = MeasureConfig(max_warmup_rounds=1, min_rounds=2, max_rounds=2, timeout_s=60.0)
 ENDS_WITHIN_S = 5.0
 """How soon a worker must be gone after its parent."""
@@ -34,7 +35,7 @@ def synthetic_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def executor(tmp_path: Path) -> Iterator[LocalExecutor]:
-    with LocalExecutor(tmp_path / "logs") as executor:
+    with LocalExecutor(LOCAL, tmp_path / "logs") as executor:
         yield executor
 
 
@@ -55,8 +56,10 @@ def run(
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TaskResult:
-    task = Task(of, measure, tmp_path / of.trial_id, reference, is_reference)
-    return executor.run(task, on_event, should_stop)
+    setting = Setting(of, tmp_path / of.trial_id, reference, is_reference)
+    executor.submit(Task((setting,), measure, of.resident_key))
+    (result,) = executor.next_done(lambda _, event: on_event(event), should_stop).results
+    return result
 
 
 def completed(outcome: TaskResult) -> Any:
@@ -74,8 +77,8 @@ def test_trial_comes_back_whole(executor: LocalExecutor, tmp_path: Path) -> None
     of = synthetic()
     measured = completed(run(executor, of, tmp_path, on_event=events.append))
     assert [event["event"] for event in events] == ["loading", "loaded", *["round"] * 3]
-    assert [(r.prompt_id, r.seed) for r in measured.rounds] == [("en-circle", 0), ("zh-square", 0)]
-    assert measured.stop_reason == "max_rounds" and len(measured.warmup_latencies_s) == 1
+    assert [(r.prompt_id, r.seed) for r in measured.requests] == [("en-circle", 0), ("zh-square", 0)]
+    assert measured.window.stop_reason == "max_rounds" and len(measured.warmup_latencies_s) == 1
     assert measured.cold.load_s is not None and measured.cold.first_latency_s == measured.warmup_latencies_s[0]
     assert measured.memory.host_peak_rss_bytes > 2**20
     names = sorted(path.name for path in (tmp_path / of.trial_id).iterdir())
@@ -114,7 +117,7 @@ def test_quality_is_against_the_reference_and_none_without(executor: LocalExecut
     assert first.quality is None and first.reasons["quality"] == "no_reference"
     second = completed(run(executor, skipping, tmp_path, reference=tmp_path / baseline.trial_id))
     # The synthetic engine brightens an image by one level a skipped step; 4 of 8 are skipped here.
-    assert [r.cached_steps for r in second.rounds] == [[4, 5, 6, 7]] * 2
+    assert [r.cached_steps for r in second.requests] == [[4, 5, 6, 7]] * 2
     assert [q.prompt_id for q in second.quality] == ["en-circle", "zh-square"]
     assert all(q.psnr_db is not None and 30 < q.psnr_db < 40 and q.ssim < 1 for q in second.quality)
 
@@ -199,7 +202,7 @@ def test_rounds_end_once_the_interval_is_narrow(executor: LocalExecutor, tmp_pat
     measure = replace(MEASURE, min_rounds=5, max_rounds=100, target_rel_ci=1.0)
     measured = completed(run(executor, synthetic(), tmp_path, measure=measure))
     # 5 becomes 6, three whole cycles over two prompts, and 6 samples are the least that have an interval at 95 %.
-    assert measured.stop_reason == "interval" and len(measured.rounds) == 6
+    assert measured.window.stop_reason == "interval" and len(measured.requests) == 6
 
 
 def test_rounds_end_once_the_budget_is_spent(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -207,7 +210,7 @@ def test_rounds_end_once_the_budget_is_spent(executor: LocalExecutor, tmp_path: 
     # a reference makes each of its two images twice, budget or not
     for is_reference, rounds in ((True, 4), (False, 2)):
         measured = completed(run(executor, synthetic(), tmp_path, measure=measure, is_reference=is_reference))
-        assert measured.stop_reason == "budget" and len(measured.rounds) == rounds
+        assert measured.window.stop_reason == "budget" and len(measured.requests) == rounds
         assert (measured.noise_floor is not None) == is_reference
 
 
@@ -226,7 +229,7 @@ def test_executor_and_synthetic_worker_need_no_torch(executor: LocalExecutor, tm
 
 
 def test_worker_leaves_when_the_executor_closes(tmp_path: Path) -> None:
-    executor = LocalExecutor(tmp_path / "logs")
+    executor = LocalExecutor(LOCAL, tmp_path / "logs")
     completed(run(executor, synthetic(), tmp_path))
     (worker,) = psutil.Process().children()
     executor.close()

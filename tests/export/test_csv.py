@@ -26,7 +26,7 @@ def test_csv_has_a_row_a_trial_and_the_reason_of_those_without_figures():
 def test_csv_rounds_are_the_raw_samples():
     record = complete(trial(DBCacheConfig()), cached=(4, 6))
     rows = read(FORMATS["csv-rounds"](view_of([record])))
-    assert [float(row["latency_s"]) for row in rows] == [r.latency_s for r in record.measurement.rounds]
+    assert [float(row["latency_s"]) for row in rows] == [r.latency_s for r in record.measurement.requests]
     assert rows[0]["cached_steps"] == "4 6" and rows[0]["n_cached_steps"] == "2"
     assert {row["images"] for row in rows} == {"1"}
 

@@ -27,14 +27,14 @@ def table(records):
 def test_a_row_a_round():
     records = demo_records()
     frame = read(records)
-    rounds = [r for record in records if record.measurement for r in record.measurement.rounds]
+    rounds = [r for record in records if record.measurement for r in record.measurement.requests]
     assert sorted(frame["latency_s"]) == sorted(r.latency_s for r in rounds)
     assert not frame.duplicated(["sweep", "trial_id", "index"]).any()
 
 
 def test_the_samples_are_whole():
     record = complete(trial(DBCacheConfig()), cached=(4, 6))
-    first, row = record.measurement.rounds[0], read([record]).iloc[0]
+    first, row = record.measurement.requests[0], read([record]).iloc[0]
     assert list(row["cached_steps"]) == [4, 6] and row["n_cached_steps"] == 2
     assert list(row["steps_s"]) == first.steps_s
     assert (row["prompt_id"], row["seed"], row["valid"]) == (first.prompt_id, first.seed, True)

@@ -24,7 +24,7 @@ LATENCY = [parse_limit("latency.median:3%")]
 def run(latencies_s: list[float]) -> list[Record]:
     """One trial whose rounds took so long, over two prompts by turns."""
     made = measurement(trial(), n_rounds=len(latencies_s))
-    rounds = [replace(r, latency_s=s) for r, s in zip(made.rounds, latencies_s, strict=True)]
+    rounds = [replace(r, latency_s=s) for r, s in zip(made.requests, latencies_s, strict=True)]
     return [replace(complete(trial()), measurement=replace(made, rounds=rounds))]
 
 

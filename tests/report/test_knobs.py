@@ -42,7 +42,7 @@ def test_other_steps_or_other_images_are_an_effect(figures):
 
 def test_every_image_must_be_the_same():
     records = [complete(taylor(order), cached=(5,), ssim=0.9) for order in (1, 2)]
-    first, *rest = records[1].measurement.rounds
+    first, *rest = records[1].measurement.requests
     other = replace(records[1].measurement, rounds=[replace(first, image_sha256="another"), *rest])
     assert said_of(records[0], replace(records[1], measurement=other)) == []
 
@@ -51,7 +51,7 @@ def test_trials_without_a_known_image_are_not_called_the_same():
     unknown = []
     for order in (1, 2):
         made = measurement(taylor(order), cached=(5,), ssim=0.9)
-        rounds = [replace(r, image_sha256=None) for r in made.rounds]
+        rounds = [replace(r, image_sha256=None) for r in made.requests]
         unknown.append(complete(taylor(order), cached=(5,), ssim=0.9, rounds=rounds))
     assert said_of(*unknown) == []
 

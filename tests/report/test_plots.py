@@ -95,7 +95,7 @@ def test_a_long_sweep_is_cut_and_says_so():
 def test_stages_add_up_to_the_latency():
     record = complete(trial(), latency_s=2.0, spread=0.0)
     assert sum(stage_seconds(record.measurement).values()) == pytest.approx(2.0)
-    rounds = [replace(r, stages_s={"denoise": 1.5}) for r in record.measurement.rounds]
+    rounds = [replace(r, stages_s={"denoise": 1.5}) for r in record.measurement.requests]
     assert stage_seconds(replace(record.measurement, rounds=rounds)) == {"denoise": 1.5, "other": pytest.approx(0.5)}
 
 
@@ -104,7 +104,7 @@ def test_the_bar_of_a_projection_ends_at_its_latency(hardware):
     """As the roofline makes it, with every stage it knows of."""
     of = trial(pipeline=TURBO, hardware=profile(hardware), offload=OffloadConfig(mode="all"))
     record = projected(complete(trial(), n_rounds=2), latency_s=1.0, vram_gib=1)
-    projection = project(of, geometry_of(TURBO), record.measurement.rounds)
+    projection = project(of, geometry_of(TURBO), record.measurement.requests)
     measurement = replace(record.measurement, projection=projection)
     figure = stage_breakdown({"a": stage_seconds(measurement)}, [])
     drawn_s = sum(bar.get_width() for bar in figure.axes[0].patches)
@@ -133,5 +133,5 @@ def test_projected_denoising_is_what_the_other_stages_leave():
 
 def test_shares_count_images_not_rounds():
     record = complete(trial(DBCacheConfig()), n_rounds=3)  # en-circle twice, zh-square once
-    rounds = [replace(r, cached_steps=[5] if r.prompt_id == "en-circle" else []) for r in record.measurement.rounds]
+    rounds = [replace(r, cached_steps=[5] if r.prompt_id == "en-circle" else []) for r in record.measurement.requests]
     assert skip_shares(replace(record.measurement, rounds=rounds), 8) == [0, 0, 0, 0, 0, 0.5, 0, 0]

@@ -32,7 +32,7 @@ CACHED = trial(DBCacheConfig(max_warmup_steps=2))
 
 def draw_images(records, run_folder):
     for number, record in enumerate(r for r in records if r.measurement is not None):
-        for prompt_id, seed in {(r.prompt_id, r.seed) for r in record.measurement.rounds}:
+        for prompt_id, seed in {(r.prompt_id, r.seed) for r in record.measurement.requests}:
             path = image_path(artifacts_folder(run_folder, record.trial_id), prompt_id, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (10 * number, 80, 120)).save(path)
@@ -140,7 +140,7 @@ def test_a_trial_out_of_memory_says_what_was_held_and_what_would_fit(tmp_path):
 
 def test_a_call_of_several_images_is_no_image(tmp_path):
     batched = complete(trial(pipeline=replace(TINY, batch_size=4)), latency_s=2.0)
-    rounds = [replace(r, images=4) for r in batched.measurement.rounds]
+    rounds = [replace(r, images=4) for r in batched.measurement.requests]
     batched = replace(batched, measurement=replace(batched.measurement, rounds=rounds))
     assert "2.000 s a call of 4 images" in findings(view_of([batched]).trials)[0]
     assert "latency is the call's" in render(view_of([batched]), "table")

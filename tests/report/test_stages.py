@@ -25,7 +25,7 @@ def on(record, ceilings, rounds=None, **effective):
     measurement = record.measurement
     changed = replace(
         measurement,
-        rounds=[replace(r, **(rounds or {})) for r in measurement.rounds],
+        rounds=[replace(r, **(rounds or {})) for r in measurement.requests],
         effective=replace(measurement.effective, **effective),
     )
     return replace(record, measurement=changed, environment={**ENVIRONMENT, "ceilings": ceilings})
@@ -85,7 +85,7 @@ def test_a_rounds_own_forwards_count():
 
 def test_rounds_that_do_not_count_are_left_out():
     record = on(complete(trial(pipeline=TURBO)), CEILINGS, TIMED, **GPU)
-    rounds = record.measurement.rounds
+    rounds = record.measurement.requests
     slow = replace(rounds[0], valid=False, stages_s={"denoise": 1000.0})
     spoilt = replace(record, measurement=replace(record.measurement, rounds=[slow] * 20 + rounds))
     assert stage_figures(spoilt) == stage_figures(record)

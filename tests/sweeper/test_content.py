@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import zbench
-from factories import SCENES, TINY, measurement, trial
+from factories import GRID, SCENES, TINY, measurement, trial
 from hardware_profiles import profile
+from one_at_a_time import OneAtATime
 from safetensors.numpy import save_file
 
 from zbench.config import (
@@ -22,8 +23,7 @@ from zbench.config import (
     MeasureConfig,
     SweepConfig,
 )
-from zbench.environment import capture
-from zbench.executors import Completed, Failed, Stopped, Task, TaskResult
+from zbench.executors import Completed, Failed, OnEvent, Setting, Stopped, Task, TaskResult
 from zbench.measurement import Effective
 from zbench.quality.artifacts import Artifact, contents, image_path, save_artifacts
 from zbench.quality.fidelity import compare_with_folder
@@ -58,39 +58,36 @@ def retrain(folder: Path, to: int = 1) -> None:
     save_file({"weight": np.full(1, to)}, folder / TRANSFORMER)
 
 
-class Painter:
+class Painter(OneAtATime):
     """An executor whose images have the colour of the folder's content; `fails` and `stops` name labels."""
 
     def __init__(self, fails: str = "", stops: str = "", during: Callable[[str], None] = lambda label: None) -> None:
+        super().__init__()
         self.fails, self.stops, self.during = fails, stops, during
-        self.ran: list[Task] = []
+        self.ran: list[Setting] = []
 
-    def run(
-        self, task: Task, on_event: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
-    ) -> TaskResult:
-        label = task.trial.label
+    def run_one(self, setting: Setting, task: Task, on_event: OnEvent) -> TaskResult:
+        label = setting.trial.label
         self.during(label)
         if label == self.stops:
             return Stopped()
-        self.ran.append(task)
+        self.ran.append(setting)
         if label == self.fails:
             return Failed(Reason("error", "it broke"))
-        effective = effective_now(task.trial)
+        effective = effective_now(setting.trial)
         colour = int(str(effective.weights_sha256)[:2], 16)
-        images = [Artifact(p.id, 0, np.full((16, 16, 3), colour, np.uint8), None) for p in task.trial.workload.prompts]
-        save_artifacts(task.artifacts, images, effective)
+        images = [
+            Artifact(p.id, 0, np.full((16, 16, 3), colour, np.uint8), None) for p in setting.trial.workload.prompts
+        ]
+        save_artifacts(setting.artifacts, images, effective)
         quality, reason = None, "no_reference"
-        if task.reference is not None:
-            quality, reason = compare_with_folder(images, task.reference, None, effective)
+        if setting.reference is not None:
+            quality, reason = compare_with_folder(images, setting.reference, None, effective)
         reasons = {} if reason is None else {"quality": reason}
         judges = judges_sha256(task.measure)
         return Completed(
-            measurement(task.trial, effective=effective, quality=quality, reasons=reasons, judges_sha256=judges)
+            measurement(setting.trial, effective=effective, quality=quality, reasons=reasons, judges_sha256=judges)
         )
-
-    def abort(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def effective_now(of: Trial) -> Effective:
@@ -108,14 +105,14 @@ class Listener:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def reused(self, placed: Any, record: Record) -> None:
+    def reused(self, placed: Any, record: Record, figures: Any) -> None:
         self.kept.append(record.label)
 
     def started(self, placed: Any) -> None: ...
 
     def event(self, placed: Any, event: dict[str, Any]) -> None: ...
 
-    def finished(self, placed: Any, record: Record) -> None: ...
+    def finished(self, placed: Any, record: Record, figures: Any) -> None: ...
 
     def added(self, placed: Any, trial: Trial) -> None: ...
 
@@ -134,8 +131,9 @@ def swept(
     plan = Plan(
         name="s",
         command="zbench sweep",
-        trials=space.placed,
-        pruned=space.pruned,
+        space=space,
+        preview=space,
+        search=GRID,
         measure=measure or MeasureConfig(),
         sweep=SweepConfig(runs_dir=str(folder.parent / "runs")),
         executor=ExecutorConfig(),
@@ -144,7 +142,7 @@ def swept(
     )
     listener = Listener()
     with Store(plan.run_folder, listener.note) as store:
-        outcome = sweep.Sweep(plan, store, painter, capture(), listener, lambda: False).run()
+        outcome = sweep.Sweep(plan, store, painter, listener, lambda: False).run()
     return outcome.records, listener
 
 
@@ -359,7 +357,7 @@ def test_the_real_engine_sees_retrained_weights_and_compare_refuses_them(tmp_pat
     assert old.measurement is not None and new.measurement is not None
     assert old.measurement.effective.differs_in_content(new.measurement.effective) == "weights"
     assert old.measurement.effective.configs_sha256 == new.measurement.effective.configs_sha256 is not None
-    assert old.measurement.rounds[0].image_sha256 != new.measurement.rounds[0].image_sha256
+    assert old.measurement.requests[0].image_sha256 != new.measurement.requests[0].image_sha256
     refused = zbench(tmp_path, "compare", "old", "s")
     assert refused.returncode == 2 and refused.stdout == ""
     (line,) = refused.stderr.strip().splitlines()

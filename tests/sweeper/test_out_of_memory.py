@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import TURBO, measurement, trial
+from factories import GRID, TURBO, measurement, trial
+from one_at_a_time import OneAtATime
 
 from zbench.config import (
     CacheConfig,
@@ -19,8 +20,7 @@ from zbench.config import (
     SCMConfig,
     SweepConfig,
 )
-from zbench.environment import capture
-from zbench.executors import Completed, Failed, Task, TaskResult
+from zbench.executors import Completed, Failed, OnEvent, Setting, Task, TaskResult
 from zbench.record import Reason, Record
 from zbench.space import arrange
 from zbench.store import Store
@@ -33,27 +33,22 @@ FORCED = SCMConfig(scm_policy="static")
 MEMORY = {"allocated": 15 * 2**30, "free": 2**20, "total": 80 * 2**30}
 
 
-class SmallCard:
+class SmallCard(OneAtATime):
     """An executor on which only some offload modes fit."""
 
     def __init__(self, *fitting: str) -> None:
+        super().__init__()
         self.fitting = fitting
-        self.ran: list[Task] = []
+        self.ran: list[Setting] = []
 
-    def run(
-        self, task: Task, on_event: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
-    ) -> TaskResult:
-        self.ran.append(task)
-        if self.fits(task.trial):
-            return Completed(measurement(task.trial))
+    def run_one(self, setting: Setting, task: Task, on_event: OnEvent) -> TaskResult:
+        self.ran.append(setting)
+        if self.fits(setting.trial):
+            return Completed(measurement(setting.trial))
         return Failed(Reason("out_of_memory", "CUDA out of memory", stage="timed rounds, decode", memory=MEMORY))
 
     def fits(self, trial: Trial) -> bool:
         return trial.offload.mode in self.fitting
-
-    def abort(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class TooSmallForCompiled(SmallCard):
@@ -73,13 +68,13 @@ class Quiet:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def reused(self, placed: Any, record: Record) -> None: ...
+    def reused(self, placed: Any, record: Record, figures: Any) -> None: ...
 
     def started(self, placed: Any) -> None: ...
 
     def event(self, placed: Any, event: dict[str, Any]) -> None: ...
 
-    def finished(self, placed: Any, record: Record) -> None: ...
+    def finished(self, placed: Any, record: Record, figures: Any) -> None: ...
 
     def added(self, placed: Any, trial: Trial) -> None:
         self.added_trials.append(trial)
@@ -113,8 +108,9 @@ def outcome_of(
     plan = Plan(
         name="s",
         command="zbench sweep",
-        trials=space.placed,
-        pruned=space.pruned,
+        space=space,
+        preview=space,
+        search=GRID,
         measure=MeasureConfig(),
         sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom, retry_failed=retry_failed, baseline=baseline),
         executor=ExecutorConfig(),
@@ -124,7 +120,7 @@ def outcome_of(
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:
         stop = iter(range(stop_after))  # asked once a trial by the sweep itself, and never by the card
-        return sweep.Sweep(plan, store, card, capture(), listener, lambda: next(stop, None) is None).run(), listener
+        return sweep.Sweep(plan, store, card, listener, lambda: next(stop, None) is None).run(), listener
 
 
 def journal(folder: Path) -> bytes:

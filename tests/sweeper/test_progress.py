@@ -50,7 +50,7 @@ def test_what_the_table_will_doubt_is_doubted_while_the_sweep_runs() -> None:
 def test_disturbed_rounds_are_left_out() -> None:
     record = complete(CACHED, latency_s=0.5, n_rounds=4)
     assert record.measurement is not None
-    slow = [replace(r, latency_s=9.0, valid=i >= 2) if i < 2 else r for i, r in enumerate(record.measurement.rounds)]
+    slow = [replace(r, latency_s=9.0, valid=i >= 2) if i < 2 else r for i, r in enumerate(record.measurement.requests)]
     _, line = said(
         (BASELINE, complete(BASELINE)),
         (CACHED, replace(record, measurement=replace(record.measurement, rounds=slow))),

@@ -15,11 +15,11 @@ from scripted import ScriptedEngine
 from zbench.config import MeasureConfig
 from zbench.engines import Generation
 from zbench.hardware.nvml import Nvml
-from zbench.measurement import Effective, Measurement
+from zbench.measurement import Cold, Effective, Measurement
 from zbench.worker.__main__ import _code
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
-from zbench.worker.measuring import measure_trial
+from zbench.worker.measuring import measure_trials
 
 
 def measured(
@@ -30,22 +30,23 @@ def measured(
     **measure: Any,
 ) -> Measurement:
     job = TrialJob(trial(), MeasureConfig(**measure), folder, folder, lambda event: None, lambda: False)
-    return measure_trial(engine, job, gauges or Gauges(Nvml(FakeNvml())), load_s)
+    cold = None if load_s is None else Cold(load_s=load_s)
+    return measure_trials(engine, [job], gauges or Gauges(Nvml(FakeNvml())), cold)[0]
 
 
 def test_every_prompt_is_measured_equally_often(tmp_path: Path) -> None:
     engine = ScriptedEngine()
     result = measured(tmp_path, engine, max_warmup_rounds=1, min_rounds=3, max_rounds=3)
     # Three rounds become two cycles over the workload's two prompts; the warm-up took the first prompt.
-    assert [r.prompt_id for r in result.rounds] == ["en-circle", "zh-square"] * 2
-    assert [r.index for r in result.rounds] == [0, 1, 2, 3] and len(engine.prompts) == 5
+    assert [r.prompt_id for r in result.requests] == ["en-circle", "zh-square"] * 2
+    assert [r.index for r in result.requests] == [0, 1, 2, 3] and len(engine.prompts) == 5
 
 
 def test_steady_latencies_end_the_block_early_and_unsteady_ones_do_not(tmp_path: Path) -> None:
     steady = measured(tmp_path, ScriptedEngine([1.0, 1.01]), min_rounds=2, max_rounds=20)
-    assert (steady.stop_reason, len(steady.rounds)) == ("interval", 6)  # the fewest that have an interval
+    assert (steady.window.stop_reason, len(steady.requests)) == ("interval", 6)  # the fewest that have an interval
     unsteady = measured(tmp_path, ScriptedEngine([1.0, 2.0]), min_rounds=2, max_rounds=8)
-    assert (unsteady.stop_reason, len(unsteady.rounds)) == ("max_rounds", 8)
+    assert (unsteady.window.stop_reason, len(unsteady.requests)) == ("max_rounds", 8)
 
 
 def test_cold_figures_belong_to_the_trial_that_loaded(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_own_folder_as_reference_finds_identical_images(tmp_path: Path) -> None:
 
 def test_latents_that_are_not_finite_make_a_round_invalid(tmp_path: Path) -> None:
     result = measured(tmp_path, ScriptedEngine(latent=float("nan")), min_rounds=2, max_rounds=2)
-    assert [(r.valid, r.invalid_reasons) for r in result.rounds] == [(False, ["non_finite_latents"])] * 2
+    assert [(r.valid, r.invalid_reasons) for r in result.requests] == [(False, ["non_finite_latents"])] * 2
 
 
 def test_garbage_collector_rests_during_timed_rounds_only(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_stop_is_noticed_before_the_next_round(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     job = TrialJob(trial(), MeasureConfig(), tmp_path, None, events.append, lambda: len(events) >= 2)
     with pytest.raises(StopAsked):
-        measure_trial(engine, job, Gauges(Nvml(FakeNvml())), None)
+        measure_trials(engine, [job], Gauges(Nvml(FakeNvml())), None)
     assert len(engine.prompts) == 2 and gc.isenabled()
 
 
@@ -99,19 +100,19 @@ def without_reference(folder: Path, *, is_reference: bool) -> Measurement:
     """A trial that has nothing to be compared with."""
     measure = MeasureConfig(min_rounds=1, max_rounds=8, target_rel_ci=1e-9, budget_s=0.0)
     job = TrialJob(trial(), measure, folder, None, lambda event: None, lambda: False, is_reference=is_reference)
-    return measure_trial(ScriptedEngine(), job, Gauges(Nvml(FakeNvml())), None)
+    return measure_trials(ScriptedEngine(), [job], Gauges(Nvml(FakeNvml())), None)[0]
 
 
 def test_a_trial_whose_reference_failed_makes_its_images_once_and_is_no_reference(tmp_path: Path) -> None:
     result = without_reference(tmp_path, is_reference=False)
-    assert len(result.rounds) == 2 and result.noise_floor is None
+    assert len(result.requests) == 2 and result.noise_floor is None
     assert (result.reasons["quality"], result.reasons["noise_floor"]) == ("no_reference", "not_a_reference")
 
 
 def test_a_reference_makes_its_images_twice_and_knows_its_noise_floor(tmp_path: Path) -> None:
     result = without_reference(tmp_path, is_reference=True)
     # Two prompts, each made twice, although one round would have been enough; the script paints alike every time.
-    assert len(result.rounds) >= 4 and result.quality is None
+    assert len(result.requests) >= 4 and result.quality is None
     assert result.noise_floor is not None
     assert [(q.prompt_id, q.identical) for q in result.noise_floor] == [("en-circle", True), ("zh-square", True)]
     assert result.reasons["prompt_fidelity"] == "no_scene" and "noise_floor" not in result.reasons
@@ -126,7 +127,7 @@ def test_random_weights_have_no_quality_of_any_kind(tmp_path: Path) -> None:
 
 def test_a_round_that_compiled_is_kept_and_does_not_count(tmp_path: Path) -> None:
     result = measured(tmp_path, ScriptedEngine(compiles=[2]), max_warmup_rounds=1, min_rounds=4, max_rounds=4)
-    assert [r.invalid_reasons for r in result.rounds] == [[], ["compiled"], [], []]
+    assert [r.invalid_reasons for r in result.requests] == [[], ["compiled"], [], []]
     assert len(result.paired_latencies_s) == 3
 
 
@@ -134,8 +135,8 @@ def test_a_clock_that_is_set_back_changes_no_latency(tmp_path: Path, monkeypatch
     wall = iter(1e9 - 3600 * k for k in range(10_000))
     monkeypatch.setattr("zbench.probes.disturbance.time.time", lambda: next(wall))
     result = measured(tmp_path, ScriptedEngine([1.0, 1.01]), min_rounds=2, max_rounds=20)
-    assert result.stop_reason == "interval" and len(result.paired_latencies_s) == 6
-    assert all(r.valid and "clock_step" in r.disturbances for r in result.rounds)
+    assert result.window.stop_reason == "interval" and len(result.paired_latencies_s) == 6
+    assert all(r.valid and "clock_step" in r.disturbances for r in result.requests)
 
 
 def test_the_record_says_how_warming_up_ended(tmp_path: Path) -> None:
@@ -159,15 +160,15 @@ class Blaming(Gauges):
 
 def test_a_throttled_round_is_kept_and_does_not_count(tmp_path: Path) -> None:
     result = measured(tmp_path, ScriptedEngine(), gauges=Blaming({1}), min_rounds=4, max_rounds=4)
-    assert [r.valid for r in result.rounds] == [True, False, True, True]
-    assert result.rounds[1].invalid_reasons == ["throttled:hw_power_brake"] and len(result.paired_latencies_s) == 3
+    assert [r.valid for r in result.requests] == [True, False, True, True]
+    assert result.requests[1].invalid_reasons == ["throttled:hw_power_brake"] and len(result.paired_latencies_s) == 3
 
 
 def test_a_round_keeps_its_other_reasons_beside_those_of_the_gauges(tmp_path: Path) -> None:
     engine = ScriptedEngine(latent=float("nan"))
     result = measured(tmp_path, engine, gauges=Blaming({0}), min_rounds=2, max_rounds=2)
-    assert result.rounds[0].invalid_reasons == ["non_finite_latents", "throttled:hw_power_brake"]
-    assert result.rounds[1].invalid_reasons == ["non_finite_latents"]
+    assert result.requests[0].invalid_reasons == ["non_finite_latents", "throttled:hw_power_brake"]
+    assert result.requests[1].invalid_reasons == ["non_finite_latents"]
 
 
 def test_only_valid_rounds_end_the_block_by_their_interval(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def on_cuda(folder: Path, happens: dict[int, dict[str, Any]], device_s: float | 
 
 def test_throttling_in_one_round_spoils_that_round_alone(tmp_path: Path) -> None:
     result = on_cuda(tmp_path, {2: {"throttle": FakeNvml.nvmlClocksEventReasonSwThermalSlowdown}})
-    assert [r.invalid_reasons for r in result.rounds] == [[], ["throttled:sw_thermal"], [], []]
+    assert [r.invalid_reasons for r in result.requests] == [[], ["throttled:sw_thermal"], [], []]
 
 
 @pytest.mark.parametrize(("device_s", "doubted"), [(0.995, False), (1.009, False), (0.98, True), (1.02, True)])

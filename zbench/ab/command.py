@@ -21,7 +21,6 @@ from zbench.composition import NO_AXES, overlay
 from zbench.errors import ConfigError, Exit
 from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
-from zbench.hardware.detect import present_environment
 from zbench.hydra_app import one_job
 from zbench.stats import LookSchedule
 from zbench.sweeper.conduct import check_weights, on_interrupt
@@ -50,10 +49,9 @@ def ab(args: list[str]) -> int:
         folder = Path(config.sweep.runs_dir) / name
         plan = LookSchedule()
         progress = ABProgress(Console(stderr=True, emoji=False), plan.looks[-1])
-        environment = present_environment()
         try:
             with _stop_on_interrupt() as asked_to_stop:
-                outcome = compare(sides, plan, margin, folder, environment, config.measure, progress, asked_to_stop)
+                outcome = compare(sides, plan, margin, folder, config.measure, progress, asked_to_stop)
         except SideFailed as failure:
             if failure.side == "b" and failure.broken:  # a new side that crashes is no pass
                 print(f"zbench: FAILED {failure}", file=sys.stderr)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from zbench.measurement import Round
+from zbench.measurement import Request
 from zbench.stats import median
 
 SideName = Literal["a", "b"]
@@ -27,8 +27,8 @@ class Block:
     """The rounds of one block, by side, each in time order and half of them a turn's."""
 
     index: int
-    a: tuple[Round, ...]
-    b: tuple[Round, ...]
+    a: tuple[Request, ...]
+    b: tuple[Request, ...]
 
 
 def rounds_a_turn(round_s: float) -> int:
@@ -44,14 +44,14 @@ def turn_medians(latencies_s: Sequence[float], turns: int = TURNS) -> list[float
     return [median(latencies_s[turn * size : (turn + 1) * size]) for turn in range(turns)]
 
 
-def blocks(generate: Callable[[SideName, int], Round], a_turn: Mapping[SideName, int]) -> Iterator[Block]:
+def blocks(generate: Callable[[SideName, int], Request], a_turn: Mapping[SideName, int]) -> Iterator[Block]:
     """Blocks without end; `a_turn` says how many rounds a turn of each side is.
 
     `generate(side, index)` makes one round of the workload's pair `index`, in turn.
     """
     index = 0
     while True:
-        made: dict[SideName, list[Round]] = {"a": [], "b": []}
+        made: dict[SideName, list[Request]] = {"a": [], "b": []}
         for side in ORDERS[index % 2]:
             made[side].extend(generate(side, index) for _ in range(a_turn[side]))
         yield Block(index, tuple(made["a"]), tuple(made["b"]))

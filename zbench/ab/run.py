@@ -18,9 +18,8 @@ from typing import Any, Protocol
 from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn, turn_medians
 from zbench.ab.side import Side, SideWorker, refuse_other_content, share_a_pipeline, warm_up
 from zbench.config import MeasureConfig
-from zbench.environment import Environment
 from zbench.errors import StoreError
-from zbench.measurement import Round
+from zbench.measurement import Request
 from zbench.stats import BlockSamples, Judgement, Look, LookSchedule, is_stationary, look
 from zbench.stats.stationary import LEAST
 from zbench.store import append_line
@@ -58,7 +57,6 @@ def compare(
     plan: LookSchedule,
     margin: float,
     folder: Path,
-    environment: Environment,
     measure: MeasureConfig,
     listener: ABListener,
     should_stop: Callable[[], bool],
@@ -86,7 +84,7 @@ def compare(
                 worker.prepare()
             effective = {name: worker.effective[name] for name, worker in workers.items()}
             refuse_other_content(sides, effective)
-            append_line(journal, _json(_head(sides, plan, margin, environment, shared, effective)))
+            append_line(journal, _json(_head(sides, plan, margin, workers, effective)))
             a_turn = _warm_up(workers, measure.max_warmup_rounds, listener)
             return _measure(workers, a_turn, plan, margin, journal, listener, should_stop)
     finally:
@@ -139,8 +137,7 @@ def _head(
     sides: Sequence[Side],
     plan: LookSchedule,
     margin: float,
-    environment: Environment,
-    shared: bool,
+    workers: Mapping[SideName, SideWorker],
     effective: Mapping[SideName, Mapping[str, Any]],
 ) -> dict[str, object]:
     return {
@@ -148,14 +145,15 @@ def _head(
         "margin": margin,
         "looks": plan.looks,
         "level": plan.level,
-        "workers": 1 if shared else 2,
-        "environment": environment.to_dict(),
+        "workers": len(set(workers.values())),
+        "environment": workers["a"].environment,
         "sides": {
             side.name: {
                 "trial": side.trial.to_dict(),
                 "label": side.trial.label,
                 "revision": side.revision,
                 "python": side.python,
+                "environment": workers[side.name].environment,
                 "effective": effective[side.name],  # its content included
             }
             for side in sides
@@ -163,7 +161,7 @@ def _head(
     }
 
 
-def _plain(rounds: Sequence[Round]) -> list[dict[str, object]]:
+def _plain(rounds: Sequence[Request]) -> list[dict[str, object]]:
     return [asdict(r) for r in rounds]
 
 

@@ -16,14 +16,13 @@ import dacite
 from zbench.ab.interleave import SideName
 from zbench.config import Config
 from zbench.errors import ConfigError, HardwareError, ZbenchError
-from zbench.executors.process import HOME, WorkerGone, WorkerProcess, death
+from zbench.executors.client import HOME, OtherProtocol, WorkerClient, WorkerGone, death
 from zbench.hardware.detect import describe_present, present_devices
-from zbench.measurement import Effective, Round
+from zbench.measurement import Effective, Request, Role
 from zbench.space import constraint
 from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
 from zbench.trial import Trial, geometry_of
-from zbench.worker import PROTOCOL_VERSION
 
 STARTUP_S = 120.0
 """How long a worker may take from its start to its first word."""
@@ -38,6 +37,11 @@ class Side:
     python: str = sys.executable
     home: Path | None = HOME  # whose zbench; None: the one installed for `python`
     revision: str | None = None  # of git, if one was asked for
+
+    @property
+    def role(self) -> Role:
+        """Of its requests."""
+        return "baseline" if self.name == "a" else "trial"
 
 
 def present_trial(flag: str, config: Config, overrides: Sequence[str]) -> Trial:
@@ -111,36 +115,34 @@ class SideWorker:
         self._sides = sides
         self._asked = sides[0]  # whose answer is waited for
         self._timeout_s = timeout_s
-        self._said_hello = False
         self.effective: dict[SideName, dict[str, Any]] = {}
         """What took effect on each side that is prepared, in the words of its own zbench."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
-        self._process = WorkerProcess(log, python=sides[0].python, home=sides[0].home)
+        self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home)
+
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """Where the worker is, as it said itself; None before it spoke."""
+        return self._client.environment
 
     def prepare(self) -> None:
         """Load, and for each side configure and make a first image.
 
         Raises ZbenchError if the worker speaks another protocol, SideFailed if it fails.
         """
-        hello = self._await("hello", STARTUP_S, "the worker's start")
-        self._said_hello = True
-        if hello["protocol"] != PROTOCOL_VERSION:
-            raise ZbenchError(
-                f"--{self._asked.name}: its worker speaks protocol {hello['protocol']}, this zbench "
-                f"{PROTOCOL_VERSION}; compare revisions that speak the same"
-            )
+        self._await("hello", STARTUP_S, "the worker's start")
         for side in self._sides:
             self._asked = side
-            self._tell({"command": "prepare", "side": side.name, "trial": side.trial.to_dict()})
+            self._tell({"command": "prepare", "side": side.name, "role": side.role, "trial": side.trial.to_dict()})
             self.effective[side.name] = self._await("prepared", self._timeout_s, "measure.timeout_s").get(
                 "effective", {}
             )
 
-    def generate(self, name: SideName, index: int) -> Round:
-        """One round of a side, of the workload's pair `index`, in turn. Raises SideFailed."""
+    def generate(self, name: SideName, index: int) -> Request:
+        """One request of a side, of the workload's pair `index`, in turn. Raises SideFailed."""
         self._tell({"command": "generate", "side": name, "index": index})  # who is gone by now died of the last turn
         self._asked = next(side for side in self._sides if side.name == name)
-        made = dacite.from_dict(Round, self._await("generated", self._timeout_s, "measure.timeout_s")["round"])
+        made = dacite.from_dict(Request, self._await("generated", self._timeout_s, "measure.timeout_s")["request"])
         if not made.valid:
             broken = made.invalid_reasons != ["compiled"]  # which says nothing against the code
             raise SideFailed(name, f"a round is not valid: {', '.join(made.invalid_reasons)}", broken=broken)
@@ -148,11 +150,11 @@ class SideWorker:
 
     def close(self) -> None:
         """Let the worker go."""
-        self._process.quit()
+        self._client.quit()
 
     def _tell(self, command: dict[str, Any]) -> None:
         try:
-            self._process.tell(command)
+            self._client.tell(command)
         except WorkerGone:
             raise self._gone() from None
 
@@ -160,9 +162,11 @@ class SideWorker:
         deadline = time.monotonic() + within_s
         while (left_s := deadline - time.monotonic()) > 0:
             try:
-                event = self._process.next_event(left_s)
+                event = self._client.next_event(left_s)
             except WorkerGone:
                 raise self._gone() from None
+            except OtherProtocol as error:
+                raise ZbenchError(f"--{self._asked.name}: {error}; compare revisions that speak the same") from None
             if event is None:
                 break
             if event["event"] == "failed":
@@ -170,14 +174,15 @@ class SideWorker:
                 raise SideFailed(self._asked.name, f"{event['code']}: {event['message']}", broken=broken)
             if event["event"] == wanted:
                 return event
-        raise SideFailed(self._asked.name, f"no answer within {within_s:g} s ({limit})", broken=self._said_hello)
+        broken = self.environment is not None
+        raise SideFailed(self._asked.name, f"no answer within {within_s:g} s ({limit})", broken=broken)
 
     def _gone(self) -> SideFailed:
-        self._process.kill()
-        reason = death(self._process.process.wait(), oom_killed=False)
-        tail = self._process.log_tail(self._log_offset)
+        self._client.kill()
+        reason = death(self._client.process.wait(), oom_killed=False)
+        tail = self._client.log_tail(self._log_offset)
         last_words = f"; its log ends: {tail[-1]}" if tail else ""
-        return SideFailed(self._asked.name, f"{reason.message}{last_words}", broken=self._said_hello)
+        return SideFailed(self._asked.name, f"{reason.message}{last_words}", broken=self.environment is not None)
 
 
 def warm_up(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zbench.errors import ConfigError
-from zbench.executors.process import HOME
+from zbench.executors.client import HOME
 
 
 class Checkout(NamedTuple):

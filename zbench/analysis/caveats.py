@@ -58,7 +58,7 @@ def unlike_its_reference(record: Record, reference: Record) -> str | None:
     ours, theirs = record.measurement, reference.measurement
     if ours is None or theirs is None or not ours.quality or record.is_reference:
         return None
-    if any(r.cached_steps for r in ours.rounds) or not computes_alike(record.trial, reference.trial, offload=False):
+    if any(r.cached_steps for r in ours.requests) or not computes_alike(record.trial, reference.trial, offload=False):
         return None
     if is_its_own_reference(ours, theirs):
         return None
@@ -111,7 +111,7 @@ def was_slowed(baseline: Measurement) -> bool:
 
     Only of a trial that skips no step, so that its calls are alike; never of a projected one.
     """
-    if baseline.projection is not None or any(r.cached_steps for r in baseline.rounds):
+    if baseline.projection is not None or any(r.cached_steps for r in baseline.requests):
         return False
     samples = latencies_s(baseline)
     return bool(samples) and median(samples) > SLOWED * min([*samples, *baseline.warmup_latencies_s])
@@ -119,7 +119,7 @@ def was_slowed(baseline: Measurement) -> bool:
 
 def _disturbed(measurement: Measurement) -> list[Caveat]:
     """Where so many rounds were disturbed that the median may be one of them."""
-    rounds = measurement.rounds
+    rounds = measurement.requests
     disturbed = [r for r in rounds if set(r.disturbances) & set(SLOWING)]
     if len(disturbed) <= DISTURBED * len(rounds):
         return []
@@ -130,7 +130,7 @@ def _disturbed(measurement: Measurement) -> list[Caveat]:
 
 def _invalid(measurement: Measurement) -> list[Caveat]:
     """Where so many rounds do not count that the others are too few to speak for the trial."""
-    rounds = measurement.rounds
+    rounds = measurement.requests
     invalid = [r for r in rounds if not r.valid]
     if len(invalid) <= INVALID * len(rounds):
         return [] if rounds or measurement.projection else [Caveat("no round was valid", METRICS)]

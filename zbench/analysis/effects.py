@@ -12,7 +12,7 @@ from zbench.analysis.metrics import rounds_by_image
 from zbench.analysis.steps import residual_diffs
 from zbench.analysis.view import View
 from zbench.config import CacheConfig, DBCacheConfig
-from zbench.measurement import Round
+from zbench.measurement import Request
 from zbench.record import Record
 from zbench.stats import median
 from zbench.trial import is_forced
@@ -123,8 +123,8 @@ def _threshold(cache: CacheConfig) -> float:
 
 def _outcome(record: Record) -> frozenset[object] | None:
     """What each prompt and seed came to; None where nothing was skipped or an image is not known."""
-    images = rounds_by_image(record.measurement.rounds) if record.measurement is not None else {}
-    rounds: list[Round] = [r for found in images.values() for r in found]
+    images = rounds_by_image(record.measurement.requests) if record.measurement is not None else {}
+    rounds: list[Request] = [r for found in images.values() for r in found]
     if not any(r.cached_steps for r in rounds) or any(r.image_sha256 is None for r in rounds):
         return None
     return frozenset((r.prompt_id, r.seed, tuple(r.cached_steps), r.image_sha256) for r in rounds)

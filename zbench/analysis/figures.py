@@ -70,7 +70,7 @@ class TrialFigures:
     latency_p90_s: float | None = None
     speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
     images: int = 1  # a call, which latencies are of
-    images_per_s: float | None = None  # images over the sum of their latencies
+    images_per_s: float | None = None  # images over the window's wall time
     peak_memory_bytes: int | None = None
     memory_kind: str | None = None  # device, reserved, allocated (torch's allocator) or host RSS
     device_memory_bytes: int | None = None  # that peak where it is the device's, as torch or NVML saw it
@@ -194,7 +194,7 @@ def _measured(figures: TrialFigures, measurement: Measurement, trial: Trial) -> 
     samples = latencies_s(measurement)
     interval = None if measurement.projection or not samples else median_interval(samples)
     memory_bytes, memory_kind = peak_memory(measurement)
-    sources, rounds = measurement.sources, measurement.rounds
+    sources, rounds = measurement.sources, measurement.requests
     of_registry: dict[str, Any] = {field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()}
     return replace(
         figures,
@@ -210,7 +210,7 @@ def _measured(figures: TrialFigures, measurement: Measurement, trial: Trial) -> 
         memory_source=sources.get("memory"),
         cached_steps_source=sources.get("cached_steps"),
         quality_source=sources.get("quality"),
-        stop_reason=measurement.stop_reason,
+        stop_reason=measurement.window.stop_reason,
         rounds=sum(r.valid for r in rounds),
         invalid_rounds=sum(not r.valid for r in rounds),
         power_limited=measurement.telemetry.power_limited,

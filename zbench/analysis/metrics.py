@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from zbench.measurement import ImageQuality, Measurement, Round
+from zbench.measurement import ImageQuality, Measurement, Request
 from zbench.stats import median, quantile
 
 IDENTICAL_DB = 100.0
@@ -49,9 +49,9 @@ def latencies_s(measurement: Measurement) -> list[float]:
     return [latency_s for _, latency_s in measurement.paired_latencies_s]
 
 
-def rounds_by_image(rounds: Iterable[Round]) -> dict[ImageId, list[Round]]:
+def rounds_by_image(rounds: Iterable[Request]) -> dict[ImageId, list[Request]]:
     """Valid rounds of each image (prompt and seed), so that no image counts more for having been made more often."""
-    images: dict[ImageId, list[Round]] = {}
+    images: dict[ImageId, list[Request]] = {}
     for r in rounds:
         if r.valid:
             images.setdefault((r.prompt_id, r.seed), []).append(r)
@@ -107,22 +107,29 @@ def _p90_latency(measurement: Measurement) -> float | None:
 
 
 def _throughput(measurement: Measurement) -> float | None:
-    """Images over the sum of their calls' latencies; a projected call makes as many as its proxy's."""
-    made = {(r.prompt_id, r.seed): r.images for r in measurement.rounds}
+    """Images over the wall time of the window that went to them.
+
+    A projection has no window, and records of schema 1 do not know theirs: there it is over the sum of the latencies. A
+    projected call makes as many images as its proxy's.
+    """
+    valid = [r for r in measurement.requests if r.valid]
+    total_s = measurement.window.wall_s_of(valid) if measurement.projection is None else None
+    if total_s is None:
+        total_s = sum(latencies_s(measurement))
+    made = {(r.prompt_id, r.seed): r.images for r in measurement.requests}
     images = sum(made.get(image, 1) for image, _ in measurement.paired_latencies_s)
-    total_s = sum(latencies_s(measurement))
     return images / total_s if total_s > 0 else None
 
 
 def _joules_an_image(measurement: Measurement) -> float | None:
-    """Every round of the block counts, also those that are not valid: they drew power too."""
-    images = sum(r.images for r in measurement.rounds)
+    """Every request of the window counts, also those that are not valid: they drew power too."""
+    images = sum(r.images for r in measurement.window.requests)
     return None if measurement.energy is None or not images else measurement.energy.joules / images
 
 
 def _cached_steps(measurement: Measurement) -> float | None:
     """Mean an image, so that none counts more for having been made more often."""
-    images = rounds_by_image(measurement.rounds)
+    images = rounds_by_image(measurement.requests)
     return mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values())
 
 
@@ -130,7 +137,7 @@ def _stage(stage: str) -> Metric:
     def samples(measurement: Measurement) -> Samples:
         if measurement.projection is not None:
             return []  # the rounds are its proxy's
-        valid = [r for r in measurement.rounds if r.valid and r.stages_s.get(stage, 0.0) > 0]  # 0: not timed
+        valid = [r for r in measurement.requests if r.valid and r.stages_s.get(stage, 0.0) > 0]  # 0: not timed
         return [((r.prompt_id, r.seed), r.stages_s[stage]) for r in valid]
 
     def read(measurement: Measurement) -> float | None:

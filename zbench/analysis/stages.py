@@ -12,7 +12,7 @@ from typing import Any
 from zbench.analysis.metrics import REGISTRY, STAGES, latencies_s
 from zbench.config import DBCacheConfig, PipelineConfig
 from zbench.errors import ConfigError, RecordError
-from zbench.measurement import Effective, Measurement, Round
+from zbench.measurement import Effective, Measurement, Request
 from zbench.record import Record
 from zbench.stats import median
 from zbench.trial import Trial, geometry_of
@@ -61,7 +61,7 @@ def stage_figures(record: Record) -> dict[str, StageFigures]:
         rates = "the ceilings are one device's, and it ran on several"
     figures = {}
     for stage in STAGES:
-        timed = [(r, s) for r in measurement.rounds if r.valid and (s := r.stages_s.get(stage, 0.0)) > 0]
+        timed = [(r, s) for r in measurement.requests if r.valid and (s := r.stages_s.get(stage, 0.0)) > 0]
         if timed:
             figures[stage] = _figures(timed, counter if isinstance(counter, str) else counter.of_stage(stage), rates)
     return figures
@@ -82,7 +82,7 @@ def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Effective) -> C
 
 
 def _figures(
-    timed: list[tuple[Round, float]], count: Callable[[Round], Flops | None] | str, rates: CeilingRates | str
+    timed: list[tuple[Request, float]], count: Callable[[Request], Flops | None] | str, rates: CeilingRates | str
 ) -> StageFigures:
     seconds = median([s for _, s in timed])
     if isinstance(count, str):
@@ -113,7 +113,7 @@ class _Counter:
         except (ConfigError, RecordError) as error:
             return str(error)
 
-    def of_stage(self, stage: str) -> Callable[[Round], Flops | None] | str:
+    def of_stage(self, stage: str) -> Callable[[Request], Flops | None] | str:
         """Counts a round; in words, why none can be counted."""
         pipeline = self.trial.pipeline
         if stage == "text_encode":
@@ -124,12 +124,12 @@ class _Counter:
             return "pipeline.vae is not the pipeline's own, and its layers are not counted"
         return "tiles overlap, and what they compute twice is not counted" if pipeline.vae_tiling else self._decode
 
-    def _text_encode(self, _: Round) -> Flops:
+    def _text_encode(self, _: Request) -> Flops:
         """Every prompt is padded, and comes with a negative one under guidance."""
         pipeline = self.trial.pipeline
         return text_encoder_flops(self.geometry, pipeline.max_sequence_length) * pipeline.encoded_prompts
 
-    def _denoise(self, made: Round) -> Flops | None:
+    def _denoise(self, made: Request) -> Flops | None:
         """The samples of a forward are padded to the longest of them. A skipped step computes Fn + Bn main blocks."""
         if not made.text_tokens:
             return None
@@ -143,7 +143,7 @@ class _Counter:
             full += step_flops(self.geometry, image_tokens, text_tokens, blocks) * skipped
         return full * len(made.text_tokens)
 
-    def _decode(self, made: Round) -> Flops:
+    def _decode(self, made: Request) -> Flops:
         pipeline = self.trial.pipeline
         return vae_decode_flops(self.geometry, pipeline.height, pipeline.width) * made.images
 

@@ -7,7 +7,7 @@ from zbench.stats import median
 
 def skip_shares(measurement: Measurement, steps: int) -> list[float]:
     """For each step, the share of images in which it was skipped (0 to 1)."""
-    images = rounds_by_image(measurement.rounds)
+    images = rounds_by_image(measurement.requests)
     shares = [0.0] * steps
     for rounds in images.values():
         for r in rounds:
@@ -22,7 +22,7 @@ def residual_diffs(measurement: Measurement) -> dict[int, list[float]]:
     rounds. A negative one stands for no comparison and is left out.
     """
     by_step: dict[int, list[float]] = {}
-    for rounds in rounds_by_image(measurement.rounds).values():
+    for rounds in rounds_by_image(measurement.requests).values():
         compared: dict[int, list[float]] = {}
         for r in rounds:
             for step, difference in r.residual_diffs.items():

@@ -1,4 +1,7 @@
-"""Executors: where trials run. This module has their protocol and loads them by name; it decides no order of trials."""
+"""Executors: where trials run. This module has their protocol and loads them by name; it decides no order of trials.
+
+A new executor is one module with a class that fits `Executor`, and one line `target: module:Class` in `conf/executor/`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,21 +9,30 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.config import ExecutorConfig, MeasureConfig
-from zbench.measurement import Measurement
+from zbench.measurement import Measurement, Role
 from zbench.plugins import load_class
 from zbench.record import Reason
 from zbench.trial import Trial
 
 
 @dataclass(frozen=True)
-class Task:
-    """One trial to be run, and where its images go."""
+class Setting:
+    """One trial of a task, and where its images go."""
 
     trial: Trial
-    measure: MeasureConfig
     artifacts: Path  # folder for this trial's images and latents
     reference: Path | None = None  # the quality reference's artifacts; None: no quality
     is_reference: bool = False  # whether it is one itself: it makes its images twice, for the noise floor
+    role: Role = "trial"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One or more trials of one residency, which take turns in one window, their baseline among them."""
+
+    settings: tuple[Setting, ...]
+    measure: MeasureConfig
+    residency: str = ""  # process level (`engines.Residency`): a worker that has it loads nothing
 
 
 @dataclass(frozen=True)
@@ -42,20 +54,54 @@ class Stopped:
     """The caller asked to stop; the trial is neither measured nor failed."""
 
 
-TaskResult = Completed | Failed | Stopped
-OnEvent = Callable[[dict[str, Any]], None]
-"""Told of `loading`, `loaded` and `round` events as `zbench.worker` describes them."""
+@dataclass(frozen=True)
+class Disrupted:
+    """Another trial of the task failed, so this one has no measurement; it is to be submitted again without it."""
+
+
+TaskResult = Completed | Failed | Stopped | Disrupted
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that ended."""
+
+    task: Task
+    results: tuple[TaskResult, ...]  # of its settings, in order
+    environment: dict[str, Any] | None  # as its worker said; None where none came to say anything
+    beside: tuple[str, ...] = ()  # ids of trials that ran elsewhere on the machine meanwhile
+
+
+OnEvent = Callable[[Task, dict[str, Any]], None]
+"""Told of `loading`, `loaded` and `round` events of a task as `zbench.worker` describes them."""
 
 
 class Executor(Protocol):
-    """Runs one task at a time. Calls to `run` never raise for what happens to the trial."""
+    """Holds as many tasks as it has room for. Nothing that happens to a trial is raised."""
 
-    def run(self, task: Task, on_event: OnEvent, should_stop: Callable[[], bool]) -> TaskResult:
-        """Run a task to its end. `should_stop` is asked a few times a second; then the current round is the last."""
+    @property
+    def capacity(self) -> int:
+        """How many tasks it may hold at once."""
+        ...
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Where its tasks may run, as far as that is known before any worker has started."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Begin a task, or keep it until there is a device for it. Never more than `capacity` at once."""
+        ...
+
+    def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
+        """Wait until one of the tasks held has ended.
+
+        `should_stop` is asked a few times a second; once it says so, the requests in progress are the last.
+        """
         ...
 
     def abort(self) -> None:
-        """Stop at once, in the middle of a round; `run` then returns Stopped. May be called from a signal handler."""
+        """Stop at once, in the middle of a request; every task ends as Stopped. May be called by a signal handler."""
         ...
 
     def close(self) -> None:
@@ -64,6 +110,6 @@ class Executor(Protocol):
 
 
 def load_executor(config: ExecutorConfig, log_folder: Path) -> Executor:
-    """An executor from `executor.target`. Raises ConfigError where there is no such class."""
-    executor: Executor = load_class("executor.target", config.target)(log_folder)
+    """An executor from `executor.target`. Raises ConfigError where there is no such class, or what it raises."""
+    executor: Executor = load_class("executor.target", config.target)(config, log_folder)
     return executor

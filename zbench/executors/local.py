@@ -1,72 +1,113 @@
-"""Trials in a resident worker process on this machine; it imports no torch and survives whatever a trial does.
+"""Trials in resident worker processes on this machine; it imports no torch and survives whatever a trial does.
 
-The worker has a session of its own, so Ctrl-C reaches only the parent. It is kept while trials succeed; after any
-failure it is killed with all it started, and the next trial begins with a fresh one.
+By default one worker has the whole machine. With `executor.concurrent_trials=N` there are N, each with a GPU of its
+own; what needs more than one GPU, or none, runs while nothing else does. A worker has a session of its own, so Ctrl-C
+reaches only the parent. It is kept while trials succeed; after any failure it is killed with all it started, and the
+next trial begins with a fresh one.
 """
 
 import os
+import select
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import dacite
 
-from zbench.executors import Completed, Failed, OnEvent, Stopped, Task, TaskResult
-from zbench.executors.process import WorkerGone, WorkerProcess, death, oom_kills
+from zbench.config import ExecutorConfig
+from zbench.errors import ConfigError
+from zbench.executors import Completed, Disrupted, Done, Failed, OnEvent, Setting, Stopped, Task, TaskResult
+from zbench.executors.client import OtherProtocol, WorkerClient, WorkerGone, death, oom_kills
+from zbench.hardware.detect import describe_present, environment_on, present_devices
+from zbench.hardware.nvml import Device
 from zbench.measurement import Measurement
 from zbench.record import Reason
-from zbench.worker import PROTOCOL_VERSION
 
 POLL_S = 0.2
 """Longest wait between two looks at `should_stop` and the clock."""
 
 
-class LocalExecutor:
-    """One resident worker at a time."""
+@dataclass
+class _Slot:
+    """Room for one task, with the devices that it may use."""
 
-    def __init__(self, log_folder: Path) -> None:
-        """Workers write their stdout and stderr to `log_folder/worker-<pid of this process>-<n>.log`."""
+    devices: list[Device]
+    variables: dict[str, str]
+    client: WorkerClient | None = None
+    residency: str | None = None  # of what its worker has loaded
+    running: "_Running | None" = None
+
+
+@dataclass
+class _Running:
+    """A task that a worker was told to run."""
+
+    task: Task
+    deadline: float
+    log_offset: int
+    kills_before: int
+    told_to_stop: bool = False
+    beside: dict[str, None] = field(default_factory=dict)
+
+
+class LocalExecutor:
+    """See `Executor`."""
+
+    def __init__(
+        self, config: ExecutorConfig, log_folder: Path, devices: Callable[[], Sequence[Device]] = present_devices
+    ) -> None:
+        """Workers write their stdout and stderr to `log_folder/worker-<pid of this process>-<n>.log`.
+
+        `devices` gives the GPUs that may be used here. Raises ConfigError where there are fewer than trials at once,
+        RecordError where what is stored of their ceilings is broken.
+        """
         self._log_folder = log_folder
-        self._worker: WorkerProcess | None = None
+        self._slots = _slots(config.concurrent_trials, devices)
+        self.environments = [environment_on(slot.devices).to_dict() for slot in self._slots]
+        """See `Executor.environments`: this machine, with the devices of each worker."""
+        self._waiting: deque[Task] = deque()
         self._started = 0
         self._aborted = False
 
-    def run(self, task: Task, on_event: OnEvent, should_stop: Callable[[], bool]) -> TaskResult:
-        """See `Executor.run`."""
-        if self._aborted or should_stop():
-            return Stopped()
-        deadline = time.monotonic() + task.measure.timeout_s
-        kills_before = oom_kills()
-        worker = self._worker or self._start()
-        offset = worker.log.stat().st_size
-        try:
-            worker.tell(_run_command(task))
-            outcome = self._follow(worker, task, deadline, on_event, should_stop)
-            if isinstance(outcome, Completed | Stopped):
-                return outcome
-            reason = outcome.reason
-        except WorkerGone:
-            code = self._discard()
-            if self._aborted:
-                return Stopped()
-            reason = death(code, oom_kills() > kills_before)
-        else:
-            self._discard()
-        return Failed(replace(reason, log_tail=worker.log_tail(offset)))
+    @property
+    def capacity(self) -> int:
+        """See `Executor.capacity`."""
+        return len(self._slots)
+
+    def submit(self, task: Task) -> None:
+        """See `Executor.submit`."""
+        self._waiting.append(task)
+
+    def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
+        """See `Executor.next_done`."""
+        while True:
+            stopping = self._aborted or should_stop()
+            if stopping and self._waiting:
+                task = self._waiting.popleft()
+                return Done(task, (Stopped(),) * len(task.settings), None)
+            self._begin_waiting()
+            for slot in self._with_events():
+                done = self._attend(slot, on_event, stopping)
+                if done is not None:
+                    return done
 
     def abort(self) -> None:
         """See `Executor.abort`."""
         self._aborted = True
-        if self._worker is not None:
-            self._worker.kill()
+        for slot in self._slots:
+            if slot.client is not None:
+                slot.client.kill()
 
     def close(self) -> None:
-        """Let the worker go; it is killed if it takes longer than a few seconds."""
-        if self._worker is not None:
-            self._worker.quit()
-            self._worker = None
+        """Let the workers go; one is killed if it takes longer than a few seconds."""
+        for slot in self._slots:
+            if slot.client is not None:
+                slot.client.quit()
+                slot.client = None
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -74,58 +115,156 @@ class LocalExecutor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self) -> WorkerProcess:
+    def _begin_waiting(self) -> None:
+        """Begin what has room now, in the order in which it was submitted."""
+        while self._waiting and (slot := self._room_for(self._waiting[0])) is not None:
+            task = self._waiting.popleft()
+            client = slot.client or self._start(slot)
+            slot.running = _Running(
+                task,
+                deadline=time.monotonic() + task.measure.timeout_s * len(task.settings),
+                log_offset=client.log.stat().st_size,
+                kills_before=oom_kills(),
+            )
+            slot.residency = task.residency
+            self._note_neighbours(slot)
+            with suppress(WorkerGone):  # `_attend` finds its pipe ended
+                client.tell(_run_command(task))
+
+    def _room_for(self, task: Task) -> _Slot | None:
+        """A free slot, one whose worker has loaded what the task needs if there is one."""
+        free = [slot for slot in self._slots if slot.running is None]
+        running = [slot.running.task for slot in self._slots if slot.running is not None]
+        if not free or (running and not all(_has_a_device_of_its_own(each) for each in (task, *running))):
+            return None
+        return min(free, key=lambda slot: (slot.residency != task.residency, slot.client is not None))
+
+    def _note_neighbours(self, new: _Slot) -> None:
+        """Who runs beside whom, from now on."""
+        assert new.running is not None
+        for slot in self._slots:
+            if slot is not new and slot.running is not None:
+                slot.running.beside |= dict.fromkeys(_ids(new.running.task))
+                new.running.beside |= dict.fromkeys(_ids(slot.running.task))
+
+    def _start(self, slot: _Slot) -> WorkerClient:
         self._started += 1
-        self._worker = WorkerProcess(self._log_folder / f"worker-{os.getpid()}-{self._started}.log")
-        return self._worker
+        log = self._log_folder / f"worker-{os.getpid()}-{self._started}.log"
+        slot.client = WorkerClient(log, variables=slot.variables)
+        return slot.client
 
-    def _discard(self) -> int:
-        worker, self._worker = self._worker, None
-        return 0 if worker is None else worker.discard()
+    def _with_events(self) -> list[_Slot]:
+        """Slots to look at: those whose worker said something, or all once a moment has passed."""
+        running = [(slot, slot.client) for slot in self._slots if slot.running and slot.client]
+        if any(client.has_pending for _, client in running):
+            return [slot for slot, client in running if client.has_pending]
+        ready, _, _ = select.select([client for _, client in running], [], [], POLL_S)
+        return [slot for slot, client in running if client in ready] or [slot for slot, _ in running]
 
-    def _follow(
-        self,
-        worker: WorkerProcess,
-        task: Task,
-        deadline: float,
-        on_event: OnEvent,
-        should_stop: Callable[[], bool],
-    ) -> TaskResult:
-        """Listen until the trial ends, one way or another."""
-        asked_to_stop = False
-        while True:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return Failed(Reason("timeout", f"took longer than measure.timeout_s={task.measure.timeout_s:g}"))
-            if not asked_to_stop and should_stop():
-                worker.tell({"command": "stop"})
-                asked_to_stop = True
-            event = worker.next_event(min(POLL_S, left_s))
-            if event is None:
-                if worker.process.poll() is not None:
-                    raise WorkerGone
-                continue
-            kind = event["event"]
-            if kind == "hello":
-                if event["protocol"] != PROTOCOL_VERSION:
-                    return Failed(Reason("worker_died", f"the worker speaks protocol {event['protocol']}"))
-            elif kind == "done":
-                return Completed(dacite.from_dict(Measurement, event["measurement"], dacite.Config(strict=True)))
-            elif kind == "failed":
-                told = Reason(event["code"], event["message"], stage=event.get("stage"), memory=event.get("memory"))
-                return Failed(told)
-            elif kind == "stopped":
-                return Stopped()
-            else:
-                on_event(event)
+    def _attend(self, slot: _Slot, on_event: OnEvent, stopping: bool) -> Done | None:
+        """Look after one running task; what came of it, if it ended."""
+        client, running = slot.client, slot.running
+        assert client is not None and running is not None
+        try:
+            results = self._look(client, running, on_event, stopping)
+        except WorkerGone:
+            reason = death(self._discard(slot), oom_kills() > running.kills_before)
+            results = [Stopped()] if self._aborted else [Failed(reason)]
+        if results is None:
+            return None
+        slot.running = None
+        n = len(running.task.settings)
+        results = results if len(results) == n else results * n
+        if any(isinstance(result, Failed) for result in results):
+            self._discard(slot)
+            tail = client.log_tail(running.log_offset)
+            results = [_with_log(result, tail) for result in results]
+        return Done(running.task, tuple(results), client.environment, tuple(running.beside))
+
+    def _look(
+        self, client: WorkerClient, running: _Running, on_event: OnEvent, stopping: bool
+    ) -> list[TaskResult] | None:
+        """What the worker has to say now; the results of the task's settings, or one for all, where it ended.
+
+        Raises WorkerGone.
+        """
+        task = running.task
+        if time.monotonic() >= running.deadline:
+            return [Failed(Reason("timeout", f"took longer than measure.timeout_s={task.measure.timeout_s:g}"))]
+        if stopping and not running.told_to_stop:
+            client.tell({"command": "stop"})
+            running.told_to_stop = True
+        try:
+            event = client.next_event(0.0)
+        except OtherProtocol as error:
+            return [Failed(Reason("worker_died", str(error)))]
+        if event is None:
+            if client.process.poll() is not None:
+                raise WorkerGone
+            return None
+        kind = event["event"]
+        if kind == "done":
+            strict = dacite.Config(strict=True)
+            return [Completed(dacite.from_dict(Measurement, each, strict)) for each in event["measurements"]]
+        if kind == "failed":
+            failed = Failed(Reason(event["code"], event["message"], stage=event["stage"], memory=event["memory"]))
+            return [failed if event["trial_id"] in (None, i) else Disrupted() for i in _ids(task)]
+        if kind == "stopped":
+            return [Stopped()]
+        if kind != "hello":
+            on_event(task, event)
+        return None
+
+    def _discard(self, slot: _Slot) -> int:
+        client, slot.client, slot.residency = slot.client, None, None
+        return 0 if client is None else client.discard()
+
+
+def _slots(concurrent: int, devices: Callable[[], Sequence[Device]]) -> list[_Slot]:
+    """One for the whole machine, or one a GPU."""
+    present = list(devices())
+    if concurrent == 1:
+        return [_Slot(present, {})]
+    if concurrent > len(present):
+        raise ConfigError(
+            "executor.concurrent_trials",
+            concurrent,
+            f"needs a GPU for each, and there are {len(present)} ({describe_present(present)}); "
+            f"give at most {max(len(present), 1)}",
+        )
+    return [
+        _Slot([device], {"CUDA_VISIBLE_DEVICES": device.uuid or str(device.index), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+        for device in present[:concurrent]
+    ]
+
+
+def _has_a_device_of_its_own(task: Task) -> bool:
+    """Whether it may run beside others: on one GPU. Trials on the CPU share its cores."""
+    trial = task.settings[0].trial
+    return trial.compute.device == "cuda" and trial.parallel.world_size == 1
+
+
+def _ids(task: Task) -> list[str]:
+    return [setting.trial.trial_id for setting in task.settings]
+
+
+def _with_log(result: TaskResult, tail: tuple[str, ...]) -> TaskResult:
+    return Failed(replace(result.reason, log_tail=tail)) if isinstance(result, Failed) else result
 
 
 def _run_command(task: Task) -> dict[str, Any]:
     return {
         "command": "run",
-        "trial": task.trial.to_dict(),
         "measure": asdict(task.measure),
-        "artifacts": str(task.artifacts.resolve()),
-        "reference": None if task.reference is None else str(task.reference.resolve()),
-        "is_reference": task.is_reference,
+        "settings": [_plain(setting) for setting in task.settings],
+    }
+
+
+def _plain(setting: Setting) -> dict[str, Any]:
+    return {
+        "trial": setting.trial.to_dict(),
+        "role": setting.role,
+        "artifacts": str(setting.artifacts.resolve()),
+        "reference": None if setting.reference is None else str(setting.reference.resolve()),
+        "is_reference": setting.is_reference,
     }

@@ -88,7 +88,7 @@ def _rows(trial: Exported, config: dict[str, Any]) -> list[dict[str, Any]]:
     figures["trial_caveats"] = "; ".join(row.caveats) or None
     rows = []
     projected = _projected_latencies(trial)
-    for r, cells, projected_s in zip(measurement.rounds, round_rows(trial.record, row.label), projected, strict=True):
+    for r, cells, projected_s in zip(measurement.requests, round_rows(trial.record, row.label), projected, strict=True):
         alike, fit = quality.get((r.prompt_id, r.seed)), fidelity.get((r.prompt_id, r.seed))
         rows.append(
             {
@@ -114,7 +114,7 @@ def _projected_latencies(trial: Exported) -> list[float | None]:
         waiting[p.prompt_id, p.seed].append(p.latency_s)
     return [
         waiting[r.prompt_id, r.seed].pop(0) if r.valid and waiting[r.prompt_id, r.seed] else None
-        for r in trial.measurement.rounds
+        for r in trial.measurement.requests
     ]
 
 

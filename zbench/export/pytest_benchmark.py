@@ -131,7 +131,8 @@ def _benchmark(trial: Exported, params: dict[str, Any], baseline: str | None) ->
 
 
 def _ended(trial: Exported) -> str:
-    return max(r.started_at for r in trial.measurement.rounds)
+    window = trial.measurement.window
+    return max(window.at(r.due_s) for r in trial.measurement.requests)
 
 
 def _machine_info(environment: dict[str, Any]) -> dict[str, Any]:

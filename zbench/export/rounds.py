@@ -50,7 +50,7 @@ def round_rows(record: Record, label: str) -> list[dict[str, object]]:
                     r.index,
                     r.prompt_id,
                     r.seed,
-                    r.started_at,
+                    measurement.window.at(r.due_s),
                     r.latency_s,
                     r.stages_s.get("text_encode"),
                     r.stages_s.get("denoise"),
@@ -65,5 +65,5 @@ def round_rows(record: Record, label: str) -> list[dict[str, object]]:
                 strict=True,
             )
         )
-        for r in measurement.rounds
+        for r in measurement.requests
     ]

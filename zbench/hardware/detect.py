@@ -28,7 +28,11 @@ def present_environment() -> Environment:
 
     RecordError where the stored ceilings are broken.
     """
-    devices = present_devices()
+    return environment_on(present_devices())
+
+
+def environment_on(devices: Sequence[Device]) -> Environment:
+    """This machine with these of its GPUs. RecordError where the stored ceilings are broken."""
     return replace(capture(devices), ceilings=stored_ceilings(devices))
 
 

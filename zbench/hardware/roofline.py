@@ -28,7 +28,7 @@ from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, HardwareCon
 from zbench.errors import ConfigError
 from zbench.hardware import footprint, traffic
 from zbench.hardware.footprint import TEXT_TOKENS
-from zbench.measurement import ProjectedRound, Projection, Round
+from zbench.measurement import ProjectedRound, Projection, Request
 from zbench.trial import Trial
 from zbench.zimage import flops
 from zbench.zimage.geometry import Geometry
@@ -80,7 +80,7 @@ class DeviceRates:
         return cls(dtype_bytes, *rates, bandwidth * e.bandwidth, passes, gap_s)
 
 
-def project(trial: Trial, geometry: Geometry, rounds: Sequence[Round], text_tokens: int = TEXT_TOKENS) -> Projection:
+def project(trial: Trial, geometry: Geometry, rounds: Sequence[Request], text_tokens: int = TEXT_TOKENS) -> Projection:
     """The full-size `trial` on `trial.hardware`, round by round as the proxy's `rounds` skipped steps.
 
     `geometry` is the full-size pipeline's. Raises ConfigError where the profile lacks a figure the trial
@@ -95,7 +95,7 @@ def project(trial: Trial, geometry: Geometry, rounds: Sequence[Round], text_toke
     )
     stages_s, steps = cost.stages_s(), trial.pipeline.steps
 
-    def latency_s(round_: Round) -> float:
+    def latency_s(round_: Request) -> float:
         cached = len({step for step in round_.cached_steps if 0 <= step < steps})
         return sum(stages_s.values()) + (steps - cached) * computed_step_s + cached * cached_step_s
 

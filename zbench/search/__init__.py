@@ -1,21 +1,38 @@
-"""Which points of a grid are tried; a search never changes what a trial is."""
+"""Searches: which trials of a space are tried, in which order. This module has their protocol and loads them by name.
 
-import random
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+A new search is one module with a class that fits `Search`, and one line `target: module:Class` in `conf/search/`.
+"""
 
+from typing import Protocol
+
+from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
+from zbench.plugins import load_class
+from zbench.record import Record
+from zbench.space import Placed, Space
 
-T = TypeVar("T")
 
+class Search(Protocol):
+    """Asked for trials and told what came of them, while a sweep runs. Made with a Space and a SearchConfig.
 
-def select(points: Sequence[T], search: SearchConfig, key: Callable[[T], str] = repr) -> list[T]:
-    """All of `points` for a grid; for a random search `n_trials` of them, seeded, in grid order.
-
-    `key` says what a point is: the same points are chosen in whatever order they stand.
+    It never changes what a trial is, and decides by the space, its config and what it was told alone.
     """
-    if search.name == "grid" or search.n_trials is None or search.n_trials >= len(points):
-        return list(points)
-    canonical = sorted(range(len(points)), key=lambda index: key(points[index]))
-    chosen = random.Random(search.seed).sample(canonical, search.n_trials)
-    return [points[index] for index in sorted(chosen)]
+
+    @property
+    def space(self) -> Space:
+        """What it may ask for, and what it leaves out with the reason, as far as it knows before anything has run."""
+        ...
+
+    def ask(self) -> Placed | None:
+        """The next trial; its reference comes before it. None: nothing more, at least until it is told something."""
+        ...
+
+    def tell(self, record: Record, figures: TrialFigures) -> None:
+        """What came of a trial that was asked for, measured now or before."""
+        ...
+
+
+def load_search(config: SearchConfig, space: Space) -> Search:
+    """A search from `search.target`. Raises ConfigError where there is no such class."""
+    search: Search = load_class("search.target", config.target)(space, config)
+    return search

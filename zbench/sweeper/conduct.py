@@ -12,7 +12,6 @@ from rich.console import Console
 from zbench.engines.weights import resolve_weights
 from zbench.errors import StoreError
 from zbench.executors import Executor, load_executor
-from zbench.hardware.detect import present_environment
 from zbench.quality.judge_weights import check_judges
 from zbench.store import Store
 from zbench.sweeper.plan import Plan
@@ -43,13 +42,15 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
     check_weights(placed.trial for placed in plan.trials)
     check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
-    environment = present_environment()
-    with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
-        executor = load_executor(plan.executor, plan.run_folder / "logs")
+    executor = load_executor(plan.executor, plan.run_folder / "logs")
+    with (
+        SweepProgress(len(plan.trials), console, executor.capacity) as progress,
+        Store(plan.run_folder, progress.note) as store,
+    ):
         interrupt = Interrupt(executor)
         with on_interrupt(interrupt):
             try:
-                return Sweep(plan, store, executor, environment, progress, lambda: interrupt.asked).run()
+                return Sweep(plan, store, executor, progress, lambda: interrupt.asked).run()
             finally:
                 executor.close()
 

@@ -18,32 +18,44 @@ from zbench.config import (
     MeasureConfig,
     OffloadConfig,
     ParallelConfig,
+    SearchConfig,
     SweepConfig,
 )
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
 from zbench.hardware.roofline import proxy_cache
-from zbench.search import select
-from zbench.space import Placed, arrange, constraint
+from zbench.search import load_search
+from zbench.space import Placed, Space, arrange, constraint
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep before it runs. `trials` are in the order they run, references and baselines first."""
+    """A sweep before it runs."""
 
     name: str
     command: str  # what to type to go on
-    trials: tuple[Placed, ...]
-    pruned: tuple[tuple[Placed, str], ...]
+    space: Space  # all that the search may choose of
+    preview: Space  # what it will choose, as far as it can say before anything has run
     measure: MeasureConfig
     sweep: SweepConfig
     executor: ExecutorConfig
+    search: SearchConfig
     profiles: Mapping[str, HardwareConfig]  # trial id to the profile of the hardware that it is measured on
     stand_in: Config | None  # pipeline and hardware that proxies run on; None where nothing is projected
     notes: tuple[str, ...] = ()
+
+    @property
+    def trials(self) -> tuple[Placed, ...]:
+        """Those that will run, as far as that is known, in their order: references and baselines first."""
+        return self.preview.placed
+
+    @property
+    def pruned(self) -> tuple[tuple[Placed, str], ...]:
+        """Those that cannot work, with the reason."""
+        return self.preview.pruned
 
     @property
     def run_folder(self) -> Path:
@@ -95,21 +107,21 @@ def make_plan(
     _refuse_several_ways([job.config for job in jobs.jobs])
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
         check_scenes(workload)
-    chosen = select(jobs.jobs, first.search, key=lambda job: job.identity)
-    asked = [(trial_of(job.config, devices), job.config.hardware) for job in chosen]
+    asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     space = arrange((trial for trial, _ in asked), baseline_of)
-    if not space.placed:
-        placed, reason = space.pruned[0]
+    preview = load_search(first.search, space).space
+    if not preview.placed:
+        placed, reason = preview.pruned[0]
         raise OverrideError(
-            f"an empty sweep: none of {len(space.pruned)} trials can work; {placed.trial.label}: {reason}"
+            f"an empty sweep: none of {len(preview.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
-    _check_baselines(space.placed, first.sweep.baseline)
-    digest = hashlib.sha256("".join(sorted(p.trial.trial_id for p in space.placed)).encode()).hexdigest()[:8]
+    _check_baselines(preview.placed, first.sweep.baseline)
     return Plan(
-        name=first.sweep.name or f"{prefix}-{digest}",
+        name=first.sweep.name or f"{prefix}-{_question(space, first.search)}",
         command=command,
-        trials=space.placed,
-        pruned=space.pruned,
+        space=space,
+        preview=preview,
+        search=first.search,
         measure=first.measure,
         sweep=first.sweep,
         executor=first.executor,
@@ -117,6 +129,19 @@ def make_plan(
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
         notes=tuple(jobs.notes),
     )
+
+
+def _question(space: Space, search: SearchConfig) -> str:
+    """8 hex digits of what a sweep asks: which of these trials, by which search. How many is no part of it."""
+    words = sorted(p.trial.trial_id for p in space.placed)
+    if search.name != "grid":
+        words += [
+            search.name,
+            search.target,
+            str(search.seed),
+            *(f"{k}={v}" for k, v in sorted(search.options.items())),
+        ]
+    return hashlib.sha256("".join(words).encode()).hexdigest()[:8]
 
 
 def _check_baselines(placed: Sequence[Placed], named: str | None) -> None:

@@ -1,6 +1,7 @@
 """What a sweep says while it runs, on stderr: a live table and an ETA on a terminal, a line a trial elsewhere."""
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from zbench.analysis.view import view_of
+from zbench.analysis.figures import TrialFigures
 from zbench.record import Record
 from zbench.space import Placed
 from zbench.sweeper.loading_bar import LoadingBar
@@ -20,10 +21,11 @@ ROWS = 16  # of the live table; the oldest scroll away
 
 
 class Eta:
-    """Seconds left, from the wall time of the trials that were run here."""
+    """Seconds left, from the wall time of the trials that were run here, so many at once."""
 
-    def __init__(self, trials: int) -> None:
+    def __init__(self, trials: int, side_by_side: int = 1) -> None:
         self.left = trials
+        self._side_by_side = side_by_side
         self._spent: list[float] = []
 
     def add(self, wall_s: float | None) -> None:
@@ -35,7 +37,8 @@ class Eta:
     @property
     def seconds(self) -> float | None:
         """None until a trial was run."""
-        return self.left * sum(self._spent) / len(self._spent) if self._spent else None
+        turns = -(-self.left // self._side_by_side)
+        return turns * sum(self._spent) / len(self._spent) if self._spent else None
 
     def __str__(self) -> str:
         if self.left == 0:
@@ -43,17 +46,25 @@ class Eta:
         return "ETA after the first trial" if self.seconds is None else f"ETA {duration(self.seconds)}"
 
 
+@dataclass
+class _Shown:
+    """A trial that runs."""
+
+    label: str
+    began: float
+    doing: str
+
+
 class SweepProgress:
     """A `sweep.SweepListener` that shows a sweep of `trials` trials on a rich console."""
 
-    def __init__(self, trials: int, console: Console) -> None:
+    def __init__(self, trials: int, console: Console, side_by_side: int = 1) -> None:
+        """`side_by_side` is how many run at once."""
         self.console = console
-        self.eta = Eta(trials)
+        self.eta = Eta(trials, side_by_side)
         self.total = trials
         self._rows: list[tuple[str, ...]] = []
-        self._compared_with: dict[str, Record] = {}  # references and baselines so far
-        self._now = ""
-        self._started = 0.0
+        self._running: dict[str, _Shown] = {}  # by trial id
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -69,23 +80,23 @@ class SweepProgress:
         """Print a sentence above the table."""
         self.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def reused(self, placed: Placed, record: Record) -> None:
+    def reused(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Count a trial from the journal."""
-        self._add(record, None, "from the journal")
+        self._add(record, figures, None, "from the journal")
 
     def started(self, placed: Placed) -> None:
         """Show which trial runs."""
-        self._started = time.monotonic()
-        self._now = f"{placed.trial.label}: starting"
+        self._running[placed.trial.trial_id] = _Shown(placed.trial.label, time.monotonic(), "starting")
 
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
         self._loading.event(placed.trial.label, event)
-        self._now = f"{placed.trial.label}: {describe(event)}"
+        self._running[placed.trial.trial_id].doing = describe(event)
 
-    def finished(self, placed: Placed, record: Record) -> None:
+    def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Show the trial's figures."""
-        self._add(record, time.monotonic() - self._started, "")
+        shown = self._running.pop(placed.trial.trial_id)
+        self._add(record, figures, time.monotonic() - shown.began, "")
 
     def added(self, placed: Placed, trial: Trial) -> None:
         """Count one more trial."""
@@ -94,11 +105,10 @@ class SweepProgress:
         self._bar.update(self._task, total=self.total)
         self.note(f"{placed.trial.label} ran out of memory; {trial.label} is tried in its place")
 
-    def _add(self, record: Record, wall_s: float | None, remark: str) -> None:
+    def _add(self, record: Record, figures: TrialFigures, wall_s: float | None, remark: str) -> None:
         self.eta.add(wall_s)
-        self._now = ""
         self._loading.end()
-        row = self._row(record, remark)
+        row = _row(record, figures, remark)
         self._rows.append(row)
         self._bar.update(self._task, completed=self.total - self.eta.left, eta=str(self.eta))
         if not self.console.is_terminal:
@@ -110,21 +120,6 @@ class SweepProgress:
                 soft_wrap=True,
             )
 
-    def _row(self, record: Record, remark: str) -> tuple[str, ...]:
-        """As the table will have it, caveats included; what is compared with is what was shown before."""
-        if record.is_reference or record.is_baseline:
-            self._compared_with[record.trial_id] = record
-        others = [self._compared_with[i] for i in (record.reference_id, record.baseline_id) if i in self._compared_with]
-        figures = next(row for row in view_of([*others, record]).trials if row.trial_id == record.trial_id)
-        if record.measurement is None:
-            return record.label, record.state, "", "", f"{figures.reason_code}: {figures.reason}"
-        about = "~" if record.measurement.projection else ""
-        doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
-        latency = "no valid round" if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
-        speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
-        skipped = "" if figures.cached_steps is None else f"{figures.cached_steps:.1f} steps skipped"
-        return record.label, latency, speed_up, skipped, "; ".join(filter(None, [remark, doubt]))
-
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False)
         for title in ("trial", "latency", "speed-up", "cached", ""):
@@ -132,7 +127,8 @@ class SweepProgress:
         for row in self._rows[-ROWS:]:
             table.add_row(*(Text(cell) for cell in row))
         loading = [self._loading.progress] if self._loading.shown else []
-        return Group(table, Text(self._now), *loading, self._bar)
+        now = [Text(f"{shown.label}: {shown.doing}") for shown in self._running.values()] or [Text("")]
+        return Group(table, *now, *loading, self._bar)
 
     def __enter__(self) -> "SweepProgress":
         if self.console.is_terminal:
@@ -143,6 +139,18 @@ class SweepProgress:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+
+
+def _row(record: Record, figures: TrialFigures, remark: str) -> tuple[str, ...]:
+    """As the table will have it, caveats included; what is compared with is what was shown before."""
+    if record.measurement is None:
+        return record.label, record.state, "", "", f"{figures.reason_code}: {figures.reason}"
+    about = "~" if record.measurement.projection else ""
+    doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
+    latency = "no valid round" if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
+    speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
+    skipped = "" if figures.cached_steps is None else f"{figures.cached_steps:.1f} steps skipped"
+    return record.label, latency, speed_up, skipped, "; ".join(filter(None, [remark, doubt]))
 
 
 def describe(event: dict[str, Any]) -> str:

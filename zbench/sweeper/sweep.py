@@ -1,24 +1,30 @@
 """One sweep from plan to journal: reuse what still holds, run the rest, append each outcome as it comes.
 
-It imports no torch, measures nothing itself and prints nothing; what happens is told to a `SweepListener`.
+A search is asked for trials and told what came of each. As many tasks run as the executor has room for; a trial waits
+until its reference has its images. The journal has one writer, this process. It imports no torch, measures nothing
+itself and prints nothing; what happens is told to a `SweepListener`.
 """
 
 import json
 import shutil
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from zbench.environment import Environment, differences
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.view import view_of
+from zbench.environment import differences
 from zbench.errors import RecordError
-from zbench.executors import Executor, Failed, Stopped, Task
+from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
+from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
-from zbench.measurement import UNJUDGED, Measurement
+from zbench.measurement import UNJUDGED, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import Reason, Record
+from zbench.search import load_search
+from zbench.search.retry import WithNextOffload
 from zbench.space import Placed
 from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
@@ -33,7 +39,7 @@ class SweepListener(Protocol):
     def note(self, text: str) -> None:
         """A sentence the user should see."""
 
-    def reused(self, placed: Placed, record: Record) -> None:
+    def reused(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """A trial was taken from the journal."""
 
     def started(self, placed: Placed) -> None:
@@ -42,7 +48,7 @@ class SweepListener(Protocol):
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Something happened inside the running trial."""
 
-    def finished(self, placed: Placed, record: Record) -> None:
+    def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """A trial's record is on disk."""
 
     def added(self, placed: Placed, trial: Trial) -> None:
@@ -77,10 +83,22 @@ class Proxy:
 
     measurement: Measurement
     artifacts: Path
+    environment: dict[str, Any]
 
 
-Proxies = dict[tuple[str, bool, bool], Proxy]
-"""By what was run, whether as a reference and whether against one; equal work on the tiny pipeline has equal ones."""
+ProxyKey = tuple[str, bool, bool]
+"""What was run, whether as a reference and whether against one; equal work on the tiny pipeline has equal ones."""
+
+LOOK_AHEAD = 64
+"""Trials that may wait for their reference while others begin."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A trial whose task the executor has."""
+
+    placed: Placed
+    proxy: ProxyKey
 
 
 @dataclass
@@ -90,14 +108,17 @@ class Sweep:
     plan: Plan
     store: Store
     executor: Executor
-    environment: Environment
     listener: SweepListener
     should_stop: Callable[[], bool]
     _tried: dict[str, Placed] = field(default_factory=dict)  # by trial id
-    _gave_way: dict[str, str] = field(default_factory=dict)  # one out of memory to the one tried in its place
+    _waiting: list[Placed] = field(default_factory=list)  # asked for, and not begun
+    _running: dict[str, _Begun] = field(default_factory=dict)  # by the trial id of the task's setting
+    _proxies: dict[ProxyKey, Proxy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._present = PresentContent(self.plan.measure)
+        search = load_search(self.plan.search, self.plan.space)
+        self._search = WithNextOffload(search, self._wants_next_offload, self.listener.added)
 
     def run(self) -> SweepResult:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
@@ -109,69 +130,110 @@ class Sweep:
         known = self.store.latest
         planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
         ids = dict.fromkeys((*planned, *self._tried))
-        return SweepResult([known[i] for i in ids if i in known], interrupted, self._gave_way)
+        return SweepResult([known[i] for i in ids if i in known], interrupted, self._search.gave_way)
 
     def _run_all(self) -> bool:
-        """Whether it came to the end of the plan, and was not stopped before."""
-        proxies: Proxies = {}
-        queue = deque(self.plan.trials)
-        while queue:
-            placed = self._held_to_what_serves(queue.popleft())
-            if self.should_stop():
-                return False
-            record = self._reusable(placed)
-            if record is not None:
-                record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
-                self.listener.reused(placed, record)
-            else:
-                self.listener.started(placed)
-                record = self._measure(placed, proxies)
-                if record is None:
-                    return False
-                self.store.append(record)
-                self.listener.finished(placed, record)
-            self._tried[placed.trial.trial_id] = placed
-            self._give_way(placed, record, queue)
-        return True
+        """Whether the search came to its end, and was not stopped before."""
+        stopped = False
+        while True:
+            while not stopped and (placed := self._next_ready()) is not None:
+                stopped = self.should_stop()
+                if stopped:
+                    self._waiting.insert(0, placed)
+                else:
+                    self._begin(placed)
+            if not self._running:
+                return not self._waiting
+            done = self.executor.next_done(self._tell_event, self.should_stop)
+            stopped = stopped or Stopped() in done.results
+            for setting, result in zip(done.task.settings, done.results, strict=True):
+                self._end(self._running.pop(setting.trial.trial_id), result, done)
 
-    def _give_way(self, placed: Placed, record: Record, queue: deque[Placed]) -> None:
-        """Where a trial ran out of memory, have the next offload tried; it takes over what the trial was to others."""
-        smaller = self._with_next_offload(placed, record)
-        if smaller is None:
+    def _next_ready(self) -> Placed | None:
+        """The next trial that may begin now, if the executor has room for one more."""
+        while len(self._running) < self.executor.capacity:
+            for place, waiting in enumerate(self._waiting):
+                placed = self._search.held_to_what_serves(waiting)
+                if self._is_ready(placed):
+                    del self._waiting[place]
+                    return placed
+            asked = self._search.ask() if len(self._waiting) < LOOK_AHEAD else None
+            if asked is None:
+                return None
+            self._waiting.append(asked)
+        return None
+
+    def _is_ready(self, placed: Placed) -> bool:
+        """Whether its reference has come to its end, and no other trial is running what could serve it too."""
+        if not placed.is_reference and placed.reference_id not in self._tried:
+            return False
+        return all(begun.proxy[0] != self._runs(placed.trial).trial_id for begun in self._running.values())
+
+    def _begin(self, placed: Placed) -> None:
+        """Take its record from the journal, or its figures from a proxy that was measured; else submit it."""
+        record = self._reusable(placed)
+        if record is not None:
+            record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
+            self._settle(placed, record, reused=True)
             return
-        self._gave_way[placed.trial.trial_id] = smaller.trial_id
-        has_a_role = placed.is_reference or placed.is_baseline
-        waiting = next((other for other in queue if other.trial.trial_id == smaller.trial_id), None)
-        if smaller.trial_id in self._tried or (waiting is not None and not has_a_role):
+        self.listener.started(placed)
+        runs, reference = self._runs(placed.trial), self._reference(placed)
+        key: ProxyKey = runs.trial_id, placed.is_reference, reference is not None
+        artifacts = self.store.artifacts(placed.trial.trial_id)
+        proxy = self._proxies.get(key)
+        if proxy is not None:
+            copy_artifacts(proxy.artifacts, artifacts)
+            self._settle(placed, self._complete(placed, proxy.measurement, proxy.environment))
             return
-        if waiting is None:
-            self.listener.added(placed, smaller)
-        else:  # others will be held to it, so it comes first
-            queue.remove(waiting)
-        queue.appendleft(replace(placed, trial=smaller))
+        role: Role = "baseline" if placed.is_baseline else "trial"
+        setting = Setting(runs, artifacts, reference, placed.is_reference, role)
+        self._running[runs.trial_id] = _Begun(placed, key)
+        self.executor.submit(Task((setting,), self.plan.measure, runs.resident_key))
 
-    def _with_next_offload(self, placed: Placed, record: Record) -> Trial | None:
-        """What to try in place of a trial that ran out of memory: always of a reference, of others if asked for.
+    def _end(self, begun: _Begun, result: TaskResult, done: Done) -> None:
+        """Record what came of a task's trial; one that was not measured waits again."""
+        placed = begun.placed
+        artifacts, environment = self.store.artifacts(placed.trial.trial_id), done.environment or self._parents
+        if isinstance(result, Completed):
+            if placed.trial.hardware is not None:
+                self._proxies.setdefault(begun.proxy, Proxy(result.measurement, artifacts, environment))
+            record = self._complete(placed, result.measurement, environment)
+            self._settle(placed, replace(record, beside=done.beside))
+        elif isinstance(result, Failed):
+            shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
+            reason = self._with_way_out(placed.trial, result.reason)
+            record = self._record(placed, environment, state="FAILED", reason=reason, beside=done.beside)
+            self._settle(placed, record)
+        else:
+            self._waiting.insert(0, placed)
 
-        Offload does not change images, so any mode makes a reference. A speed baseline is the reference's setting with
-        what `sweep.baseline` says, so it follows its reference, unless that names an offload.
+    def _settle(self, placed: Placed, record: Record, *, reused: bool = False) -> None:
+        """A trial has its record: keep it, show it, tell the search."""
+        self._tried[placed.trial.trial_id] = placed
+        if not reused:
+            self.store.append(record)
+        known = [self.store.latest.get(i) for i in (placed.reference_id, placed.baseline_id)]
+        others = [other for other in known if other is not None and other.trial_id in self._tried]
+        rows = view_of([*(other for other in others if other.trial_id != record.trial_id), record]).trials
+        figures = next(row for row in rows if row.trial_id == record.trial_id)
+        if reused:
+            self.listener.reused(placed, record, figures)
+        else:
+            self.listener.finished(placed, record, figures)
+        self._search.tell(record, figures)
+
+    def _wants_next_offload(self, placed: Placed) -> bool:
+        """Whether to try more offload in place of a trial that ran out of memory: always of a reference.
+
+        A speed baseline is the reference's setting with what `sweep.baseline` says, so it follows its reference, unless
+        that names an offload. Of the others where `sweep.on_oom` asks for it.
         """
         with_a_role = placed.is_reference or (placed.is_baseline and not names_offload(self.plan.sweep.baseline))
-        wanted = with_a_role or self.plan.sweep.on_oom == "next_offload"
-        if not wanted or record.reason is None or record.reason.next_offload is None:
-            return None
-        return replace(placed.trial, offload=replace(placed.trial.offload, mode=record.reason.next_offload))
+        return with_a_role or self.plan.sweep.on_oom == "next_offload"
 
-    def _held_to_what_serves(self, placed: Placed) -> Placed:
-        """With what took the place of a reference or a baseline that did not fit."""
-        return replace(
-            placed, reference_id=self._serving(placed.reference_id), baseline_id=self._serving(placed.baseline_id)
-        )
-
-    def _serving(self, trial_id: str) -> str:
-        while trial_id in self._gave_way:
-            trial_id = self._gave_way[trial_id]
-        return trial_id
+    def _tell_event(self, task: Task, event: dict[str, Any]) -> None:
+        trial_id = event.get("trial_id", task.settings[0].trial.trial_id)
+        self.listener.event(self._running[trial_id].placed, event)
 
     def _rename_roles(self) -> None:
         """Append anew, unmeasured, each record of a tried trial whose speed-up is over another trial now than before.
@@ -181,7 +243,7 @@ class Sweep:
         """
         said: dict[str, None] = {}
         for trial_id, placed in self._tried.items():
-            now, record = self._held_to_what_serves(placed), self.store.latest[trial_id]
+            now, record = self._search.held_to_what_serves(placed), self.store.latest[trial_id]
             renamed = record
             if record.state == "FAILED" and now.reference_id in self._tried:
                 renamed = replace(renamed, reference_id=now.reference_id)
@@ -196,29 +258,11 @@ class Sweep:
         for text in said:
             self.listener.note(text)
 
-    def _measure(self, placed: Placed, proxies: Proxies) -> Record | None:
-        """The record of one trial, or None if the user stopped it. Projected trials share equal proxies."""
-        trial = placed.trial
-        runs = self._runs(trial)
-        artifacts, reference = self.store.artifacts(trial.trial_id), self._reference(placed)
-        proxy_key = runs.trial_id, placed.is_reference, reference is not None
-        shared = proxies.get(proxy_key)
-        if shared is not None:
-            copy_artifacts(shared.artifacts, artifacts)
-            measured = shared.measurement
-        else:
-            task = Task(runs, self.plan.measure, artifacts, reference, placed.is_reference)
-            outcome = self.executor.run(task, lambda event: self.listener.event(placed, event), self.should_stop)
-            if isinstance(outcome, Stopped):
-                return None
-            if isinstance(outcome, Failed):
-                shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
-                return self._record(placed, state="FAILED", reason=self._with_way_out(trial, outcome.reason))
-            measured = outcome.measurement
-        if trial.hardware is not None:
-            proxies.setdefault(proxy_key, Proxy(measured, artifacts))
-            measured = _projected(trial, measured)
-        return self._record(placed, state="COMPLETE", measurement=measured, source=measured.source)
+    def _complete(self, placed: Placed, measured: Measurement, environment: dict[str, Any]) -> Record:
+        """With the roofline's answer, where the trial is projected and its proxy was measured."""
+        if placed.trial.hardware is not None:
+            measured = _projected(placed.trial, measured)
+        return self._record(placed, environment, state="COMPLETE", measurement=measured, source=measured.source)
 
     def _runs(self, trial: Trial) -> Trial:
         """What is measured for a trial: itself, or the proxy of a projected one."""
@@ -249,7 +293,7 @@ class Sweep:
             return None if self.plan.sweep.retry_failed else record
         if record.state != "COMPLETE":
             return None
-        changed = differences(record.environment, self.environment.to_dict())
+        changed = self._moved_from(record.environment)
         if not self._was_measured_alike(record):
             changed = ["the measure settings changed", *changed]
         if record.reference_id != placed.reference_id:
@@ -266,6 +310,16 @@ class Sweep:
             return None
         return record
 
+    def _moved_from(self, environment: dict[str, Any]) -> list[str]:
+        """How where trials run now differs from where one was measured; empty where some worker is to be there."""
+        found = [differences(environment, here) for here in self.executor.environments]
+        return min(found, key=len, default=[])
+
+    @property
+    def _parents(self) -> dict[str, Any]:
+        """Of records that no worker had a say in."""
+        return self.executor.environments[0] if self.executor.environments else environment_on([]).to_dict()
+
     def _was_measured_alike(self, record: Record) -> bool:
         """Whether its `measure` is this sweep's; a key that it lacks has its default, and one not known is another."""
         try:
@@ -280,13 +334,13 @@ class Sweep:
     def _record_pruned(self) -> None:
         for placed, reason in self.plan.pruned:
             self.listener.note(f"{placed.trial.label} is left out: {reason}")
-            record = self._record(placed, state="PRUNED", reason=Reason("constraint", reason))
+            record = self._record(placed, self._parents, state="PRUNED", reason=Reason("constraint", reason))
             before = self.store.latest.get(placed.trial.trial_id)
             told = before and (before.reason, before.reference_id, before.baseline_id)
             if told != (record.reason, record.reference_id, record.baseline_id):
                 self.store.append(record)
 
-    def _record(self, placed: Placed, **fields: Any) -> Record:
+    def _record(self, placed: Placed, environment: dict[str, Any], **fields: Any) -> Record:
         config = {**placed.trial.to_dict(), "measure": asdict(self.plan.measure)}
         return Record(
             sweep=self.plan.name,
@@ -295,7 +349,7 @@ class Sweep:
             baseline_id=placed.baseline_id,
             label=placed.trial.label,
             config=_plain(config),
-            environment=self.environment.to_dict(),
+            environment=environment,
             command=self.plan.command,
             **fields,
         )
@@ -304,10 +358,11 @@ class Sweep:
 def _projected(trial: Trial, measured: Measurement) -> Measurement:
     """A proxy's measurement with the roofline's answer for the trial's own hardware."""
     assert trial.hardware is not None
-    projection = project(trial, geometry_of(trial.pipeline), measured.rounds)
+    projection = project(trial, geometry_of(trial.pipeline), measured.requests)
+    requests = [replace(r, images=trial.pipeline.images) for r in measured.window.requests]
     return replace(
         measured,
-        rounds=[replace(r, images=trial.pipeline.images) for r in measured.rounds],
+        window=replace(measured.window, requests=requests),
         projection=projection,
         sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
     )

@@ -5,26 +5,27 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 
 | command | fields | answered by |
 |---|---|---|
-| `run` | `trial`, `measure`, `artifacts` (folder), `reference` (such, or null), `is_reference` | events below |
-| `prepare` | `side` (a name), `trial` | `prepared` once it is loaded, configured and has made its first image |
-| `generate` | `side`, `index` (of the workload's pairs, in turn) | `generated`: one round of what was prepared so |
+| `run` | `measure`, `settings`: trials of one residency, which take turns in one window | events below |
+| `prepare` | `side` (a name), `role`, `trial` | `prepared` once it is loaded, configured and has made its first image |
+| `generate` | `side`, `index` (of the workload's pairs, in turn) | `generated`: one request of what was prepared so |
 | `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |
 | `quit` | | the process ends with code 0 |
 
+A setting is `trial`, `role` (baseline or trial), `artifacts` (folder), `reference` (such, or null), `is_reference`.
 Images are compared with those in `reference`. Null there says only that there are none: whether others are compared
 with this trial's, which are then made twice, is what `is_reference` says.
 
 | event | fields |
 |---|---|
-| `hello` | `protocol`, `pid` |
+| `hello` | `protocol`, `pid`, `environment` (where this worker is, with its devices) |
 | `loading` | where the pipeline changes, and again with `stage`, `done_bytes` and `total_bytes` as they grow |
 | `loaded` | `load_s`, checksums left out |
-| `round` | `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
-| `done` | `measurement` |
+| `round` | `trial_id`, `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
+| `done` | `measurements`, in the order of the settings |
 | `prepared` | `first_latency_s`, `effective` |
-| `generated` | `round` |
-| `failed` | `code` (out_of_memory, weights, config, error), `message` (one line), `stage`, `memory` (bytes, or null) |
+| `generated` | `request` |
+| `failed` | `trial_id` (whose turn), `code` (out_of_memory, weights, config, error), `message`, `stage`, `memory` |
 | `stopped` | |
 """
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6

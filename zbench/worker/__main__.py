@@ -21,6 +21,8 @@ from typing import Any
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, StageError, load_engine
 from zbench.errors import WeightsUnavailableError, ZbenchError
+from zbench.hardware.detect import present_environment
+from zbench.measurement import Cold, Role
 from zbench.probes.disturbance import RoundWatch
 from zbench.probes.memory import device_memory
 from zbench.quality.judging import judges_for
@@ -29,7 +31,8 @@ from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
 from zbench.worker.loading import LoadingTalk
-from zbench.worker.measuring import measure_trial, one_round, quiet_collector
+from zbench.worker.measuring import measure_trials, quiet_collector
+from zbench.worker.request import Turn, one_request
 from zbench.worker.warm_up import to_compile
 from zbench.workload import pairs
 
@@ -74,12 +77,16 @@ class Worker:
         self._watch = RoundWatch()
         self._engine: Engine | None = None
         self._resident_key: str | None = None
-        self._sides: dict[str, Trial] = {}  # those prepared on the resident pipeline
+        self._began_s = time.perf_counter()
+        self._sides: dict[str, tuple[Trial, Role]] = {}  # those prepared on the resident pipeline
         self._configured: str | None = None  # the side it is configured for
 
     def serve(self) -> None:
         """Until `quit`."""
-        self._pipes.tell({"event": "hello", "protocol": PROTOCOL_VERSION, "pid": os.getpid()})
+        environment = present_environment().to_dict()
+        self._pipes.tell(
+            {"event": "hello", "protocol": PROTOCOL_VERSION, "pid": os.getpid(), "environment": environment}
+        )
         while True:
             command = self._pipes.commands.get()
             if command["command"] == "quit":
@@ -99,19 +106,19 @@ class Worker:
             trial = Trial.from_dict(command["trial"])
             engine, _ = self._load(trial)
             stage = "cache configuration"
-            self._sides[command["side"]] = trial
+            self._sides[command["side"]] = trial, command["role"]
             self._configure(engine, command["side"])
             stage = "the first image"
             cycle = pairs(trial.workload)
-            first, _ = one_round(engine, cycle[0], 0)
+            first = engine.generate(cycle[0].prompt_text, cycle[0].seed)
             for pair in to_compile(trial, cycle):
-                one_round(engine, pair, 0)
+                engine.generate(pair.prompt_text, pair.seed)
             return {"event": "prepared", "first_latency_s": first.latency_s, "effective": asdict(engine.effective())}
         except Exception as error:
             return _failed(error, stage)
 
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
-        """One round of what was prepared."""
+        """One request of what was prepared."""
         stage = "cache configuration"
         try:
             side, index = command["side"], command["index"]
@@ -120,52 +127,62 @@ class Worker:
             if side != self._configured:
                 self._configure(self._engine, side)
             stage = "a round"
-            cycle = pairs(self._sides[side].workload)
+            trial, role = self._sides[side]
+            cycle = pairs(trial.workload)
             with quiet_collector():
                 self._watch.begin()
-                made, _ = one_round(self._engine, cycle[index % len(cycle)], index)
+                turn = Turn(index, trial.trial_id, role)
+                made, _ = one_request(self._engine, cycle[index % len(cycle)], turn, self._began_s)
                 made = replace(made, disturbances=self._watch.end())
-            return {"event": "generated", "round": asdict(made)}
+            return {"event": "generated", "request": asdict(made)}
         except Exception as error:
             return _failed(error, stage)
 
     def _configure(self, engine: Engine, side: str) -> None:
         self._configured = None  # until it is done
-        engine.configure(self._sides[side].cache)
+        engine.configure(self._sides[side][0].cache)
         self._configured = side
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
-        """One trial; the event that ends it."""
-        job: TrialJob | None = None
+        """One task; the event that ends it."""
+        jobs: list[TrialJob] = []
         try:
-            job = self._job(command)
-            print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
-            engine, load_s = self._load(job.trial)
-            job.check_stop()
+            jobs = self._jobs(command)
+            for job in jobs:
+                print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
+            engine, cold = self._load(jobs[0].trial)
+            jobs[0].check_stop()
             self._configured = None  # a measurement configures for itself
-            measurement = measure_trial(engine, job, self._gauges, load_s)
-            return {"event": "done", "measurement": asdict(measurement)}
+            measurements = measure_trials(engine, jobs, self._gauges, cold)
+            return {"event": "done", "measurements": [asdict(measured) for measured in measurements]}
         except StopAsked:
             self._pipes.stop.clear()
             return {"event": "stopped"}
         except Exception as error:
-            return _failed(error, job.stage if job else "reading the task")
+            told = next((job for job in jobs if job.busy), jobs[0] if jobs else None)
+            failed = _failed(error, told.stage if told else "reading the task")
+            return failed | {"trial_id": told.trial.trial_id if told else None}
 
-    def _job(self, command: dict[str, Any]) -> TrialJob:
+    def _jobs(self, command: dict[str, Any]) -> list[TrialJob]:
         measure = MeasureConfig(**command["measure"])
-        return TrialJob(
-            trial=Trial.from_dict(command["trial"]),
-            measure=measure,
-            judges=judges_for(measure),
-            artifacts=Path(command["artifacts"]),
-            reference=None if command["reference"] is None else Path(command["reference"]),
-            is_reference=command["is_reference"],
-            tell=self._pipes.tell,
-            stopping=self._pipes.stop.is_set,
-        )
+        judges = judges_for(measure)
+        return [
+            TrialJob(
+                trial=Trial.from_dict(setting["trial"]),
+                measure=measure,
+                judges=judges,
+                artifacts=Path(setting["artifacts"]),
+                reference=None if setting["reference"] is None else Path(setting["reference"]),
+                is_reference=setting["is_reference"],
+                role=setting["role"],
+                tell=self._pipes.tell,
+                stopping=self._pipes.stop.is_set,
+            )
+            for setting in command["settings"]
+        ]
 
-    def _load(self, trial: Trial) -> tuple[Engine, float | None]:
-        """The engine for this trial, and the seconds it took to load if it was not the resident one.
+    def _load(self, trial: Trial) -> tuple[Engine, Cold | None]:
+        """The engine for this trial, and what it took to load if it was not the resident one.
 
         Checksums are no part of them, but they leave the files in the system's cache.
         """
@@ -173,16 +190,18 @@ class Worker:
             return self._engine, None
         self._unload()
         self._pipes.tell({"event": "loading"})
-        engine = load_engine(trial.engine)  # imports the engine's stack, which is no part of load_s
-        talk = LoadingTalk(self._pipes.tell)
         began = time.perf_counter()
+        engine = load_engine(trial.engine)  # imports the engine's stack, which is no part of load_s
+        imported = time.perf_counter()
+        talk = LoadingTalk(self._pipes.tell)
         engine.load(trial, talk)
-        load_s = time.perf_counter() - began - talk.checking_s
+        load_s = time.perf_counter() - imported - talk.checking_s
+        cold = Cold(load_s=load_s, parts_s={"import": imported - began, "checksums": talk.checking_s})
         self._engine, self._resident_key = engine, trial.resident_key
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
         self._pipes.tell({"event": "loaded", "load_s": load_s})
-        return engine, load_s
+        return engine, cold
 
     def _unload(self) -> None:
         engine, self._engine, self._resident_key = self._engine, None, None

@@ -1,17 +1,19 @@
-"""One `run` command of the worker, and how to talk about it while it runs."""
+"""One trial of the worker's `run` command, and how to talk about it while it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zbench.config import MeasureConfig
+from zbench.measurement import Role
 from zbench.quality.judging import Judges
 from zbench.trial import Trial
 
 
 class StopAsked(Exception):
-    """Someone asked to stop, and the round in progress is finished."""
+    """Someone asked to stop, and the request in progress is finished."""
 
 
 @dataclass
@@ -26,7 +28,16 @@ class TrialJob:
     stopping: Callable[[], bool]
     judges: Judges = field(default_factory=Judges)
     is_reference: bool = False  # whether others are compared with its images
+    role: Role = "trial"
     stage: str = "loading"  # during which a failure is reported to have happened
+    busy: bool = False  # whether it is this trial's turn
+
+    @contextmanager
+    def during(self, stage: str) -> Iterator[None]:
+        """A stretch of work for this trial; where it fails, the job stays busy, so that it is known whose it was."""
+        self.stage, self.busy = stage, True
+        yield
+        self.busy = False
 
     def check_stop(self) -> None:
         """Raise StopAsked if a stop was asked for."""
@@ -38,6 +49,7 @@ class TrialJob:
         self.tell(
             {
                 "event": "round",
+                "trial_id": self.trial.trial_id,
                 "phase": phase,
                 "index": index,
                 "latency_s": latency_s,

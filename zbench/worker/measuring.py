@@ -1,180 +1,218 @@
-"""One trial on a resident engine: warm-up, timed rounds under probes, then artifacts and quality; it never loads.
+"""Trials of one residency on a resident engine: warm-up, a window of requests under gauges, then artifacts and quality.
 
-Timed rounds come in whole cycles over the workload's pairs, so that every prompt and seed weighs the same. Outside
-every clock, images are hashed after each round and garbage is collected after each cycle; the collector is else off.
+Several trials take turns in one window: A B C, C B A, and so on, so that what drifts befalls all alike. Requests come
+in whole cycles over the workload's pairs, so that every prompt and seed weighs the same. Outside every clock, images
+are hashed after each request and garbage is collected after each cycle; the collector is else off. It never loads.
 """
 
 import gc
-import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
-from zbench.config import MeasureConfig
-from zbench.engines import Engine, Generation
-from zbench.measurement import METRICS, RANDOM_WEIGHTS, ClockCheck, Cold, Effective, Measurement, Round
+from zbench.engines import Engine
+from zbench.measurement import (
+    METRICS,
+    RANDOM_WEIGHTS,
+    ClockCheck,
+    Cold,
+    Effective,
+    Measurement,
+    Memory,
+    Request,
+    Window,
+)
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.stats.estimate import relative_half_width
 from zbench.worker.cross_checks import Check, clock_check
-from zbench.worker.gauges import Gauges
+from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
-from zbench.worker.warm_up import warm_up
+from zbench.worker.request import Turn, one_request
+from zbench.worker.warm_up import WarmUp, warm_up
 from zbench.workload import Pair, pairs, whole_cycles
+
+SHARED_WINDOW = "shared_window"
+"""Why a trial has no memory and no energy of its own: the window's are of several trials."""
 
 
 @dataclass
-class _Block:
-    """What the timed block gathers."""
+class _Share:
+    """What one trial has of the window."""
 
-    rounds: list[Round] = field(default_factory=list)
+    job: TrialJob
+    warm: WarmUp
+    effective: Effective
+    requests: list[Request] = field(default_factory=list)
     first_cycle: list[Artifact] = field(default_factory=list)
-    second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images made once more
-    stop_reason: str = ""
-    clock: Check[ClockCheck] = field(default_factory=Check)  # of the first round
+    second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
+    clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
 
 
-def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float | None) -> Measurement:
-    """Measure `job.trial` on an engine that is loaded; `load_s` is set if it was loaded for this trial.
+def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None) -> list[Measurement]:
+    """Measure trials of one residency and one workload, by turns, on an engine that is loaded.
 
-    Raises StopAsked between rounds, and whatever the engine raises.
+    `cold` is set if it was loaded for them; the first trial's first latency is added. Raises StopAsked between
+    requests, and whatever the engine raises.
     """
-    cycle = pairs(job.trial.workload)
-    job.stage = "cache configuration"
-    engine.configure(job.trial.cache)
-    warm = warm_up(engine, job, cycle)
-    effective = engine.effective()
-    job.stage = "timed rounds"
-    block = _Block()
+    cycle = pairs(jobs[0].trial.workload)
+    shares = []
+    for job in jobs:
+        with job.during("cache configuration"):
+            engine.configure(job.trial.cache)
+        with job.during("warm-up rounds"):
+            shares.append(_Share(job, warm_up(engine, job, cycle), engine.effective()))
+    timed = _TimedWindow(engine, shares, cycle, gauges)
     with quiet_collector():
-        gauges.start(str(effective.device), effective.context_bytes)
+        gauges.start(str(shares[0].effective.device), shares[0].effective.context_bytes)
         try:
-            _timed_rounds(engine, job, cycle, block, gauges)
+            window = timed.run()
         finally:
-            readings = gauges.stop(len(block.rounds))
-    reasons = readings.reasons
-    job.stage = "saving and comparing images"
-    if effective.weights != "random":
-        save_artifacts(job.artifacts, block.first_cycle, effective)
-    verdict = _judge(job, block, effective)
-    effective = engine.effective()  # with what the rounds moved
-    latencies = warm.latencies_s or [block.rounds[0].latency_s]
-    cold = Cold()
-    if load_s is not None:
-        cold = Cold(load_s=load_s, first_latency_s=latencies[0])
-    else:
-        reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
-    if block.clock.reason is not None:
-        reasons["telemetry.clock_check"] = block.clock.reason
-    return Measurement(
-        rounds=block.rounds,
-        stop_reason=block.stop_reason,
-        warmup_latencies_s=warm.latencies_s,
-        warmup_end=warm.end,
-        cold=cold,
-        memory=readings.memory,
-        sources=dict.fromkeys(METRICS, "measured"),
-        quality=verdict.quality,
-        prompt_fidelity=verdict.prompt_fidelity,
-        noise_floor=verdict.noise_floor,
-        energy=readings.energy,
-        effective=effective,
-        judges_sha256={} if effective.weights == "random" else job.judges.sha256,
-        telemetry=replace(readings.telemetry, garbage_collection="between cycles", clock_check=block.clock.telemetry),
-        validity=warm.suspicions() + readings.validity + ([block.clock.doubt] if block.clock.doubt else []),
-        reasons=reasons | verdict.reasons,
-    )
+            readings = gauges.stop(len(timed.requests))
+    for share in shares:
+        if share.effective.weights != "random":
+            with share.job.during("saving images"):
+                save_artifacts(share.job.artifacts, share.first_cycle, share.effective)
+    if len(shares) > 1:
+        readings = _of_nobody(readings)
+    window = replace(window, memory=readings.memory, energy=readings.energy)
+    moved = engine.effective()  # with what the requests moved
+    measurements = []
+    for share, loaded in zip(shares, [cold, *[None] * (len(shares) - 1)], strict=True):
+        effective = replace(moved, cache=share.effective.cache, steps=share.effective.steps)
+        measurements.append(_measurement(share, effective, window, readings, loaded))
+    return measurements
 
 
-def one_round(engine: Engine, pair: Pair, index: int) -> tuple[Round, Generation]:
-    """Make one image, and say how it went."""
-    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    made = engine.generate(pair.prompt_text, pair.seed)
-    return _round(index, pair, started_at, made), made
+class _TimedWindow:
+    """The timed block: whose turn it is, and when there is enough."""
+
+    def __init__(self, engine: Engine, shares: Sequence[_Share], cycle: Sequence[Pair], gauges: Gauges) -> None:
+        self._engine, self._shares, self._cycle, self._gauges = engine, shares, cycle, gauges
+        self._configured = shares[-1]
+        self._watch = RoundWatch()
+        self._began_s = 0.0
+        self.requests: list[Request] = []
+
+    def run(self) -> Window:
+        """One whole cycle after another, until every trial has had enough."""
+        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._began_s = time.perf_counter()
+        reasons = [""]
+        while "" in reasons:
+            for pair in self._cycle:
+                backwards = len(self._shares[0].requests) % 2
+                for share in reversed(self._shares) if backwards else self._shares:
+                    with share.job.during("timed rounds"):
+                        self._turn(share, pair)
+            gc.collect()
+            spent_s = time.perf_counter() - self._began_s
+            reasons = [_stop_reason(share, len(self._cycle), spent_s) for share in self._shares]
+        return Window(self.requests, reasons[0], started_at, wall_s=self.requests[-1].done_s)
+
+    def _turn(self, share: _Share, pair: Pair) -> None:
+        """One request; one that gauges speak against is kept and does not count."""
+        job, n_pairs = share.job, len(self._cycle)
+        job.check_stop()
+        if share is not self._configured:
+            self._engine.configure(job.trial.cache)
+            self._configured = share
+        self._watch.begin()
+        self._gauges.begin_round()
+        turn = Turn(len(self.requests), job.trial.trial_id, job.role)
+        timed, made = one_request(self._engine, pair, turn, self._began_s)
+        disturbed = self._watch.end()
+        invalid = timed.invalid_reasons + self._gauges.end_round()
+        timed = replace(timed, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)
+        count = len(share.requests)
+        self.requests.append(timed)
+        share.requests.append(timed)
+        if count == 0:
+            share.clock = clock_check(made)
+        if count < n_pairs:
+            share.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
+        elif count < 2 * n_pairs and job.is_reference:
+            share.second_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
+        job.tell_round("timed", count, made.latency_s, *_bounds(job, n_pairs))
 
 
-def _timed_rounds(engine: Engine, job: TrialJob, cycle: list[Pair], block: _Block, gauges: Gauges) -> None:
-    """Fill `block`, one whole cycle after another; a round that gauges speak against is kept and does not count."""
-    least = whole_cycles(job.measure.min_rounds, len(cycle))
-    most = whole_cycles(job.measure.max_rounds, len(cycle))
-    if job.is_reference:  # a quality reference makes its images twice, so that the noise floor is known
-        least = min(max(least, 2 * len(cycle)), most)
-    watch = RoundWatch()
-    began = time.monotonic()
-    while not block.stop_reason:
-        for pair in cycle:
-            job.check_stop()
-            index = len(block.rounds)
-            watch.begin()
-            gauges.begin_round()
-            timed, made = one_round(engine, pair, index)
-            disturbed = watch.end()
-            invalid = timed.invalid_reasons + gauges.end_round()
-            block.rounds.append(replace(timed, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid))
-            if index == 0:
-                block.clock = clock_check(made)
-            if index < len(cycle):
-                block.first_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
-            elif index < 2 * len(cycle) and job.is_reference:
-                block.second_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
-            job.tell_round("timed", index, made.latency_s, least, most)
-            del made
-        gc.collect()
-        block.stop_reason = _stop_reason(block.rounds, job.measure, least, most, time.monotonic() - began)
+def _bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:
+    """The fewest and the most requests; a quality reference makes its images twice, so that its noise is known."""
+    least = whole_cycles(job.measure.min_rounds, n_pairs)
+    most = whole_cycles(job.measure.max_rounds, n_pairs)
+    return (min(max(least, 2 * n_pairs), most) if job.is_reference else least), most
 
 
-def _stop_reason(rounds: list[Round], measure: MeasureConfig, least: int, most: int, spent_s: float) -> str:
-    """Why the timed block is over: interval (of valid rounds alone), max_rounds or budget; empty while it is not."""
-    if len(rounds) < least:
+def _stop_reason(share: _Share, n_pairs: int, spent_s: float) -> str:
+    """Why a trial has enough: interval (of valid requests alone), max_rounds or budget; empty while it has not."""
+    measure, (least, most) = share.job.measure, _bounds(share.job, n_pairs)
+    if len(share.requests) < least:
         return ""
-    valid = [r.latency_s for r in rounds if r.valid]
+    valid = [r.latency_s for r in share.requests if r.valid]
     width = relative_half_width(valid) if len(valid) >= least else None
     if width is not None and width <= measure.target_rel_ci:
         return "interval"
-    if len(rounds) >= most:
+    if len(share.requests) >= most:
         return "max_rounds"
     return "budget" if spent_s >= measure.budget_s and len(valid) >= least else ""
 
 
-def _round(index: int, pair: Pair, started_at: str, made: Generation) -> Round:
-    import numpy as np
-
-    finite = made.latents is None or bool(np.isfinite(made.latents).all())
-    problems = {"non_finite_latents": not finite, "compiled": made.compiled}
-    invalid_reasons = [name for name, happened in problems.items() if happened]
-    return Round(
-        index=index,
-        prompt_id=pair.prompt_id,
-        seed=pair.seed,
-        started_at=started_at,
-        latency_s=made.latency_s,
-        stages_s=made.stages_s,
-        steps_s=made.steps_s,
-        cached_steps=made.cached_steps,
-        residual_diffs=made.residual_diffs,
-        images=made.images,
-        text_tokens=made.text_tokens,
-        image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
-        valid=not invalid_reasons,
-        invalid_reasons=invalid_reasons,
+def _of_nobody(readings: Readings) -> Readings:
+    """Of a window of several trials: no peak and no energy is any one's own."""
+    missing = (*(f"memory.{item.name}" for item in fields(Memory)), "energy")
+    return replace(
+        readings, memory=Memory(), energy=None, reasons=readings.reasons | dict.fromkeys(missing, SHARED_WINDOW)
     )
 
 
-def _judge(job: TrialJob, block: _Block, effective: Effective) -> ImageJudgements:
+def _measurement(
+    share: _Share, effective: Effective, window: Window, readings: Readings, cold: Cold | None
+) -> Measurement:
+    """What a trial keeps of the window: its own requests and the baseline's."""
+    job, warm = share.job, share.warm
+    trial_id, reasons = job.trial.trial_id, dict(readings.reasons)
+    with job.during("comparing images"):
+        verdict = _judge(share, effective)
+    if cold is not None:
+        cold = replace(cold, first_latency_s=[*warm.latencies_s, share.requests[0].latency_s][0])
+    else:
+        reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
+    if share.clock.reason is not None:
+        reasons["telemetry.clock_check"] = share.clock.reason
+    telemetry = replace(readings.telemetry, garbage_collection="between cycles", clock_check=share.clock.telemetry)
+    kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
+    return Measurement(
+        trial_id=trial_id,
+        window=replace(window, requests=kept, telemetry=telemetry),
+        warmup_latencies_s=warm.latencies_s or [share.requests[0].latency_s],
+        warmup_end=warm.end,
+        cold=cold or Cold(),
+        sources=dict.fromkeys(METRICS, "measured"),
+        quality=verdict.quality,
+        prompt_fidelity=verdict.prompt_fidelity,
+        noise_floor=verdict.noise_floor,
+        effective=effective,
+        judges_sha256={} if effective.weights == "random" else job.judges.sha256,
+        validity=warm.suspicions() + readings.validity + ([share.clock.doubt] if share.clock.doubt else []),
+        reasons=reasons | verdict.reasons,
+    )
+
+
+def _judge(share: _Share, effective: Effective) -> ImageJudgements:
     """With random weights an image means nothing, and so does every likeness; none is kept."""
+    job = share.job
     if effective.weights == "random":
         return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), RANDOM_WEIGHTS))
-    prompts = job.trial.workload.prompts
-    again = block.second_cycle if job.is_reference else None
-    return judge_images(job.judges, prompts, block.first_cycle, again, job.reference, effective)
+    again = share.second_cycle if job.is_reference else None
+    return judge_images(job.judges, job.trial.workload.prompts, share.first_cycle, again, job.reference, effective)
 
 
 @contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Keep the garbage collector out of rounds."""
+    """Keep the garbage collector out of requests."""
     gc.collect()
     gc.disable()
     try:

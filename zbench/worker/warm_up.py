@@ -39,7 +39,6 @@ def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
 
 def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
     """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled."""
-    job.stage = "warm-up rounds"
     most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s
     compiling = to_compile(job.trial, cycle) if most else []
     latencies: list[float] = []

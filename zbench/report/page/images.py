@@ -108,7 +108,7 @@ def _pairs(record: Record) -> list[tuple[str, int, str]]:
     if record.measurement is None:
         return []
     texts = {prompt.id: prompt.text for prompt in record.trial.workload.prompts}
-    seen = dict.fromkeys((r.prompt_id, r.seed) for r in record.measurement.rounds)
+    seen = dict.fromkeys((r.prompt_id, r.seed) for r in record.measurement.requests)
     return [(prompt_id, seed, texts.get(prompt_id, "")) for prompt_id, seed in seen]
 
 

@@ -64,7 +64,7 @@ def _parts(measurement: Measurement) -> str | None:
 def _received(measurement: Measurement) -> str | None:
     """The figure is the whole timed block's, invalid rounds included."""
     received = measurement.telemetry.pcie_rx_bytes
-    return None if received is None or not measurement.rounds else cells.gib(received / len(measurement.rounds))
+    return None if received is None or not measurement.requests else cells.gib(received / len(measurement.requests))
 
 
 def _host(measurement: Measurement) -> str | None:

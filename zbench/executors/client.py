@@ -1,4 +1,6 @@
-"""A worker process from its parent's side: its pipes, its log, its end; what it is told is the caller's business.
+"""A worker process from its parent's side: its pipes, its first words, its log, its end. Sweeps and A/B speak by it.
+
+What a worker is told is the caller's business.
 
 The worker has a session of its own, so Ctrl-C reaches only the parent.
 """
@@ -8,12 +10,14 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
 import zbench
 from zbench.record import Reason
+from zbench.worker import PROTOCOL_VERSION
 
 QUIT_S = 5.0
 """How long a worker may take to leave when asked."""
@@ -36,7 +40,11 @@ class WorkerGone(Exception):
     """The worker's pipe ended."""
 
 
-class WorkerProcess:
+class OtherProtocol(Exception):
+    """The worker, of another revision of zbench perhaps, speaks another protocol."""
+
+
+class WorkerClient:
     """One worker: its process, its pipes and its log."""
 
     def __init__(
@@ -45,12 +53,16 @@ class WorkerProcess:
         *,
         python: str = sys.executable,
         home: Path | None = HOME,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """Start a worker that appends to `log`.
 
         `python` is the interpreter, `home` the folder whose zbench it runs (None: the one installed for `python`).
+        `variables` are added to its environment.
         """
         self.log = log
+        self.environment: dict[str, Any] | None = None
+        """Where the worker is, as its hello said; None before."""
         log.parent.mkdir(parents=True, exist_ok=True)
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
@@ -63,7 +75,7 @@ class WorkerProcess:
                     stderr=subprocess.STDOUT,
                     pass_fds=(command_read, event_write),
                     start_new_session=True,
-                    env=_environment(home),
+                    env=_variables(home) | dict(variables or {}),
                 )
         except BaseException:
             os.close(self._command_write)
@@ -84,7 +96,10 @@ class WorkerProcess:
             raise WorkerGone from error
 
     def next_event(self, wait_s: float) -> dict[str, Any] | None:
-        """The next event, or None if `wait_s` passes without one. Raises WorkerGone at the end of the pipe."""
+        """The next event, or None if `wait_s` passes without one.
+
+        Raises WorkerGone at the end of the pipe, OtherProtocol where its hello names one that is not ours.
+        """
         while b"\n" not in self._pending:
             ready, _, _ = select.select([self._event_read], [], [], max(wait_s, 0.0))
             if not ready:
@@ -95,7 +110,20 @@ class WorkerProcess:
             self._pending += chunk
         line, self._pending = self._pending.split(b"\n", 1)
         event: dict[str, Any] = loads(line)
+        if event["event"] == "hello":
+            if event["protocol"] != PROTOCOL_VERSION:
+                raise OtherProtocol(f"its worker speaks protocol {event['protocol']}, this zbench {PROTOCOL_VERSION}")
+            self.environment = event["environment"]
         return event
+
+    def fileno(self) -> int:
+        """Of the pipe that events come by, for `select`; beware of what was read and is pending."""
+        return self._event_read
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether an event was read already, so that `next_event` does not wait."""
+        return b"\n" in self._pending
 
     def kill(self) -> None:
         """End the worker and everything in its process group, now. May be called twice."""
@@ -152,7 +180,7 @@ def oom_kills() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
-def _environment(home: Path | None) -> dict[str, str]:
+def _variables(home: Path | None) -> dict[str, str]:
     """This process's, with the zbench in `home` importable from anywhere, before any other.
 
     What the user set of malloc's thresholds and torch's allocator stays.

@@ -1,0 +1,72 @@
+"""What is tried in place of a trial that ran out of memory: a policy around any search.
+
+Offload does not change images, so any mode makes a reference. What takes the place of a reference or a speed baseline
+takes over what that was to others.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from zbench.analysis.figures import TrialFigures
+from zbench.record import Record
+from zbench.search import Search
+from zbench.space import Placed, Space
+from zbench.trial import Trial
+
+
+class WithNextOffload:
+    """A `Search` that first asks for what takes the place of what did not fit."""
+
+    def __init__(
+        self, search: Search, wanted: Callable[[Placed], bool], added: Callable[[Placed, Trial], None]
+    ) -> None:
+        """`wanted` says of a trial out of memory whether the next offload is to be tried; `added` is told of each."""
+        self._search, self._wanted, self._added = search, wanted, added
+        self._asked: dict[str, Placed] = {}
+        self._next: deque[Placed] = deque()
+        self.gave_way: dict[str, str] = {}
+        """A trial that ran out of memory to the one that is tried in its place, by id."""
+
+    @property
+    def space(self) -> Space:
+        """See `Search.space`."""
+        return self._search.space
+
+    def ask(self) -> Placed | None:
+        """See `Search.ask`."""
+        placed = self._next.popleft() if self._next else self._search.ask()
+        while placed is not None and placed.trial.trial_id in self._asked:  # it took another's place before
+            placed = self._search.ask()
+        if placed is not None:
+            self._asked[placed.trial.trial_id] = placed
+        return placed
+
+    def tell(self, record: Record, figures: TrialFigures) -> None:
+        """See `Search.tell`."""
+        self._search.tell(record, figures)
+        placed = self.held_to_what_serves(self._asked[record.trial_id])
+        if record.reason is None or record.reason.next_offload is None or not self._wanted(placed):
+            return
+        offload = replace(placed.trial.offload, mode=record.reason.next_offload)
+        smaller = replace(placed.trial, offload=offload)
+        self.gave_way[record.trial_id] = smaller.trial_id
+        has_a_role = placed.is_reference or placed.is_baseline
+        to_come = any(other.trial.trial_id == smaller.trial_id for other in self.space.placed)
+        if smaller.trial_id in self._asked or (to_come and not has_a_role):
+            return
+        if not to_come:
+            self._added(placed, smaller)
+        self._next.appendleft(replace(placed, trial=smaller))  # others will be held to it, so it comes first
+
+    def serving(self, trial_id: str) -> str:
+        """The trial that serves in place of this one; itself where it did not give way."""
+        while trial_id in self.gave_way:
+            trial_id = self.gave_way[trial_id]
+        return trial_id
+
+    def held_to_what_serves(self, placed: Placed) -> Placed:
+        """With what took the place of a reference or a baseline that did not fit."""
+        return replace(
+            placed, reference_id=self.serving(placed.reference_id), baseline_id=self.serving(placed.baseline_id)
+        )

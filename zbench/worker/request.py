@@ -1,0 +1,55 @@
+"""One request to an engine, and what a window knows of it; it decides nothing about the next."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+from zbench.engines import Engine, Generation
+from zbench.measurement import Request, Role
+from zbench.workload import Pair
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A request's place in its window, and whose it is."""
+
+    index: int
+    trial_id: str
+    role: Role = "trial"
+
+
+def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -> tuple[Request, Generation]:
+    """Make one call, and say how it went.
+
+    `window_began_s` is when the window began, on the clock of `time.perf_counter`. Raises what the engine raises.
+    """
+    import numpy as np
+
+    begun_s = time.perf_counter() - window_began_s
+    made = engine.generate(pair.prompt_text, pair.seed)
+    done_s = time.perf_counter() - window_began_s
+    finite = made.latents is None or bool(np.isfinite(made.latents).all())
+    problems = {"non_finite_latents": not finite, "compiled": made.compiled}
+    invalid_reasons = [name for name, happened in problems.items() if happened]
+    request = Request(
+        index=turn.index,
+        trial_id=turn.trial_id,
+        role=turn.role,
+        prompt_id=pair.prompt_id,
+        seed=pair.seed,
+        due_s=begun_s,
+        sent_s=begun_s,
+        begun_s=begun_s,
+        done_s=done_s,
+        latency_s=made.latency_s,
+        stages_s=made.stages_s,
+        steps_s=made.steps_s,
+        cached_steps=made.cached_steps,
+        residual_diffs=made.residual_diffs,
+        image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
+        images=made.images,
+        text_tokens=made.text_tokens,
+        valid=not invalid_reasons,
+        invalid_reasons=invalid_reasons,
+    )
+    return request, made
