@@ -129,11 +129,12 @@ def measurement(
     offsets = np.linspace(-spread, spread, n_rounds) if n_rounds > 1 else np.zeros(1)
     order = _mirrored(n_rounds, len(images))
     steps = of.pipeline.steps
-    rounds = []
+    rounds: list[Request] = []
     for i in range(n_rounds):
         latency = float(latency_s * (1 + offsets[order[i]]))
         decode, text = 0.12 * latency_s, 0.02 * latency_s
         prompt_id, seed = images[i % len(images)]
+        begun_s = rounds[-1].done_s if rounds else 0.0
         rounds.append(
             Request(
                 index=i,
@@ -141,10 +142,10 @@ def measurement(
                 role="baseline" if of.trial_id == of.reference.trial_id else "trial",
                 prompt_id=prompt_id,
                 seed=seed,
-                due_s=i * latency_s,
-                sent_s=i * latency_s,
-                begun_s=i * latency_s,
-                done_s=i * latency_s + latency,
+                due_s=begun_s,
+                sent_s=begun_s,
+                begun_s=begun_s,
+                done_s=begun_s + latency,
                 latency_s=latency,
                 stages_s={"text_encode": text, "denoise": latency - decode - text, "decode": decode},
                 steps_s=[(latency - decode - text) / steps] * steps,
@@ -208,6 +209,12 @@ def measurement(
         reasons=reasons,
     )
     return replace(whole, **changes)
+
+
+def with_window(measured: Measurement | None, **changes: Any) -> Measurement:
+    """`measured` with fields of its window replaced."""
+    assert measured is not None
+    return replace(measured, window=replace(measured.window, **changes))
 
 
 def complete(of: Trial, **kwargs: Any) -> Record:

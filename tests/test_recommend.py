@@ -18,6 +18,7 @@ from factories import (
     failed,
     projected,
     trial,
+    with_window,
 )
 from golden_files import assert_golden
 
@@ -348,7 +349,7 @@ def test_what_the_report_distrusts_is_left_out_and_counted():
 def test_a_trial_without_a_valid_round_is_left_out():
     spoilt = complete(trial(CACHED), latency_s=0.5, ssim=0.99)
     rounds = [replace(r, valid=False) for r in spoilt.measurement.requests]
-    chosen = answer([complete(trial()), replace(spoilt, measurement=replace(spoilt.measurement, rounds=rounds))])
+    chosen = answer([complete(trial()), replace(spoilt, measurement=with_window(spoilt.measurement, requests=rounds))])
     assert chosen.chosen.is_baseline
     assert any("1 trial was left out" in note and "no round was valid" in note for note in chosen.notes)
 
@@ -364,7 +365,7 @@ def test_the_recommended_trial_is_the_one_that_the_report_praises():
     def of(cache, seconds, cached):
         record = complete(trial(cache), n_rounds=7, cached=cached, ssim=0.96)
         rounds = [replace(r, latency_s=seconds[r.prompt_id]) for r in record.measurement.requests]
-        return replace(record, measurement=replace(record.measurement, rounds=rounds))
+        return replace(record, measurement=with_window(record.measurement, requests=rounds))
 
     uneven = of(CACHED, {"en-circle": 0.4, "zh-square": 1.2}, (2, 3, 5))
     even = of(DBCacheConfig(), {"en-circle": 0.7, "zh-square": 0.7}, (2, 3, 5))

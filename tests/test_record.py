@@ -1,7 +1,9 @@
 """Records of every zbench there was stay readable, and what is read is typed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import complete, trial
@@ -30,20 +32,60 @@ def test_every_committed_record_is_readable_and_typed(journal: Path) -> None:
             assert record.measurement.effective.device in ("cpu", "cuda")
 
 
-def test_a_record_that_names_a_baseline_alone_has_it_for_its_reference_too() -> None:
-    record = complete(trial())
-    older = record.to_json().replace(f'"reference_id":"{record.reference_id}",', "")
-    assert "reference_id" not in older
-    assert Record.from_json(older) == record
+def of_version_1() -> dict[str, Any]:
+    """The first committed record of the demo, as it was written."""
+    with (REPORTS / "cpu" / "demo" / "records.jsonl").open(encoding="utf-8") as lines:
+        data: dict[str, Any] = json.loads(next(lines))
+    assert data["schema_version"] == 1
+    return data
+
+
+def test_rounds_of_version_1_become_requests_of_a_window() -> None:
+    older = of_version_1()
+    record = Record.from_json(json.dumps(older))
+    assert record.schema_version == 2 and Record.from_json(record.to_json()) == record
+    measured, rounds = record.measurement, older["measurement"]["rounds"]
+    assert measured is not None and len(measured.requests) == len(rounds)
+    assert measured.window.stop_reason == older["measurement"]["stop_reason"]
+    assert measured.memory.host_peak_rss_bytes == older["measurement"]["memory"]["host_peak_rss_bytes"]
+    assert (measured.window.wall_s, measured.reasons["wall_s"]) == (None, "schema_1")
+    for request, r in zip(measured.requests, rounds, strict=True):
+        assert (request.trial_id, request.role) == (record.trial_id, "baseline")
+        assert (request.latency_s, request.steps_s) == (r["latency_s"], r["steps_s"])
+        assert measured.window.at(request.due_s) == r["started_at"]
+        assert request.queue_s == 0 and request.done_s == pytest.approx(request.due_s + r["latency_s"])
+
+
+def test_a_record_of_version_1_that_names_a_baseline_alone_has_it_for_its_reference_too() -> None:
+    older = of_version_1()
+    reference_id = older.pop("reference_id")
+    assert Record.from_json(json.dumps(older)).reference_id == reference_id
 
 
 def test_what_nothing_ever_filled_is_left_out_and_what_is_filled_is_refused() -> None:
-    line = complete(trial()).to_json()
-    older = line.replace('"image_sha256":', '"ranks":[],"queue_s":null,"server_s":null,"image_sha256":')
-    older = older.replace('"cold":{', '"cold":{"compile_s":null,')
-    assert older != line and Record.from_json(older) == Record.from_json(line)
-    with pytest.raises(RecordError, match="queue_s"):
-        Record.from_json(line.replace('"image_sha256":', '"queue_s":1.5,"image_sha256":'))
+    older = of_version_1()
+    record = Record.from_json(json.dumps(older))
+    older["measurement"]["cold"]["compile_s"] = None
+    for r in older["measurement"]["rounds"]:
+        r |= {"queue_s": None, "ranks": []}
+    assert Record.from_json(json.dumps(older)) == record
+    older["measurement"]["rounds"][0]["ranks"] = [3]
+    with pytest.raises(RecordError, match="ranks"):
+        Record.from_json(json.dumps(older))
+
+
+@pytest.mark.parametrize("damage", [{"rounds": 3}, {"rounds": [{}]}, {"rounds": [{"started_at": "x"}]}, {"energy": 1}])
+def test_a_broken_record_of_version_1_is_one_error(damage: dict[str, Any]) -> None:
+    older = of_version_1()
+    older["measurement"] |= damage
+    with pytest.raises(RecordError):
+        Record.from_json(json.dumps(older))
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None])
+def test_a_schema_that_is_not_known_says_the_way_out(version: object) -> None:
+    with pytest.raises(RecordError, match="read it with the zbench that wrote it"):
+        Record.from_json(json.dumps({**of_version_1(), "schema_version": version}))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from factories import complete, demo_records, projected, trial
+from factories import complete, demo_records, projected, trial, with_window
 
 from zbench.analysis.view import view_of
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig
@@ -16,14 +16,17 @@ NEVER_FIRES = DBCacheConfig(residual_diff_threshold=0.01)
 
 def changed(record: Record, **changes: object) -> Record:
     assert record.measurement is not None
-    return replace(record, measurement=replace(record.measurement, **changes))  # type: ignore[arg-type]
+    measured = record.measurement
+    if "requests" in changes:
+        measured = with_window(measured, requests=changes.pop("requests"))
+    return replace(record, measurement=replace(measured, **changes))  # type: ignore[arg-type]
 
 
 def disturbed(record: Record) -> Record:
     """As measured on a busy machine that never settled."""
     assert record.measurement is not None
     rounds = [replace(r, disturbances=["other_load"]) for r in record.measurement.requests]
-    return changed(record, rounds=rounds, validity=["latencies had not settled after 12 warm-up rounds"])
+    return changed(record, requests=rounds, validity=["latencies had not settled after 12 warm-up rounds"])
 
 
 def caveats_of(record: Record, *others: Record) -> tuple[str, ...]:
@@ -51,7 +54,7 @@ def test_invalid_rounds_of_a_proxy_matter_where_they_spoil_images(reason: str, t
     record = complete(trial())
     assert record.measurement is not None
     rounds = [replace(r, valid=False, invalid_reasons=[reason]) for r in record.measurement.requests]
-    spoilt = changed(record, rounds=rounds)
+    spoilt = changed(record, requests=rounds)
     assert caveats_of(spoilt) == (f"no round was valid ({reason} 8)",)
     assert bool(caveats_of(projected(spoilt, latency_s=1.0, vram_gib=20))) == told
 
@@ -165,5 +168,5 @@ def test_what_a_baseline_skips_itself_bounds_the_speed_up_over_it() -> None:
     faster = complete(trial(DBCacheConfig(max_warmup_steps=1)), latency_s=0.6, cached=(2, 3, 4, 5, 6, 7), ssim=0.9)
     held = [complete(trial(), latency_s=1.9), *(replace(r, baseline_id=base.trial_id) for r in (base, faster))]
     assert caveats_of(held[2], *held[:2]) == (), "2 of 8 steps over 4 of 8 can give 2.0×"
-    unbelievable = changed(held[2], rounds=[replace(r, latency_s=0.3) for r in held[2].measurement.requests])  # type: ignore[union-attr]
+    unbelievable = changed(held[2], requests=[replace(r, latency_s=0.3) for r in held[2].measurement.requests])  # type: ignore[union-attr]
     assert "can give (2.00× at most)" in caveats_of(unbelievable, *held[:2])[0]

@@ -17,6 +17,7 @@ from factories import (
     projected,
     pruned,
     trial,
+    with_window,
 )
 
 from zbench.analysis.figures import NOT_VALIDATED
@@ -49,8 +50,8 @@ def test_figures_are_those_of_the_raw_samples():
 
 def test_every_image_of_a_call_counts_in_images_a_second():
     record = complete(CACHED, n_rounds=12)
-    batch = replace(record.measurement, rounds=[replace(r, images=4) for r in record.measurement.requests])
-    samples = [r.latency_s for r in batch.rounds]
+    batch = with_window(record.measurement, requests=[replace(r, images=4) for r in record.measurement.requests])
+    samples = [r.latency_s for r in batch.requests]
     (row,) = view_of([replace(record, measurement=batch)]).trials
     assert row.images_per_s == pytest.approx(48 / sum(samples))
     (ahead,) = view_of([projected(replace(record, measurement=batch), latency_s=2.0, vram_gib=20)]).trials
@@ -60,7 +61,7 @@ def test_every_image_of_a_call_counts_in_images_a_second():
 def test_an_image_made_more_often_does_not_count_more():
     record = complete(CACHED, n_rounds=3)  # en-circle, zh-square, en-circle
     rounds = [replace(r, cached_steps=[4] if r.prompt_id == "en-circle" else []) for r in record.measurement.requests]
-    record = replace(record, measurement=replace(record.measurement, rounds=rounds))
+    record = replace(record, measurement=with_window(record.measurement, requests=rounds))
     assert row_of([record], record.label).cached_steps == 0.5
 
 
@@ -68,7 +69,7 @@ def test_invalid_rounds_are_left_out_and_counted():
     record = complete(CACHED, latency_s=1.0, spread=0.0)
     first, *rest = record.measurement.requests
     spoilt = replace(first, latency_s=100.0, valid=False, invalid_reasons=["throttled"])
-    record = replace(record, measurement=replace(record.measurement, rounds=[spoilt, *rest]))
+    record = replace(record, measurement=with_window(record.measurement, requests=[spoilt, *rest]))
     row = row_of([record], record.label)
     assert (row.latency_p90_s, row.rounds, row.invalid_rounds) == (1.0, 7, 1)
 
@@ -78,7 +79,7 @@ def with_latencies(record, latencies, invalid=()):
     rounds = [
         replace(r, latency_s=latencies[r.prompt_id], valid=r.index not in invalid) for r in record.measurement.requests
     ]
-    return replace(record, measurement=replace(record.measurement, rounds=rounds))
+    return replace(record, measurement=with_window(record.measurement, requests=rounds))
 
 
 def test_a_speed_up_is_that_of_the_workload_not_of_the_commoner_prompt():
@@ -262,7 +263,7 @@ def with_invalid(record, reasons):
         replace(r, valid=not why, invalid_reasons=why)
         for r, why in zip(record.measurement.requests, told, strict=False)
     ]
-    return replace(record, measurement=replace(record.measurement, rounds=rounds))
+    return replace(record, measurement=with_window(record.measurement, requests=rounds))
 
 
 def test_a_trial_most_of_whose_rounds_are_invalid_says_why():

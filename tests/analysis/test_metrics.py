@@ -5,7 +5,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from factories import complete, demo_projection, demo_records, trial
+from factories import complete, demo_projection, demo_records, trial, with_window
 
 from zbench.analysis.figures import FROM_REGISTRY, TrialFigures
 from zbench.analysis.metrics import GATED, IDENTICAL_DB, REGISTRY, pooled_psnr_db
@@ -74,14 +74,14 @@ def test_every_figure_of_a_trial_that_is_a_metric_comes_from_the_registry() -> N
 
 def test_a_projections_stages_are_not_those_of_its_proxy() -> None:
     ahead = demo_projection()[0].measurement
-    assert ahead is not None and ahead.rounds[0].stages_s
+    assert ahead is not None and ahead.requests[0].stages_s
     assert REGISTRY["stages.denoise.median"].read(ahead) is None
 
 
 def test_energy_is_that_of_all_rounds_over_all_their_images() -> None:
     made = measurement(n_rounds=8, energy=Energy(800.0, 8, "counter"))
     spoilt = [replace(r, valid=i > 0, images=2) for i, r in enumerate(made.requests)]
-    assert REGISTRY["energy.per_image"].read(replace(made, rounds=spoilt)) == pytest.approx(50.0)
+    assert REGISTRY["energy.per_image"].read(with_window(made, requests=spoilt)) == pytest.approx(50.0)
 
 
 # PSNR: one meaning for the table, the CSV, the gate and the recommendation

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from factories import GIB, complete, demo_projection, demo_records, failed, measurement, pruned, trial
+from factories import GIB, complete, demo_projection, demo_records, failed, measurement, pruned, trial, with_window
 from pytest_benchmark.stats import Stats
 
 from zbench.analysis.view import view_of
@@ -98,7 +98,7 @@ def test_an_export_without_a_trial_is_an_error_not_an_empty_success(form):
 def test_invalid_rounds_are_no_samples_and_a_trial_of_them_alone_is_left_out(form, capsys):
     base = complete(trial())
     bad = measurement(trial(DBCacheConfig()), ssim=0.9)
-    bad = replace(bad, rounds=[replace(r, valid=False, invalid_reasons=["throttled"]) for r in bad.rounds])
+    bad = with_window(bad, requests=[replace(r, valid=False, invalid_reasons=["throttled"]) for r in bad.requests])
     records = [base, replace(complete(trial(DBCacheConfig())), measurement=bad)]
     assert names(form, export(form, records)) == ["none"]
     assert "1 trial without a valid round" in capsys.readouterr().err

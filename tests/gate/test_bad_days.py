@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import SYNTHETIC, zbench
-from factories import complete, measurement, trial
+from factories import complete, measurement, trial, with_window
 
 from zbench.cli import main
 from zbench.errors import Exit, RecordError
@@ -25,7 +25,7 @@ def run(latencies_s: list[float]) -> list[Record]:
     """One trial whose rounds took so long, over two prompts by turns."""
     made = measurement(trial(), n_rounds=len(latencies_s))
     rounds = [replace(r, latency_s=s) for r, s in zip(made.requests, latencies_s, strict=True)]
-    return [replace(complete(trial()), measurement=replace(made, rounds=rounds))]
+    return [replace(complete(trial()), measurement=with_window(made, requests=rounds))]
 
 
 def steady(count: int = 24) -> list[float]:
@@ -64,7 +64,7 @@ def test_a_size_that_is_none_decides_nothing(bad: int, side: str) -> None:
     (record,) = records[side]
     assert record.measurement is not None
     memory = replace(record.measurement.memory, host_peak_rss_bytes=bad)
-    records[side] = [replace(record, measurement=replace(record.measurement, memory=memory))]
+    records[side] = [replace(record, measurement=with_window(record.measurement, memory=memory))]
     assessment = assess(records["new"], records["base"], [parse_limit("memory.host_peak_rss:2%")])
     assert assessment.exit_code == Exit.INCONCLUSIVE
 

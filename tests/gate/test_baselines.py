@@ -40,7 +40,7 @@ def test_another_revision_of_zbench_is_the_same_machine_and_another_torch_is_not
 def test_an_edited_file_is_refused(tmp_path: Path) -> None:
     path = save_baseline(RECORDS, "main", tmp_path)
     content = json.loads(path.read_text())
-    content["records"][0]["measurement"]["rounds"][0]["latency_s"] *= 0.5
+    content["records"][0]["measurement"]["window"]["requests"][0]["latency_s"] *= 0.5
     path.write_text(json.dumps(content))
     with pytest.raises(RecordError, match="checksum"):
         read_baseline("main", tmp_path, MACHINE)

@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from factories import complete, failed, projected, trial
+from factories import complete, failed, projected, trial, with_window
 
 from zbench.cli import main
 from zbench.config import ComputeConfig, DBCacheConfig, OffloadConfig
@@ -181,6 +181,6 @@ def test_what_the_base_lacks_of_a_reference_is_no_pass() -> None:
     """Only likeness is none of a reference's; its memory is judged like any other's."""
     base = run()
     assert base[0].is_reference and base[0].measurement is not None
-    base[0] = replace(base[0], measurement=replace(base[0].measurement, memory=Memory()))
+    base[0] = replace(base[0], measurement=with_window(base[0].measurement, memory=Memory()))
     findings = assess(run(), base, [parse_limit("memory.host_peak_rss:5%")]).findings
     assert [f.judgement.verdict for f in findings if f.label == "none"] == [Verdict.INCONCLUSIVE]

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from functools import cache
 
 import pytest
-from factories import TINY, TURBO, trial
+from factories import TINY, TURBO, measurement, trial
 from hardware_profiles import profile
 
 from zbench.config import (
@@ -45,9 +45,10 @@ def turbo(hardware: str | HardwareConfig = "h100", **groups: object) -> Trial:
     return trial(given.pop("cache", None), **given)
 
 
-def proxy_round(skipped: int) -> Round:
+def proxy_round(skipped: int) -> Request:
     """A round of the tiny pipeline that skipped the last `skipped` of 8 steps."""
-    return Request(0, "en-circle", 0, "2026-01-01T00:00:00Z", 0.6, {}, [], list(range(8 - skipped, 8)), {})
+    made = measurement(trial(), latency_s=0.6, spread=0.0, n_rounds=1, cached=tuple(range(8 - skipped, 8)))
+    return made.requests[0]
 
 
 def projected(skipped: int = 0, **groups: object) -> Projection:
@@ -106,7 +107,7 @@ def test_a_forward_on_two_gpus_is_as_far_off_as_stated(
 def test_a_compiled_image_is_near_the_measured_one(figure: str, skipped: int, tolerance: float) -> None:
     """The first is fitted (image_overhead_s). The measured pipeline was given its prompt's embeddings."""
     made = projected(skipped, cache=DBCacheConfig())
-    image_s = made.requests[0].latency_s - made.stages_s["text_encode"]
+    image_s = made.rounds[0].latency_s - made.stages_s["text_encode"]
     assert image_s == pytest.approx(MEASURED[figure].image_s, rel=tolerance)
 
 
@@ -123,8 +124,8 @@ def test_an_h100_image_is_within_30_percent_of_sglangs_ci_limit() -> None:
 def test_latency_is_the_stages_and_the_steps_that_ran() -> None:
     made = project(turbo(cache=DBCacheConfig()), geometry(), [proxy_round(0), proxy_round(3)])
     outside_s = sum(made.stages_s.values())
-    assert made.requests[0].latency_s == pytest.approx(outside_s + 8 * made.computed_step_s)
-    assert made.requests[1].latency_s == pytest.approx(outside_s + 5 * made.computed_step_s + 3 * made.cached_step_s)
+    assert made.rounds[0].latency_s == pytest.approx(outside_s + 8 * made.computed_step_s)
+    assert made.rounds[1].latency_s == pytest.approx(outside_s + 5 * made.computed_step_s + 3 * made.cached_step_s)
 
 
 def test_rounds_pair_with_the_proxys() -> None:
@@ -150,7 +151,7 @@ def test_without_a_cache_no_step_is_cheaper() -> None:
 def test_nothing_that_computes_every_step_is_below_the_floor(hardware: str) -> None:
     for compute in (EAGER, COMPILED):
         made = projected(hardware=hardware, compute=compute)
-        assert made.requests[0].latency_s > made.floor_s
+        assert made.rounds[0].latency_s > made.floor_s
 
 
 def test_the_floor_is_the_images_flops_at_the_datasheets_peak() -> None:
@@ -183,7 +184,7 @@ def test_offload_trades_time_for_memory() -> None:
     # 12.3 GB of transformer each step, one way.
     copied_s = made["sequential"].computed_step_s - made["none"].computed_step_s
     assert copied_s == pytest.approx(12.31 / (0.84 * 32), rel=0.01)
-    latencies = [m.requests[0].latency_s for m in made.values()]
+    latencies = [m.rounds[0].latency_s for m in made.values()]
     peaks = [m.peak_device_bytes for m in made.values()]
     assert latencies == sorted(latencies)
     assert peaks == sorted(peaks, reverse=True)

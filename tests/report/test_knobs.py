@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from factories import STEPS, complete, demo_records, failed, measurement, trial
+from factories import STEPS, complete, demo_records, failed, measurement, trial, with_window
 
 from zbench.analysis.steps import residual_diffs
 from zbench.analysis.view import view_of
@@ -43,7 +43,7 @@ def test_other_steps_or_other_images_are_an_effect(figures):
 def test_every_image_must_be_the_same():
     records = [complete(taylor(order), cached=(5,), ssim=0.9) for order in (1, 2)]
     first, *rest = records[1].measurement.requests
-    other = replace(records[1].measurement, rounds=[replace(first, image_sha256="another"), *rest])
+    other = with_window(records[1].measurement, requests=[replace(first, image_sha256="another"), *rest])
     assert said_of(records[0], replace(records[1], measurement=other)) == []
 
 
@@ -52,7 +52,7 @@ def test_trials_without_a_known_image_are_not_called_the_same():
     for order in (1, 2):
         made = measurement(taylor(order), cached=(5,), ssim=0.9)
         rounds = [replace(r, image_sha256=None) for r in made.requests]
-        unknown.append(complete(taylor(order), cached=(5,), ssim=0.9, rounds=rounds))
+        unknown.append(complete(taylor(order), cached=(5,), ssim=0.9, requests=rounds))
     assert said_of(*unknown) == []
 
 

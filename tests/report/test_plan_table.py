@@ -7,7 +7,7 @@ from factories import trial
 from zbench.composition import expand
 from zbench.config import DBCacheConfig
 from zbench.report.tables.plan import plan_rows, render_plan
-from zbench.space import Placed
+from zbench.space import Placed, Space
 from zbench.sweeper.plan import Plan, make_plan
 
 REASON = "parallel.ulysses_size=4: 30 heads are not divisible by 4"
@@ -41,7 +41,7 @@ def test_the_role_column_names_both_roles() -> None:
         replace(only, reference_id="r"),
         replace(only, reference_id="r", baseline_id="b"),
     ]
-    rows = plan_rows(replace(made, trials=tuple(placed)))
+    rows = plan_rows(replace(made, preview=Space(tuple(placed), ())))
     assert [row.role for row in rows] == ["reference, baseline", "reference", "baseline", "measured"]
 
 
@@ -54,6 +54,6 @@ def test_trials_of_one_label_are_told_apart() -> None:
     made = plan()
     (only,) = made.trials
     longer = replace(only, trial=replace(only.trial, pipeline=replace(only.trial.pipeline, max_sequence_length=64)))
-    first, second = plan_rows(replace(made, trials=(only,), pruned=((longer, REASON),)))
+    first, second = plan_rows(replace(made, preview=Space((only,), ((longer, REASON),))))
     assert first.label == f"{only.trial.label} pipeline.max_sequence_length=128"
     assert second.label == f"{only.trial.label} pipeline.max_sequence_length=64"

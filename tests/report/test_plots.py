@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from factories import TURBO, complete, demo_projection, demo_records, projected, trial
+from factories import TURBO, complete, demo_projection, demo_records, projected, trial, with_window
 from hardware_profiles import profile
 
 from zbench.analysis.stages import stage_seconds
@@ -96,7 +96,10 @@ def test_stages_add_up_to_the_latency():
     record = complete(trial(), latency_s=2.0, spread=0.0)
     assert sum(stage_seconds(record.measurement).values()) == pytest.approx(2.0)
     rounds = [replace(r, stages_s={"denoise": 1.5}) for r in record.measurement.requests]
-    assert stage_seconds(replace(record.measurement, rounds=rounds)) == {"denoise": 1.5, "other": pytest.approx(0.5)}
+    assert stage_seconds(with_window(record.measurement, requests=rounds)) == {
+        "denoise": 1.5,
+        "other": pytest.approx(0.5),
+    }
 
 
 @pytest.mark.parametrize("hardware", ["b300", "rtx4090"])
@@ -134,4 +137,4 @@ def test_projected_denoising_is_what_the_other_stages_leave():
 def test_shares_count_images_not_rounds():
     record = complete(trial(DBCacheConfig()), n_rounds=3)  # en-circle twice, zh-square once
     rounds = [replace(r, cached_steps=[5] if r.prompt_id == "en-circle" else []) for r in record.measurement.requests]
-    assert skip_shares(replace(record.measurement, rounds=rounds), 8) == [0, 0, 0, 0, 0, 0.5, 0, 0]
+    assert skip_shares(with_window(record.measurement, requests=rounds), 8) == [0, 0, 0, 0, 0, 0.5, 0, 0]

@@ -8,7 +8,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, failed, projected, trial
+from factories import (
+    ENVIRONMENT,
+    TINY,
+    TURBO,
+    complete,
+    demo_projection,
+    demo_records,
+    failed,
+    projected,
+    trial,
+    with_window,
+)
 from golden_files import assert_golden
 from PIL import Image
 
@@ -141,7 +152,7 @@ def test_a_trial_out_of_memory_says_what_was_held_and_what_would_fit(tmp_path):
 def test_a_call_of_several_images_is_no_image(tmp_path):
     batched = complete(trial(pipeline=replace(TINY, batch_size=4)), latency_s=2.0)
     rounds = [replace(r, images=4) for r in batched.measurement.requests]
-    batched = replace(batched, measurement=replace(batched.measurement, rounds=rounds))
+    batched = replace(batched, measurement=with_window(batched.measurement, requests=rounds))
     assert "2.000 s a call of 4 images" in findings(view_of([batched]).trials)[0]
     assert "latency is the call's" in render(view_of([batched]), "table")
     row = view_of([batched]).trials[0]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from ceilings import CEILINGS, CPU_CEILINGS
-from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, trial
+from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, trial, with_window
 
 from zbench.analysis.stages import ceiling_rates, stage_figures
 from zbench.analysis.view import view_of
@@ -24,8 +24,7 @@ def on(record, ceilings, rounds=None, **effective):
     """The record as measured where these ceilings were known, with changed rounds and effects."""
     measurement = record.measurement
     changed = replace(
-        measurement,
-        rounds=[replace(r, **(rounds or {})) for r in measurement.requests],
+        with_window(measurement, requests=[replace(r, **(rounds or {})) for r in measurement.requests]),
         effective=replace(measurement.effective, **effective),
     )
     return replace(record, measurement=changed, environment={**ENVIRONMENT, "ceilings": ceilings})
@@ -87,7 +86,7 @@ def test_rounds_that_do_not_count_are_left_out():
     record = on(complete(trial(pipeline=TURBO)), CEILINGS, TIMED, **GPU)
     rounds = record.measurement.requests
     slow = replace(rounds[0], valid=False, stages_s={"denoise": 1000.0})
-    spoilt = replace(record, measurement=replace(record.measurement, rounds=[slow] * 20 + rounds))
+    spoilt = replace(record, measurement=with_window(record.measurement, requests=[slow] * 20 + rounds))
     assert stage_figures(spoilt) == stage_figures(record)
 
 
@@ -161,10 +160,12 @@ def test_a_projection_has_no_stages():
 def offloaded(mode="text_encoder", moved=None, received=None, host=None, **kwargs):
     record = complete(trial(pipeline=TINY, offload=OffloadConfig(mode=mode), **kwargs))
     measurement = replace(
-        record.measurement,
+        with_window(
+            record.measurement,
+            telemetry=Telemetry(pcie_rx_bytes=received),
+            memory=Memory(host_peak_rss_bytes=host),
+        ),
         effective=replace(record.measurement.effective, offload_moved_bytes=moved),
-        telemetry=Telemetry(pcie_rx_bytes=received),
-        memory=Memory(host_peak_rss_bytes=host),
     )
     return replace(record, measurement=measurement)
 

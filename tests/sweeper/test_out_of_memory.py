@@ -318,7 +318,7 @@ def test_a_trial_whose_stand_in_was_measured_has_not_failed_the_sweep(tmp_path: 
 
 def test_where_the_host_ran_out_of_memory_nothing_is_moved_to_it(tmp_path: Path) -> None:
     class FullHost(SmallCard):
-        def run(self, task: Task, *_: Any) -> TaskResult:
+        def run_one(self, setting: Setting, task: Task, on_event: OnEvent) -> TaskResult:
             return Failed(Reason("out_of_memory", "MemoryError"))
 
     records, listener = swept(tmp_path, FullHost(), capped())

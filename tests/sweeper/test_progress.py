@@ -4,7 +4,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from factories import complete, failed, trial
+from factories import complete, failed, trial, with_window
 from rich.console import Console
 
 from zbench.analysis.view import view_of
@@ -22,10 +22,13 @@ def said(*finished: tuple[Trial, Record]) -> list[str]:
     """One line for each record, as a sweep prints it."""
     out = StringIO()
     progress = SweepProgress(len(finished), Console(file=out, width=200))
+    known: list[Record] = []
     for of, record in finished:
         placed = Placed(of, record.reference_id, record.baseline_id)
         progress.started(placed)
-        progress.finished(placed, record)
+        known.append(record)
+        rows = view_of(known).trials
+        progress.finished(placed, record, next(row for row in rows if row.trial_id == record.trial_id))
     return out.getvalue().splitlines()
 
 
@@ -53,13 +56,13 @@ def test_disturbed_rounds_are_left_out() -> None:
     slow = [replace(r, latency_s=9.0, valid=i >= 2) if i < 2 else r for i, r in enumerate(record.measurement.requests)]
     _, line = said(
         (BASELINE, complete(BASELINE)),
-        (CACHED, replace(record, measurement=replace(record.measurement, rounds=slow))),
+        (CACHED, replace(record, measurement=with_window(record.measurement, requests=slow))),
     )
     # four rounds are spread evenly from -1 % to +1 %; the two that count lie 1/3 % below and 1 % above, or so
     kept = [r.latency_s for r in slow if r.valid]
     assert f" {sum(kept) / 2:.3f} s " in line
     none_valid = [replace(r, valid=False) for r in slow]
-    (line,) = said((CACHED, replace(record, measurement=replace(record.measurement, rounds=none_valid))))
+    (line,) = said((CACHED, replace(record, measurement=with_window(record.measurement, requests=none_valid))))
     assert "no valid round" in line
 
 

@@ -175,11 +175,11 @@ def test_only_valid_rounds_end_the_block_by_their_interval(tmp_path: Path) -> No
     """Six rounds have an interval, eight are wanted: the block goes on until as many are valid."""
     steady = dict[str, Any](min_rounds=8, max_rounds=40)
     good = measured(tmp_path, ScriptedEngine(), **steady)
-    assert (good.stop_reason, len(good.rounds)) == ("interval", 8)
+    assert (good.window.stop_reason, len(good.requests)) == ("interval", 8)
     spoilt = measured(tmp_path, ScriptedEngine(), gauges=Blaming({0, 1, 4}), **steady)
-    assert (spoilt.stop_reason, len(spoilt.rounds), len(spoilt.paired_latencies_s)) == ("interval", 12, 9)
+    assert (spoilt.window.stop_reason, len(spoilt.requests), len(spoilt.paired_latencies_s)) == ("interval", 12, 9)
     none = measured(tmp_path, ScriptedEngine(), gauges=Blaming(set(range(40))), **steady)
-    assert (none.stop_reason, len(none.rounds), none.paired_latencies_s) == ("max_rounds", 40, [])
+    assert (none.window.stop_reason, len(none.requests), none.paired_latencies_s) == ("max_rounds", 40, [])
 
 
 class OnCuda(ScriptedEngine):
@@ -230,6 +230,6 @@ def test_without_a_device_s_clock_there_is_a_reason(tmp_path: Path) -> None:
 def test_a_spent_budget_waits_for_as_many_valid_rounds_as_were_wanted(tmp_path: Path) -> None:
     wanted = dict[str, Any](min_rounds=4, max_rounds=40, budget_s=1e-6, target_rel_ci=1e-9)
     good = measured(tmp_path, ScriptedEngine(), **wanted)
-    assert (good.stop_reason, len(good.rounds)) == ("budget", 4)
+    assert (good.window.stop_reason, len(good.requests)) == ("budget", 4)
     spoilt = measured(tmp_path, ScriptedEngine(), gauges=Blaming({0, 1}), **wanted)
-    assert (spoilt.stop_reason, len(spoilt.paired_latencies_s)) == ("budget", 4)
+    assert (spoilt.window.stop_reason, len(spoilt.paired_latencies_s)) == ("budget", 4)
