@@ -19,7 +19,7 @@ from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, SCMConfig
 from zbench.engines import Generation
 from zbench.engines.reference import ReferenceEngine
 from zbench.errors import WeightsUnavailableError
-from zbench.worker.measuring import one_round
+from zbench.worker.request import Turn, one_request
 from zbench.workload import Pair
 
 SMALL = replace(TINY, height=64, width=64, steps=8)
@@ -90,7 +90,7 @@ def test_prompt_tokens_are_those_of_the_chat_template(alone: Generation) -> None
 
 def test_a_round_keeps_how_many_images_and_tokens() -> None:
     with loaded(images_per_prompt=2) as engine:
-        timed, _ = one_round(engine, Pair("p", PROMPT, 0), 0)
+        timed, _ = one_request(engine, Pair("p", PROMPT, 0), Turn(0, "t"), 0.0)
     assert timed.images == 2 and len(timed.text_tokens) == 2 and min(timed.text_tokens) > 5
 
 

@@ -18,7 +18,8 @@ def plan(pruned: int = 0) -> Plan:
     jobs = expand(["hardware=cpu", "pipeline=zimage_tiny"], lambda group, _: "cpu", grids=False)
     made = make_plan(jobs, lambda: jobs.jobs[0].config, [], command="zbench sweep", prefix="sweep")
     left_out = [Placed(trial(DBCacheConfig(max_warmup_steps=n)), "reference", "base") for n in range(pruned)]
-    return replace(made, pruned=tuple((placed, REASON) for placed in left_out))
+    preview = replace(made.preview, pruned=tuple((placed, REASON) for placed in left_out))
+    return replace(made, preview=preview)
 
 
 def test_reasons_stand_below_the_table_once_each() -> None:
