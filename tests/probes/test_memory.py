@@ -4,24 +4,12 @@ import mmap
 from pathlib import Path
 
 import pytest
+from fake_allocator import FakeAllocator, on_gpu
+from fake_nvml import GIB
 
 from zbench.probes.memory import SINCE_START, MemoryProbe
 
 MIB = 2**20
-
-
-class FakeCuda:
-    def __init__(self) -> None:
-        self.resets = 0
-
-    def reset_peak_memory_stats(self) -> None:
-        self.resets += 1
-
-    def max_memory_allocated(self) -> int:
-        return 3
-
-    def max_memory_reserved(self) -> int:
-        return 5
 
 
 def _touch(mebibytes: int) -> None:
@@ -62,9 +50,9 @@ def test_without_a_gpu_its_peaks_are_none_with_a_reason() -> None:
 
 
 def test_allocator_peaks_are_reset_before_the_block() -> None:
-    cuda = FakeCuda()
-    probe = MemoryProbe(cuda)
+    watched = on_gpu()
+    probe = MemoryProbe(watched)
     probe.start()
-    assert cuda.resets == 1
+    assert isinstance(watched.allocator, FakeAllocator) and watched.allocator.resets == 1
     peaks, _ = probe.stop()
-    assert (peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]) == (3, 5)
+    assert (peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]) == (3 * GIB, 4 * GIB)

@@ -44,13 +44,13 @@ def measure_trial(engine: Engine, job: TrialJob, gauges: Gauges, load_s: float |
     """
     cycle = pairs(job.trial.workload)
     job.stage = "cache configuration"
-    engine.configure(job.trial.cache)
+    engine.configure(job.trial)
     warm = warm_up(engine, job, cycle)
     effective = engine.effective()
     job.stage = "timed rounds"
     block = _Block()
     with quiet_collector():
-        gauges.start(str(effective.device), effective.context_bytes)
+        gauges.start(engine.watch())
         try:
             _timed_rounds(engine, job, cycle, block, gauges)
         finally:
