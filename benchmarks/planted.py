@@ -1,4 +1,4 @@
-"""The reference engine with a slow-down of known size, as `engine=planted` names it; `planted_pipeline` makes it slow."""
+"""The reference engine with a slow-down of known size, as `engine=planted` names it; `planted_pipeline` is slow."""
 
 from zbench.engines import Engine
 from zbench.engines.reference import ReferenceEngine

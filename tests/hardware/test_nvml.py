@@ -202,3 +202,15 @@ def test_a_process_listed_twice_in_one_list_is_counted_once() -> None:
     assert Nvml(library).processes(0) == {7: 3 * GIB}
     listed[:] = [SimpleNamespace(pid=7, usedGpuMemory=None)]
     assert Nvml(library).processes(0) == {7: None}
+
+
+def test_memory_of_several_processes_is_summed_over_those_that_hold_some() -> None:
+    nvml = Nvml(FakeNvml(FakeGpu(used=9 * GIB, compute={7: 3 * GIB, 8: GIB, 9: 2 * GIB})))
+    memory = nvml.process_memory(0, [7, 8, 4242])
+    assert memory is not None and (memory.bytes, memory.method) == (4 * GIB, "process")
+
+
+def test_a_sum_with_a_part_that_the_driver_does_not_say_is_the_devices_difference() -> None:
+    nvml = Nvml(FakeNvml(FakeGpu(used=9 * GIB, compute={7: 3 * GIB, 8: None})))
+    memory = nvml.process_memory(0, [7, 8], used_before_bytes=GIB)
+    assert memory is not None and (memory.bytes, memory.method) == (8 * GIB, "device_difference")

@@ -1,13 +1,16 @@
 """A GPU that is not here: torch's allocator and NVML are faked, so only where their answers go is claimed."""
 
 import os
+import subprocess
+import sys
 
 import pytest
-from fake_allocator import ON_HOST, on_gpu
+from fake_allocator import ON_HOST, FakeAllocator, on_gpu
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import Telemetry
+from zbench.probes.watched import Watched
 from zbench.worker.gauges import Gauges
 
 
@@ -105,3 +108,47 @@ def test_a_process_without_a_figure_is_not_checked() -> None:
     seen = gauges.stop(rounds=1)
     assert seen.telemetry.memory_check is None
     assert seen.reasons["telemetry.memory_check"] == seen.reasons["memory.peak_device_bytes"] == "pid_hidden"
+
+
+SERVER, RANKS = 4_000_100, (4_000_100, 4_000_101)
+
+
+def test_a_server_s_memory_is_its_trial_s_own_and_it_is_no_neighbour() -> None:
+    """Two processes on two devices, neither this one; the fullest device says how much memory it takes."""
+    one, other = FakeGpu(compute={RANKS[0]: 5 * GIB}), FakeGpu(compute={RANKS[1]: 6 * GIB, RANKS[0]: GIB})
+    gauges = Gauges(Nvml(FakeNvml(one, other)))
+    gauges.start(Watched(RANKS, (0, 1)))
+    gauges.begin_round()
+    assert gauges.end_round() == []
+    seen = gauges.stop(rounds=1)
+    assert seen.memory.peak_device_bytes == 7 * GIB and seen.telemetry.other_compute_pids == []
+    assert seen.memory.peak_reserved_bytes is None
+    assert seen.reasons["memory.peak_reserved_bytes"] == "no_allocator"
+    assert seen.reasons["telemetry.memory_check"] == "several_devices"
+
+
+@pytest.mark.parametrize(
+    ("watched", "why"),
+    [
+        (Watched((SERVER,), (0,)), "no_allocator"),
+        (Watched(RANKS, (0,), FakeAllocator()), "several_processes"),
+        (Watched((SERVER,), (0, 1), FakeAllocator()), "several_devices"),
+    ],
+)
+def test_an_allocator_is_held_against_nvml_where_both_see_the_same(watched: Watched, why: str) -> None:
+    gauges = Gauges(Nvml(FakeNvml(FakeGpu(compute={SERVER: GIB}), FakeGpu(compute={SERVER: GIB}))))
+    gauges.start(watched)
+    assert gauges.stop(rounds=1).reasons["telemetry.memory_check"] == why
+
+
+def test_a_device_that_nvml_does_not_know_leaves_no_half_of_a_sum() -> None:
+    gauges = Gauges(Nvml(FakeNvml(FakeGpu(compute={SERVER: GIB}))))
+    gauges.start(Watched((SERVER,), (0, 1)))
+    seen = gauges.stop(rounds=1)
+    assert seen.energy is None and seen.memory.peak_device_bytes is None
+    assert seen.reasons["energy"] == seen.reasons["memory.peak_device_bytes"] == "no_nvml"
+
+
+def test_gauges_bring_no_torch() -> None:
+    code = "import sys, zbench.worker.gauges; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -81,7 +81,7 @@ class EngineDescription(Protocol):
 
 
 class Engine(Protocol):
-    """One resident pipeline. Calls come in this order: launch, then configure and generate as often as wanted, close."""
+    """One resident pipeline. In this order: launch, then configure and generate as often as wanted, then close."""
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Bring up what `Residency.process` of the trial names. Raises ZbenchError for what the user can mend.
@@ -129,7 +129,7 @@ def describe(config: EngineConfig) -> EngineDescription:
 
 
 def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
-    """A residency from the keys that an engine takes up per request: groups (`cache`) or keys of them (`pipeline.steps`).
+    """A residency from what an engine takes up per request: groups (`cache`) or keys of them (`pipeline.steps`).
 
     All others are of the process, as are those of groups that a later zbench may have.
     """

@@ -12,7 +12,7 @@ from factories import TINY, trial
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
-from zbench.config import CacheConfig, ComputeConfig, OffloadConfig, SCMConfig
+from zbench.config import CacheConfig, OffloadConfig, SCMConfig
 from zbench.engines import StageError
 from zbench.engines.reference.offloading import STAYS_BELOW_BYTES, HostCopy
 from zbench.engines.reference.pipeline import ReferencePipeline
