@@ -160,6 +160,13 @@ def test_user_s_mistake_is_told_in_its_own_words(executor: LocalExecutor, tmp_pa
     assert why.code == "config" and why.message.startswith("engine.options=")
 
 
+def test_a_trial_that_its_engine_cannot_run_is_refused_in_the_engine_s_words(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    why = reason(run(executor, synthetic(refuse="engine=no: never"), tmp_path))
+    assert (why.code, why.message) == ("config", "engine=no: never")
+
+
 def test_stop_ends_the_trial_after_the_round_in_progress(executor: LocalExecutor, tmp_path: Path) -> None:
     ended_at: list[float] = []
 
