@@ -1,15 +1,7 @@
-"""The reference engine with a slow-down of known size: extra work on top of every call."""
+"""The reference engine with a slow-down of known size, as `engine=planted` names it; `planted_pipeline` is slow."""
 
-import time
-from dataclasses import replace
-
-import torch
-
-from zbench.config import CacheConfig, DBCacheConfig
-from zbench.engines import Generation
+from zbench.engines import Engine
 from zbench.engines.reference import ReferenceEngine
-
-SIDE = 48  # of the matrices multiplied, small enough to stay in a core's own cache
 
 
 class PlantedEngine(ReferenceEngine):
@@ -17,20 +9,9 @@ class PlantedEngine(ReferenceEngine):
 
     def __init__(self, worker: str = "") -> None:
         """`worker` changes nothing, but sides in which it differs cannot share a pipeline."""
-        super().__init__()
-        self._extra = 0.0
-        self._matrix = torch.full((SIDE, SIDE), 1.0 / SIDE)
 
-    def configure(self, cache: CacheConfig) -> None:
-        """As the reference engine, which caches nothing of a single step; the slow-down is the cache's threshold."""
-        super().configure(cache)
-        self._extra = cache.residual_diff_threshold if isinstance(cache, DBCacheConfig) else 0.0
+    def engine(self) -> Engine:
+        """The slowed-down pipeline."""
+        from planted_pipeline import PlantedPipeline
 
-    def generate(self, prompt_text: str, seed: int) -> Generation:
-        """A generation, and then multiplications for `extra` of its time."""
-        made = super().generate(prompt_text, seed)
-        began = time.perf_counter()
-        while time.perf_counter() - began < self._extra * made.latency_s:
-            torch.mm(self._matrix, self._matrix)
-        worked_s = time.perf_counter() - began if self._extra else 0.0
-        return replace(made, latency_s=made.latency_s + worked_s)
+        return PlantedPipeline()

@@ -62,7 +62,7 @@ class Turns:
 
     def _probed_s(self, calls: int) -> float:
         self._call.latencies_s.clear()
-        self._gauges.start(self.device)
+        self._gauges.start(self._call.engine.watch())
         for _ in range(calls):
             self._watch.begin()
             self._gauges.begin_round()

@@ -25,6 +25,7 @@ from zbench.config import (
     Prompt,
     WorkloadConfig,
 )
+from zbench.engines import Descriptions
 from zbench.executors import Completed, Setting, Task
 from zbench.executors.local import LocalExecutor
 from zbench.trial import Trial
@@ -59,7 +60,7 @@ def main() -> None:
 
 def _overhead_s(executor: LocalExecutor, setting: Setting, measure: MeasureConfig) -> float:
     began = time.perf_counter()
-    executor.submit(Task((setting,), measure, setting.trial.resident_key))
+    executor.submit(Task((setting,), measure, Descriptions().process(setting.trial)))
     (outcome,) = executor.next_done(lambda task, event: None, lambda: False).results
     wall_s = time.perf_counter() - began
     if not isinstance(outcome, Completed):

@@ -1,14 +1,15 @@
 """An engine whose latencies a test writes down."""
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 import numpy as np
 
-from zbench.config import CacheConfig
 from zbench.engines import Generation, OnProgress
 from zbench.measurement import Effective
+from zbench.probes.watched import Watched
 from zbench.trial import Trial
 
 
@@ -29,10 +30,10 @@ class ScriptedEngine:
         self.prompts: list[str] = []
         self.collector_was_on: list[bool] = []
 
-    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
+    def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Always there."""
 
-    def configure(self, cache: CacheConfig) -> None:
+    def configure(self, trial: Trial) -> None:
         """One setting is as good as another."""
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
@@ -50,6 +51,9 @@ class ScriptedEngine:
 
     def effective(self) -> Effective:
         return Effective(device="cpu", weights=self._weights)
+
+    def watch(self) -> Watched:
+        return Watched((os.getpid(),))
 
     def close(self) -> None:
         """Nothing is held."""

@@ -19,6 +19,7 @@ from zbench.config import (
     ParallelConfig,
     SCMConfig,
 )
+from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.space import Space, arrange, constraint, reference_of
 from zbench.trial import Trial, geometry_of
@@ -53,16 +54,6 @@ def test_ring_needs_a_backend_that_returns_the_log_sum_exp() -> None:
     ring = trial(pipeline=TURBO, parallel=ParallelConfig(ring_size=4), hardware=GPU)
     assert "log-sum-exp" in reason(ring)
     assert reason(replace(ring, compute=ComputeConfig(attention_backend="_native_cudnn"))) == ""
-
-
-def test_sharding_is_not_measured_on_one_device() -> None:
-    assert "2 devices" in reason(trial(pipeline=TURBO, parallel=ParallelConfig(tp_size=2)))
-
-
-@pytest.mark.parametrize(("mode", "works"), [("none", True), ("group", True), ("all", True), ("sequential", False)])
-def test_offload_modes_that_need_an_accelerator_are_left_out_on_a_cpu(mode: str, works: bool) -> None:
-    assert (reason(trial(offload=OffloadConfig(mode=mode), compute=CPU)) == "") == works
-    assert reason(trial(offload=OffloadConfig(mode=mode), compute=ComputeConfig(device="cuda"))) == ""
 
 
 @pytest.mark.parametrize(("steps", "works"), [(4, True), (5, False), (6, True), (7, False), (8, True), (9, True)])
@@ -202,14 +193,15 @@ def test_trials_on_one_loaded_pipeline_run_together() -> None:
         for t in (0.1, 0.2, 0.3)
         for compute in (CPU, compiled)
     ]
-    keys = [p.trial.resident_key for p in arrange(mixed).placed]
+    process_of = Descriptions().process
+    keys = [process_of(p.trial) for p in arrange(mixed, process_of=process_of).placed]
     changes = sum(a != b for a, b in pairwise(keys))
     assert changes == 1
 
 
 def test_what_follows_references_and_baselines_begins_with_the_pipeline_that_is_loaded() -> None:
     mixed = [trial(DBCacheConfig(), compute=compute) for compute in (CPU, replace(CPU, compile=True))]
-    compiled = [p.trial.compute.compile for p in arrange(mixed, as_compiled).placed]
+    compiled = [p.trial.compute.compile for p in arrange(mixed, as_compiled, process_of=Descriptions().process).placed]
     assert compiled == [False, True, True, False]
 
 
@@ -250,6 +242,8 @@ def test_what_swaps_weights_inside_blocks_is_not_compiled(mode: str) -> None:
     assert reason(trial(offload=OffloadConfig(mode="all"), compute=compiled)) == ""
 
 
-def test_a_cap_is_for_gpus() -> None:
-    assert "hardware.vram_limit_gib=16" in reason(trial(compute=CPU, vram_limit_gib=16.0))
-    assert reason(trial(compute=ComputeConfig(device="cuda"), vram_limit_gib=16.0)) == ""
+def test_what_the_engine_cannot_run_is_pruned_with_its_word_after_what_cannot_work_at_all() -> None:
+    good, slow = trial(DBCacheConfig()), trial(DBCacheConfig(residual_diff_threshold=0.5))
+    bad = trial(DBCacheConfig(Fn_compute_blocks=BLOCKS + 1))
+    space = arrange([good, slow, bad], supports=lambda of: None if of in (good, good.reference) else "not here")
+    assert {p.trial.trial_id: why for p, why in space.pruned} == {slow.trial_id: "not here", bad.trial_id: reason(bad)}

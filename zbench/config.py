@@ -79,7 +79,7 @@ class EngineConfig(Group):
     """What turns a prompt into an image."""
 
     name: str = MISSING
-    target: str = MISSING  # module:Class of an `zbench.engines.Engine`
+    target: str = MISSING  # module:Class of a `zbench.engines.EngineDescription`
     loads_weights: bool = True  # whether it loads pipeline.weights on this machine
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zbench.composition import CONFIG_NAME, ResolveAuto, conf_dir, expand, profile_patterns
 from zbench.config import Config, register_schemas
+from zbench.engines import Descriptions
 from zbench.errors import Exit, HardwareError, OverrideError
 from zbench.hardware.detect import match_profile, present_devices, unmatched
 from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
@@ -68,8 +69,15 @@ def planned(args: list[str], command: str) -> Plan | None:
     def stand_in() -> Config:
         return one_job(list(STAND_IN), options.config_dir)
 
-    devices = present_devices()
-    return make_plan(jobs, stand_in, devices, command=typed, prefix=prefix, baseline_of=baseline_of)
+    return make_plan(
+        jobs,
+        stand_in,
+        present_devices(),
+        command=typed,
+        prefix=prefix,
+        baseline_of=baseline_of,
+        engines=Descriptions(outside=command != "plan"),  # a plan runs no code from elsewhere
+    )
 
 
 def one_job(overrides: list[str], config_dir: str | None) -> Config:

@@ -78,15 +78,22 @@ def made_to_fit(trial: Trial) -> Trial:
     return replace(trial, offload=replace(trial.offload, mode=mode))
 
 
-def arrange(trials: Iterable[Trial], baseline_of: Callable[[Trial], Trial] | None = None) -> Space:
+def arrange(
+    trials: Iterable[Trial],
+    baseline_of: Callable[[Trial], Trial] | None = None,
+    *,
+    supports: Callable[[Trial], str | None] = lambda _: None,
+    process_of: Callable[[Trial], str] = lambda _: "",
+) -> Space:
     """Prune, add the quality reference and the speed baseline of each piece of work, and order what is left.
 
     `baseline_of` gives the speed baseline that goes with a reference; without it that is the reference itself. Both
-    follow from the trial alone, never from the order of `trials`. References run first, then baselines, then the
-    others by resident pipeline. Raises ConfigError as `geometry_of` does, and whatever `baseline_of` raises.
+    follow from the trial alone, never from the order of `trials`. `supports` says why a trial's engine cannot run it,
+    `process_of` names the process and loaded pipeline that serve it. References run first, then baselines, then the
+    others by process. Raises ConfigError as `geometry_of` does, and whatever the callables raise.
     """
     asked = {trial.trial_id: trial for trial in trials}
-    reasons = {i: constraint(trial, geometry_of(trial.pipeline)) for i, trial in asked.items()}
+    reasons = {i: constraint(trial, geometry_of(trial.pipeline)) or supports(trial) for i, trial in asked.items()}
     works: dict[str, tuple[Trial, Trial]] = {}  # by the reference's id without offload: reference and baseline
 
     def place(trial: Trial) -> Placed:
@@ -108,20 +115,22 @@ def arrange(trials: Iterable[Trial], baseline_of: Callable[[Trial], Trial] | Non
             continue
         for one in (*held_to(trial), trial):
             runnable.setdefault(one.trial_id, replace(place(trial), trial=one))
-    return Space(_in_order(runnable.values()), tuple(pruned), frozenset(asked), place)
+    return Space(_in_order(runnable.values(), process_of), tuple(pruned), frozenset(asked), place)
 
 
-def _in_order(placed: Iterable[Placed]) -> tuple[Placed, ...]:
-    """References, baselines, then the others by resident pipeline: first those of the one that is loaded by then."""
+def _in_order(placed: Iterable[Placed], process_of: Callable[[Trial], str]) -> tuple[Placed, ...]:
+    """References, baselines, then the others by process: first those of the one that is there by then."""
     first = sorted((p for p in placed if p.is_reference or p.is_baseline), key=lambda p: not p.is_reference)
     others = [p for p in placed if not (p.is_reference or p.is_baseline)]
-    keys = [p.trial.resident_key for p in (*first[-1:], *others)]
-    rank = {key: index for index, key in reversed(list(enumerate(keys)))}
-    return (*first, *sorted(others, key=lambda p: rank[p.trial.resident_key]))
+    by_then = [process_of(p.trial) for p in first[-1:]]
+    processes = [process_of(p.trial) for p in others]
+    rank = {process: index for index, process in reversed(list(enumerate(by_then + processes)))}
+    ordered = sorted(zip(processes, others, strict=True), key=lambda pair: rank[pair[0]])
+    return (*first, *(placed for _, placed in ordered))
 
 
 def constraint(trial: Trial, geometry: Geometry) -> str | None:
-    """Why `trial` cannot work, or None. Names the keys and values that do not fit."""
+    """Why `trial` cannot work on any engine, or None. Names the keys and values that do not fit."""
     checks = (
         _cache_fits(trial, geometry),
         _skipping_means_something(trial),
@@ -156,20 +165,11 @@ def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
             f"parallel.ring_size={parallel.ring_size}: ring needs an attention backend that returns the log-sum-exp, "
             f"such as compute.attention_backend={RING_BACKENDS[0]}"
         )
-    if parallel.world_size > 1 and trial.hardware is None:
-        return (
-            f"{parallel.world_size} devices: engine={trial.engine.name} measures on one device; "
-            "a projection estimates sharding, such as hardware=b300 where there is none"
-        )
     return None
 
 
 def _offload_fits(trial: Trial) -> str | None:
-    mode, on_cpu = trial.offload.mode, trial.hardware is None and trial.compute.device == "cpu"
-    if on_cpu and mode == "sequential":
-        return f"offload.mode={mode} needs an accelerator to offload from; the other modes work on a CPU"
-    if on_cpu and trial.vram_limit_gib is not None:
-        return f"hardware.vram_limit_gib={trial.vram_limit_gib:g} caps a GPU; this trial runs on the CPU"
+    mode = trial.offload.mode
     if mode == "group" and trial.offload.use_stream and not trial.offload.pin_memory:
         return "offload.pin_memory=false: a stream copies from pinned memory alone; add offload.use_stream=false"
     if trial.compute.compile and mode in NOT_COMPILED:

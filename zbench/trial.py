@@ -125,13 +125,6 @@ class Trial:
         """Device memory that it may use: of the hardware it is projected onto, or under the cap it is held to."""
         return self.vram_limit_gib if self.hardware is None else self.hardware.usable_gib
 
-    @cached_property
-    def resident_key(self) -> str:
-        """Trials with equal keys run on one loaded pipeline; only the cache is configured anew."""
-        data = self.to_dict()
-        keys = ("pipeline", "engine", "parallel", "offload", "compute", "vram_limit_gib")
-        return json.dumps([data.get(key) for key in keys], sort_keys=True)
-
     @property
     def label(self) -> str:
         """Short name, cache-dit's own for the cache: `F1B0_W4_MC3_R0.24`; other groups where not default."""

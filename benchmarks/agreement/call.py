@@ -14,7 +14,7 @@ from zbench.workload import pairs
 for variable, setting in LEAVES_NO_GAPS.items():  # as in a worker, and before torch is imported
     os.environ.setdefault(variable, setting)
 
-from zbench.engines.reference import ReferenceEngine, call_arguments  # noqa: E402
+from zbench.engines.reference.pipeline import ReferencePipeline, call_arguments  # noqa: E402
 
 TINY_ON_CPU = ("pipeline=zimage_tiny", "hardware=cpu", "workload=single")
 
@@ -25,9 +25,9 @@ class Call:
     def __init__(self, overrides: Sequence[str] = TINY_ON_CPU) -> None:
         """`overrides` are zbench's, and what they do not choose is its default."""
         self.trial = present_trial("agreement", one_job(list(overrides), None), overrides)
-        self.engine = ReferenceEngine()
-        self.engine.load(self.trial)
-        self.engine.configure(self.trial.cache)
+        self.engine = ReferencePipeline()
+        self.engine.launch(self.trial)
+        self.engine.configure(self.trial)
         self.pair = pairs(self.trial.workload)[0]
         self.latencies_s: list[float] = []
 

@@ -18,7 +18,7 @@ from smi import MIB, Sample, SmiError, joules, peak_bytes, read_samples, samplin
 
 from zbench.hardware.detect import present_devices
 from zbench.hardware.nvml import Nvml
-from zbench.measurement import Effective
+from zbench.probes.watched import Watched
 from zbench.worker.gauges import Gauges, Readings
 
 DEFAULTS = ("pipeline=zimage_tiny", "hardware=auto", "workload=single")
@@ -63,7 +63,7 @@ class Pair:
         return f"{self.name}: zbench {ours}, nvidia-smi {theirs}, ratio {ratio}"
 
 
-def watched(call: Callable[[], None], gauges: Gauges, effective: Effective, seconds: float) -> Span:
+def watched(call: Callable[[], None], gauges: Gauges, runs_on: Watched, seconds: float) -> Span:
     """Rounds for so long under the gauges, after a warm-up."""
     warm_until = time.monotonic() + WARM_UP_S
     while True:
@@ -72,7 +72,7 @@ def watched(call: Callable[[], None], gauges: Gauges, effective: Effective, seco
             break
     spoilt: dict[str, None] = {}
     rounds = 0
-    gauges.start(str(effective.device), effective.context_bytes)
+    gauges.start(runs_on)
     began_s, until = time.time(), time.monotonic() + seconds
     while time.monotonic() < until:
         gauges.begin_round()
@@ -120,7 +120,7 @@ def main() -> None:
     try:
         with sampling(devices[0].uuid) as out:
             call = Call(chosen(DEFAULTS, arguments.overrides))
-            span = watched(call, gauges, call.engine.effective(), arguments.seconds)
+            span = watched(call, gauges, call.engine.watch(), arguments.seconds)
             samples = read_samples(out.read_text(errors="replace"))
     except SmiError as error:
         _leave(str(error))

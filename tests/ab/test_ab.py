@@ -64,6 +64,16 @@ def test_sides_that_differ_in_step_skipping_alone_share_a_pipeline(tmp_path: Pat
     assert skipped == {"a": {False}, "b": {True}}, "each turn runs under its own side's setting"
 
 
+def test_sides_that_differ_in_steps_alone_share_a_pipeline_too(tmp_path: Path) -> None:
+    code, _, err = ab(
+        tmp_path, "--a", "pipeline.steps=8", "--b", "pipeline.steps=12", "--margin", "40%", "sweep.name=s"
+    )
+    assert code == 0, err
+    head, *blocks = [json.loads(line) for line in (tmp_path / "runs/s/blocks.jsonl").read_text().splitlines()]
+    steps = {side: {len(r["steps_s"]) for block in blocks for r in block[side]} for side in ("a", "b")}
+    assert head["workers"] == 1 and steps == {"a": {8}, "b": {12}}
+
+
 def test_ci_gets_junit_annotations_and_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     code, out, err = ab(tmp_path, "--b", SLOW, "--format", "junit", "--github")

@@ -1,12 +1,13 @@
 """A worker of one side, asked in this process, and which sides may share one."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from commands import TESTS
-from factories import trial
+from factories import TINY, trial
 
 from zbench.ab.side import Side, SideFailed, SideWorker, refuse_other_content, share_a_pipeline, warm_up
 from zbench.config import ComputeConfig, DBCacheConfig, EngineConfig, PipelineConfig
@@ -72,7 +73,8 @@ COMPILED = ComputeConfig(device="cpu", compile=True)
     [
         (Side("b", trial()), True),
         (Side("b", CACHED), True),
-        (Side("b", trial(pipeline=PipelineConfig(preset="zimage_tiny", steps=9))), False),
+        (Side("b", trial(pipeline=replace(TINY, steps=12))), True),
+        (Side("b", trial(pipeline=replace(TINY, width=512))), False),
         (Side("b", CACHED, home=Path("elsewhere")), False),
         (Side("b", CACHED, python="python-of-another-venv", home=None), False),
     ],

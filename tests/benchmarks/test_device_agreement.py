@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from fake_cuda import FakeCuda
+from fake_allocator import on_gpu
 from fake_nvml import GIB, FakeGpu, FakeNvml
 
 from zbench.hardware.nvml import Nvml
-from zbench.measurement import Effective, Energy, Memory, MemoryCheck, Telemetry
+from zbench.measurement import Energy, Memory, MemoryCheck, Telemetry
 from zbench.worker.gauges import Gauges, Readings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "agreement"
@@ -102,9 +102,9 @@ def test_a_block_is_held_against_it(device: ModuleType, smi: ModuleType, on_path
     """5 GiB and 300 W by both; NVML's energy is said to be 10 % more."""
     monkeypatch.setattr(device, "WARM_UP_S", 0.1)
     gpu = FakeGpu(used=5 * GIB, compute={os.getpid(): 5 * GIB})
-    gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
+    gauges = Gauges(Nvml(FakeNvml(gpu)))
     with smi.sampling("GPU-aaaa") as out:
-        span = device.watched(lambda: time.sleep(0.02), gauges, Effective(device="cuda", context_bytes=GIB), 0.5)
+        span = device.watched(lambda: time.sleep(0.02), gauges, on_gpu(GIB), 0.5)
         samples = smi.read_samples(out.read_text())
     assert span.spoilt == () and 0.5 <= span.ended_s - span.began_s < 5
     *memory, energy = device.compared(span, samples)

@@ -6,19 +6,21 @@ Misbehaviour is keyed by `residual_diff_threshold`, so that one sweep has health
 import os
 import signal
 import time
+from typing import Any
 
 import numpy as np
 
 from zbench.config import CacheConfig, DBCacheConfig
-from zbench.engines import Generation, OnProgress
+from zbench.engines import Generation, OnProgress, Residency, residency_by_keys
 from zbench.measurement import Effective
+from zbench.probes.watched import Watched
 from zbench.trial import Trial
 
 SIDE = 32  # pixels
 
 
 class SyntheticEngine:
-    """Each option `X_on` names a threshold; a trial with that threshold does X in its first generation."""
+    """Describes `Synthetic`. Each option `X_on` names a threshold; a trial with it does X in its first generation."""
 
     def __init__(
         self,
@@ -26,27 +28,54 @@ class SyntheticEngine:
         load_s: float = 0.0,
         load_bytes: int = 0,
         fail_load: bool = False,
+        refuse: str | None = None,
         crash_on: float | None = None,
         kill_on: float | None = None,
         hang_on: float | None = None,
         raise_on: float | None = None,
         raise_memory_error_on: float | None = None,
     ) -> None:
+        """`refuse` is what it cannot run whatever it is asked for."""
+        self._refuse = refuse
+        self._settings: dict[str, Any] = {
+            "round_s": round_s,
+            "load_s": load_s,
+            "load_bytes": load_bytes,
+            "fail_load": fail_load,
+            "misdeeds": {
+                "crash": crash_on,
+                "kill": kill_on,
+                "hang": hang_on,
+                "raise": raise_on,
+                "memory": raise_memory_error_on,
+            },
+        }
+
+    def supports(self, trial: Trial) -> str | None:
+        return self._refuse
+
+    def residency(self, trial: Trial) -> Residency:
+        return residency_by_keys(trial, ("cache", "workload", "pipeline.steps"))
+
+    def engine(self) -> "Synthetic":
+        return Synthetic(**self._settings)
+
+
+class Synthetic:
+    """Sleeps and paints."""
+
+    def __init__(
+        self, round_s: float, load_s: float, load_bytes: int, fail_load: bool, misdeeds: dict[str, float | None]
+    ) -> None:
         self._round_s = round_s
         self._load_s = load_s
         self._load_bytes = load_bytes
         self._fail_load = fail_load
-        self._misdeeds = {
-            "crash": crash_on,
-            "kill": kill_on,
-            "hang": hang_on,
-            "raise": raise_on,
-            "memory": raise_memory_error_on,
-        }
+        self._misdeeds = misdeeds
         self._cache: CacheConfig = CacheConfig()
         self._steps = 8
 
-    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
+    def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         for part in range(10):
             time.sleep(self._load_s / 10)
             if self._load_bytes and on_progress is not None:
@@ -54,10 +83,9 @@ class SyntheticEngine:
                 on_progress(stage, self._load_bytes * (part + 1) // 10, self._load_bytes)
         if self._fail_load:
             raise RuntimeError("no such pipeline")
-        self._steps = trial.pipeline.steps
 
-    def configure(self, cache: CacheConfig) -> None:
-        self._cache = cache
+    def configure(self, trial: Trial) -> None:
+        self._cache, self._steps = trial.cache, trial.pipeline.steps
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
         self._misbehave()
@@ -81,6 +109,9 @@ class SyntheticEngine:
 
     def effective(self) -> Effective:
         return Effective(device="cpu", dtype="float32", weights="synthetic", n_blocks=1, threads=1)
+
+    def watch(self) -> Watched:
+        return Watched((os.getpid(),))
 
     def close(self) -> None:
         """Nothing is held."""

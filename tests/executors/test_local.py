@@ -16,6 +16,7 @@ import pytest
 from factories import TINY, trial
 
 from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, ExecutorConfig, MeasureConfig
+from zbench.engines import Descriptions
 from zbench.executors import Completed, Failed, Setting, Stopped, Task, TaskResult
 from zbench.executors.client import death
 from zbench.executors.local import LocalExecutor
@@ -57,7 +58,7 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TaskResult:
     setting = Setting(of, tmp_path / of.trial_id, reference, is_reference)
-    executor.submit(Task((setting,), measure, of.resident_key))
+    executor.submit(Task((setting,), measure, Descriptions().process(of)))
     (result,) = executor.next_done(lambda _, event: on_event(event), should_stop).results
     return result
 
@@ -161,6 +162,13 @@ def test_pipeline_that_does_not_load_is_a_failure_with_its_traceback(executor: L
 def test_user_s_mistake_is_told_in_its_own_words(executor: LocalExecutor, tmp_path: Path) -> None:
     why = reason(run(executor, synthetic(nope=1), tmp_path))
     assert why.code == "config" and why.message.startswith("engine.options=")
+
+
+def test_a_trial_that_its_engine_cannot_run_is_refused_in_the_engine_s_words(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    why = reason(run(executor, synthetic(refuse="engine=no: never"), tmp_path))
+    assert (why.code, why.message) == ("config", "engine=no: never")
 
 
 def test_stop_ends_the_trial_after_the_round_in_progress(executor: LocalExecutor, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_every_question_about_a_device_that_is_not_there_is_answered_none() -> N
         assert nvml.used_bytes(index) is None
         assert nvml.energy_j(index) is None
         assert nvml.processes(index) == {}
-        assert nvml.process_memory(index, 1, 0) is None
+        assert nvml.process_memory(index, [1], 0) is None
 
 
 @pytest.mark.parametrize("how", ["without", "unsupported"])
@@ -85,7 +85,7 @@ def test_a_process_without_a_figure_in_one_list_keeps_that_of_the_other() -> Non
 
 
 def test_memory_of_a_visible_process_is_its_own() -> None:
-    memory = Nvml(FakeNvml(FakeGpu(used=9 * GIB, compute={7: 3 * GIB}))).process_memory(0, 7, used_before_bytes=GIB)
+    memory = Nvml(FakeNvml(FakeGpu(used=9 * GIB, compute={7: 3 * GIB}))).process_memory(0, [7], used_before_bytes=GIB)
     assert memory is not None
     assert (memory.bytes, memory.method) == (3 * GIB, "process")
 
@@ -94,10 +94,10 @@ def test_memory_of_a_visible_process_is_its_own() -> None:
 def test_memory_of_a_hidden_process_is_the_devices_difference_and_marked(compute: dict[int, int | None]) -> None:
     """Containers see no processes, processes without figures, or the host's PIDs."""
     nvml = Nvml(FakeNvml(FakeGpu(used=9 * GIB, compute=compute)))
-    memory = nvml.process_memory(0, 7, used_before_bytes=GIB)
+    memory = nvml.process_memory(0, [7], used_before_bytes=GIB)
     assert memory is not None
     assert (memory.bytes, memory.method) == (8 * GIB, "device_difference")
-    assert nvml.process_memory(0, 7) is None  # nothing to take the difference from
+    assert nvml.process_memory(0, [7]) is None  # nothing to take the difference from
 
 
 def test_idle_is_no_throttling_but_a_power_cap_is() -> None:
@@ -202,3 +202,15 @@ def test_a_process_listed_twice_in_one_list_is_counted_once() -> None:
     assert Nvml(library).processes(0) == {7: 3 * GIB}
     listed[:] = [SimpleNamespace(pid=7, usedGpuMemory=None)]
     assert Nvml(library).processes(0) == {7: None}
+
+
+def test_memory_of_several_processes_is_summed_over_those_that_hold_some() -> None:
+    nvml = Nvml(FakeNvml(FakeGpu(used=9 * GIB, compute={7: 3 * GIB, 8: GIB, 9: 2 * GIB})))
+    memory = nvml.process_memory(0, [7, 8, 4242])
+    assert memory is not None and (memory.bytes, memory.method) == (4 * GIB, "process")
+
+
+def test_a_sum_with_a_part_that_the_driver_does_not_say_is_the_devices_difference() -> None:
+    nvml = Nvml(FakeNvml(FakeGpu(used=9 * GIB, compute={7: 3 * GIB, 8: None})))
+    memory = nvml.process_memory(0, [7, 8], used_before_bytes=GIB)
+    assert memory is not None and (memory.bytes, memory.method) == (8 * GIB, "device_difference")

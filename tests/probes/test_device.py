@@ -27,7 +27,7 @@ class Clock:
 def probe(*gpus: FakeGpu, clock: Clock | None = None, library: FakeNvml | None = None, **options: Any) -> DeviceProbe:
     """Samples at start, at stop, and whenever the test asks."""
     nvml = Nvml(library or FakeNvml(*gpus))
-    return DeviceProbe(nvml, pid=PID, interval_s=NEVER_S, clock_s=clock or Clock(), **options)
+    return DeviceProbe(nvml, pids=[PID], interval_s=NEVER_S, clock_s=clock or Clock(), **options)
 
 
 def watched(gpu: FakeGpu, *, seconds: float = 20.0, **options: Any) -> DeviceReadings:
@@ -170,7 +170,7 @@ def test_a_probe_watches_one_block_after_another() -> None:
 
 
 def test_it_samples_by_itself_while_a_block_runs() -> None:
-    watching = DeviceProbe(Nvml(FakeNvml(FakeGpu())), pid=PID, interval_s=0.01)
+    watching = DeviceProbe(Nvml(FakeNvml(FakeGpu())), pids=[PID], interval_s=0.01)
     watching.start()
     deadline = time.monotonic() + 5
     while len(watching._samples) < 4 and time.monotonic() < deadline:

@@ -30,7 +30,7 @@ class Asked(FakeNvml):
 
 
 def seen(compute: dict[int, int | None]) -> set[int] | None:
-    neighbours = Neighbours(Nvml(FakeNvml(FakeGpu(compute=compute))), 0, PID)
+    neighbours = Neighbours(Nvml(FakeNvml(FakeGpu(compute=compute))), 0, [PID])
     neighbours.start()
     return neighbours.seen()
 
@@ -53,7 +53,7 @@ def test_a_process_that_holds_memory_and_computes_nothing_is_no_foreign_one(
     utilisation: dict[int, int] | None, foreign: set[int]
 ) -> None:
     gpu = FakeGpu(compute={PID: GIB, 1: GIB, 2: GIB}, utilisation=utilisation)
-    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, PID)
+    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, [PID])
     neighbours.start()
     assert neighbours.seen() == foreign
 
@@ -79,7 +79,7 @@ def test_what_a_container_hides_is_unknown_and_not_claimed() -> None:
 def test_a_visitor_counts_while_it_is_there_and_a_little_longer() -> None:
     """The driver's answer leaves out a busy process now and then."""
     now, gpu = [0.0], FakeGpu(compute={PID: GIB, 1: GIB}, utilisation={PID: 100, 1: 0})
-    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, PID, lambda: now[0])
+    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, [PID], lambda: now[0])
     neighbours.start()
     answers = []
     for now[0], share in ((1.0, 0), (2.0, 30), (3.0, 0), (4.0, 0), (5.0 + REMEMBERED_S, 0)):
@@ -93,7 +93,7 @@ def test_a_visitor_counts_while_it_is_there_and_a_little_longer() -> None:
 def test_looks_are_kept_apart() -> None:
     """Asking may cost milliseconds, so that rounds of a tenth of a second share an answer."""
     now, library = [0.0], Asked(FakeGpu(compute={PID: GIB}))
-    neighbours = Neighbours(Nvml(library), 0, PID, lambda: now[0])
+    neighbours = Neighbours(Nvml(library), 0, [PID], lambda: now[0])
     neighbours.start()
     once = library.times
     for tenth in range(1, 5):

@@ -70,8 +70,6 @@ def test_seeds_and_prompts_may_stand_in_any_order() -> None:
     ]
     plans = [plan(["hardware=cpu", "pipeline=zimage_tiny", "cache=scm", *typed]) for typed in lists]
     assert all(said(made) == said(plans[0]) for made in plans)
-    keys = [{p.trial.trial_id: p.trial.resident_key for p in made.trials} for made in plans]
-    assert all(one == keys[0] for one in keys)
     assert [p.trial.workload.seeds for p in plans[-1].trials] == [[1, 0]] * len(plans[-1].trials)
 
 

@@ -6,7 +6,9 @@ import pytest
 from composing import jobs
 
 from zbench.config import Config
+from zbench.errors import ConfigError
 from zbench.hardware.nvml import Device
+from zbench.hydra_app import planned
 from zbench.report.tables.plan import plan_rows
 from zbench.sweeper.expectation import expected_sweep_s
 from zbench.sweeper.plan import Plan, make_plan
@@ -76,3 +78,14 @@ def test_the_stand_in_is_composed_once_and_only_for_projections() -> None:
     projected = plan("workload=single", "hardware=b300", "cache=dbcache", tiny=counted)
     assert len(asked) == 1 and projected.stand_in is not None
     assert {projected.proxy_of(p.trial).pipeline.name for p in projected.trials} == {"zimage_tiny"}
+
+
+def test_what_the_engine_cannot_run_is_pruned_and_the_engine_of_a_mere_plan_is_not_imported() -> None:
+    overrides = ("hardware=cpu", "pipeline=zimage_tiny", "cache=none,dbcache", "offload=none,sequential")
+    pruned = {(placed.trial.offload.mode, why[:23]) for placed, why in plan(*overrides).pruned}
+    assert pruned == {("sequential", "offload.mode=sequential")}
+    nowhere = "engine.target=no_such_module:Engine"
+    with pytest.raises(ConfigError, match=nowhere):
+        planned(["hardware=cpu", "cache=none", nowhere], "sweep")
+    made = planned(["hardware=cpu", "cache=none", nowhere], "plan")
+    assert made is not None and len(made.trials) == 1

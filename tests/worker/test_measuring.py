@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from factories import trial
-from fake_cuda import FakeCuda
+from fake_allocator import on_gpu
 from fake_nvml import GIB, FakeGpu, FakeNvml
 from scripted import ScriptedEngine
 
@@ -16,6 +16,7 @@ from zbench.config import MeasureConfig
 from zbench.engines import Generation
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import Cold, Effective, Measurement
+from zbench.probes.watched import Watched
 from zbench.worker.__main__ import _code
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
@@ -198,11 +199,14 @@ class OnCuda(ScriptedEngine):
     def effective(self) -> Effective:
         return replace(super().effective(), device="cuda")
 
+    def watch(self) -> Watched:
+        return on_gpu()
+
 
 def on_cuda(folder: Path, happens: dict[int, dict[str, Any]], device_s: float | None = 1.0) -> Measurement:
     """One warm-up, then four rounds: calls 1 to 4."""
     gpu = FakeGpu()
-    gauges = Gauges(Nvml(FakeNvml(gpu)), FakeCuda())
+    gauges = Gauges(Nvml(FakeNvml(gpu)))
     engine = OnCuda(gpu, happens, device_s)
     return measured(folder, engine, gauges=gauges, max_warmup_rounds=1, min_rounds=4, max_rounds=4)
 

@@ -15,6 +15,7 @@ import dacite
 
 from zbench.ab.interleave import SideName
 from zbench.config import Config
+from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.client import HOME, OtherProtocol, WorkerClient, WorkerGone, death
 from zbench.hardware.detect import describe_present, present_devices
@@ -55,7 +56,7 @@ def present_trial(flag: str, config: Config, overrides: Sequence[str]) -> Trial:
         raise HardwareError(
             f"{flag}: hardware={trial.hardware.name} is not here ({describe_present(devices)}), and it measures"
         )
-    reason = constraint(trial, geometry_of(trial.pipeline))
+    reason = constraint(trial, geometry_of(trial.pipeline)) or Descriptions().supports(trial)
     if reason is not None:
         raise ConfigError(flag, " ".join(overrides), reason)
     return trial
@@ -99,12 +100,15 @@ class SideFailed(ZbenchError):
 
 
 def share_a_pipeline(a: Side, b: Side) -> bool:
-    """Whether one loaded pipeline serves both: of one zbench and interpreter, they differ in step skipping at most.
+    """Whether one loaded pipeline serves both: of one zbench and interpreter, they differ at most in what their engine
+    takes up per request.
 
     Where blocks are compiled, going from one setting to the other might compile them again.
     """
-    one_code = (a.python, a.home) == (b.python, b.home)
-    return one_code and a.trial.resident_key == b.trial.resident_key and not a.trial.compute.compile
+    if (a.python, a.home) != (b.python, b.home) or a.trial.compute.compile:
+        return False
+    engines = Descriptions()
+    return engines.process(a.trial) == engines.process(b.trial)
 
 
 class SideWorker:

@@ -1,18 +1,21 @@
-"""Engines: what turns a prompt into an image. This module has their protocol and loads them by name; it imports none.
+"""Engines: what turns a prompt into an image. This module has their protocols and finds them by name; it imports none.
 
-A new engine is one module with a class that fits `Engine`, and one line `target: module:Class` in `conf/engine/`.
+A new engine is one folder with a class that fits `EngineDescription`, and one file in `conf/engine/` that names it as
+`target: module:Class`. The description imports nothing heavy: plans ask it. What it makes fits `Engine`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from zbench.config import CacheConfig, EngineConfig
+from zbench.config import EngineConfig
 from zbench.errors import ConfigError
 from zbench.measurement import Effective
 from zbench.plugins import load_class
+from zbench.probes.watched import Watched
 from zbench.trial import Trial
 
 if TYPE_CHECKING:
@@ -50,18 +53,48 @@ class StageError(Exception):
         self.stage = stage
 
 
-class Engine(Protocol):
-    """One resident pipeline. Calls come in this order: load, then configure and generate as often as wanted, close."""
+@dataclass(frozen=True)
+class Residency:
+    """What a trial shares with others, on two levels."""
 
-    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
-        """Bring up what `trial.resident_key` names. Raises ZbenchError for what the user can mend.
+    process: str
+    """Trials with equal ones are served by one process and one loaded pipeline. It holds the engine and its options,
+    weights, topology, compute, offload, memory cap and size."""
+    request: str
+    """What may change from request to request: cache settings, steps, prompts, seeds."""
+
+
+class EngineDescription(Protocol):
+    """What an engine says of itself before any of its stack is imported. Made with `engine.options`."""
+
+    def supports(self, trial: Trial) -> str | None:
+        """Why this engine cannot run `trial`, naming key and value, or None. Asked of trials to be measured alone."""
+        ...
+
+    def residency(self, trial: Trial) -> Residency:
+        """Which trials one process and one loaded pipeline serve."""
+        ...
+
+    def engine(self) -> Engine:
+        """Import the engine's stack, and make one that holds nothing yet."""
+        ...
+
+
+class Engine(Protocol):
+    """One resident pipeline. In this order: launch, then configure and generate as often as wanted, then close."""
+
+    def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
+        """Bring up what `Residency.process` of the trial names. Raises ZbenchError for what the user can mend.
 
         `on_progress` is told how far it is, from the thread of this call; an engine that cannot say leaves it alone.
         """
         ...
 
-    def configure(self, cache: CacheConfig) -> None:
-        """Set step skipping for the generations that follow, without reloading; also takes off the former setting."""
+    def configure(self, trial: Trial) -> None:
+        """Take up what `Residency.request` of the trial names, for the generations that follow, without launching anew.
+
+        Nothing of the former setting stays. The trial's `Residency.process` is that of the one launched.
+        """
         ...
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
@@ -75,17 +108,67 @@ class Engine(Protocol):
         """What took effect; an engine says what it knows."""
         ...
 
+    def watch(self) -> Watched:
+        """What gauges are to watch. It is asked after a launch, also after one that failed: what was held then."""
+        ...
+
     def close(self) -> None:
-        """Let go of the pipeline and of the memory it holds."""
+        """Let go of the pipeline and of the memory it holds; also after a launch that failed."""
         ...
 
 
-def load_engine(config: EngineConfig) -> Engine:
-    """An engine from `engine.target`, made with `engine.options`. Raises ConfigError where there is no such class."""
-    engine_class = load_class("engine.target", config.target)
+def describe(config: EngineConfig) -> EngineDescription:
+    """The description that `engine.target` names, made with `engine.options`. Raises ConfigError if there is none."""
+    description_class = load_class("engine.target", config.target)
     try:
-        engine: Engine = engine_class(**config.options)
+        description: EngineDescription = description_class(**config.options)
     except TypeError as error:
-        problem = f"{engine_class.__name__} does not take these ({error})"
+        problem = f"{description_class.__name__} does not take these ({error})"
         raise ConfigError("engine.options", config.options, problem) from error
-    return engine
+    return description
+
+
+def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
+    """A residency from what an engine takes up per request: groups (`cache`) or keys of them (`pipeline.steps`).
+
+    All others are of the process, as are those of groups that a later zbench may have.
+    """
+    process, request = trial.to_dict(), {}
+    for path in per_request:
+        group, _, key = path.partition(".")
+        request[path] = process[group].pop(key) if key else process.pop(group, None)
+    return Residency(json.dumps(process, sort_keys=True), json.dumps(request, sort_keys=True))
+
+
+class Descriptions:
+    """What the engines of trials say of them; each is described once."""
+
+    def __init__(self, *, outside: bool = True) -> None:
+        """Without `outside` no code from outside zbench is imported, and its engines are not asked."""
+        self._outside = outside
+        self._made: dict[str, EngineDescription] = {}
+
+    def supports(self, trial: Trial) -> str | None:
+        """Why the engine of `trial` cannot run it, or None. Raises ConfigError as `describe` does.
+
+        A projected trial is not asked of its engine: what runs in its place is another trial.
+        """
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        return None if asked is None else asked.supports(trial)
+
+    def residency(self, trial: Trial) -> Residency:
+        """That of the engine; where it is not asked, one process serves what differs in cache and workload alone."""
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        return residency_by_keys(trial, ("cache", "workload", "hardware")) if asked is None else asked.residency(trial)
+
+    def process(self, trial: Trial) -> str:
+        """`Residency.process` of it."""
+        return self.residency(trial).process
+
+    def _of(self, config: EngineConfig) -> EngineDescription | None:
+        if not self._outside and not config.target.startswith("zbench."):
+            return None
+        key = json.dumps([config.target, config.options], sort_keys=True)
+        if key not in self._made:
+            self._made[key] = describe(config)
+        return self._made[key]

@@ -102,9 +102,9 @@ def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: S
 def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, float]:
     """Bytes of weights on the device during each stage.
 
-    What waits on the host (`zbench.engines.offloading` says when it comes) is there for its own stage alone. By
-    layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is in no
-    block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
+    What waits on the host (`zbench.engines.reference.offloading` says when it comes) is there for its own stage
+    alone. By layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is
+    in no block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
     """
     loaded: WeightBytes = weights(geometry, dtype_bytes, trial.parallel)
     mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer

@@ -6,7 +6,7 @@ container) is None, and memory that is not this process's own figure is marked a
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -44,12 +44,12 @@ class Device:
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Device memory of one process."""
+    """Device memory of a trial's processes."""
 
     bytes: int
     method: Literal["process", "device_difference"]
-    """device_difference: the driver does not show this PID (containers hide it), so this is what the whole
-    device uses more than before the process touched it; other processes' changes are in it."""
+    """device_difference: the driver does not show these PIDs (containers hide them), so this is what the whole
+    device uses more than before they touched it; other processes' changes are in it."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,18 @@ class Nvml:
         samples = self._ask("nvmlDeviceGetProcessUtilization", self._handle(index), since_us)
         return None if samples is None else {sample.pid for sample in samples if sample.smUtil > 0}
 
-    def process_memory(self, index: int, pid: int, used_before_bytes: int | None = None) -> ProcessMemory | None:
-        """Memory of one process on the device.
+    def process_memory(
+        self, index: int, pids: Collection[int], used_before_bytes: int | None = None
+    ) -> ProcessMemory | None:
+        """Memory of these processes on the device, summed; those that hold none there count for nothing.
 
-        `used_before_bytes` is `used_bytes` from before the process touched the device; without it a process
-        that the driver hides has no figure.
+        `used_before_bytes` is `used_bytes` from before they touched the device; without it processes that the driver
+        hides have no figure.
         """
-        own = self.processes(index).get(pid)
-        if own is not None:
-            return ProcessMemory(own, "process")
+        listed = self.processes(index)
+        figures = [listed[pid] for pid in pids if pid in listed]
+        if figures and None not in figures:
+            return ProcessMemory(sum(figure for figure in figures if figure is not None), "process")
         used = self.used_bytes(index)
         if used is None or used_before_bytes is None:
             return None

@@ -1,4 +1,4 @@
-"""A GPU watched from beside a timed block: memory, clocks, heat, throttling, energy, PCIe and who else computes there.
+"""One GPU watched from beside a timed block: memory, clocks, heat, throttling, energy, PCIe, who else computes there.
 
 It samples from a thread that sleeps between samples and never synchronises the device. Without NVML it does
 nothing and says `no_gpu` for every figure. It refuses to give energy for blocks under 10 s: the counter is
@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from zbench.hardware.nvml import Nvml, ProcessMemory
@@ -37,7 +37,7 @@ class DeviceReadings:
 
     telemetry: Telemetry = field(default_factory=Telemetry)
     peak_process_bytes: int | None = None
-    """This process's peak: `Memory.peak_device_bytes`."""
+    """Peak of the trial's processes together: `Memory.peak_device_bytes`."""
     energy: Energy | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     """Field to why it is None."""
@@ -68,30 +68,29 @@ class _Sample:
 
 
 class DeviceProbe:
-    """Watches one device for one process; `start` and `stop` around a block, again for the next one."""
+    """Watches one device for a trial's processes; `start` and `stop` around a block, again for the next one."""
 
     def __init__(
         self,
         nvml: Nvml | None = None,
         *,
         index: int = 0,
-        pid: int | None = None,
+        pids: Sequence[int] | None = None,
         used_before_bytes: int | None = None,
         interval_s: float = INTERVAL_S,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`index` is NVML's. `used_before_bytes` is what the device used before this process touched it
-        (`Nvml.used_bytes` at the start of the process); a process that the driver hides has no figure without
-        it."""
+        """`index` is NVML's, `pids` are by default this process. `used_before_bytes` is what the device used before
+        they touched it (`Nvml.used_bytes` at the start); processes that the driver hides have no figure without it."""
         self._nvml = Nvml() if nvml is None else nvml
-        self._index, self._pid = index, os.getpid() if pid is None else pid
+        self._index, self._pids = index, (os.getpid(),) if pids is None else tuple(pids)
         self._used_before_bytes, self._interval_s, self._clock_s = used_before_bytes, interval_s, clock_s
         self._present = any(device.index == index for device in self._nvml.devices())
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._samples: list[_Sample] = []
         self._sampling = threading.Lock()
-        self._neighbours = Neighbours(self._nvml, index, self._pid, clock_s)
+        self._neighbours = Neighbours(self._nvml, index, self._pids, clock_s)
         self._pcie = PcieMeter(self._nvml, index)
         self._energy_before_j: float | None = None
         self._started_s = 0.0
@@ -146,7 +145,7 @@ class DeviceProbe:
         with self._sampling:
             taken = _Sample(
                 at_s=self._clock_s(),
-                memory=nvml.process_memory(i, self._pid, self._used_before_bytes),
+                memory=nvml.process_memory(i, self._pids, self._used_before_bytes),
                 used_bytes=nvml.used_bytes(i),
                 sm_clock_mhz=nvml.sm_clock_mhz(i),
                 memory_clock_mhz=nvml.memory_clock_mhz(i),

@@ -1,14 +1,15 @@
-"""Who else computes on a device: neither this process nor what it started. It never claims what a container hides.
+"""Who else computes on a device: neither the trial's processes nor what they started. It never claims what a container
+hides.
 
-Where this process itself is not among those that the driver lists, one of the PIDs listed may be its own by another
-number, so that who else is there is unknown. The driver lists whoever holds a context, busy or idle; where it also says
+Where none of these is among those that the driver lists, one of the PIDs listed may be theirs by another number, so
+that who else is there is unknown. The driver lists whoever holds a context, busy or idle; where it also says
 whose kernels ran of late, the idle do not count. That answer may leave out a busy process: beside one that multiplied
 matrices without a pause it did so for 1.8 s on an H100 (reports/h100/neighbours).
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import psutil
 
@@ -27,9 +28,11 @@ REMEMBERED_S = 5.0
 class Neighbours:
     """Looks from time to time, and answers for what has just passed."""
 
-    def __init__(self, nvml: Nvml, index: int, pid: int, clock_s: Callable[[], float] = time.perf_counter) -> None:
-        """`index` is NVML's, `pid` this process's."""
-        self._nvml, self._index, self._pid, self._clock_s = nvml, index, pid, clock_s
+    def __init__(
+        self, nvml: Nvml, index: int, pids: Collection[int], clock_s: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """`index` is NVML's, `pids` are the trial's processes."""
+        self._nvml, self._index, self._pids, self._clock_s = nvml, index, frozenset(pids), clock_s
         self._looks: list[tuple[float, set[int] | None]] = []
 
     def start(self) -> None:
@@ -54,17 +57,18 @@ class Neighbours:
         return None if not found and None in looks else found
 
     def _others(self) -> set[int] | None:
-        computing = self._nvml.compute_pids(self._index)
-        if self._pid not in self._nvml.processes(self._index):
+        computing, listed = self._nvml.compute_pids(self._index), set(self._nvml.processes(self._index))
+        own = listed & self._pids or {pid for pid in listed if self._is_descendant(pid)}
+        if not own:
             return None if computing else set()
-        foreign = {pid for pid in computing - {self._pid} if not self._is_descendant(pid)}
+        foreign = {pid for pid in computing - own - self._pids if not self._is_descendant(pid)}
         busy = self._nvml.busy_pids(self._index, round((time.time() - RECENT_S) * 1e6)) if foreign else None
-        if busy is None or self._pid not in busy:  # an answer that leaves out this process says nothing of others
+        if busy is None or not own & busy:  # an answer that leaves out the trial's own says nothing of others
             return foreign
         return foreign & busy
 
     def _is_descendant(self, pid: int) -> bool:
         try:
-            return any(parent.pid == self._pid for parent in psutil.Process(pid).parents())
+            return any(parent.pid in self._pids for parent in psutil.Process(pid).parents())
         except psutil.Error:  # it is gone, or not ours to look at
             return False

@@ -21,6 +21,7 @@ from zbench.config import (
     SearchConfig,
     SweepConfig,
 )
+from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
@@ -94,28 +95,30 @@ def make_plan(
     command: str,
     prefix: str,
     baseline_of: Callable[[Trial], Trial] | None = None,
+    engines: Descriptions | None = None,
 ) -> Plan:
     """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
 
     `stand_in` composes what proxies run on, and is called only if something is projected. `baseline_of` gives the speed
-    baseline that `sweep.baseline` names, for each quality reference.
+    baseline that `sweep.baseline` names, for each quality reference. `engines` are asked what they can run.
 
     Raises HardwareError for hardware that must be measured and is not here, OverrideError when no
     trial is left, naming the first reason, ConfigError for a `sweep.baseline` that cannot work.
     """
-    first = jobs.jobs[0].config
+    first, engines = jobs.jobs[0].config, engines or Descriptions()
     _refuse_several_ways([job.config for job in jobs.jobs])
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
         check_scenes(workload)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
-    space = arrange((trial for trial, _ in asked), baseline_of)
+    trials = [trial for trial, _ in asked]
+    space = arrange(trials, baseline_of, supports=engines.supports, process_of=engines.process)
     preview = load_search(first.search, space).space
     if not preview.placed:
         placed, reason = preview.pruned[0]
         raise OverrideError(
             f"an empty sweep: none of {len(preview.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
-    _check_baselines(preview.placed, first.sweep.baseline)
+    _check_baselines(preview.placed, first.sweep.baseline, engines)
     return Plan(
         name=first.sweep.name or f"{prefix}-{_question(space, first.search)}",
         command=command,
@@ -135,21 +138,17 @@ def _question(space: Space, search: SearchConfig) -> str:
     """8 hex digits of what a sweep asks: which of these trials, by which search. How many is no part of it."""
     words = sorted(p.trial.trial_id for p in space.placed)
     if search.name != "grid":
-        words += [
-            search.name,
-            search.target,
-            str(search.seed),
-            *(f"{k}={v}" for k, v in sorted(search.options.items())),
-        ]
+        words += [search.name, search.target, str(search.seed)]
+        words += [f"{key}={value}" for key, value in sorted(search.options.items())]
     return hashlib.sha256("".join(words).encode()).hexdigest()[:8]
 
 
-def _check_baselines(placed: Sequence[Placed], named: str | None) -> None:
+def _check_baselines(placed: Sequence[Placed], named: str | None, engines: Descriptions) -> None:
     """Raise ConfigError for a named baseline that cannot work, saying for which piece of work."""
     works = {work_key(p.trial): p.trial for p in placed}
     names = dict(zip(works, work_names(list(works.values())), strict=True))
     for trial in (p.trial for p in placed if p.is_baseline and not p.is_reference):
-        problem = constraint(trial, geometry_of(trial.pipeline))
+        problem = constraint(trial, geometry_of(trial.pipeline)) or engines.supports(trial)
         if problem is not None:
             raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
 

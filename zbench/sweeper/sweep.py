@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
+from zbench.engines import Descriptions
 from zbench.environment import differences
 from zbench.errors import RecordError
 from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
@@ -117,6 +118,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self._present = PresentContent(self.plan.measure)
+        self._engines = Descriptions()
         search = load_search(self.plan.search, self.plan.space)
         self._search = WithNextOffload(search, self._wants_next_offload, self.listener.added)
 
@@ -188,7 +190,7 @@ class Sweep:
         role: Role = "baseline" if placed.is_baseline else "trial"
         setting = Setting(runs, artifacts, reference, placed.is_reference, role)
         self._running[runs.trial_id] = _Begun(placed, key)
-        self.executor.submit(Task((setting,), self.plan.measure, runs.resident_key))
+        self.executor.submit(Task((setting,), self.plan.measure, self._engines.process(runs)))
 
     def _end(self, begun: _Begun, result: TaskResult, done: Done) -> None:
         """Record what came of a task's trial; one that was not measured waits again."""

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, StageError, load_engine
+from zbench.engines import Engine, StageError, describe
 from zbench.errors import WeightsUnavailableError, ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import Cold, Role
 from zbench.probes.disturbance import RoundWatch
-from zbench.probes.memory import device_memory
 from zbench.quality.judging import judges_for
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
@@ -76,7 +75,7 @@ class Worker:
         self._gauges = Gauges()
         self._watch = RoundWatch()
         self._engine: Engine | None = None
-        self._resident_key: str | None = None
+        self._process: str | None = None  # the residency of what is launched; None: nothing is, or not to the end
         self._began_s = time.perf_counter()
         self._sides: dict[str, tuple[Trial, Role]] = {}  # those prepared on the resident pipeline
         self._configured: str | None = None  # the side it is configured for
@@ -115,7 +114,7 @@ class Worker:
                 engine.generate(pair.prompt_text, pair.seed)
             return {"event": "prepared", "first_latency_s": first.latency_s, "effective": asdict(engine.effective())}
         except Exception as error:
-            return _failed(error, stage)
+            return _failed(error, stage, self._engine)
 
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
         """One request of what was prepared."""
@@ -136,11 +135,11 @@ class Worker:
                 made = replace(made, disturbances=self._watch.end())
             return {"event": "generated", "request": asdict(made)}
         except Exception as error:
-            return _failed(error, stage)
+            return _failed(error, stage, self._engine)
 
     def _configure(self, engine: Engine, side: str) -> None:
         self._configured = None  # until it is done
-        engine.configure(self._sides[side][0].cache)
+        engine.configure(self._sides[side][0])
         self._configured = side
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +159,7 @@ class Worker:
             return {"event": "stopped"}
         except Exception as error:
             told = next((job for job in jobs if job.busy), jobs[0] if jobs else None)
-            failed = _failed(error, told.stage if told else "reading the task")
+            failed = _failed(error, told.stage if told else "reading the task", self._engine)
             return failed | {"trial_id": told.trial.trial_id if told else None}
 
     def _jobs(self, command: dict[str, Any]) -> list[TrialJob]:
@@ -182,29 +181,34 @@ class Worker:
         ]
 
     def _load(self, trial: Trial) -> tuple[Engine, Cold | None]:
-        """The engine for this trial, and what it took to load if it was not the resident one.
+        """The engine for this trial, and what it took to launch if it was not the resident one.
 
         Checksums are no part of them, but they leave the files in the system's cache.
         """
-        if self._engine is not None and self._resident_key == trial.resident_key:
+        description = describe(trial.engine)
+        problem = description.supports(trial)
+        if problem is not None:
+            raise ZbenchError(problem)
+        process = description.residency(trial).process
+        if self._engine is not None and self._process == process:
             return self._engine, None
         self._unload()
         self._pipes.tell({"event": "loading"})
         began = time.perf_counter()
-        engine = load_engine(trial.engine)  # imports the engine's stack, which is no part of load_s
+        engine = self._engine = description.engine()  # imports the engine's stack, which is no part of load_s
         imported = time.perf_counter()
         talk = LoadingTalk(self._pipes.tell)
-        engine.load(trial, talk)
+        engine.launch(trial, talk)
         load_s = time.perf_counter() - imported - talk.checking_s
         cold = Cold(load_s=load_s, parts_s={"import": imported - began, "checksums": talk.checking_s})
-        self._engine, self._resident_key = engine, trial.resident_key
+        self._process = process
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
         self._pipes.tell({"event": "loaded", "load_s": load_s})
         return engine, cold
 
     def _unload(self) -> None:
-        engine, self._engine, self._resident_key = self._engine, None, None
+        engine, self._engine, self._process = self._engine, None, None
         self._sides, self._configured = {}, None
         if engine is not None:
             gc.unfreeze()
@@ -213,7 +217,7 @@ class Worker:
             gc.collect()
 
 
-def _failed(error: Exception, stage: str) -> dict[str, Any]:
+def _failed(error: Exception, stage: str, engine: Engine | None) -> dict[str, Any]:
     """The event that says so, with the memory at that moment where it ran out."""
     traceback.print_exc()
     cause: BaseException = error
@@ -221,7 +225,8 @@ def _failed(error: Exception, stage: str) -> dict[str, Any]:
         cause, stage = error.__cause__, f"{stage}, {error.stage}"
     code = _code(cause)
     ran_out = any(cls.__name__ == "OutOfMemoryError" for cls in type(cause).__mro__)  # torch's, for a device
-    memory = device_memory() if ran_out else None
+    allocator = engine.watch().allocator if ran_out and engine is not None else None
+    memory = None if allocator is None else allocator.now()
     return {"event": "failed", "code": code, "message": _message(cause, stage), "stage": stage, "memory": memory}
 
 

@@ -51,7 +51,7 @@ def memory_check(
     is how NVML saw the process: process or device_difference.
     """
     if torch_reserved_bytes is None:
-        return Check(reason="no_gpu")
+        return Check(reason="no_allocator")
     if nvml_process_bytes is None:
         return Check(reason="pid_hidden")
     if context_bytes is None:

@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from zbench.hardware.nvml import Nvml, visible
-from zbench.measurement import Energy, Memory, Telemetry
-from zbench.probes.device import DeviceProbe
+from zbench.hardware.nvml import Nvml
+from zbench.measurement import Energy, Memory, MemoryCheck, Telemetry
+from zbench.probes.device import DeviceProbe, DeviceReadings
+from zbench.probes.devices import DeviceProbes
 from zbench.probes.memory import MemoryProbe
-from zbench.worker.cross_checks import memory_check
+from zbench.probes.watched import Watched
+from zbench.worker.cross_checks import Check, memory_check
 
 
 @dataclass(frozen=True)
@@ -23,34 +24,25 @@ class Readings:
 
 
 class Gauges:
-    """Made once a process, before anything touches the GPU: what others hold there is not ours."""
+    """Made once a process, before anything touches a GPU: what others hold there is not ours."""
 
-    def __init__(self, nvml: Nvml | None = None, cuda: Any | None = None) -> None:
-        """`cuda` is `torch.cuda` or a fake; by default torch is imported once an engine runs there."""
-        self._cuda = cuda
+    def __init__(self, nvml: Nvml | None = None) -> None:
+        """`nvml` stands in for the driver's library in tests."""
         self._nvml = Nvml() if nvml is None else nvml
-        self._devices = visible(self._nvml.devices())
-        self._used_before = {device.index: self._nvml.used_bytes(device.index) for device in self._devices}
+        indices = [device.index for device in self._nvml.devices()]
+        self._used_before = {index: self._nvml.used_bytes(index) for index in indices}
+        self._watched = Watched(())
         self._memory = MemoryProbe()
-        self._device: DeviceProbe | None = None
-        self._why_no_device = "no_gpu"
-        self._context_bytes: int | None = None
+        self._devices: DeviceProbes | None = None
         self._round_began_s = 0.0
 
-    def start(self, device: str, context_bytes: int | None = None) -> None:
-        """Begin a block on `device`, as `Engine.effective` names it: cuda, or anything else for a host.
-
-        `context_bytes` is what the process held there outside torch's allocator before it loaded anything.
-        """
-        cuda = (self._cuda or _torch_cuda()) if device.startswith("cuda") else None
-        self._memory = MemoryProbe(cuda)
-        self._device, self._why_no_device = None, "no_gpu" if cuda is None else "no_nvml"
-        if cuda is not None and self._devices:
-            index = self._devices[0].index
-            used_before_bytes = self._used_before[index]
-            self._context_bytes = context_bytes
-            self._device = DeviceProbe(self._nvml, index=index, used_before_bytes=used_before_bytes)
-            self._device.start()
+    def start(self, watched: Watched) -> None:
+        """Begin a block on what the engine says it runs on. Where NVML does not know every device, it is not asked."""
+        self._watched, self._memory = watched, MemoryProbe(watched)
+        self._devices = None
+        if watched.devices and self._used_before.keys() >= set(watched.devices):
+            self._devices = DeviceProbes([self._probe(index) for index in watched.devices])
+            self._devices.start()
         self._memory.start()
 
     def begin_round(self) -> None:
@@ -59,35 +51,39 @@ class Gauges:
 
     def end_round(self) -> list[str]:
         """Why the round does not count, as `Round.invalid_reasons` names it; none without a device to ask."""
-        if self._device is None:
+        if self._devices is None:
             return []
-        return self._device.reasons_between(self._round_began_s, time.perf_counter())
+        return self._devices.reasons_between(self._round_began_s, time.perf_counter())
 
     def stop(self, rounds: int) -> Readings:
         """End the block, in which `rounds` generations ran."""
         peaks, reasons = self._memory.stop()
-        if self._device is None:
+        if self._devices is None:
+            on_device = self._watched.devices or self._watched.allocator is not None
             missing = ("memory.peak_device_bytes", "energy", "telemetry.memory_check")
-            reasons |= dict.fromkeys(missing, self._why_no_device)
+            reasons |= dict.fromkeys(missing, "no_nvml" if on_device else "no_gpu")
             return Readings(Memory(**peaks), None, reasons=reasons)
-        seen = self._device.stop(rounds)
+        seen = self._devices.stop(rounds)
         reasons |= {_PLACES.get(key, f"telemetry.{key}"): reason for key, reason in seen.reasons.items()}
         memory = Memory(**peaks, peak_device_bytes=seen.peak_process_bytes)
-        check = memory_check(
-            memory.peak_reserved_bytes, seen.peak_process_bytes, self._context_bytes, seen.telemetry.memory_method
-        )
+        check = self._check(memory, seen)
         if check.reason is not None:
             reasons["telemetry.memory_check"] = check.reason
         telemetry = replace(seen.telemetry, memory_check=check.telemetry)
         doubts = seen.suspicions() + ([check.doubt] if check.doubt else [])
         return Readings(memory, seen.energy, telemetry, doubts, reasons)
 
+    def _probe(self, index: int) -> DeviceProbe:
+        used_before_bytes = self._used_before[index]
+        return DeviceProbe(self._nvml, index=index, pids=self._watched.pids, used_before_bytes=used_before_bytes)
+
+    def _check(self, memory: Memory, seen: DeviceReadings) -> Check[MemoryCheck]:
+        """An allocator accounts for one process on one device, so NVML can be held to it there alone."""
+        if len(self._watched.devices) > 1 or len(self._watched.pids) > 1:
+            return Check(reason="several_devices" if len(self._watched.devices) > 1 else "several_processes")
+        method = seen.telemetry.memory_method
+        return memory_check(memory.peak_reserved_bytes, seen.peak_process_bytes, self._watched.context_bytes, method)
+
 
 _PLACES = {"peak_process_bytes": "memory.peak_device_bytes", "energy": "energy"}
 """Figures of a device probe that have places of their own; all others are telemetry."""
-
-
-def _torch_cuda() -> Any:
-    import torch
-
-    return torch.cuda

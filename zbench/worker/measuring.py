@@ -62,12 +62,12 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
     shares = []
     for job in jobs:
         with job.during("cache configuration"):
-            engine.configure(job.trial.cache)
+            engine.configure(job.trial)
         with job.during("warm-up rounds"):
             shares.append(_Share(job, warm_up(engine, job, cycle), engine.effective()))
     timed = _TimedWindow(engine, shares, cycle, gauges)
     with quiet_collector():
-        gauges.start(str(shares[0].effective.device), shares[0].effective.context_bytes)
+        gauges.start(engine.watch())
         try:
             window = timed.run()
         finally:
@@ -118,7 +118,7 @@ class _TimedWindow:
         job, n_pairs = share.job, len(self._cycle)
         job.check_stop()
         if share is not self._configured:
-            self._engine.configure(job.trial.cache)
+            self._engine.configure(job.trial)
             self._configured = share
         self._watch.begin()
         self._gauges.begin_round()

@@ -1,13 +1,14 @@
 """The reference engine: diffusers' ZImagePipeline, resident, with cache-dit switched on and off around it.
 
-It runs on one device, the one that the trial names. It refuses parallel degrees above 1 and settings that cache-dit
-would only assert on. Everything it wraps or hooks is taken off again by `close`.
+It runs on one device, the one that the trial names. It refuses settings that cache-dit would only assert on; what
+`ReferenceEngine.supports` rules out does not get here. Everything it wraps or hooks is taken off again by `close`.
 """
 
 from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -16,17 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from zbench.config import CacheConfig, ComputeConfig, PipelineConfig
+from zbench.config import ComputeConfig, PipelineConfig
 from zbench.engines import Generation, OnProgress, StageError
-from zbench.engines.caching import CacheSwitch
-from zbench.engines.host_memory import release_host_memory
-from zbench.engines.offloading import WAITING, Offloading
-from zbench.engines.text_tokens import TextTokens
-from zbench.engines.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
+from zbench.engines.reference.allocator import TorchAllocator
+from zbench.engines.reference.caching import CacheSwitch
+from zbench.engines.reference.host_memory import release_host_memory
+from zbench.engines.reference.offloading import WAITING, Offloading
+from zbench.engines.reference.text_tokens import TextTokens
+from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
+from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Effective
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
+from zbench.probes.watched import Watched
 from zbench.trial import NATIVE_DTYPE, Trial
 from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.layout import WeightsError
@@ -38,22 +42,17 @@ WEIGHTS_SEED = 0
 """What random weights are drawn from; equal in every run, so that they are comparable."""
 
 
-class ReferenceEngine:
+class ReferencePipeline:
     """See `zbench.engines.Engine`."""
 
     def __init__(self) -> None:
         self.pipe: Any = None  # diffusers.ZImagePipeline
         self.device = "cpu"
+        self._context_bytes: int | None = None
 
-    def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
+    def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Raises ConfigError, or WeightsUnavailableError naming the file that is missing or wrong."""
-        if trial.parallel.world_size > 1:
-            raise ConfigError("parallel", trial.parallel.world_size, "the reference engine runs on one device")
         self.device = _device(trial.compute.device)
-        if trial.offload.mode == "sequential" and self.device != "cuda":
-            raise ConfigError("offload.mode", trial.offload.mode, "needs a GPU; the other modes work on a CPU")
-        if trial.vram_limit_gib is not None and self.device != "cuda":
-            raise ConfigError("hardware.vram_limit_gib", trial.vram_limit_gib, "caps a GPU; this trial runs on the CPU")
         self._context_bytes = context_bytes() if self.device == "cuda" else None  # while nothing is loaded
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
@@ -68,13 +67,14 @@ class ReferenceEngine:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         self._limit = None if trial.vram_limit_gib is None else set_vram_limit(trial.vram_limit_gib)
-        self._cache = CacheSwitch(pipe, trial.pipeline.steps)
+        self._cache = CacheSwitch(pipe)
         self._clock, self._tokens = _watched(pipe, self.device), TextTokens(pipe.transformer)
         self.pipe = pipe  # only now is there something to close
 
-    def configure(self, cache: CacheConfig) -> None:
+    def configure(self, trial: Trial) -> None:
         """Raises ConfigError for a cache that this pipeline cannot run."""
-        self._cache.set(cache)
+        self._trial = trial
+        self._cache.set(trial.cache, trial.pipeline.steps)
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
         """The clock starts with the device idle and stops when the images are in host memory.
@@ -149,6 +149,14 @@ class ReferenceEngine:
             cache=self._cache.effective(),
         )
 
+    def watch(self) -> Watched:
+        """This process, and the device that torch calls the current one."""
+        if self.device != "cuda":
+            return Watched((os.getpid(),))
+        shown, current = visible(Nvml().devices()), torch.cuda.current_device()
+        devices = (shown[current].index,) if current < len(shown) else ()
+        return Watched((os.getpid(),), devices, TorchAllocator(), self._context_bytes)
+
     @contextmanager
     def unwatched(self) -> Iterator[None]:
         """The pipeline as if zbench were not there, to measure what watching costs."""
@@ -167,7 +175,7 @@ class ReferenceEngine:
         if self.pipe is None:
             return
         self._unwatch()
-        self._cache.set(CacheConfig())
+        self._cache.off()
         self.pipe = None
         del self._cache, self._clock, self._tokens, self._offloading
         if self._trial.compute.compile:

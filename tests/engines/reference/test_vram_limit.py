@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from zbench.engines import vram_limit
-from zbench.engines.vram_limit import GIB, set_vram_limit
+from zbench.engines.reference import vram_limit
+from zbench.engines.reference.vram_limit import GIB, set_vram_limit
 from zbench.errors import ConfigError
 
 CARD_GIB = 80

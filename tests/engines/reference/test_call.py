@@ -17,7 +17,7 @@ os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
 from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, SCMConfig
 from zbench.engines import Generation
-from zbench.engines.reference import ReferenceEngine
+from zbench.engines.reference.pipeline import ReferencePipeline
 from zbench.errors import WeightsUnavailableError
 from zbench.worker.request import Turn, one_request
 from zbench.workload import Pair
@@ -29,9 +29,9 @@ SKIPPED = [2, 3, 5, 6]  # by that mask at 8 steps: 11001001
 
 
 @contextmanager
-def loaded(**changes: Any) -> Iterator[ReferenceEngine]:
-    engine = ReferenceEngine()
-    engine.load(trial(pipeline=replace(SMALL, **changes)))
+def loaded(**changes: Any) -> Iterator[ReferencePipeline]:
+    engine = ReferencePipeline()
+    engine.launch(trial(pipeline=replace(SMALL, **changes)))
     try:
         yield engine
     finally:
@@ -40,7 +40,7 @@ def loaded(**changes: Any) -> Iterator[ReferenceEngine]:
 
 def made(cache: CacheConfig | None = None, seed: int = 7, **changes: Any) -> Generation:
     with loaded(**changes) as engine:
-        engine.configure(cache or CacheConfig())
+        engine.configure(trial(cache, pipeline=replace(SMALL, **changes)))
         return engine.generate(PROMPT, seed)
 
 
@@ -104,8 +104,8 @@ def test_a_host_has_no_device_clock_and_a_gpus_spans_the_whole_call(alone: Gener
 
 
 def test_unwatched_and_closed_pipelines_have_no_hooks() -> None:
-    engine = ReferenceEngine()
-    engine.load(trial(pipeline=SMALL))
+    engine = ReferencePipeline()
+    engine.launch(trial(pipeline=SMALL))
     transformer = engine.pipe.transformer
     hooks = [transformer._forward_pre_hooks, transformer._forward_hooks]
     assert all(hooks)
@@ -117,7 +117,7 @@ def test_unwatched_and_closed_pipelines_have_no_hooks() -> None:
 
 
 @contextmanager
-def blocks_run(engine: ReferenceEngine) -> Iterator[list[list[int]]]:
+def blocks_run(engine: ReferencePipeline) -> Iterator[list[list[int]]]:
     """Of every forward of the transformer, how many samples each of its middle blocks was run on."""
     forwards: list[list[int]] = []
     transformer = engine.pipe.transformer
@@ -143,7 +143,7 @@ CACHES = {
 def test_with_guidance_cached_steps_are_the_steps_whose_middle_blocks_were_skipped(name: str) -> None:
     """One forward of twice the batch a step: cache-dit must not take it for two passes."""
     with loaded(guidance_scale=5.0) as engine:
-        engine.configure(CACHES[name])
+        engine.configure(trial(CACHES[name], pipeline=replace(SMALL, guidance_scale=5.0)))
         for seed in (0, 1):  # the second generation begins anew
             with blocks_run(engine) as forwards:
                 image = engine.generate(PROMPT, seed)
@@ -195,15 +195,15 @@ def test_a_vae_with_another_weight_is_refused_by_key_and_folder(small_vae: Path,
     vae = Path(shutil.copytree(small_vae, tmp_path / "vae"))
     config = json.loads((vae / "config.json").read_text())
     (vae / "config.json").write_text(json.dumps({**config, "layers_per_block": 2}))
-    engine = ReferenceEngine()
+    engine = ReferencePipeline()
     with pytest.raises(WeightsUnavailableError, match=rf"pipeline\.vae={vae}: .*missing weights"):
-        engine.load(trial(pipeline=replace(SMALL, vae=str(vae))))
+        engine.launch(trial(pipeline=replace(SMALL, vae=str(vae))))
 
 
 def vae_calls(pipeline: PipelineConfig) -> tuple[list[tuple[int, ...]], dict[str, Any], Generation]:
     """Shapes the VAE's decoder saw."""
-    engine = ReferenceEngine()
-    engine.load(trial(pipeline=pipeline))
+    engine = ReferencePipeline()
+    engine.launch(trial(pipeline=pipeline))
     shapes: list[tuple[int, ...]] = []
     engine.pipe.vae.decoder.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
     image, effective = engine.generate(PROMPT, 7), engine.effective()

@@ -9,7 +9,7 @@ def test_freed_tensors_leave_the_process() -> None:
     code = """
 import torch
 from pathlib import Path
-from zbench.engines.host_memory import release_host_memory
+from zbench.engines.reference.host_memory import release_host_memory
 
 def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

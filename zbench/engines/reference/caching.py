@@ -16,10 +16,9 @@ from zbench.errors import ConfigError
 class CacheSwitch:
     """The cache of one pipeline, off at first."""
 
-    def __init__(self, pipe: Any, steps: int) -> None:
-        """`pipe` is a diffusers pipeline that cache-dit knows, `steps` the forwards of every generation."""
+    def __init__(self, pipe: Any) -> None:
+        """`pipe` is a diffusers pipeline that cache-dit knows."""
         self._pipe = pipe
-        self._steps = steps
         self._on = False
         self._own_forward: Any = None  # the transformer's instance attribute, if it had one
 
@@ -28,9 +27,12 @@ class CacheSwitch:
         """Main blocks of the transformer, those DBCache can skip."""
         return len(self._pipe.transformer.layers)
 
-    def set(self, cache: CacheConfig) -> None:
-        """Make `cache` the setting for generations from now on. Raises ConfigError if it does not fit the pipeline."""
-        self._off()
+    def set(self, cache: CacheConfig, steps: int) -> None:
+        """Make `cache` the setting for generations of `steps` forwards from now on.
+
+        Raises ConfigError if it does not fit the pipeline or the steps; then it is off.
+        """
+        self.off()
         if not isinstance(cache, DBCacheConfig):
             return
         self._check(cache)
@@ -40,7 +42,7 @@ class CacheSwitch:
             max_warmup_steps=cache.max_warmup_steps,
             residual_diff_threshold=cache.residual_diff_threshold,
             max_continuous_cached_steps=cache.max_continuous_cached_steps,
-            **self._mask(cache),
+            **_mask(cache, steps),
         )
         calibrator = None
         if cache.enable_taylorseer:
@@ -70,7 +72,8 @@ class CacheSwitch:
         calibrator = options.get("calibrator_config")
         return config | {"calibrator": None if calibrator is None else calibrator.strify()}
 
-    def _off(self) -> None:
+    def off(self) -> None:
+        """Skip nothing from now on, as if there had never been a cache."""
         if not self._on:
             return
         transformer = self._pipe.transformer
@@ -92,11 +95,12 @@ class CacheSwitch:
                 f"the transformer has {self.n_blocks} blocks; use at most that many",
             )
 
-    def _mask(self, cache: DBCacheConfig) -> dict[str, Any]:
-        if not isinstance(cache, SCMConfig):
-            return {}
-        try:
-            mask = cache_dit.steps_mask(mask_policy=cache.scm_preset, total_steps=self._steps)
-        except (AssertionError, ValueError) as error:
-            raise ConfigError("cache.scm_preset", cache.scm_preset, f"pipeline.steps={self._steps}: {error}") from error
-        return {"steps_computation_mask": mask, "steps_computation_policy": cache.scm_policy}
+
+def _mask(cache: DBCacheConfig, steps: int) -> dict[str, Any]:
+    if not isinstance(cache, SCMConfig):
+        return {}
+    try:
+        mask = cache_dit.steps_mask(mask_policy=cache.scm_preset, total_steps=steps)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError("cache.scm_preset", cache.scm_preset, f"pipeline.steps={steps}: {error}") from error
+    return {"steps_computation_mask": mask, "steps_computation_policy": cache.scm_policy}

@@ -12,14 +12,12 @@ from factories import TINY, trial
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
-from zbench.config import CacheConfig, ComputeConfig, OffloadConfig, SCMConfig
+from zbench.config import CacheConfig, OffloadConfig, SCMConfig
 from zbench.engines import StageError
-from zbench.engines.offloading import STAYS_BELOW_BYTES, HostCopy
-from zbench.engines.reference import ReferenceEngine
-from zbench.errors import ConfigError
+from zbench.engines.reference.offloading import STAYS_BELOW_BYTES, HostCopy
+from zbench.engines.reference.pipeline import ReferencePipeline
 
 SMALL = replace(TINY, height=64, width=64, steps=4, weights="random")
-CPU = ComputeConfig(device="cpu")
 PROMPT = "a large red circle on a white background"
 FORCED = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_policy="static", scm_preset="ultra")
 MOVED = {
@@ -32,8 +30,8 @@ MOVED = {
 
 
 @pytest.fixture
-def engine() -> Iterator[ReferenceEngine]:
-    made = ReferenceEngine()
+def engine() -> Iterator[ReferencePipeline]:
+    made = ReferencePipeline()
     yield made
     made.close()
 
@@ -41,11 +39,11 @@ def engine() -> Iterator[ReferenceEngine]:
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Any]:
     """Images without offloading, by cache method."""
-    plain = ReferenceEngine()
-    plain.load(trial(pipeline=SMALL))
+    plain = ReferencePipeline()
+    plain.launch(trial(pipeline=SMALL))
     images = {}
     for cache in (CacheConfig(), FORCED):
-        plain.configure(cache)
+        plain.configure(trial(cache, pipeline=SMALL))
         images[cache.method] = plain.generate(PROMPT, 0).image
     plain.close()
     return images
@@ -53,12 +51,12 @@ def expected() -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", MOVED)
 def test_every_mode_makes_the_same_images_and_says_what_it_moved(
-    mode: str, engine: ReferenceEngine, expected: dict[str, Any]
+    mode: str, engine: ReferencePipeline, expected: dict[str, Any]
 ) -> None:
-    engine.load(trial(pipeline=SMALL, offload=OffloadConfig(mode=mode)))
+    engine.launch(trial(pipeline=SMALL, offload=OffloadConfig(mode=mode)))
     moved = {}
     for cache in (CacheConfig(), FORCED, CacheConfig()):
-        engine.configure(cache)
+        engine.configure(trial(cache, pipeline=SMALL, offload=OffloadConfig(mode=mode)))
         assert np.array_equal(engine.generate(PROMPT, 0).image, expected[cache.method])
         moved[cache.method] = engine.effective().offload_moved_bytes
     assert engine.effective().offload == mode and set(moved["none"]) == MOVED[mode]
@@ -70,8 +68,8 @@ def test_every_mode_makes_the_same_images_and_says_what_it_moved(
         assert 0.9 * transformer < moved["none"]["transformer"] <= 1.01 * transformer
 
 
-def test_weights_are_there_while_they_compute_and_gone_after(engine: ReferenceEngine) -> None:
-    engine.load(trial(pipeline=SMALL, offload=OffloadConfig(mode="all")))
+def test_weights_are_there_while_they_compute_and_gone_after(engine: ReferencePipeline) -> None:
+    engine.launch(trial(pipeline=SMALL, offload=OffloadConfig(mode="all")))
     pipe, seen = engine.pipe, {}
 
     def note(stage: str) -> Any:
@@ -115,26 +113,14 @@ def test_a_host_copy_is_one_block_and_small_tensors_stay() -> None:
     assert not copy.resident and module[0].weight.data_ptr() == there
 
 
-def test_sequential_needs_a_gpu(engine: ReferenceEngine) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    with pytest.raises(ConfigError, match=r"offload\.mode"):
-        engine.load(trial(pipeline=SMALL, compute=CPU, offload=OffloadConfig(mode="sequential")))
-
-
-def test_a_cap_needs_a_gpu(engine: ReferenceEngine) -> None:
-    with pytest.raises(ConfigError, match=r"hardware\.vram_limit_gib=16"):
-        engine.load(trial(pipeline=SMALL, compute=CPU, vram_limit_gib=16.0))
-
-
 @pytest.mark.parametrize(
     ("owner", "method", "stage"),
     [("text_encoder", "forward", "text_encode"), ("transformer", "forward", "denoise"), ("vae", "_decode", "decode")],
 )
 def test_a_generation_that_fails_says_in_which_stage(
-    owner: str, method: str, stage: str, engine: ReferenceEngine, monkeypatch: pytest.MonkeyPatch
+    owner: str, method: str, stage: str, engine: ReferencePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.load(trial(pipeline=SMALL))
+    engine.launch(trial(pipeline=SMALL))
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -146,10 +132,9 @@ def test_a_generation_that_fails_says_in_which_stage(
 
 
 def test_what_a_failed_image_left_on_the_device_goes_before_the_next(
-    engine: ReferenceEngine, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    engine: ReferencePipeline, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.load(trial(pipeline=SMALL, offload=OffloadConfig(mode="all")))
-    engine.configure(CacheConfig())
+    engine.launch(trial(pipeline=SMALL, offload=OffloadConfig(mode="all")))
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -67,7 +67,7 @@ def context_bytes() -> int | None:
     touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     before = None if touched else nvml.used_bytes(devices[0].index)
     _touch_libraries()
-    found = nvml.process_memory(devices[0].index, os.getpid(), before)
+    found = nvml.process_memory(devices[0].index, [os.getpid()], before)
     return None if found is None else max(0, found.bytes - torch.cuda.memory_reserved())
 
 

@@ -1,0 +1,68 @@
+"""What the reference engine says it cannot run, and what its pipeline takes anew with every request."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from factories import SCENES, TINY, TURBO, trial
+
+from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, EngineConfig, OffloadConfig, ParallelConfig
+from zbench.engines.reference import ReferenceEngine
+
+CPU, GPU = ComputeConfig(device="cpu"), ComputeConfig(device="cuda")
+
+
+def supports(**groups: Any) -> str:
+    return ReferenceEngine().supports(trial(**groups)) or ""
+
+
+def process(cache: CacheConfig | None = None, **groups: Any) -> str:
+    return ReferenceEngine().residency(trial(cache, **groups)).process
+
+
+def test_it_runs_on_one_device() -> None:
+    assert supports(pipeline=TURBO) == ""
+    assert supports(pipeline=TURBO, parallel=ParallelConfig(tp_size=2)).startswith("2 devices: engine=reference ")
+
+
+@pytest.mark.parametrize(("mode", "works"), [("none", True), ("group", True), ("all", True), ("sequential", False)])
+def test_an_offload_mode_that_needs_an_accelerator_is_refused_on_a_cpu(mode: str, works: bool) -> None:
+    assert (supports(offload=OffloadConfig(mode=mode), compute=CPU) == "") == works
+    assert supports(offload=OffloadConfig(mode=mode), compute=GPU) == ""
+
+
+def test_a_cap_is_for_gpus() -> None:
+    assert "hardware.vram_limit_gib=16" in supports(compute=CPU, vram_limit_gib=16.0)
+    assert supports(compute=GPU, vram_limit_gib=16.0) == ""
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"pipeline": replace(TINY, steps=12)},
+        {"workload": replace(SCENES, seeds=[7], prompts=SCENES.prompts[:1])},
+        {"cache": DBCacheConfig()},
+    ],
+)
+def test_one_pipeline_serves_what_differs_per_request(groups: dict[str, Any]) -> None:
+    assert process(**groups) == process()
+    one, other = (ReferenceEngine().residency(trial(**each)).request for each in ({}, groups))
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"pipeline": replace(TINY, weights="random")},
+        {"pipeline": replace(TINY, width=512)},
+        {"pipeline": replace(TINY, guidance_scale=5.0)},
+        {"pipeline": replace(TINY, batch_size=2)},
+        {"parallel": ParallelConfig(tp_size=2)},
+        {"offload": OffloadConfig(mode="all")},
+        {"compute": CPU},
+        {"vram_limit_gib": 16.0},
+        {"engine": EngineConfig(name="reference", target="zbench.engines.reference:ReferenceEngine", options={"a": 1})},
+    ],
+)
+def test_what_is_loaded_otherwise_needs_a_process_of_its_own(groups: dict[str, Any]) -> None:
+    assert process(**groups) != process()

@@ -1,0 +1,40 @@
+"""The reference engine as a sweep sees it: what it can run and which trials share its pipeline. No torch is imported.
+
+The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engine` imports and makes.
+"""
+
+from zbench.engines import Engine, Residency, residency_by_keys
+from zbench.trial import Trial
+
+PER_REQUEST = ("cache", "workload", "pipeline.steps")
+"""What the loaded pipeline takes anew with every configuration. Guidance is not among them: it doubles the batch, and
+what torch then keeps of the device's memory would count as the next trial's."""
+
+
+class ReferenceEngine:
+    """See `zbench.engines.EngineDescription`. It takes no options."""
+
+    def supports(self, trial: Trial) -> str | None:
+        """It runs on one device; some of its offload modes and its cap on memory need a GPU."""
+        devices, on_cpu = trial.parallel.world_size, trial.compute.device == "cpu"
+        if devices > 1:
+            return (
+                f"{devices} devices: engine={trial.engine.name} measures on one device; "
+                "a projection estimates sharding, such as hardware=b300 where there is none"
+            )
+        if on_cpu and trial.offload.mode == "sequential":
+            mode = trial.offload.mode
+            return f"offload.mode={mode} needs an accelerator to offload from; the other modes work on a CPU"
+        if on_cpu and trial.vram_limit_gib is not None:
+            return f"hardware.vram_limit_gib={trial.vram_limit_gib:g} caps a GPU; this trial runs on the CPU"
+        return None
+
+    def residency(self, trial: Trial) -> Residency:
+        """One loaded pipeline serves any cache, number of steps, prompts and seeds."""
+        return residency_by_keys(trial, PER_REQUEST)
+
+    def engine(self) -> Engine:
+        """Imports torch, diffusers and cache-dit."""
+        from zbench.engines.reference.pipeline import ReferencePipeline
+
+        return ReferencePipeline()
