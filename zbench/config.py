@@ -79,7 +79,7 @@ class EngineConfig(Group):
     """What turns a prompt into an image."""
 
     name: str = MISSING
-    target: str = MISSING  # module:Class of an `zbench.engines.Engine`
+    target: str = MISSING  # class of the engine: module:Class, or an entry point's name
     loads_weights: bool = True  # whether it loads pipeline.weights on this machine
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -230,9 +230,11 @@ class MeasureConfig:
 class SearchConfig:
     """Which points of the grid are tried."""
 
-    name: str = MISSING  # grid or random
+    name: str = MISSING  # grid, random, or what a search of your own is called
+    target: str | None = None  # class of the search: module:Class, or an entry point's name
     n_trials: int | None = None  # random: how many points
     seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)  # of a search of your own
 
 
 @dataclass
@@ -240,7 +242,7 @@ class ExecutorConfig:
     """Where trials run."""
 
     name: str = MISSING
-    target: str = MISSING  # module:Class of an `zbench.executors.Executor`
+    target: str = MISSING  # class of the executor: module:Class, or an entry point's name
 
 
 @dataclass
@@ -334,8 +336,7 @@ def _check_pipeline(pipeline: PipelineConfig) -> None:
 
 
 def _check_hardware(hardware: HardwareConfig) -> None:
-    cap = hardware.vram_limit_gib
-    if cap is not None and cap <= VRAM_RESERVE_GIB:
+    if (cap := hardware.vram_limit_gib) is not None and cap <= VRAM_RESERVE_GIB:
         raise ConfigError("hardware.vram_limit_gib", cap, f"must be above the {VRAM_RESERVE_GIB:g} GiB kept in reserve")
 
 
@@ -369,14 +370,14 @@ def _check_measure(measure: MeasureConfig) -> None:
 
 
 def _check_search(search: SearchConfig) -> None:
-    _one_of("search.name", search.name, ("grid", "random"))
     if search.n_trials is not None:
         _at_least("search.n_trials", search.n_trials, 1)
-    if search.n_trials is None and search.name == "random":
-        needs = "a random search needs the number of points, such as search.n_trials=16"
-        raise ConfigError("search.n_trials", None, needs)
-    if search.n_trials is not None and search.name == "grid":
-        raise ConfigError("search.n_trials", search.n_trials, "a grid takes every point; use search=random")
+    if not (search.target or "zbench.").startswith("zbench."):
+        return  # what it needs, it says itself
+    _one_of("search.name", search.name, ("grid", "random"))
+    if (search.name == "random") == (search.n_trials is None):
+        needs = "a grid takes every point; use search=random" if search.n_trials else "give a number, such as 16"
+        raise ConfigError("search.n_trials", search.n_trials, needs)
 
 
 def _check_sweep(sweep: SweepConfig) -> None:

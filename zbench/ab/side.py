@@ -38,6 +38,7 @@ class Side:
     python: str = sys.executable
     home: Path | None = HOME  # whose zbench; None: the one installed for `python`
     revision: str | None = None  # of git, if one was asked for
+    allow_code: bool = False  # whether it may run classes from outside zbench that no entry point names
 
 
 def present_trial(flag: str, config: Config, overrides: Sequence[str]) -> Trial:
@@ -115,7 +116,8 @@ class SideWorker:
         self.effective: dict[SideName, dict[str, Any]] = {}
         """What took effect on each side that is prepared, in the words of its own zbench."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
-        self._process = WorkerProcess(log, python=sides[0].python, home=sides[0].home)
+        of = sides[0]
+        self._process = WorkerProcess(log, python=of.python, home=of.home, allow_code=of.allow_code)
 
     def prepare(self) -> None:
         """Load, and for each side configure and make a first image.

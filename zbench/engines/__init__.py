@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zbench.config import CacheConfig, EngineConfig
 from zbench.errors import ConfigError
@@ -80,12 +80,20 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(config: EngineConfig) -> Engine:
-    """An engine from `engine.target`, made with `engine.options`. Raises ConfigError where there is no such class."""
-    engine_class = load_class("engine.target", config.target)
+def engine_class(config: EngineConfig, *, allow_code: bool = False) -> type[Any]:
+    """What `engine.target` names, not yet made. Raises ConfigError as `plugins.load_class` does."""
+    return load_class("engine", "engine.target", config.target, Engine, allow_code=allow_code)
+
+
+def load_engine(config: EngineConfig, *, allow_code: bool = False) -> Engine:
+    """An engine from `engine.target`, made with `engine.options`.
+
+    Raises ConfigError as `engine_class` does, and for options that it does not take.
+    """
+    found = engine_class(config, allow_code=allow_code)
     try:
-        engine: Engine = engine_class(**config.options)
+        engine: Engine = found(**config.options)
     except TypeError as error:
-        problem = f"{engine_class.__name__} does not take these ({error})"
+        problem = f"{found.__name__} does not take these ({error})"
         raise ConfigError("engine.options", config.options, problem) from error
     return engine

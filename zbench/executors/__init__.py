@@ -63,7 +63,15 @@ class Executor(Protocol):
         ...
 
 
-def load_executor(config: ExecutorConfig, log_folder: Path) -> Executor:
-    """An executor from `executor.target`. Raises ConfigError where there is no such class."""
-    executor: Executor = load_class("executor.target", config.target)(log_folder)
+def executor_class(config: ExecutorConfig, *, allow_code: bool = False) -> type[Any]:
+    """What `executor.target` names, not yet made. Raises ConfigError as `plugins.load_class` does."""
+    return load_class("executor", "executor.target", config.target, Executor, allow_code=allow_code)
+
+
+def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> Executor:
+    """An executor from `executor.target`, whose workers may run code from outside if `allow_code`.
+
+    Raises ConfigError as `executor_class` does.
+    """
+    executor: Executor = executor_class(config, allow_code=allow_code)(log_folder, allow_code=allow_code)
     return executor

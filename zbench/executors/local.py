@@ -26,9 +26,13 @@ POLL_S = 0.2
 class LocalExecutor:
     """One resident worker at a time."""
 
-    def __init__(self, log_folder: Path) -> None:
-        """Workers write their stdout and stderr to `log_folder/worker-<pid of this process>-<n>.log`."""
+    def __init__(self, log_folder: Path, *, allow_code: bool = False) -> None:
+        """Workers write their stdout and stderr to `log_folder/worker-<pid of this process>-<n>.log`.
+
+        `allow_code`: they may run classes from outside zbench that no entry point names.
+        """
         self._log_folder = log_folder
+        self._allow_code = allow_code
         self._worker: WorkerProcess | None = None
         self._started = 0
         self._aborted = False
@@ -76,7 +80,8 @@ class LocalExecutor:
 
     def _start(self) -> WorkerProcess:
         self._started += 1
-        self._worker = WorkerProcess(self._log_folder / f"worker-{os.getpid()}-{self._started}.log")
+        log = self._log_folder / f"worker-{os.getpid()}-{self._started}.log"
+        self._worker = WorkerProcess(log, allow_code=self._allow_code)
         return self._worker
 
     def _discard(self) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import zbench
+from zbench.plugins import ALLOW_CODE
 from zbench.record import Reason
 
 QUIT_S = 5.0
@@ -45,19 +46,22 @@ class WorkerProcess:
         *,
         python: str = sys.executable,
         home: Path | None = HOME,
+        allow_code: bool = False,
     ) -> None:
         """Start a worker that appends to `log`.
 
         `python` is the interpreter, `home` the folder whose zbench it runs (None: the one installed for `python`).
+        `allow_code`: it may run classes from outside zbench that no entry point names.
         """
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
+        allowed = [ALLOW_CODE] if allow_code else []
         try:
             with log.open("ab") as out:
                 self.process = subprocess.Popen(
-                    [python, "-P", "-m", "zbench.worker", str(command_read), str(event_write)],
+                    [python, "-P", "-m", "zbench.worker", str(command_read), str(event_write), *allowed],
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,

@@ -9,9 +9,10 @@ from types import FrameType
 
 from rich.console import Console
 
+from zbench.engines import engine_class
 from zbench.engines.weights import resolve_weights
 from zbench.errors import StoreError
-from zbench.executors import Executor, load_executor
+from zbench.executors import Executor, executor_class, load_executor
 from zbench.hardware.detect import present_environment
 from zbench.quality.judge_weights import check_judges
 from zbench.store import Store
@@ -38,14 +39,18 @@ class Interrupt:
         os.write(2, b"\nstopping after the current round; Ctrl-C again stops at once\n")
 
 
-def conduct(plan: Plan, console: Console) -> SweepResult:
-    """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
+def conduct(plan: Plan, console: Console, *, allow_code: bool = False) -> SweepResult:
+    """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from.
+
+    `allow_code`: classes from outside zbench may be run that no entry point names.
+    """
+    _check_classes(plan, allow_code)
     check_weights(placed.trial for placed in plan.trials)
     check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
     environment = present_environment()
     with SweepProgress(len(plan.trials), console) as progress, Store(plan.run_folder, progress.note) as store:
-        executor = load_executor(plan.executor, plan.run_folder / "logs")
+        executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=allow_code)
         interrupt = Interrupt(executor)
         with on_interrupt(interrupt):
             try:
@@ -63,6 +68,17 @@ def check_weights(trials: Iterable[Trial]) -> None:
         if trial.hardware is None and trial.engine.loads_weights and what not in checked:
             resolve_weights(p)
             checked.add(what)
+
+
+def _check_classes(plan: Plan, allow_code: bool) -> None:
+    """A class that is not there or does not fit is better known before the sweep than from FAILED trials.
+
+    zbench's own engines are left to the worker, since they import torch.
+    """
+    executor_class(plan.executor, allow_code=allow_code)
+    for engine in {placed.trial.engine.target: placed.trial.engine for placed in plan.trials}.values():
+        if not engine.target.startswith("zbench.engines."):
+            engine_class(engine, allow_code=allow_code)
 
 
 def _check_reports(folder: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, StageError, load_engine
 from zbench.errors import WeightsUnavailableError, ZbenchError
+from zbench.plugins import ALLOW_CODE
 from zbench.probes.disturbance import RoundWatch
 from zbench.probes.memory import device_memory
 from zbench.quality.judging import judges_for
@@ -68,8 +69,9 @@ class Pipes:
 class Worker:
     """Runs commands one after another and keeps the pipeline between them."""
 
-    def __init__(self, pipes: Pipes) -> None:
+    def __init__(self, pipes: Pipes, *, allow_code: bool) -> None:
         self._pipes = pipes
+        self._allow_code = allow_code
         self._gauges = Gauges()
         self._watch = RoundWatch()
         self._engine: Engine | None = None
@@ -173,7 +175,7 @@ class Worker:
             return self._engine, None
         self._unload()
         self._pipes.tell({"event": "loading"})
-        engine = load_engine(trial.engine)  # imports the engine's stack, which is no part of load_s
+        engine = load_engine(trial.engine, allow_code=self._allow_code)  # imports its stack, which is no part of load_s
         talk = LoadingTalk(self._pipes.tell)
         began = time.perf_counter()
         engine.load(trial, talk)
@@ -231,10 +233,11 @@ def _die() -> None:
 
 
 def main() -> None:
-    """`python -m zbench.worker READ_FD WRITE_FD`."""
+    """`python -m zbench.worker READ_FD WRITE_FD [--allow-code]`."""
     faulthandler.enable()
     os.environ["CACHE_DIT_LOG_LEVEL"] = "error"
-    Worker(Pipes(int(sys.argv[1]), int(sys.argv[2]))).serve()
+    pipes = Pipes(int(sys.argv[1]), int(sys.argv[2]))
+    Worker(pipes, allow_code=ALLOW_CODE in sys.argv[3:]).serve()
     sys.stdout.flush()
     os._exit(0)  # threads of libraries must not keep the process
 
