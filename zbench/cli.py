@@ -176,7 +176,8 @@ def export(args: list[str]) -> int:
 
     names = format_names()
     parser = _run_reader("export", "Records in another tool's format, on stdout or into a file.", formats=None)
-    named = f"{', '.join(names)}, or module:Class with {ALLOW_CODE} (default: {names[0]})"
+    every = ", ".join(names).replace("%", "%%")
+    named = f"{every}, or module:Class with {ALLOW_CODE} (default: {names[0]})"
     parser.add_argument("--format", default=names[0], metavar="NAME", help=named)
     parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
     parser.add_argument("run", metavar="RUN")
