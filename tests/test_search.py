@@ -1,37 +1,95 @@
-"""A search chooses points; it repeats itself for the same seed and never invents any."""
+"""A search chooses trials of a space; it repeats itself for the same seed and never invents any."""
 
-from zbench.config import SearchConfig
-from zbench.search import select
+from collections.abc import Iterator
+
+import pytest
+from factories import GRID, complete, trial
+
+from zbench.analysis.view import view_of
+from zbench.config import CacheConfig, DBCacheConfig, ParallelConfig, SearchConfig
+from zbench.search import Search, load_search, preview
+from zbench.search.grid import GridSearch
+from zbench.space import Placed, Space, arrange
+from zbench.trial import Trial
 
 
-def test_a_grid_is_everything_in_order() -> None:
-    assert select(list("abc"), SearchConfig(name="grid")) == ["a", "b", "c"]
+def cached(n: int) -> Trial:
+    return trial(DBCacheConfig(residual_diff_threshold=0.01 * (n + 1)))
 
 
-def test_a_random_search_is_seeded_and_keeps_grid_order() -> None:
-    points = list(range(100))
-    first = select(points, SearchConfig(name="random", n_trials=10, seed=1))
-    assert first == select(points, SearchConfig(name="random", n_trials=10, seed=1))
-    assert first == sorted(first) and len(set(first)) == 10
-    assert first != select(points, SearchConfig(name="random", n_trials=10, seed=2))
+def random(n: int, seed: int = 0) -> SearchConfig:
+    target = "zbench.search.random_choice:RandomSearch"
+    return SearchConfig(name="random", target=target, n_trials=n, seed=seed)
+
+
+def asked(search: Search) -> Iterator[Placed]:
+    while (placed := search.ask()) is not None:
+        yield placed
+
+
+def chosen(space: Space, n: int, seed: int = 0) -> list[str]:
+    """Labels of what a random search asks for, but the reference."""
+    return [p.trial.label for p in asked(load_search(random(n, seed), space)) if not p.is_reference]
+
+
+def test_a_grid_is_everything_in_the_order_of_the_space() -> None:
+    space = arrange([cached(n) for n in range(3)])
+    assert tuple(asked(GridSearch(space, GRID))) == space.placed
+    assert len(space.placed) == 4 and space.placed[0].is_reference
+
+
+def test_a_random_search_is_seeded_keeps_the_order_and_brings_the_reference() -> None:
+    space = arrange([cached(n) for n in range(100)])
+    first = chosen(space, 10, seed=1)
+    assert first == chosen(space, 10, seed=1) and len(set(first)) == 10
+    order = [p.trial.label for p in space.placed]
+    assert first == sorted(first, key=order.index)
+    assert first != chosen(space, 10, seed=2)
+    everything = list(asked(load_search(random(10, 1), space)))
+    assert len(everything) == 11 and everything[0].is_reference
+
+
+def test_a_larger_number_begins_with_the_trials_of_a_smaller_one() -> None:
+    """So the same run folder can be gone on with."""
+    space = arrange([cached(n) for n in range(50)])
+    assert set(chosen(space, 5)) < set(chosen(space, 20)) < set(chosen(space, 50))
 
 
 def test_more_trials_than_points_is_the_whole_grid() -> None:
-    assert select([1, 2], SearchConfig(name="random", n_trials=9)) == [1, 2]
+    space = arrange([cached(n) for n in range(3)])
+    assert list(asked(load_search(random(9), space))) == list(space.placed)
 
 
-def test_the_same_points_are_chosen_in_whatever_order_they_stand() -> None:
-    search = SearchConfig(name="random", n_trials=3, seed=0)
-    asked = [(compute, steps) for compute in ("eager", "compiled") for steps in (4, 2, 8)]
-    chosen = select(asked, search)
-    assert chosen == [point for point in asked if point in chosen], "in grid order"
-    for permuted in (asked[::-1], sorted(asked)):
-        assert set(select(permuted, search)) == set(chosen)
+def test_the_same_trials_are_chosen_in_whatever_order_they_were_typed() -> None:
+    trials = [cached(n) for n in range(20)]
+    assert set(chosen(arrange(trials), 4)) == set(chosen(arrange(trials[::-1]), 4))
 
 
-def test_a_key_says_what_a_point_is() -> None:
-    search = SearchConfig(name="random", n_trials=2, seed=3)
-    points = [("label 1", "b"), ("label 2", "a"), ("label 3", "c")]
-    renamed = [("x", "c"), ("y", "b"), ("z", "a")]
-    chosen = {what for _, what in select(points, search, key=lambda point: point[1])}
-    assert {what for _, what in select(renamed, search, key=lambda point: point[1])} == chosen
+def test_what_cannot_work_is_left_out_only_where_it_was_drawn() -> None:
+    bad = [trial(DBCacheConfig(Fn_compute_blocks=n + 20)) for n in range(10)]
+    space = arrange([*bad, *(cached(n) for n in range(10))])
+    drawn = preview(random(6), space)
+    assert 0 < len(drawn.pruned) < 6
+    assert len(drawn.pruned) + sum(not p.is_reference for p in drawn.placed) == 6
+
+
+def test_a_search_may_make_trials_of_its_own_and_have_them_held_to_the_references() -> None:
+    space = arrange([cached(0)])
+    assert space.place is not None
+    placed = space.place(cached(7))
+    assert placed.reference_id == placed.baseline_id == space.placed[0].trial.trial_id
+
+
+def test_figures_are_told() -> None:
+    space = arrange([trial(CacheConfig())])
+    search = GridSearch(space, GRID)
+    record = complete(trial(CacheConfig()))
+    search.tell(record, view_of([record]).trials[0])
+    assert search.ask() is space.placed[0]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_only_keeps_the_reference_of_what_is_kept(devices: int) -> None:
+    space = arrange([cached(0), trial(parallel=ParallelConfig(tp_size=devices))])
+    kept = space.only([cached(0).trial_id])
+    assert [p.trial.trial_id for p in kept.placed] == [trial().trial_id, cached(0).trial_id]

@@ -22,7 +22,8 @@ usage: zbench COMMAND [OPTION …] [OVERRIDE …]
 
 Which configuration runs Z-Image fastest on this hardware without spoiling the images?
 
-measure (Hydra applications: GROUP=CHOICE, key=value, --cfg job, --info, --config-dir, --help)
+measure (Hydra applications: GROUP=CHOICE, key=value, --cfg job, --info, --config-dir, --help;
+         --allow-code runs classes from outside zbench that configs name)
   run        one trial, and what it is compared with
   sweep      many: every choice brings its own grid, key=1,2 or key=range(1,4) replaces an axis
   plan       the trials of a sweep, those pruned and why, time and memory expected; runs nothing
@@ -108,8 +109,8 @@ def plan(args: list[str]) -> int:
     from zbench.report.tables.plan import render_plan
     from zbench.sweeper.conduct import check_weights
 
-    out, args = _take_format(args, "plan")
-    made = planned(args, "plan")
+    out, allow_code, args = _take_flags(args, "plan")
+    made = planned(args, "plan", allow_code=allow_code)
     if made is not None:
         print(render_plan(made, out))
         try:
@@ -169,15 +170,16 @@ def recommend(args: list[str]) -> int:
 def export(args: list[str]) -> int:
     """Records in another tool's format."""
     from zbench.analysis.view import view_of
-    from zbench.export import BINARY_FORMATS
-    from zbench.export import FORMATS as EXPORTS
+    from zbench.export import BINARY_FORMATS, find_format, format_names
+    from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
     from zbench.store import read_run
 
-    parser = _run_reader(
-        "export",
-        "Records in another tool's format, on stdout or into a file.",
-        formats=(*EXPORTS, *BINARY_FORMATS),
-    )
+    names = format_names()
+    parser = _run_reader("export", "Records in another tool's format, on stdout or into a file.", formats=None)
+    every = ", ".join(names).replace("%", "%%")
+    named = f"{every}, or module:Class with {ALLOW_CODE} (default: {names[0]})"
+    parser.add_argument("--format", default=names[0], metavar="NAME", help=named)
+    parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument(
         "--out",
@@ -188,16 +190,18 @@ def export(args: list[str]) -> int:
         help=f"file to write (default: stdout; {', '.join(BINARY_FORMATS)}: required)",
     )
     options = parser.parse_args(args)
-    binary = BINARY_FORMATS.get(options.format)
-    if binary is not None and options.output is None:
-        raise ZbenchError(f"--format {options.format} is binary: give it a file with --out FILE")
-    view = view_of(read_run(options.run, options.runs_dir)[1])
-    data = binary(view) if binary is not None else EXPORTS[options.format](view).encode()
+    render = find_format(options.format, allow_code=options.allow_code)
+    binary = ZbenchError(f"--format {options.format} is binary: give it a file with --out FILE")
+    if options.format in BINARY_FORMATS and options.output is None:
+        raise binary
+    data = render(view_of(read_run(options.run, options.runs_dir)[1]))
     if options.output is None:
-        print(data.decode(), end="")
+        if isinstance(data, bytes):
+            raise binary
+        print(data, end="")
         return Exit.DONE
     try:
-        options.output.write_bytes(data)
+        options.output.write_bytes(data if isinstance(data, bytes) else data.encode())
     except OSError as error:
         raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
     _talk(f"wrote {options.output}")
@@ -208,6 +212,7 @@ def doctor(args: list[str]) -> int:
     """What is here."""
     from zbench.composition import profile_patterns
     from zbench.hardware.doctor import findings, gather
+    from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
     from zbench.report.tables.doctor import render_findings
 
     parser = _parser("doctor", "What hardware and software is here and what it can do.", formats=("table", "json"))
@@ -216,14 +221,15 @@ def doctor(args: list[str]) -> int:
     measured.add_argument("--measure", action="store_true", help="measure and keep the rates this device reaches")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="with --noise: of the trial to be measured")
     parser.add_argument("--config-dir", help="with --noise: folder with groups of your own")
+    parser.add_argument(ALLOW_CODE, action="store_true", help=f"with --noise: {ALLOW_CODE_HELP}")
     options = parser.parse_intermixed_args(args)
     if options.noise:
         from zbench.ab.noise import doctor_noise
 
-        print(doctor_noise(options.overrides, options.config_dir, options.format))
+        print(doctor_noise(options.overrides, options.config_dir, options.format, allow_code=options.allow_code))
         return Exit.DONE
-    if options.overrides or options.config_dir:
-        given = [*options.overrides, *filter(None, [options.config_dir])]
+    given = [*options.overrides, *filter(None, [options.config_dir]), *([ALLOW_CODE] if options.allow_code else [])]
+    if given:
         raise ZbenchError(f"doctor takes nothing to be measured without --noise: {' '.join(given)}")
     if options.measure:
         return _measure_ceilings(options.format)
@@ -314,8 +320,8 @@ def _measure_ceilings(form: str) -> int:
 def _measure(args: list[str], command: str) -> int:
     from zbench.hydra_app import planned
 
-    out, args = _take_format(args, command)
-    made = planned(args, command)
+    out, allow_code, args = _take_flags(args, command)
+    made = planned(args, command, allow_code=allow_code)
     return Exit.DONE if made is None else _execute(made, out)
 
 
@@ -343,21 +349,24 @@ def _execute(made: "Plan", out: str) -> int:
     return Exit.DONE
 
 
-def _take_format(args: list[str], command: str) -> tuple[str, list[str]]:
-    """zbench's own flag, taken out before Hydra sees the rest; it may stand anywhere."""
+def _take_flags(args: list[str], command: str) -> tuple[str, bool, list[str]]:
+    """zbench's own flags, taken out before Hydra sees the rest; they may stand anywhere."""
     parser = argparse.ArgumentParser(prog=f"zbench {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--allow-code", action="store_true")
     options, rest = parser.parse_known_args(args)
-    return options.format, rest
+    return options.format, options.allow_code, rest
 
 
-def _parser(command: str, description: str, formats: tuple[str, ...] = FORMATS) -> argparse.ArgumentParser:
+def _parser(command: str, description: str, formats: tuple[str, ...] | None = FORMATS) -> argparse.ArgumentParser:
+    """`formats` are the choices of `--format`, the default first; None: the command has a `--format` of its own."""
     parser = argparse.ArgumentParser(prog=f"zbench {command}", description=description, allow_abbrev=False)
-    parser.add_argument("--format", choices=formats, default=formats[0])
+    if formats is not None:
+        parser.add_argument("--format", choices=formats, default=formats[0])
     return parser
 
 
-def _run_reader(command: str, description: str, formats: tuple[str, ...] = FORMATS) -> argparse.ArgumentParser:
+def _run_reader(command: str, description: str, formats: tuple[str, ...] | None = FORMATS) -> argparse.ArgumentParser:
     parser = _parser(command, description, formats)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     return parser

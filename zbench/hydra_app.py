@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zbench.composition import CONFIG_NAME, ResolveAuto, conf_dir, expand, profile_patterns
 from zbench.config import Config, register_schemas
-from zbench.engines import Descriptions
 from zbench.errors import Exit, HardwareError, OverrideError
 from zbench.hardware.detect import match_profile, present_devices, unmatched
+from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
 from zbench.sweeper.plan import Plan, make_plan
 
@@ -28,10 +28,11 @@ STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
 """What proxies of projected trials run on."""
 
 
-def planned(args: list[str], command: str) -> Plan | None:
-    """The plan of a command line, or None if it only asked Hydra to show something.
+def planned(args: list[str], command: str, *, allow_code: bool = False) -> Plan | None:
+    """The plan of a command line, or None if it only asked Hydra to show something; no class from outside is imported.
 
-    `command` is run, sweep or plan. Raises OverrideError and its like for what does not compose.
+    `command` is run, sweep or plan. Raises OverrideError and its like for what does not compose, and ConfigError for
+    code from outside that neither an entry point nor `allow_code` permits.
     """
     as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
     options, unknown = get_args_parser().parse_known_args(args)
@@ -56,15 +57,21 @@ def planned(args: list[str], command: str) -> Plan | None:
         show([*overrides, *flags], command)
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
+    outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
+    if outside and command == "plan":
+        print(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}", file=sys.stderr)
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
     again = [arg for arg in as_typed if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
-    typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *again])
+    allowed = [ALLOW_CODE] if allow_code else []
+    typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *allowed, *again])
     experiment = named.get("experiment", "sweep")
     prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
     named_setting = jobs.jobs[0].config.sweep.baseline
     baseline_of = None
     if named_setting is not None:
-        baseline_of = named_baseline(named_setting, lambda more: one_job([*STAND_IN, *more], options.config_dir))
+        baseline_of = named_baseline(
+            named_setting, lambda more: one_job([*STAND_IN, *more], options.config_dir, allow_code=allow_code)
+        )
 
     def stand_in() -> Config:
         return one_job(list(STAND_IN), options.config_dir)
@@ -76,13 +83,16 @@ def planned(args: list[str], command: str) -> Plan | None:
         command=typed,
         prefix=prefix,
         baseline_of=baseline_of,
-        engines=Descriptions(outside=command != "plan"),  # a plan runs no code from elsewhere
+        runs=command != "plan",
+        allow_code=allow_code,
     )
 
 
-def one_job(overrides: list[str], config_dir: str | None) -> Config:
+def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Config:
     """The configuration of one trial. Raises as `planned` does."""
-    return expand(overrides, auto_resolver(config_dir), config_dir=config_dir, grids=False).jobs[0].config
+    config = expand(overrides, auto_resolver(config_dir), config_dir=config_dir, grids=False).jobs[0].config
+    check_targets([config], allow_code=allow_code)
+    return config
 
 
 def show(args: list[str], command: str) -> None:

@@ -1,15 +1,174 @@
-"""Classes that configs name as `module:Class`; it knows none of them."""
+"""Classes that configs name: where they are, whether they may be run, and whether they fit; it knows none of them.
+
+A target is `module:Class` or the name of an installed entry point. zbench's own classes are always permitted. Code from
+outside is imported only if an entry point of an installed package names it, or if the user allowed it.
+"""
 
 import importlib
-from typing import Any
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
 
+from zbench.config import Config
 from zbench.errors import ConfigError
 
+Kind = Literal["engine", "executor", "search", "cache", "export"]
 
-def load_class(key: str, target: str) -> Any:
-    """The class `target` names. Raises ConfigError naming `key` where there is none."""
-    module_name, _, class_name = target.partition(":")
+ENTRY_POINTS: dict[Kind, str] = {
+    "engine": "zbench.engines",
+    "executor": "zbench.executors",
+    "search": "zbench.searches",
+    "cache": "zbench.cache_methods",
+    "export": "zbench.exports",
+}
+"""The group of entry points in which an installed package names its classes of a kind."""
+
+IN_CONFIGS: tuple[Kind, ...] = ("engine", "cache", "search", "executor")
+"""Kinds that are groups of a config too, and whose class is that group's `target`."""
+
+ALLOW_CODE = "--allow-code"
+ALLOW_CODE_HELP = "run classes from outside zbench that no installed package names as an entry point"
+
+_TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
+
+
+@dataclass(frozen=True)
+class ClassPlace:
+    """Where a class is, before anything of it is imported."""
+
+    module: str
+    name: str
+    package: str | None = None  # the installed one whose entry point names it
+
+    @property
+    def is_own(self) -> bool:
+        """Whether zbench itself has it."""
+        return self.module.partition(".")[0] == "zbench"
+
+
+def installed(kind: Kind) -> list[EntryPoint]:
+    """What installed packages offer of a kind, by name; nothing of it is imported."""
+    return sorted(entry_points(group=ENTRY_POINTS[kind]), key=lambda entry: (entry.name, entry.value))
+
+
+def check_permitted(kind: Kind, key: str, target: str, *, allow_code: bool = False) -> ClassPlace:
+    """Where the class is that `target` names; nothing is imported for it.
+
+    Raises ConfigError naming `key` where `target` is neither `module:Class` nor an entry point's name, and where it is
+    code from outside that is not permitted.
+    """
+    group = ENTRY_POINTS[kind]
+    if ":" not in target:
+        return _named(kind, key, target)
+    place = _place(target)
+    if place is None:
+        raise ConfigError(key, repr(target), f"must be module:Class, or the name of an entry point in {group}")
+    if place.is_own:
+        return place
+    package = next((_package(entry) for entry in installed(kind) if _value(entry) == target), None)
+    if package is None and not allow_code:
+        raise ConfigError(
+            key,
+            target,
+            f"is code from outside zbench, which runs with your rights; permit it with {ALLOW_CODE}, or install a "
+            f"package that names it as an entry point in {group}",
+        )
+    return ClassPlace(place.module, place.name, package)
+
+
+def load_class(kind: Kind, key: str, target: str, protocol: type[Any], *, allow_code: bool = False) -> type[Any]:
+    """The class that `target` names, with every method of `protocol`; it is neither called nor made.
+
+    Raises ConfigError naming `key` as `check_permitted` does, before anything is imported; then where the import fails,
+    where there is no such class, and where it lacks a method.
+    """
+    place = check_permitted(kind, key, target, allow_code=allow_code)
     try:
-        return getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(key, target, f"must be module:Class ({error})") from error
+        found = getattr(importlib.import_module(place.module), place.name, None)
+    except (Exception, SystemExit) as error:  # whatever somebody's module does when it is imported
+        raise ConfigError(key, target, _import_problem(place, error)) from error
+    if found is None:
+        raise ConfigError(key, target, f"{place.module} has no {place.name}{_of_package(place)}")
+    names = _method_names(protocol)
+    wanted = f"must be a class with {', '.join(names)}"
+    if not isinstance(found, type):
+        raise ConfigError(key, target, f"is no class but a {type(found).__name__}; it {wanted}")
+    if getattr(found, "_is_protocol", False):
+        raise ConfigError(key, target, f"only says what such a class has; it {wanted}")
+    lacking = [name for name in names if not _has(found, name, protocol)]
+    if lacking:
+        raise ConfigError(key, target, f"lacks {', '.join(lacking)}{_of_package(place)}; it {wanted}")
+    return found
+
+
+def check_targets(configs: Iterable[Config], *, allow_code: bool = False) -> list[str]:
+    """Check every class that `configs` name, importing none; `key=target` of those that are code from outside.
+
+    Raises ConfigError as `check_permitted` does.
+    """
+    outside: dict[tuple[Kind, str], bool] = {}
+    for config in configs:
+        for kind in IN_CONFIGS:
+            target = getattr(getattr(config, kind), "target", None)
+            if target is not None and (kind, target) not in outside:
+                place = check_permitted(kind, f"{kind}.target", target, allow_code=allow_code)
+                outside[kind, target] = not place.is_own
+    return [f"{kind}.target={target}" for (kind, target), is_outside in outside.items() if is_outside]
+
+
+def _named(kind: Kind, key: str, name: str) -> ClassPlace:
+    """The place that an installed entry point of this name gives."""
+    group, offered = ENTRY_POINTS[kind], installed(kind)
+    found = {_value(entry): entry for entry in offered if entry.name == name}
+    if not found:
+        names = ", ".join(dict.fromkeys(entry.name for entry in offered)) or "none"
+        problem = f"must be module:Class, or the name of an entry point in {group} (installed: {names})"
+        raise ConfigError(key, name or "''", problem)
+    if len(found) > 1:
+        said = " and ".join(f"{_package(entry)} ({value})" for value, entry in found.items())
+        raise ConfigError(key, name, f"is named in {group} by {said}; give module:Class")
+    ((value, entry),) = found.items()
+    place = _place(value)
+    if place is None:
+        raise ConfigError(key, name, f"{_package(entry)} names {value!r} in {group}, which is not module:Class")
+    return ClassPlace(place.module, place.name, _package(entry))
+
+
+def _place(target: str) -> ClassPlace | None:
+    match = _TARGET.fullmatch(target)
+    return None if match is None else ClassPlace(match[1], match[2])
+
+
+def _value(entry: EntryPoint) -> str:
+    """What an entry point names, without the extras that it may ask for."""
+    return entry.value.partition("[")[0].replace(" ", "")
+
+
+def _package(entry: EntryPoint) -> str:
+    return "an unnamed package" if entry.dist is None else f"package {entry.dist.name} {entry.dist.version}"
+
+
+def _of_package(place: ClassPlace) -> str:
+    return "" if place.package is None else f" ({place.package})"
+
+
+def _import_problem(place: ClassPlace, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{place.module}.".startswith(f"{error.name}."):
+        return f"there is no module {error.name}{_of_package(place)}; install it, or put its folder on PYTHONPATH"
+    said = " ".join(str(error).split())
+    return f"{place.module} cannot be imported{_of_package(place)}: {type(error).__name__}: {said}"
+
+
+def _method_names(protocol: type[Any]) -> list[str]:
+    """What `protocol` declares to be called, in order."""
+    bases = [base for base in reversed(protocol.__mro__) if getattr(base, "_is_protocol", False)]
+    names = dict.fromkeys(name for base in bases for name in vars(base) if not name.startswith("_"))
+    return [name for name in names if callable(getattr(protocol, name))]
+
+
+def _has(found: type[Any], name: str, protocol: type[Any]) -> bool:
+    """Whether a class has a method of its own, not the protocol's empty one that it inherits."""
+    method = getattr(found, name, None)
+    return callable(method) and method is not getattr(protocol, name)

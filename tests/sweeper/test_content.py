@@ -29,6 +29,7 @@ from zbench.quality.artifacts import Artifact, contents, image_path, save_artifa
 from zbench.quality.fidelity import compare_with_folder
 from zbench.quality.judge_weights import judges_sha256
 from zbench.record import Reason, Record
+from zbench.search.grid import GridSearch
 from zbench.space import arrange
 from zbench.store import Store, read_records
 from zbench.sweeper import content, sweep
@@ -134,6 +135,7 @@ def swept(
         space=space,
         preview=space,
         search=GRID,
+        allow_code=False,
         measure=measure or MeasureConfig(),
         sweep=SweepConfig(runs_dir=str(folder.parent / "runs")),
         executor=ExecutorConfig(),
@@ -142,7 +144,7 @@ def swept(
     )
     listener = Listener()
     with Store(plan.run_folder, listener.note) as store:
-        outcome = sweep.Sweep(plan, store, painter, listener, lambda: False).run()
+        outcome = sweep.Sweep(plan, store, painter, GridSearch(space, GRID), listener, lambda: False).run()
     return outcome.records, listener
 
 

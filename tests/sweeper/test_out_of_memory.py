@@ -22,6 +22,7 @@ from zbench.config import (
 )
 from zbench.executors import Completed, Failed, OnEvent, Setting, Task, TaskResult
 from zbench.record import Reason, Record
+from zbench.search.grid import GridSearch
 from zbench.space import arrange
 from zbench.store import Store
 from zbench.sweeper import sweep
@@ -111,6 +112,7 @@ def outcome_of(
         space=space,
         preview=space,
         search=GRID,
+        allow_code=False,
         measure=MeasureConfig(),
         sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom, retry_failed=retry_failed, baseline=baseline),
         executor=ExecutorConfig(),
@@ -120,7 +122,9 @@ def outcome_of(
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:
         stop = iter(range(stop_after))  # asked once a trial by the sweep itself, and never by the card
-        return sweep.Sweep(plan, store, card, listener, lambda: next(stop, None) is None).run(), listener
+        return sweep.Sweep(
+            plan, store, card, GridSearch(space, GRID), listener, lambda: next(stop, None) is None
+        ).run(), listener
 
 
 def journal(folder: Path) -> bytes:

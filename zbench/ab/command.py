@@ -22,6 +22,7 @@ from zbench.errors import ConfigError, Exit
 from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
 from zbench.hydra_app import one_job
+from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
 from zbench.stats import LookSchedule
 from zbench.sweeper.conduct import check_weights, on_interrupt
 
@@ -44,7 +45,7 @@ def ab(args: list[str]) -> int:
         if sides[0].trial.workload != sides[1].trial.workload:
             raise ConfigError("workload", sides[1].trial.workload.name, "must be the same on both sides")
         check_weights(side.trial for side in sides)
-        config = one_job(common, options.config_dir)
+        config = one_job(common, options.config_dir, allow_code=options.allow_code)
         name = config.sweep.name or f"ab-{_digest(sides, options)}"
         folder = Path(config.sweep.runs_dir) / name
         plan = LookSchedule()
@@ -100,6 +101,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         )
     parser.add_argument("--margin", default="1%", help="by how much b may be slower (default: 1%%)")
     parser.add_argument("--config-dir", help="folder with groups of your own")
+    parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
     parser.add_argument("--github", action="store_true", help="annotate, and append to $GITHUB_STEP_SUMMARY")
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
@@ -129,18 +131,19 @@ def _side(name: SideName, options: argparse.Namespace, common: list[str], stack:
         if override.lstrip("+~").split("=")[0].split(".")[0] in NO_AXES:
             raise ConfigError(f"--{name}", override, "says how both are measured; give it once, outside --a and --b")
     given = overlay(common, overrides)  # a side's own say takes the place of what holds for both
-    trial = present_trial(f"--{name}", one_job(given, options.config_dir), given)
+    trial = present_trial(f"--{name}", one_job(given, options.config_dir, allow_code=options.allow_code), given)
     revision, python = getattr(options, f"{name}_rev"), getattr(options, f"{name}_python")
     if revision and python:
         raise ConfigError(f"--{name}-rev", revision, f"give it or --{name}-python, not both")
     if python:
         if not os.access(python, os.X_OK) or Path(python).is_dir():
             raise ConfigError(f"--{name}-python", python, "is no program that can be run")
-        return Side(name, trial, python=python, home=None)
+        return Side(name, trial, python=python, home=None, allow_code=options.allow_code)
     if revision:
         checkout = stack.enter_context(worktree(f"--{name}-rev", revision))
-        return Side(name, trial, home=checkout.folder, revision=f"{revision} ({checkout.commit[:10]})")
-    return Side(name, trial)
+        at = f"{revision} ({checkout.commit[:10]})"
+        return Side(name, trial, home=checkout.folder, revision=at, allow_code=options.allow_code)
+    return Side(name, trial, allow_code=options.allow_code)
 
 
 def _digest(sides: list[Side], options: argparse.Namespace) -> str:

@@ -18,7 +18,6 @@ from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.progress import duration
-from zbench.trial import Trial
 
 CHANGES = (0.01, 0.02, 0.05)
 MEASURED_TURNS = 64
@@ -47,20 +46,22 @@ class Noise:
     needs: tuple[Need, ...]
 
 
-def measure_noise(trial: Trial, measure: MeasureConfig, show: Callable[[str], None]) -> Noise:
+def measure_noise(side: Side, measure: MeasureConfig, show: Callable[[str], None]) -> Noise:
     """Warm up, then make 64 turns' images of the workload's first pair. Raises SideFailed."""
     with TemporaryDirectory(prefix="zbench-noise-") as folder:
-        worker = SideWorker([Side("a", trial)], Path(folder) / "worker.log", measure.timeout_s)
+        worker = SideWorker([side], Path(folder) / "worker.log", measure.timeout_s)
         try:
             show("loading")
             worker.prepare()
             bound = measure.max_warmup_rounds
-            warm = warm_up({"a": worker}, bound, lambda _, latency_s: show(f"warming up: {latency_s:.3f} s"))["a"]
+            warm = warm_up({side.name: worker}, bound, lambda _, latency_s: show(f"warming up: {latency_s:.3f} s"))[
+                side.name
+            ]
             a_turn = rounds_a_turn(min(warm))
             rounds = MEASURED_TURNS * a_turn
             made = []
             for index in range(rounds):
-                made.append(worker.generate("a", 0))
+                made.append(worker.generate(side.name, 0))
                 left_s = (rounds - index - 1) * median([r.latency_s for r in made])
                 show(f"round {index + 1} of {rounds}, {left_s:.0f} s left")
         finally:
@@ -68,7 +69,7 @@ def measure_noise(trial: Trial, measure: MeasureConfig, show: Callable[[str], No
     latencies = [r.latency_s for r in made]
     show("drawing A/Bs from these rounds")
     return Noise(
-        label=f"{trial.pipeline.name}, {trial.label}",
+        label=f"{side.trial.pipeline.name}, {side.trial.label}",
         median_s=median(latencies),
         spread=relative_spread(turn_medians(latencies, MEASURED_TURNS)) or 0.0,
         drift_share=drift(latencies).per_round * (len(latencies) - 1) / median(latencies),
@@ -84,14 +85,14 @@ def _rounds_needed(latencies: Sequence[float], a_turn: int, change: float) -> in
     return None if blocks is None else blocks * TURNS_PER_BLOCK * a_turn
 
 
-def doctor_noise(overrides: list[str], config_dir: str | None, form: str) -> str:
+def doctor_noise(overrides: list[str], config_dir: str | None, form: str, *, allow_code: bool = False) -> str:
     """Measure the noise of a trial here (by default that of `zbench run`, one prompt) and say it as table or json."""
-    config = one_job(overlay(["workload=single"], overrides), config_dir)
+    config = one_job(overlay(["workload=single"], overrides), config_dir, allow_code=allow_code)
     trial = present_trial("--noise", config, overrides)
     check_weights([trial])
     console = Console(stderr=True, emoji=False)
     with console.status("starting the worker") as status:
-        noise = measure_noise(trial, config.measure, status.update)
+        noise = measure_noise(Side("a", trial, allow_code=allow_code), config.measure, status.update)
     return render_noise(noise, form)
 
 

@@ -38,6 +38,7 @@ class Side:
     python: str = sys.executable
     home: Path | None = HOME  # whose zbench; None: the one installed for `python`
     revision: str | None = None  # of git, if one was asked for
+    allow_code: bool = False  # whether it may run classes from outside zbench that no entry point names
 
     @property
     def role(self) -> Role:
@@ -122,7 +123,7 @@ class SideWorker:
         self.effective: dict[SideName, dict[str, Any]] = {}
         """What took effect on each side that is prepared, in the words of its own zbench."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
-        self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home)
+        self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home, allow_code=sides[0].allow_code)
 
     @property
     def environment(self) -> dict[str, Any] | None:

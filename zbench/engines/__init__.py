@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from zbench.config import EngineConfig
 from zbench.errors import ConfigError
 from zbench.measurement import Effective
-from zbench.plugins import load_class
+from zbench.plugins import check_permitted, load_class
 from zbench.probes.watched import Watched
 from zbench.trial import Trial
 
@@ -117,9 +117,12 @@ class Engine(Protocol):
         ...
 
 
-def describe(config: EngineConfig) -> EngineDescription:
-    """The description that `engine.target` names, made with `engine.options`. Raises ConfigError if there is none."""
-    description_class = load_class("engine.target", config.target)
+def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescription:
+    """The description that `engine.target` names, made with `engine.options`.
+
+    Raises ConfigError as `plugins.load_class` does, and for options that it does not take.
+    """
+    description_class = load_class("engine", "engine.target", config.target, EngineDescription, allow_code=allow_code)
     try:
         description: EngineDescription = description_class(**config.options)
     except TypeError as error:
@@ -143,9 +146,9 @@ def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
 class Descriptions:
     """What the engines of trials say of them; each is described once."""
 
-    def __init__(self, *, outside: bool = True) -> None:
+    def __init__(self, *, outside: bool = True, allow_code: bool = False) -> None:
         """Without `outside` no code from outside zbench is imported, and its engines are not asked."""
-        self._outside = outside
+        self._outside, self._allow_code = outside, allow_code
         self._made: dict[str, EngineDescription] = {}
 
     def supports(self, trial: Trial) -> str | None:
@@ -166,9 +169,10 @@ class Descriptions:
         return self.residency(trial).process
 
     def _of(self, config: EngineConfig) -> EngineDescription | None:
-        if not self._outside and not config.target.startswith("zbench."):
+        place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)
+        if not self._outside and not place.is_own:
             return None
         key = json.dumps([config.target, config.options], sort_keys=True)
         if key not in self._made:
-            self._made[key] = describe(config)
+            self._made[key] = describe(config, allow_code=self._allow_code)
         return self._made[key]

@@ -109,7 +109,12 @@ class Executor(Protocol):
         ...
 
 
-def load_executor(config: ExecutorConfig, log_folder: Path) -> Executor:
-    """An executor from `executor.target`. Raises ConfigError where there is no such class, or what it raises."""
-    executor: Executor = load_class("executor.target", config.target)(config, log_folder)
+def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> Executor:
+    """An executor from `executor.target`, whose workers may run code from outside if `allow_code`.
+
+    It is made with the config, the folder for its workers' logs and `allow_code`. Raises ConfigError as
+    `plugins.load_class` does, and whatever it raises.
+    """
+    found = load_class("executor", "executor.target", config.target, Executor, allow_code=allow_code)
+    executor: Executor = found(config, log_folder, allow_code=allow_code)
     return executor

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import zbench
+from zbench.plugins import ALLOW_CODE
 from zbench.record import Reason
 from zbench.worker import PROTOCOL_VERSION
 
@@ -54,11 +55,13 @@ class WorkerClient:
         python: str = sys.executable,
         home: Path | None = HOME,
         variables: Mapping[str, str] | None = None,
+        allow_code: bool = False,
     ) -> None:
         """Start a worker that appends to `log`.
 
         `python` is the interpreter, `home` the folder whose zbench it runs (None: the one installed for `python`).
-        `variables` are added to its environment.
+        `variables` are added to its environment. `allow_code`: it may run classes from outside zbench that no entry
+        point names.
         """
         self.log = log
         self.environment: dict[str, Any] | None = None
@@ -67,9 +70,10 @@ class WorkerClient:
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
         try:
+            allowed = [ALLOW_CODE] if allow_code else []
             with log.open("ab") as out:
                 self.process = subprocess.Popen(
-                    [python, "-P", "-m", "zbench.worker", str(command_read), str(event_write)],
+                    [python, "-P", "-m", "zbench.worker", str(command_read), str(event_write), *allowed],
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,

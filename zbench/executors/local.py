@@ -58,14 +58,20 @@ class LocalExecutor:
     """See `Executor`."""
 
     def __init__(
-        self, config: ExecutorConfig, log_folder: Path, devices: Callable[[], Sequence[Device]] = present_devices
+        self,
+        config: ExecutorConfig,
+        log_folder: Path,
+        *,
+        allow_code: bool = False,
+        devices: Callable[[], Sequence[Device]] = present_devices,
     ) -> None:
         """Workers write their stdout and stderr to `log_folder/worker-<pid of this process>-<n>.log`.
 
-        `devices` gives the GPUs that may be used here. Raises ConfigError where there are fewer than trials at once,
-        RecordError where what is stored of their ceilings is broken.
+        `allow_code`: they may run classes from outside zbench that no entry point names. `devices` gives the GPUs that
+        may be used here. Raises ConfigError where there are fewer than trials at once, RecordError where what is stored
+        of their ceilings is broken.
         """
-        self._log_folder = log_folder
+        self._log_folder, self._allow_code = log_folder, allow_code
         self._slots = _slots(config.concurrent_trials, devices)
         self.environments = [environment_on(slot.devices).to_dict() for slot in self._slots]
         """See `Executor.environments`: this machine, with the devices of each worker."""
@@ -150,7 +156,7 @@ class LocalExecutor:
     def _start(self, slot: _Slot) -> WorkerClient:
         self._started += 1
         log = self._log_folder / f"worker-{os.getpid()}-{self._started}.log"
-        slot.client = WorkerClient(log, variables=slot.variables)
+        slot.client = WorkerClient(log, variables=slot.variables, allow_code=self._allow_code)
         return slot.client
 
     def _with_events(self) -> list[_Slot]:

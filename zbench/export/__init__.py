@@ -1,17 +1,21 @@
-"""Records in formats other tools read, each a function from a view of records to text or bytes; writes no file.
+"""Records in formats other tools read, each from a view of records to text or bytes; writes no file.
 
-Text formats are in FORMATS, those that only fit into a file in BINARY_FORMATS. Formats for tools that track measured
-performance refuse projected and proxy records (`figures.measured_trials`), since they have no way to mark them.
+zbench's own text formats are in FORMATS, those that only fit into a file in BINARY_FORMATS. Installed packages and the
+user add formats as classes that fit `ExportFormat`. Formats for tools that track measured performance refuse projected
+and proxy records (`figures.measured_trials`), since they have no way to mark them.
 """
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from zbench.analysis.view import View
+from zbench.errors import ConfigError, ZbenchError
 from zbench.export.bencher import to_bencher
 from zbench.export.github_action import to_github_action
 from zbench.export.parquet import to_parquet
 from zbench.export.pytest_benchmark import to_pytest_benchmark
 from zbench.export.rounds import ROUND_COLUMNS, rounds_csv
+from zbench.plugins import installed, load_class
 from zbench.report.tables.main import to_csv
 
 FORMATS: dict[str, Callable[[View], str]] = {
@@ -26,4 +30,46 @@ BINARY_FORMATS: dict[str, Callable[[View], bytes]] = {
     "parquet": to_parquet,
 }
 
-__all__ = ["BINARY_FORMATS", "FORMATS", "ROUND_COLUMNS"]
+__all__ = ["BINARY_FORMATS", "FORMATS", "ROUND_COLUMNS", "ExportFormat", "find_format", "format_names"]
+
+
+class ExportFormat(Protocol):
+    """A format from outside zbench; it is made without arguments."""
+
+    def render(self, view: View) -> str | bytes:
+        """All of a run, as it is to stand in a file; bytes are not printed."""
+        ...
+
+
+def format_names() -> list[str]:
+    """zbench's own formats, then those that installed packages add, of which nothing is imported."""
+    return list(dict.fromkeys([*FORMATS, *BINARY_FORMATS, *(entry.name for entry in installed("export"))]))
+
+
+def find_format(name: str, *, allow_code: bool = False) -> Callable[[View], str | bytes]:
+    """What renders a view in the format of this name, which may be `module:Class`; zbench's own names come first.
+
+    Raises ConfigError for a name that nothing has, and as `plugins.load_class` does.
+    """
+    own = FORMATS.get(name) or BINARY_FORMATS.get(name)
+    if own is not None:
+        return own
+    names = format_names()
+    if ":" not in name and name not in names:
+        raise ConfigError("--format", name or "''", f"no such format; there are: {', '.join(names)}, or module:Class")
+    found = load_class("export", "--format", name, ExportFormat, allow_code=allow_code)
+    return lambda view: _rendered(name, found, view)
+
+
+def _rendered(name: str, found: type[Any], view: View) -> str | bytes:
+    """What a format from outside makes of a view. Raises ConfigError where it fails, for that is no fault of zbench."""
+    try:
+        made = found().render(view)
+    except ZbenchError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ConfigError("--format", name, f"{found.__name__} failed: {type(error).__name__}: {said}") from error
+    if not isinstance(made, str | bytes):
+        raise ConfigError("--format", name, f"{found.__name__}.render gave {type(made).__name__}, not str or bytes")
+    return made

@@ -91,7 +91,7 @@ def _energy(each: Sequence[Energy | None]) -> Energy | None:
         return None
     methods = {energy.method for energy in known}
     method = known[0].method if len(methods) == 1 else "integrated power"
-    return Energy(sum(energy.joules for energy in known), known[0].rounds, method)
+    return Energy(sum(energy.joules for energy in known), known[0].requests, method)
 
 
 def _sm_clock(telemetry: Telemetry) -> float:

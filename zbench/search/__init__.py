@@ -7,7 +7,7 @@ from typing import Protocol
 
 from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
-from zbench.plugins import load_class
+from zbench.plugins import check_permitted, load_class
 from zbench.record import Record
 from zbench.space import Placed, Space
 
@@ -32,7 +32,17 @@ class Search(Protocol):
         ...
 
 
-def load_search(config: SearchConfig, space: Space) -> Search:
-    """A search from `search.target`. Raises ConfigError where there is no such class."""
-    search: Search = load_class("search.target", config.target)(space, config)
+def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
+    """A search from `search.target`, made with the space and the config. Raises ConfigError as `load_class` does."""
+    found = load_class("search", "search.target", config.target, Search, allow_code=allow_code)
+    search: Search = found(space, config)
     return search
+
+
+def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Space:
+    """What a search will choose of a space, as far as that is known before anything has run.
+
+    A search from outside zbench is not asked: all of the space may come.
+    """
+    place = check_permitted("search", "search.target", config.target, allow_code=allow_code)
+    return load_search(config, space).space if place.is_own else space

@@ -13,6 +13,7 @@ from zbench.engines.weights import resolve_weights
 from zbench.errors import StoreError
 from zbench.executors import Executor, load_executor
 from zbench.quality.judge_weights import check_judges
+from zbench.search import load_search
 from zbench.store import Store
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
@@ -39,10 +40,11 @@ class Interrupt:
 
 def conduct(plan: Plan, console: Console) -> SweepResult:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
+    search = load_search(plan.search, plan.space, allow_code=plan.allow_code)
     check_weights(placed.trial for placed in plan.trials)
     check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
-    executor = load_executor(plan.executor, plan.run_folder / "logs")
+    executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
     with (
         SweepProgress(len(plan.trials), console, executor.capacity) as progress,
         Store(plan.run_folder, progress.note) as store,
@@ -50,7 +52,7 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
         interrupt = Interrupt(executor)
         with on_interrupt(interrupt):
             try:
-                return Sweep(plan, store, executor, progress, lambda: interrupt.asked).run()
+                return Sweep(plan, store, executor, search, progress, lambda: interrupt.asked).run()
             finally:
                 executor.close()
 

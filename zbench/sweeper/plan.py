@@ -26,7 +26,7 @@ from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
 from zbench.hardware.roofline import proxy_cache
-from zbench.search import load_search
+from zbench.search import preview
 from zbench.space import Placed, Space, arrange, constraint
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
@@ -44,6 +44,7 @@ class Plan:
     sweep: SweepConfig
     executor: ExecutorConfig
     search: SearchConfig
+    allow_code: bool  # whether classes from outside zbench may run that no entry point names
     profiles: Mapping[str, HardwareConfig]  # trial id to the profile of the hardware that it is measured on
     stand_in: Config | None  # pipeline and hardware that proxies run on; None where nothing is projected
     notes: tuple[str, ...] = ()
@@ -95,36 +96,39 @@ def make_plan(
     command: str,
     prefix: str,
     baseline_of: Callable[[Trial], Trial] | None = None,
-    engines: Descriptions | None = None,
+    runs: bool = False,
+    allow_code: bool = False,
 ) -> Plan:
     """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
 
     `stand_in` composes what proxies run on, and is called only if something is projected. `baseline_of` gives the speed
-    baseline that `sweep.baseline` names, for each quality reference. `engines` are asked what they can run.
+    baseline that `sweep.baseline` names, for each quality reference. Code from outside zbench is asked nothing
+    unless the plan `runs`; `allow_code` permits it where no entry point does.
 
     Raises HardwareError for hardware that must be measured and is not here, OverrideError when no
     trial is left, naming the first reason, ConfigError for a `sweep.baseline` that cannot work.
     """
-    first, engines = jobs.jobs[0].config, engines or Descriptions()
+    first, engines = jobs.jobs[0].config, Descriptions(outside=runs, allow_code=allow_code)
     _refuse_several_ways([job.config for job in jobs.jobs])
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
         check_scenes(workload)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     trials = [trial for trial, _ in asked]
     space = arrange(trials, baseline_of, supports=engines.supports, process_of=engines.process)
-    preview = load_search(first.search, space).space
-    if not preview.placed:
-        placed, reason = preview.pruned[0]
+    chosen = preview(first.search, space, allow_code=allow_code)
+    if not chosen.placed:
+        placed, reason = chosen.pruned[0]
         raise OverrideError(
-            f"an empty sweep: none of {len(preview.pruned)} trials can work; {placed.trial.label}: {reason}"
+            f"an empty sweep: none of {len(chosen.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
-    _check_baselines(preview.placed, first.sweep.baseline, engines)
+    _check_baselines(chosen.placed, first.sweep.baseline, engines)
     return Plan(
         name=first.sweep.name or f"{prefix}-{_question(space, first.search)}",
         command=command,
         space=space,
-        preview=preview,
+        preview=chosen,
         search=first.search,
+        allow_code=allow_code,
         measure=first.measure,
         sweep=first.sweep,
         executor=first.executor,

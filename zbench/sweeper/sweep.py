@@ -24,7 +24,7 @@ from zbench.hardware.roofline import project
 from zbench.measurement import UNJUDGED, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import Reason, Record
-from zbench.search import load_search
+from zbench.search import Search
 from zbench.search.retry import WithNextOffload
 from zbench.space import Placed
 from zbench.store import Store
@@ -109,6 +109,7 @@ class Sweep:
     plan: Plan
     store: Store
     executor: Executor
+    search: Search
     listener: SweepListener
     should_stop: Callable[[], bool]
     _tried: dict[str, Placed] = field(default_factory=dict)  # by trial id
@@ -118,9 +119,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self._present = PresentContent(self.plan.measure)
-        self._engines = Descriptions()
-        search = load_search(self.plan.search, self.plan.space)
-        self._search = WithNextOffload(search, self._wants_next_offload, self.listener.added)
+        self._engines = Descriptions(allow_code=self.plan.allow_code)
+        self._search = WithNextOffload(self.search, self._wants_next_offload, self.listener.added)
 
     def run(self) -> SweepResult:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""

@@ -23,6 +23,7 @@ from zbench.engines import Engine, StageError, describe
 from zbench.errors import WeightsUnavailableError, ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import Cold, Role
+from zbench.plugins import ALLOW_CODE
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.judging import judges_for
 from zbench.trial import Trial
@@ -70,7 +71,8 @@ class Pipes:
 class Worker:
     """Runs commands one after another and keeps the pipeline between them."""
 
-    def __init__(self, pipes: Pipes) -> None:
+    def __init__(self, pipes: Pipes, *, allow_code: bool) -> None:
+        self._allow_code = allow_code
         self._pipes = pipes
         self._gauges = Gauges()
         self._watch = RoundWatch()
@@ -185,7 +187,7 @@ class Worker:
 
         Checksums are no part of them, but they leave the files in the system's cache.
         """
-        description = describe(trial.engine)
+        description = describe(trial.engine, allow_code=self._allow_code)
         problem = description.supports(trial)
         if problem is not None:
             raise ZbenchError(problem)
@@ -255,10 +257,11 @@ def _die() -> None:
 
 
 def main() -> None:
-    """`python -m zbench.worker READ_FD WRITE_FD`."""
+    """`python -m zbench.worker READ_FD WRITE_FD [--allow-code]`."""
     faulthandler.enable()
     os.environ["CACHE_DIT_LOG_LEVEL"] = "error"
-    Worker(Pipes(int(sys.argv[1]), int(sys.argv[2]))).serve()
+    pipes = Pipes(int(sys.argv[1]), int(sys.argv[2]))
+    Worker(pipes, allow_code=ALLOW_CODE in sys.argv[3:]).serve()
     sys.stdout.flush()
     os._exit(0)  # threads of libraries must not keep the process
 
