@@ -11,7 +11,7 @@ from factories import complete, trial
 
 from zbench.analysis.view import view_of
 from zbench.config import ExecutorConfig
-from zbench.engines import Engine
+from zbench.engines import EngineDescription
 from zbench.errors import ConfigError
 from zbench.executors import load_executor
 from zbench.export import find_format, format_names
@@ -98,7 +98,7 @@ def zbench(*args: str) -> "subprocess.CompletedProcess[str]":
 def refused(target: str, *, allow_code: bool = False) -> str:
     """The one line of the error that refuses `target` as an engine."""
     with pytest.raises(ConfigError) as caught:
-        load_class("engine", "engine.target", target, Engine, allow_code=allow_code)
+        load_class("engine", "engine.target", target, EngineDescription, allow_code=allow_code)
     message = str(caught.value)
     assert message.startswith("engine.target=") and "\n" not in message
     return message
@@ -131,18 +131,15 @@ def test_nothing_from_outside_is_imported_before_it_is_permitted_and_never_by_wh
             done = zbench(*shows[:1], *named, *flag, *shows[1:])
             assert done.returncode == 0, done.stderr
     allowed = zbench("plan", "--allow-code", *named)
-    if kind != "search":
-        assert (
-            allowed.returncode == 0
-            and f"note: from outside zbench, which a plan does not run: {kind}" in allowed.stderr
-        )
+    note = f"note: from outside zbench, which a plan does not run: {kind}"
+    assert allowed.returncode == 0 and note in allowed.stderr
     assert not outside.trace.exists() and not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("kind", ["engine", "executor"])
+@pytest.mark.parametrize("kind", ["engine", "executor", "search"])
 def test_what_was_allowed_is_imported_and_must_fit(kind: str, outside: Outside, tmp_path: Path) -> None:
     target = outside.nothing("leaves_traces_too")
-    done = zbench("sweep", *SMALL, f"{kind}.target={target}", "--allow-code")
+    done = zbench("sweep", *SMALL, *override(kind, target, tmp_path), "--allow-code")
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert f"{kind}.target={target}: lacks " in done.stderr
     assert outside.trace.exists() and not outside.made.exists() and not (tmp_path / "runs").exists()
@@ -165,8 +162,8 @@ def test_code_from_outside_needs_permission(target: str) -> None:
         ("builtins:eval", "is no class but a builtin_function_or_method"),
         ("subprocess:Popen", "lacks "),
         ("zbench.cli:main", "is no class but a function"),
-        ("zbench.engines:Engine", "only says what such a class has"),
-        ("zbench.executors.process:Path", "lacks "),
+        ("zbench.engines:EngineDescription", "only says what such a class has"),
+        ("zbench.executors.client:Path", "lacks "),
         ("zbench.engines:Nope", "zbench.engines has no Nope"),
         ("nowhere:Engine", "there is no module nowhere"),
         ("zbench.nowhere:Engine", "there is no module zbench.nowhere"),
@@ -204,17 +201,17 @@ def test_an_executor_is_not_made_before_it_fits(outside: Outside) -> None:
 
 
 def test_a_method_that_is_only_inherited_from_the_protocol_is_lacking(outside: Outside) -> None:
-    text = "from zbench.engines import Engine\nclass Half(Engine):\n    def load(self, trial, on_progress=None): ...\n"
+    text = "from zbench.engines import EngineDescription\nclass Half(EngineDescription):\n    def engine(self): ...\n"
     outside.module("half_done", text)
     message = refused("half_done:Half", allow_code=True)
-    assert "lacks configure, generate" in message and "lacks load" not in message
+    assert "lacks supports, residency; it must" in message
 
 
 def test_an_entry_point_permits_by_name_and_by_value(outside: Outside) -> None:
     outside.module("painters", ENGINE)
     outside.package("painting", "zbench.engines", oils="painters:Painter")
     for target in ("oils", "painters:Painter"):
-        assert load_class("engine", "engine.target", target, Engine).__name__ == "Painter"
+        assert load_class("engine", "engine.target", target, EngineDescription).__name__ == "Painter"
     assert "installed: oils" in refused("oil").replace(", synthetic", "")
     assert "is code from outside" in refused("painters:SyntheticEngine"), "another class of its module is not named"
     with pytest.raises(ConfigError, match=r"executor\.target=painters:Painter: is code from outside"):
@@ -264,8 +261,9 @@ def test_an_engine_from_outside_is_measured(by: str, outside: Outside, tmp_path:
     assert record["state"] == "COMPLETE" and record["config"]["engine"]["target"] == target
 
 
-def test_the_command_to_go_on_keeps_the_flag() -> None:
+def test_the_command_to_go_on_keeps_the_flag(outside: Outside) -> None:
     args = [*SMALL, "engine.target=my_painter:Painter", "engine.loads_weights=false"]
+    outside.module("my_painter", ENGINE)
     plan = planned(args, "sweep", allow_code=True)
     assert plan is not None and plan.command.startswith("zbench sweep --allow-code hardware=cpu")
     plan = planned([*SMALL], "sweep")
@@ -279,7 +277,7 @@ def test_ab_and_the_noise_ask_for_permission_too(command: str, outside: Outside)
     done = zbench(command, *flags, *SMALL, f"engine.target={target}")
     assert done.returncode == 2 and "is code from outside zbench" in done.stderr and not outside.trace.exists()
     done = zbench(command, *flags, "--allow-code", *SMALL, f"engine.target={target}", "engine.loads_weights=false")
-    assert done.returncode == 2 and "lacks load" in done.stderr
+    assert done.returncode == 2 and "lacks supports, residency, engine" in done.stderr
     assert outside.trace.exists() and not outside.made.exists()
 
 

@@ -37,8 +37,8 @@ def test_a_worker_that_died_after_an_answer_is_blamed_on_who_was_answered(
     try:
         worker.prepare()
         worker.generate("a", 0)
-        worker._process.kill()
-        worker._process.process.wait()
+        worker._client.kill()
+        worker._client.process.wait()
         with pytest.raises(SideFailed) as failure:
             worker.generate("b", 0)
         assert failure.value.side == "a" and failure.value.broken

@@ -16,7 +16,6 @@ import pytest
 from factories import TINY, trial
 
 from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, ExecutorConfig, MeasureConfig
-from zbench.engines import Descriptions
 from zbench.executors import Completed, Failed, Setting, Stopped, Task, TaskResult
 from zbench.executors.client import death
 from zbench.executors.local import LocalExecutor
@@ -58,7 +57,7 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TaskResult:
     setting = Setting(of, tmp_path / of.trial_id, reference, is_reference)
-    executor.submit(Task((setting,), measure, Descriptions().process(of)))
+    executor.submit(Task((setting,), measure, of.engine.name))
     (result,) = executor.next_done(lambda _, event: on_event(event), should_stop).results
     return result
 

@@ -82,7 +82,7 @@ def test_energy_is_the_counters_difference() -> None:
     clock.now_s, gpu.energy_mj = 12.0, 4_600_000
     energy = watching.stop(rounds=6).energy
     assert energy is not None
-    assert (energy.joules, energy.rounds, energy.method) == (pytest.approx(3600), 6, "counter")
+    assert (energy.joules, energy.requests, energy.method) == (pytest.approx(3600), 6, "counter")
 
 
 def test_without_a_counter_power_is_integrated() -> None:

@@ -24,7 +24,8 @@ def plan(pruned: int = 0) -> Plan:
 
 def test_reasons_stand_below_the_table_once_each() -> None:
     made = plan(pruned=36)
-    made = replace(made, preview=(*made.pruned[:-1], (made.pruned[-1][0], "another reason")))
+    pruned = (*made.pruned[:-1], (made.pruned[-1][0], "another reason"))
+    made = replace(made, preview=replace(made.preview, pruned=pruned))
     text = render_plan(made, "table")
     assert text.count(REASON) == 1
     assert f"[1] 35 trials pruned: {REASON}" in text.splitlines()

@@ -203,7 +203,7 @@ def test_each_pipeline_is_asked_about_once_and_only_where_a_record_would_be_reus
 
 
 def test_an_engine_that_loads_no_weights_of_ours_is_left_alone(folder: Path) -> None:
-    engine = EngineConfig(name="other", target="a:B", loads_weights=False)
+    engine = EngineConfig(name="other", target="synthetic:SyntheticEngine", loads_weights=False)
     swept(folder, Painter(), engine=engine)
     retrain(folder)
     _, listener = swept(folder, again := Painter(), engine=engine)

@@ -18,6 +18,7 @@ from zbench.ab.show import FORMATS, ABProgress, assessed, exit_code, failed, ren
 from zbench.ab.side import Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES, overlay
+from zbench.engines import Descriptions
 from zbench.errors import ConfigError, Exit
 from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
@@ -131,8 +132,10 @@ def _side(name: SideName, options: argparse.Namespace, common: list[str], stack:
         if override.lstrip("+~").split("=")[0].split(".")[0] in NO_AXES:
             raise ConfigError(f"--{name}", override, "says how both are measured; give it once, outside --a and --b")
     given = overlay(common, overrides)  # a side's own say takes the place of what holds for both
-    trial = present_trial(f"--{name}", one_job(given, options.config_dir, allow_code=options.allow_code), given)
     revision, python = getattr(options, f"{name}_rev"), getattr(options, f"{name}_python")
+    engines = Descriptions(outside=not (revision or python), allow_code=options.allow_code)  # theirs may be others
+    config = one_job(given, options.config_dir, allow_code=options.allow_code)
+    trial = present_trial(f"--{name}", config, given, engines)
     if revision and python:
         raise ConfigError(f"--{name}-rev", revision, f"give it or --{name}-python, not both")
     if python:

@@ -13,6 +13,7 @@ from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
 from zbench.ab.side import Side, SideWorker, present_trial, warm_up
 from zbench.composition import overlay
 from zbench.config import MeasureConfig
+from zbench.engines import Descriptions
 from zbench.hydra_app import one_job
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
@@ -88,7 +89,7 @@ def _rounds_needed(latencies: Sequence[float], a_turn: int, change: float) -> in
 def doctor_noise(overrides: list[str], config_dir: str | None, form: str, *, allow_code: bool = False) -> str:
     """Measure the noise of a trial here (by default that of `zbench run`, one prompt) and say it as table or json."""
     config = one_job(overlay(["workload=single"], overrides), config_dir, allow_code=allow_code)
-    trial = present_trial("--noise", config, overrides)
+    trial = present_trial("--noise", config, overrides, Descriptions(allow_code=allow_code))
     check_weights([trial])
     console = Console(stderr=True, emoji=False)
     with console.status("starting the worker") as status:

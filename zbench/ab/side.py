@@ -46,10 +46,11 @@ class Side:
         return "baseline" if self.name == "a" else "trial"
 
 
-def present_trial(flag: str, config: Config, overrides: Sequence[str]) -> Trial:
+def present_trial(flag: str, config: Config, overrides: Sequence[str], engines: Descriptions | None = None) -> Trial:
     """The trial of a configuration, to be measured on this machine.
 
-    Raises HardwareError for a projected one and ConfigError for one that cannot work, both naming `flag`.
+    `engines` are asked what they can run. Raises HardwareError for a projected one and ConfigError for one that cannot
+    work, both naming `flag`.
     """
     devices = present_devices()
     trial = trial_of(config, devices)
@@ -57,7 +58,7 @@ def present_trial(flag: str, config: Config, overrides: Sequence[str]) -> Trial:
         raise HardwareError(
             f"{flag}: hardware={trial.hardware.name} is not here ({describe_present(devices)}), and it measures"
         )
-    reason = constraint(trial, geometry_of(trial.pipeline)) or Descriptions().supports(trial)
+    reason = constraint(trial, geometry_of(trial.pipeline)) or (engines or Descriptions()).supports(trial)
     if reason is not None:
         raise ConfigError(flag, " ".join(overrides), reason)
     return trial
@@ -108,7 +109,7 @@ def share_a_pipeline(a: Side, b: Side) -> bool:
     """
     if (a.python, a.home) != (b.python, b.home) or a.trial.compute.compile:
         return False
-    engines = Descriptions()
+    engines = Descriptions(allow_code=a.allow_code)
     return engines.process(a.trial) == engines.process(b.trial)
 
 

@@ -143,6 +143,12 @@ def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
     return Residency(json.dumps(process, sort_keys=True), json.dumps(request, sort_keys=True))
 
 
+def process_of(description: EngineDescription, trial: Trial) -> str:
+    """What must be equal for one process to serve two trials: the engine, its options, and what it says itself."""
+    process = description.residency(trial).process
+    return json.dumps([trial.engine.target, trial.engine.options, process], sort_keys=True)
+
+
 class Descriptions:
     """What the engines of trials say of them; each is described once."""
 
@@ -159,14 +165,12 @@ class Descriptions:
         asked = None if trial.hardware is not None else self._of(trial.engine)
         return None if asked is None else asked.supports(trial)
 
-    def residency(self, trial: Trial) -> Residency:
-        """That of the engine; where it is not asked, one process serves what differs in cache and workload alone."""
-        asked = None if trial.hardware is not None else self._of(trial.engine)
-        return residency_by_keys(trial, ("cache", "workload", "hardware")) if asked is None else asked.residency(trial)
-
     def process(self, trial: Trial) -> str:
-        """`Residency.process` of it."""
-        return self.residency(trial).process
+        """`process_of` it; where its engine is not asked, one serves what differs in cache and workload alone."""
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        if asked is None:
+            return residency_by_keys(trial, ("cache", "workload", "hardware")).process
+        return process_of(asked, trial)
 
     def _of(self, config: EngineConfig) -> EngineDescription | None:
         place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, StageError, describe
+from zbench.engines import Engine, StageError, describe, process_of
 from zbench.errors import WeightsUnavailableError, ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import Cold, Role
@@ -191,7 +191,7 @@ class Worker:
         problem = description.supports(trial)
         if problem is not None:
             raise ZbenchError(problem)
-        process = description.residency(trial).process
+        process = process_of(description, trial)
         if self._engine is not None and self._process == process:
             return self._engine, None
         self._unload()
