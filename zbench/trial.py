@@ -15,7 +15,6 @@ import dacite
 from omegaconf import MISSING
 
 from zbench.config import (
-    CACHE_CLASSES,
     CacheConfig,
     ComputeConfig,
     Config,
@@ -27,6 +26,7 @@ from zbench.config import (
     PipelineConfig,
     SCMConfig,
     WorkloadConfig,
+    cache_class,
 )
 from zbench.errors import ConfigError
 from zbench.zimage.geometry import Geometry, VaeGeometry
@@ -79,7 +79,7 @@ class Trial:
             engine=typed(EngineConfig, data["engine"]),
             parallel=typed(ParallelConfig, data["parallel"]),
             offload=typed(OffloadConfig, data["offload"]),
-            cache=typed(CACHE_CLASSES[data["cache"]["method"]], data["cache"]),
+            cache=typed(cache_class(data["cache"]), data["cache"]),
             compute=typed(ComputeConfig, data["compute"]),
             workload=typed(WorkloadConfig, data["workload"]),
             hardware=None if hardware is None else typed(HardwareConfig, hardware),
