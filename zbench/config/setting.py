@@ -32,11 +32,6 @@ class ParallelConfig(Group):
     ulysses_size: int = 1
     ring_size: int = 1
 
-    @property
-    def world_size(self) -> int:
-        """Devices one generation uses."""
-        return self.tp_size * self.ulysses_size * self.ring_size
-
 
 @dataclass
 class OffloadConfig(Group):

@@ -1,4 +1,6 @@
-"""Switches cache-dit's DBCache on a resident pipeline on, over and off, and reads its statistics; it loads nothing.
+"""Switches a cache method on a resident pipeline on, over and off, and reads its statistics; it loads no weights.
+
+Zbench's own methods are cache-dit's; one from outside is a class that switches itself.
 
 cache-dit keeps the first configuration if it is enabled twice, so every change goes through off. Off restores the
 transformer's `forward` itself: under offloading, cache-dit loses accelerate's hook and fails on diffusers' own.
@@ -9,8 +11,14 @@ from typing import Any
 
 import cache_dit
 
-from zbench.config import CacheConfig, DBCacheConfig, SCMConfig
+from zbench.config import CacheConfig
 from zbench.errors import ConfigError
+from zbench.methods.cache import CacheDitArguments, method_of
+from zbench.methods.cache.custom import CustomCache
+from zbench.plugins import load_class
+
+CUSTOM_CACHE = ("problem", "enable", "disable", "statistics", "effective")
+"""What a class from outside must have; `zbench.methods.cache.custom.CustomCache` says what each does."""
 
 
 class CacheSwitch:
@@ -22,6 +30,7 @@ class CacheSwitch:
         self._steps = steps
         self._on = False
         self._own_forward: Any = None  # the transformer's instance attribute, if it had one
+        self._custom: CustomCache | None = None  # what is on in place of cache-dit
 
     @property
     def n_blocks(self) -> int:
@@ -31,29 +40,43 @@ class CacheSwitch:
     def set(self, cache: CacheConfig) -> None:
         """Make `cache` the setting for generations from now on. Raises ConfigError if it does not fit the pipeline."""
         self._off()
-        if not isinstance(cache, DBCacheConfig):
-            return
-        self._check(cache)
-        config = cache_dit.DBCacheConfig(
-            Fn_compute_blocks=cache.Fn_compute_blocks,
-            Bn_compute_blocks=cache.Bn_compute_blocks,
-            max_warmup_steps=cache.max_warmup_steps,
-            residual_diff_threshold=cache.residual_diff_threshold,
-            max_continuous_cached_steps=cache.max_continuous_cached_steps,
-            **self._mask(cache),
-        )
+        method = method_of(cache)
+        problem = method.problem(self.n_blocks, self._steps, "the transformer")
+        if problem is not None:
+            raise ConfigError("cache", method.label, problem)
+        arguments = method.cache_dit(self._steps)
+        if arguments is not None:
+            self._enable_cache_dit(arguments)
+        elif method.target is not None:
+            self._enable_custom(method.target, method.parameters)
+
+    def _enable_cache_dit(self, arguments: CacheDitArguments) -> None:
+        config = dict(arguments.config)
+        if arguments.mask:
+            config["steps_computation_mask"] = cache_dit.steps_mask(**arguments.mask)
         calibrator = None
-        if cache.enable_taylorseer:
-            calibrator = cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=cache.taylorseer_order)
+        if arguments.taylorseer is not None:
+            calibrator = cache_dit.TaylorSeerCalibratorConfig(**arguments.taylorseer)
         self._own_forward = vars(self._pipe.transformer).get("forward")
         self._on = True
-        cache_dit.enable_cache(self._pipe, cache_config=config, calibrator_config=calibrator)
+        cache_dit.enable_cache(self._pipe, cache_config=cache_dit.DBCacheConfig(**config), calibrator_config=calibrator)
+
+    def _enable_custom(self, target: str, options: dict[str, Any]) -> None:
+        custom = load_custom(target)
+        problem = custom.problem(options, self.n_blocks, self._steps)
+        if problem is not None:
+            raise ConfigError("cache.options", options, problem)
+        self._custom = custom
+        custom.enable(self._pipe, options, self._steps)
 
     def statistics(self) -> tuple[list[int], dict[str, float]]:
         """Of the last generation: indices of cached steps, and residual differences by step.
 
         A threshold of 1 or more makes cache-dit skip the comparison and note −1; those are left out.
         """
+        if self._custom is not None:
+            skipped, differences = self._custom.statistics(self._pipe)
+            return [int(step) for step in skipped], {str(step): float(diff) for step, diff in differences.items()}
         if not self._on:
             return [], {}
         stats = cache_dit.summary(self._pipe, logging=False)[0]
@@ -62,6 +85,8 @@ class CacheSwitch:
 
     def effective(self) -> dict[str, Any]:
         """The parameters as cache-dit holds them; empty while off."""
+        if self._custom is not None:
+            return self._custom.effective(self._pipe)
         if not self._on:
             return {}
         options = cache_dit.summary(self._pipe, logging=False)[0].cache_options
@@ -71,6 +96,9 @@ class CacheSwitch:
         return config | {"calibrator": None if calibrator is None else calibrator.strify()}
 
     def _off(self) -> None:
+        if self._custom is not None:
+            custom, self._custom = self._custom, None
+            custom.disable(self._pipe)
         if not self._on:
             return
         transformer = self._pipe.transformer
@@ -83,20 +111,15 @@ class CacheSwitch:
         self._own_forward = None
         self._on = False
 
-    def _check(self, cache: DBCacheConfig) -> None:
-        blocks = cache.Fn_compute_blocks + cache.Bn_compute_blocks
-        if blocks > self.n_blocks:
-            raise ConfigError(
-                "cache.Fn_compute_blocks+cache.Bn_compute_blocks",
-                blocks,
-                f"the transformer has {self.n_blocks} blocks; use at most that many",
-            )
 
-    def _mask(self, cache: DBCacheConfig) -> dict[str, Any]:
-        if not isinstance(cache, SCMConfig):
-            return {}
-        try:
-            mask = cache_dit.steps_mask(mask_policy=cache.scm_preset, total_steps=self._steps)
-        except (AssertionError, ValueError) as error:
-            raise ConfigError("cache.scm_preset", cache.scm_preset, f"pipeline.steps={self._steps}: {error}") from error
-        return {"steps_computation_mask": mask, "steps_computation_policy": cache.scm_policy}
+def load_custom(target: str) -> CustomCache:
+    """A cache method from outside. Raises ConfigError that names `cache.target` where it is none."""
+    made = load_class("cache.target", target)
+    lacking = [name for name in CUSTOM_CACHE if not callable(getattr(made, name, None))]
+    if lacking:
+        raise ConfigError("cache.target", target, f"is no cache method: it has no {', '.join(lacking)}")
+    try:
+        custom: CustomCache = made()
+    except TypeError as error:
+        raise ConfigError("cache.target", target, f"must be made without arguments ({error})") from error
+    return custom

@@ -20,14 +20,17 @@ from zbench.config import CacheConfig, ComputeConfig, PipelineConfig
 from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.caching import CacheSwitch
 from zbench.engines.host_memory import release_host_memory
-from zbench.engines.offloading import WAITING, Offloading
+from zbench.engines.offloading import Offloading
 from zbench.engines.text_tokens import TextTokens
 from zbench.engines.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.measurement import Effective
+from zbench.methods import offload
+from zbench.methods.dtypes import dtype_on
+from zbench.methods.parallel import ParallelDims
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
-from zbench.trial import NATIVE_DTYPE, Trial
+from zbench.trial import Trial
 from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.layout import WeightsError
 from zbench.zimage.loading import load_pipeline
@@ -47,10 +50,10 @@ class ReferenceEngine:
 
     def load(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Raises ConfigError, or WeightsUnavailableError naming the file that is missing or wrong."""
-        if trial.parallel.world_size > 1:
-            raise ConfigError("parallel", trial.parallel.world_size, "the reference engine runs on one device")
+        if (devices := ParallelDims.of(trial.parallel).devices) > 1:
+            raise ConfigError("parallel", devices, "the reference engine runs on one device")
         self.device = _device(trial.compute.device)
-        if trial.offload.mode == "sequential" and self.device != "cuda":
+        if offload.BY_NAME[trial.offload.mode].needs_accelerator and self.device != "cuda":
             raise ConfigError("offload.mode", trial.offload.mode, "needs a GPU; the other modes work on a CPU")
         if trial.vram_limit_gib is not None and self.device != "cuda":
             raise ConfigError("hardware.vram_limit_gib", trial.vram_limit_gib, "caps a GPU; this trial runs on the CPU")
@@ -58,7 +61,7 @@ class ReferenceEngine:
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)
-        waiting = WAITING[trial.offload.mode]
+        waiting = offload.BY_NAME[trial.offload.mode].waiting
         pipe, self._content = _load(self._weights, self._dtype, self.device, waiting, on_progress)
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
@@ -224,9 +227,8 @@ def _device(name: str) -> str:
 
 
 def _dtype(name: str, device: str) -> torch.dtype:
-    if name == "auto":
-        name = NATIVE_DTYPE[device]
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    dtype: torch.dtype = getattr(torch, dtype_on(device, name).name)
+    return dtype
 
 
 def _load(

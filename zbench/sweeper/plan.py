@@ -23,7 +23,7 @@ from zbench.config import (
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
-from zbench.hardware.roofline import proxy_cache
+from zbench.methods.cache import method_of
 from zbench.search import select
 from zbench.space import Placed, arrange, constraint
 from zbench.trial import Trial, geometry_of, settled
@@ -57,8 +57,7 @@ class Plan:
         return replace(
             trial,
             pipeline=replace(tiny, steps=trial.pipeline.steps, guidance_scale=trial.pipeline.guidance_scale),
-            cache=proxy_cache(
-                trial.cache,
+            cache=method_of(trial.cache).scaled(
                 from_layers=geometry_of(trial.pipeline).transformer.n_layers,
                 to_layers=geometry_of(tiny).transformer.n_layers,
             ),
