@@ -116,7 +116,8 @@ def _cache_fits(trial: Trial, geometry: Geometry) -> str | None:
     method = method_of(trial.cache)
     if trial.hardware is not None and method.why_not_projected is not None:
         return method.why_not_projected
-    return method.problem(geometry.transformer.n_layers, trial.pipeline.steps, trial.pipeline.name)
+    misfit = method.problem(geometry.transformer.n_layers, trial.pipeline.steps, trial.pipeline.name)
+    return None if misfit is None else str(misfit)
 
 
 def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:

@@ -107,7 +107,7 @@ def test_stages_lie_within_the_latency_and_steps_within_denoising(engine: Refere
 
 
 def test_too_many_blocks_are_one_clear_error(engine: ReferenceEngine) -> None:
-    with pytest.raises(ConfigError, match=r"cache\.Fn_compute_blocks=8 \+ cache\.Bn_compute_blocks=3 .* 10 blocks"):
+    with pytest.raises(ConfigError, match=r"cache\.Fn_compute_blocks\+cache\.Bn_compute_blocks=8\+3: .* 10 blocks"):
         engine.configure(DBCacheConfig(Fn_compute_blocks=8, Bn_compute_blocks=3))
     engine.configure(DBCacheConfig(Fn_compute_blocks=8, Bn_compute_blocks=2))  # all of them is allowed
 

@@ -71,7 +71,7 @@ def test_a_parameter_that_means_nothing_is_none() -> None:
 def test_first_and_last_blocks_must_be_there() -> None:
     cache = DBCacheConfig(Fn_compute_blocks=8, Bn_compute_blocks=3)
     said = "cache.Fn_compute_blocks=8 + cache.Bn_compute_blocks=3 exceed the 10 blocks of mine"
-    assert method_of(cache).problem(10, 8, "mine") == said
+    assert str(method_of(cache).problem(10, 8, "mine")) == said
     assert method_of(cache).problem(11, 8, "mine") is None
 
 

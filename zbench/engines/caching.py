@@ -41,9 +41,9 @@ class CacheSwitch:
         """Make `cache` the setting for generations from now on. Raises ConfigError if it does not fit the pipeline."""
         self._off()
         method = method_of(cache)
-        problem = method.problem(self.n_blocks, self._steps, "the transformer")
-        if problem is not None:
-            raise ConfigError("cache", method.label, problem)
+        misfit = method.problem(self.n_blocks, self._steps, "the transformer")
+        if misfit is not None:
+            raise misfit.error()
         arguments = method.cache_dit(self._steps)
         if arguments is not None:
             self._enable_cache_dit(arguments)

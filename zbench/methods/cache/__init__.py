@@ -12,6 +12,7 @@ from zbench.methods.cache.custom import OutsideCache
 from zbench.methods.cache.dbcache import CacheDitArguments, DBCache
 from zbench.methods.cache.none import NoCache
 from zbench.methods.cache.scm import StepMask
+from zbench.methods.misfit import Misfit
 from zbench.methods.sglang import SGLangPart
 
 __all__ = ["METHODS", "CacheDitArguments", "CacheMethod", "method_of"]
@@ -80,7 +81,7 @@ class CacheMethod(Protocol):
         """The class from outside that runs it; None for zbench's own."""
         ...
 
-    def problem(self, n_blocks: int, steps: int, whose: str) -> str | None:
+    def problem(self, n_blocks: int, steps: int, whose: str) -> Misfit | None:
         """Why it cannot work with the `n_blocks` main blocks of `whose` transformer in `steps` steps, or None."""
         ...
 

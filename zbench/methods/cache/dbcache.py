@@ -5,6 +5,7 @@ from typing import Any
 
 from zbench.config import CacheConfig, DBCacheConfig
 from zbench.methods.cache.none import SGLANG
+from zbench.methods.misfit import Misfit
 from zbench.methods.sglang import SGLangPart, spelled
 
 CACHE_TENSORS = 4
@@ -80,13 +81,12 @@ class DBCache:
     def target(self) -> str | None:
         return None
 
-    def problem(self, n_blocks: int, steps: int, whose: str) -> str | None:
+    def problem(self, n_blocks: int, steps: int, whose: str) -> Misfit | None:
         first, last = self.cache.Fn_compute_blocks, self.cache.Bn_compute_blocks
         if first + last <= n_blocks:
             return None
-        return (
-            f"cache.Fn_compute_blocks={first} + cache.Bn_compute_blocks={last} exceed the {n_blocks} blocks of {whose}"
-        )
+        values = {"cache.Fn_compute_blocks": first, "cache.Bn_compute_blocks": last}
+        return Misfit(values, f"exceed the {n_blocks} blocks of {whose}")
 
     def forced_skips(self, steps: int) -> int:
         return 0

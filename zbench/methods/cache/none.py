@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zbench.config import CacheConfig
+from zbench.methods.misfit import Misfit
 from zbench.methods.sglang import SGLangPart, spelled
 
 SGLANG = "SGLANG_CACHE_DIT_"
@@ -64,7 +65,7 @@ class NoCache:
     def target(self) -> str | None:
         return None
 
-    def problem(self, n_blocks: int, steps: int, whose: str) -> str | None:
+    def problem(self, n_blocks: int, steps: int, whose: str) -> Misfit | None:
         return None
 
     def forced_skips(self, steps: int) -> int:

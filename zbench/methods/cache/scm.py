@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from zbench.config import SCMConfig
 from zbench.methods.cache.dbcache import CacheDitArguments, DBCache
 from zbench.methods.cache.none import SGLANG
+from zbench.methods.misfit import Misfit
 from zbench.methods.sglang import SGLangPart
 
 STEP_MASKS = {
@@ -53,12 +54,13 @@ class StepMask(DBCache):
         """A mask hides steps from the comparison."""
         return None
 
-    def problem(self, n_blocks: int, steps: int, whose: str) -> str | None:
+    def problem(self, n_blocks: int, steps: int, whose: str) -> Misfit | None:
         found = super().problem(n_blocks, steps, whose)
         if found is None and steps < LEAST_STEPS and steps not in FEWER:
-            preset = f"cache.scm_preset={self.cache.scm_preset}"
-            fewer = ", ".join(map(str, FEWER))
-            return f"{preset}: there are masks for {fewer} and {LEAST_STEPS} steps or more, not for {steps}"
+            there_are = f"{', '.join(map(str, FEWER))} and {LEAST_STEPS} steps or more"
+            return Misfit(
+                {"cache.scm_preset": self.cache.scm_preset}, f"there are masks for {there_are}, not for {steps}"
+            )
         return found
 
     def forced_skips(self, steps: int) -> int:
