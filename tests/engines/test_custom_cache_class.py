@@ -73,7 +73,7 @@ def test_it_skips_says_so_and_leaves_no_trace(engine: ReferenceEngine) -> None:
     engine.configure(repeat(2))
     skipped = engine.generate(PROMPT, 0)
     assert skipped.cached_steps == [2] and skipped.residual_diffs == {"2": 0.5}
-    assert engine.effective().cache == {"at": 2}
+    assert engine.effective().cache == {"method": "repeat", "at": 2}
     assert not np.array_equal(skipped.image, plain.image)
     engine.configure(repeat(1))
     assert engine.generate(PROMPT, 0).cached_steps == [1], "switched over"

@@ -57,7 +57,7 @@ class TrialFigures:
     reference_id: str  # the trial whose images its own are judged against
     baseline_id: str  # the trial its speed-up is over
     label: str
-    family: str  # none, dbcache, taylorseer or scm
+    family: str  # none, dbcache, taylorseer, scm, or the name of a method from outside zbench
     is_reference: bool
     is_baseline: bool
     has_default_cache: bool  # DBCache with cache-dit's own defaults

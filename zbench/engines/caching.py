@@ -31,6 +31,7 @@ class CacheSwitch:
         self._on = False
         self._own_forward: Any = None  # the transformer's instance attribute, if it had one
         self._custom: CustomCache | None = None  # what is on in place of cache-dit
+        self._custom_name = ""
 
     @property
     def n_blocks(self) -> int:
@@ -49,6 +50,7 @@ class CacheSwitch:
             self._enable_cache_dit(arguments)
         elif method.target is not None:
             self._enable_custom(method.target, method.parameters)
+            self._custom_name = cache.method
 
     def _enable_cache_dit(self, arguments: CacheDitArguments) -> None:
         config = dict(arguments.config)
@@ -84,9 +86,9 @@ class CacheSwitch:
         return [int(step) for step in stats.cached_steps], {step: diff for step, diff in diffs.items() if diff >= 0}
 
     def effective(self) -> dict[str, Any]:
-        """The parameters as cache-dit holds them; empty while off."""
+        """The parameters as cache-dit holds them, or as a method from outside says; empty while off."""
         if self._custom is not None:
-            return self._custom.effective(self._pipe)
+            return {"method": self._custom_name, **self._custom.effective(self._pipe)}
         if not self._on:
             return {}
         options = cache_dit.summary(self._pipe, logging=False)[0].cache_options
