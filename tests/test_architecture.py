@@ -17,6 +17,7 @@ ROOMS = (
     "config",
     "plugins",
     "composition",
+    "methods",
     "trial",
     "workload",
     "measurement",

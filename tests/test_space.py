@@ -21,6 +21,7 @@ from zbench.config import (
 )
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError
+from zbench.methods.parallel import ParallelDims
 from zbench.space import Space, arrange, constraint, reference_of
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.layout import preset_folder
@@ -111,7 +112,7 @@ def test_whatever_way_the_work_is_done_it_is_held_to_the_native_way(other: dict[
 def test_sharded_trials_are_held_to_one_device() -> None:
     sharded = trial(pipeline=TURBO, parallel=ParallelConfig(tp_size=2), hardware=GPU)
     space = arrange([sharded])
-    assert [p.trial.parallel.world_size for p in space.placed] == [1, 2]
+    assert [ParallelDims.of(p.trial.parallel).devices for p in space.placed] == [1, 2]
     assert space.placed[1].reference_id == space.placed[0].trial.trial_id
 
 

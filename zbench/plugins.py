@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from zbench.config import Config
 from zbench.errors import ConfigError
 
 Kind = Literal["engine", "executor", "search", "cache", "export"]
@@ -103,15 +102,15 @@ def load_class(kind: Kind, key: str, target: str, protocol: type[Any], *, allow_
     return found
 
 
-def check_targets(configs: Iterable[Config], *, allow_code: bool = False) -> list[str]:
-    """Check every class that `configs` name, importing none; `key=target` of those that are code from outside.
+def check_targets(configs: Iterable[object], *, allow_code: bool = False) -> list[str]:
+    """Check every class that `configs` (or trials) name, importing none; `key=target` of those from outside.
 
     Raises ConfigError as `check_permitted` does.
     """
     outside: dict[tuple[Kind, str], bool] = {}
     for config in configs:
         for kind in IN_CONFIGS:
-            target = getattr(getattr(config, kind), "target", None)
+            target = getattr(getattr(config, kind, None), "target", None)
             if target is not None and (kind, target) not in outside:
                 place = check_permitted(kind, f"{kind}.target", target, allow_code=allow_code)
                 outside[kind, target] = not place.is_own

@@ -6,13 +6,12 @@ Pure: it decides from configs and the model's geometry alone, before anything is
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from zbench.config import DBCacheConfig, SCMConfig
-from zbench.hardware.footprint import NOT_COMPILED, least_offload
-from zbench.trial import Trial, geometry_of, is_forced
+from zbench.hardware.footprint import least_offload
+from zbench.methods import offload
+from zbench.methods.cache import method_of
+from zbench.methods.parallel import ParallelDims
+from zbench.trial import Trial, geometry_of
 from zbench.zimage.geometry import Geometry
-
-# Attention backends (diffusers' names) that return the log-sum-exp ring attention merges with.
-RING_BACKENDS = ("_native_flash", "_native_cudnn", "_native_efficient", "flash", "_flash_3", "sage")
 
 
 @dataclass(frozen=True)
@@ -141,45 +140,25 @@ def constraint(trial: Trial, geometry: Geometry) -> str | None:
 
 
 def _cache_fits(trial: Trial, geometry: Geometry) -> str | None:
-    cache, blocks = trial.cache, geometry.transformer.n_layers
-    if not isinstance(cache, DBCacheConfig):
-        return None
-    if cache.Fn_compute_blocks + cache.Bn_compute_blocks > blocks:
-        return (
-            f"cache.Fn_compute_blocks={cache.Fn_compute_blocks} + cache.Bn_compute_blocks={cache.Bn_compute_blocks} "
-            f"exceed the {blocks} blocks of {trial.pipeline.name}"
-        )
-    steps = trial.pipeline.steps
-    if isinstance(cache, SCMConfig) and steps < 8 and steps not in (4, 6):
-        return f"cache.scm_preset={cache.scm_preset}: there are masks for 4, 6 and 8 steps or more, not for {steps}"
-    return None
+    method = method_of(trial.cache)
+    if trial.hardware is not None and method.why_not_projected is not None:
+        return method.why_not_projected
+    misfit = method.problem(geometry.transformer.n_layers, trial.pipeline.steps, trial.pipeline.name)
+    return None if misfit is None else str(misfit)
 
 
 def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
-    parallel, heads = trial.parallel, geometry.transformer.n_heads
-    for key, size in (("tp_size", parallel.tp_size), ("ulysses_size", parallel.ulysses_size)):
-        if heads % size:
-            return f"parallel.{key}={size}: {heads} heads are not divisible by {size}"
-    if parallel.ring_size > 1 and trial.compute.attention_backend not in RING_BACKENDS:
-        return (
-            f"parallel.ring_size={parallel.ring_size}: ring needs an attention backend that returns the log-sum-exp, "
-            f"such as compute.attention_backend={RING_BACKENDS[0]}"
-        )
-    return None
+    dims = ParallelDims.of(trial.parallel)
+    return dims.problem(geometry.transformer.n_heads, trial.compute.attention_backend)
 
 
 def _offload_fits(trial: Trial) -> str | None:
-    mode = trial.offload.mode
-    if mode == "group" and trial.offload.use_stream and not trial.offload.pin_memory:
-        return "offload.pin_memory=false: a stream copies from pinned memory alone; add offload.use_stream=false"
-    if trial.compute.compile and mode in NOT_COMPILED:
-        return f"offload.mode={mode} swaps weights inside what torch.compile would compile whole; use compute=eager"
-    return None
+    return offload.problem(trial.offload, compiled=trial.compute.compile)
 
 
 def _skipping_means_something(trial: Trial) -> str | None:
     """With random weights residual differences say nothing, so which steps a threshold skips says nothing either."""
-    by_threshold = isinstance(trial.cache, DBCacheConfig) and not is_forced(trial.cache)
-    if trial.hardware is not None or trial.pipeline.weights != "random" or not by_threshold:
+    decider = method_of(trial.cache).decider
+    if trial.hardware is not None or trial.pipeline.weights != "random" or decider is None:
         return None
-    return "random_weights: which steps a threshold skips on them means nothing; force a mask with cache=forced"
+    return f"random_weights: which steps {decider} skips on them means nothing; force a mask with cache=forced"

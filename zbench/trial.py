@@ -15,27 +15,25 @@ import dacite
 from omegaconf import MISSING
 
 from zbench.config import (
-    CACHE_CLASSES,
     CacheConfig,
     ComputeConfig,
     Config,
-    DBCacheConfig,
     EngineConfig,
     HardwareConfig,
     OffloadConfig,
     ParallelConfig,
     PipelineConfig,
-    SCMConfig,
     WorkloadConfig,
+    cache_class,
 )
 from zbench.errors import ConfigError
+from zbench.methods import dtypes, offload
+from zbench.methods.cache import method_of
+from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry, VaeGeometry
 from zbench.zimage.layout import preset_folder
 
 T = TypeVar("T")
-
-NATIVE_DTYPE = {"cuda": "bfloat16", "cpu": "float32"}
-"""What `compute.dtype=auto` is on each device: the checkpoint's own precision on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Trial:
             engine=typed(EngineConfig, data["engine"]),
             parallel=typed(ParallelConfig, data["parallel"]),
             offload=typed(OffloadConfig, data["offload"]),
-            cache=typed(CACHE_CLASSES[data["cache"]["method"]], data["cache"]),
+            cache=typed(cache_class(data["cache"]), data["cache"]),
             compute=typed(ComputeConfig, data["compute"]),
             workload=typed(WorkloadConfig, data["workload"]),
             hardware=None if hardware is None else typed(HardwareConfig, hardware),
@@ -128,48 +126,21 @@ class Trial:
     @property
     def label(self) -> str:
         """Short name, cache-dit's own for the cache: `F1B0_W4_MC3_R0.24`; other groups where not default."""
-        parts = [cache_label(self.cache)]
-        p = self.parallel
-        degrees = (("tp", p.tp_size), ("u", p.ulysses_size), ("r", p.ring_size))
-        parts += [f"{name}{degree}" for name, degree in degrees if degree > 1]
-        if self.offload.mode != "none":
-            parts.append(f"offload:{self.offload.mode}{'' if self.offload.pin_memory else ' unpinned'}")
         cap_gib = self.vram_limit_gib if self.hardware is None else self.hardware.vram_limit_gib
-        if cap_gib is not None:
-            parts.append(f"cap:{cap_gib:g}GiB")
-        if self.compute.compile:
-            parts.append("compiled")
-        if self.compute.dtype != "auto":
-            parts.append(self.compute.dtype)
-        return " ".join(parts)
+        parts = (
+            method_of(self.cache).label,
+            *ParallelDims.of(self.parallel).labels,
+            offload.label(self.offload),
+            None if cap_gib is None else f"cap:{cap_gib:g}GiB",
+            "compiled" if self.compute.compile else None,
+            dtypes.label(self.compute.dtype),
+        )
+        return " ".join(part for part in parts if part is not None)
 
 
 def settled(compute: ComputeConfig, device: str) -> ComputeConfig:
     """`compute` on this device; the dtype that is native there is `auto`, so that one thing has one identity."""
-    dtype = "auto" if compute.dtype == NATIVE_DTYPE[device] else compute.dtype
-    return replace(compute, device=device, dtype=dtype)
-
-
-def cache_label(cache: CacheConfig) -> str:
-    """cache-dit's short label, such as `F1B0_W4_MC3_R0.24_T1O1`; `none` without step skipping.
-
-    A forced mask decides alone which steps are skipped, so its label leaves the threshold's parameters out.
-    """
-    if not isinstance(cache, DBCacheConfig):
-        return "none"
-    blocks = f"F{cache.Fn_compute_blocks}B{cache.Bn_compute_blocks}"
-    threshold = f"_W{cache.max_warmup_steps}_MC{cache.max_continuous_cached_steps}_R{cache.residual_diff_threshold:g}"
-    extrapolated = f"_T1O{cache.taylorseer_order}" if cache.enable_taylorseer else ""
-    if is_forced(cache):
-        assert isinstance(cache, SCMConfig)
-        return f"forced_{cache.scm_preset}_{blocks}{extrapolated}"
-    mask = f"SCM_{cache.scm_preset}_" if isinstance(cache, SCMConfig) else ""
-    return f"{mask}{blocks}{threshold}{extrapolated}"
-
-
-def is_forced(cache: CacheConfig) -> bool:
-    """Whether steps are skipped by a fixed mask, not by a threshold."""
-    return isinstance(cache, SCMConfig) and cache.scm_policy == "static"
+    return replace(compute, device=device, dtype=dtypes.settled(compute.dtype, device))
 
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:

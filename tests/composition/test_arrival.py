@@ -153,7 +153,7 @@ def test_the_same_twice_is_harmless() -> None:
         (["cache=[none,dbcache]"], r"one choice, not a list; cache=none,dbcache tries each in turn"),
         (["cache=null"], r"cache=null: needs a choice"),
         (["~hardware"], r"hardware: every job needs one"),
-        (["cache=3"], r"cache=3: no such choice; there are: dbcache"),
+        (["cache=3"], r"cache=3: no such choice; there are: custom, dbcache"),
         (["experiment={a:1}"], r"experiment={a:1}: unknown key"),
         (["measure={min_rounds:1},{min_rounds:2}"], r"one value only"),
         (["measure={min_rounds:choice(1,2)}"], r"one value only"),

@@ -7,9 +7,10 @@ import pytest
 from factories import TURBO, trial
 from hardware_profiles import profile
 
-from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
+from zbench.config import DBCacheConfig, OffloadConfig
 from zbench.hardware.footprint import fits, peak_allocated_bytes, peak_device_bytes
-from zbench.hardware.traffic import exchange_bytes, weights
+from zbench.hardware.traffic import weights
+from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry
 from zbench.zimage.layout import preset_folder
 
@@ -63,10 +64,10 @@ def test_a_group_of_all_blocks_is_the_whole_component() -> None:
 
 
 def test_tensor_parallelism_splits_the_transformers_weights_and_ulysses_does_not() -> None:
-    single = weights(geometry(), 2, ParallelConfig())
-    assert weights(geometry(), 2, ParallelConfig(tp_size=2)).transformer == single.transformer // 2
-    assert weights(geometry(), 2, ParallelConfig(ulysses_size=2)) == single
-    assert weights(geometry(), 2, ParallelConfig(tp_size=2)).text_encoder == single.text_encoder
+    single = weights(geometry(), 2, ParallelDims())
+    assert weights(geometry(), 2, ParallelDims(tp=2)).transformer == single.transformer // 2
+    assert weights(geometry(), 2, ParallelDims(ulysses=2)) == single
+    assert weights(geometry(), 2, ParallelDims(tp=2)).text_encoder == single.text_encoder
 
 
 def test_a_larger_image_needs_more_to_decode() -> None:
@@ -88,19 +89,3 @@ def test_fits_compares_with_the_profile_and_knows_when_it_cannot() -> None:
     assert fits(23 * GIB, profile("rtx4090")) is True
     assert fits(25 * GIB, profile("rtx4090")) is False
     assert fits(25 * GIB, profile("cpu")) is None
-
-
-@pytest.mark.parametrize(
-    ("parallel", "sent"),
-    [
-        (ParallelConfig(), 0.0),
-        (ParallelConfig(tp_size=2), 2.0),  # two all-reduces, each 2 (p-1)/p
-        (ParallelConfig(ulysses_size=2), 1.0),  # four all-to-alls of half, of which half stays
-        (ParallelConfig(ring_size=2), 1.0),  # keys and values of half, once
-        (ParallelConfig(ring_size=4), 1.5),  # of a quarter, three times
-        (ParallelConfig(ulysses_size=2, ring_size=2), 1.0),  # 4 · 1/2 / 4 and 2 · 1 / 4
-    ],
-)
-def test_bytes_sent_a_block_are_those_of_the_algorithms(parallel: ParallelConfig, sent: float) -> None:
-    """In hidden states of one unsharded block."""
-    assert exchange_bytes(parallel, 1.0) == pytest.approx(sent)

@@ -12,17 +12,15 @@ from factories import TINY, TURBO, measurement, trial
 from hardware_profiles import profile
 
 from zbench.config import (
-    CacheConfig,
     ComputeConfig,
     DBCacheConfig,
     HardwareConfig,
     OffloadConfig,
     ParallelConfig,
-    SCMConfig,
 )
 from zbench.errors import ConfigError
 from zbench.hardware.published import published_figures
-from zbench.hardware.roofline import expect, project, proxy_cache
+from zbench.hardware.roofline import expect, project
 from zbench.measurement import Projection, Request
 from zbench.trial import Trial
 from zbench.zimage.flops import step_flops
@@ -263,31 +261,3 @@ def test_the_tiny_pipeline_on_a_cpu_is_foretold_to_an_order_of_magnitude() -> No
     """It was measured at 0.65 s on two cores."""
     here = trial(pipeline=TINY, compute=ComputeConfig(device="cpu"))
     assert 0.065 < expect(here, geometry("zimage_tiny"), profile("cpu")).latency_s < 6.5
-
-
-# The setting that stands for another on the tiny pipeline.
-
-
-@pytest.mark.parametrize(
-    ("blocks", "scaled"),
-    [((1, 0), (1, 0)), ((3, 0), (1, 0)), ((8, 0), (3, 0)), ((8, 8), (3, 3)), ((1, 1), (1, 1)), ((28, 1), (9, 0))],
-)
-def test_a_proxy_computes_the_same_share_of_its_blocks(blocks: tuple[int, int], scaled: tuple[int, int]) -> None:
-    """Of 10 instead of 30, rounded, at least 1 where there was one, and always one left to skip."""
-    cache = DBCacheConfig(Fn_compute_blocks=blocks[0], Bn_compute_blocks=blocks[1], residual_diff_threshold=0.12)
-    proxy = proxy_cache(cache, from_layers=30, to_layers=10)
-    assert (proxy.Fn_compute_blocks, proxy.Bn_compute_blocks) == scaled
-    assert proxy.residual_diff_threshold == 0.12
-
-
-def test_every_valid_setting_has_a_valid_proxy() -> None:
-    for first in range(1, 30):
-        for last in range(30 - first):
-            proxy = proxy_cache(DBCacheConfig(Fn_compute_blocks=first, Bn_compute_blocks=last))
-            assert proxy.Fn_compute_blocks >= 1
-            assert proxy.Fn_compute_blocks + proxy.Bn_compute_blocks < 10
-
-
-def test_a_proxy_keeps_the_kind_of_cache() -> None:
-    assert proxy_cache(CacheConfig()) == CacheConfig()
-    assert isinstance(proxy_cache(SCMConfig(scm_preset="fast")), SCMConfig)

@@ -9,7 +9,7 @@ from hardware_profiles import profile
 from zbench.analysis.stages import stage_seconds
 from zbench.analysis.steps import skip_shares
 from zbench.analysis.view import view_of
-from zbench.config import DBCacheConfig, OffloadConfig
+from zbench.config import CustomCacheConfig, DBCacheConfig, OffloadConfig
 from zbench.hardware.roofline import project
 from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.figures import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
@@ -42,6 +42,15 @@ def test_every_trial_of_the_scatter_is_named_or_shares_a_name():
     for label in ("SCM_ultra_F1B0_W0_MC-1_R0.24", "F1B0_W2_MC3_R0.4", "none (+1 alike)"):
         assert label in names
     assert png_bytes(figure).startswith(PNG)
+
+
+def test_methods_from_outside_are_drawn_under_their_names():
+    mine = [CustomCacheConfig(method=name, target="a:B") for name in ("mine", "yours")]
+    records = [*demo_records(), *(complete(trial(cache), latency_s=0.7, cached=(3, 5), ssim=0.9) for cache in mine)]
+    axes = speedup_vs_fidelity(view_of(records).trials).axes[0]
+    drawn = {points.get_label(): points for points in axes.collections}
+    assert {"mine", "yours"} <= set(drawn)
+    assert all(len(drawn[name].get_offsets()) == 1 for name in ("mine", "yours"))
 
 
 def test_the_front_drawn_is_the_front_of_the_figures():

@@ -4,18 +4,17 @@ Refuses to call two trials the same unless every prompt and seed gave the same s
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.metrics import rounds_by_image
 from zbench.analysis.steps import residual_diffs
 from zbench.analysis.view import View
-from zbench.config import CacheConfig, DBCacheConfig
 from zbench.measurement import Request
+from zbench.methods.cache import method_of
 from zbench.record import Record
 from zbench.stats import median
-from zbench.trial import is_forced
 
 Pair = tuple[TrialFigures, Record]
 
@@ -58,7 +57,7 @@ def knob_effects(view: View) -> list[KnobEffects]:
     """One for each reference whose trials skip steps; those of which nothing is to be said are left out."""
     groups: dict[tuple[str, str], list[Pair]] = {}
     for row, record in view.pairs:
-        if row.state == "COMPLETE" and isinstance(record.trial.cache, DBCacheConfig):
+        if row.state == "COMPLETE" and method_of(record.trial.cache).skips:
             groups.setdefault((row.sweep, row.reference_id), []).append((row, record))
     found = [KnobEffects(_no_effect(trials), _never_fired(trials), _differences(trials)) for trials in groups.values()]
     return [effects for effects in found if effects.no_effect or effects.never_fired]
@@ -72,7 +71,7 @@ def _no_effect(trials: Sequence[Pair]) -> list[NoEffect]:
             how = record.trial.cache.method, repr(record.trial.parallel), repr(record.trial.compute)
             alike.setdefault((how, outcome), []).append((row, record))
     found = [
-        NoEffect(_changed([_parameters(r.trial.cache) for _, r in same]), [row.label for row, _ in same])
+        NoEffect(_changed([method_of(r.trial.cache).parameters for _, r in same]), [row.label for row, _ in same])
         for same in alike.values()
     ]
     return [effect for effect in found if effect.changed]
@@ -81,11 +80,11 @@ def _no_effect(trials: Sequence[Pair]) -> list[NoEffect]:
 def _never_fired(trials: Sequence[Pair]) -> list[NeverFired]:
     found = []
     for row, record in trials:
-        cache, measurement = record.trial.cache, record.measurement
-        if row.cached_steps == 0 and _asks_threshold(cache) and measurement is not None:
+        threshold, measurement = method_of(record.trial.cache).threshold, record.measurement
+        if row.cached_steps == 0 and threshold is not None and measurement is not None:
             diffs = residual_diffs(measurement)
             least = min(((min(values), step) for step, values in diffs.items()), default=None)
-            found.append(NeverFired(row.label, _threshold(cache), least))
+            found.append(NeverFired(row.label, threshold, least))
     return found
 
 
@@ -95,30 +94,13 @@ def _differences(trials: Sequence[Pair]) -> Differences | None:
         (row, diffs)
         for row, record in trials
         if record.measurement is not None
-        and _asks_threshold(record.trial.cache)
+        and method_of(record.trial.cache).threshold is not None
         and (diffs := residual_diffs(record.measurement))
     ]
     if not known:
         return None
     row, diffs = min(known, key=lambda pair: (not pair[0].has_default_cache, -len(pair[1]), pair[0].cached_steps or 0))
     return Differences(row.label, sorted((median(values), step) for step, values in diffs.items()))
-
-
-def _parameters(cache: CacheConfig) -> dict[str, Any]:
-    """Those that mean something: without TaylorSeer its order is none."""
-    unused = {"grid", "method"}
-    if isinstance(cache, DBCacheConfig) and not cache.enable_taylorseer:
-        unused.add("taylorseer_order")
-    return {key: value for key, value in asdict(cache).items() if key not in unused}
-
-
-def _asks_threshold(cache: CacheConfig) -> bool:
-    return isinstance(cache, DBCacheConfig) and not is_forced(cache)
-
-
-def _threshold(cache: CacheConfig) -> float:
-    assert isinstance(cache, DBCacheConfig)
-    return cache.residual_diff_threshold
 
 
 def _outcome(record: Record) -> frozenset[object] | None:

@@ -11,8 +11,8 @@ from typing import Any
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.quality import likeness
-from zbench.config import DBCacheConfig
 from zbench.measurement import Measurement, Source
+from zbench.methods.cache import method_of
 from zbench.record import Record, State
 from zbench.stats import median_interval, paired_speedup
 from zbench.trial import Trial
@@ -57,7 +57,7 @@ class TrialFigures:
     reference_id: str  # the trial whose images its own are judged against
     baseline_id: str  # the trial its speed-up is over
     label: str
-    family: str  # none, dbcache, taylorseer or scm
+    family: str  # none, dbcache, taylorseer, scm, or the name of a method from outside zbench
     is_reference: bool
     is_baseline: bool
     has_default_cache: bool  # DBCache with cache-dit's own defaults
@@ -162,16 +162,17 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
     Raises RecordError where its config is not one of this zbench.
     """
     trial, reason = record.trial, record.reason
+    method = method_of(trial.cache)
     figures = TrialFigures(
         sweep=record.sweep,
         trial_id=record.trial_id,
         reference_id=record.reference_id,
         baseline_id=record.baseline_id,
         label=label,
-        family=_family(trial),
+        family=method.family,
         is_reference=record.is_reference,
         is_baseline=record.is_baseline,
-        has_default_cache=trial.cache == replace(DBCacheConfig(), grid=trial.cache.grid),
+        has_default_cache=method.has_defaults,
         state=record.state,
         source=record.source,
         offload=trial.offload.mode,
@@ -258,11 +259,6 @@ def _speedup(record: Record, baseline: Record | None) -> float | None:
     if ours is None or theirs is None or theirs.sources.get("latency") != ours.sources.get("latency"):
         return None
     return paired_speedup(ours.paired_latencies_s, theirs.paired_latencies_s)
-
-
-def _family(trial: Trial) -> str:
-    cache = trial.cache
-    return "taylorseer" if isinstance(cache, DBCacheConfig) and cache.enable_taylorseer else cache.method
 
 
 def with_implausible(rows: Sequence[TrialFigures], records: Sequence[Record]) -> list[TrialFigures]:

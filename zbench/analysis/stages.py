@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from zbench.analysis.metrics import REGISTRY, STAGES, latencies_s
-from zbench.config import DBCacheConfig, PipelineConfig
+from zbench.config import PipelineConfig
 from zbench.errors import ConfigError, RecordError
 from zbench.measurement import Effective, Measurement, Request
+from zbench.methods.cache import method_of
+from zbench.methods.dtypes import ceiling_name
+from zbench.methods.parallel import ParallelDims
 from zbench.record import Record
 from zbench.stats import median
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 from zbench.zimage.geometry import Geometry
-
-DTYPES = {"bfloat16": "bf16", "float32": "float32"}
-"""What took effect, and what the ceilings call it."""
 
 NOT_MEASURED = "ceilings were not measured when it ran (zbench doctor --measure measures them)"
 
@@ -57,7 +57,8 @@ def stage_figures(record: Record) -> dict[str, StageFigures]:
         return {}
     counter = _Counter.of(record, measurement)
     rates = ceiling_rates(record.environment.get("ceilings"), measurement.effective)
-    if isinstance(counter, _Counter) and counter.trial.parallel.world_size > 1 and isinstance(rates, CeilingRates):
+    devices = ParallelDims.of(counter.trial.parallel).devices if isinstance(counter, _Counter) else 1
+    if devices > 1 and isinstance(rates, CeilingRates):
         rates = "the ceilings are one device's, and it ran on several"
     figures = {}
     for stage in STAGES:
@@ -75,7 +76,8 @@ def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Effective) -> C
     if device.partition(":")[0] != ceilings.get("kind"):
         return f"the ceilings are those of {ceilings.get('device')}, and it ran on {device}"
     known = ceilings.get("figures") or {}
-    gemm, attention = (known.get(f"{kind}_{DTYPES.get(dtype)}_tflops") for kind in ("gemm", "attention"))
+    name = ceiling_name(dtype)
+    gemm, attention = (known.get(f"{kind}_{name}_tflops") for kind in ("gemm", "attention"))
     if not gemm or not attention:
         return f"the ceilings have none for {dtype}"
     return CeilingRates(gemm * 1e12, attention * 1e12)
@@ -119,6 +121,8 @@ class _Counter:
         if stage == "text_encode":
             return self._text_encode
         if stage == "denoise":
+            if self._skipped_blocks is None:
+                return f"what a step that {self.trial.cache.method} skips computes is not known"
             return self._denoise
         if pipeline.vae is not None:
             return "pipeline.vae is not the pipeline's own, and its layers are not counted"
@@ -130,18 +134,21 @@ class _Counter:
         return text_encoder_flops(self.geometry, pipeline.max_sequence_length) * pipeline.encoded_prompts
 
     def _denoise(self, made: Request) -> Flops | None:
-        """The samples of a forward are padded to the longest of them. A skipped step computes Fn + Bn main blocks."""
+        """The samples of a forward are padded to the longest of them. A skipped step runs some of the main blocks."""
         if not made.text_tokens:
             return None
-        pipeline, cache = self.trial.pipeline, self.trial.cache
+        pipeline = self.trial.pipeline
         image_tokens, text_tokens = self.geometry.image_tokens(pipeline.height, pipeline.width), max(made.text_tokens)
         steps = len(made.steps_s) or pipeline.steps
         skipped = len({step for step in made.cached_steps if 0 <= step < steps})
         full = step_flops(self.geometry, image_tokens, text_tokens) * (steps - skipped)
-        if skipped and isinstance(cache, DBCacheConfig):
-            blocks = min(cache.Fn_compute_blocks + cache.Bn_compute_blocks, self.geometry.transformer.n_layers)
-            full += step_flops(self.geometry, image_tokens, text_tokens, blocks) * skipped
+        if skipped:
+            full += step_flops(self.geometry, image_tokens, text_tokens, self._skipped_blocks) * skipped
         return full * len(made.text_tokens)
+
+    @property
+    def _skipped_blocks(self) -> int | None:
+        return method_of(self.trial.cache).cached_blocks(self.geometry.transformer.n_layers)
 
     def _decode(self, made: Request) -> Flops:
         pipeline = self.trial.pipeline

@@ -157,7 +157,7 @@ def _missing(cfg: DictConfig, name: str) -> set[str]:
     if OmegaConf.is_missing(cfg, name):
         return {name}
     node = cfg[name]
-    return {f"{name}.{key}" for key in OmegaConf.missing_keys(node)} if OmegaConf.is_config(node) else set()
+    return set(OmegaConf.missing_keys(node)) if OmegaConf.is_config(node) else set()
 
 
 def _refuse(missing: set[str]) -> None:

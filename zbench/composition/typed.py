@@ -19,6 +19,9 @@ GROUPS = (*SCHEMAS, "experiment")
 
 NO_AXES = ("measure", "search", "executor", "sweep")  # they say how a sweep is run, not what
 
+BLANKS = {("cache", "custom")}
+"""Choices that say nothing without values of the user's: a glob leaves them out."""
+
 Choice = str | tuple[str, ...] | None
 Point = Mapping[Key, Any]
 
@@ -217,6 +220,8 @@ def _points(override: Override) -> list[Any]:
             f"{override.input_line}: a grid needs listed values; use choice(...), range(...) or a comma list"
         )
     points = [unquoted(point) for point in override.sweep_iterator()]
+    if isinstance(override.value(), Glob):
+        points = [point for point in points if (override.key_or_group, point) not in BLANKS]
     if not points:
         raise OverrideError(f"{override.input_line}: an empty sweep; give at least one value")
     return points

@@ -25,6 +25,7 @@ from zbench.executors.client import OtherProtocol, WorkerClient, WorkerGone, dea
 from zbench.hardware.detect import describe_present, environment_on, present_devices
 from zbench.hardware.nvml import Device
 from zbench.measurement import Measurement
+from zbench.methods.parallel import ParallelDims
 from zbench.record import Reason
 
 POLL_S = 0.2
@@ -247,7 +248,7 @@ def _slots(concurrent: int, devices: Callable[[], Sequence[Device]]) -> list[_Sl
 def _has_a_device_of_its_own(task: Task) -> bool:
     """Whether it may run beside others: on one GPU. Trials on the CPU share its cores."""
     trial = task.settings[0].trial
-    return trial.compute.device == "cuda" and trial.parallel.world_size == 1
+    return trial.compute.device == "cuda" and ParallelDims.of(trial.parallel).devices == 1
 
 
 def _ids(task: Task) -> list[str]:

@@ -8,19 +8,20 @@ of which 2,471 are the VAE decoder's and give DECODE_TENSORS. SGLang's CI holds 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from zbench.config import DBCacheConfig, HardwareConfig
+from zbench.config import HardwareConfig
 from zbench.hardware.traffic import WeightBytes, weights
+from zbench.methods import dtypes, offload
+from zbench.methods.cache import method_of
+from zbench.methods.offload import MOVING_MORE, OffloadMode
+from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 from zbench.zimage.flops import padded_tokens
 from zbench.zimage.geometry import Geometry
 
 GIB = 2**30
 
-MOVING_MORE = ("none", "vae", "text_encoder", "dit", "all", "group", "sequential")
-"""Offload modes by the bytes that an image moves."""
-
-NOT_COMPILED = ("group", "sequential")
-"""Modes that swap weights inside what torch.compile would compile whole."""
+STAGES = {"text_encoder": "text_encode", "transformer": "denoise", "vae": "decode"}
+"""The stage in which each component computes."""
 
 TEXT_TOKENS = 64
 """Tokens a short prompt is taken to have after the chat template."""
@@ -34,10 +35,6 @@ FFN_TENSORS = 3
 
 HIDDEN_TENSORS = 8
 """Hidden states of a block alive at once: residual, norm, q, k, v, their rotated copies, output."""
-
-CACHE_TENSORS = 4
-"""Hidden states DBCache keeps between steps: residuals of the first and of the middle blocks, now and
-before."""
 
 RESERVE = 0.07
 """Share the caching allocator reserves beyond what is allocated: 1 to 7 % on an H100 with expandable segments, more
@@ -69,7 +66,7 @@ def next_offload(trial: Trial, geometry: Geometry, memory: Mapping[str, int] | N
     limit_bytes = trial.vram_limit_gib * GIB if trial.vram_limit_gib is not None else (memory or {}).get("total")
     if limit_bytes is None:
         return None
-    return _first_within(limit_bytes, trial, geometry, MOVING_MORE[MOVING_MORE.index(trial.offload.mode) + 1 :])
+    return _first_within(limit_bytes, trial, geometry, offload.moving_more_than(trial.offload.mode))
 
 
 def least_offload(trial: Trial, geometry: Geometry, hardware: HardwareConfig) -> str:
@@ -79,7 +76,7 @@ def least_offload(trial: Trial, geometry: Geometry, hardware: HardwareConfig) ->
     """
     limit_gib = hardware.usable_gib
     found = None if limit_gib is None else _first_within(limit_gib * GIB, trial, geometry, MOVING_MORE)
-    return found or MOVING_MORE[0]
+    return found or MOVING_MORE[0].name
 
 
 def fits(peak_bytes: int, hardware: HardwareConfig) -> bool | None:
@@ -89,13 +86,13 @@ def fits(peak_bytes: int, hardware: HardwareConfig) -> bool | None:
     return None if memory_gib is None else peak_bytes <= memory_gib * GIB
 
 
-def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: Sequence[str]) -> str | None:
-    dtype_bytes = 4 if trial.compute.dtype == "float32" else 2
+def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: Sequence[OffloadMode]) -> str | None:
+    dtype_bytes = dtypes.dtype_on("cuda", trial.compute.dtype).nbytes
     for mode in modes:
-        tried = replace(trial, offload=replace(trial.offload, mode=mode))
-        compiles = trial.compute.compile and mode in NOT_COMPILED
-        if not compiles and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
-            return mode
+        tried = replace(trial, offload=replace(trial.offload, mode=mode.name))
+        works = mode.can_be_compiled or not trial.compute.compile
+        if works and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
+            return mode.name
     return None
 
 
@@ -106,7 +103,7 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     alone. By layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is
     in no block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
     """
-    loaded: WeightBytes = weights(geometry, dtype_bytes, trial.parallel)
+    loaded: WeightBytes = weights(geometry, dtype_bytes, ParallelDims.of(trial.parallel))
     mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer
     table = encoder.vocab_size * encoder.hidden_size * dtype_bytes
     if mode == "sequential":
@@ -121,7 +118,7 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
         step = loaded.step(min(group, transformer.n_layers), transformer.n_layers)
         return {"text_encode": encoder_by(group), "denoise": step, "decode": loaded.vae}
     whole = {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
-    waiting = {"text_encoder": ["text_encode"], "dit": ["denoise"], "vae": ["decode"], "all": list(whole)}.get(mode, [])
+    waiting = [STAGES[component] for component in offload.BY_NAME[mode].waiting]
     stays = sum(size for stage, size in whole.items() if stage not in waiting)
     comes = {**whole, "text_encode": encoder_by(1)}
     return {stage: stays + (comes[stage] if stage in waiting else 0) for stage in whole}
@@ -132,15 +129,10 @@ def _activations(trial: Trial, geometry: Geometry, dtype_bytes: int, text_tokens
     decode's."""
     pipeline, t, vae = trial.pipeline, geometry.transformer, geometry.vae
     image = padded_tokens(geometry.image_tokens(pipeline.height, pipeline.width))
-    tokens = (
-        pipeline.samples
-        * (image + padded_tokens(text_tokens))
-        / (trial.parallel.ulysses_size * trial.parallel.ring_size)
-    )
-    kept = CACHE_TENSORS if isinstance(trial.cache, DBCacheConfig) else 0
-    if isinstance(trial.cache, DBCacheConfig) and trial.cache.enable_taylorseer:
-        kept += trial.cache.taylorseer_order
-    ffn = FFN_TENSORS * t.ffn_dim / trial.parallel.tp_size
+    dims = ParallelDims.of(trial.parallel)
+    tokens = pipeline.samples * (image + padded_tokens(text_tokens)) / dims.sequence
+    kept = method_of(trial.cache).kept_tensors
+    ffn = FFN_TENSORS * t.ffn_dim / dims.tp
     decoded = (
         (1 if pipeline.vae_slicing else pipeline.images)
         * pipeline.height

@@ -20,23 +20,25 @@ model.
 """
 
 import math
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, HardwareConfig
+from zbench.config import ComputeConfig, HardwareConfig
 from zbench.errors import ConfigError
 from zbench.hardware import footprint, traffic
 from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.measurement import ProjectedRound, Projection, Request
+from zbench.methods import dtypes, offload
+from zbench.methods.cache import method_of
+from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 from zbench.zimage import flops
 from zbench.zimage.geometry import Geometry
 
 GAP_BLOCKS = 34
 """Blocks of the forward that `step_gap_s` is given for: Z-Image-Turbo's 30 main ones and 4 of its refiners."""
-
-Cache = TypeVar("Cache", bound=CacheConfig)
 
 
 class Expectation(NamedTuple):
@@ -63,13 +65,11 @@ class DeviceRates:
     def of(cls, hardware: HardwareConfig, *, dtype: str, compiled: bool, ideal: bool = False) -> "DeviceRates":
         """Rates reached, or with `ideal` those of the datasheet. ConfigError names the figure that is
         missing."""
-        e = hardware.efficiency
-        if dtype == "float32":
-            if e.fp32_tflops is None:
-                raise ConfigError("compute.dtype", dtype, f"hardware={hardware.name} has no float32 rate; use bfloat16")
-            peak, dtype_bytes = e.fp32_tflops * 1e12, 4
-        else:
-            peak, dtype_bytes = _figure(hardware, "peak_bf16_tflops") * 1e12, 2
+        e, kind = hardware.efficiency, dtypes.BY_NAME[dtype]
+        if kind.instead is not None and operator.attrgetter(kind.peak_key)(hardware) is None:
+            problem = f"hardware={hardware.name} has no {dtype} rate; use {kind.instead}"
+            raise ConfigError("compute.dtype", dtype, problem)
+        peak, dtype_bytes = _figure(hardware, kind.peak_key) * 1e12, kind.nbytes
         passes = e.activation_passes if compiled else e.eager_activation_passes
         needs_bandwidth = hardware.nvml_name is not None or passes > 0
         bandwidth = _figure(hardware, "memory_bandwidth_gb_s") * 1e9 if needs_bandwidth else math.inf
@@ -131,25 +131,6 @@ def floor_s(trial: Trial, geometry: Geometry, hardware: HardwareConfig, text_tok
     return cost.text_encode_s() + steps * cost.compute_s(geometry.transformer.n_layers) + cost.decode_s()
 
 
-def proxy_cache(cache: Cache, from_layers: int = 30, to_layers: int = 10) -> Cache:
-    """The cache setting that stands for `cache` on the tiny pipeline: the same share of its blocks computed
-    in a cached step, everything else as it is.
-
-    Fn and Bn are scaled by `to_layers / from_layers` and rounded; one that is at least 1 stays at least 1,
-    and together they leave at least one block to skip (Bn gives way first).
-    """
-    if not isinstance(cache, DBCacheConfig):
-        return cache
-    first, last = (_scaled(n, from_layers, to_layers) for n in (cache.Fn_compute_blocks, cache.Bn_compute_blocks))
-    last = min(last, max(0, to_layers - 1 - first))
-    first = min(first, max(1, to_layers - 1 - last))
-    return replace(cache, Fn_compute_blocks=first, Bn_compute_blocks=last)
-
-
-def _scaled(blocks: int, from_layers: int, to_layers: int) -> int:
-    return max(1, round(blocks * to_layers / from_layers)) if blocks > 0 else blocks
-
-
 class _Cost:
     """Seconds of every part of an image of one trial on one kind of device."""
 
@@ -166,16 +147,16 @@ class _Cost:
         self.rates = rates or DeviceRates.of(hardware, dtype=dtype, compiled=trial.compute.compile)
         # compile touches the transformer alone: text encoder and VAE run eager.
         self.eager_gap_s = 0.0 if rates else hardware.efficiency.eager_step_gap_s
-        self.weights = traffic.weights(geometry, self.rates.dtype_bytes, trial.parallel)
+        self.dims = ParallelDims.of(trial.parallel)
+        self.weights = traffic.weights(geometry, self.rates.dtype_bytes, self.dims)
         self.image_tokens = geometry.image_tokens(trial.pipeline.height, trial.pipeline.width)
 
     @property
     def cached_blocks(self) -> int:
-        """Main blocks a cached step computes."""
-        cache, n_layers = self.trial.cache, self.geometry.transformer.n_layers
-        if not isinstance(cache, DBCacheConfig):
-            return n_layers
-        return min(n_layers, cache.Fn_compute_blocks + cache.Bn_compute_blocks)
+        """Main blocks a cached step computes; all of them where that is not known."""
+        n_layers = self.geometry.transformer.n_layers
+        blocks = method_of(self.trial.cache).cached_blocks(n_layers)
+        return n_layers if blocks is None else blocks
 
     def stages_s(self) -> dict[str, float]:
         """Everything of an image but its steps; `overhead` is what no stage explains."""
@@ -205,7 +186,7 @@ class _Cost:
         """Arithmetic of a forward through `blocks` main blocks, shared evenly by all devices, and its
         gaps."""
         run = flops.step_flops(self.geometry, self.image_tokens, self.text_tokens, blocks) * self.trial.pipeline.samples
-        devices, n_layers = self.trial.parallel.world_size, self.geometry.transformer.n_layers
+        devices, n_layers = self.dims.devices, self.geometry.transformer.n_layers
         read_s = self.weights.step(blocks, n_layers) / self.rates.bandwidth
         gemm_s = max(run.gemm / devices / self.rates.gemm, read_s)
         gap_s = self.rates.gap_s * (blocks + 2 * self.geometry.transformer.n_refiner_layers) / GAP_BLOCKS
@@ -219,14 +200,12 @@ class _Cost:
             * self.trial.pipeline.samples
         )
         hidden_bytes = float(tokens * dim * self.rates.dtype_bytes)
-        sequence = trial.parallel.ulysses_size * trial.parallel.ring_size
-        moved_s = self.rates.activation_passes * hidden_bytes / sequence / self.rates.bandwidth
-        exchange_s = self._exchange_s(traffic.exchange_bytes(trial.parallel, hidden_bytes))
+        moved_s = self.rates.activation_passes * hidden_bytes / self.dims.sequence / self.rates.bandwidth
+        exchange_s = self._exchange_s(hidden_bytes * self.dims.sent_share)
         busy_s = self.compute_s(blocks) + moved_s + exchange_s
         touched = self.weights.step(blocks, self.geometry.transformer.n_layers)
         copy_s = self._host_s(traffic.step_transfer_bytes(trial.offload, touched))
-        overlaps = trial.offload.mode == "group" and trial.offload.use_stream
-        return max(busy_s, copy_s) if overlaps else busy_s + copy_s
+        return max(busy_s, copy_s) if offload.overlaps(trial.offload) else busy_s + copy_s
 
     def peak_bytes(self) -> int:
         arguments = (self.trial, self.geometry, self.rates.dtype_bytes, self.text_tokens)
@@ -250,9 +229,7 @@ def _dtype(compute: ComputeConfig, hardware: HardwareConfig) -> str:
     if compute.device == "cpu" and hardware.nvml_name is not None:
         problem = f"hardware={hardware.name} describes a GPU; name hardware=cpu or leave compute.device out"
         raise ConfigError("compute.device", compute.device, problem)
-    if compute.dtype != "auto":
-        return compute.dtype
-    return "float32" if hardware.nvml_name is None else "bfloat16"
+    return dtypes.dtype_on("cpu" if hardware.nvml_name is None else "cuda", compute.dtype).name
 
 
 def _host_link(trial: Trial, hardware: HardwareConfig) -> float:
@@ -262,7 +239,7 @@ def _host_link(trial: Trial, hardware: HardwareConfig) -> float:
 
 
 def _figure(hardware: HardwareConfig, key: str) -> float:
-    value: float | None = getattr(hardware, key)
+    value: float | None = operator.attrgetter(key)(hardware)
     if value is None or value <= 0:
         problem = f"projection on {hardware.name} needs this figure of its datasheet"
         raise ConfigError(f"hardware.{key}", value, problem)
@@ -279,9 +256,9 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
         f"memory: allocator reserve {footprint.RESERVE:.0%}, CUDA context {context:g} GiB",
         "which steps are skipped was measured on the tiny pipeline, not on this one",
     ]
-    if trial.parallel.world_size > 1 and not trial.compute.compile:
+    if ParallelDims.of(trial.parallel).devices > 1 and not trial.compute.compile:
         lines.append("sharded and eager: two H200 took 12 to 90 % longer than this model says")
-    if trial.offload.mode != "none":
+    if offload.BY_NAME[trial.offload.mode].waiting:
         share = _host_link(trial, hardware)
         lines.append(f"offload copies at {share:.0%} of the host link, as on an H100")
     if footprint.fits(peak_bytes, hardware) is False:

@@ -10,11 +10,12 @@ from dataclasses import fields, is_dataclass
 from typing import NoReturn
 
 import yaml
+from omegaconf import MISSING
 
 from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value
-from zbench.config import CacheConfig, DBCacheConfig, SCMConfig
-from zbench.trial import Trial, is_forced
+from zbench.methods.cache import method_of
+from zbench.trial import Trial
 
 # What decides the result is spelled out even where it is the choice's default, which may change.
 SPELLED_OUT = {
@@ -29,7 +30,7 @@ def zbench_overrides(trial: Trial) -> list[str]:
     named = [f"{group}={choice}" for group, choice in choices.items()]
     here = [] if trial.hardware else ["hardware=cpu"]  # no part of a measured trial, but a job needs one
     cap = [] if trial.vram_limit_gib is None else [f"hardware.vram_limit_gib={trial.vram_limit_gib:g}"]
-    default = expand([*named, *here], _no_auto, grids=False).jobs[0].config
+    default = expand([*named, *_blanks(trial), *here], _no_auto, grids=False).jobs[0].config
     overrides = []
     for group, choice in choices.items():
         overrides.append(f"{group}={choice}")
@@ -49,7 +50,7 @@ def _choices(trial: Trial) -> dict[str, str]:
         "engine": _named("engine", trial.engine.name, "reference"),
         "parallel": "single",
         "offload": trial.offload.mode,
-        "cache": _cache_choice(trial.cache),
+        "cache": method_of(trial.cache).choice,
         "compute": "compiled" if trial.compute.compile else "eager",
         "workload": _named("workload", trial.workload.name, "single"),
     }
@@ -66,17 +67,16 @@ def _named(group: str, name: str, otherwise: str) -> str:
     return otherwise
 
 
-def _cache_choice(cache: CacheConfig) -> str:
-    if isinstance(cache, SCMConfig):
-        return "forced" if is_forced(cache) else "scm"
-    if isinstance(cache, DBCacheConfig):
-        return "taylorseer" if cache.enable_taylorseer else "dbcache"
-    return "none"
+def _blanks(trial: Trial) -> list[str]:
+    """What the cache's choice leaves open, and a job needs."""
+    lacking = [f.name for f in fields(trial.cache) if f.default == MISSING]
+    return [f"cache.{name}={hydra_value(getattr(trial.cache, name))}" for name in lacking]
 
 
 def _spelled_out(group: str, trial: Trial) -> tuple[str, ...]:
     if group == "cache":
-        return tuple(f.name for f in fields(trial.cache) if f.name not in ("grid", "method"))
+        named = () if _blanks(trial) else ("method",)  # the choice sets it
+        return tuple(f.name for f in fields(trial.cache) if f.name not in ("grid", *named))
     return SPELLED_OUT.get(group, ())
 
 

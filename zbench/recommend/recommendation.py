@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from zbench.analysis.figures import TrialFigures
+from zbench.engines.sglang.launch import sglang_launch
 from zbench.recommend.constraints import Judged
 from zbench.recommend.overrides import zbench_command, zbench_overrides
-from zbench.recommend.sglang import sglang_launch
 from zbench.report.text import cells
 from zbench.trial import Trial
 

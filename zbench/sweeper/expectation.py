@@ -3,21 +3,16 @@
 Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
 """
 
-from zbench.config import HardwareConfig, SCMConfig
+from zbench.config import HardwareConfig
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import expect
+from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.plan import Plan
-from zbench.trial import Trial, geometry_of, is_forced
+from zbench.trial import Trial, geometry_of
 from zbench.workload import whole_cycles
 
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
-STEP_MASKS = {
-    8: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
-    9: {"slow": 1, "medium": 2, "fast": 3, "ultra": 4},
-    50: {"slow": 12, "medium": 21, "fast": 30, "ultra": 36},
-}
-"""Steps that cache-dit's masks (`steps_mask`) skip, by the steps of an image that people use."""
 
 
 def expected_trial(plan: Plan, trial: Trial) -> tuple[float | None, int | None]:
@@ -48,15 +43,9 @@ def expected_sweep_s(plan: Plan) -> float | None:
 
 
 def _expect(trial: Trial, hardware: HardwareConfig) -> tuple[float | None, int | None]:
+    skips = method_of(trial.cache).forced_skips(trial.pipeline.steps)
     try:
-        expected = expect(trial, geometry_of(trial.pipeline), hardware, _forced_skips(trial))
+        expected = expect(trial, geometry_of(trial.pipeline), hardware, skips)
     except ConfigError:
         return None, None
     return expected.latency_s, expected.peak_bytes
-
-
-def _forced_skips(trial: Trial) -> int:
-    cache = trial.cache
-    if not isinstance(cache, SCMConfig) or not is_forced(cache):
-        return 0
-    return STEP_MASKS.get(trial.pipeline.steps, {}).get(cache.scm_preset, 0)

@@ -25,7 +25,7 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
-from zbench.hardware.roofline import proxy_cache
+from zbench.methods.cache import method_of
 from zbench.search import preview
 from zbench.space import Placed, Space, arrange, constraint
 from zbench.trial import Trial, geometry_of, settled
@@ -71,8 +71,7 @@ class Plan:
         return replace(
             trial,
             pipeline=replace(tiny, steps=trial.pipeline.steps, guidance_scale=trial.pipeline.guidance_scale),
-            cache=proxy_cache(
-                trial.cache,
+            cache=method_of(trial.cache).scaled(
                 from_layers=geometry_of(trial.pipeline).transformer.n_layers,
                 to_layers=geometry_of(tiny).transformer.n_layers,
             ),

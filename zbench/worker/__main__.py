@@ -23,7 +23,7 @@ from zbench.engines import Engine, StageError, describe, process_of
 from zbench.errors import WeightsUnavailableError, ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import Cold, Role
-from zbench.plugins import ALLOW_CODE
+from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.judging import judges_for
 from zbench.trial import Trial
@@ -187,6 +187,7 @@ class Worker:
 
         Checksums are no part of them, but they leave the files in the system's cache.
         """
+        check_targets([trial], allow_code=self._allow_code)
         description = describe(trial.engine, allow_code=self._allow_code)
         problem = description.supports(trial)
         if problem is not None:

@@ -4,6 +4,8 @@ The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engi
 """
 
 from zbench.engines import Engine, Residency, residency_by_keys
+from zbench.methods import offload
+from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 
 PER_REQUEST = ("cache", "workload", "pipeline.steps")
@@ -16,15 +18,14 @@ class ReferenceEngine:
 
     def supports(self, trial: Trial) -> str | None:
         """It runs on one device; some of its offload modes and its cap on memory need a GPU."""
-        devices, on_cpu = trial.parallel.world_size, trial.compute.device == "cpu"
+        devices, on_cpu = ParallelDims.of(trial.parallel).devices, trial.compute.device == "cpu"
         if devices > 1:
             return (
                 f"{devices} devices: engine={trial.engine.name} measures on one device; "
                 "a projection estimates sharding, such as hardware=b300 where there is none"
             )
-        if on_cpu and trial.offload.mode == "sequential":
-            mode = trial.offload.mode
-            return f"offload.mode={mode} needs an accelerator to offload from; the other modes work on a CPU"
+        if on_cpu and (problem := offload.problem_on_a_cpu(trial.offload)) is not None:
+            return problem
         if on_cpu and trial.vram_limit_gib is not None:
             return f"hardware.vram_limit_gib={trial.vram_limit_gib:g} caps a GPU; this trial runs on the CPU"
         return None

@@ -25,19 +25,7 @@ from diffusers.hooks import apply_group_offloading
 from torch import Tensor, nn
 
 from zbench.config import OffloadConfig
-
-COMPONENTS = ("text_encoder", "transformer", "vae")
-
-WAITING = {
-    "none": (),
-    "text_encoder": ("text_encoder",),
-    "dit": ("transformer",),
-    "vae": ("vae",),
-    "all": COMPONENTS,
-    "group": COMPONENTS,
-    "sequential": COMPONENTS,
-}
-"""Components whose weights wait in host memory, by mode."""
+from zbench.methods.offload import BY_NAME, COMPONENTS
 
 ALIGNMENT = 256  # bytes; what the device's own allocator gives
 
@@ -116,7 +104,7 @@ class Offloading:
             for component in COMPONENTS:
                 self._in_groups(component, getattr(pipe, component), config.num_blocks_per_group)
         else:
-            waiting = WAITING[config.mode]
+            waiting = BY_NAME[config.mode].waiting
             if "text_encoder" in waiting:
                 self._one_layer_at_a_time("text_encoder", pipe.text_encoder)
             transformer = self._whole(pipe.transformer) if "transformer" in waiting else None

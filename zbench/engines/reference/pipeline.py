@@ -22,16 +22,18 @@ from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.host_memory import release_host_memory
-from zbench.engines.reference.offloading import WAITING, Offloading
+from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.text_tokens import TextTokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Effective
+from zbench.methods import offload
+from zbench.methods.dtypes import dtype_on
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
 from zbench.probes.watched import Watched
-from zbench.trial import NATIVE_DTYPE, Trial
+from zbench.trial import Trial
 from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.layout import WeightsError
 from zbench.zimage.loading import load_pipeline
@@ -57,7 +59,7 @@ class ReferencePipeline:
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
         self._weights = resolve_weights(trial.pipeline)
-        waiting = WAITING[trial.offload.mode]
+        waiting = offload.BY_NAME[trial.offload.mode].waiting
         pipe, self._content = _load(self._weights, self._dtype, self.device, waiting, on_progress)
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
@@ -232,9 +234,8 @@ def _device(name: str) -> str:
 
 
 def _dtype(name: str, device: str) -> torch.dtype:
-    if name == "auto":
-        name = NATIVE_DTYPE[device]
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    dtype: torch.dtype = getattr(torch, dtype_on(device, name).name)
+    return dtype
 
 
 def _load(

@@ -3,6 +3,7 @@
 Refuses to draw what has no figures: then there is no plot, and the page says so.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ FAMILIES = {  # name, colour, marker
     "taylorseer": ("DBCache + TaylorSeer", "#D55E00", "s"),
     "scm": ("step masks", "#009E73", "^"),
 }
+OUTSIDE = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))  # colour and marker of methods from outside zbench
 MOST_ROWS = 40
 
 
@@ -57,7 +59,7 @@ def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
         zorder=2,
         label="Pareto front",
     )
-    for family, (name, colour, marker) in FAMILIES.items():
+    for family, (name, colour, marker) in _families(rows).items():
         for on_front in (True, False):
             chosen = [p for i, p in enumerate(points) if p[0].family == family and (i in front) == on_front]
             axes.scatter(
@@ -78,6 +80,13 @@ def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
     add_title(axes, "Speed-up against fidelity", trials, "filled: on the Pareto front")
     _annotate(figure, axes, points, front)
     return figure
+
+
+def _families(rows: Sequence[TrialFigures]) -> dict[str, tuple[str, str, str]]:
+    """FAMILIES, and every other that these rows have under its own name."""
+    outside = dict.fromkeys(row.family for row in rows if row.family not in FAMILIES)
+    styles = zip(outside, itertools.cycle(OUTSIDE), strict=False)
+    return FAMILIES | {family: (family, *style) for family, style in styles}
 
 
 def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[TrialFigures]) -> "Figure | None":

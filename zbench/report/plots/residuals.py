@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.steps import residual_diffs
 from zbench.analysis.view import View
-from zbench.config import DBCacheConfig
+from zbench.methods.cache import method_of
 from zbench.report.plots.canvas import add_legend, add_title, new_figure
 from zbench.report.text import cells
 from zbench.stats import median
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LINES = 6
-WINDOW = ("Fn_compute_blocks", "Bn_compute_blocks", "max_warmup_steps")  # what decides which steps are compared
 LINES = (  # colour, marker
     ("#0072B2", "o"),
     ("#D55E00", "s"),
@@ -44,11 +43,11 @@ def telling_residuals(view: View) -> list[ResidualLine]:
     """
     found = []
     for row, record in view.pairs:
-        cache = record.trial.cache
+        method = method_of(record.trial.cache)
         diffs = residual_diffs(record.measurement) if record.measurement is not None else {}
-        if isinstance(cache, DBCacheConfig) and cache.method == "dbcache" and diffs:
-            window = repr([row.sweep, row.reference_id, *(getattr(cache, key) for key in WINDOW)])
-            line = ResidualLine(cells.label(row), cache.residual_diff_threshold, diffs)
+        if method.window is not None and method.threshold is not None and diffs:
+            window = repr([row.sweep, row.reference_id, *method.window])
+            line = ResidualLine(cells.label(row), method.threshold, diffs)
             found.append((row.has_default_cache, window, line))
     windows: set[str] = set()
     profiles: set[str] = set()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from zbench.analysis.labels import told_apart
-from zbench.config import DBCacheConfig
+from zbench.methods.cache import method_of
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text.cells import digits, gib, trials
 from zbench.space import Placed
@@ -91,8 +91,6 @@ def _legend(plan: Plan, seconds: float | None) -> tuple[str, ...]:
     lines.append(
         "~ is a roofline's estimate: an order of magnitude on a CPU, and no step skipped where a threshold decides"
     )
-    if any(isinstance(p.trial.cache, DBCacheConfig) for p in plan.trials) and any(
-        p.trial.hardware for p in plan.trials
-    ):
+    if any(method_of(p.trial.cache).skips for p in plan.trials) and any(p.trial.hardware for p in plan.trials):
         lines.append("skipped steps and quality of projected trials will be measured on the tiny pipeline (proxy)")
     return tuple(lines)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zbench.analysis.metrics import STAGES
-from zbench.analysis.stages import DTYPES, NOT_MEASURED, StageFigures, stage_figures
+from zbench.analysis.stages import NOT_MEASURED, StageFigures, stage_figures
 from zbench.analysis.view import View
+from zbench.methods.dtypes import ceiling_name
 from zbench.record import Record
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
 from zbench.report.text import cells
@@ -57,7 +58,7 @@ def _ceilings(records: Sequence[Record]) -> str:
 
 
 def _ceiling(ceilings: Mapping[str, Any], dtype: str) -> str:
-    name, figures = DTYPES.get(dtype), ceilings.get("figures") or {}
+    name, figures = ceiling_name(dtype), ceilings.get("figures") or {}
     gemm, attention = figures.get(f"gemm_{name}_tflops"), figures.get(f"attention_{name}_tflops")
     if not gemm or not attention:
         return ""

@@ -1,0 +1,140 @@
+"""A trial in SGLang's words: every flag is said, and what has no counterpart is told."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+from factories import TURBO, trial
+
+from zbench.composition import expand
+from zbench.config import (
+    ComputeConfig,
+    CustomCacheConfig,
+    DBCacheConfig,
+    OffloadConfig,
+    ParallelConfig,
+    PipelineConfig,
+    SCMConfig,
+)
+from zbench.engines.sglang.launch import sglang_launch
+from zbench.trial import Trial
+
+CACHED = DBCacheConfig(max_warmup_steps=2)
+
+
+def flags_of(launch):
+    return dict(zip(launch.arguments[2::2], launch.arguments[3::2], strict=True))
+
+
+def test_sglang_gets_every_cache_parameter():
+    cache = DBCacheConfig(
+        Fn_compute_blocks=2,
+        Bn_compute_blocks=1,
+        max_warmup_steps=3,
+        residual_diff_threshold=0.12,
+        max_continuous_cached_steps=2,
+        enable_taylorseer=True,
+        taylorseer_order=2,
+    )
+    launch = sglang_launch(trial(cache, pipeline=TURBO))
+    assert launch.environment == {
+        "SGLANG_CACHE_DIT_ENABLED": "true",
+        "SGLANG_CACHE_DIT_FN": "2",
+        "SGLANG_CACHE_DIT_BN": "1",
+        "SGLANG_CACHE_DIT_WARMUP": "3",
+        "SGLANG_CACHE_DIT_RDT": "0.12",
+        "SGLANG_CACHE_DIT_MC": "2",
+        "SGLANG_CACHE_DIT_TAYLORSEER": "true",
+        "SGLANG_CACHE_DIT_TS_ORDER": "2",
+    }
+    # The breakable CUDA graph would silently turn the cache off (facts/sglang.md).
+    assert flags_of(launch)["--enable-breakable-cuda-graph"] == "false"
+
+
+def test_sglang_without_a_cache_is_told_so_and_keeps_its_graph():
+    launch = sglang_launch(trial(pipeline=TURBO))
+    assert launch.environment == {"SGLANG_CACHE_DIT_ENABLED": "false"}
+    assert "--enable-breakable-cuda-graph" not in launch.arguments
+
+
+def test_sglang_compiles_without_claims_about_its_graph():
+    launch = sglang_launch(trial(pipeline=TURBO, compute=ComputeConfig(compile=True, dtype="bfloat16")))
+    flags = flags_of(launch)
+    assert flags["--enable-torch-compile"] == flags["--regional-compile"] == "true"
+    assert "--enable-breakable-cuda-graph" not in flags
+    assert not any("graph" in note or "computes in" in note for note in launch.notes)
+
+
+def test_sglang_degrees_and_ring_backend():
+    flags = flags_of(sglang_launch(trial(pipeline=TURBO, parallel=ParallelConfig(ulysses_size=2, ring_size=2))))
+    degrees = [flags[f"--{name}"] for name in ("num-gpus", "tp-size", "sp-degree", "ulysses-degree", "ring-degree")]
+    assert degrees == ["4", "1", "4", "2", "2"]
+    assert flags["--attention-backend"] == "fa"  # ring needs the log-sum-exp
+
+
+@pytest.mark.parametrize(
+    ("mode", "cache", "flags_on"),
+    [
+        ("none", None, []),
+        ("text_encoder", None, ["text-encoder-cpu", "image-encoder-cpu"]),
+        ("dit", None, ["dit-cpu"]),
+        ("vae", None, ["vae-cpu"]),
+        ("all", None, ["dit-cpu", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
+        ("group", None, ["dit-layerwise", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
+        ("group", CACHED, ["dit-layerwise", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
+        ("sequential", None, ["dit-layerwise", "text-encoder-cpu", "image-encoder-cpu", "vae-cpu"]),
+    ],
+)
+def test_sglang_offload_is_never_left_to_auto(mode, cache, flags_on):
+    launch = sglang_launch(trial(cache, pipeline=TURBO, offload=OffloadConfig(mode=mode)))
+    flags = flags_of(launch)
+    offloads = {name: value for name, value in flags.items() if name.endswith("-offload")}
+    assert len(offloads) == 5
+    assert offloads == {name: str(name[2 : -len("-offload")] in flags_on).lower() for name in offloads}
+    assert flags["--pin-cpu-memory"] == "true"
+    assert any("no exact counterpart" in note for note in launch.notes) == (mode in ("group", "sequential"))
+
+
+def test_sglang_serves_the_base_model_under_its_own_name_with_steps_and_guidance():
+    jobs = expand(["hardware=cpu", "pipeline=zimage", "workload=single"], lambda *_: "cpu", grids=False).jobs
+    launch = sglang_launch(Trial.from_config(jobs[0].config, projected=False))
+    assert flags_of(launch)["--model-path"] == "Tongyi-MAI/Z-Image"
+    wanted = {"num_inference_steps": 50, "guidance_scale": 5.0, "size": "1024x1024"}
+    assert wanted.items() <= launch.request.items()
+    assert any("num_inference_steps=50" in note for note in launch.notes)
+    assert not any("validated" in note or "default of 9" in note for note in launch.notes)
+
+
+def test_lines_survive_a_shell():
+    pipeline = PipelineConfig(
+        name="zimage_turbo", preset="zimage_turbo", weights="/my models/it's $HOME", height=512, width=512
+    )
+    launch = sglang_launch(trial(pipeline=pipeline))
+    assert flags_of(launch)["--model-path"] == "/my models/it's $HOME"
+    assert "/my models/it's $HOME" in shlex.split(launch.command)
+    body = shlex.split(launch.request_command)[-1]
+    assert json.loads(body) == launch.request
+    assert launch.request["size"] == "512x512"
+
+
+def test_sglang_is_told_the_mask_and_warns_of_several_gpus_in_this_order():
+    compute, parallel = ComputeConfig(dtype="float32"), ParallelConfig(ulysses_size=2)
+    launch = sglang_launch(trial(SCMConfig(scm_preset="fast"), pipeline=TURBO, compute=compute, parallel=parallel))
+    assert launch.environment["SGLANG_CACHE_DIT_SCM_PRESET"] == "fast"
+    assert launch.environment["SGLANG_CACHE_DIT_SCM_POLICY"] == "dynamic"
+    told = ["breakable", "compute.dtype=float32 is not carried over", "step mask", "several GPUs", "Steps are set by"]
+    assert all(part in note for part, note in zip(told, launch.notes, strict=True)), launch.notes
+
+
+def test_a_cache_from_outside_is_not_claimed_to_run_in_sglang():
+    launch = sglang_launch(trial(CustomCacheConfig(method="mine", target="a:B"), pipeline=TURBO))
+    assert launch.environment == {"SGLANG_CACHE_DIT_ENABLED": "false"}
+    assert "--enable-breakable-cuda-graph" not in launch.arguments
+    assert any("cache.method=mine" in note for note in launch.notes)
+
+
+def test_a_launch_needs_no_torch():
+    code = "import sys, zbench.engines.sglang.launch; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

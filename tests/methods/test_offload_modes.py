@@ -1,0 +1,75 @@
+"""What waits in host memory in each mode, what a mode needs, and what it is called."""
+
+import pytest
+
+from zbench.config import OFFLOAD_MODES, OffloadConfig
+from zbench.methods import offload
+
+
+def test_every_mode_of_the_schema_is_known_here() -> None:
+    assert set(offload.BY_NAME) == set(OFFLOAD_MODES)
+
+
+@pytest.mark.parametrize(
+    ("mode", "waiting"),
+    [
+        ("none", ()),
+        ("text_encoder", ("text_encoder",)),
+        ("dit", ("transformer",)),
+        ("vae", ("vae",)),
+        *((mode, ("text_encoder", "transformer", "vae")) for mode in ("all", "group", "sequential")),
+    ],
+)
+def test_what_waits(mode: str, waiting: tuple[str, ...]) -> None:
+    assert offload.BY_NAME[mode].waiting == waiting
+
+
+def test_the_order_in_which_they_are_tried() -> None:
+    order = [mode.name for mode in offload.MOVING_MORE]
+    assert order == ["none", "vae", "text_encoder", "dit", "all", "group", "sequential"]
+    assert [mode.name for mode in offload.moving_more_than("dit")] == ["all", "group", "sequential"]
+    assert offload.moving_more_than("sequential") == ()
+
+
+def test_labels_say_what_is_not_pinned_and_nothing_where_nothing_waits() -> None:
+    assert offload.label(OffloadConfig()) is None
+    assert offload.label(OffloadConfig(mode="dit")) == "offload:dit"
+    assert offload.label(OffloadConfig(mode="all", pin_memory=False)) == "offload:all unpinned"
+
+
+def test_layers_that_are_swapped_cannot_be_compiled() -> None:
+    assert [m.name for m in offload.MOVING_MORE if not m.can_be_compiled] == ["group", "sequential"]
+    for mode in OFFLOAD_MODES:
+        said = offload.problem(OffloadConfig(mode=mode), compiled=True)
+        assert (said is not None and "use compute=eager" in said) == (mode in ("group", "sequential"))
+        assert offload.problem(OffloadConfig(mode=mode), compiled=False) is None
+
+
+def test_a_stream_copies_from_pinned_memory_alone() -> None:
+    unpinned = OffloadConfig(mode="group", pin_memory=False)
+    assert "offload.use_stream=false" in str(offload.problem(unpinned, compiled=False))
+    assert offload.problem(OffloadConfig(mode="group", pin_memory=False, use_stream=False), compiled=False) is None
+    assert offload.problem(OffloadConfig(mode="all", pin_memory=False), compiled=False) is None
+
+
+def test_one_mode_alone_needs_an_accelerator() -> None:
+    refused = [mode for mode in OFFLOAD_MODES if offload.problem_on_a_cpu(OffloadConfig(mode=mode)) is not None]
+    assert refused == ["sequential"]
+
+
+def test_groups_overlap_with_a_stream_and_copy_back_without() -> None:
+    streamed, plain = OffloadConfig(mode="group"), OffloadConfig(mode="group", use_stream=False)
+    assert (offload.overlaps(streamed), offload.copies_back(streamed)) == (True, False)
+    assert (offload.overlaps(plain), offload.copies_back(plain)) == (False, True)
+    assert not offload.overlaps(OffloadConfig(mode="all")) and not offload.copies_back(OffloadConfig(mode="sequential"))
+
+
+def test_sglang_is_told_every_switch() -> None:
+    part = offload.sglang_part(OffloadConfig(mode="all", pin_memory=False))
+    assert part.flags == (
+        *("--dit-cpu-offload", "true", "--dit-layerwise-offload", "false"),
+        *("--text-encoder-cpu-offload", "true", "--image-encoder-cpu-offload", "true"),
+        *("--vae-cpu-offload", "true", "--pin-cpu-memory", "false"),
+    )
+    assert part.notes == ()
+    assert "offload.mode=group has no exact counterpart" in offload.sglang_part(OffloadConfig(mode="group")).notes[0]

@@ -1,0 +1,74 @@
+"""How the work is done, step skipping apart: the engine, sharding, offload and compute."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from zbench.config.group import Group
+from zbench.config.ranges import at_least, one_of
+from zbench.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16")
+OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
+
+
+@dataclass
+class EngineConfig(Group):
+    """What turns a prompt into an image."""
+
+    name: str = MISSING
+    target: str = MISSING  # class of its description: module:Class, or an entry point's name
+    loads_weights: bool = True  # whether it loads pipeline.weights on this machine
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ParallelConfig(Group):
+    """Degrees of sharding; their product is the number of devices."""
+
+    tp_size: int = 1
+    ulysses_size: int = 1
+    ring_size: int = 1
+
+
+@dataclass
+class OffloadConfig(Group):
+    """Which weights wait in host memory while they are not computing."""
+
+    mode: str = "none"
+    pin_memory: bool = True  # page-locked host memory, which the device reads at the full rate of its link
+    num_blocks_per_group: int = 1  # group mode; more than one only without a stream
+    use_stream: bool = True  # group mode: copy while computing, CUDA only
+
+
+@dataclass
+class ComputeConfig(Group):
+    """Where and how the arithmetic is done."""
+
+    device: str = "auto"  # auto: cuda where the hardware is a GPU, else cpu; a trial's is never auto
+    dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    compile: bool = False  # torch.compile of the repeated transformer blocks
+    attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
+
+
+def check_parallel(parallel: ParallelConfig) -> None:
+    """Raise ConfigError for a value that is out of its range."""
+    for key in ("tp_size", "ulysses_size", "ring_size"):
+        at_least(f"parallel.{key}", getattr(parallel, key), 1)
+
+
+def check_offload(offload: OffloadConfig) -> None:
+    """Raise ConfigError for a value that is out of its range."""
+    one_of("offload.mode", offload.mode, OFFLOAD_MODES)
+    at_least("offload.num_blocks_per_group", offload.num_blocks_per_group, 1)
+    if offload.use_stream and offload.num_blocks_per_group > 1:
+        problem = "a stream copies one block ahead; add offload.use_stream=false"
+        raise ConfigError("offload.num_blocks_per_group", offload.num_blocks_per_group, problem)
+
+
+def check_compute(compute: ComputeConfig) -> None:
+    """Raise ConfigError for a value that is out of its range."""
+    one_of("compute.device", compute.device, DEVICES)
+    one_of("compute.dtype", compute.dtype, DTYPES)
