@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import hydra
@@ -27,10 +27,11 @@ STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
 """What proxies of projected trials run on."""
 
 
-def planned(args: list[str], command: str) -> Plan | None:
+def planned(args: list[str], command: str, about: str = "") -> Plan | None:
     """The plan of a command line, or None if it only asked Hydra to show something.
 
-    `command` is run, sweep or plan. Raises OverrideError and its like for what does not compose.
+    `command` is run, sweep or plan, `about` what its help begins with. Raises OverrideError and its like for what
+    does not compose.
     """
     as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
     options, unknown = get_args_parser().parse_known_args(args)
@@ -52,7 +53,7 @@ def planned(args: list[str], command: str) -> Plan | None:
         show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
         return None
     if shows:
-        show([*overrides, *flags], command)
+        show([*overrides, *_help_header(about), *flags], command)
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
@@ -95,8 +96,9 @@ def show(args: list[str], command: str) -> None:
         sys.argv = before
 
 
-def complete(args: list[str], commands: list[str]) -> int:
-    """Answer Hydra's shell completion, which knows no subcommands: complete those here, the rest there."""
+def complete(args: list[str], commands: Sequence[str], hydras: Sequence[str]) -> int:
+    """Answer Hydra's shell completion, which knows no subcommands: complete `commands` here, the words of `hydras`
+    there."""
     query = next((a for a in args if a.startswith(("query=", "install=", "uninstall="))), "")
     if not query.startswith("query="):
         show(["--shell-completion", query or "install=bash"], "")
@@ -105,7 +107,7 @@ def complete(args: list[str], commands: list[str]) -> int:
     typing_command = len(words) < 2 or (len(words) == 2 and not os.environ["COMP_LINE"].endswith(" "))
     if typing_command:
         print(" ".join(command for command in commands if command.startswith((words[1:] or [""])[0])))
-    elif words[1] in ("run", "sweep", "plan"):
+    elif words[1] in hydras:
         os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f"{words[0]} {words[1]}", "zbench", 1)
         show(["--shell-completion", query], words[1])
     return Exit.DONE
@@ -125,6 +127,12 @@ def auto_resolver(config_dir: str | None) -> ResolveAuto:
         return name
 
     return resolve
+
+
+def _help_header(about: str) -> list[str]:
+    """The override that makes Hydra's help begin with `about`."""
+    quoted = about.replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.help.header='{quoted}'"] if about else []
 
 
 @contextmanager
