@@ -1,5 +1,6 @@
 """A built wheel is all a user needs: configs and weights ship inside, and it works from any directory."""
 
+import ast
 import subprocess
 import sys
 import sysconfig
@@ -41,6 +42,19 @@ def test_configs_and_weights_are_in_the_wheel(wheel: Path) -> None:
     assert any(name.startswith("zbench/zimage/presets/zimage_tiny/transformer/") for name in names)
     assert "zbench/report/page/template.html.j2" in names and "zbench/hardware/published.yaml" in names
     assert not [name for name in names if name.startswith(("tests/", "runs/", "reports/"))]
+
+
+def test_the_trainer_stays_in_the_checkout(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    modules = [name for name in archive.namelist() if name.endswith(".py")]
+    assert "zbench/zimage/evaluate.py" in modules and (ROOT / "zbench" / "zimage" / "train" / "__main__.py").is_file()
+    assert not [name for name in archive.namelist() if "/train/" in name]
+    for name in modules:
+        for node in ast.walk(ast.parse(archive.read(name))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                parent = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                imported = [f"{parent}{alias.name}" for alias in node.names]
+                assert not [i for i in imported if i.startswith("zbench.zimage.train")], name
 
 
 def test_the_installed_command_plans_and_runs_from_any_directory(zbench: Path, tmp_path: Path) -> None:
