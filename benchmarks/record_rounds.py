@@ -20,7 +20,7 @@ from zbench.ab.side import Side, SideWorker, present_trial, warm_up
 from zbench.composition import overlay
 from zbench.environment import capture
 from zbench.hardware.detect import present_devices
-from zbench.hydra_app import one_job
+from zbench.sweeper.here import one_job
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from factories import complete, demo_records, trial
 from zbench import __version__
 from zbench.analysis import view
 from zbench.cli import COMMANDS, main
+from zbench.cli.command import Command
 from zbench.config import DBCacheConfig
+from zbench.errors import Exit
 from zbench.record import Record
 from zbench.store import RECORDS
 from zbench.zimage.layout import preset_folder
@@ -42,6 +44,31 @@ def test_help_names_every_command_and_nothing_that_is_not_there(capsys: pytest.C
     text = capsys.readouterr().out
     assert all(f"\n  {command} " in text for command in COMMANDS)
     assert "serve" not in text
+
+
+def test_every_text_of_help_says_the_same_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # argparse breaks words at hyphens
+    main(["--help"])
+    whole = " ".join(capfd.readouterr().out.split())
+    for command in COMMANDS.values():
+        assert f"{command.call} {command.summary}" in whole
+        assert main([command.name, "--help"]) == 0
+        own = " ".join(capfd.readouterr().out.split())
+        assert own.startswith(f"usage: {command.usage} {command.description}"), own[:200]
+
+
+def test_help_and_the_docs_name_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    text = capsys.readouterr().out
+    docs = Path(__file__).parent.parent
+    readme, house = (docs / "README.md").read_text(), (docs / "docs" / "architecture.md").read_text()
+    assert all(f"`zbench {command}" in readme for command in COMMANDS)
+    for code in Exit:
+        assert f" {code:d} {code.meaning}" in " ".join(text.split())
+        assert f"\n| {code:d} | " in house
+    assert max(map(len, text.splitlines())) <= 118
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,9 +184,42 @@ def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[
     assert "no command 'swep'; there are: run, sweep" in capsys.readouterr().err
 
 
-def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--format", "xml"]) == 2
-    assert "--format" in capsys.readouterr().err
+BAD_FLAGS = [
+    (["report", "--badflag"], "--badflag: no such flag; zbench report --help"),
+    (["report", "x", "--out=y", "--badflag=3"], "--badflag: no such flag; zbench report --help"),
+    (["recommend", "--min-sim", "0.9", "x"], "--min-sim: no such flag; zbench recommend --help"),
+    (["recommend", "--min-ssim", "much", "x"], "--min-ssim: invalid float value: 'much'; zbench recommend --help"),
+    (["compare", "base", "-q", "new"], "-q: no such flag; zbench compare --help"),
+    (["compare", "base", "new", "--metric"], "--metric: expected one argument; zbench compare --help"),
+    (["compare", "base"], "required: NEW; zbench compare --help"),
+    (["gate", "x"], "required: --baseline; zbench gate --help"),
+    (["gate", "x", "--format", "xml"], "--format: invalid choice: 'xml' (choose from"),
+    (["baseline"], "required: save, RUN, --name; zbench baseline --help"),
+    (["baseline", "keep", "x", "--name", "y"], "save: invalid choice: 'keep' (choose from"),
+    (["export", "--output-file", "x"], "--output-file: no such flag; zbench export --help"),
+    (["doctor", "--nose"], "--nose: no such flag; zbench doctor --help"),
+    (["doctor", "--noise", "--measure"], "--measure: not allowed with argument --noise; zbench doctor --help"),
+    (["ab", "--c", "x"], "--c: no such flag; zbench ab --help"),
+    (["plan", "--format", "xml"], "--format: invalid choice: 'xml' (choose from"),
+    (["run", "--nosuch"], "--nosuch: no such flag; zbench run --help"),
+]
+
+
+@pytest.mark.parametrize(("args", "says"), BAD_FLAGS)
+def test_a_bad_flag_is_one_line_that_names_it_and_the_way_out(
+    args: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("zbench: error: ") and says in line and captured.out == ""
+
+
+def test_values_that_begin_with_a_dash_are_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = good_run(tmp_path / "run")
+    assert main(["recommend", str(run), "--min-ssim", "-1"]) == 0
+    assert main(["compare", str(run), "--format", "json", str(run)]) == 3  # flags may stand between the runs
+    assert "findings" in capsys.readouterr().out
 
 
 def test_formats_and_flags_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,10 +314,10 @@ def test_info_and_help_are_hydras(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_fault_of_zbench_itself_is_seventy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(args: list[str]) -> int:
+    def broken(command: Command, args: list[str]) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setitem(COMMANDS, "doctor", broken)
+    monkeypatch.setitem(COMMANDS, "doctor", COMMANDS["doctor"]._replace(function=broken))
     assert main(["doctor"]) == 70
     assert "a fault of zbench" in capsys.readouterr().err
 

@@ -1,5 +1,7 @@
 """A built wheel is all a user needs: configs and weights ship inside, and it works from any directory."""
 
+import ast
+import os
 import subprocess
 import sys
 import sysconfig
@@ -43,11 +45,27 @@ def test_configs_and_weights_are_in_the_wheel(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "runs/", "reports/"))]
 
 
+def test_the_trainer_stays_in_the_checkout(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    modules = [name for name in archive.namelist() if name.endswith(".py")]
+    assert "zbench/zimage/evaluate.py" in modules and (ROOT / "zbench" / "zimage" / "train" / "__main__.py").is_file()
+    assert not [name for name in archive.namelist() if "/train/" in name]
+    for name in modules:
+        for node in ast.walk(ast.parse(archive.read(name))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                parent = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                imported = [f"{parent}{alias.name}" for alias in node.names]
+                assert not [i for i in imported if i.startswith("zbench.zimage.train")], name
+
+
 def test_the_installed_command_plans_and_runs_from_any_directory(zbench: Path, tmp_path: Path) -> None:
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     where = "import zbench; print(zbench.__file__)"
-    place = subprocess.run([zbench.parent / "python", "-c", where], cwd=tmp_path, capture_output=True, text=True)
+    place = subprocess.run(
+        [zbench.parent / "python", "-c", where], cwd=tmp_path, env=alone, capture_output=True, text=True
+    )
     assert str(zbench.parent.parent) in place.stdout, "the wheel's own zbench must be the one that runs"
     for args in (["--help"], ["plan", "cache=dbcache"], ["run", "workload=single", "measure=quick"]):
-        done = subprocess.run([zbench, *args], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run([zbench, *args], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("runs/run-*/records.jsonl")) and list(tmp_path.glob("reports/run-*/report.html"))

@@ -8,15 +8,24 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of every command."""
+    """Exit codes of every command; `meaning` is what `zbench --help` says of each."""
 
-    DONE = 0
-    REGRESSION = 1
-    BAD_INPUT = 2
-    INCONCLUSIVE = 3
-    FAILED = 4
-    FAULT = 70
-    INTERRUPTED = 130
+    meaning: str
+
+    DONE = 0, "done"
+    REGRESSION = 1, "a regression"
+    BAD_INPUT = 2, "bad input"
+    INCONCLUSIVE = 3, "inconclusive"
+    FAILED = 4, "failed trials or nothing feasible"
+    FAULT = 70, "a fault of zbench"
+    INTERRUPTED = 130, "interrupted"
+
+    def __new__(cls, code: int, meaning: str) -> "Exit":
+        """A code with its meaning beside it."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
 
 class ZbenchError(Exception):

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import hydra
@@ -16,23 +16,24 @@ from hydra._internal.utils import get_args_parser  # the parser hydra.main itsel
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from zbench.composition import CONFIG_NAME, ResolveAuto, conf_dir, expand, profile_patterns
+from zbench.composition import CONFIG_NAME, conf_dir, expand
 from zbench.config import Config, register_schemas
-from zbench.errors import Exit, HardwareError, OverrideError
-from zbench.hardware.detect import match_profile, present_devices, unmatched
+from zbench.errors import Exit, OverrideError
+from zbench.hardware.detect import present_devices
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
+from zbench.sweeper.here import auto_resolver, one_job
 from zbench.sweeper.plan import Plan, make_plan
 
 STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
 """What proxies of projected trials run on."""
 
 
-def planned(args: list[str], command: str, *, allow_code: bool = False) -> Plan | None:
+def planned(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Plan | None:
     """The plan of a command line, or None if it only asked Hydra to show something; no class from outside is imported.
 
-    `command` is run, sweep or plan. Raises OverrideError and its like for what does not compose, and ConfigError for
-    code from outside that neither an entry point nor `allow_code` permits.
+    `command` is run, sweep or plan, `about` what its help begins with. Raises OverrideError and its like for what
+    does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.
     """
     as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
     options, unknown = get_args_parser().parse_known_args(args)
@@ -54,7 +55,7 @@ def planned(args: list[str], command: str, *, allow_code: bool = False) -> Plan 
         show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
         return None
     if shows:
-        show([*overrides, *flags], command)
+        show([*overrides, *_help_header(about), *flags], command)
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
@@ -88,13 +89,6 @@ def planned(args: list[str], command: str, *, allow_code: bool = False) -> Plan 
     )
 
 
-def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Config:
-    """The configuration of one trial. Raises as `planned` does."""
-    config = expand(overrides, auto_resolver(config_dir), config_dir=config_dir, grids=False).jobs[0].config
-    check_targets([config], allow_code=allow_code)
-    return config
-
-
 def show(args: list[str], command: str) -> None:
     """Let Hydra answer flags that only show something."""
 
@@ -113,8 +107,9 @@ def show(args: list[str], command: str) -> None:
         sys.argv = before
 
 
-def complete(args: list[str], commands: list[str]) -> int:
-    """Answer Hydra's shell completion, which knows no subcommands: complete those here, the rest there."""
+def complete(args: list[str], commands: Sequence[str], hydras: Sequence[str]) -> int:
+    """Answer Hydra's shell completion, which knows no subcommands: complete `commands` here, the words of `hydras`
+    there."""
     query = next((a for a in args if a.startswith(("query=", "install=", "uninstall="))), "")
     if not query.startswith("query="):
         show(["--shell-completion", query or "install=bash"], "")
@@ -123,26 +118,16 @@ def complete(args: list[str], commands: list[str]) -> int:
     typing_command = len(words) < 2 or (len(words) == 2 and not os.environ["COMP_LINE"].endswith(" "))
     if typing_command:
         print(" ".join(command for command in commands if command.startswith((words[1:] or [""])[0])))
-    elif words[1] in ("run", "sweep", "plan"):
+    elif words[1] in hydras:
         os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f"{words[0]} {words[1]}", "zbench", 1)
         show(["--shell-completion", query], words[1])
     return Exit.DONE
 
 
-def auto_resolver(config_dir: str | None) -> ResolveAuto:
-    """What `hardware=auto` and `pipeline=auto` stand for on this machine."""
-
-    def resolve(group: str, choices: dict[str, str]) -> str:
-        patterns = profile_patterns(config_dir)
-        if group == "pipeline":
-            return "zimage_tiny" if patterns.get(choices["hardware"]) is None else "zimage_turbo"
-        devices = present_devices()
-        name = match_profile(devices, patterns)
-        if name is None:
-            raise HardwareError(unmatched(devices))
-        return name
-
-    return resolve
+def _help_header(about: str) -> list[str]:
+    """The override that makes Hydra's help begin with `about`."""
+    quoted = about.replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.help.header='{quoted}'"] if about else []
 
 
 @contextmanager

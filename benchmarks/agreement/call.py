@@ -8,7 +8,7 @@ from typing import Any
 
 from zbench.ab.side import present_trial
 from zbench.executors.client import LEAVES_NO_GAPS
-from zbench.hydra_app import one_job
+from zbench.sweeper.here import one_job
 from zbench.workload import pairs
 
 for variable, setting in LEAVES_NO_GAPS.items():  # as in a worker, and before torch is imported

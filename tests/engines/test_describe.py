@@ -53,14 +53,14 @@ def test_an_engine_is_asked_for_what_is_measured_and_not_for_what_is_projected()
 
 
 def test_without_code_from_outside_such_an_engine_is_not_even_imported() -> None:
-    engines, foreign = Descriptions(outside=False), trial(engine=NOT_HERE)
+    engines, foreign = Descriptions(outside=False, allow_code=True), trial(engine=NOT_HERE)
     assert engines.supports(foreign) is None
     assert engines.process(foreign) == engines.process(replace(foreign, cache=DBCacheConfig()))
     assert engines.process(foreign) != engines.process(replace(foreign, pipeline=replace(TINY, steps=9)))
     sharded = trial(parallel=ParallelConfig(tp_size=2))
     assert "2 devices" in (engines.supports(sharded) or ""), "zbench's own is asked"
     with pytest.raises(ConfigError, match="no_such_module"):
-        Descriptions().supports(foreign)
+        Descriptions(allow_code=True).supports(foreign)
 
 
 def test_describing_imports_no_torch() -> None:

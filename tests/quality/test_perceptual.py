@@ -53,7 +53,7 @@ def test_a_file_that_is_not_lpips_is_named(tmp_path: Path, weights: Path) -> Non
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import transformers
 
-    from zbench.zimage.tokenizer import build_tokenizer
+    from zbench.zimage.train.tokenizer import build_tokenizer
 
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)

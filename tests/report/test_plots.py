@@ -11,29 +11,68 @@ from zbench.analysis.steps import skip_shares
 from zbench.analysis.view import view_of
 from zbench.config import CustomCacheConfig, DBCacheConfig, OffloadConfig
 from zbench.hardware.roofline import project
-from zbench.report.plots.canvas import png_bytes
+from zbench.report.plots.canvas import new_figure, png_bytes
 from zbench.report.plots.figures import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
-from zbench.report.plots.label_places import Box, place_labels
+from zbench.report.plots.point_names import write_names
 from zbench.trial import geometry_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_no_label_covers_another_or_a_marker():
-    points = [(100.0 + 7 * i, 200.0 + 5 * (i % 4)) for i in range(12)]
-    sizes = [(90.0, 14.0)] * 12
-    area = Box(0, 0, 600, 400)
-    boxes = place_labels(points, sizes, obstacles=points, area=area, towards=[25.0] * 12)
-    placed = [box for box in boxes if box is not None]
-    assert len(placed) >= 8
-    for i, box in enumerate(placed):
-        assert area.holds(box)
-        assert not any(box.overlaps(other) for other in placed[i + 1 :])
-        assert not any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for x, y in points)
+def scatter(points, front=()):
+    """A plot of points (name, x, y) in [0, 1], and their names as text to its box in pixels."""
+    figure, axes = new_figure(8.4, 5.4)
+    axes.scatter([x for _, x, _ in points], [y for _, _, y in points], s=62)
+    axes.set_xlim(-0.1, 1.1)
+    axes.set_ylim(-0.1, 1.1)
+    write_names(figure, axes, points, front)
+    return figure, {text.get_text(): text.get_window_extent() for text in axes.texts}
 
 
-def test_a_label_without_room_is_left_out():
-    assert place_labels([(5, 5)], [(100, 10)], obstacles=[(5, 5)], area=Box(0, 0, 10, 10), towards=[0.0]) == [None]
+CROWD = [(f"F{i}B0_W4_MC3_R0.24", 0.1 * (i % 6) + 0.02 * i, 0.12 * (i // 6) + 0.03 * i) for i in range(18)]
+
+
+@pytest.mark.parametrize("records", [demo_records(), demo_projection()])
+def test_no_name_of_the_scatter_covers_another_or_a_point(records):
+    figure = speedup_vs_fidelity(view_of(records).trials)
+    (axes,) = figure.axes
+    names = [text for text in axes.texts if "_" in text.get_text() or "none" in text.get_text()]
+    check(axes, [name.get_window_extent() for name in names])
+    assert len(names) == 13
+
+
+def test_no_name_in_a_crowd_covers_another_or_a_point():
+    figure, boxes = scatter(CROWD, front=[0, 1, 2])
+    check(figure.axes[0], list(boxes.values()))
+    assert len(boxes) >= 12 and {CROWD[i][0] for i in (0, 1, 2)} <= set(boxes)
+
+
+def check(axes, boxes):
+    points = [axes.transData.transform(point) for marks in axes.collections for point in marks.get_offsets()]
+    area = axes.get_window_extent()
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+        assert not any(box.contains(*point) for point in points)
+        assert box.x0 >= area.x0 and box.y0 >= area.y0 and box.y1 <= area.y1, "a name covers an axis"
+        assert box.x1 <= area.x1 + 0.25 * area.width
+
+
+def test_a_name_without_room_is_left_out_and_those_of_the_front_are_kept():
+    _, boxes = scatter([*CROWD, ("a name that is longer than its plot is wide " * 4, 0.5, 0.5)])
+    assert not any(name.startswith("a name that") for name in boxes)
+    heap = [(f"F{i}B0_W4_MC3_R0.24", 0.5 + 0.01 * (i % 6), 0.5 + 0.01 * (i // 6)) for i in range(36)]
+    _, boxes = scatter(heap, front=[9])
+    assert heap[9][0] in boxes and len(boxes) < len(heap)
+
+
+def test_lines_to_names_leave_the_limits_of_the_axes():
+    figure, _ = scatter(CROWD)
+    assert figure.axes[0].lines and figure.axes[0].get_xlim() == (-0.1, 1.1)
+
+
+def test_the_scatter_has_the_same_bytes_every_time():
+    first, second = (png_bytes(speedup_vs_fidelity(view_of(demo_records()).trials)) for _ in range(2))
+    assert first == second
 
 
 def test_every_trial_of_the_scatter_is_named_or_shares_a_name():

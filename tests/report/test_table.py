@@ -8,7 +8,7 @@ from zbench.analysis.figures import NOT_VALIDATED
 from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig
 from zbench.report.tables.main import FORMS, main_table, render
-from zbench.report.tables.text_table import markdown_text
+from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, markdown_text, to_text
 from zbench.report.text import cells
 
 CACHED = trial(DBCacheConfig(max_warmup_steps=2))
@@ -124,3 +124,28 @@ def test_trials_with_the_same_caveat_share_a_line():
     records = [complete(t, validity=["throttled"]) for t in (trial(), CACHED)]
     legend = main_table(view_of(records)).legend
     assert [line for line in legend if "throttled" in line] == [f"(!) none, {CACHED.label}: throttled."]
+
+
+def test_terminal_text_gives_chinese_two_columns_a_sign_and_shows_cells_as_they_are():
+    rows = (("白色背景", "1"), ("[bold]x[/bold] :star:", "12"), ("a\nb", "3"))
+    table = TextTable(("[red]head[/red]",), ("prompt", "n"), (LEFT, RIGHT), rows, ("legend",))
+    assert to_text(table).split("\n") == [
+        "[red]head[/red]",
+        "prompt                  n",
+        "─────────────────────  ──",
+        "白色背景                1",
+        "[bold]x[/bold] :star:  12",
+        "a                       3",
+        "b",
+        "",
+        "legend",
+        "",
+    ]
+
+
+def test_terminal_text_is_as_wide_as_it_needs_whatever_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    wide = "word " * 100 + "end"
+    text = to_text(TextTable((), ("a", "b"), (LEFT, LEFT), ((wide, "b"),), ()))
+    assert f"\n{wide}  b\n" in text and "\x1b" not in text

@@ -9,9 +9,10 @@ from factories import trial
 
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig
 from zbench.errors import ConfigError
-from zbench.hydra_app import one_job, planned
+from zbench.hydra_app import planned
 from zbench.space import Placed
 from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
+from zbench.sweeper.here import one_job
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
 

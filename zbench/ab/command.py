@@ -14,7 +14,7 @@ from rich.console import Console
 
 from zbench.ab.interleave import SideName
 from zbench.ab.run import ABResult, compare
-from zbench.ab.show import FORMATS, ABProgress, assessed, exit_code, failed, render
+from zbench.ab.show import ABProgress, assessed, exit_code, failed, render
 from zbench.ab.side import Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES, overlay
@@ -22,10 +22,10 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError, Exit
 from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
-from zbench.hydra_app import one_job
 from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
 from zbench.stats import LookSchedule
 from zbench.sweeper.conduct import check_weights, on_interrupt
+from zbench.sweeper.here import one_job
 
 EPILOG = """\
 Other overrides hold for both sides. Both are measured by turns on this machine, in resident workers, until the
@@ -37,9 +37,10 @@ verdict is clear. Exit codes: 0 no regression, 1 b is SLOWER or crashes, 2 bad i
 """
 
 
-def ab(args: list[str]) -> int:
-    """Measure, print the verdict, return the exit code."""
-    options, common = _parse(args)
+def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
+    """Measure, print the verdict, return the exit code. `parser` knows the command's usage and `--format`."""
+    options = _parse(parser, args)
+    common: list[str] = options.overrides
     margin = _margin(options.margin)
     with ExitStack() as stack:
         sides = [_side(name, options, common, stack) for name in ("a", "b")]
@@ -85,15 +86,9 @@ def _tell_ci(assessment: Assessment, options: argparse.Namespace) -> None:
         gate.publish(assessment)
 
 
-def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="zbench ab",
-        usage="zbench ab --a OVERRIDES --b OVERRIDES [OPTION …] [OVERRIDE …]",
-        description="Two configurations, revisions or installations, measured interleaved.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespace:
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     for name, role in (("a", "the base"), ("b", "the new one")):
         parser.add_argument(f"--{name}", default="", metavar="OVERRIDES", help=f"of {role}: one quoted string")
         parser.add_argument(f"--{name}-rev", metavar="REV", help=f"git revision of zbench that {role} runs")
@@ -103,13 +98,9 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--margin", default="1%", help="by how much b may be slower (default: 1%%)")
     parser.add_argument("--config-dir", help="folder with groups of your own")
     parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
     parser.add_argument("--github", action="store_true", help="annotate, and append to $GITHUB_STEP_SUMMARY")
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
-    options, unknown = parser.parse_known_args(args)
-    for flag in (arg for arg in unknown if arg.startswith("-")):
-        raise ConfigError(flag, "", "no such flag; zbench ab --help lists them")
-    return options, [*options.overrides, *unknown]
+    return parser.parse_intermixed_args(args)
 
 
 def _margin(text: str) -> float:

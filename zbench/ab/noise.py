@@ -14,10 +14,10 @@ from zbench.ab.side import Side, SideWorker, present_trial, warm_up
 from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
-from zbench.hydra_app import one_job
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
 from zbench.sweeper.conduct import check_weights
+from zbench.sweeper.here import one_job
 from zbench.sweeper.progress import duration
 
 CHANGES = (0.01, 0.02, 0.05)

@@ -11,10 +11,10 @@ from zbench.zimage.layout import preset_folder
 from zbench.zimage.loading import load_pipeline
 from zbench.zimage.scenes.captions import caption
 from zbench.zimage.scenes.world import sample_scene
-from zbench.zimage.tokenizer import build_tokenizer
 from zbench.zimage.train.batches import CaptionBatches, ahead, make_scenes, stream
 from zbench.zimage.train.flow import Joint, sample
 from zbench.zimage.train.joint import encode_text, predict_velocity, sampling_sigmas, tokenize
+from zbench.zimage.train.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 
 from zbench.zimage.layout import preset_folder
 from zbench.zimage.scenes.world import PLACES, parse_scene
-from zbench.zimage.tokenizer import build_tokenizer
 from zbench.zimage.train.batches import CaptionBatches, make_scenes
 from zbench.zimage.train.loop import Phase, Session
 from zbench.zimage.train.reading import ANSWERS, Reader, answers, train_reading
 from zbench.zimage.train.start import new_modules
+from zbench.zimage.train.tokenizer import build_tokenizer
 
 
 def test_answers_say_what_stands_where() -> None:

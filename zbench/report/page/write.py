@@ -39,7 +39,7 @@ def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Pa
 
 def preload() -> None:
     """Import what a report will need, so that whoever waits for something else need not wait for that afterwards."""
-    for name in ("pandas", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+    for name in ("pandas", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg", "adjustText"):
         importlib.import_module(name)
 
 

@@ -4,19 +4,17 @@ Refuses to draw what has no figures: then there is no plot, and the page says so
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zbench.analysis import pareto
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.pareto import likeness_and_speedup
 from zbench.report.plots.canvas import add_legend, add_title, new_figure
-from zbench.report.plots.label_places import Box, place_labels
+from zbench.report.plots.point_names import write_names
 from zbench.report.text.cells import digits, label
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STAGE_COLOURS = {
@@ -78,7 +76,7 @@ def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
     axes.set_ylabel("speed-up over the baseline, × (up: faster)")
     add_legend(figure)
     add_title(axes, "Speed-up against fidelity", trials, "filled: on the Pareto front")
-    _annotate(figure, axes, points, front)
+    write_names(figure, axes, [(row.label, x, y) for row, x, y in points], front)
     return figure
 
 
@@ -147,72 +145,3 @@ def _widest(labels: Iterable[str]) -> float:
 
 def _left_out(rows: Mapping[str, object]) -> str:
     return f"the first {MOST_ROWS} of {len(rows)} trials" if len(rows) > MOST_ROWS else ""
-
-
-def _annotate(
-    figure: "Figure", axes: "Axes", points: Sequence[tuple[TrialFigures, float, float]], front: Sequence[int]
-) -> None:
-    """Name the points, those of the front first; points that lie on one another share a name."""
-    from matplotlib.patheffects import withStroke
-
-    canvas = figure.canvas
-    canvas.draw()
-    figure.set_layout_engine("none")
-    pixels = [_pair(axes.transData.transform((x, y))) for _, x, y in points]
-    names = _shared_names(points, pixels, front)
-    order = sorted(names, key=lambda i: (i not in front, points[i][1]))
-    renderer = canvas.get_renderer()  # type: ignore[attr-defined]
-    sizes = {}
-    for i in order:
-        text = axes.text(0, 0, names[i], **_name_style(i in front))
-        extent = text.get_window_extent(renderer)
-        sizes[i] = (extent.width, extent.height)
-        text.remove()
-    area = axes.get_window_extent(renderer)
-    spots = place_labels(
-        [pixels[i] for i in order],
-        [sizes[i] for i in order],
-        obstacles=pixels,
-        area=Box(area.x0, area.y0, area.x1 + 0.06 * area.width, area.y1),
-        towards=[25 if i in front else 205 for i in order],  # nothing lies above and right of the front
-        scale=figure.dpi / 72,
-    )
-    back = axes.transData.inverted()
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    for i, spot in zip(order, spots, strict=True):
-        if spot is None:
-            continue
-        x, y = back.transform((spot.x0, spot.y0))
-        axes.text(x, y, names[i], va="bottom", zorder=5, path_effects=halo, **_name_style(i in front))
-        end = spot.nearest(pixels[i])
-        if math.dist(end, pixels[i]) > 12 * figure.dpi / 72:
-            ends = [back.transform(pixels[i]), back.transform(end)]
-            axes.plot(*zip(*ends, strict=True), color="#999999", linewidth=0.7, zorder=2.5)
-
-
-def _name_style(on_front: bool) -> dict[str, Any]:
-    weight, colour = ("bold", "#222222") if on_front else ("normal", "#555555")
-    return {"fontsize": 8.5, "fontweight": weight, "color": colour}
-
-
-def _shared_names(
-    points: Sequence[tuple[TrialFigures, float, float]],
-    pixels: Sequence[tuple[float, float]],
-    front: Sequence[int],
-) -> dict[int, str]:
-    """One name for points within 3 pixels of each other, under the index of the first (of the front, if any)."""
-    names: dict[int, str] = {}
-    more: dict[int, int] = {}
-    for i in sorted(range(len(points)), key=lambda i: (i not in front, i)):
-        near = next(
-            (j for j in names if abs(pixels[i][0] - pixels[j][0]) < 3 and abs(pixels[i][1] - pixels[j][1]) < 3), None
-        )
-        if near is None:
-            names[i], more[i] = points[i][0].label, 0
-        else:
-            more[near] += 1
-    return {i: f"{name} (+{more[i]} alike)" if more[i] else name for i, name in names.items()}
-
-
-def _pair(numbers: Any) -> tuple[float, float]:
-    return float(numbers[0]), float(numbers[1])

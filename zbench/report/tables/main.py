@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
 from zbench.analysis.view import View, frame_of
 from zbench.measurement import RANDOM_WEIGHTS
-from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, to_markdown, to_text
+from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, to_markdown, to_text
 from zbench.report.text import cells
 
 MEMORY = "peak memory"
@@ -31,7 +31,7 @@ class Column:
 
     header: str
     cell: Callable[[TrialFigures], str]
-    align: str = RIGHT
+    align: Align = RIGHT
 
 
 COLUMNS = (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from zbench.analysis.view import View
 from zbench.measurement import Measurement
-from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
+from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable
 from zbench.report.text import cells
 
 Cell = Callable[[Measurement], str | None]
@@ -19,7 +19,7 @@ def offload_table(view: View) -> TextTable | None:
     ]
     if all(row.offload == "none" for row, _ in rows):
         return None
-    columns: tuple[tuple[str, Cell, str], ...] = (
+    columns: tuple[tuple[str, Cell, Align], ...] = (
         ("moved to the device, a call", _moved, RIGHT),
         ("of it", _parts, LEFT),
         ("received over PCIe, a call", _received, RIGHT),

@@ -1,13 +1,26 @@
-"""A table of finished cells, and how it reads as Markdown, terminal text and CSV; it knows no trial."""
+"""A table of finished cells, and how it reads as Markdown, terminal text and CSV; it knows no trial.
+
+rich lays out terminal text, so that Chinese and emoji take the columns that a terminal gives them. Markdown is our
+own: rich's Markdown box says no alignment, pads every cell, and neither rich nor tabulate escapes what is in a cell.
+"""
 
 import csv
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-LEFT = "left"
-RIGHT = "right"
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+Align: TypeAlias = Literal["left", "right"]
+
+LEFT: Align = "left"
+RIGHT: Align = "right"
+ENDLESS = 1_000_000  # columns: a table is as wide as it needs, whatever the terminal
 
 
 @dataclass(frozen=True)
@@ -16,7 +29,7 @@ class TextTable:
 
     head: tuple[str, ...]
     headers: tuple[str, ...]
-    aligns: tuple[str, ...]
+    aligns: tuple[Align, ...]
     rows: tuple[tuple[str, ...], ...]
     legend: tuple[str, ...]
 
@@ -34,20 +47,22 @@ def to_markdown(table: TextTable) -> str:
 
 
 def to_text(table: TextTable) -> str:
-    """Plain text as wide as the table needs, without colours; no table where there is no row."""
+    """Plain text as wide as the table needs, without colours; no table where there is no row.
+
+    A cell is shown as it is: nothing in it is read as rich's markup. Its line feeds make further lines of its row.
+    """
     if not table.rows:
         return "\n".join([*table.head, *table.legend]) + "\n"
-    widths = [max(map(len, column)) for column in zip(table.headers, *table.rows, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if align == LEFT else cell.rjust(width)
-            for cell, width, align in zip(row, widths, table.aligns, strict=True)
-        ]
-        return "  ".join(padded).rstrip()
-
-    rule = "  ".join("─" * width for width in widths)
-    body = [line(table.headers), rule, *(line(row) for row in table.rows)]
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for header, align in zip(table.headers, table.aligns, strict=True):
+        grid.add_column(Text(header), justify=align, no_wrap=True)
+    grid.add_row(*[Rule(characters="─")] * len(table.headers))
+    for row in table.rows:
+        grid.add_row(*map(Text, row))
+    console = Console(file=io.StringIO(), width=ENDLESS, color_system=None, force_terminal=False, force_jupyter=False)
+    with console.capture() as capture:
+        console.print(grid)
+    body = [line.rstrip() for line in capture.get().rstrip("\n").split("\n")]
     return "\n".join([*table.head, *body, "", *table.legend]) + "\n"
 
 

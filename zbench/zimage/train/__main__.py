@@ -32,7 +32,6 @@ from zbench.zimage.layout import COMPONENTS, CONFIG_FILE, WEIGHTS_FILE, preset_f
 from zbench.zimage.scenes.captions import LANGUAGES, caption
 from zbench.zimage.scenes.draw import draw
 from zbench.zimage.scenes.world import Scene
-from zbench.zimage.tokenizer import build_tokenizer
 from zbench.zimage.train.autoencoder import encode, scaled, train_autoencoder
 from zbench.zimage.train.batches import CaptionBatches, make_scenes
 from zbench.zimage.train.flow import Joint, compile_blocks, few_step_loss, flow_loss, train_joint
@@ -41,6 +40,7 @@ from zbench.zimage.train.loop import Session, TimeIsUp
 from zbench.zimage.train.reading import train_reading
 from zbench.zimage.train.recipe import FULL, SMOKE, Recipe
 from zbench.zimage.train.start import new_modules
+from zbench.zimage.train.tokenizer import build_tokenizer
 from zbench.zimage.train.validation import Validation
 
 

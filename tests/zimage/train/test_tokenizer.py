@@ -7,7 +7,7 @@ import pytest
 from tiny_images import PROMPTS
 
 from zbench.zimage.layout import preset_folder
-from zbench.zimage.tokenizer import build_tokenizer
+from zbench.zimage.train.tokenizer import build_tokenizer
 
 
 def test_the_shipped_one_is_what_is_built(tmp_path: Path) -> None:

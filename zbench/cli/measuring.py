@@ -1,0 +1,89 @@
+"""The commands that measure, and the plan of what they would; heavy imports inside each."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from zbench.cli.command import Command
+from zbench.cli.talk import talk
+from zbench.errors import Exit, WeightsUnavailableError
+
+if TYPE_CHECKING:
+    from zbench.sweeper.plan import Plan
+
+
+def run(command: Command, args: list[str]) -> int:
+    """One trial and what it is compared with."""
+    return _measure(command, args)
+
+
+def sweep(command: Command, args: list[str]) -> int:
+    """Every trial of a grid."""
+    return _measure(command, args)
+
+
+def plan(command: Command, args: list[str]) -> int:
+    """What a sweep would do."""
+    from zbench.report.tables.plan import render_plan
+    from zbench.sweeper.conduct import check_weights
+
+    made, out = _planned(command, args)
+    if made is not None:
+        print(render_plan(made, out))
+        try:
+            check_weights(placed.trial for placed in made.trials)
+        except WeightsUnavailableError as error:
+            talk(f"note: zbench sweep would refuse this: {error}")
+    return Exit.DONE
+
+
+def ab(command: Command, args: list[str]) -> int:
+    """Two configurations or revisions, measured interleaved."""
+    from zbench.ab.command import ab as measure_both
+    from zbench.ab.show import FORMATS
+    from zbench.cli.parsers import command_parser
+
+    return measure_both(command_parser(command, FORMATS), args)
+
+
+def _measure(command: Command, args: list[str]) -> int:
+    made, out = _planned(command, args)
+    return Exit.DONE if made is None else _execute(made, out)
+
+
+def _planned(command: Command, args: list[str]) -> "tuple[Plan | None, str]":
+    """The plan, or None if Hydra was only to show something; and the format of the table."""
+    from zbench.cli.parsers import FORMATS, take_flags
+    from zbench.hydra_app import planned
+    from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
+
+    out, allow_code, args = take_flags(command, args)
+    about = (
+        f"usage: {command.usage}\n\n{command.description}\n"
+        f"An OVERRIDE is GROUP=CHOICE or key=value. --format {'|'.join(FORMATS)} says how the table is printed.\n"
+        f"{ALLOW_CODE}: {ALLOW_CODE_HELP}.\n"
+    )
+    return planned(args, command.name, about, allow_code=allow_code), out
+
+
+def _execute(made: "Plan", out: str) -> int:
+    """Run a plan, print its table, write its report."""
+    from rich.console import Console
+
+    from zbench.analysis.view import view_of
+    from zbench.report.page.write import preload, write_report
+    from zbench.report.tables.main import render
+    from zbench.sweeper.conduct import conduct
+
+    threading.Thread(target=preload, name="zbench-preload", daemon=True).start()  # while the worker loads
+    outcome = conduct(made, Console(stderr=True, emoji=False))
+    if outcome.interrupted:
+        talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")
+        return Exit.INTERRUPTED
+    view = view_of(outcome.records)
+    print(render(view, out))
+    write_report(view, {made.name: made.run_folder}, made.report_folder)
+    talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
+    if outcome.failed:
+        talk(f"{outcome.failed} of {len(outcome.records)} trials FAILED; sweep.retry_failed=true runs them again")
+        return Exit.FAILED
+    return Exit.DONE

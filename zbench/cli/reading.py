@@ -1,0 +1,166 @@
+"""The commands that read what was measured; heavy imports inside each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zbench.cli.command import Command
+from zbench.cli.talk import talk
+from zbench.errors import Exit, ZbenchError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from zbench.record import Record
+
+
+def report(command: Command, args: list[str]) -> int:
+    """Write the report of one or more runs."""
+    from zbench.analysis.view import view_of
+    from zbench.cli.parsers import run_reader
+    from zbench.report.page.write import sweep_folders, write_report
+    from zbench.report.tables.main import render
+    from zbench.store import read_run
+
+    parser = run_reader(command)
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--out", type=Path, help="folder for the report (default: reports/<first run>)")
+    options = parser.parse_intermixed_args(args)
+    runs = [read_run(name, options.runs_dir) for name in options.runs]
+    view = view_of(record for _, found in runs for record in found)
+    out = options.out or Path("reports") / runs[0][0].resolve().parent.name
+    written = write_report(view, sweep_folders(runs), out)
+    print(render(view, options.format))
+    talk(f"wrote {len(written)} files to {out}; open {out / 'report.html'}")
+    return Exit.DONE
+
+
+def recommend(command: Command, args: list[str]) -> int:
+    """The fastest feasible configuration of each piece of work in a run."""
+    from zbench.analysis.view import view_of
+    from zbench.cli.parsers import run_reader
+    from zbench.recommend import Limits
+    from zbench.recommend import recommend as choose
+    from zbench.store import read_run
+
+    parser = run_reader(command, ("text", "json"))
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--max-vram-gib", type=float, help="peak device memory at most")
+    parser.add_argument("--min-ssim", type=float, help="of the worst image against the reference's, at least")
+    parser.add_argument("--min-psnr-db", type=float, help="of the worst image against the reference's, at least")
+    parser.add_argument(
+        "--min-prompt-fidelity",
+        type=float,
+        metavar="SHARE",
+        help="mean share (0 to 1) of the attributes asked for that the images show, at least",
+    )
+    parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
+    options = parser.parse_args(args)
+    _, records = read_run(options.run, options.runs_dir)
+    limits = Limits(options.max_vram_gib, options.min_ssim, options.min_psnr_db, options.min_prompt_fidelity)
+    advice = choose(view_of(records), limits, allow_proxy=options.allow_proxy)
+    print(advice.to_json() if options.format == "json" else advice.to_text())
+    return Exit.DONE if advice.is_whole else Exit.FAILED
+
+
+def compare(command: Command, args: list[str]) -> int:
+    """Two runs, trial by trial."""
+    from zbench.cli.parsers import judging
+    from zbench.store import read_run
+
+    parser = judging(command)
+    parser.add_argument("base", metavar="BASE", help="a run, as the base")
+    parser.add_argument("new", metavar="NEW", help="the run that is judged")
+    options = parser.parse_args(args)
+    _, base = read_run(options.base, options.runs_dir)
+    _, new = read_run(options.new, options.runs_dir)
+    return _judge(new, base, options)
+
+
+def baseline(command: Command, args: list[str]) -> int:
+    """Keep a run for later gates."""
+    from zbench.cli.parsers import run_reader
+    from zbench.gate.baselines import save_baseline
+    from zbench.store import latest_records, read_run
+
+    parser = run_reader(command, formats=())
+    parser.add_argument(
+        "action", choices=("save",), metavar="save", help="keep the COMPLETE trials of a run under a name"
+    )
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--name", required=True, help="of the baseline; each machine keeps its own")
+    options = parser.parse_args(args)
+    _, records = read_run(options.run, options.runs_dir)
+    print(save_baseline(latest_records(records), options.name, options.runs_dir))
+    return Exit.DONE
+
+
+def gate(command: Command, args: list[str]) -> int:
+    """A run against a kept baseline."""
+    from zbench.cli.parsers import judging
+    from zbench.gate.baselines import machine_of, read_baseline
+    from zbench.store import read_run
+
+    parser = judging(command)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--baseline", required=True, metavar="FILE|NAME", help="what zbench baseline save kept")
+    options = parser.parse_args(args)
+    _, new = read_run(options.run, options.runs_dir)
+    baseline = read_baseline(options.baseline, options.runs_dir, machine_of(new[-1].environment))
+    return _judge(new, baseline.records, options)
+
+
+def export(command: Command, args: list[str]) -> int:
+    """Records in another tool's format."""
+    from zbench.analysis.view import view_of
+    from zbench.cli.parsers import run_reader
+    from zbench.export import BINARY_FORMATS, find_format, format_names
+    from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
+    from zbench.store import read_run
+
+    parser, names = run_reader(command, formats=()), format_names()
+    every = ", ".join(names).replace("%", "%%")
+    named = f"{every}, or module:Class with {ALLOW_CODE} (default: {names[0]})"
+    parser.add_argument("--format", default=names[0], metavar="NAME", help=named)
+    parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument(
+        "--out",
+        "--output",
+        dest="output",
+        type=Path,
+        metavar="FILE",
+        help=f"file to write (default: stdout; {', '.join(BINARY_FORMATS)}: required)",
+    )
+    options = parser.parse_args(args)
+    render = find_format(options.format, allow_code=options.allow_code)
+    binary = ZbenchError(f"--format {options.format} is binary: give it a file with --out FILE")
+    if options.format in BINARY_FORMATS and options.output is None:
+        raise binary
+    data = render(view_of(read_run(options.run, options.runs_dir)[1]))
+    if options.output is None:
+        if isinstance(data, bytes):
+            raise binary
+        print(data, end="")
+        return Exit.DONE
+    try:
+        options.output.write_bytes(data if isinstance(data, bytes) else data.encode())
+    except OSError as error:
+        raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
+    talk(f"wrote {options.output}")
+    return Exit.DONE
+
+
+def _judge(new: "Sequence[Record]", base: "Sequence[Record]", options: "argparse.Namespace") -> int:
+    """Judge, print, and give the verdict's exit code."""
+    from zbench.gate.judge import assess
+    from zbench.gate.limits import parse_limit
+    from zbench.gate.show import publish, render
+    from zbench.store import latest_records
+
+    limits = [parse_limit(text) for text in options.metric or ["latency.median:3%"]]
+    assessment = assess(latest_records(new), latest_records(base), limits)
+    print(render(assessment, options.format))
+    if options.github:
+        publish(assessment)
+    return assessment.exit_code

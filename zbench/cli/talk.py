@@ -1,0 +1,8 @@
+"""stdout is data, stderr is talk."""
+
+import sys
+
+
+def talk(text: str) -> None:
+    """Say a line beside the data."""
+    print(text, file=sys.stderr)
