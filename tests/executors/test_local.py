@@ -30,7 +30,7 @@ ENDS_WITHIN_S = 5.0
 
 @pytest.fixture(autouse=True)
 def synthetic_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ENGINES))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ENGINES), os.environ.get("PYTHONPATH")])))
 
 
 @pytest.fixture

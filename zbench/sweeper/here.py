@@ -10,7 +10,7 @@ from zbench.plugins import check_targets
 def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Config:
     """The configuration of one trial.
 
-    Raises OverrideError and its like for what does not compose, ConfigError for code from outside that is not permitted.
+    Raises OverrideError and its like for what does not compose, ConfigError for code from outside without permission.
     """
     config = expand(overrides, auto_resolver(config_dir), config_dir=config_dir, grids=False).jobs[0].config
     check_targets([config], allow_code=allow_code)
