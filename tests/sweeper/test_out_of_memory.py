@@ -77,7 +77,7 @@ class Quiet:
 
     def finished(self, placed: Any, record: Record, figures: Any) -> None: ...
 
-    def added(self, placed: Any, trial: Trial) -> None:
+    def added(self, trial: Trial, instead_of: Any) -> None:
         self.added_trials.append(trial)
 
 

@@ -19,9 +19,10 @@ class WithNextOffload:
     """A `Search` that first asks for what takes the place of what did not fit."""
 
     def __init__(
-        self, search: Search, wanted: Callable[[Placed], bool], added: Callable[[Placed, Trial], None]
+        self, search: Search, wanted: Callable[[Placed], bool], added: Callable[[Trial, Trial | None], None]
     ) -> None:
-        """`wanted` says of a trial out of memory whether the next offload is to be tried; `added` is told of each."""
+        """`wanted` says of a trial out of memory whether the next offload is to be tried; `added` is told of
+        each that would not come anyway."""
         self._search, self._wanted, self._added = search, wanted, added
         self._asked: dict[str, Placed] = {}
         self._next: deque[Placed] = deque()
@@ -56,7 +57,7 @@ class WithNextOffload:
         if smaller.trial_id in self._asked or (to_come and not has_a_role):
             return
         if not to_come:
-            self._added(placed, smaller)
+            self._added(smaller, placed.trial)
         self._next.appendleft(replace(placed, trial=smaller))  # others will be held to it, so it comes first
 
     def serving(self, trial_id: str) -> str:

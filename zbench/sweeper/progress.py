@@ -95,15 +95,16 @@ class SweepProgress:
 
     def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Show the trial's figures."""
-        shown = self._running.pop(placed.trial.trial_id)
-        self._add(record, figures, time.monotonic() - shown.began, "")
+        shown = self._running.pop(placed.trial.trial_id, None)  # one that cannot work was never started
+        self._add(record, figures, None if shown is None else time.monotonic() - shown.began, "")
 
-    def added(self, placed: Placed, trial: Trial) -> None:
+    def added(self, trial: Trial, instead_of: Trial | None) -> None:
         """Count one more trial."""
         self.eta.left += 1
         self.total += 1
         self._bar.update(self._task, total=self.total)
-        self.note(f"{placed.trial.label} ran out of memory; {trial.label} is tried in its place")
+        if instead_of is not None:
+            self.note(f"{instead_of.label} ran out of memory; {trial.label} is tried in its place")
 
     def _add(self, record: Record, figures: TrialFigures, wall_s: float | None, remark: str) -> None:
         self.eta.add(wall_s)

@@ -1,4 +1,4 @@
-"""One sweep from plan to journal: reuse what still holds, run the rest, append each outcome as it comes.
+"""One sweep from plan to journal: take what still holds, run the rest, append each outcome as it comes.
 
 A search is asked for trials and told what came of each. As many tasks run as the executor has room for; a trial waits
 until its reference has its images. The journal has one writer, this process. It imports no torch, measures nothing
@@ -15,22 +15,21 @@ from typing import Any, Protocol
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
 from zbench.engines import Descriptions
-from zbench.environment import differences
-from zbench.errors import RecordError
 from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
 from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
-from zbench.measurement import UNJUDGED, Measurement, Role
+from zbench.measurement import Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import Reason, Record
 from zbench.search import Search
+from zbench.search.references import WithReferences
 from zbench.search.retry import WithNextOffload
-from zbench.space import Placed
+from zbench.space import Placed, constraint
 from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
-from zbench.sweeper.content import PresentContent
 from zbench.sweeper.plan import Plan
+from zbench.sweeper.reuse import Reuse
 from zbench.trial import Trial, geometry_of
 
 
@@ -52,8 +51,8 @@ class SweepListener(Protocol):
     def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """A trial's record is on disk."""
 
-    def added(self, placed: Placed, trial: Trial) -> None:
-        """A trial ran out of memory, and `trial` is tried in its place."""
+    def added(self, trial: Trial, instead_of: Trial | None) -> None:
+        """A trial that was not planned is going to run: in place of one that ran out of memory, or by the search."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,10 @@ class Sweep:
     _proxies: dict[ProxyKey, Proxy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._present = PresentContent(self.plan.measure)
+        self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
-        self._search = WithNextOffload(self.search, self._wants_next_offload, self.listener.added)
+        self._expected = {placed.trial.trial_id for placed in self.plan.space.placed}
+        self._search = WithNextOffload(WithReferences(self.search), self._wants_next_offload, self._expect)
 
     def run(self) -> SweepResult:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
@@ -173,13 +173,17 @@ class Sweep:
 
     def _begin(self, placed: Placed) -> None:
         """Take its record from the journal, or its figures from a proxy that was measured; else submit it."""
-        record = self._reusable(placed)
+        reason = self._why_not(placed.trial)
+        if reason is not None:
+            self._settle(placed, self._pruned(placed, reason))
+            return
+        runs, reference = self._runs(placed.trial), self._reference(placed)
+        record = self._reuse.record_of(placed, runs, reference)
         if record is not None:
             record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
             self._settle(placed, record, reused=True)
             return
         self.listener.started(placed)
-        runs, reference = self._runs(placed.trial), self._reference(placed)
         key: ProxyKey = runs.trial_id, placed.is_reference, reference is not None
         artifacts = self.store.artifacts(placed.trial.trial_id)
         proxy = self._proxies.get(key)
@@ -223,6 +227,17 @@ class Sweep:
         else:
             self.listener.finished(placed, record, figures)
         self._search.tell(record, figures)
+
+    def _why_not(self, trial: Trial) -> str | None:
+        """Why a trial that a search made itself cannot work; those of the plan were asked before."""
+        if trial.trial_id in self._expected:
+            return None
+        self._expect(trial)
+        return constraint(trial, geometry_of(trial.pipeline)) or self._engines.supports(trial)
+
+    def _expect(self, trial: Trial, instead_of: Trial | None = None) -> None:
+        self._expected.add(trial.trial_id)
+        self.listener.added(trial, instead_of)
 
     def _wants_next_offload(self, placed: Placed) -> bool:
         """Whether to try more offload in place of a trial that ran out of memory: always of a reference.
@@ -283,64 +298,22 @@ class Sweep:
         reference = self.store.latest.get(placed.reference_id)
         return self.store.artifacts(placed.reference_id) if reference and reference.state == "COMPLETE" else None
 
-    def _reusable(self, placed: Placed) -> Record | None:
-        """The record that makes measuring again needless; says why where one exists and does not.
-
-        Which baseline it had does not matter: speed-ups are derived when records are read.
-        """
-        record = self.store.latest.get(placed.trial.trial_id)
-        if record is None or self.plan.sweep.fresh:
-            return None
-        if record.state == "FAILED":
-            return None if self.plan.sweep.retry_failed else record
-        if record.state != "COMPLETE":
-            return None
-        changed = self._moved_from(record.environment)
-        if not self._was_measured_alike(record):
-            changed = ["the measure settings changed", *changed]
-        if record.reference_id != placed.reference_id:
-            changed = ["its images are judged against another reference", *changed]
-        if record.measurement is not None and not record.measurement.paired_latencies_s:
-            changed = ["no round of it was valid", *changed]
-        if self._missed_its_reference(placed, record):
-            changed = ["its reference was not there the last time", *changed]
-        if not changed and record.measurement is not None:
-            artifacts = self.store.artifacts(record.trial_id)
-            changed = self._present.changes(self._runs(placed.trial), record.measurement, artifacts)
-        if changed:
-            self.listener.note(f"{placed.trial.label} is measured again: {'; '.join(changed)}")
-            return None
-        return record
-
-    def _moved_from(self, environment: dict[str, Any]) -> list[str]:
-        """How where trials run now differs from where one was measured; empty where some worker is to be there."""
-        found = [differences(environment, here) for here in self.executor.environments]
-        return min(found, key=len, default=[])
-
     @property
     def _parents(self) -> dict[str, Any]:
         """Of records that no worker had a say in."""
         return self.executor.environments[0] if self.executor.environments else environment_on([]).to_dict()
 
-    def _was_measured_alike(self, record: Record) -> bool:
-        """Whether its `measure` is this sweep's; a key that it lacks has its default, and one not known is another."""
-        try:
-            return record.measure == self.plan.measure
-        except RecordError:
-            return False
-
-    def _missed_its_reference(self, placed: Placed, record: Record) -> bool:
-        had = record.measurement is not None and record.measurement.reasons.get("quality") not in UNJUDGED
-        return not had and self._reference(placed) is not None
-
     def _record_pruned(self) -> None:
         for placed, reason in self.plan.pruned:
-            self.listener.note(f"{placed.trial.label} is left out: {reason}")
-            record = self._record(placed, self._parents, state="PRUNED", reason=Reason("constraint", reason))
+            record = self._pruned(placed, reason)
             before = self.store.latest.get(placed.trial.trial_id)
             told = before and (before.reason, before.reference_id, before.baseline_id)
             if told != (record.reason, record.reference_id, record.baseline_id):
                 self.store.append(record)
+
+    def _pruned(self, placed: Placed, reason: str) -> Record:
+        self.listener.note(f"{placed.trial.label} is left out: {reason}")
+        return self._record(placed, self._parents, state="PRUNED", reason=Reason("constraint", reason))
 
     def _record(self, placed: Placed, environment: dict[str, Any], **fields: Any) -> Record:
         config = {**placed.trial.to_dict(), "measure": asdict(self.plan.measure)}

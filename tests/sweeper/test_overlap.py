@@ -1,0 +1,168 @@
+"""Sweeps whose trials overlap: who waits for whom, what is recorded of neighbours, and what a stop leaves."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import GRID, complete, measurement, projected, trial
+from test_out_of_memory import Quiet
+
+from zbench.config import Config, DBCacheConfig, ExecutorConfig, MeasureConfig, SweepConfig
+from zbench.environment import capture
+from zbench.executors import Completed, Done, OnEvent, Stopped, Task
+from zbench.record import Record
+from zbench.search.grid import GridSearch
+from zbench.space import Placed, Space, arrange
+from zbench.store import Store
+from zbench.sweeper.plan import Plan
+from zbench.sweeper.sweep import Sweep, SweepResult
+
+CACHED = [DBCacheConfig(residual_diff_threshold=0.1 * (n + 1)) for n in range(4)]
+
+
+class Roomy:
+    """An executor that ends the task which came last, once it is full or nothing more comes."""
+
+    def __init__(self, capacity: int = 2, stops_after: int = 99) -> None:
+        self.capacity, self._left = capacity, stops_after
+        self.environments: list[dict[str, Any]] = [capture().to_dict()]
+        self.held: list[Task] = []
+        self.together: list[list[str]] = []
+
+    def submit(self, task: Task) -> None:
+        self.held.append(task)
+        assert len(self.held) <= self.capacity
+
+    def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
+        self.together.append([task.settings[0].trial.label for task in self.held])
+        task = self.held.pop()
+        (setting,) = task.settings
+        on_event(task, {"event": "loaded", "load_s": 1.0})
+        self._left -= 1
+        if self._left < 0:
+            return Done(task, (Stopped(),), None)
+        beside = tuple(other.settings[0].trial.trial_id for other in self.held)
+        return Done(task, (Completed(measurement(setting.trial)),), {"cpu": "elsewhere"}, beside)
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def swept(folder: Path, executor: Roomy, space: Space, search: Any = None) -> tuple[SweepResult, Quiet]:
+    plan = Plan(
+        name="s",
+        command="zbench sweep",
+        space=space,
+        preview=space,
+        search=GRID,
+        allow_code=False,
+        measure=MeasureConfig(),
+        sweep=SweepConfig(runs_dir=str(folder)),
+        executor=ExecutorConfig(),
+        profiles={},
+        stand_in=Config(pipeline=trial().pipeline),
+    )
+    listener = Quiet()
+    with Store(plan.run_folder, listener.note) as store:
+        made = Sweep(plan, store, executor, search or GridSearch(space, GRID), listener, lambda: False)
+        return made.run(), listener
+
+
+def test_followers_wait_for_their_reference_and_then_run_together(tmp_path: Path) -> None:
+    executor = Roomy()
+    outcome, _ = swept(tmp_path, executor, arrange([trial(cache) for cache in CACHED[:3]]))
+    labels = [trial(cache).label for cache in CACHED[:3]]
+    assert executor.together == [["none"], labels[:2], [labels[0], labels[2]], [labels[0]]]
+    assert not outcome.interrupted and {r.state for r in outcome.records} == {"COMPLETE"}
+
+
+def test_a_record_says_where_it_ran_and_who_ran_beside_it(tmp_path: Path) -> None:
+    outcome, _ = swept(tmp_path, Roomy(), arrange([trial(cache) for cache in CACHED[:2]]))
+    reference, first, second = outcome.records
+    assert {r.environment["cpu"] for r in outcome.records} == {"elsewhere"}
+    assert (reference.beside, first.beside, second.beside) == ((), (), (first.trial_id,))
+    assert Record.from_json(second.to_json()).beside == (first.trial_id,)
+
+
+def test_what_is_independent_does_not_wait(tmp_path: Path) -> None:
+    """Two pieces of work: the second reference runs beside the first."""
+    other = replace(trial().pipeline, steps=4)
+    executor = Roomy()
+    swept(tmp_path, executor, arrange([trial(), trial(pipeline=other)]))
+    assert executor.together[0] == ["none", "none"]
+
+
+def test_trials_that_share_a_proxy_never_run_it_twice_at_once(tmp_path: Path) -> None:
+    ahead = [projected(complete(trial()), latency_s=1.0, vram_gib=20.0, hardware=name) for name in ("h100", "b300")]
+    executor = Roomy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zbench.sweeper.sweep._projected", lambda trial, measured: measured)
+        outcome, _ = swept(tmp_path, executor, arrange([r.trial for r in ahead]))
+    assert [len(held) for held in executor.together] == [1], "one proxy, measured once"
+    assert len(outcome.records) == 2 and {r.environment["cpu"] for r in outcome.records} == {"elsewhere"}
+
+
+def test_a_stop_keeps_what_is_finished_and_the_same_sweep_goes_on(tmp_path: Path) -> None:
+    space = arrange([trial(cache) for cache in CACHED])
+    outcome, _ = swept(tmp_path, Roomy(stops_after=2), space)
+    assert outcome.interrupted and [r.state for r in outcome.records] == ["COMPLETE"] * 2
+    again, _ = swept(tmp_path, executor := Roomy(), space)
+    assert not again.interrupted and len(again.records) == 5
+    assert len(executor.together) >= 4, "what was measured elsewhere is measured again here"
+
+
+class Halving:
+    """Asks for thresholds that nobody typed, each half of the last, and never for a reference."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.told: list[tuple[str, str]] = []
+        self._threshold = 0.4
+
+    def ask(self) -> Placed | None:
+        self._threshold /= 2
+        if self._threshold < 0.04 or self.space.place is None:
+            return None
+        return self.space.place(trial(DBCacheConfig(residual_diff_threshold=self._threshold)))
+
+    def tell(self, record: Record, figures: Any) -> None:
+        self.told.append((figures.label, record.state))
+
+
+def test_a_search_may_make_its_own_trials_and_has_their_reference_measured_first(tmp_path: Path) -> None:
+    search = Halving(arrange([trial(CACHED[0])]))
+    outcome, listener = swept(tmp_path, Roomy(), search.space, search)
+    assert search.told[0] == ("none", "COMPLETE") and len(search.told) == 4
+    assert len(outcome.records) == 5 - 1 and len(listener.added_trials) == 3
+    assert all(r.reference_id == outcome.records[0].reference_id for r in outcome.records)
+
+
+class Impossible(Halving):
+    def ask(self) -> Placed | None:
+        if self.told:
+            return None
+        assert self.space.place is not None
+        return self.space.place(trial(DBCacheConfig(Fn_compute_blocks=99)))
+
+
+def test_what_a_search_makes_and_cannot_work_is_pruned_and_told(tmp_path: Path) -> None:
+    search = Impossible(arrange([trial()]))
+    outcome, _ = swept(tmp_path, Roomy(1), search.space, search)
+    assert ("PRUNED" in {state for _, state in search.told}) and not outcome.interrupted
+
+
+def test_a_search_that_repeats_itself_is_one_error_and_nothing_is_lost(tmp_path: Path) -> None:
+    space = arrange([trial()])
+
+    class Stubborn(Halving):
+        def ask(self) -> Placed | None:
+            return space.placed[0]
+
+    from zbench.errors import ZbenchError
+
+    with pytest.raises(ZbenchError, match=r"Stubborn\.ask gave none twice"):
+        swept(tmp_path, Roomy(1), space, Stubborn(space))
+    assert (tmp_path / "s" / "records.jsonl").read_text().count("COMPLETE") == 1

@@ -1,0 +1,45 @@
+"""References first: a policy around any search, so that whatever it asks for has what it is held to."""
+
+from collections import deque
+
+from zbench.analysis.figures import TrialFigures
+from zbench.errors import ZbenchError
+from zbench.record import Record
+from zbench.search import Search
+from zbench.space import Placed, Space
+
+
+class WithReferences:
+    """A `Search` that gives, before each trial, its quality reference and speed baseline if they have not come yet."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._known = {placed.trial.trial_id: placed for placed in search.space.placed}
+        self._asked: set[str] = set()  # by the search itself
+        self._given: set[str] = set()
+        self._next: deque[Placed] = deque()
+
+    @property
+    def space(self) -> Space:
+        """See `Search.space`."""
+        return self._search.space
+
+    def ask(self) -> Placed | None:
+        """See `Search.ask`."""
+        while not self._next:
+            asked = self._search.ask()
+            if asked is None:
+                return None
+            if asked.trial.trial_id in self._asked:
+                who = type(self._search).__name__
+                raise ZbenchError(f"{who}.ask gave {asked.trial.label} twice; where nothing is left it is to give None")
+            self._asked.add(asked.trial.trial_id)
+            held_to = [self._known[i] for i in (asked.reference_id, asked.baseline_id) if i in self._known]
+            new = {p.trial.trial_id: p for p in (*held_to, asked) if p.trial.trial_id not in self._given}
+            self._given |= new.keys()
+            self._next.extend(new.values())
+        return self._next.popleft()
+
+    def tell(self, record: Record, figures: TrialFigures) -> None:
+        """See `Search.tell`."""
+        self._search.tell(record, figures)

@@ -1,0 +1,74 @@
+"""Whether what the journal has of a trial still holds, so that nothing need be measured again."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zbench.environment import differences
+from zbench.errors import RecordError
+from zbench.measurement import UNJUDGED
+from zbench.record import Record
+from zbench.space import Placed
+from zbench.store import Store
+from zbench.sweeper.content import PresentContent
+from zbench.sweeper.plan import Plan
+from zbench.trial import Trial
+
+
+class Reuse:
+    """The records of a journal that a plan may take as they are."""
+
+    def __init__(
+        self, plan: Plan, store: Store, environments: Sequence[dict[str, Any]], note: Callable[[str], None]
+    ) -> None:
+        """`environments` are those where trials may run now; `note` is told why a record does not hold."""
+        self._sweep, self._measure, self._store = plan.sweep, plan.measure, store
+        self._environments, self._note = environments, note
+        self._present = PresentContent(plan.measure)
+
+    def record_of(self, placed: Placed, runs: Trial, reference: Path | None) -> Record | None:
+        """The record that makes measuring again needless; says why where one exists and does not.
+
+        `runs` is what is measured for the trial, `reference` the folder of its reference's images, if it has any. Which
+        baseline it had does not matter: speed-ups are derived when records are read.
+        """
+        record = self._store.latest.get(placed.trial.trial_id)
+        if record is None or self._sweep.fresh:
+            return None
+        if record.state == "FAILED":
+            return None if self._sweep.retry_failed else record
+        if record.state != "COMPLETE":
+            return None
+        changed = self._moved_from(record.environment)
+        if not self._was_measured_alike(record):
+            changed = ["the measure settings changed", *changed]
+        if record.reference_id != placed.reference_id:
+            changed = ["its images are judged against another reference", *changed]
+        if record.measurement is not None and not record.measurement.paired_latencies_s:
+            changed = ["no round of it was valid", *changed]
+        if reference is not None and _has_no_quality(record):
+            changed = ["its reference was not there the last time", *changed]
+        if not changed and record.measurement is not None:
+            artifacts = self._store.artifacts(record.trial_id)
+            changed = self._present.changes(runs, record.measurement, artifacts)
+        if changed:
+            self._note(f"{placed.trial.label} is measured again: {'; '.join(changed)}")
+            return None
+        return record
+
+    def _moved_from(self, environment: dict[str, Any]) -> list[str]:
+        """How where trials run now differs from where one was measured; empty where some worker is to be there."""
+        found = [differences(environment, here) for here in self._environments]
+        return min(found, key=len, default=[])
+
+    def _was_measured_alike(self, record: Record) -> bool:
+        """Whether its `measure` is this sweep's; a key that it lacks has its default, and one not known is another."""
+        try:
+            return record.measure == self._measure
+        except RecordError:
+            return False
+
+
+def _has_no_quality(record: Record) -> bool:
+    """Whether it was not judged for want of a reference."""
+    return record.measurement is None or record.measurement.reasons.get("quality") in UNJUDGED
