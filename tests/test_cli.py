@@ -83,7 +83,7 @@ BAD_OVERRIDES = [
     (["search.n_trials=3"], "search.n_trials=3", "use search=random"),
     (["cache.max_warmup_steps=3"], "cache.max_warmup_steps=3", "these have: cache=dbcache"),
     (["cash=dbcache"], "cash=dbcache", "unknown key"),
-    (["cache=dbcash"], "cache=dbcash", "no such choice; there are: dbcache"),
+    (["cache=dbcash"], "cache=dbcash", "no such choice; there are: custom, dbcache"),
     (["pipeline.steps=many"], "pipeline.steps=many", ""),
     (["pipeline.steps=0"], "pipeline.steps=0", "at least 1"),
     (["cache=dbcache", "cache.residual_diff_threshold=-0.1"], "cache.residual_diff_threshold=-0.1", "at least 0"),
@@ -308,7 +308,7 @@ def test_info_and_help_are_hydras(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--info"]) == 0
     assert "Installed Hydra Plugins" in capfd.readouterr().out
     assert main(["sweep", "--help"]) == 0
-    assert "cache: dbcache, dbcache_aggressive, forced, none, scm, taylorseer" in capfd.readouterr().out
+    assert "cache: custom, dbcache, dbcache_aggressive, forced, none, scm, taylorseer" in capfd.readouterr().out
 
 
 def test_a_fault_of_zbench_itself_is_seventy(

@@ -8,7 +8,7 @@ from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_
 
 from zbench.analysis.stages import ceiling_rates, stage_figures
 from zbench.analysis.view import view_of
-from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
+from zbench.config import CustomCacheConfig, DBCacheConfig, OffloadConfig, ParallelConfig
 from zbench.measurement import Effective, Memory, Telemetry
 from zbench.report.page.write import write_report
 from zbench.report.tables.offload import offload_table
@@ -63,6 +63,13 @@ def test_a_skipped_step_computes_its_first_and_last_blocks_alone():
     record = on(complete(trial(cache, pipeline=TURBO), cached=(3, 5, 6)), CEILINGS, TIMED, **GPU)
     flops = FULL * 5 + step_flops(geometry_of(TURBO), IMAGE_TOKENS, 30, blocks=3) * 3
     assert stage_figures(record)["denoise"].tflops == pytest.approx(flops.total / 2 / 1e12)
+
+
+def test_what_a_cache_from_outside_computes_is_not_known():
+    cache = CustomCacheConfig(method="mine", target="a:B")
+    found = stage_figures(on(complete(trial(cache, pipeline=TURBO), cached=(3, 5)), CEILINGS, TIMED, **GPU))
+    assert found["denoise"].tflops is None and "mine" in found["denoise"].why_no_rate
+    assert found["decode"].tflops is not None
 
 
 def test_batches_and_guidance_count_what_a_forward_held():
