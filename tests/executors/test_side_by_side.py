@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_trials_of_a_task_take_turns_in_one_window(executor: LocalExecutor, tmp_
         Setting(base, tmp_path / "base", is_reference=True, role="baseline"),
         Setting(other, tmp_path / "other", reference=tmp_path / "base"),
     )
-    executor.submit(Task(settings, MEASURE))
+    executor.submit(Task(settings, replace(MEASURE, min_rounds=4, max_rounds=4)))
     first, second = done(executor).results
     assert isinstance(first, Completed) and isinstance(second, Completed)
     window = second.measurement.window
