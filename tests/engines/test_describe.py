@@ -81,4 +81,5 @@ def with_tests() -> dict[str, str]:
     from pathlib import Path
 
     tests = Path(__file__).parents[1]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    path = [str(tests), str(tests.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -119,7 +119,7 @@ def test_the_environment_is_what_the_worker_says(tmp_path: Path, monkeypatch: py
         environment = done(executor).environment
         assert executor.environments[0]["cpu"] == "the parent's processor"
     assert environment is not None and environment["cpu"] not in ("", "the parent's processor")
-    assert environment["versions"]["torch"] is not None and environment["devices"] == []
+    assert environment["versions"]["torch"] is not None and "devices" in environment
 
 
 # Several trials in one task
