@@ -3,13 +3,15 @@
 python benchmarks/record_rounds.py --out FILE.csv [--rounds 2400] [OVERRIDE ...]
 
 By default the tiny pipeline at 64×64 and one step, in a resident worker, one prompt and seed. Columns: `begun_s`
-(UTC), `latency_s`, `disturbances` (as the round's record names them). Beside it, FILE.json says where that was.
+(seconds after the start), `latency_s`, `disturbances` (as the round's record names them). Beside it, FILE.json says
+where that was.
 """
 
 import argparse
 import csv
 import json
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,7 +39,7 @@ def main() -> None:
     arguments.out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     with TemporaryDirectory() as folder, arguments.out.open("w", newline="", encoding="utf-8") as file:
         worker = SideWorker([Side("a", trial)], Path(folder) / "worker.log", config.measure.timeout_s)
-        worker.prepare()
+        worker.prepare(time.perf_counter())
         warm_up({"a": worker}, config.measure.max_warmup_rounds, lambda _, latency_s: None)
         rows = csv.writer(file)
         rows.writerow(["begun_s", "latency_s", "disturbances"])

@@ -84,7 +84,7 @@ def test_measurements_are_whole(demo: Path) -> None:
 def test_some_settings_skip_steps_and_that_costs_likeness(demo: Path) -> None:
     by_label = {record.label: measured(record) for record in records(demo, "demo")}
     base = by_label["none"]
-    assert all(not one.cached_steps for one in base.rounds)
+    assert all(not one.cached_steps for one in base.requests)
     skipping = [m for m in by_label.values() if any(one.cached_steps for one in m.requests)]
     assert skipping
     for m in by_label.values():

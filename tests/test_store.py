@@ -88,7 +88,7 @@ def test_a_bad_line_in_the_middle_is_named_and_nothing_is_touched(tmp_path: Path
         (b'{"benchmark": 1}\n', "not a zbench record"),
         (b"\xff\xfe\x00binary\n", "not a zbench journal"),
         (b"precious notes without a line feed", "not JSON"),
-        (b'{"trial_id": "a", "schema_version": 99}\n', "schema_version 99 cannot be upgraded to 1"),
+        (b'{"trial_id": "a", "schema_version": 99}\n', "schema_version 99 cannot be upgraded to 2"),
         (b'{"trial_id": "a", "schema_version": 1}\n', "not a valid record"),
         (b'{"trial_id": "a", "schema_version": NaN}\n', "NaN is not allowed"),
     ],

@@ -20,7 +20,7 @@ def test_progress_of_loading_does_not_disturb_a_side(tmp_path: Path, monkeypatch
     engine = EngineConfig(name="synthetic", target="synthetic:SyntheticEngine", options=options)
     worker = SideWorker([Side("a", trial(engine=engine))], tmp_path / "worker.log", timeout_s=60)
     try:
-        worker.prepare()
+        worker.prepare(0.0)
         assert worker.effective["a"]["weights"] == "synthetic"
         assert worker.generate("a", 0).latency_s > 0
     finally:
@@ -35,7 +35,7 @@ def test_a_worker_that_died_after_an_answer_is_blamed_on_who_was_answered(
     sides = [Side("a", trial(engine=engine)), Side("b", trial(cache=DBCacheConfig(), engine=engine))]
     worker = SideWorker(sides, tmp_path / "worker.log", timeout_s=60)
     try:
-        worker.prepare()
+        worker.prepare(0.0)
         worker.generate("a", 0)
         worker._client.kill()
         worker._client.process.wait()

@@ -57,6 +57,7 @@ def test_the_bar_is_part_of_a_sweeps_display_only_while_it_loads() -> None:
     out = StringIO()
     console = Console(file=out, force_terminal=True, width=120)
     progress, placed = SweepProgress(1, console), Placed(trial(), trial().trial_id, trial().trial_id)
+    progress.started(placed)
     shown = []
     for event in (BEGIN, told(8.0), {"event": "loaded", "load_s": 1.0}):
         progress.event(placed, event)

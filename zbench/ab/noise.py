@@ -1,6 +1,7 @@
 """How steady this machine is, and how many rounds an A/B therefore needs here; it judges no version."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -53,7 +54,7 @@ def measure_noise(side: Side, measure: MeasureConfig, show: Callable[[str], None
         worker = SideWorker([side], Path(folder) / "worker.log", measure.timeout_s)
         try:
             show("loading")
-            worker.prepare()
+            worker.prepare(time.perf_counter())
             bound = measure.max_warmup_rounds
             warm = warm_up({side.name: worker}, bound, lambda _, latency_s: show(f"warming up: {latency_s:.3f} s"))[
                 side.name

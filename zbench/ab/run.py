@@ -9,6 +9,7 @@ and what took effect on each.
 
 import fcntl
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import FileIO
@@ -77,11 +78,12 @@ def compare(
         )
     try:
         with _journal(folder) as journal:
+            began_s = time.perf_counter()
             for group in [sides] if shared else [[side] for side in sides]:
                 names = "".join(side.name for side in group)
                 worker = SideWorker(group, folder / f"worker-{names}.log", measure.timeout_s)
                 workers |= {side.name: worker for side in group}
-                worker.prepare()
+                worker.prepare(began_s)
             effective = {name: worker.effective[name] for name, worker in workers.items()}
             refuse_other_content(sides, effective)
             append_line(journal, _json(_head(sides, plan, margin, workers, effective)))

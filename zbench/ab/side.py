@@ -131,15 +131,17 @@ class SideWorker:
         """Where the worker is, as it said itself; None before it spoke."""
         return self._client.environment
 
-    def prepare(self) -> None:
+    def prepare(self, began_s: float) -> None:
         """Load, and for each side configure and make a first image.
 
+        `began_s` is when the comparison began, by `time.perf_counter`, which all processes of a machine share.
         Raises ZbenchError if the worker speaks another protocol, SideFailed if it fails.
         """
         self._await("hello", STARTUP_S, "the worker's start")
         for side in self._sides:
             self._asked = side
-            self._tell({"command": "prepare", "side": side.name, "role": side.role, "trial": side.trial.to_dict()})
+            about = {"side": side.name, "role": side.role, "trial": side.trial.to_dict(), "began_s": began_s}
+            self._tell({"command": "prepare", **about})
             self.effective[side.name] = self._await("prepared", self._timeout_s, "measure.timeout_s").get(
                 "effective", {}
             )

@@ -6,12 +6,13 @@ protocol's version. It ends with its parent, however that dies, because the pipe
 | command | fields | answered by |
 |---|---|---|
 | `run` | `measure`, `settings`: trials of one residency, which take turns in one window | events below |
-| `prepare` | `side` (a name), `role`, `trial` | `prepared` once it is loaded, configured and has made its first image |
+| `prepare` | `side` (a name), `role`, `trial`, `began_s` | `prepared` once it is loaded and has made its first image |
 | `generate` | `side`, `index` (of the workload's pairs, in turn) | `generated`: one request of what was prepared so |
 | `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |
 | `quit` | | the process ends with code 0 |
 
 A setting is `trial`, `role` (baseline or trial), `artifacts` (folder), `reference` (such, or null), `is_reference`.
+`began_s` is when the comparison began, on the machine's monotonic clock: times of requests are seconds after it.
 Images are compared with those in `reference`. Null there says only that there are none: whether others are compared
 with this trial's, which are then made twice, is what `is_reference` says.
 

@@ -78,7 +78,7 @@ class Worker:
         self._watch = RoundWatch()
         self._engine: Engine | None = None
         self._process: str | None = None  # the residency of what is launched; None: nothing is, or not to the end
-        self._began_s = time.perf_counter()
+        self._began_s = 0.0  # of a comparison
         self._sides: dict[str, tuple[Trial, Role]] = {}  # those prepared on the resident pipeline
         self._configured: str | None = None  # the side it is configured for
 
@@ -107,7 +107,7 @@ class Worker:
             trial = Trial.from_dict(command["trial"])
             engine, _ = self._load(trial)
             stage = "cache configuration"
-            self._sides[command["side"]] = trial, command["role"]
+            self._sides[command["side"]], self._began_s = (trial, command["role"]), command["began_s"]
             self._configure(engine, command["side"])
             stage = "the first image"
             cycle = pairs(trial.workload)
