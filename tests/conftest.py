@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from outside_code import Outside
 
 from zbench.zimage.digests import FOLDER_VARIABLE
 
@@ -16,3 +18,15 @@ def digests_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ[FOLDER_VARIABLE]
     if before is not None:
         os.environ[FOLDER_VARIABLE] = before
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outside:
+    """A folder for code from outside zbench, beside which commands run; they can import tests too."""
+    folder, tests = tmp_path / "outside", Path(__file__).parent
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    path = (folder, tests / "engines", tests, tests.parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, path)))
+    monkeypatch.chdir(tmp_path)
+    return Outside(folder)

@@ -1,13 +1,12 @@
 """Code from outside zbench runs where an entry point or the user permits it, and only if it fits its protocol."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from factories import complete, trial
+from outside_code import SMALL, Outside, zbench
 
 from zbench.analysis.view import view_of
 from zbench.config import ExecutorConfig
@@ -19,21 +18,6 @@ from zbench.hydra_app import planned
 from zbench.plugins import ENTRY_POINTS, check_permitted, load_class
 from zbench.store import Store
 
-SMALL = (
-    "hardware=cpu",
-    "pipeline=zimage_tiny",
-    "workload=single",
-    "measure=quick",
-    "measure.min_rounds=2",
-    "measure.max_rounds=2",
-)
-SAYS_WHEN_IMPORTED = """
-import pathlib
-pathlib.Path({trace!r}).touch()
-class Nothing:
-    def __init__(self, *args, **kwargs):
-        pathlib.Path({made!r}).touch()
-"""
 ENGINE = """
 from synthetic import SyntheticEngine
 class Painter(SyntheticEngine):
@@ -55,46 +39,6 @@ class Number:
 """
 
 
-class Outside:
-    """A folder with modules and packages from outside zbench, importable here and in processes started here."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.trace, self.made = folder / "imported", folder / "made"
-
-    def module(self, name: str, text: str) -> None:
-        (self.folder / f"{name}.py").write_text(text)
-
-    def nothing(self, name: str) -> str:
-        """A target that leaves traces when it is imported and when it is made."""
-        self.module(name, SAYS_WHEN_IMPORTED.format(trace=str(self.trace), made=str(self.made)))
-        return f"{name}:Nothing"
-
-    def package(self, name: str, group: str, **named: str) -> None:
-        """An installed package of entry points."""
-        info = self.folder / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        lines = [f"[{group}]", *(f"{entry} = {value}" for entry, value in named.items())]
-        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-
-
-@pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outside:
-    folder = tmp_path / "outside"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    engines = Path(__file__).parent / "engines"
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(engines), str(Path(__file__).parent.parent)]))
-    monkeypatch.chdir(tmp_path)
-    return Outside(folder)
-
-
-def zbench(*args: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-P", "-m", "zbench", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def refused(target: str, *, allow_code: bool = False) -> str:
     """The one line of the error that refuses `target` as an engine."""
     with pytest.raises(ConfigError) as caught:
@@ -104,22 +48,18 @@ def refused(target: str, *, allow_code: bool = False) -> str:
     return message
 
 
-def override(kind: str, target: str, folder: Path) -> tuple[str, ...]:
-    """What names `target` as a class of this kind; for a search by a choice of the user's own."""
-    if kind != "search":
-        return (f"{kind}.target={target}",)
-    (folder / "search").mkdir(exist_ok=True)
-    lines = ["defaults:", "  - /schema/search@_here_: search", "  - _self_", "name: mine", f"target: {target}"]
-    (folder / "search" / "mine.yaml").write_text("\n".join(lines) + "\n")
-    return "--config-dir", str(folder), "search=mine"
+def override(kind: str, target: str) -> tuple[str, ...]:
+    """What names `target` as a class of this kind."""
+    named = ("cache=custom", "cache.method=mine") if kind == "cache" else ()
+    return (*named, f"{kind}.target={target}")
 
 
-@pytest.mark.parametrize("kind", ["engine", "executor", "search"])
+@pytest.mark.parametrize("kind", ["engine", "cache", "executor", "search"])
 def test_nothing_from_outside_is_imported_before_it_is_permitted_and_never_by_what_only_shows(
     kind: str, outside: Outside, tmp_path: Path
 ) -> None:
     target = outside.nothing("leaves_traces")
-    named = (*SMALL, *override(kind, target, tmp_path))
+    named = (*SMALL, *override(kind, target))
     sweep, plan = zbench("sweep", *named), zbench("plan", *named)
     for done in (sweep, plan):
         assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
@@ -139,7 +79,7 @@ def test_nothing_from_outside_is_imported_before_it_is_permitted_and_never_by_wh
 @pytest.mark.parametrize("kind", ["engine", "executor", "search"])
 def test_what_was_allowed_is_imported_and_must_fit(kind: str, outside: Outside, tmp_path: Path) -> None:
     target = outside.nothing("leaves_traces_too")
-    done = zbench("sweep", *SMALL, *override(kind, target, tmp_path), "--allow-code")
+    done = zbench("sweep", *SMALL, *override(kind, target), "--allow-code")
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert f"{kind}.target={target}: lacks " in done.stderr
     assert outside.trace.exists() and not outside.made.exists() and not (tmp_path / "runs").exists()
@@ -321,15 +261,8 @@ def test_the_help_of_export_names_installed_formats_and_imports_none(outside: Ou
     assert done.returncode == 2 and "--format=trace: no such format; there are: csv" in done.stderr
 
 
-def test_the_format_in_the_docs_works(outside: Outside, a_run: str) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
-    outside.module("my_formats", page.partition("# my_formats.py\n")[2].partition("```")[0])
-    done = zbench("export", a_run, "--format", "my_formats:Fastest", "--allow-code")
-    assert (done.returncode, done.stdout) == (0, "none\n"), done.stderr
-
-
 @pytest.mark.parametrize(
-    ("name", "says"), [("Sick", "Sick failed: KeyError: 'nothing'"), ("Number", "Number.render gave int")]
+    ("name", "says"), [("Sick", "Sick.render failed: KeyError: 'nothing'"), ("Number", "Number.render gave int")]
 )
 def test_a_format_that_fails_is_no_fault_of_zbench(name: str, says: str, outside: Outside) -> None:
     outside.module("sick_formats", FORMAT)

@@ -1,17 +1,23 @@
 """Classes that configs name: where they are, whether they may be run, and whether they fit; it knows none of them.
 
 A target is `module:Class` or the name of an installed entry point. zbench's own classes are always permitted. Code from
-outside is imported only if an entry point of an installed package names it, or if the user allowed it.
+outside is imported only if an entry point of an installed package names it, or if the user allowed it. What it then
+does wrong is its own fault: one error that names the key and the class.
 """
 
 import importlib
+import inspect
 import re
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from zbench.errors import ConfigError
+from zbench.errors import ConfigError, ZbenchError
 
 Kind = Literal["engine", "executor", "search", "cache", "export"]
 
@@ -102,6 +108,54 @@ def load_class(kind: Kind, key: str, target: str, protocol: type[Any], *, allow_
     return found
 
 
+def load_object(
+    kind: Kind,
+    key: str,
+    target: str,
+    protocol: type[Any],
+    make: Callable[[type[Any]], Any],
+    *,
+    allow_code: bool = False,
+) -> Any:
+    """An object of the class that `target` names, as `make` makes it.
+
+    Raises ConfigError as `load_class` does. Where the class is from outside, so does whatever it raises when it is made
+    or asked, and what it answers that is not of the type that `protocol` says.
+    """
+    found = load_class(kind, key, target, protocol, allow_code=allow_code)
+    if check_permitted(kind, key, target, allow_code=allow_code).is_own:
+        return make(found)
+    with _answerable(found, key, target, found.__name__):
+        made = make(found)
+    return FromOutside(made, key, target, protocol)
+
+
+class FromOutside:
+    """An object from outside zbench, which answers for what it does: see `load_object`."""
+
+    def __init__(self, made: object, key: str, target: str, protocol: type[Any]) -> None:
+        self._made, self._key, self._target, self._protocol = made, key, target, protocol
+
+    def __getattr__(self, name: str) -> Any:
+        declared = inspect.getattr_static(self._protocol, name)  # AttributeError, where it is not asked for that
+        if isinstance(declared, property):
+            return self._answer(name, declared.fget, lambda: getattr(self._made, name))
+        return lambda *arguments, **named: self._answer(
+            name, declared, lambda: getattr(self._made, name)(*arguments, **named)
+        )
+
+    def _answer(self, name: str, declared: Any, ask: Callable[[], Any]) -> Any:
+        """What the object answers, if that is of the type declared; who is to answer nothing may answer anything."""
+        what = f"{type(self._made).__name__}.{name}"
+        with _answerable(type(self._made), self._key, self._target, what):
+            answer = ask()
+        wanted = get_type_hints(declared)["return"]
+        if wanted is not NoneType and not _is_a(answer, wanted):
+            said = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+            raise ConfigError(self._key, self._target, f"{what} gave {type(answer).__name__}, not {said}")
+        return answer
+
+
 def check_targets(configs: Iterable[object], *, allow_code: bool = False) -> list[str]:
     """Check every class that `configs` (or trials) name, importing none; `key=target` of those from outside.
 
@@ -115,6 +169,21 @@ def check_targets(configs: Iterable[object], *, allow_code: bool = False) -> lis
                 place = check_permitted(kind, f"{kind}.target", target, allow_code=allow_code)
                 outside[kind, target] = not place.is_own
     return [f"{kind}.target={target}" for (kind, target), is_outside in outside.items() if is_outside]
+
+
+@contextmanager
+def _answerable(found: type[Any], key: str, target: str, what: str) -> Iterator[None]:
+    """What a class from outside raises inside becomes a ConfigError that says where; zbench's own errors stay."""
+    try:
+        yield
+    except ZbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        home = getattr(inspect.getmodule(found), "__file__", None)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == home]
+        where = f" ({Path(home).name}, line {lines[-1]})" if home and lines else ""
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        raise ConfigError(key, target, f"{what} failed: {said}{where}") from error
 
 
 def _named(kind: Kind, key: str, name: str) -> ClassPlace:
@@ -171,3 +240,11 @@ def _has(found: type[Any], name: str, protocol: type[Any]) -> bool:
     """Whether a class has a method of its own, not the protocol's empty one that it inherits."""
     method = getattr(found, name, None)
     return callable(method) and method is not getattr(protocol, name)
+
+
+def _is_a(answer: object, wanted: Any) -> bool:
+    """Whether an answer is of a declared type; what a list or a dict holds is not looked at, nor is a protocol."""
+    if isinstance(wanted, UnionType):
+        return any(_is_a(answer, one) for one in get_args(wanted))
+    kind = get_origin(wanted) or wanted
+    return getattr(kind, "_is_protocol", False) or isinstance(answer, kind)

@@ -164,6 +164,6 @@ def test_a_search_that_repeats_itself_is_one_error_and_nothing_is_lost(tmp_path:
 
     from zbench.errors import ZbenchError
 
-    with pytest.raises(ZbenchError, match=r"Stubborn\.ask gave none twice"):
+    with pytest.raises(ZbenchError, match=r"^search\.target=.*: asks for none twice"):
         swept(tmp_path, Roomy(1), space, Stubborn(space))
     assert (tmp_path / "s" / "records.jsonl").read_text().count("COMPLETE") == 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from zbench.config import EngineConfig
 from zbench.errors import ConfigError
 from zbench.measurement import Effective
-from zbench.plugins import check_permitted, load_class
+from zbench.plugins import check_permitted, load_object
 from zbench.probes.watched import Watched
 from zbench.trial import Trial
 
@@ -120,15 +120,20 @@ class Engine(Protocol):
 def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescription:
     """The description that `engine.target` names, made with `engine.options`.
 
-    Raises ConfigError as `plugins.load_class` does, and for options that it does not take.
+    Raises ConfigError as `plugins.load_object` does, and for options that it does not take.
     """
-    description_class = load_class("engine", "engine.target", config.target, EngineDescription, allow_code=allow_code)
-    try:
-        description: EngineDescription = description_class(**config.options)
-    except TypeError as error:
-        problem = f"{description_class.__name__} does not take these ({error})"
-        raise ConfigError("engine.options", config.options, problem) from error
-    return description
+
+    def make(found: type[EngineDescription]) -> EngineDescription:
+        try:
+            return found(**config.options)
+        except TypeError as error:
+            problem = f"{found.__name__} does not take these ({error})"
+            raise ConfigError("engine.options", config.options, problem) from error
+
+    made: EngineDescription = load_object(
+        "engine", "engine.target", config.target, EngineDescription, make, allow_code=allow_code
+    )
+    return made
 
 
 def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:

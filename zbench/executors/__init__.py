@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.config import ExecutorConfig, MeasureConfig
+from zbench.errors import ConfigError
 from zbench.measurement import Measurement, Role
-from zbench.plugins import load_class
+from zbench.plugins import load_object
 from zbench.record import Reason
 from zbench.trial import Trial
 
@@ -71,6 +72,10 @@ class Done:
     environment: dict[str, Any] | None  # as its worker said; None where none came to say anything
     beside: tuple[str, ...] = ()  # ids of trials that ran elsewhere on the machine meanwhile
 
+    def __post_init__(self) -> None:
+        if len(self.results) != len(self.task.settings):
+            raise ValueError(f"{len(self.results)} results for {len(self.task.settings)} settings")
+
 
 OnEvent = Callable[[Task, dict[str, Any]], None]
 """Told of `loading`, `loaded` and `round` events of a task as `zbench.worker` describes them."""
@@ -113,8 +118,17 @@ def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool 
     """An executor from `executor.target`, whose workers may run code from outside if `allow_code`.
 
     It is made with the config, the folder for its workers' logs and `allow_code`. Raises ConfigError as
-    `plugins.load_class` does, and whatever it raises.
+    `plugins.load_object` does and where it has room for nothing, and what zbench's own raises.
     """
-    found = load_class("executor", "executor.target", config.target, Executor, allow_code=allow_code)
-    executor: Executor = found(config, log_folder, allow_code=allow_code)
+    key, target = "executor.target", config.target
+    executor: Executor = load_object(
+        "executor",
+        key,
+        target,
+        Executor,
+        lambda found: found(config, log_folder, allow_code=allow_code),
+        allow_code=allow_code,
+    )
+    if executor.capacity < 1:
+        raise ConfigError(key, target, f"its capacity is {executor.capacity}; it must have room for a task")
     return executor

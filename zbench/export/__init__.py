@@ -6,16 +6,16 @@ and proxy records (`figures.measured_trials`), since they have no way to mark th
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from zbench.analysis.view import View
-from zbench.errors import ConfigError, ZbenchError
+from zbench.errors import ConfigError
 from zbench.export.bencher import to_bencher
 from zbench.export.github_action import to_github_action
 from zbench.export.parquet import to_parquet
 from zbench.export.pytest_benchmark import to_pytest_benchmark
 from zbench.export.rounds import ROUND_COLUMNS, rounds_csv
-from zbench.plugins import installed, load_class
+from zbench.plugins import installed, load_object
 from zbench.report.tables.main import to_csv
 
 FORMATS: dict[str, Callable[[View], str]] = {
@@ -49,7 +49,7 @@ def format_names() -> list[str]:
 def find_format(name: str, *, allow_code: bool = False) -> Callable[[View], str | bytes]:
     """What renders a view in the format of this name, which may be `module:Class`; zbench's own names come first.
 
-    Raises ConfigError for a name that nothing has, and as `plugins.load_class` does.
+    Raises ConfigError for a name that nothing has, and as `plugins.load_object` does, also while it renders.
     """
     own = FORMATS.get(name) or BINARY_FORMATS.get(name)
     if own is not None:
@@ -57,19 +57,7 @@ def find_format(name: str, *, allow_code: bool = False) -> Callable[[View], str 
     names = format_names()
     if ":" not in name and name not in names:
         raise ConfigError("--format", name or "''", f"no such format; there are: {', '.join(names)}, or module:Class")
-    found = load_class("export", "--format", name, ExportFormat, allow_code=allow_code)
-    return lambda view: _rendered(name, found, view)
-
-
-def _rendered(name: str, found: type[Any], view: View) -> str | bytes:
-    """What a format from outside makes of a view. Raises ConfigError where it fails, for that is no fault of zbench."""
-    try:
-        made = found().render(view)
-    except ZbenchError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise ConfigError("--format", name, f"{found.__name__} failed: {type(error).__name__}: {said}") from error
-    if not isinstance(made, str | bytes):
-        raise ConfigError("--format", name, f"{found.__name__}.render gave {type(made).__name__}, not str or bytes")
-    return made
+    made: ExportFormat = load_object(
+        "export", "--format", name, ExportFormat, lambda found: found(), allow_code=allow_code
+    )
+    return made.render

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
-from zbench.plugins import check_permitted, load_class
+from zbench.plugins import check_permitted, load_object
 from zbench.record import Record
 from zbench.space import Placed, Space
 
@@ -24,7 +24,10 @@ class Search(Protocol):
         ...
 
     def ask(self) -> Placed | None:
-        """The next trial; its reference comes before it. None: nothing more, at least until it is told something."""
+        """The next trial; its reference comes before it. None: nothing more, at least until it is told something.
+
+        Asked for twice, a trial is an error.
+        """
         ...
 
     def tell(self, record: Record, figures: TrialFigures) -> None:
@@ -33,9 +36,10 @@ class Search(Protocol):
 
 
 def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
-    """A search from `search.target`, made with the space and the config. Raises ConfigError as `load_class` does."""
-    found = load_class("search", "search.target", config.target, Search, allow_code=allow_code)
-    search: Search = found(space, config)
+    """A search from `search.target`, made with the space and the config. Raises ConfigError as `load_object` does."""
+    search: Search = load_object(
+        "search", "search.target", config.target, Search, lambda found: found(space, config), allow_code=allow_code
+    )
     return search
 
 

@@ -3,7 +3,7 @@
 from collections import deque
 
 from zbench.analysis.figures import TrialFigures
-from zbench.errors import ZbenchError
+from zbench.errors import ConfigError
 from zbench.record import Record
 from zbench.search import Search
 from zbench.space import Placed, Space
@@ -12,8 +12,9 @@ from zbench.space import Placed, Space
 class WithReferences:
     """A `Search` that gives, before each trial, its quality reference and speed baseline if they have not come yet."""
 
-    def __init__(self, search: Search) -> None:
-        self._search = search
+    def __init__(self, search: Search, target: str) -> None:
+        """`target` is the class of `search`, as `search.target` names it."""
+        self._search, self._target = search, target
         self._known = {placed.trial.trial_id: placed for placed in search.space.placed}
         self._asked: set[str] = set()  # by the search itself
         self._given: set[str] = set()
@@ -25,14 +26,14 @@ class WithReferences:
         return self._search.space
 
     def ask(self) -> Placed | None:
-        """See `Search.ask`."""
+        """See `Search.ask`. Raises ConfigError for a search that repeats itself."""
         while not self._next:
             asked = self._search.ask()
             if asked is None:
                 return None
             if asked.trial.trial_id in self._asked:
-                who = type(self._search).__name__
-                raise ZbenchError(f"{who}.ask gave {asked.trial.label} twice; where nothing is left it is to give None")
+                problem = f"asks for {asked.trial.label} twice; where nothing is left, ask is to give None"
+                raise ConfigError("search.target", self._target, problem)
             self._asked.add(asked.trial.trial_id)
             held_to = [self._known[i] for i in (asked.reference_id, asked.baseline_id) if i in self._known]
             new = {p.trial.trial_id: p for p in (*held_to, asked) if p.trial.trial_id not in self._given}

@@ -41,12 +41,13 @@ class Interrupt:
 def conduct(plan: Plan, console: Console) -> SweepResult:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
     search = load_search(plan.search, plan.space, allow_code=plan.allow_code)
-    check_weights(placed.trial for placed in plan.trials)
+    trials = search.space.placed  # as far as it knows; it may make more of its own
+    check_weights(placed.trial for placed in trials)
     check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
     executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
     with (
-        SweepProgress(len(plan.trials), console, executor.capacity) as progress,
+        SweepProgress(len(trials), console, executor.capacity) as progress,
         Store(plan.run_folder, progress.note) as store,
     ):
         interrupt = Interrupt(executor)

@@ -31,6 +31,9 @@ from zbench.space import Placed, Space, arrange, constraint
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
 
+EVERY_POINT = "zbench.search.grid:GridSearch"
+"""The search that takes all of a space, and so is no part of what is asked."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -140,7 +143,7 @@ def make_plan(
 def _question(space: Space, search: SearchConfig) -> str:
     """8 hex digits of what a sweep asks: which of these trials, by which search. How many is no part of it."""
     words = sorted(p.trial.trial_id for p in space.placed)
-    if search.name != "grid":
+    if search.target != EVERY_POINT:
         words += [search.name, search.target, str(search.seed)]
         words += [f"{key}={value}" for key, value in sorted(search.options.items())]
     return hashlib.sha256("".join(words).encode()).hexdigest()[:8]

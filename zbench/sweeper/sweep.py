@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
 from zbench.engines import Descriptions
+from zbench.errors import ConfigError
 from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
 from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
@@ -120,7 +121,8 @@ class Sweep:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
         self._expected = {placed.trial.trial_id for placed in self.plan.space.placed}
-        self._search = WithNextOffload(WithReferences(self.search), self._wants_next_offload, self._expect)
+        search = WithReferences(self.search, self.plan.search.target)
+        self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 
     def run(self) -> SweepResult:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
@@ -130,12 +132,16 @@ class Sweep:
         interrupted = not self._run_all()
         self._rename_roles()
         known = self.store.latest
-        planned = [p.trial.trial_id for p in (*self.plan.trials, *(p for p, _ in self.plan.pruned))]
+        space = self.search.space
+        planned = [p.trial.trial_id for p in (*space.placed, *(p for p, _ in space.pruned))]
         ids = dict.fromkeys((*planned, *self._tried))
         return SweepResult([known[i] for i in ids if i in known], interrupted, self._search.gave_way)
 
     def _run_all(self) -> bool:
-        """Whether the search came to its end, and was not stopped before."""
+        """Whether the search came to its end, and was not stopped before.
+
+        Raises ConfigError for a search that leaves out a reference, and an executor that ends what it does not hold.
+        """
         stopped = False
         while True:
             while not stopped and (placed := self._next_ready()) is not None:
@@ -145,8 +151,14 @@ class Sweep:
                 else:
                     self._begin(placed)
             if not self._running:
+                if self._waiting and not stopped:
+                    waits = self._waiting[0]
+                    problem = f"asks for {waits.trial.label} and not for its reference, which is not in its space"
+                    raise ConfigError("search.target", self.plan.search.target, problem)
                 return not self._waiting
             done = self.executor.next_done(self._tell_event, self.should_stop)
+            if any(setting.trial.trial_id not in self._running for setting in done.task.settings):
+                raise ConfigError("executor.target", self.plan.executor.target, "ends a task that it does not hold")
             stopped = stopped or Stopped() in done.results
             for setting, result in zip(done.task.settings, done.results, strict=True):
                 self._end(self._running.pop(setting.trial.trial_id), result, done)
@@ -304,7 +316,7 @@ class Sweep:
         return self.executor.environments[0] if self.executor.environments else environment_on([]).to_dict()
 
     def _record_pruned(self) -> None:
-        for placed, reason in self.plan.pruned:
+        for placed, reason in self.search.space.pruned:
             record = self._pruned(placed, reason)
             before = self.store.latest.get(placed.trial.trial_id)
             told = before and (before.reason, before.reference_id, before.baseline_id)

@@ -1,0 +1,158 @@
+"""What code from outside does wrong is its own fault: one line with key and class, exit 2, and no record lost."""
+
+from pathlib import Path
+
+import pytest
+from factories import complete, trial
+from outside_code import SMALL, Outside, records, zbench
+
+from zbench.analysis.view import view_of
+from zbench.config import DBCacheConfig, SearchConfig
+from zbench.errors import ConfigError, HardwareError
+from zbench.executors import Executor
+from zbench.plugins import load_object
+from zbench.search import Search, load_search
+from zbench.search.retry import WithNextOffload
+from zbench.space import arrange
+
+SYNTHETIC = (*SMALL, "engine.loads_weights=false", "measure.max_warmup_rounds=0")
+SICK = """
+from dataclasses import replace
+from zbench.executors import Done
+from zbench.executors.local import LocalExecutor
+from zbench.search.grid import GridSearch
+from synthetic import SyntheticEngine
+
+class TakesNothing(LocalExecutor):
+    def __init__(self): ...
+class Full(LocalExecutor):
+    capacity = 0
+class Words(LocalExecutor):
+    capacity = "two"
+class Falls(LocalExecutor):
+    ended = 0
+    def next_done(self, on_event, should_stop):
+        self.ended += 1
+        if self.ended == 2:
+            raise OSError("the cluster\\nis gone")
+        return super().next_done(on_event, should_stop)
+class Uneven(LocalExecutor):
+    def next_done(self, on_event, should_stop):
+        done = super().next_done(on_event, should_stop)
+        return Done(done.task, (), None)
+class Twice(LocalExecutor):
+    first = None
+    def next_done(self, on_event, should_stop):
+        self.first = self.first or super().next_done(on_event, should_stop)
+        return self.first
+
+class Unmade(GridSearch):
+    def __init__(self, space, config):
+        raise RuntimeError("no")
+class Stops(GridSearch):
+    def ask(self):
+        placed = super().ask()
+        return placed if placed.is_reference else {}["next"]
+class Deaf(GridSearch):
+    def tell(self, record, figures):
+        raise SystemExit("enough")
+class Trials(GridSearch):
+    def ask(self):
+        return super().ask().trial
+class NoReference(GridSearch):
+    def __init__(self, space, config):
+        super().__init__(space, config)
+        self._left = iter(space.placed[1:])
+class Blind(GridSearch):
+    def __init__(self, space, config): ...
+
+class Moody(SyntheticEngine):
+    def supports(self, trial):
+        raise ValueError("not now")
+class Vague(SyntheticEngine):
+    def residency(self, trial):
+        return "all"
+class Broken(SyntheticEngine):
+    def __init__(self, **options):
+        raise ImportError("no paint")
+"""
+
+
+def command(kind: str, name: str) -> tuple[str, ...]:
+    engine = () if kind == "engine" else ("engine.target=synthetic",)
+    return ("run", *SYNTHETIC, *engine, "cache=dbcache", f"{kind}.target=sick:{name}", "--allow-code")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "says", "kept"),
+    [
+        ("executor", "TakesNothing", "TakesNothing failed: TypeError: TakesNothing.__init__() ", 0),
+        ("executor", "Full", "its capacity is 0; it must have room for a task", 0),
+        ("executor", "Words", "Words.capacity gave str, not int", 0),
+        ("executor", "Falls", "Falls.next_done failed: OSError: the cluster is gone (sick.py, line 19)", 1),
+        ("executor", "Uneven", "Uneven.next_done failed: ValueError: 0 results for 1 settings (sick.py, line 24)", 0),
+        ("executor", "Twice", "ends a task that it does not hold", 1),
+        ("search", "Unmade", "Unmade failed: RuntimeError: no (sick.py, line 33)", 0),
+        ("search", "Stops", "Stops.ask failed: KeyError: 'next' (sick.py, line 37)", 1),
+        ("search", "Deaf", "Deaf.tell failed: SystemExit: enough (sick.py, line 40)", 1),
+        ("search", "Trials", "Trials.ask gave Trial, not zbench.space.Placed | None", 0),
+        ("search", "NoReference", "asks for F1B0_W4_MC3_R0.24 and not for its reference, trial ", 0),
+        ("search", "Blind", "Blind.space failed: AttributeError: 'Blind' object has no attribute 'space'", 0),
+        ("engine", "Moody", "Moody.supports failed: ValueError: not now (sick.py, line 53)", 0),
+        ("engine", "Vague", "Vague.residency gave str, not Residency", 0),
+        ("engine", "Broken", "Broken failed: ImportError: no paint (sick.py, line 59)", 0),
+    ],
+)
+def test_a_fault_from_outside_is_one_line(kind: str, name: str, says: str, kept: int, outside: Outside) -> None:
+    outside.module("sick", SICK)
+    done = zbench(*command(kind, name))
+    assert done.returncode == 2 and done.stdout == "", done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"zbench: error: {kind}.target=sick:{name}: {says}")
+    assert "Traceback" not in done.stderr and "fault of zbench" not in done.stderr
+    assert len(records() if Path("runs").exists() else []) == kept
+
+
+def test_what_was_measured_before_is_gone_on_from(outside: Outside) -> None:
+    outside.module("sick", SICK)
+    assert zbench(*command("executor", "Falls"), "sweep.name=s").returncode == 2
+    outside.module("sick", SICK.replace("self.ended == 2", "self.ended == 9"))
+    done = zbench(*command("executor", "Falls"), "sweep.name=s")
+    assert done.returncode == 0 and done.stderr.count("from the journal") == 1 and len(records()) == 2, done.stderr
+
+
+def test_an_error_of_zbenchs_own_keeps_its_words(outside: Outside) -> None:
+    text = (
+        "from zbench.errors import HardwareError\nfrom zbench.executors.local import LocalExecutor\n"
+        "class Far(LocalExecutor):\n    def __init__(self):\n        raise HardwareError('no node is free')\n"
+    )
+    outside.module("far", text)
+    with pytest.raises(HardwareError, match=r"^no node is free$"):
+        load_object("executor", "executor.target", "far:Far", Executor, lambda found: found(), allow_code=True)
+
+
+def test_what_its_protocol_does_not_have_is_not_asked(outside: Outside) -> None:
+    outside.module("sick", SICK)
+    space = arrange([trial(DBCacheConfig())])
+    search = load_search(SearchConfig(name="x", target="sick:Deaf"), space, allow_code=True)
+    assert search.space is space and search.ask() is space.placed[0] and not hasattr(search, "_left")
+    with pytest.raises(ConfigError, match=r"search\.target=sick:Deaf: Deaf\.tell failed: SystemExit: enough"):
+        search.tell(complete(trial()), view_of([complete(trial())]).trials[0])
+
+
+def test_a_search_that_repeats_itself_comes_to_an_end() -> None:
+    space = arrange([trial(DBCacheConfig())])
+
+    class Again:
+        def __init__(self) -> None:
+            self.space, self.times = space, 0
+
+        def ask(self) -> object:
+            self.times += 1
+            return space.placed[0]
+
+        def tell(self, record: object, figures: object) -> None: ...
+
+    again = Again()
+    search: Search = WithNextOffload(again, lambda _: False, lambda *_: None)  # type: ignore[arg-type]
+    assert search.ask() is space.placed[0] and search.ask() is None and again.times == 3
