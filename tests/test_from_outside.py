@@ -59,7 +59,7 @@ class Bisect:
         if (typed := next(self.typed, None)) is not None:
             return typed
         if self.waits is not None or self.left == 0:
-            return self.waits  # asked for again: nothing new
+            return None
         self.left -= 1
         cache = replace(self.start.cache, residual_diff_threshold=(self.low + self.high) / 2)
         self.waits = self.space.place(replace(self.start, cache=cache))

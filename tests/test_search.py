@@ -75,7 +75,6 @@ def test_what_cannot_work_is_left_out_only_where_it_was_drawn() -> None:
 
 def test_a_search_may_make_trials_of_its_own_and_have_them_held_to_the_references() -> None:
     space = arrange([cached(0)])
-    assert space.place is not None
     placed = space.place(cached(7))
     assert placed.reference_id == placed.baseline_id == space.placed[0].trial.trial_id
 

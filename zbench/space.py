@@ -33,6 +33,10 @@ class Placed:
         return self.trial.trial_id == self.baseline_id
 
 
+HeldTo = Callable[["Trial"], tuple["Trial", "Trial"]]
+"""The quality reference and the speed baseline of a trial."""
+
+
 @dataclass(frozen=True)
 class Space:
     """Trials in the order they run, references and baselines first, and those that cannot work, with the reason."""
@@ -41,8 +45,13 @@ class Space:
     pruned: tuple[tuple[Placed, str], ...]
     asked: frozenset[str] = frozenset()
     """Ids of the trials that were asked for; the others are their references and baselines."""
-    place: Callable[[Trial], Placed] | None = field(default=None, compare=False)
-    """Holds any further trial of the same pieces of work to their references, for a search that makes its own."""
+    held_to: HeldTo = field(default=lambda trial: (reference_of(trial), reference_of(trial)), compare=False)
+    """What any trial is held to, also one that is not here."""
+
+    def place(self, trial: Trial) -> Placed:
+        """Any trial held to its references, for a search that makes its own. Raises as `held_to` does."""
+        reference, baseline = self.held_to(trial)
+        return Placed(trial, reference.trial_id, baseline.trial_id)
 
     def only(self, trial_ids: Collection[str]) -> "Space":
         """With these of the trials asked for, and the references and baselines that they are held to."""
@@ -53,7 +62,7 @@ class Space:
             tuple(placed for placed in self.placed if placed.trial.trial_id in kept),
             tuple(pair for pair in self.pruned if pair[0].trial.trial_id in wanted),
             wanted,
-            self.place,
+            self.held_to,
         )
 
 
@@ -95,10 +104,6 @@ def arrange(
     reasons = {i: constraint(trial, geometry_of(trial.pipeline)) or supports(trial) for i, trial in asked.items()}
     works: dict[str, tuple[Trial, Trial]] = {}  # by the reference's id without offload: reference and baseline
 
-    def place(trial: Trial) -> Placed:
-        reference, baseline = held_to(trial)
-        return Placed(trial, reference.trial_id, baseline.trial_id)
-
     def held_to(trial: Trial) -> tuple[Trial, Trial]:
         work = trial.reference.trial_id
         if work not in works:
@@ -109,12 +114,14 @@ def arrange(
     runnable: dict[str, Placed] = {}
     pruned: list[tuple[Placed, str]] = []
     for trial_id, trial in asked.items():
+        reference, baseline = held_to(trial)
+        placed = Placed(trial, reference.trial_id, baseline.trial_id)
         if (reason := reasons[trial_id]) is not None:
-            pruned.append((place(trial), reason))
+            pruned.append((placed, reason))
             continue
-        for one in (*held_to(trial), trial):
-            runnable.setdefault(one.trial_id, replace(place(trial), trial=one))
-    return Space(_in_order(runnable.values(), process_of), tuple(pruned), frozenset(asked), place)
+        for one in (reference, baseline, trial):
+            runnable.setdefault(one.trial_id, replace(placed, trial=one))
+    return Space(_in_order(runnable.values(), process_of), tuple(pruned), frozenset(asked), held_to)
 
 
 def _in_order(placed: Iterable[Placed], process_of: Callable[[Trial], str]) -> tuple[Placed, ...]:

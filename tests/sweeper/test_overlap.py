@@ -120,16 +120,18 @@ class Halving:
     def __init__(self, space: Space) -> None:
         self.space = space
         self.told: list[tuple[str, str]] = []
+        self.ids: list[str] = []
         self._threshold = 0.4
 
     def ask(self) -> Placed | None:
         self._threshold /= 2
-        if self._threshold < 0.04 or self.space.place is None:
+        if self._threshold < 0.04:
             return None
         return self.space.place(trial(DBCacheConfig(residual_diff_threshold=self._threshold)))
 
     def tell(self, record: Record, figures: Any) -> None:
         self.told.append((figures.label, record.state))
+        self.ids.append(record.trial_id)
 
 
 def test_a_search_may_make_its_own_trials_and_has_their_reference_measured_first(tmp_path: Path) -> None:
@@ -141,11 +143,27 @@ def test_a_search_may_make_its_own_trials_and_has_their_reference_measured_first
     assert all(r.reference_id == outcome.records[0].reference_id for r in outcome.records)
 
 
+class Elsewhere(Halving):
+    """Asks for one trial of other work than was typed."""
+
+    def ask(self) -> Placed | None:
+        if self._threshold < 0.4:
+            return None
+        self._threshold = 0.1
+        return self.space.place(trial(CACHED[0], pipeline=replace(trial().pipeline, steps=5)))
+
+
+def test_the_reference_of_other_work_is_measured_too(tmp_path: Path) -> None:
+    search = Elsewhere(arrange([trial()]))
+    outcome, _ = swept(tmp_path, Roomy(), search.space, search)
+    steps = {r.label: r.trial.pipeline.steps for r in outcome.records if r.trial_id in search.ids}
+    assert steps == {"none": 5, trial(CACHED[0]).label: 5}
+
+
 class Impossible(Halving):
     def ask(self) -> Placed | None:
         if self.told:
             return None
-        assert self.space.place is not None
         return self.space.place(trial(DBCacheConfig(Fn_compute_blocks=99)))
 
 

@@ -1,6 +1,7 @@
 """References first: a policy around any search, so that whatever it asks for has what it is held to."""
 
 from collections import deque
+from dataclasses import replace
 
 from zbench.analysis.figures import TrialFigures
 from zbench.errors import ConfigError
@@ -15,7 +16,6 @@ class WithReferences:
     def __init__(self, search: Search, target: str) -> None:
         """`target` is the class of `search`, as `search.target` names it."""
         self._search, self._target = search, target
-        self._known = {placed.trial.trial_id: placed for placed in search.space.placed}
         self._asked: set[str] = set()  # by the search itself
         self._given: set[str] = set()
         self._next: deque[Placed] = deque()
@@ -35,8 +35,8 @@ class WithReferences:
                 problem = f"asks for {asked.trial.label} twice; where nothing is left, ask is to give None"
                 raise ConfigError("search.target", self._target, problem)
             self._asked.add(asked.trial.trial_id)
-            held_to = [self._known[i] for i in (asked.reference_id, asked.baseline_id) if i in self._known]
-            new = {p.trial.trial_id: p for p in (*held_to, asked) if p.trial.trial_id not in self._given}
+            every = [replace(asked, trial=trial) for trial in self._search.space.held_to(asked.trial)] + [asked]
+            new = {p.trial.trial_id: p for p in every if p.trial.trial_id not in self._given}
             self._given |= new.keys()
             self._next.extend(new.values())
         return self._next.popleft()
