@@ -53,7 +53,8 @@ class Bisect:
     '''The largest threshold that skips no more steps than `most`.'''
     def __init__(self, space, config):
         self.space, self.most, self.log = space, config.options["most"], pathlib.Path(config.options["log"])
-        self.start, self.typed = space.placed[-1].trial, iter(space.placed)
+        self.typed = iter([placed.trial for placed in space.placed])
+        self.start = space.placed[-1].trial
         self.low, self.high, self.left, self.waits = 0.0, 1.0, config.n_trials, None
     def ask(self):
         if (typed := next(self.typed, None)) is not None:
@@ -62,12 +63,12 @@ class Bisect:
             return None
         self.left -= 1
         cache = replace(self.start.cache, residual_diff_threshold=(self.low + self.high) / 2)
-        self.waits = self.space.place(replace(self.start, cache=cache))
+        self.waits = replace(self.start, cache=cache)
         return self.waits
     def tell(self, record, figures):
         with self.log.open("a") as log:
             print(json.dumps([record.trial_id, figures.cached_steps, figures.latency_median_s]), file=log)
-        if self.waits is None or record.trial_id != self.waits.trial.trial_id:
+        if self.waits is None or record.trial_id != self.waits.trial_id:
             return
         self.waits, threshold = None, record.trial.cache.residual_diff_threshold
         if figures.cached_steps <= self.most:

@@ -50,17 +50,17 @@ class Unmade(GridSearch):
         raise RuntimeError("no")
 class Stops(GridSearch):
     def ask(self):
-        placed = super().ask()
-        return placed if placed.is_reference else {}["next"]
+        trial = super().ask()
+        return trial if trial.cache.method == "none" else {}["next"]
 class Deaf(GridSearch):
     def tell(self, record, figures):
         raise SystemExit("enough")
-class Trials(GridSearch):
+class Places(GridSearch):
     def ask(self):
-        return super().ask().trial
+        return self.space.place(super().ask())
 class Again(GridSearch):
     def ask(self):
-        return self.space.placed[0]
+        return self.space.placed[0].trial
 class Blind(GridSearch):
     def __init__(self, space, config): ...
 
@@ -93,7 +93,7 @@ def command(kind: str, name: str) -> tuple[str, ...]:
         ("search", "Unmade", "Unmade failed: RuntimeError: no (sick.py, line 33)", 0),
         ("search", "Stops", "Stops.ask failed: KeyError: 'next' (sick.py, line 37)", 1),
         ("search", "Deaf", "Deaf.tell failed: SystemExit: enough (sick.py, line 40)", 1),
-        ("search", "Trials", "Trials.ask gave Trial, not zbench.space.Placed | None", 0),
+        ("search", "Places", "Places.ask gave Placed, not zbench.trial.Trial | None", 0),
         ("search", "Again", "asks for none twice; where nothing is left, ask is to give None", 1),
         ("search", "Blind", "Blind.space failed: AttributeError: 'Blind' object has no attribute 'space'", 0),
         ("engine", "Moody", "Moody.supports failed: ValueError: not now (sick.py, line 52)", 0),
@@ -133,6 +133,6 @@ def test_what_its_protocol_does_not_have_is_not_asked(outside: Outside) -> None:
     outside.module("sick", SICK)
     space = arrange([trial(DBCacheConfig())])
     search = load_search(SearchConfig(name="x", target="sick:Deaf"), space, allow_code=True)
-    assert search.space is space and search.ask() is space.placed[0] and not hasattr(search, "_left")
+    assert search.space is space and search.ask() is space.placed[0].trial and not hasattr(search, "_left")
     with pytest.raises(ConfigError, match=r"search\.target=sick:Deaf: Deaf\.tell failed: SystemExit: enough"):
         search.tell(complete(trial()), view_of([complete(trial())]).trials[0])

@@ -9,7 +9,7 @@ from zbench.analysis.view import view_of
 from zbench.config import CacheConfig, DBCacheConfig, ParallelConfig, SearchConfig
 from zbench.search import Search, load_search, preview
 from zbench.search.grid import GridSearch
-from zbench.space import Placed, Space, arrange
+from zbench.space import Space, arrange
 from zbench.trial import Trial
 
 
@@ -22,19 +22,23 @@ def random(n: int, seed: int = 0) -> SearchConfig:
     return SearchConfig(name="random", target=target, n_trials=n, seed=seed)
 
 
-def asked(search: Search) -> Iterator[Placed]:
-    while (placed := search.ask()) is not None:
-        yield placed
+def asked(search: Search) -> Iterator[Trial]:
+    while (trial := search.ask()) is not None:
+        yield trial
+
+
+def trials(space: Space) -> list[Trial]:
+    return [placed.trial for placed in space.placed]
 
 
 def chosen(space: Space, n: int, seed: int = 0) -> list[str]:
     """Labels of what a random search asks for, but the reference."""
-    return [p.trial.label for p in asked(load_search(random(n, seed), space)) if not p.is_reference]
+    return [t.label for t in asked(load_search(random(n, seed), space)) if t.trial_id != t.reference.trial_id]
 
 
 def test_a_grid_is_everything_in_the_order_of_the_space() -> None:
     space = arrange([cached(n) for n in range(3)])
-    assert tuple(asked(GridSearch(space, GRID))) == space.placed
+    assert list(asked(GridSearch(space, GRID))) == trials(space)
     assert len(space.placed) == 4 and space.placed[0].is_reference
 
 
@@ -46,7 +50,7 @@ def test_a_random_search_is_seeded_keeps_the_order_and_brings_the_reference() ->
     assert first == sorted(first, key=order.index)
     assert first != chosen(space, 10, seed=2)
     everything = list(asked(load_search(random(10, 1), space)))
-    assert len(everything) == 11 and everything[0].is_reference
+    assert len(everything) == 11 and everything[0] == space.placed[0].trial
 
 
 def test_a_larger_number_begins_with_the_trials_of_a_smaller_one() -> None:
@@ -57,12 +61,12 @@ def test_a_larger_number_begins_with_the_trials_of_a_smaller_one() -> None:
 
 def test_more_trials_than_points_is_the_whole_grid() -> None:
     space = arrange([cached(n) for n in range(3)])
-    assert list(asked(load_search(random(9), space))) == list(space.placed)
+    assert list(asked(load_search(random(9), space))) == trials(space)
 
 
 def test_the_same_trials_are_chosen_in_whatever_order_they_were_typed() -> None:
-    trials = [cached(n) for n in range(20)]
-    assert set(chosen(arrange(trials), 4)) == set(chosen(arrange(trials[::-1]), 4))
+    typed = [cached(n) for n in range(20)]
+    assert set(chosen(arrange(typed), 4)) == set(chosen(arrange(typed[::-1]), 4))
 
 
 def test_what_cannot_work_is_left_out_only_where_it_was_drawn() -> None:
@@ -84,7 +88,7 @@ def test_figures_are_told() -> None:
     search = GridSearch(space, GRID)
     record = complete(trial(CacheConfig()))
     search.tell(record, view_of([record]).trials[0])
-    assert search.ask() is space.placed[0]
+    assert search.ask() is space.placed[0].trial
 
 
 @pytest.mark.parametrize("devices", [1, 2])

@@ -30,7 +30,9 @@ STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
 
 
 def planned(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Plan | None:
-    """The plan of a command line, or None if it only asked Hydra to show something; no class from outside is imported.
+    """The plan of a command line, or None if it only asked Hydra to show something.
+
+    A `plan` imports no class from outside zbench; `run` and `sweep` ask the engines and the search that the user named.
 
     `command` is run, sweep or plan, `about` what its help begins with. Raises OverrideError and its like for what
     does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.

@@ -270,6 +270,7 @@ class Window:
 
     requests: list[Request]
     stop_reason: str  # interval, max_rounds or budget
+    left_out: int = 0  # requests of other trials, which their own records keep
     started_at: str | None = None  # ISO 8601, UTC
     wall_s: float | None = None  # from its start to the end of its last request; None in records of schema 1
     arrivals: Arrivals = field(default_factory=Arrivals)
@@ -287,10 +288,13 @@ class Window:
     def wall_s_of(self, some: Collection[Request]) -> float | None:
         """The part of its wall time that went to `some` of its requests; None where the wall time is not known.
 
-        One after another, that is from when each was due until the next one was. Where requests overlap, it is all.
+        One after another, that is from when each was due until the next one was, zbench's own work between them
+        included; until it was done, where requests are left out. Where requests overlap, it is all.
         """
         if self.wall_s is None or self.arrivals.kind != "sequential":
             return self.wall_s
+        if self.left_out:
+            return sum(r.done_s - r.due_s for r in some)
         due_s = {r.index: r.due_s for r in self.requests}
         last = max(due_s, default=0)
         ends_s = {last: self.wall_s} | {index - 1: at_s for index, at_s in due_s.items()}
@@ -301,7 +305,7 @@ class Window:
 class Measurement:
     """Everything known about one completed trial."""
 
-    trial_id: str  # of what ran: itself, or the proxy of a projected trial
+    trial_id: str  # of what ran: itself, or the proxy of a projected trial (in records of schema 1: itself)
     window: Window
     warmup_latencies_s: list[float]  # in time order
     cold: Cold

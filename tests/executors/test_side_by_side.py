@@ -10,7 +10,15 @@ import psutil
 import pytest
 from factories import trial
 
-from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, EngineConfig, ExecutorConfig, MeasureConfig
+from zbench.config import (
+    CacheConfig,
+    ComputeConfig,
+    DBCacheConfig,
+    EngineConfig,
+    ExecutorConfig,
+    MeasureConfig,
+    ParallelConfig,
+)
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, Setting, Task
 from zbench.executors.local import LocalExecutor
@@ -44,8 +52,8 @@ def synthetic(threshold: float | None = None, device: str = "cuda", **options: A
     return trial(cache, engine=engine, compute=ComputeConfig(device=device))
 
 
-def task(folder: Path, *trials: Trial, residency: str = "") -> Task:
-    return Task(tuple(Setting(of, folder / of.trial_id) for of in trials), MEASURE, residency)
+def task(folder: Path, *trials: Trial, process: str = "") -> Task:
+    return Task(tuple(Setting(of, folder / of.trial_id) for of in trials), MEASURE, process)
 
 
 def done(executor: LocalExecutor) -> Done:
@@ -74,11 +82,11 @@ def test_two_trials_run_at_once_each_on_its_own_device_and_know_of_each_other(
 
 
 def test_a_trial_goes_to_the_worker_that_has_its_pipeline(executor: LocalExecutor, tmp_path: Path) -> None:
-    executor.submit(task(tmp_path, synthetic(0.1, round_s=0.2), residency="a"))
-    executor.submit(task(tmp_path, synthetic(0.1, round_s=0.3), residency="b"))
+    executor.submit(task(tmp_path, synthetic(0.1, round_s=0.2), process="a"))
+    executor.submit(task(tmp_path, synthetic(0.1, round_s=0.3), process="b"))
     done(executor), done(executor)
-    for residency, round_s in (("b", 0.3), ("a", 0.2)):
-        executor.submit(task(tmp_path, synthetic(0.2, round_s=round_s), residency=residency))
+    for process, round_s in (("b", 0.3), ("a", 0.2)):
+        executor.submit(task(tmp_path, synthetic(0.2, round_s=round_s), process=process))
         (result,) = done(executor).results
         assert isinstance(result, Completed) and result.measurement.reasons["cold.load_s"] == "resident"
 
@@ -122,7 +130,44 @@ def test_the_environment_is_what_the_worker_says(tmp_path: Path, monkeypatch: py
     assert environment["versions"]["torch"] is not None and "devices" in environment
 
 
+def test_a_trial_of_several_devices_sees_them_all(executor: LocalExecutor, tmp_path: Path) -> None:
+    """And whoever held a device before is let go."""
+    executor.submit(task(tmp_path, synthetic(0.1)))
+    executor.submit(task(tmp_path, synthetic(0.2, round_s=0.2)))
+    done(executor), done(executor)
+    sharded = replace(synthetic(0.3, round_s=0.2), parallel=ParallelConfig(tp_size=2))
+    executor.submit(task(tmp_path, sharded))
+    seen: list[list[str | None]] = []
+
+    def look(_: Task, event: dict[str, Any]) -> None:
+        if event["event"] == "round":
+            seen.append([worker.environ().get("CUDA_VISIBLE_DEVICES") for worker in psutil.Process().children()])
+
+    assert executor.next_done(look, lambda: False).beside == ()
+    assert seen[0] == [os.environ.get("CUDA_VISIBLE_DEVICES")]
+
+
+def test_one_that_hangs_is_ended_in_time_whatever_its_neighbour_says(executor: LocalExecutor, tmp_path: Path) -> None:
+    hangs = Setting(synthetic(0.1, hang_on=0.1), tmp_path / "hangs")
+    executor.submit(Task((hangs,), replace(MEASURE, timeout_s=3.0)))
+    talks = Setting(synthetic(0.2, round_s=0.02), tmp_path / "talks")
+    executor.submit(Task((talks,), replace(MEASURE, min_rounds=1000, max_rounds=1000)))
+    (result,) = done(executor).results
+    assert isinstance(result, Failed) and result.reason.code == "timeout"
+    executor.abort()
+
+
 # Several trials in one task
+
+
+@pytest.mark.parametrize("misdeed", ["kill_on", "hang_on"])
+def test_one_that_dies_or_hangs_in_its_turn_has_the_blame_alone(
+    misdeed: str, executor: LocalExecutor, tmp_path: Path
+) -> None:
+    trials = [synthetic(threshold, **{misdeed: 0.2}) for threshold in (None, 0.2, 0.3)]
+    made = task(tmp_path, *trials)
+    executor.submit(replace(made, measure=replace(MEASURE, timeout_s=2.0)))
+    assert [type(result) for result in done(executor).results] == [Disrupted, Failed, Disrupted]
 
 
 def test_trials_of_a_task_take_turns_in_one_window(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -146,7 +191,11 @@ def test_trials_of_a_task_take_turns_in_one_window(executor: LocalExecutor, tmp_
     for made in (first.measurement, second.measurement):
         assert made.memory.host_peak_rss_bytes is None and made.reasons["energy"] == "shared_window"
         assert made.reasons["memory.host_peak_rss_bytes"] == "shared_window"
-        assert made.window.wall_s_of(made.requests) <= made.window.wall_s
+    assert (first.measurement.window.left_out, window.left_out) == (4, 0)
+    own = first.measurement.requests
+    assert first.measurement.window.wall_s_of(own) == sum(r.done_s - r.due_s for r in own)
+    assert window.wall_s is not None
+    assert window.wall_s_of(window.requests) == pytest.approx(window.wall_s - window.requests[0].due_s)
 
 
 def test_one_that_fails_has_the_blame_and_the_others_are_to_be_tried_again(

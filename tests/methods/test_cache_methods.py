@@ -52,7 +52,7 @@ def test_names(cache: CacheConfig, label: str, family: str, choice: str) -> None
 )
 def test_what_decides_which_steps_are_skipped(cache, decider, threshold, window, skips) -> None:
     method = method_of(cache)
-    assert (method.decider, method.threshold, method.window, method.skips) == (decider, threshold, window, skips)
+    assert (method.decider, method.threshold, method.compared_by, method.skips) == (decider, threshold, window, skips)
 
 
 def test_cache_dits_defaults_are_those_of_dbcache_alone_whatever_the_grid() -> None:

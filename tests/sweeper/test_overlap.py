@@ -6,18 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import GRID, complete, measurement, projected, trial
+from factories import GRID, TURBO, complete, measurement, projected, trial
 from test_out_of_memory import Quiet
 
-from zbench.config import Config, DBCacheConfig, ExecutorConfig, MeasureConfig, SweepConfig
+from zbench.config import (
+    ComputeConfig,
+    Config,
+    DBCacheConfig,
+    ExecutorConfig,
+    MeasureConfig,
+    OffloadConfig,
+    SCMConfig,
+    SweepConfig,
+)
 from zbench.environment import capture
-from zbench.executors import Completed, Done, OnEvent, Stopped, Task
-from zbench.record import Record
+from zbench.executors import Completed, Done, Failed, OnEvent, Stopped, Task
+from zbench.record import Reason, Record
 from zbench.search.grid import GridSearch
-from zbench.space import Placed, Space, arrange
+from zbench.space import Space, arrange
 from zbench.store import Store
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.sweep import Sweep, SweepResult
+from zbench.trial import Trial
 
 CACHED = [DBCacheConfig(residual_diff_threshold=0.1 * (n + 1)) for n in range(4)]
 
@@ -123,11 +133,11 @@ class Halving:
         self.ids: list[str] = []
         self._threshold = 0.4
 
-    def ask(self) -> Placed | None:
+    def ask(self) -> Trial | None:
         self._threshold /= 2
         if self._threshold < 0.04:
             return None
-        return self.space.place(trial(DBCacheConfig(residual_diff_threshold=self._threshold)))
+        return trial(DBCacheConfig(residual_diff_threshold=self._threshold))
 
     def tell(self, record: Record, figures: Any) -> None:
         self.told.append((figures.label, record.state))
@@ -146,11 +156,11 @@ def test_a_search_may_make_its_own_trials_and_has_their_reference_measured_first
 class Elsewhere(Halving):
     """Asks for one trial of other work than was typed."""
 
-    def ask(self) -> Placed | None:
+    def ask(self) -> Trial | None:
         if self._threshold < 0.4:
             return None
         self._threshold = 0.1
-        return self.space.place(trial(CACHED[0], pipeline=replace(trial().pipeline, steps=5)))
+        return trial(CACHED[0], pipeline=replace(trial().pipeline, steps=5))
 
 
 def test_the_reference_of_other_work_is_measured_too(tmp_path: Path) -> None:
@@ -161,10 +171,10 @@ def test_the_reference_of_other_work_is_measured_too(tmp_path: Path) -> None:
 
 
 class Impossible(Halving):
-    def ask(self) -> Placed | None:
+    def ask(self) -> Trial | None:
         if self.told:
             return None
-        return self.space.place(trial(DBCacheConfig(Fn_compute_blocks=99)))
+        return trial(DBCacheConfig(Fn_compute_blocks=99))
 
 
 def test_what_a_search_makes_and_cannot_work_is_pruned_and_told(tmp_path: Path) -> None:
@@ -177,11 +187,58 @@ def test_a_search_that_repeats_itself_is_one_error_and_nothing_is_lost(tmp_path:
     space = arrange([trial()])
 
     class Stubborn(Halving):
-        def ask(self) -> Placed | None:
-            return space.placed[0]
+        def ask(self) -> Trial | None:
+            return space.placed[0].trial
 
     from zbench.errors import ZbenchError
 
     with pytest.raises(ZbenchError, match=r"^search\.target=.*: asks for none twice"):
         swept(tmp_path, Roomy(1), space, Stubborn(space))
     assert (tmp_path / "s" / "records.jsonl").read_text().count("COMPLETE") == 1
+
+
+def test_a_search_is_asked_no_sooner_than_there_is_room(tmp_path: Path) -> None:
+    told_at: list[int] = []
+
+    class Watching(Halving):
+        def ask(self) -> Trial | None:
+            told_at.append(len(self.told))
+            return super().ask()
+
+    search = Watching(arrange([trial(CACHED[0])]))
+    swept(tmp_path, Roomy(2), search.space, search)
+    assert told_at[:3] == [0, 1, 2], "one beside the reference that it waits for, then one for each that ended"
+
+
+def test_a_reference_out_of_memory_has_its_stand_in_however_many_wait(tmp_path: Path) -> None:
+    """With room for several the followers of a reference wait beside it; they must not keep its stand-in out."""
+    memory = {"allocated": 15 * 2**30, "free": 2**20, "total": 80 * 2**30}
+
+    class Small(Roomy):
+        def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
+            made = super().next_done(on_event, should_stop)
+            if made.task.settings[0].trial.offload.mode == "none":
+                return replace(made, results=(Failed(Reason("out_of_memory", "full", memory=memory)),))
+            return made
+
+    gpu, random = ComputeConfig(device="cuda"), replace(TURBO, weights="random")
+    masks = [SCMConfig(scm_policy="static", Fn_compute_blocks=n + 1) for n in range(8)]
+    typed = [trial(mask, pipeline=random, compute=gpu, offload=OffloadConfig(mode="text_encoder")) for mask in masks]
+    outcome, _ = swept(tmp_path, Small(4), arrange(typed))
+    assert not outcome.interrupted and len(outcome.records) == 10
+    assert sorted(r.state for r in outcome.records) == ["COMPLETE"] * 9 + ["FAILED"]
+
+
+def test_a_trial_waits_for_its_baseline_so_that_a_search_is_told_speed_ups(tmp_path: Path) -> None:
+    def compiled(reference: Trial) -> Trial:
+        return replace(reference, compute=replace(reference.compute, compile=True))
+
+    speed_ups: list[float | None] = []
+
+    class Asking(GridSearch):
+        def tell(self, record: Record, figures: Any) -> None:
+            speed_ups.append(figures.speedup)
+
+    space = arrange([trial(cache) for cache in CACHED[:2]], compiled)
+    swept(tmp_path, Roomy(2), space, Asking(space, GRID))
+    assert speed_ups[0] is None and None not in speed_ups[1:] and len(speed_ups) == 4

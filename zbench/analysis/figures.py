@@ -106,6 +106,7 @@ class TrialFigures:
     rounds: int = 0  # valid ones
     invalid_rounds: int = 0
     joules_an_image: float | None = None  # of the whole device over the timed block; None under 10 s of it
+    ran_beside: int = 0  # other trials that ran on the machine meanwhile
     power_limited: float | None = None  # share of the device's samples in which its power limit held its clock down
     disturbed_rounds: int = 0  # by the host; they count all the same
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
@@ -176,6 +177,7 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
         state=record.state,
         source=record.source,
         offload=trial.offload.mode,
+        ran_beside=len(record.beside),
         reason_code=reason.code if reason else None,
         reason=reason.message if reason else None,
         hardware=None if trial.hardware is None else trial.hardware.title,

@@ -73,16 +73,9 @@ def check_measure(measure: MeasureConfig) -> None:
 
 
 def check_search(search: SearchConfig) -> None:
-    """Raise ConfigError for a value that is out of its range."""
+    """Raise ConfigError for a value that is out of its range; what a search needs besides, it says itself."""
     if search.n_trials is not None:
         at_least("search.n_trials", search.n_trials, 1)
-    if not search.target.startswith("zbench."):
-        return  # what it needs, it says itself
-    if search.n_trials is None and search.name == "random":
-        needs = "a random search needs the number of points, such as search.n_trials=16"
-        raise ConfigError("search.n_trials", None, needs)
-    if search.n_trials is not None and search.name == "grid":
-        raise ConfigError("search.n_trials", search.n_trials, "a grid takes every point; use search=random")
 
 
 def check_executor(executor: ExecutorConfig) -> None:

@@ -33,7 +33,7 @@ class Task:
 
     settings: tuple[Setting, ...]
     measure: MeasureConfig
-    residency: str = ""  # process level (`engines.Residency`): a worker that has it loads nothing
+    process: str = ""  # of its trials' residency (`engines.process_of`): a worker that has it loads nothing
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Trials in resident worker processes on this machine; it imports no torch and survives whatever a trial does.
 
 By default one worker has the whole machine. With `executor.concurrent_trials=N` there are N, each with a GPU of its
-own; what needs more than one GPU, or none, runs while nothing else does. A worker has a session of its own, so Ctrl-C
-reaches only the parent. It is kept while trials succeed; after any failure it is killed with all it started, and the
-next trial begins with a fresh one.
+own; what needs more than one GPU, or none, has the whole machine to itself. A worker has a session of its own, so
+Ctrl-C reaches only the parent. It is kept while trials succeed; after any failure it is killed with all it started, and
+the next trial begins with a fresh one.
 """
 
 import os
@@ -37,9 +37,10 @@ class _Slot:
     """Room for one task, with the devices that it may use."""
 
     devices: list[Device]
-    variables: dict[str, str]
+    variables: dict[str, str]  # that show a worker these devices alone
     client: WorkerClient | None = None
-    residency: str | None = None  # of what its worker has loaded
+    shown: dict[str, str] = field(default_factory=dict)  # variables that its worker was started with
+    process: str | None = None  # residency of what its worker has loaded
     running: "_Running | None" = None
 
 
@@ -52,6 +53,7 @@ class _Running:
     log_offset: int
     kills_before: int
     told_to_stop: bool = False
+    turn_of: str | None = None  # id of the trial whose turn it is, where there are several
     beside: dict[str, None] = field(default_factory=dict)
 
 
@@ -97,7 +99,7 @@ class LocalExecutor:
                 task = self._waiting.popleft()
                 return Done(task, (Stopped(),) * len(task.settings), None)
             self._begin_waiting()
-            for slot in self._with_events():
+            for slot in self._after_a_moment():
                 done = self._attend(slot, on_event, stopping)
                 if done is not None:
                     return done
@@ -110,11 +112,12 @@ class LocalExecutor:
                 slot.client.kill()
 
     def close(self) -> None:
-        """Let the workers go; one is killed if it takes longer than a few seconds."""
+        """Let the workers go: one that measures is killed, another if it takes longer than a few seconds."""
         for slot in self._slots:
-            if slot.client is not None:
-                slot.client.quit()
-                slot.client = None
+            if slot.client is not None and slot.running is not None:
+                slot.client.kill()
+        for slot in self._slots:
+            self._let_go(slot)
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -126,14 +129,14 @@ class LocalExecutor:
         """Begin what has room now, in the order in which it was submitted."""
         while self._waiting and (slot := self._room_for(self._waiting[0])) is not None:
             task = self._waiting.popleft()
-            client = slot.client or self._start(slot)
+            client = self._client(slot, task)
             slot.running = _Running(
                 task,
                 deadline=time.monotonic() + task.measure.timeout_s * len(task.settings),
                 log_offset=client.log.stat().st_size,
                 kills_before=oom_kills(),
             )
-            slot.residency = task.residency
+            slot.process = task.process
             self._note_neighbours(slot)
             with suppress(WorkerGone):  # `_attend` finds its pipe ended
                 client.tell(_run_command(task))
@@ -144,7 +147,7 @@ class LocalExecutor:
         running = [slot.running.task for slot in self._slots if slot.running is not None]
         if not free or (running and not all(_has_a_device_of_its_own(each) for each in (task, *running))):
             return None
-        return min(free, key=lambda slot: (slot.residency != task.residency, slot.client is not None))
+        return min(free, key=lambda slot: (slot.process != task.process, slot.client is not None))
 
     def _note_neighbours(self, new: _Slot) -> None:
         """Who runs beside whom, from now on."""
@@ -154,19 +157,27 @@ class LocalExecutor:
                 slot.running.beside |= dict.fromkeys(_ids(new.running.task))
                 new.running.beside |= dict.fromkeys(_ids(slot.running.task))
 
-    def _start(self, slot: _Slot) -> WorkerClient:
-        self._started += 1
-        log = self._log_folder / f"worker-{os.getpid()}-{self._started}.log"
-        slot.client = WorkerClient(log, variables=slot.variables, allow_code=self._allow_code)
+    def _client(self, slot: _Slot, task: Task) -> WorkerClient:
+        """The slot's worker; a fresh one, if there is none that sees the devices that the task needs."""
+        alone = not _has_a_device_of_its_own(task)
+        wanted = {} if alone else slot.variables
+        for other in self._slots if alone else ():  # what an idle worker holds is not the task's
+            if other is not slot:
+                self._let_go(other)
+        if slot.client is None or slot.shown != wanted:
+            self._let_go(slot)
+            self._started += 1
+            log = self._log_folder / f"worker-{os.getpid()}-{self._started}.log"
+            slot.client = WorkerClient(log, variables=wanted, allow_code=self._allow_code)
+            slot.shown = wanted
         return slot.client
 
-    def _with_events(self) -> list[_Slot]:
-        """Slots to look at: those whose worker said something, or all once a moment has passed."""
+    def _after_a_moment(self) -> list[_Slot]:
+        """All slots that run something, once a worker has said something or a moment has passed."""
         running = [(slot, slot.client) for slot in self._slots if slot.running and slot.client]
-        if any(client.has_pending for _, client in running):
-            return [slot for slot, client in running if client.has_pending]
-        ready, _, _ = select.select([client for _, client in running], [], [], POLL_S)
-        return [slot for slot, client in running if client in ready] or [slot for slot, _ in running]
+        if not any(client.has_pending for _, client in running):
+            select.select([client for _, client in running], [], [], POLL_S)
+        return [slot for slot, _ in running]
 
     def _attend(self, slot: _Slot, on_event: OnEvent, stopping: bool) -> Done | None:
         """Look after one running task; what came of it, if it ended."""
@@ -176,12 +187,10 @@ class LocalExecutor:
             results = self._look(client, running, on_event, stopping)
         except WorkerGone:
             reason = death(self._discard(slot), oom_kills() > running.kills_before)
-            results = [Stopped()] if self._aborted else [Failed(reason)]
+            results = _for_all(running.task, Stopped()) if self._aborted else _blamed(running, reason)
         if results is None:
             return None
         slot.running = None
-        n = len(running.task.settings)
-        results = results if len(results) == n else results * n
         if any(isinstance(result, Failed) for result in results):
             self._discard(slot)
             tail = client.log_tail(running.log_offset)
@@ -191,20 +200,21 @@ class LocalExecutor:
     def _look(
         self, client: WorkerClient, running: _Running, on_event: OnEvent, stopping: bool
     ) -> list[TaskResult] | None:
-        """What the worker has to say now; the results of the task's settings, or one for all, where it ended.
+        """What the worker has to say now; the results of the task's settings where it ended.
 
         Raises WorkerGone.
         """
         task = running.task
         if time.monotonic() >= running.deadline:
-            return [Failed(Reason("timeout", f"took longer than measure.timeout_s={task.measure.timeout_s:g}"))]
+            limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
+            return _blamed(running, Reason("timeout", f"took longer than {limit}"))
         if stopping and not running.told_to_stop:
             client.tell({"command": "stop"})
             running.told_to_stop = True
         try:
             event = client.next_event(0.0)
         except OtherProtocol as error:
-            return [Failed(Reason("worker_died", str(error)))]
+            return _for_all(task, Failed(Reason("worker_died", str(error))))
         if event is None:
             if client.process.poll() is not None:
                 raise WorkerGone
@@ -214,16 +224,25 @@ class LocalExecutor:
             strict = dacite.Config(strict=True)
             return [Completed(dacite.from_dict(Measurement, each, strict)) for each in event["measurements"]]
         if kind == "failed":
-            failed = Failed(Reason(event["code"], event["message"], stage=event["stage"], memory=event["memory"]))
-            return [failed if event["trial_id"] in (None, i) else Disrupted() for i in _ids(task)]
+            running.turn_of = event["trial_id"]
+            reason = Reason(event["code"], event["message"], stage=event["stage"], memory=event["memory"])
+            return _blamed(running, reason)
         if kind == "stopped":
-            return [Stopped()]
-        if kind != "hello":
+            return _for_all(task, Stopped())
+        if kind == "turn":
+            running.turn_of = event["trial_id"]
+        elif kind != "hello":
             on_event(task, event)
         return None
 
+    def _let_go(self, slot: _Slot) -> None:
+        """Ask its worker to leave, and make it leave if it does not."""
+        client, slot.client, slot.process = slot.client, None, None
+        if client is not None:
+            client.quit()
+
     def _discard(self, slot: _Slot) -> int:
-        client, slot.client, slot.residency = slot.client, None, None
+        client, slot.client, slot.process = slot.client, None, None
         return 0 if client is None else client.discard()
 
 
@@ -249,6 +268,17 @@ def _has_a_device_of_its_own(task: Task) -> bool:
     """Whether it may run beside others: on one GPU. Trials on the CPU share its cores."""
     trial = task.settings[0].trial
     return trial.compute.device == "cuda" and ParallelDims.of(trial.parallel).devices == 1
+
+
+def _for_all(task: Task, result: TaskResult) -> list[TaskResult]:
+    return [result] * len(task.settings)
+
+
+def _blamed(running: _Running, reason: Reason) -> list[TaskResult]:
+    """What failed on the trial whose turn it was: the others are to be tried without it. Unknown, it is all's."""
+    if running.turn_of is None:
+        return _for_all(running.task, Failed(reason))
+    return [Failed(reason) if i == running.turn_of else Disrupted() for i in _ids(running.task)]
 
 
 def _ids(task: Task) -> list[str]:

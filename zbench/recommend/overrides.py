@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value
 from zbench.methods.cache import method_of
+from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.trial import Trial
 
 # What decides the result is spelled out even where it is the choice's default, which may change.
@@ -38,9 +39,10 @@ def zbench_overrides(trial: Trial) -> list[str]:
     return [*overrides, *cap] if trial.hardware is None else [*overrides, "execution=project"]
 
 
-def zbench_command(overrides: Sequence[str]) -> str:
-    """`zbench run` with `overrides`, quoted for a shell."""
-    return shlex.join(["zbench", "run", *overrides])
+def zbench_command(trial: Trial, overrides: Sequence[str]) -> str:
+    """`zbench run` with the overrides of a trial, quoted for a shell; it permits code from outside that ran."""
+    allowed = [ALLOW_CODE] if check_targets([trial], allow_code=True) else []
+    return shlex.join(["zbench", "run", *allowed, *overrides])
 
 
 def _choices(trial: Trial) -> dict[str, str]:

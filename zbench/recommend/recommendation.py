@@ -42,7 +42,7 @@ class Recommendation:
         lines += [f"  {judged}" for judged in self.judged]
         lines += ["", *self._binding_lines(), self._runner_up_line()]
         lines += [f"Note: {note}." for note in self.notes]
-        lines += ["", "Run it again:", zbench_command(zbench_overrides(self.trial))]
+        lines += ["", "Run it again:", zbench_command(self.trial, zbench_overrides(self.trial))]
         lines += ["", "Serve it with SGLang:", launch.command, "", "Ask it for an image:", launch.request_command]
         return "\n".join([*lines, "", *(f"# {note}" for note in launch.notes)])
 
@@ -57,7 +57,7 @@ class Recommendation:
             "binding": [{"missed": [asdict(j) for j in b.missed], "faster": b.faster.to_dict()} for b in self.binding],
             "runner_up": None if self.runner_up is None else self.runner_up.to_dict(),
             "notes": list(self.notes),
-            "zbench": {"overrides": overrides, "command": zbench_command(overrides)},
+            "zbench": {"overrides": overrides, "command": zbench_command(self.trial, overrides)},
             "sglang": {
                 "environment": launch.environment,
                 "arguments": list(launch.arguments),

@@ -9,7 +9,8 @@ from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
 from zbench.plugins import check_permitted, load_object
 from zbench.record import Record
-from zbench.space import Placed, Space
+from zbench.space import Space
+from zbench.trial import Trial
 
 
 class Search(Protocol):
@@ -23,15 +24,17 @@ class Search(Protocol):
         """What it may ask for, and what it leaves out with the reason, as far as it knows before anything has run."""
         ...
 
-    def ask(self) -> Placed | None:
-        """The next trial; its reference comes before it. None: nothing more, at least until it is told something.
+    def ask(self) -> Trial | None:
+        """The next trial, of the space or made anew. None: nothing more, at least until it is told something.
 
-        Asked for twice, a trial is an error.
+        It is asked for no more than there is room to run. What a trial is held to is measured before it, whether the
+        search asks for that or not. Asked for twice, a trial is an error.
         """
         ...
 
     def tell(self, record: Record, figures: TrialFigures) -> None:
-        """What came of a trial that was asked for, measured now or before."""
+        """What came of a trial, measured now or before: of all that were asked for, of what those are held to, and of
+        what took the place of one that ran out of memory."""
         ...
 
 

@@ -2,20 +2,26 @@
 
 from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
+from zbench.errors import ConfigError
 from zbench.record import Record
-from zbench.space import Placed, Space
+from zbench.space import Space
+from zbench.trial import Trial
 
 
 class GridSearch:
     """See `Search`."""
 
     def __init__(self, space: Space, config: SearchConfig) -> None:
+        """Raises ConfigError where fewer than all trials are wanted."""
+        if config.n_trials is not None:
+            raise ConfigError("search.n_trials", config.n_trials, "a grid takes every point; use search=random")
         self.space = space
         self._left = iter(space.placed)
 
-    def ask(self) -> Placed | None:
+    def ask(self) -> Trial | None:
         """See `Search.ask`."""
-        return next(self._left, None)
+        placed = next(self._left, None)
+        return None if placed is None else placed.trial
 
     def tell(self, record: Record, figures: TrialFigures) -> None:
         """A grid is what it is, whatever came of its trials."""

@@ -1,7 +1,6 @@
 """References first: a policy around any search, so that whatever it asks for has what it is held to."""
 
 from collections import deque
-from dataclasses import replace
 
 from zbench.analysis.figures import TrialFigures
 from zbench.errors import ConfigError
@@ -11,7 +10,7 @@ from zbench.space import Placed, Space
 
 
 class WithReferences:
-    """A `Search` that gives, before each trial, its quality reference and speed baseline if they have not come yet."""
+    """Asks a search, and gives before each trial its quality reference and speed baseline if they have not come yet."""
 
     def __init__(self, search: Search, target: str) -> None:
         """`target` is the class of `search`, as `search.target` names it."""
@@ -26,16 +25,16 @@ class WithReferences:
         return self._search.space
 
     def ask(self) -> Placed | None:
-        """See `Search.ask`. Raises ConfigError for a search that repeats itself."""
+        """The next trial, held to its references. Raises ConfigError for a search that repeats itself."""
         while not self._next:
             asked = self._search.ask()
             if asked is None:
                 return None
-            if asked.trial.trial_id in self._asked:
-                problem = f"asks for {asked.trial.label} twice; where nothing is left, ask is to give None"
+            if asked.trial_id in self._asked:
+                problem = f"asks for {asked.label} twice; where nothing is left, ask is to give None"
                 raise ConfigError("search.target", self._target, problem)
-            self._asked.add(asked.trial.trial_id)
-            every = [replace(asked, trial=trial) for trial in self._search.space.held_to(asked.trial)] + [asked]
+            self._asked.add(asked.trial_id)
+            every = [self._search.space.place(trial) for trial in (*self._search.space.held_to(asked), asked)]
             new = {p.trial.trial_id: p for p in every if p.trial.trial_id not in self._given}
             self._given |= new.keys()
             self._next.extend(new.values())

@@ -10,16 +10,16 @@ from dataclasses import replace
 
 from zbench.analysis.figures import TrialFigures
 from zbench.record import Record
-from zbench.search import Search
+from zbench.search.references import WithReferences
 from zbench.space import Placed, Space
 from zbench.trial import Trial
 
 
 class WithNextOffload:
-    """A `Search` that first asks for what takes the place of what did not fit."""
+    """Asks first for what takes the place of what did not fit, then as `WithReferences` does."""
 
     def __init__(
-        self, search: Search, wanted: Callable[[Placed], bool], added: Callable[[Trial, Trial | None], None]
+        self, search: WithReferences, wanted: Callable[[Placed], bool], added: Callable[[Trial, Trial | None], None]
     ) -> None:
         """`wanted` says of a trial out of memory whether the next offload is to be tried; `added` is told of
         each that would not come anyway."""
@@ -35,7 +35,7 @@ class WithNextOffload:
         return self._search.space
 
     def ask(self) -> Placed | None:
-        """See `Search.ask`."""
+        """The next trial, held to its references."""
         placed = self._next.popleft() if self._next else self._search.ask()
         while placed is not None and placed.trial.trial_id in self._asked:  # it took another's place before
             placed = self._search.ask()

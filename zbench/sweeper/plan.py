@@ -26,6 +26,7 @@ from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
 from zbench.methods.cache import method_of
+from zbench.plugins import check_targets
 from zbench.search import preview
 from zbench.space import Placed, Space, arrange, constraint
 from zbench.trial import Trial, geometry_of, settled
@@ -117,6 +118,10 @@ def make_plan(
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     trials = [trial for trial, _ in asked]
     space = arrange(trials, baseline_of, supports=engines.supports, process_of=engines.process)
+    named_by = space
+    if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
+        own = Descriptions(outside=False, allow_code=allow_code)
+        named_by = arrange(trials, baseline_of, supports=own.supports)
     chosen = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
@@ -125,7 +130,7 @@ def make_plan(
         )
     _check_baselines(chosen.placed, first.sweep.baseline, engines)
     return Plan(
-        name=first.sweep.name or f"{prefix}-{_question(space, first.search)}",
+        name=first.sweep.name or f"{prefix}-{_question(named_by, first.search)}",
         command=command,
         space=space,
         preview=chosen,

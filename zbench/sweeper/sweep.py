@@ -90,9 +90,6 @@ class Proxy:
 ProxyKey = tuple[str, bool, bool]
 """What was run, whether as a reference and whether against one; equal work on the tiny pipeline has equal ones."""
 
-LOOK_AHEAD = 64
-"""Trials that may wait for their reference while others begin."""
-
 
 @dataclass(frozen=True)
 class _Begun:
@@ -151,6 +148,8 @@ class Sweep:
                 else:
                     self._begin(placed)
             if not self._running:
+                if self._waiting and not stopped:
+                    raise RuntimeError(f"nothing runs, and {self._waiting[0].trial.label} waits")
                 return not self._waiting
             done = self.executor.next_done(self._tell_event, self.should_stop)
             if any(setting.trial.trial_id not in self._running for setting in done.task.settings):
@@ -160,22 +159,32 @@ class Sweep:
                 self._end(self._running.pop(setting.trial.trial_id), result, done)
 
     def _next_ready(self) -> Placed | None:
-        """The next trial that may begin now, if the executor has room for one more."""
-        while len(self._running) < self.executor.capacity:
+        """The next trial that may begin now, if the executor has room for one more.
+
+        The search is asked no sooner than there is room, for it decides by what it was told.
+        """
+        if len(self._running) >= self.executor.capacity:
+            return None
+        while True:
             for place, waiting in enumerate(self._waiting):
                 placed = self._search.held_to_what_serves(waiting)
                 if self._is_ready(placed):
                     del self._waiting[place]
                     return placed
-            asked = self._search.ask() if len(self._waiting) < LOOK_AHEAD else None
+            has_room = len(self._waiting) + len(self._running) < self.executor.capacity
+            asked = self._search.ask() if has_room else None
             if asked is None:
                 return None
             self._waiting.append(asked)
-        return None
 
     def _is_ready(self, placed: Placed) -> bool:
-        """Whether its reference has come to its end, and no other trial is running what could serve it too."""
-        if not placed.is_reference and placed.reference_id not in self._tried:
+        """Whether what it is held to has come to its end, and no other trial is running what could serve it too.
+
+        A baseline waits for the reference alone, and a reference for nothing.
+        """
+        awaited = set() if placed.is_reference else {placed.reference_id}
+        awaited |= set() if placed.is_reference or placed.is_baseline else {placed.baseline_id}
+        if not awaited <= self._tried.keys():
             return False
         return all(begun.proxy[0] != self._runs(placed.trial).trial_id for begun in self._running.values())
 
@@ -183,13 +192,13 @@ class Sweep:
         """Take its record from the journal, or its figures from a proxy that was measured; else submit it."""
         reason = self._why_not(placed.trial)
         if reason is not None:
-            self._settle(placed, self._pruned(placed, reason))
+            self._settle(placed, self._pruned(placed, reason), kept=True)
             return
         runs, reference = self._runs(placed.trial), self._reference(placed)
         record = self._reuse.record_of(placed, runs, reference)
         if record is not None:
             record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
-            self._settle(placed, record, reused=True)
+            self._settle(placed, record, kept=True, reused=True)
             return
         self.listener.started(placed)
         key: ProxyKey = runs.trial_id, placed.is_reference, reference is not None
@@ -221,10 +230,10 @@ class Sweep:
         else:
             self._waiting.insert(0, placed)
 
-    def _settle(self, placed: Placed, record: Record, *, reused: bool = False) -> None:
-        """A trial has its record: keep it, show it, tell the search."""
+    def _settle(self, placed: Placed, record: Record, *, kept: bool = False, reused: bool = False) -> None:
+        """A trial has its record: append it unless it is `kept` already, show it, tell the search."""
         self._tried[placed.trial.trial_id] = placed
-        if not reused:
+        if not kept:
             self.store.append(record)
         known = [self.store.latest.get(i) for i in (placed.reference_id, placed.baseline_id)]
         others = [other for other in known if other is not None and other.trial_id in self._tried]
@@ -313,15 +322,17 @@ class Sweep:
 
     def _record_pruned(self) -> None:
         for placed, reason in self.search.space.pruned:
-            record = self._pruned(placed, reason)
-            before = self.store.latest.get(placed.trial.trial_id)
-            told = before and (before.reason, before.reference_id, before.baseline_id)
-            if told != (record.reason, record.reference_id, record.baseline_id):
-                self.store.append(record)
+            self._pruned(placed, reason)
 
     def _pruned(self, placed: Placed, reason: str) -> Record:
+        """The record of a trial that cannot work, which the journal has from now on."""
         self.listener.note(f"{placed.trial.label} is left out: {reason}")
-        return self._record(placed, self._parents, state="PRUNED", reason=Reason("constraint", reason))
+        record = self._record(placed, self._parents, state="PRUNED", reason=Reason("constraint", reason))
+        before = self.store.latest.get(placed.trial.trial_id)
+        told = before and (before.reason, before.reference_id, before.baseline_id)
+        if told != (record.reason, record.reference_id, record.baseline_id):
+            self.store.append(record)
+        return record
 
     def _record(self, placed: Placed, environment: dict[str, Any], **fields: Any) -> Record:
         config = {**placed.trial.to_dict(), "measure": asdict(self.plan.measure)}

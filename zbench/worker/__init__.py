@@ -22,6 +22,7 @@ with this trial's, which are then made twice, is what `is_reference` says.
 | `loading` | where the pipeline changes, and again with `stage`, `done_bytes` and `total_bytes` as they grow |
 | `loaded` | `load_s`, checksums left out |
 | `round` | `trial_id`, `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
+| `turn` | `trial_id`: whose turn it is from now on, where trials take turns |
 | `done` | `measurements`, in the order of the settings |
 | `prepared` | `first_latency_s`, `effective` |
 | `generated` | `request` |

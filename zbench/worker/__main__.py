@@ -16,7 +16,7 @@ import time
 import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, StageError, describe, process_of
@@ -68,6 +68,14 @@ class Pipes:
             _die()
 
 
+class _Side(NamedTuple):
+    """What one side of a comparison is."""
+
+    trial: Trial
+    role: Role
+    request: str  # its residency's request level
+
+
 class Worker:
     """Runs commands one after another and keeps the pipeline between them."""
 
@@ -79,8 +87,9 @@ class Worker:
         self._engine: Engine | None = None
         self._process: str | None = None  # the residency of what is launched; None: nothing is, or not to the end
         self._began_s = 0.0  # of a comparison
-        self._sides: dict[str, tuple[Trial, Role]] = {}  # those prepared on the resident pipeline
-        self._configured: str | None = None  # the side it is configured for
+        self._made = 0  # requests of a comparison
+        self._sides: dict[str, _Side] = {}  # those prepared on the resident pipeline
+        self._configured: str | None = None  # the request level of what it is configured for
 
     def serve(self) -> None:
         """Until `quit`."""
@@ -107,8 +116,10 @@ class Worker:
             trial = Trial.from_dict(command["trial"])
             engine, _ = self._load(trial)
             stage = "cache configuration"
-            self._sides[command["side"]], self._began_s = (trial, command["role"]), command["began_s"]
-            self._configure(engine, command["side"])
+            request = describe(trial.engine, allow_code=self._allow_code).residency(trial).request
+            side = self._sides[command["side"]] = _Side(trial, command["role"], request)
+            self._began_s = command["began_s"]
+            self._configure(engine, side)
             stage = "the first image"
             cycle = pairs(trial.workload)
             first = engine.generate(cycle[0].prompt_text, cycle[0].seed)
@@ -122,27 +133,29 @@ class Worker:
         """One request of what was prepared."""
         stage = "cache configuration"
         try:
-            side, index = command["side"], command["index"]
-            if self._engine is None or side not in self._sides:
-                raise RuntimeError(f"generate came before prepare of {side}")
-            if side != self._configured:
-                self._configure(self._engine, side)
+            side, index = self._sides.get(command["side"]), command["index"]
+            if self._engine is None or side is None:
+                raise RuntimeError(f"generate came before prepare of {command['side']}")
+            self._configure(self._engine, side)
             stage = "a round"
-            trial, role = self._sides[side]
-            cycle = pairs(trial.workload)
+            cycle = pairs(side.trial.workload)
             with quiet_collector():
                 self._watch.begin()
-                turn = Turn(index, trial.trial_id, role)
+                turn = Turn(self._made, side.trial.trial_id, side.role)
+                self._made += 1
                 made, _ = one_request(self._engine, cycle[index % len(cycle)], turn, self._began_s)
                 made = replace(made, disturbances=self._watch.end())
             return {"event": "generated", "request": asdict(made)}
         except Exception as error:
             return _failed(error, stage, self._engine)
 
-    def _configure(self, engine: Engine, side: str) -> None:
+    def _configure(self, engine: Engine, side: "_Side") -> None:
+        """Unless the request level is that already."""
+        if side.request == self._configured:
+            return
         self._configured = None  # until it is done
-        engine.configure(self._sides[side][0])
-        self._configured = side
+        engine.configure(side.trial)
+        self._configured = side.request
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         """One task; the event that ends it."""
@@ -176,6 +189,7 @@ class Worker:
                 reference=None if setting["reference"] is None else Path(setting["reference"]),
                 is_reference=setting["is_reference"],
                 role=setting["role"],
+                shares=len(command["settings"]) > 1,
                 tell=self._pipes.tell,
                 stopping=self._pipes.stop.is_set,
             )
@@ -228,9 +242,18 @@ def _failed(error: Exception, stage: str, engine: Engine | None) -> dict[str, An
         cause, stage = error.__cause__, f"{stage}, {error.stage}"
     code = _code(cause)
     ran_out = any(cls.__name__ == "OutOfMemoryError" for cls in type(cause).__mro__)  # torch's, for a device
-    allocator = engine.watch().allocator if ran_out and engine is not None else None
-    memory = None if allocator is None else allocator.now()
+    memory = _memory_now(engine) if ran_out and engine is not None else None
     return {"event": "failed", "code": code, "message": _message(cause, stage), "stage": stage, "memory": memory}
+
+
+def _memory_now(engine: Engine) -> dict[str, int] | None:
+    """What its allocator says, if it has one that still answers: the failure itself is not to be lost."""
+    try:
+        allocator = engine.watch().allocator
+        return None if allocator is None else allocator.now()
+    except Exception:
+        traceback.print_exc()
+        return None
 
 
 def _code(error: BaseException) -> str:

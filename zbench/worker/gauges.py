@@ -50,7 +50,7 @@ class Gauges:
         self._round_began_s = time.perf_counter()
 
     def end_round(self) -> list[str]:
-        """Why the round does not count, as `Round.invalid_reasons` names it; none without a device to ask."""
+        """Why the round does not count, as `Request.invalid_reasons` names it; none without a device to ask."""
         if self._devices is None:
             return []
         return self._devices.reasons_between(self._round_began_s, time.perf_counter())

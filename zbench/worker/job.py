@@ -30,12 +30,15 @@ class TrialJob:
     is_reference: bool = False  # whether others are compared with its images
     role: Role = "trial"
     stage: str = "loading"  # during which a failure is reported to have happened
+    shares: bool = False  # whether other trials take turns with it
     busy: bool = False  # whether it is this trial's turn
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:
         """A stretch of work for this trial; where it fails, the job stays busy, so that it is known whose it was."""
         self.stage, self.busy = stage, True
+        if self.shares:
+            self.tell({"event": "turn", "trial_id": self.trial.trial_id})
         yield
         self.busy = False
 

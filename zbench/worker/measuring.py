@@ -50,6 +50,7 @@ class _Share:
     first_cycle: list[Artifact] = field(default_factory=list)
     second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
     clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
+    stop_reason: str = ""
 
 
 def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None) -> list[Measurement]:
@@ -79,12 +80,10 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
     if len(shares) > 1:
         readings = _of_nobody(readings)
     window = replace(window, memory=readings.memory, energy=readings.energy)
-    moved = engine.effective()  # with what the requests moved
-    measurements = []
-    for share, loaded in zip(shares, [cold, *[None] * (len(shares) - 1)], strict=True):
-        effective = replace(moved, cache=share.effective.cache, steps=share.effective.steps)
-        measurements.append(_measurement(share, effective, window, readings, loaded))
-    return measurements
+    if len(shares) == 1:
+        shares[0].effective = engine.effective()  # with what the requests moved
+    loaded = [cold, *[None] * (len(shares) - 1)]
+    return [_measurement(share, window, readings, each) for share, each in zip(shares, loaded, strict=True)]
 
 
 class _TimedWindow:
@@ -109,9 +108,11 @@ class _TimedWindow:
                     with share.job.during("timed rounds"):
                         self._turn(share, pair)
             gc.collect()
-            spent_s = time.perf_counter() - self._began_s
+            spent_s = (time.perf_counter() - self._began_s) / len(self._shares)
             reasons = [_stop_reason(share, len(self._cycle), spent_s) for share in self._shares]
-        return Window(self.requests, reasons[0], started_at, wall_s=self.requests[-1].done_s)
+        for share, reason in zip(self._shares, reasons, strict=True):
+            share.stop_reason = reason
+        return Window(self.requests, reasons[0], started_at=started_at, wall_s=self.requests[-1].done_s)
 
     def _turn(self, share: _Share, pair: Pair) -> None:
         """One request; one that gauges speak against is kept and does not count."""
@@ -168,11 +169,9 @@ def _of_nobody(readings: Readings) -> Readings:
     )
 
 
-def _measurement(
-    share: _Share, effective: Effective, window: Window, readings: Readings, cold: Cold | None
-) -> Measurement:
+def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold | None) -> Measurement:
     """What a trial keeps of the window: its own requests and the baseline's."""
-    job, warm = share.job, share.warm
+    job, warm, effective = share.job, share.warm, share.effective
     trial_id, reasons = job.trial.trial_id, dict(readings.reasons)
     with job.during("comparing images"):
         verdict = _judge(share, effective)
@@ -186,7 +185,13 @@ def _measurement(
     kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
     return Measurement(
         trial_id=trial_id,
-        window=replace(window, requests=kept, telemetry=telemetry),
+        window=replace(
+            window,
+            requests=kept,
+            left_out=len(window.requests) - len(kept),
+            stop_reason=share.stop_reason,
+            telemetry=telemetry,
+        ),
         warmup_latencies_s=warm.latencies_s or [share.requests[0].latency_s],
         warmup_end=warm.end,
         cold=cold or Cold(),

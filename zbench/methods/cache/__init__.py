@@ -52,7 +52,7 @@ class CacheMethod(Protocol):
         ...
 
     @property
-    def window(self) -> tuple[object, ...] | None:
+    def compared_by(self) -> tuple[object, ...] | None:
         """The values that decide which steps' differences are compared; None where those tell nothing of others."""
         ...
 

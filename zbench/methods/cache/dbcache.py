@@ -56,7 +56,7 @@ class DBCache:
         return self.cache.residual_diff_threshold
 
     @property
-    def window(self) -> tuple[object, ...] | None:
+    def compared_by(self) -> tuple[object, ...] | None:
         return self.cache.Fn_compute_blocks, self.cache.Bn_compute_blocks, self.cache.max_warmup_steps
 
     @property

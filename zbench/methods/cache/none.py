@@ -42,7 +42,7 @@ class NoCache:
         return None
 
     @property
-    def window(self) -> tuple[object, ...] | None:
+    def compared_by(self) -> tuple[object, ...] | None:
         return None
 
     @property

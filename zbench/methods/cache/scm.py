@@ -50,7 +50,7 @@ class StepMask(DBCache):
         return None if self.is_forced else super().threshold
 
     @property
-    def window(self) -> tuple[object, ...] | None:
+    def compared_by(self) -> tuple[object, ...] | None:
         """A mask hides steps from the comparison."""
         return None
 

@@ -45,8 +45,8 @@ def telling_residuals(view: View) -> list[ResidualLine]:
     for row, record in view.pairs:
         method = method_of(record.trial.cache)
         diffs = residual_diffs(record.measurement) if record.measurement is not None else {}
-        if method.window is not None and method.threshold is not None and diffs:
-            window = repr([row.sweep, row.reference_id, *method.window])
+        if method.compared_by is not None and method.threshold is not None and diffs:
+            window = repr([row.sweep, row.reference_id, *method.compared_by])
             line = ResidualLine(cells.label(row), method.threshold, diffs)
             found.append((row.has_default_cache, window, line))
     windows: set[str] = set()

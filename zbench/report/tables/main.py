@@ -130,6 +130,10 @@ def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) ->
         low, high = cells.percent(min(limited)), cells.percent(max(limited))
         share = low if low == high else f"{low} to {high}"
         lines.append(f"The GPU was at its power limit in {share} of the samples, which then sets its clock.")
+    beside = [row.label for row in complete if row.ran_beside]
+    if beside:
+        shared = "which share power, host link and cores with them"
+        lines.append(f"{cells.listed(beside)} ran beside other trials of the machine, {shared}.")
     doubted: dict[str, list[str]] = {}
     for row in complete:
         if row.caveats:
