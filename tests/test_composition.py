@@ -131,7 +131,6 @@ def test_the_overrides_of_a_job_give_the_job_again() -> None:
         ),
         (["cache=dbcache", "cache.taylorseer_order=3"], r"cache\.taylorseer_order=3: must be 1 or 2"),
         (["cache.x=[1"], r"cache\.x=\[1: "),
-        (["search=random", "search.n_trials=null"], r"search\.n_trials=None: a random search needs"),
         (["measure.max_rounds=1"], r"measure\.max_rounds=1: must be at least measure\.min_rounds"),
         (["workload.prompts=[]"], r"workload\.prompts=\[\]: needs at least one prompt"),
         (["compute.dtype=int3"], r"compute\.dtype=int3: must be one of auto, float32, bfloat16"),

@@ -421,8 +421,15 @@ def test_the_emitted_overrides_compose_to_the_same_trial(typed):
     wanted = composed(["hardware=cpu", *typed] if "execution=project" not in typed else typed)
     emitted = zbench_overrides(wanted)
     assert ("execution=project" in emitted) == ("execution=project" in typed)
-    survived = shlex.split(zbench_command(emitted))[2:]
+    survived = [word for word in shlex.split(zbench_command(wanted, emitted))[2:] if word != "--allow-code"]
     assert composed(["hardware=cpu", *survived] if wanted.hardware is None else survived).to_dict() == wanted.to_dict()
+
+
+def test_the_line_to_run_again_permits_code_from_outside_and_none_else():
+    base = ["hardware=cpu", "pipeline=zimage_tiny"]
+    own, other = composed([*base, "cache=dbcache"]), composed([*base, "engine.target=my_engines:Painter"])
+    assert "--allow-code" not in zbench_command(own, zbench_overrides(own))
+    assert zbench_command(other, zbench_overrides(other)).startswith("zbench run --allow-code ")
 
 
 def test_a_choice_of_ones_own_is_written_as_values(tmp_path):

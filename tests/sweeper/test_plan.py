@@ -67,6 +67,18 @@ def test_the_native_dtype_is_auto_by_another_name(hardware: tuple[str, ...], nat
     assert [p.trial.trial_id for p in alone.trials] == [made.trials[0].trial.trial_id]
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (("search=random", "search.n_trials=null"), r"search\.n_trials=None: a random search needs"),
+        (("search.n_trials=4",), r"search\.n_trials=4: a grid takes every point; use search=random"),
+    ],
+)
+def test_a_search_says_itself_how_many_trials_it_wants_to_be_told(typed: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        plan(*TINY, "hardware=cpu", "cache=dbcache", *typed)
+
+
 def test_the_stand_in_is_composed_once_and_only_for_projections() -> None:
     asked: list[str] = []
 
