@@ -12,16 +12,15 @@ from commands import zbench
 from factories import GRID, SCENES, TINY, measurement, trial
 from hardware_profiles import profile
 from one_at_a_time import OneAtATime
+from plans import plan_of
 from safetensors.numpy import save_file
 
 from zbench.config import (
     Config,
     DBCacheConfig,
     EngineConfig,
-    ExecutorConfig,
     HardwareConfig,
     MeasureConfig,
-    SweepConfig,
 )
 from zbench.executors import Completed, Failed, OnEvent, Setting, Stopped, Task, TaskResult
 from zbench.measurement import Effective
@@ -33,7 +32,6 @@ from zbench.search.grid import GridSearch
 from zbench.space import arrange
 from zbench.store import Store, read_records
 from zbench.sweeper import content, sweep
-from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
 from zbench.zimage.checksum import content_of
 from zbench.zimage.layout import WEIGHTS_FILE, configs_of, preset_folder
@@ -129,18 +127,8 @@ def swept(
     pipeline = replace(TINY, weights=str(folder))
     of = [trial(cache, pipeline=pipeline, hardware=each, **more) for each in hardware for cache in (None, CACHED)]
     space = arrange(of)
-    plan = Plan(
-        name="s",
-        command="zbench sweep",
-        space=space,
-        preview=space,
-        search=GRID,
-        allow_code=False,
-        measure=measure or MeasureConfig(),
-        sweep=SweepConfig(runs_dir=str(folder.parent / "runs")),
-        executor=ExecutorConfig(),
-        profiles={},
-        stand_in=Config(pipeline=pipeline),
+    plan = plan_of(
+        space, folder.parent / "runs", measure=measure or MeasureConfig(), stand_in=Config(pipeline=pipeline)
     )
     listener = Listener()
     with Store(plan.run_folder, listener.note) as store:

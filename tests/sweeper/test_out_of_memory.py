@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 from factories import GRID, TURBO, measurement, trial
 from one_at_a_time import OneAtATime
+from plans import plan_of
 
 from zbench.config import (
     CacheConfig,
     ComputeConfig,
-    ExecutorConfig,
-    MeasureConfig,
     OffloadConfig,
     SCMConfig,
-    SweepConfig,
 )
 from zbench.executors import Completed, Failed, OnEvent, Setting, Task, TaskResult
 from zbench.record import Reason, Record
@@ -26,7 +24,6 @@ from zbench.search.grid import GridSearch
 from zbench.space import arrange
 from zbench.store import Store
 from zbench.sweeper import sweep
-from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
 
 GPU = ComputeConfig(device="cuda")
@@ -106,19 +103,8 @@ def outcome_of(
     stop_after: int = 99,
 ) -> tuple[sweep.SweepResult, Quiet]:
     space = arrange(trials, baseline_of)
-    plan = Plan(
-        name="s",
-        command="zbench sweep",
-        space=space,
-        preview=space,
-        search=GRID,
-        allow_code=False,
-        measure=MeasureConfig(),
-        sweep=SweepConfig(runs_dir=str(folder), on_oom=on_oom, retry_failed=retry_failed, baseline=baseline),
-        executor=ExecutorConfig(),
-        profiles={},
-        stand_in=None,
-    )
+    options = {"on_oom": on_oom, "retry_failed": retry_failed, "baseline": baseline}
+    plan = plan_of(space, folder, sweep=options)
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:
         stop = iter(range(stop_after))  # asked once a trial by the sweep itself, and never by the card

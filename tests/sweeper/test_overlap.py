@@ -7,17 +7,15 @@ from typing import Any
 
 import pytest
 from factories import GRID, TURBO, complete, measurement, projected, trial
+from plans import plan_of
 from test_out_of_memory import Quiet
 
 from zbench.config import (
     ComputeConfig,
     Config,
     DBCacheConfig,
-    ExecutorConfig,
-    MeasureConfig,
     OffloadConfig,
     SCMConfig,
-    SweepConfig,
 )
 from zbench.environment import capture
 from zbench.executors import Completed, Done, Failed, OnEvent, Stopped, Task
@@ -25,7 +23,6 @@ from zbench.record import Reason, Record
 from zbench.search.grid import GridSearch
 from zbench.space import Space, arrange
 from zbench.store import Store
-from zbench.sweeper.plan import Plan
 from zbench.sweeper.sweep import Sweep, SweepResult
 from zbench.trial import Trial
 
@@ -62,19 +59,7 @@ class Roomy:
 
 
 def swept(folder: Path, executor: Roomy, space: Space, search: Any = None) -> tuple[SweepResult, Quiet]:
-    plan = Plan(
-        name="s",
-        command="zbench sweep",
-        space=space,
-        preview=space,
-        search=GRID,
-        allow_code=False,
-        measure=MeasureConfig(),
-        sweep=SweepConfig(runs_dir=str(folder)),
-        executor=ExecutorConfig(),
-        profiles={},
-        stand_in=Config(pipeline=trial().pipeline),
-    )
+    plan = plan_of(space, folder, stand_in=Config(pipeline=trial().pipeline))
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:
         made = Sweep(plan, store, executor, search or GridSearch(space, GRID), listener, lambda: False)
