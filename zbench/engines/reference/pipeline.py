@@ -226,6 +226,8 @@ def _watched(pipe: Any, device: str) -> StageClock[Any]:
 
 
 def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device", name, "torch sees no GPU; hardware=cpu measures on the CPU")
     return name
