@@ -61,6 +61,8 @@ class Places(GridSearch):
 class Again(GridSearch):
     def ask(self):
         return self.space.placed[0].trial
+class Silent(GridSearch):
+    def ask(self): ...
 class Blind(GridSearch):
     def __init__(self, space, config): ...
 
@@ -95,10 +97,11 @@ def command(kind: str, name: str) -> tuple[str, ...]:
         ("search", "Deaf", "Deaf.tell failed: SystemExit: enough (sick.py, line 40)", 1),
         ("search", "Places", "Places.ask gave Placed, not zbench.trial.Trial | None", 0),
         ("search", "Again", "asks for none twice; where nothing is left, ask is to give None", 1),
+        ("search", "Silent", "asked for no trial", 0),
         ("search", "Blind", "Blind.space failed: AttributeError: 'Blind' object has no attribute 'space'", 0),
-        ("engine", "Moody", "Moody.supports failed: ValueError: not now (sick.py, line 52)", 0),
+        ("engine", "Moody", "Moody.supports failed: ValueError: not now (sick.py, line 54)", 0),
         ("engine", "Vague", "Vague.residency gave str, not Residency", 0),
-        ("engine", "Broken", "Broken failed: ImportError: no paint (sick.py, line 58)", 0),
+        ("engine", "Broken", "Broken failed: ImportError: no paint (sick.py, line 60)", 0),
     ],
 )
 def test_a_fault_from_outside_is_one_line(kind: str, name: str, says: str, kept: int, outside: Outside) -> None:

@@ -269,3 +269,14 @@ def test_a_format_that_fails_is_no_fault_of_zbench(name: str, says: str, outside
     render = find_format(f"sick_formats:{name}", allow_code=True)
     with pytest.raises(ConfigError, match=says):
         render(view_of([complete(trial())]))
+
+
+@pytest.mark.parametrize(
+    "command", [["plan"], ["plan", "--cfg", "job"], ["sweep", "--info", "searchpath"], ["sweep", "--help"]]
+)
+@pytest.mark.parametrize("form", ["hydra.searchpath=[pkg://evil_conf]", "hydra={searchpath:[pkg://evil_conf]}"])
+def test_a_package_on_hydras_search_path_is_not_imported(command: list[str], form: str, outside: Outside) -> None:
+    (outside.folder / "evil_conf").mkdir()
+    (outside.folder / "evil_conf" / "__init__.py").write_text(f"open({str(outside.trace)!r}, 'w')")
+    done = zbench(*command[:1], *SMALL, form, *command[1:])
+    assert done.returncode == 2 and not outside.trace.exists() and "Traceback" not in done.stderr

@@ -8,8 +8,10 @@ import os
 import re
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the parser hydra.main itself uses; there is no public one
@@ -17,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from zbench.composition import CONFIG_NAME, conf_dir, expand
+from zbench.composition.session import refuse_packages
 from zbench.config import Config, register_schemas
 from zbench.errors import Exit, OverrideError
 from zbench.hardware.detect import present_devices
@@ -38,7 +41,7 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.
     """
     as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
-    options, unknown = get_args_parser().parse_known_args(args)
+    options, unknown = _parsed(args, command)
     for flag in [arg for arg in unknown if arg.startswith("-")]:
         raise OverrideError(f"{flag}: no such flag; zbench {command} --help lists them")
     for flag in ("config_name", "config_path", "experimental_rerun"):
@@ -49,6 +52,7 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
     resolve_auto = auto_resolver(options.config_dir)
     overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
+    refuse_packages(overrides)
     flags = [arg for arg in args if arg not in overrides]
     if shows and (options.cfg or options.info):
         jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
@@ -89,6 +93,17 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
         runs=command != "plan",
         allow_code=allow_code,
     )
+
+
+def _parsed(args: list[str], command: str) -> tuple[Namespace, list[str]]:
+    """By Hydra's own parser. Raises OverrideError where that prints its usage and exits."""
+
+    def refuse(message: str) -> NoReturn:
+        raise OverrideError(f"{message.removeprefix('argument ')}; zbench {command} --help says more")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_known_args(args)
 
 
 def show(args: list[str], command: str) -> None:

@@ -243,8 +243,10 @@ def _has(found: type[Any], name: str, protocol: type[Any]) -> bool:
 
 
 def _is_a(answer: object, wanted: Any) -> bool:
-    """Whether an answer is of a declared type; what a list or a dict holds is not looked at, nor is a protocol."""
+    """Whether an answer is of a declared type or has a protocol's methods; what a list or a dict holds is not seen."""
     if isinstance(wanted, UnionType):
         return any(_is_a(answer, one) for one in get_args(wanted))
     kind = get_origin(wanted) or wanted
-    return getattr(kind, "_is_protocol", False) or isinstance(answer, kind)
+    if getattr(kind, "_is_protocol", False):
+        return all(callable(getattr(answer, name, None)) for name in _method_names(kind))
+    return isinstance(answer, kind)

@@ -156,14 +156,19 @@ def test_the_reference_of_other_work_is_measured_too(tmp_path: Path) -> None:
 
 
 class Impossible(Halving):
+    def __init__(self, space: Space, made: Trial) -> None:
+        super().__init__(space)
+        self.made = made
+
     def ask(self) -> Trial | None:
-        if self.told:
-            return None
-        return trial(DBCacheConfig(Fn_compute_blocks=99))
+        return None if self.told else self.made
 
 
-def test_what_a_search_makes_and_cannot_work_is_pruned_and_told(tmp_path: Path) -> None:
-    search = Impossible(arrange([trial()]))
+@pytest.mark.parametrize(
+    "made", [trial(DBCacheConfig(Fn_compute_blocks=99)), trial(DBCacheConfig(residual_diff_threshold=-1.0))]
+)
+def test_what_a_search_makes_and_cannot_work_is_pruned_and_told(made: Trial, tmp_path: Path) -> None:
+    search = Impossible(arrange([trial()]), made)
     outcome, _ = swept(tmp_path, Roomy(1), search.space, search)
     assert ("PRUNED" in {state for _, state in search.told}) and not outcome.interrupted
 

@@ -72,6 +72,8 @@ def test_the_native_dtype_is_auto_by_another_name(hardware: tuple[str, ...], nat
     [
         (("search=random", "search.n_trials=null"), r"search\.n_trials=None: a random search needs"),
         (("search.n_trials=4",), r"search\.n_trials=4: a grid takes every point; use search=random"),
+        (("search.seed=4",), r"search\.seed=4: a grid draws nothing; use search=random"),
+        (("search.options.x=1",), r"search\.options=.*: search=grid takes none"),
     ],
 )
 def test_a_search_says_itself_how_many_trials_it_wants_to_be_told(typed: tuple[str, ...], told: str) -> None:

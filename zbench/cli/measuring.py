@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from zbench.cli.command import Command
 from zbench.cli.talk import talk
-from zbench.errors import Exit, WeightsUnavailableError
+from zbench.errors import Exit, ZbenchError
 
 if TYPE_CHECKING:
     from zbench.sweeper.plan import Plan
@@ -24,14 +24,15 @@ def sweep(command: Command, args: list[str]) -> int:
 def plan(command: Command, args: list[str]) -> int:
     """What a sweep would do."""
     from zbench.report.tables.plan import render_plan
-    from zbench.sweeper.conduct import check_weights
+    from zbench.sweeper.conduct import check_executor, check_weights
 
     made, out = _planned(command, args)
     if made is not None:
         print(render_plan(made, out))
         try:
             check_weights(placed.trial for placed in made.trials)
-        except WeightsUnavailableError as error:
+            check_executor(made)
+        except ZbenchError as error:
             talk(f"note: zbench sweep would refuse this: {error}")
     return Exit.DONE
 

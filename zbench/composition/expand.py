@@ -18,7 +18,7 @@ from zbench.composition.combine import TOGETHER, Combiner, Composed, Part
 from zbench.composition.grammar import FREE, Key, dotted, hydra_value, is_free, overlap
 from zbench.composition.nodes import ABSENT, get, has, put
 from zbench.composition.points import GroupPoints, interpolates, replaced_points, resolved_points
-from zbench.composition.session import group_options, hydra_session, one_line_errors, parse
+from zbench.composition.session import group_options, hydra_session, one_line_errors, parse, refuse_packages
 from zbench.composition.typed import Axis, Choice, Deletion, Typed, read
 from zbench.composition.unknown import unknown_key
 from zbench.config import SCHEMAS, Config
@@ -55,6 +55,7 @@ def expand(
     without (one run), choices stand at their defaults and an axis is an error. Raises OverrideError
     or ConfigError for anything that does not parse, compose, arrive or lie in range.
     """
+    refuse_packages(overrides)
     with hydra_session(config_dir) as extra, one_line_errors():
         return _Expansion(read(parse(overrides), grids=grids), extra, resolve_auto, grids).jobs()
 

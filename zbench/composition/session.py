@@ -1,6 +1,6 @@
 """Hydra on zbench's configs: where they are, how one is composed, and its errors in one line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,3 +106,13 @@ def one_line_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         raise OverrideError(": ".join(lines[:2])) from error
+
+
+def refuse_packages(overrides: Iterable[str]) -> None:
+    """Raise OverrideError for a search path that is a package: Hydra would import it, and with it code from outside."""
+    for override in overrides:
+        if "searchpath" in override and "pkg://" in override:
+            raise OverrideError(
+                f"{override}: a package on the search path would be imported, and is code from outside zbench; name "
+                "its folder, with --config-dir or file://"
+            )

@@ -79,15 +79,15 @@ def register_schemas() -> None:
     store.store(group="schema", name="root", node=Config, package="_global_")
 
 
-def check(config: Config, checked: dict[int, object] | None = None) -> None:
-    """Raise ConfigError for the first value that is out of its range.
+def check(config: Any, checked: dict[int, object] | None = None) -> None:
+    """Raise ConfigError for the first value of a Config, or of a trial, that is out of its range.
 
     `checked` holds the groups that passed before, by identity: they are not looked at again.
     """
     known = {} if checked is None else checked
     for name in config.__dataclass_fields__:
         group = getattr(config, name)
-        if id(group) not in known:
+        if group is not None and id(group) not in known:
             finite(group, name)
             _CHECKS.get(name, lambda _: None)(group)
             known[id(group)] = group

@@ -74,6 +74,8 @@ class LocalExecutor:
         may be used here. Raises ConfigError where there are fewer than trials at once, RecordError where what is stored
         of their ceilings is broken.
         """
+        if config.options and type(self) is LocalExecutor:  # one that is built on it may take some
+            raise ConfigError("executor.options", config.options, "executor=local takes none")
         self._log_folder, self._allow_code = log_folder, allow_code
         self._slots = _slots(config.concurrent_trials, devices)
         self.environments = [environment_on(slot.devices).to_dict() for slot in self._slots]

@@ -12,9 +12,13 @@ class GridSearch:
     """See `Search`."""
 
     def __init__(self, space: Space, config: SearchConfig) -> None:
-        """Raises ConfigError where fewer than all trials are wanted."""
+        """Raises ConfigError for what only another search takes."""
         if config.n_trials is not None:
             raise ConfigError("search.n_trials", config.n_trials, "a grid takes every point; use search=random")
+        if config.options:
+            raise ConfigError("search.options", config.options, f"search={config.name} takes none")
+        if config.seed and config.name == "grid":
+            raise ConfigError("search.seed", config.seed, "a grid draws nothing; use search=random")
         self.space = space
         self._left = iter(space.placed)
 

@@ -24,7 +24,7 @@ class WithReferences:
         """See `Search.space`."""
         return self._search.space
 
-    def ask(self) -> Placed | None:
+    def next_placed(self) -> Placed | None:
         """The next trial, held to its references. Raises ConfigError for a search that repeats itself."""
         while not self._next:
             asked = self._search.ask()

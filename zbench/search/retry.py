@@ -34,11 +34,11 @@ class WithNextOffload:
         """See `Search.space`."""
         return self._search.space
 
-    def ask(self) -> Placed | None:
+    def next_placed(self) -> Placed | None:
         """The next trial, held to its references."""
-        placed = self._next.popleft() if self._next else self._search.ask()
+        placed = self._next.popleft() if self._next else self._search.next_placed()
         while placed is not None and placed.trial.trial_id in self._asked:  # it took another's place before
-            placed = self._search.ask()
+            placed = self._search.next_placed()
         if placed is not None:
             self._asked[placed.trial.trial_id] = placed
         return placed

@@ -12,6 +12,7 @@ from rich.console import Console
 from zbench.engines.weights import resolve_weights
 from zbench.errors import StoreError
 from zbench.executors import Executor, load_executor
+from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
 from zbench.search import load_search
 from zbench.store import Store
@@ -56,6 +57,13 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
                 return Sweep(plan, store, executor, search, progress, lambda: interrupt.asked).run()
             finally:
                 executor.close()
+
+
+def check_executor(plan: Plan) -> None:
+    """Raise ConfigError for an executor of zbench's own that is none, or that has no room here; one from outside is not
+    asked."""
+    if check_permitted("executor", "executor.target", plan.executor.target, allow_code=True).is_own:
+        load_executor(plan.executor, plan.run_folder / "logs").close()
 
 
 def check_weights(trials: Iterable[Trial]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
+from zbench.config import check
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
@@ -127,6 +128,8 @@ class Sweep:
             self.listener.note(text)
         self._record_pruned()
         interrupted = not self._run_all()
+        if not interrupted and not self._tried and not self.search.space.pruned:
+            raise ConfigError("search.target", self.plan.search.target, "asked for no trial")
         self._rename_roles()
         known = self.store.latest
         space = self.search.space
@@ -172,7 +175,7 @@ class Sweep:
                     del self._waiting[place]
                     return placed
             has_room = len(self._waiting) + len(self._running) < self.executor.capacity
-            asked = self._search.ask() if has_room else None
+            asked = self._search.next_placed() if has_room else None
             if asked is None:
                 return None
             self._waiting.append(asked)
@@ -250,6 +253,10 @@ class Sweep:
         if trial.trial_id in self._expected:
             return None
         self._expect(trial)
+        try:
+            check(trial)
+        except ConfigError as error:
+            return str(error)
         return constraint(trial, geometry_of(trial.pipeline)) or self._engines.supports(trial)
 
     def _expect(self, trial: Trial, instead_of: Trial | None = None) -> None:

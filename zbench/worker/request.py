@@ -1,6 +1,7 @@
 """One request to an engine, and what a window knows of it; it decides nothing about the next."""
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
     begun_s = time.perf_counter() - window_began_s
     made = engine.generate(pair.prompt_text, pair.seed)
     done_s = time.perf_counter() - window_began_s
+    if not (math.isfinite(made.latency_s) and made.latency_s > 0):
+        raise ValueError(f"{type(engine).__name__}.generate says that the call took {made.latency_s} s")
     finite = made.latents is None or bool(np.isfinite(made.latents).all())
     problems = {"non_finite_latents": not finite, "compiled": made.compiled}
     invalid_reasons = [name for name, happened in problems.items() if happened]

@@ -51,7 +51,9 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
     cache, dims = method_of(trial.cache), ParallelDims.of(trial.parallel)
     model, model_notes = _model(trial)
     request, request_notes = _request(trial)
+    other = f"It was measured with engine={trial.engine.name}, which is not zbench's own; SGLang runs its own engine."
     parts = (
+        SGLangPart(notes=() if trial.engine.target.startswith("zbench.") else (other,)),
         SGLangPart(("sglang", "serve", "--model-path", model, "--port", str(PORT)), notes=model_notes),
         dims.sglang_part(),
         offload.sglang_part(trial.offload),
