@@ -134,7 +134,7 @@ def test_a_round_that_compiled_is_kept_and_does_not_count(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("latency_s", [0.0, -1.0, float("nan")])
 def test_a_latency_that_can_be_none_is_no_measurement(latency_s: float, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ScriptedEngine.generate says that the call took"):
+    with pytest.raises(ValueError, match=r"ScriptedEngine\.generate says that the call took"):
         measured(tmp_path, ScriptedEngine([1.0, 1.0, latency_s]), max_warmup_rounds=1, min_rounds=4, max_rounds=4)
 
 
