@@ -42,13 +42,6 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     """
     as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
     options, unknown = _parsed(args, command)
-    for flag in [arg for arg in unknown if arg.startswith("-")]:
-        raise OverrideError(f"{flag}: no such flag; zbench {command} --help lists them")
-    for flag in ("config_name", "config_path", "experimental_rerun"):
-        if getattr(options, flag) is not None:
-            raise OverrideError(
-                f"--{flag.replace('_', '-')}: zbench has one root config; use --config-dir to add groups"
-            )
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
     resolve_auto = auto_resolver(options.config_dir)
     overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
@@ -96,14 +89,23 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
 
 
 def _parsed(args: list[str], command: str) -> tuple[Namespace, list[str]]:
-    """By Hydra's own parser. Raises OverrideError where that prints its usage and exits."""
+    """By Hydra's own parser. Raises OverrideError where that prints its usage and exits, and for flags that have no
+    place here."""
 
     def refuse(message: str) -> NoReturn:
         raise OverrideError(f"{message.removeprefix('argument ')}; zbench {command} --help says more")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_known_args(args)
+    options, unknown = parser.parse_known_args(args)
+    for flag in [arg for arg in unknown if arg.startswith("-")]:
+        raise OverrideError(f"{flag}: no such flag; zbench {command} --help lists them")
+    for flag in ("config_name", "config_path", "experimental_rerun"):
+        if getattr(options, flag) is not None:
+            raise OverrideError(
+                f"--{flag.replace('_', '-')}: zbench has one root config; use --config-dir to add groups"
+            )
+    return options, unknown
 
 
 def show(args: list[str], command: str) -> None:
