@@ -5,7 +5,7 @@ Carries the schema version and upgrades older ones. Refuses NaN and infinity, bo
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, NoReturn, TypeVar
@@ -14,7 +14,7 @@ import dacite
 
 from zbench.config import MeasureConfig
 from zbench.errors import RecordError
-from zbench.measurement import Measurement, Source
+from zbench.measurement import INVALID_IMAGES, Measurement, Source
 from zbench.trial import Trial, typed
 
 SCHEMA_VERSION = 2
@@ -33,9 +33,9 @@ RENAMED = {"not_a_baseline": "not_a_reference"}
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a trial has no measurement."""
+    """Why a trial has no figures."""
 
-    code: str  # such as timeout, out_of_memory, worker_died, constraint
+    code: str  # such as timeout, out_of_memory, worker_died, invalid_images, constraint
     message: str
     log_tail: tuple[str, ...] = ()
     stage: str | None = None  # of an image or of the trial, in which it happened
@@ -45,7 +45,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Record:
-    """One trial's outcome. `measurement` is set exactly when `state` is COMPLETE."""
+    """One trial's outcome. `measurement` is set when `state` is COMPLETE, and may be when it FAILED for its images."""
 
     sweep: str
     trial_id: str
@@ -61,6 +61,16 @@ class Record:
     command: str | None = None  # what the user typed
     beside: tuple[str, ...] = ()  # ids of trials that ran on other devices of the machine meanwhile
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def valid_measurement(self) -> Measurement | None:
+        """What figures may be derived from; of a trial that FAILED only the requests are kept."""
+        return self.measurement if self.state == "COMPLETE" else None
+
+    @property
+    def has_invalid_images(self) -> bool:
+        """Whether it FAILED because images of it are none."""
+        return self.state == "FAILED" and self.reason is not None and self.reason.code == INVALID_IMAGES
 
     @property
     def is_reference(self) -> bool:
@@ -109,11 +119,25 @@ class Record:
             record = dacite.from_dict(cls, upgrade(data), _DACITE)
         except (dacite.DaciteError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise RecordError(f"not a valid record: {error}") from error
-        if (record.state == "COMPLETE") != (record.measurement is not None):
-            raise RecordError(
-                f"state {record.state} does not fit a measurement that is {record.measurement and 'there'}"
-            )
+        there = record.measurement is not None
+        if there != (record.state == "COMPLETE") and not (there and record.has_invalid_images):
+            raise RecordError(f"state {record.state} does not fit a measurement that is {'' if there else 'not '}there")
+        return held_to_its_images(record)
+
+
+def held_to_its_images(record: Record) -> Record:
+    """FAILED, its requests kept, where one call of a COMPLETE trial made images that are none.
+
+    A sweep holds each trial to this. What an older zbench called COMPLETE is held to it when it is read.
+    """
+    fault = None if record.valid_measurement is None else record.valid_measurement.image_fault
+    if record.valid_measurement is None or fault is None:
         return record
+    pipeline, dtype = record.config.get("pipeline") or {}, record.valid_measurement.effective.dtype
+    weights = " and ".join(f"pipeline.{key}={pipeline[key]}" for key in ("weights", "vae") if pipeline.get(key))
+    overflow = "" if dtype == "float32" else "compute.dtype=float32, which does not overflow, or "
+    reason = Reason(INVALID_IMAGES, f"{fault}; try {overflow}other weights than {weights or 'these'}")
+    return replace(record, state="FAILED", source=None, reason=reason)
 
 
 def upgrade(data: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.quality import likeness
-from zbench.measurement import Measurement, Source
+from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
 from zbench.record import Record, State
 from zbench.stats import median_interval, paired_speedup
@@ -19,6 +19,7 @@ from zbench.trial import Trial
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 OTHER_CONTENT = "other_content"  # why a figure is None: what it would be compared with has other weights or configs
+BASELINE_INVALID = "baseline_invalid"  # why a speed-up is None: images of what it would be over are none
 
 FROM_REGISTRY = {
     "latency_median_s": "latency.median",
@@ -183,11 +184,12 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
         hardware=None if trial.hardware is None else trial.hardware.title,
         hardware_memory_gib=trial.memory_gib,
     )
-    if record.measurement is None:
+    measured = record.valid_measurement
+    if measured is None:
         return figures
-    figures = _measured(figures, record.measurement, trial)
-    figures, mixed = _compared(figures, record, reference, baseline)
-    said = [*doubt.own_caveats(record.measurement), *mixed]
+    figures = _measured(figures, measured, trial)
+    figures, mixed = _compared(figures, record, measured, reference, baseline)
+    said = [*doubt.own_caveats(measured), *mixed]
     said += [] if figures.misfit is None else [figures.misfit]
     return replace(figures, caveats=tuple(said))
 
@@ -223,20 +225,23 @@ def _measured(figures: TrialFigures, measurement: Measurement, trial: Trial) -> 
 
 
 def _compared(
-    figures: TrialFigures, record: Record, reference: Record | None, baseline: Record | None
+    figures: TrialFigures, record: Record, measured: Measurement, reference: Record | None, baseline: Record | None
 ) -> tuple[TrialFigures, list[str]]:
     """With what the trial is beside its reference and its baseline, and what speaks against comparing them."""
-    assert record.measurement is not None
     said = []
     other = doubt.other_content(record, reference, "quality reference")
-    if other is None:
-        of_reference = reference.measurement if reference is not None else None
-        figures = replace(figures, **asdict(likeness(record.measurement, of_reference)))
+    if reference is not None and reference.has_invalid_images:
+        figures = _without_quality(figures, REFERENCE_INVALID)
+    elif other is None:
+        of_reference = reference.valid_measurement if reference is not None else None
+        figures = replace(figures, **asdict(likeness(measured, of_reference)))
         unlike = None if reference is None else doubt.unlike_its_reference(record, reference)
         said += [] if unlike is None else [unlike]
     else:
         said.append(other)
-        figures = _without_quality(figures)
+        figures = _without_quality(figures, OTHER_CONTENT)
+    if baseline is not None and baseline.has_invalid_images:
+        figures = replace(figures, missing=(*figures.missing, ("speedup", BASELINE_INVALID)))
     other = doubt.other_content(record, baseline, "speed baseline")
     if other is None:
         figures = replace(figures, speedup=_speedup(record, baseline))
@@ -245,19 +250,19 @@ def _compared(
     return figures, said
 
 
-def _without_quality(figures: TrialFigures) -> TrialFigures:
-    """Where the images were judged against a reference that is none of theirs."""
+def _without_quality(figures: TrialFigures, why: str) -> TrialFigures:
+    """Where the images were judged against a reference that is none of theirs, or has no images."""
     none: dict[str, Any] = {field: None for field, name in FROM_REGISTRY.items() if REGISTRY[name].of_likeness}
     return replace(
         figures,
         **none,
-        missing=(*(pair for pair in figures.missing if pair[0] != "quality"), ("quality", OTHER_CONTENT)),
+        missing=(*(pair for pair in figures.missing if pair[0] != "quality"), ("quality", why)),
     )
 
 
 def _speedup(record: Record, baseline: Record | None) -> float | None:
     """None without a baseline, or where one is measured and the other projected."""
-    ours, theirs = record.measurement, baseline.measurement if baseline is not None else None
+    ours, theirs = record.valid_measurement, baseline.valid_measurement if baseline is not None else None
     if ours is None or theirs is None or theirs.sources.get("latency") != ours.sources.get("latency"):
         return None
     return paired_speedup(ours.paired_latencies_s, theirs.paired_latencies_s)
@@ -269,7 +274,7 @@ def with_implausible(rows: Sequence[TrialFigures], records: Sequence[Record]) ->
     Otherwise the trial is marked, as it cannot be told which of the two was disturbed. Rows and records in one order.
     """
     by_id = {(r.sweep, r.trial_id): r for r in records}
-    slowed = {key for key, r in by_id.items() if r.measurement is not None and doubt.was_slowed(r.measurement)}
+    slowed = {key for key, r in by_id.items() if (m := r.valid_measurement) is not None and doubt.was_slowed(m)}
     blamed: set[tuple[str, str]] = set()
     marked = []
     for row, record in zip(rows, records, strict=True):

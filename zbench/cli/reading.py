@@ -80,18 +80,19 @@ def compare(command: Command, args: list[str]) -> int:
 def baseline(command: Command, args: list[str]) -> int:
     """Keep a run for later gates."""
     from zbench.cli.parsers import run_reader
-    from zbench.gate.baselines import save_baseline
+    from zbench.gate.baselines import left_out, save_baseline
     from zbench.store import latest_records, read_run
 
     parser = run_reader(command, formats=())
-    parser.add_argument(
-        "action", choices=("save",), metavar="save", help="keep the COMPLETE trials of a run under a name"
-    )
+    parser.add_argument("action", choices=("save",), metavar="save", help="keep the valid trials of a run under a name")
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--name", required=True, help="of the baseline; each machine keeps its own")
     options = parser.parse_args(args)
-    _, records = read_run(options.run, options.runs_dir)
-    print(save_baseline(latest_records(records), options.name, options.runs_dir))
+    records = latest_records(read_run(options.run, options.runs_dir)[1])
+    path = save_baseline(records, options.name, options.runs_dir)
+    for label, why in left_out(records).items():
+        talk(f"note: {label} is left out: {why}")
+    print(path)
     return Exit.DONE
 
 

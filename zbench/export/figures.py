@@ -29,7 +29,8 @@ def complete_trials(view: View) -> list[Exported]:
     failed = sum(row.state == "FAILED" for row in view.trials)
     if failed:
         talk(f"note: left out {count(failed)} FAILED, without figures")
-    return [Exported(record, record.measurement, row) for row, record in view.pairs if record.measurement is not None]
+    pairs = [(record, record.valid_measurement, row) for row, record in view.pairs]
+    return [Exported(record, measured, row) for record, measured, row in pairs if measured is not None]
 
 
 def measured_trials(view: View, form: str) -> list[Exported]:
