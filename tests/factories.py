@@ -35,7 +35,7 @@ from zbench.measurement import (
     Request,
     Window,
 )
-from zbench.record import Reason, Record
+from zbench.record import Reason, Record, held_to_its_images
 from zbench.trial import Trial
 
 GIB = 2**30
@@ -221,6 +221,22 @@ def complete(of: Trial, **kwargs: Any) -> Record:
     """A COMPLETE record; keywords are those of `measurement`."""
     measured = measurement(of, **kwargs)
     return _record(of, state="COMPLETE", source=measured.source, measurement=measured)
+
+
+def spoilt(measured: Measurement | None, *places: int, why: str = "black_image") -> Measurement:
+    """`measured` with images of the requests in these places that are none; all of them where none is named."""
+    assert measured is not None
+    requests = [
+        replace(r, valid=False, invalid_reasons=[why]) if not places or place in places else r
+        for place, r in enumerate(measured.requests)
+    ]
+    return with_window(measured, requests=requests)
+
+
+def of_invalid_images(of: Trial, *places: int, **kwargs: Any) -> Record:
+    """A record that FAILED because images of it, those of requests in `places` or all, are none."""
+    record = complete(of, **kwargs)
+    return held_to_its_images(replace(record, measurement=spoilt(record.measurement, *places)))
 
 
 def failed(of: Trial, code: str = "out_of_memory", message: str = "the worker was killed by the kernel") -> Record:

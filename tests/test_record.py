@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import complete, trial
+from factories import complete, failed, of_invalid_images, spoilt, trial
 
 from zbench.errors import RecordError
 from zbench.measurement import Effective
@@ -96,6 +96,31 @@ def test_a_config_that_is_none_of_this_zbench_is_one_error_that_names_the_trial(
     record = complete(trial())
     with pytest.raises(RecordError, match=f"trial {record.trial_id}: .*{told}"):
         _ = replace(record, config={**record.config, **change}).trial
+
+
+def test_a_trial_that_failed_for_its_images_keeps_its_requests() -> None:
+    record = of_invalid_images(trial(), 2)
+    again = Record.from_json(record.to_json())
+    assert again == record and again.state == "FAILED" and again.source is None
+    assert again.measurement is not None and again.measurement.requests[2].invalid_reasons == ["black_image"]
+
+
+def test_what_an_older_zbench_called_complete_is_held_to_its_images() -> None:
+    whole = complete(trial())
+    for why, state in (
+        ("non_finite_latents", "FAILED"),
+        ("throttled:sw_thermal", "COMPLETE"),
+        ("compiled", "COMPLETE"),
+    ):
+        older = replace(whole, measurement=spoilt(whole.measurement, 0, why=why))
+        assert Record.from_json(older.to_json()).state == state
+
+
+def test_no_other_failure_has_a_measurement() -> None:
+    for record in (replace(failed(trial()), measurement=complete(trial()).measurement), failed(trial(), "x")):
+        wrong = replace(record, state="COMPLETE") if record.measurement is None else record
+        with pytest.raises(RecordError, match="does not fit a measurement that is"):
+            Record.from_json(wrong.to_json())
 
 
 def test_content_differs_where_both_sides_know_it_and_it_is_another() -> None:

@@ -6,17 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from factories import trial
+from factories import complete, trial
 from fake_allocator import on_gpu
 from fake_nvml import GIB, FakeGpu, FakeNvml
 from scripted import ScriptedEngine
 
-from zbench.config import MeasureConfig
+from zbench.config import DBCacheConfig, MeasureConfig
 from zbench.engines import Generation
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import Cold, Effective, Measurement
 from zbench.probes.watched import Watched
+from zbench.record import Record, held_to_its_images
 from zbench.worker.__main__ import _code
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
@@ -66,6 +68,74 @@ def test_own_folder_as_reference_finds_identical_images(tmp_path: Path) -> None:
 def test_latents_that_are_not_finite_make_a_round_invalid(tmp_path: Path) -> None:
     result = measured(tmp_path, ScriptedEngine(latent=float("nan")), min_rounds=2, max_rounds=2)
     assert [(r.valid, r.invalid_reasons) for r in result.requests] == [(False, ["non_finite_latents"])] * 2
+
+
+def reference_run(folder: Path, engine: ScriptedEngine, **measure: Any) -> tuple[Measurement, Record]:
+    """Calls 0 and 1 warm up, then come two cycles over two prompts; and the record that a sweep makes of it."""
+    of = trial()
+    options = {"max_warmup_rounds": 2, "min_rounds": 4, "max_rounds": 40, "target_rel_ci": 1e-9, **measure}
+    job = TrialJob(of, MeasureConfig(**options), folder, None, lambda e: None, lambda: False, is_reference=True)
+    result = measure_trials(engine, [job], Gauges(Nvml(FakeNvml())), Cold(load_s=1.0))[0]
+    return result, held_to_its_images(replace(complete(of), measurement=result))
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (0, "images of 1 of 2 warm-up calls are not valid (black_image 1), first en-circle"),  # the cold one
+        (1, "images of 1 of 2 warm-up calls are not valid (black_image 1), first en-circle"),
+        (3, "images of 1 of 4 requests are not valid (black_image 1), first zh-square with seed 0"),
+        (5, "images of 1 of 4 requests are not valid (black_image 1), first zh-square"),  # made for the noise floor
+    ],
+)
+def test_one_black_image_anywhere_fails_the_trial_and_its_requests_are_kept(
+    call: int, told: str, tmp_path: Path
+) -> None:
+    result, record = reference_run(tmp_path, ScriptedEngine(black=[call]))
+    assert (record.state, record.has_invalid_images) == ("FAILED", True)
+    assert record.reason is not None and record.reason.message.startswith(told)
+    assert record.measurement == result and record.valid_measurement is None
+    # Four requests were wanted: more would only say the same.
+    assert (len(result.requests), result.window.stop_reason) == (4, "invalid_images")
+    assert (result.quality, result.noise_floor) == (None, None), "black ones would be identical"
+    assert {result.reasons[path] for path in ("quality", "noise_floor", "prompt_fidelity")} == {"invalid_images"}
+    assert not list(tmp_path.iterdir()), "no image of it is kept for others to be judged against"
+
+
+def test_a_trial_whose_images_are_good_is_not_refused(tmp_path: Path) -> None:
+    result, record = reference_run(tmp_path, ScriptedEngine(), max_rounds=4)
+    assert record.state == "COMPLETE" and record.valid_measurement == result and result.image_fault is None
+    assert result.noise_floor is not None and list(tmp_path.glob("*.png"))
+
+
+def test_of_trials_that_take_turns_the_one_with_black_images_fails_alone(tmp_path: Path) -> None:
+    """The turns of a window are A B, B A, A B, B A after one warm-up each: the second and third timed calls are B's."""
+    jobs = [
+        TrialJob(of, MeasureConfig(max_warmup_rounds=1, min_rounds=2, max_rounds=2), tmp_path / of.trial_id, None,
+                 lambda e: None, lambda: False, shares=True)
+        for of in (trial(), trial(DBCacheConfig()))
+    ]  # fmt: skip
+    good, black = measure_trials(ScriptedEngine(black=[3, 4]), jobs, Gauges(Nvml(FakeNvml())), None)
+    assert good.image_fault is None and "2 of 2 requests" in (black.image_fault or "")
+
+
+def test_a_residual_difference_that_is_no_number_is_left_out(tmp_path: Path) -> None:
+    class Comparing(ScriptedEngine):
+        def generate(self, prompt_text: str, seed: int) -> Generation:
+            return replace(super().generate(prompt_text, seed), residual_diffs={"3": float("nan"), "4": 0.1})
+
+    result = measured(tmp_path, Comparing(), min_rounds=2, max_rounds=2)
+    assert [r.residual_diffs for r in result.requests] == [{"4": 0.1}] * 2
+
+
+def test_an_image_of_one_colour_is_kept_and_doubted(tmp_path: Path) -> None:
+    class Flat(ScriptedEngine):
+        def generate(self, prompt_text: str, seed: int) -> Generation:
+            return replace(super().generate(prompt_text, seed), image=np.full((16, 16, 3), 128, np.uint8))
+
+    result = measured(tmp_path, Flat(), min_rounds=2, max_rounds=2)
+    assert result.image_fault is None and len(result.paired_latencies_s) == 2
+    assert result.validity == ["2 of 2 images are of one colour all over, first en-circle with seed 0: look at it"]
 
 
 def test_garbage_collector_rests_during_timed_rounds_only(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit
     pairs = [(new_by_id[i], base_by_id[i]) for i in both if new_by_id[i].state == "COMPLETE"]
     for ours, theirs in pairs:
         _refuse_other_content(ours, theirs)
-    _refuse_what_none_has(limits, list(base_by_id.values()))
+    if not spoilt:  # of which the figure may be
+        _refuse_what_none_has(limits, list(base_by_id.values()))
     both_runs = {**base_by_id, **new_by_id}
     gone = [Gone(r.label, "it is missing") for i, r in base_by_id.items() if i not in new_by_id]
     gone += [Gone(new_by_id[i].label, _failure(new_by_id[i])) for i in both if new_by_id[i].state != "COMPLETE"]
@@ -152,7 +153,7 @@ def _failure(record: Record) -> str:
 
 
 def _refuse_what_none_has(limits: Sequence[Limit], base: Sequence[Record]) -> None:
-    for limit in limits if base else ():
+    for limit in limits:
         if not any(_has(limit.metric, record) for record in base):
             why = _why(limit.metric, [r.measurement.reasons for r in base if r.measurement is not None])
             raise ConfigError("--metric", str(limit), f"no trial of the base has a figure for it ({why}); leave it out")

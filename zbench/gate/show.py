@@ -49,9 +49,9 @@ def write_step_summary(assessment: Assessment) -> None:
 
 
 def _table(assessment: Assessment) -> TextTable:
-    rows: list[tuple[str, ...]] = [(gone.label, "", "", "", f"REGRESSED: {gone.why}") for gone in assessment.gone]
+    rows: list[tuple[str, ...]] = [(gone.label, "", "", "", "REGRESSED") for gone in assessment.gone]
     rows += [_row(finding) for finding in assessment.findings]
-    legend = [_headline(assessment)]
+    legend = [_headline(assessment), *(f"{gone.label}: {gone.why}." for gone in assessment.gone)]
     legend += [
         f"{f.label} {f.limit.metric.name}: {f.judgement.reason}"
         for f in assessment.findings

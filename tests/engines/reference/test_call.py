@@ -108,9 +108,9 @@ def test_unwatched_and_closed_pipelines_have_no_hooks() -> None:
     engine.launch(trial(pipeline=SMALL))
     transformer = engine.pipe.transformer
     hooks = [transformer._forward_pre_hooks, transformer._forward_hooks]
-    assert all(hooks)
+    assert all(hooks) and "postprocess" in vars(engine.pipe.image_processor)
     with engine.unwatched():
-        assert not any(hooks)
+        assert not any(hooks) and "postprocess" not in vars(engine.pipe.image_processor)
     assert engine.generate(PROMPT, 0).text_tokens, "watched again"
     engine.close()
     assert not any(hooks)
@@ -225,3 +225,37 @@ def test_tiling_decodes_in_tiles_where_the_image_is_larger_than_one() -> None:
     assert len(shapes) > 1 and effective.vae_tiling is True and tiled.image.shape == (64, 272, 3)
     shapes, effective, _ = vae_calls(replace(large, width=256))
     assert len(shapes) == 1 and effective.vae_tiling is False, "it fits one tile"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_only_the_vae_overflows_in_is_seen_before_it_becomes_bytes(value: float) -> None:
+    """In any image of a call, also where one pixel alone is no number: the latents are finite and the image is not."""
+    with loaded(batch_size=2, steps=1) as engine:
+        engine.configure(trial(pipeline=replace(SMALL, batch_size=2, steps=1)))
+        decode = engine.pipe.vae.decode
+
+        def overflowing(*args: Any, **kwargs: Any) -> Any:
+            (pixels,) = decode(*args, **kwargs)
+            pixels[1, 0, 0, 0] = value
+            return (pixels,)
+
+        engine.pipe.vae.decode = overflowing
+        spoilt, _ = one_request(engine, Pair("p", PROMPT, 0), Turn(0, "t"), 0.0)
+        engine.pipe.vae.decode = decode
+        good, _ = one_request(engine, Pair("p", PROMPT, 0), Turn(1, "t"), 0.0)
+    assert (spoilt.valid, spoilt.invalid_reasons) == (False, ["non_finite_image"])
+    assert good.valid and good.invalid_reasons == []
+
+
+def test_a_black_image_that_is_not_the_first_of_its_call_is_seen() -> None:
+    with loaded(images_per_prompt=2, steps=1) as engine:
+        engine.configure(trial(pipeline=replace(SMALL, images_per_prompt=2, steps=1)))
+        decode = engine.pipe.vae.decode
+
+        def dark(*args: Any, **kwargs: Any) -> Any:
+            return (decode(*args, **kwargs)[0] - torch.tensor([0.0, 9.0])[:, None, None, None],)
+
+        engine.pipe.vae.decode = dark
+        made, _ = one_request(engine, Pair("p", PROMPT, 0), Turn(0, "t"), 0.0)
+        engine.pipe.vae.decode = decode
+    assert made.invalid_reasons == ["black_image"]

@@ -139,11 +139,26 @@ def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) ->
         if row.caveats:
             doubted.setdefault("; ".join(row.caveats), []).append(row.label)
     lines += [f"{cells.UNTRUSTED_MARK} {', '.join(labels)}: {why}." for why, labels in doubted.items()]
+    lines += _without(trials, complete)
     for state, word in (("FAILED", "failed"), ("PRUNED", "pruned before launch")):
         number = sum(row.state == state for row in trials)
         if number:
             lines.append(f"{cells.trials(number)} {word}.")
     return tuple(lines)
+
+
+def _without(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) -> list[str]:
+    """What the trials are not held to, because it FAILED."""
+    lines = []
+    for row in (row for row in trials if row.state == "FAILED"):
+        held = {
+            "no image is judged against it": [other.reference_id for other in complete if other.sweep == row.sweep],
+            "no speed-up is over it": [other.baseline_id for other in complete if other.sweep == row.sweep],
+        }
+        lost = [what for what, ids in held.items() if row.trial_id in ids]
+        if lost:
+            lines.append(f"{row.label} FAILED ({row.reason_code}): {' and '.join(lost)}.")
+    return lines
 
 
 def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
