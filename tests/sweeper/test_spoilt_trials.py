@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from factories import GRID, TINY, measurement, spoilt, trial
+from hardware_profiles import profile
 from one_at_a_time import OneAtATime
 from plans import plan_of
 
 from zbench.analysis.view import View, view_of
 from zbench.cli import main
-from zbench.config import DBCacheConfig, MeasureConfig
+from zbench.config import Config, DBCacheConfig, HardwareConfig, MeasureConfig
 from zbench.errors import Exit, RecordError
 from zbench.executors import Completed, OnEvent, Setting, Task, TaskResult
 from zbench.export.figures import complete_trials
@@ -71,11 +72,12 @@ class Quiet:
 
 
 def swept(
-    folder: Path, executor: Spoiler, weights: str = "auto", **options: Any
+    folder: Path, executor: Spoiler, hardware: tuple[HardwareConfig | None, ...] = (None,), **options: Any
 ) -> tuple[sweep.SweepResult, list[str]]:
-    pipeline = replace(TINY, weights=weights)
-    space = arrange([trial(cache, pipeline=pipeline) for cache in (None, DBCacheConfig())])
-    plan = plan_of(space, folder / "runs", measure=MeasureConfig(), sweep=options)
+    """A plain and a cached trial, on each of `hardware`."""
+    space = arrange([trial(cache, hardware=each) for each in hardware for cache in (None, DBCacheConfig())])
+    stand_in = Config(pipeline=TINY)
+    plan = plan_of(space, folder / "runs", measure=MeasureConfig(), sweep=options, stand_in=stand_in)
     listener = Quiet()
     with Store(plan.run_folder, listener.note) as store:
         outcome = sweep.Sweep(plan, store, executor, GridSearch(space, GRID), listener, lambda: False).run()
@@ -154,6 +156,16 @@ def test_other_weights_under_the_path_are_tried_without_being_asked(tmp_path: Pa
     outcome, notes = swept(tmp_path, mended)
     assert outcome.failed == 0 and CACHED in [setting.trial.label for setting in mended.ran]
     assert f"{CACHED} is measured again: its weights changed since" in notes
+
+
+def test_projections_share_a_spoilt_proxy_and_fail_alike(tmp_path: Path) -> None:
+    executor = Spoiler(CACHED)
+    outcome, _ = swept(tmp_path, executor, (profile("h100"), profile("b300")))
+    assert outcome.failed == 2 and len(executor.ran) == 2
+    for record in outcome.records:
+        assert record.has_invalid_images == (record.label == CACHED)
+        assert record.measurement is not None and record.measurement.projection is not None
+        assert (tmp_path / "runs/s/artifacts" / record.trial_id).exists() == (record.label == PLAIN)
 
 
 def test_followers_are_judged_once_the_reference_has_images(tmp_path: Path) -> None:
