@@ -90,8 +90,9 @@ class GuardedStream:
             if _is_json(text):
                 text = "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in text)
             else:
-                self.lacks_characters = True
-                text = text.encode(self._stream.encoding, LIKENESS).decode(self._stream.encoding)
+                asked, encoding = text, self._stream.encoding
+                text = asked.encode(encoding, LIKENESS).decode(encoding)
+                self.lacks_characters |= text.count("?") > asked.count("?")
             self._stream.write(text)
 
 
@@ -106,7 +107,7 @@ class Streams:
         self._out.flush()
         if self._out.lacks_characters:
             talk(
-                f"note: stdout's encoding, {self._out.encoding}, lacks characters that were printed as others; "
+                f"note: stdout's encoding, {self._out.encoding}, lacks characters, which are printed as ?; "
                 "PYTHONIOENCODING=utf-8 keeps them"
             )
         if self._out.lost:

@@ -13,7 +13,7 @@ from zbench.errors import Exit
 from zbench.gate.judge import Assessment, Finding, Gone
 from zbench.gate.limits import Limit
 from zbench.report.tables.text_table import markdown_text
-from zbench.sanitize import printable
+from zbench.sanitize import json_text, printable
 from zbench.stats import Look, Refusal, Verdict
 
 FORMATS = ("text", "json", "markdown", "junit")
@@ -91,7 +91,7 @@ def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
             "a": _what(a),
             "b": _what(b),
         }
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
+        return json_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2))
     if form == "markdown":
         listed = [f"- {markdown_text(label)}" for label in labels]
         return "\n".join([f"**{judgement.verdict}**", "", markdown_text(judgement.reason), "", *listed])

@@ -13,6 +13,7 @@ from zbench.analysis.view import View
 from zbench.errors import ZbenchError
 from zbench.measurement import Measurement
 from zbench.record import Record
+from zbench.sanitize import json_text
 from zbench.streams import talk
 
 
@@ -76,7 +77,7 @@ def memory_measure(row: TrialFigures, separator: str) -> str:
 
 def to_json(data: object) -> str:
     """Indented JSON that ends in a line feed; ValueError for NaN and infinity."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    return json_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
 
 
 def count(number: int) -> str:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from zbench.gate.judge import Assessment, Finding
 from zbench.report.tables.text_table import LEFT, TextTable, to_markdown, to_text
-from zbench.sanitize import visible, visible_lines
+from zbench.sanitize import json_text, printable, printable_lines
 from zbench.stats import Refusal, Scale, Verdict
 from zbench.streams import talk
 
@@ -111,13 +111,13 @@ def _json(assessment: Assessment) -> str:
         "gone": [asdict(gone) for gone in assessment.gone],
         "only_new": list(assessment.only_new),
     }
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
+    return json_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2))
 
 
 def _junit(assessment: Assessment) -> str:
     """One test case a finding: SLOWER fails it, INCONCLUSIVE is an error, as neither is a pass.
 
-    XML has no place for control characters, so texts are `visible`; other characters are written as ASCII, for stdout
+    XML has no place for control characters, so texts are `printable`; other characters are written as ASCII, for stdout
     may have any encoding.
     """
     verdicts = [finding.judgement.verdict for finding in assessment.findings]
@@ -129,11 +129,11 @@ def _junit(assessment: Assessment) -> str:
         errors=str(verdicts.count(Verdict.INCONCLUSIVE)),
     )
     for gone in assessment.gone:
-        case = ElementTree.SubElement(suite, "testcase", classname=visible(gone.label), name="trial")
-        ElementTree.SubElement(case, "failure", message=visible(gone.why))
+        case = ElementTree.SubElement(suite, "testcase", classname=printable(gone.label), name="trial")
+        ElementTree.SubElement(case, "failure", message=printable(gone.why))
     for finding in assessment.findings:
-        case = ElementTree.SubElement(suite, "testcase", classname=visible(finding.label), name=str(finding.limit))
-        reason = visible(finding.judgement.reason)
+        case = ElementTree.SubElement(suite, "testcase", classname=printable(finding.label), name=str(finding.limit))
+        reason = printable(finding.judgement.reason)
         if finding.judgement.verdict is Verdict.SLOWER:
             ElementTree.SubElement(case, "failure", message=reason)
         elif finding.judgement.verdict is Verdict.INCONCLUSIVE:
@@ -146,7 +146,7 @@ def _junit(assessment: Assessment) -> str:
 
 def _escaped(text: str) -> str:
     """As GitHub asks of a workflow command's data."""
-    return visible_lines(text).replace("%", "%25").replace("\n", "%0A")
+    return printable_lines(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

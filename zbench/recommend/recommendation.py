@@ -9,7 +9,7 @@ from zbench.engines.sglang.launch import sglang_launch
 from zbench.recommend.constraints import Judged
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.report.text import cells
-from zbench.sanitize import printable
+from zbench.sanitize import json_text, printable
 from zbench.trial import Trial
 
 
@@ -128,7 +128,8 @@ class Advice:
     def to_json(self) -> str:
         """For programs: an object for one piece of work, a list of such for several."""
         data = [answer.to_dict() for answer in self.answers]
-        return json.dumps(data if len(data) > 1 else data[0], ensure_ascii=False, allow_nan=False, indent=2)
+        answer = data if len(data) > 1 else data[0]
+        return json_text(json.dumps(answer, ensure_ascii=False, allow_nan=False, indent=2))
 
 
 def _speed(row: TrialFigures) -> str:

@@ -7,7 +7,7 @@ from zbench.report.page.content import Page
 from zbench.report.page.images import Picture, Strip
 from zbench.report.page.pixels import DIFFERENCE, data_uri, difference_uri
 from zbench.report.tables.text_table import RIGHT
-from zbench.sanitize import visible_lines
+from zbench.sanitize import printable_lines
 
 
 def render_html(page: Page) -> str:
@@ -18,7 +18,7 @@ def render_html(page: Page) -> str:
         loader=PackageLoader("zbench.report.page", "."),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: visible_lines(value) if type(value) is str else value,  # not what a macro made
+        finalize=lambda value: printable_lines(value) if type(value) is str else value,  # not what a macro made
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -13,6 +13,7 @@ from zbench.analysis.view import View, frame_of
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text import cells
+from zbench.sanitize import json_text
 
 MEMORY = "peak memory"
 PROMPT = "prompt (worst)"
@@ -100,7 +101,7 @@ FORMS: dict[str, Callable[[View], str]] = {
     "table": lambda view: to_text(main_table(view)),
     "markdown": lambda view: to_markdown(main_table(view)),
     "csv": to_csv,
-    "json": to_json,
+    "json": lambda view: json_text(to_json(view)),
 }
 
 
