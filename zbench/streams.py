@@ -6,10 +6,11 @@ command runs, `guarded` stands around both streams. It decides no verdict and kn
 
 import codecs
 import errno
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +37,14 @@ def talk_from_handler(text: str) -> None:
         os.write(2, f"\n{text}\n".encode())
 
 
+class Nowhere(io.StringIO):
+    """In place of a stream that was closed before the command began."""
+
+    def write(self, text: str) -> int:
+        """Keep nothing of it."""
+        return len(text)
+
+
 class GuardedStream:
     """A text stream that drops what cannot be written and remembers why; all else is the stream's own."""
 
@@ -57,6 +66,10 @@ class GuardedStream:
             except (OSError, ValueError) as error:  # ValueError: somebody closed it
                 self._failure = error
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """One after another."""
+        self.write("".join(lines))
 
     def flush(self) -> None:
         """Never raises either."""
@@ -97,10 +110,10 @@ class GuardedStream:
 
 
 class Streams:
-    """stdout and stderr while a command runs."""
+    """What became of stdout while a command ran."""
 
-    def __init__(self, out: GuardedStream, err: GuardedStream) -> None:
-        self._out, self._err = out, err
+    def __init__(self, out: GuardedStream) -> None:
+        self._out = out
 
     def exit_code(self, code: int, *, is_verdict: bool) -> int:
         """`code`; but 2 where that is 0 and no verdict, and data did not arrive. A line says what did not arrive."""
@@ -121,15 +134,14 @@ def guarded() -> Iterator[Streams]:
     """Have prints inside go to streams that never raise; a stream that was closed before takes everything silently."""
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
-    with open(os.devnull, "w", encoding="utf-8") as void:
-        out, err = (GuardedStream(stream if stream is not None else void) for stream in before)
-        sys.stdout, sys.stderr = cast("TextIO", out), cast("TextIO", err)
-        try:
-            yield Streams(out, err)
-        finally:
-            out.release()
-            err.release()
-            sys.stdout, sys.stderr = before
+    out, err = (GuardedStream(Nowhere() if stream is None or stream.closed else stream) for stream in before)
+    sys.stdout, sys.stderr = cast("TextIO", out), cast("TextIO", err)
+    try:
+        yield Streams(out)
+    finally:
+        out.release()
+        err.release()
+        sys.stdout, sys.stderr = before
 
 
 def _fill_closed_descriptors() -> None:
@@ -139,8 +151,9 @@ def _fill_closed_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-            os.set_inheritable(descriptor, True)
+            with suppress(OSError):  # a machine without it
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+                os.set_inheritable(descriptor, True)
 
 
 def _is_json(text: str) -> bool:
