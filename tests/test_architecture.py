@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "zbench"
 # docs/architecture.md shows the same order.
 ROOMS = (
     "errors",
+    "sanitize",
+    "streams",
     "stats",
     "zimage",
     "config",

@@ -18,6 +18,7 @@ from zbench.cli import COMMANDS, main
 from zbench.cli.command import Command
 from zbench.config import DBCacheConfig
 from zbench.errors import Exit
+from zbench.hydra_app import planned
 from zbench.record import Record
 from zbench.store import RECORDS
 from zbench.zimage.layout import preset_folder
@@ -255,6 +256,14 @@ def test_words_after_a_flag_count_like_those_before_it(tmp_path: Path, capsys: p
     assert len(names) == 1
     assert main(["plan", "cache=dbcache", "--config-dir", str(tmp_path), *SMALL, "pipeline.steps=abc"]) == 2
     assert "pipeline.steps=abc" in capsys.readouterr().err
+
+
+def test_the_command_to_go_on_is_one_line_that_a_shell_reads_back() -> None:
+    prompts = 'workload.prompts=[{id: a, text: "red\n# rm -rf /"}]'
+    made = planned([*SMALL, prompts], "sweep")
+    assert made is not None and made.command.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {made.command}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[:-1] == ["zbench", "sweep", *SMALL, prompts]
 
 
 def test_experiments_that_measure_in_different_ways_make_no_sweep(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,16 +21,20 @@ from factories import (
     with_window,
 )
 from golden_files import assert_golden
+from hostile import HOSTILE, commands_to_ci, unseen
 
 from zbench.analysis.view import view_of
 from zbench.composition import expand
 from zbench.config import (
     DBCacheConfig,
+    EngineConfig,
+    Prompt,
     SCMConfig,
+    WorkloadConfig,
 )
 from zbench.errors import ConfigError, Exit, NothingFeasibleError, RecordError
 from zbench.measurement import ImageQuality
-from zbench.recommend import Limits, NoAnswer, recommend
+from zbench.recommend import Advice, Limits, NoAnswer, recommend
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.report.text.findings import findings
 from zbench.store import read_records
@@ -372,6 +376,23 @@ def test_the_recommended_trial_is_the_one_that_the_report_praises():
 
 def test_the_text_reads_as_agreed():
     assert_golden("recommend.txt", answer(demo_records(), min_ssim=0.95).to_text() + "\n")
+
+
+def test_no_value_leaves_the_comment_or_the_quotes_that_it_is_printed_in():
+    """Whoever pastes a launch line runs that line alone."""
+    engine = EngineConfig(name=HOSTILE, target="mine:Engine")
+    workload = WorkloadConfig(name=HOSTILE, prompts=[Prompt(id="a", text=HOSTILE)], seeds=[0])
+    pipeline = replace(TINY, weights="/weights\nrm -rf /")
+    record = complete(trial(engine=engine, workload=workload, pipeline=pipeline))
+    said = answer([replace(record, label=HOSTILE)])
+    text = said.to_text()
+    assert not unseen(text) and not commands_to_ci(text)
+    after = text.partition("Run it again:\n")[2].splitlines()
+    heads = ("zbench run ", "", "Serve it with SGLang:", "SGLANG_", "Ask it for an image:", "curl ", "# ")
+    assert len(after) > 6 and all(line.startswith(heads) for line in after)
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {after[3]}"], capture_output=True, text=True, check=True)
+    assert "/weights\nrm -rf /" in words.stdout.split("\0")
+    assert not unseen(Advice((said,)).to_json())
 
 
 def test_json_has_no_nan_and_both_launches():

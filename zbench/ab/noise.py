@@ -16,6 +16,7 @@ from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
+from zbench.sanitize import json_text, printable
 from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
@@ -101,10 +102,10 @@ def doctor_noise(overrides: list[str], config_dir: str | None, form: str, *, all
 def render_noise(noise: Noise, form: str) -> str:
     """`form` is table or json."""
     if form == "json":
-        return json.dumps(asdict(noise), ensure_ascii=False, allow_nan=False, indent=2)
+        return json_text(json.dumps(asdict(noise), ensure_ascii=False, allow_nan=False, indent=2))
     rounds = len(noise.latencies_s)
     lines = [
-        f"{noise.label}: {rounds} rounds, median {noise.median_s:.3f} s",
+        f"{printable(noise.label)}: {rounds} rounds, median {noise.median_s:.3f} s",
         f"a turn of {noise.rounds_a_turn} scatters by {noise.spread:.1%}, drift over all {noise.drift_share:+.1%}",
     ]
     if noise.disturbed:

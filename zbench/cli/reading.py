@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zbench.cli.command import Command
-from zbench.cli.talk import talk
 from zbench.errors import Exit, ZbenchError
+from zbench.streams import talk
 
 if TYPE_CHECKING:
     import argparse
@@ -145,7 +145,7 @@ def export(command: Command, args: list[str]) -> int:
         print(data, end="")
         return Exit.DONE
     try:
-        options.output.write_bytes(data if isinstance(data, bytes) else data.encode())
+        options.output.write_bytes(data if isinstance(data, bytes) else data.encode(errors="backslashreplace"))
     except OSError as error:
         raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
     talk(f"wrote {options.output}")

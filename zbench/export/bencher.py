@@ -2,7 +2,8 @@
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
-from zbench.export.figures import count, measured_trials, memory_measure, talk, to_json
+from zbench.export.figures import count, measured_trials, memory_measure, to_json
+from zbench.streams import talk
 
 NS_PER_S = 1e9
 

@@ -4,7 +4,6 @@ Refuses to hand on as measured what was projected or measured on a proxy. Says o
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,8 @@ from zbench.analysis.view import View
 from zbench.errors import ZbenchError
 from zbench.measurement import Measurement
 from zbench.record import Record
+from zbench.sanitize import json_text
+from zbench.streams import talk
 
 
 class Exported(NamedTuple):
@@ -77,14 +78,9 @@ def memory_measure(row: TrialFigures, separator: str) -> str:
 
 def to_json(data: object) -> str:
     """Indented JSON that ends in a line feed; ValueError for NaN and infinity."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    return json_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
 
 
 def count(number: int) -> str:
     """That many trials, in words."""
     return f"{number} trial" if number == 1 else f"{number} trials"
-
-
-def talk(text: str) -> None:
-    """A line on stderr: stdout is data."""
-    print(text, file=sys.stderr)

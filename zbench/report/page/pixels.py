@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zbench.report.page.images import Picture, Strip
+from zbench.sanitize import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,7 +58,7 @@ def strip_jpeg(strip: Strip) -> bytes | None:
     for place, (picture, image, difference) in enumerate(shown):
         x, y = GAP + place % columns * width, GAP + place // columns * height
         sheet.paste(image, (x, y))
-        for line, text in enumerate((picture.label, picture.caption, picture.prompt)):
+        for line, text in enumerate(map(printable, (picture.label, picture.caption, picture.prompt))):
             at = (x, y + image.height + 3 + LINE * line)
             _write(draw, at, text, SOFT if line else INK, width - GAP)
         if difference is not None:

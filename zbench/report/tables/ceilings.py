@@ -5,6 +5,7 @@ from typing import Any
 
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, to_text
 from zbench.report.text import cells
+from zbench.sanitize import json_text
 from zbench.stats import median
 
 UNITS = {"_tflops": "TFLOP/s", "_gb_s": "GB/s"}
@@ -24,7 +25,7 @@ NAMES = {
 def render_ceilings(ceilings: dict[str, Any], form: str) -> str:
     """`ceilings` as `hardware.ceiling_bench` measured them; `form` is table or json."""
     if form == "json":
-        return json.dumps(ceilings, ensure_ascii=False, indent=2, allow_nan=False)
+        return json_text(json.dumps(ceilings, ensure_ascii=False, indent=2, allow_nan=False))
     shapes = ceilings["shapes"]
     rows = tuple(_row(name, value, ceilings) for name, value in sorted(ceilings["figures"].items(), key=_place))
     head = (

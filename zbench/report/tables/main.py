@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
 from zbench.analysis.view import View, frame_of
 from zbench.measurement import RANDOM_WEIGHTS
-from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, to_markdown, to_text
+from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text import cells
+from zbench.sanitize import json_text
 
 MEMORY = "peak memory"
 PROMPT = "prompt (worst)"
@@ -81,7 +82,8 @@ def table_head(trials: Sequence[TrialFigures]) -> tuple[str, ...]:
 
 def to_csv(view: View) -> str:
     """Raw figures of every trial, FAILED and PRUNED included; an absent one is an empty field."""
-    return frame_of(view).to_csv(index=False, lineterminator="\n")
+    frame = frame_of(view)
+    return rows_to_csv(frame.to_dict("records"), list(frame.columns))
 
 
 def to_json(view: View) -> str:
@@ -99,7 +101,7 @@ FORMS: dict[str, Callable[[View], str]] = {
     "table": lambda view: to_text(main_table(view)),
     "markdown": lambda view: to_markdown(main_table(view)),
     "csv": to_csv,
-    "json": to_json,
+    "json": lambda view: json_text(to_json(view)),
 }
 
 

@@ -9,6 +9,7 @@ from zbench.analysis.labels import told_apart
 from zbench.methods.cache import method_of
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text.cells import digits, gib, trials
+from zbench.sanitize import json_text
 from zbench.space import Placed
 from zbench.sweeper.expectation import expected_sweep_s, expected_trial
 from zbench.sweeper.plan import Plan
@@ -54,7 +55,7 @@ def render_plan(plan: Plan, form: str) -> str:
             "trials": [vars(row) for row in rows],
             "notes": list(plan.notes),
         }
-        return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
+        return json_text(json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False))
     if form == "csv":
         return rows_to_csv([vars(row) for row in rows], [f.name for f in fields(PlannedTrial)])
     reasons = {reason: i for i, reason in enumerate(dict.fromkeys(row.reason for row in rows if row.reason), 1)}
