@@ -14,6 +14,7 @@ ROOMS = (
     "errors",
     "stats",
     "zimage",
+    "decode",
     "config",
     "plugins",
     "composition",

@@ -90,7 +90,11 @@ def test_a_schema_that_is_not_known_says_the_way_out(version: object) -> None:
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"pipeline": {"name": "x"}}, "preset"), ({"cache": {"method": "teacache"}}, "teacache"), ({"offload": 3}, "int")],
+    [
+        ({"pipeline": {"name": "x"}}, "preset"),
+        ({"cache": {"method": "teacache"}}, "teacache"),
+        ({"offload": 3}, "offload: expected object, got int"),
+    ],
 )
 def test_a_config_that_is_none_of_this_zbench_is_one_error_that_names_the_trial(change: dict, told: str) -> None:
     record = complete(trial())

@@ -18,6 +18,7 @@ from zbench.errors import RecordError, StoreError
 from zbench.record import Record
 
 RECORDS = "records.jsonl"
+ARTIFACTS = "artifacts"
 RECORD_BEGINS = b'{"sweep":'
 """How `Record.to_json` begins every line."""
 
@@ -118,7 +119,7 @@ def append_line(journal: FileIO, text: str) -> None:
 
 def artifacts_folder(run_folder: Path, trial_id: str) -> Path:
     """Where a trial's images and latents lie."""
-    return run_folder / "artifacts" / trial_id
+    return run_folder / ARTIFACTS / trial_id
 
 
 def read_records(journal: Path) -> list[Record]:

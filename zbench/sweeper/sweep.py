@@ -32,7 +32,7 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
-from zbench.trial import Trial, geometry_of
+from zbench.trial import Trial, geometry_of, preset_geometry
 
 
 class SweepListener(Protocol):
@@ -303,6 +303,8 @@ class Sweep:
         """With the roofline's answer, where the trial is projected and its proxy was measured."""
         if placed.trial.hardware is not None:
             measured = _projected(placed.trial, measured)
+        else:
+            measured = _sized(placed.trial, measured)
         return self._record(placed, environment, state="COMPLETE", measurement=measured, source=measured.source)
 
     def _runs(self, trial: Trial) -> Trial:
@@ -354,6 +356,14 @@ class Sweep:
             command=self.plan.command,
             **fields,
         )
+
+
+def _sized(trial: Trial, measured: Measurement) -> Measurement:
+    """With the model's dimensions where they are not its preset's, for readers never look into the folder it names."""
+    geometry = geometry_of(trial.pipeline)
+    if geometry == preset_geometry(trial.pipeline.preset):
+        return measured
+    return replace(measured, effective=replace(measured.effective, geometry=geometry))
 
 
 def _projected(trial: Trial, measured: Measurement) -> Measurement:

@@ -18,6 +18,9 @@ from zbench.report.page.markdown import render_markdown
 from zbench.report.page.pixels import strip_jpeg
 from zbench.report.tables.main import to_csv
 
+MOST_NAME = 100
+"""Characters of a prompt's id in the name of a file."""
+
 
 def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Path]:
     """Sweep name to run folder, from each journal and its records.
@@ -68,6 +71,7 @@ def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
         jpeg = strip_jpeg(strip)
         if jpeg is not None:
             safe = re.sub(r"[^A-Za-z0-9._-]+", "_", strip.prompt_id).strip("._") or "prompt"
+            safe = safe[:MOST_NAME]
             title = strip.title if strip.title not in files else f"{strip.title} ({strip.pictures[0].label})"
             files[title] = (f"images/{number:02d}-{safe}-{strip.seed}.jpg", jpeg)
     return files
