@@ -6,10 +6,12 @@ here: types, ranges, and what readers rely on. Ids are names of folders, so none
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from zbench.config import MeasureConfig, check
 from zbench.decode import Count, check_untyped, plain, typed
@@ -24,6 +26,9 @@ T = TypeVar("T")
 
 NEVER_FILLED = {"rounds": ("ranks", "queue_s", "server_s"), "cold": ("compile_s",)}
 """Keys of records of version 1 that nothing ever filled."""
+
+TYPED_GROUPS = frozenset({f.name for f in fields(Trial)} - {"vram_limit_gib"} | {"measure"})
+"""Of a record's config: `trial.group_of` looks at these."""
 
 INVALID_IMAGES = "invalid_images"
 """The one failure whose requests are kept: they made images, and these are none."""
@@ -132,6 +137,15 @@ def _checked_trial(config: dict[str, Any]) -> Trial:
     return trial
 
 
+@lru_cache(maxsize=256)
+def _environment(encoded: bytes) -> dict[str, Any]:
+    """An environment that every reader can read; of equal ones there is one object. Raises ValueError."""
+    environment: dict[str, Any] = msgspec.json.decode(encoded)
+    check_untyped(environment, "environment")
+    check_environment(environment)
+    return environment
+
+
 def _check(record: Record) -> None:
     """Raise ValueError, or RecordError for its config, where `record` is not what readers rely on."""
     measurement, code = record.measurement, record.reason.code if record.reason is not None else None
@@ -141,9 +155,8 @@ def _check(record: Record) -> None:
         raise ValueError(f"state={record.state} does not fit a measurement that is {there}")
     if (record.reason is None) != (record.state == "COMPLETE"):
         raise ValueError(f"state={record.state} does not fit a reason that is {'there' if code else 'null'}")
-    check_untyped(record.config, "config")
-    check_untyped(record.environment, "environment")
-    check_environment(record.environment)
+    object.__setattr__(record, "environment", _environment(msgspec.json.encode(record.environment)))
+    check_untyped({key: value for key, value in record.config.items() if key not in TYPED_GROUPS}, "config")
     asked = record.trial.workload
     if record.measure is None or measurement is None:
         return

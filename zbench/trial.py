@@ -26,7 +26,7 @@ from zbench.config import (
     WorkloadConfig,
     cache_class,
 )
-from zbench.decode import typed
+from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
 from zbench.methods import dtypes, offload
 from zbench.methods.cache import method_of
@@ -205,7 +205,9 @@ def group_of(schema: type[T], data: Any, name: str) -> T:
 
 @lru_cache(maxsize=4096)
 def _group_of(schema: type[Any], encoded: bytes) -> object:
-    made = typed(schema, msgspec.json.decode(encoded))
+    data = msgspec.json.decode(encoded)
+    check_untyped(data, "it")
+    made = typed(schema, data)
     lacking = [f.name for f in fields(made) if getattr(made, f.name) == MISSING]
     if lacking:
         raise ValueError(f"{schema.__name__} lacks {', '.join(lacking)}")

@@ -6,6 +6,7 @@ is never compared with a reference or baseline of other weights). It formats not
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from zbench.analysis import caveats as doubt
@@ -46,6 +47,10 @@ FROM_REGISTRY = {
 
 FIELDS = {name: field for field, name in FROM_REGISTRY.items()}
 """The other way round."""
+
+
+Reasons = tuple[tuple[str, str], ...]
+"""A value's path and why it is None."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class TrialFigures:
     power_limited: float | None = None  # share of the device's samples in which its power limit held its clock down
     disturbed_rounds: int = 0  # by the host; they count all the same
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
-    missing: tuple[tuple[str, str], ...] = ()  # value's path, why it is None
+    missing: Reasons = ()  # value's path, why it is None
     reason_code: str | None = None
     reason: str | None = None
 
@@ -164,95 +169,96 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
     """
     trial, reason = record.trial, record.reason
     method = method_of(trial.cache)
-    figures = TrialFigures(
-        sweep=record.sweep,
-        trial_id=record.trial_id,
-        reference_id=record.reference_id,
-        baseline_id=record.baseline_id,
-        label=label,
-        family=method.family,
-        is_reference=record.is_reference,
-        is_baseline=record.is_baseline,
-        has_default_cache=method.has_defaults,
-        state=record.state,
-        source=record.source,
-        offload=trial.offload.mode,
-        ran_beside=len(record.beside),
-        reason_code=reason.code if reason else None,
-        reason=reason.message if reason else None,
-        hardware=None if trial.hardware is None else trial.hardware.title,
-        hardware_memory_gib=trial.memory_gib,
-    )
+    known: dict[str, Any] = {
+        "sweep": record.sweep,
+        "trial_id": record.trial_id,
+        "reference_id": record.reference_id,
+        "baseline_id": record.baseline_id,
+        "label": label,
+        "family": method.family,
+        "is_reference": record.is_reference,
+        "is_baseline": record.is_baseline,
+        "has_default_cache": method.has_defaults,
+        "state": record.state,
+        "source": record.source,
+        "offload": trial.offload.mode,
+        "ran_beside": len(record.beside),
+        "reason_code": reason.code if reason else None,
+        "reason": reason.message if reason else None,
+        "hardware": None if trial.hardware is None else trial.hardware.title,
+        "hardware_memory_gib": trial.memory_gib,
+    }
     if record.measurement is None:
-        return figures
-    figures = _measured(figures, record.measurement, trial)
-    figures, mixed = _compared(figures, record, reference, baseline)
+        return TrialFigures(**known)
+    known |= _measured(record.measurement, trial)
+    compared, mixed = _compared(record, reference, baseline, known["missing"])
+    figures = TrialFigures(**{**known, **compared})
     said = [*doubt.own_caveats(record.measurement), *mixed]
     said += [] if figures.misfit is None else [figures.misfit]
-    return replace(figures, caveats=tuple(said))
+    return replace(figures, caveats=tuple(said)) if said else figures
 
 
-def _measured(figures: TrialFigures, measurement: Measurement, trial: Trial) -> TrialFigures:
-    """With what the trial's own rounds say."""
+def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
+    """What the trial's own rounds say, by field."""
     samples = latencies_s(measurement)
     interval = None if measurement.projection or not samples else median_interval(samples)
     memory_bytes, memory_kind = peak_memory(measurement)
     sources, rounds = measurement.sources, measurement.requests
-    of_registry: dict[str, Any] = {field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()}
-    return replace(
-        figures,
-        **of_registry,
-        source=measurement.source,
-        latency_low_s=interval[0] if interval else None,
-        latency_high_s=interval[1] if interval else None,
-        images=max((r.images for r in rounds), default=1),
-        peak_memory_bytes=memory_bytes,
-        memory_kind=memory_kind,
-        steps=trial.pipeline.steps,
-        latency_source=sources.get("latency"),
-        memory_source=sources.get("memory"),
-        cached_steps_source=sources.get("cached_steps"),
-        quality_source=sources.get("quality"),
-        stop_reason=measurement.window.stop_reason,
-        rounds=sum(r.valid for r in rounds),
-        invalid_rounds=sum(not r.valid for r in rounds),
-        power_limited=measurement.telemetry.power_limited,
-        disturbed_rounds=sum(bool(r.disturbances) for r in rounds),
-        missing=tuple(measurement.reasons.items()),
-    )
+    return {
+        **{field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()},
+        "source": measurement.source,
+        "latency_low_s": interval[0] if interval else None,
+        "latency_high_s": interval[1] if interval else None,
+        "images": max((r.images for r in rounds), default=1),
+        "peak_memory_bytes": memory_bytes,
+        "memory_kind": memory_kind,
+        "steps": trial.pipeline.steps,
+        "latency_source": sources.get("latency"),
+        "memory_source": sources.get("memory"),
+        "cached_steps_source": sources.get("cached_steps"),
+        "quality_source": sources.get("quality"),
+        "stop_reason": measurement.window.stop_reason,
+        "rounds": sum(r.valid for r in rounds),
+        "invalid_rounds": sum(not r.valid for r in rounds),
+        "power_limited": measurement.telemetry.power_limited,
+        "disturbed_rounds": sum(bool(r.disturbances) for r in rounds),
+        "missing": _shared(tuple(measurement.reasons.items())),
+    }
+
+
+@lru_cache(maxsize=1024)
+def _shared(said: Reasons) -> Reasons:
+    """One object for the reasons that thousands of trials give alike."""
+    return said
 
 
 def _compared(
-    figures: TrialFigures, record: Record, reference: Record | None, baseline: Record | None
-) -> tuple[TrialFigures, list[str]]:
-    """With what the trial is beside its reference and its baseline, and what speaks against comparing them."""
+    record: Record, reference: Record | None, baseline: Record | None, missing: Reasons
+) -> tuple[dict[str, Any], list[str]]:
+    """What the trial is beside its reference and its baseline, by field, and what speaks against comparing them."""
     assert record.measurement is not None
     said = []
     other = doubt.other_content(record, reference, "quality reference")
     if other is None:
         of_reference = reference.measurement if reference is not None else None
-        figures = replace(figures, **asdict(likeness(record.measurement, of_reference)))
+        known = vars(likeness(record.measurement, of_reference)).copy()
         unlike = None if reference is None else doubt.unlike_its_reference(record, reference)
         said += [] if unlike is None else [unlike]
     else:
         said.append(other)
-        figures = _without_quality(figures)
+        known = _without_quality(missing)
     other = doubt.other_content(record, baseline, "speed baseline")
     if other is None:
-        figures = replace(figures, speedup=_speedup(record, baseline))
+        known["speedup"] = _speedup(record, baseline)
     elif record.baseline_id != record.reference_id:
         said.append(other)
-    return figures, said
+    return known, said
 
 
-def _without_quality(figures: TrialFigures) -> TrialFigures:
+def _without_quality(missing: Reasons) -> dict[str, Any]:
     """Where the images were judged against a reference that is none of theirs."""
     none: dict[str, Any] = {field: None for field, name in FROM_REGISTRY.items() if REGISTRY[name].of_likeness}
-    return replace(
-        figures,
-        **none,
-        missing=(*(pair for pair in figures.missing if pair[0] != "quality"), ("quality", OTHER_CONTENT)),
-    )
+    return {**none, "missing": (*(pair for pair in missing if pair[0] != "quality"), ("quality", OTHER_CONTENT))}
 
 
 def _speedup(record: Record, baseline: Record | None) -> float | None:
