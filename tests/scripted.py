@@ -22,11 +22,13 @@ class ScriptedEngine:
         weights: str = "preset",
         latent: float = 0.0,
         compiles: Sequence[int] = (),
+        black: Sequence[int] = (),
     ) -> None:
+        """`compiles` and `black` are the calls, from 0, that compile something and that make a black image."""
         self._latencies: Iterator[float] = cycle(latencies_s)
         self._weights = weights
         self._latent = latent
-        self._compiles = compiles
+        self._compiles, self._black = compiles, black
         self.prompts: list[str] = []
         self.collector_was_on: list[bool] = []
 
@@ -40,13 +42,14 @@ class ScriptedEngine:
         self.prompts.append(prompt_text)
         self.collector_was_on.append(gc.isenabled())
         latency_s = next(self._latencies)
+        call = len(self.prompts) - 1
         return Generation(
-            image=np.full((16, 16, 3), seed, np.uint8),
+            image=np.indices((16, 16, 3), np.uint8).sum(0, np.uint8) * (call not in self._black) + np.uint8(0),
             latents=np.full((1, 2, 2), self._latent, np.float32),
             latency_s=latency_s,
             stages_s={},
             steps_s=[],
-            compiled=len(self.prompts) - 1 in self._compiles,
+            compiled=call in self._compiles,
         )
 
     def effective(self) -> Effective:

@@ -4,6 +4,7 @@ Times are seconds, sizes bytes. A value that cannot be had is None and `Measurem
 why under the value's path (`energy`: `no_gpu`).
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -29,8 +30,17 @@ RANDOM_WEIGHTS = "random_weights"
 OTHER_REFERENCE = {"weights": "reference_of_other_weights", "configs": "reference_of_other_configs"}
 """The reasons why a trial was not judged against the reference's images: another content made them."""
 
-UNJUDGED = ("no_reference", *OTHER_REFERENCE.values())
+REFERENCE_INVALID = "reference_invalid"
+"""The reason why a trial was not judged against a reference that FAILED for its own images."""
+
+UNJUDGED = ("no_reference", REFERENCE_INVALID, *OTHER_REFERENCE.values())
 """The reasons why a trial has no likeness to a reference that may be there by now."""
+
+SPOILS_IMAGES = ("non_finite_latents", "non_finite_image", "black_image")
+"""Of the reasons why a request is invalid those that say its images are none; the others say that its time is none."""
+
+INVALID_IMAGES = "invalid_images"
+"""Why a trial FAILED of which one call, warm-ups included, made such images; nothing is said of their likeness."""
 
 SLOWING = ("garbage_collection", "page_faults", "other_load", "stolen_time")
 """Of a request's disturbances those that make it slower; a set clock does not, and a lower frequency may only mean that
@@ -93,7 +103,7 @@ class Request:
     images: Count = 1  # made by the call; `latency_s` is that of all of them
     text_tokens: list[Count] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     valid: bool = True  # statistics leave out what is not
-    invalid_reasons: list[str] = field(default_factory=list)  # such as non_finite_latents, throttled:sw_thermal
+    invalid_reasons: list[str] = field(default_factory=list)  # SPOILS_IMAGES, throttled:sw_thermal, compiled
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
     server_s: Seconds | None = None  # what a server says that it took; None without one
     ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
@@ -108,6 +118,20 @@ class Request:
     def queue_s(self) -> float | None:
         """Seconds from when it was due to when it began; None where nobody says when that was."""
         return None if self.begun_s is None else self.begun_s - self.due_s
+
+    @property
+    def has_spoilt_images(self) -> bool:
+        """Whether its images are none, whatever time it took."""
+        return not set(self.invalid_reasons).isdisjoint(SPOILS_IMAGES)
+
+
+@dataclass(frozen=True)
+class SpoiltWarmUp:
+    """A call before the window whose images are none."""
+
+    prompt_id: str
+    seed: Whole
+    invalid_reasons: list[str]
 
 
 @dataclass(frozen=True)
@@ -297,7 +321,7 @@ class Window:
     """
 
     requests: list[Request]
-    stop_reason: str  # interval, max_rounds or budget
+    stop_reason: str  # interval, max_rounds, budget, or invalid_images at the fewest rounds
     left_out: Count = 0  # requests of other trials, which their own records keep
     started_at: str | None = None  # ISO 8601, UTC
     wall_s: Seconds | None = None  # from its start to the end of its last request; None in records of schema 1
@@ -336,7 +360,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything known about one completed trial."""
+    """Everything known about one trial that was measured to its end."""
 
     trial_id: TrialId  # of what ran: itself, or the proxy of a projected trial (in records of schema 1: itself)
     window: Window
@@ -344,6 +368,7 @@ class Measurement:
     cold: Cold
     sources: dict[str, Source]  # of each of METRICS
     warmup_end: str = ""  # settled, max_rounds or budget
+    spoilt_warmups: list[SpoiltWarmUp] = field(default_factory=list)
     quality: list[ImageQuality] | None = None  # likeness to the reference's images
     prompt_fidelity: list[PromptFidelity] | None = None
     noise_floor: list[ImageQuality] | None = None  # a reference's images against its own made once more
@@ -357,6 +382,20 @@ class Measurement:
     def requests(self) -> list[Request]:
         """Its own, in time order; the window may hold those of others."""
         return [r for r in self.window.requests if r.trial_id == self.trial_id]
+
+    @property
+    def image_fault(self) -> str | None:
+        """How many of its calls made images that are none, why, and which was the first; None where all are good."""
+        requests = [r for r in self.requests if r.has_spoilt_images]
+        spoilt: list[SpoiltWarmUp | Request] = [*self.spoilt_warmups, *requests]
+        if not spoilt:
+            return None
+        counts = [(len(self.spoilt_warmups), len(self.warmup_latencies_s), "warm-up calls")]
+        counts += [(len(requests), len(self.requests), "requests")]
+        told = " and ".join(f"{some} of {every} {what}" for some, every, what in counts if some)
+        causes = Counter(cause for call in spoilt for cause in call.invalid_reasons if cause in SPOILS_IMAGES)
+        why = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
+        return f"images of {told} are not valid ({why}), first {spoilt[0].prompt_id} with seed {spoilt[0].seed}"
 
     @property
     def memory(self) -> Memory:
@@ -373,7 +412,7 @@ class Measurement:
         """Of its window."""
         return self.window.telemetry
 
-    @property
+    @cached_property
     def paired_latencies_s(self) -> list[tuple[tuple[str, int], float]]:
         """(prompt_id, seed) and seconds of each valid request, or of each projected one."""
         if self.projection is not None:

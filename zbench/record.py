@@ -6,7 +6,7 @@ here: types, ranges, and what readers rely on. Ids are names of folders, so none
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from zbench.config import MeasureConfig, check
 from zbench.decode import Count, check_untyped, plain, typed
 from zbench.environment import check_environment
 from zbench.errors import ConfigError, RecordError
-from zbench.measurement import METRICS, Measurement, Source, TrialId
+from zbench.measurement import INVALID_IMAGES, METRICS, Measurement, Source, TrialId
 from zbench.trial import Trial, group_of
 
 SCHEMA_VERSION = 2
@@ -30,9 +30,6 @@ NEVER_FILLED = {"rounds": ("ranks", "queue_s", "server_s"), "cold": ("compile_s"
 TYPED_GROUPS = frozenset({f.name for f in fields(Trial)} - {"vram_limit_gib"} | {"measure"})
 """Of a record's config: `trial.group_of` looks at these."""
 
-INVALID_IMAGES = "invalid_images"
-"""The one failure whose requests are kept: they made images, and these are none."""
-
 IN_VERSION_1 = {"rounds": "requests"}
 """Keys of an energy in version 1, and what they are called now."""
 
@@ -42,9 +39,9 @@ RENAMED = {"not_a_baseline": "not_a_reference"}
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a trial has no measurement."""
+    """Why a trial has no figures."""
 
-    code: str  # such as timeout, out_of_memory, worker_died, constraint
+    code: str  # such as timeout, out_of_memory, worker_died, invalid_images, constraint
     message: str
     log_tail: tuple[str, ...] = ()
     stage: str | None = None  # of an image or of the trial, in which it happened
@@ -74,6 +71,16 @@ class Record:
     command: str | None = None  # what the user typed
     beside: tuple[TrialId, ...] = ()  # ids of trials that ran on other devices of the machine meanwhile
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def valid_measurement(self) -> Measurement | None:
+        """What figures may be derived from; of a trial that FAILED only the requests are kept."""
+        return self.measurement if self.state == "COMPLETE" else None
+
+    @property
+    def has_invalid_images(self) -> bool:
+        """Whether it FAILED because images of it are none."""
+        return self.state == "FAILED" and self.reason is not None and self.reason.code == INVALID_IMAGES
 
     @property
     def is_reference(self) -> bool:
@@ -126,7 +133,22 @@ class Record:
             _check(record)
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise RecordError(f"not a valid record: {' '.join(str(error).split())}") from error
+        return held_to_its_images(record)
+
+
+def held_to_its_images(record: Record) -> Record:
+    """FAILED, its requests kept, where one call of a COMPLETE trial made images that are none.
+
+    A sweep holds each trial to this. What an older zbench called COMPLETE is held to it when it is read.
+    """
+    fault = None if record.valid_measurement is None else record.valid_measurement.image_fault
+    if record.valid_measurement is None or fault is None:
         return record
+    pipeline, dtype = record.config.get("pipeline") or {}, record.valid_measurement.effective.dtype
+    weights = " and ".join(f"pipeline.{key}={pipeline[key]}" for key in ("weights", "vae") if pipeline.get(key))
+    overflow = "" if dtype == "float32" else "compute.dtype=float32, which does not overflow, or "
+    reason = Reason(INVALID_IMAGES, f"{fault}; try {overflow}other weights than {weights or 'these'}")
+    return replace(record, state="FAILED", source=None, reason=reason)
 
 
 def _checked_trial(config: dict[str, Any]) -> Trial:

@@ -20,7 +20,10 @@ SIDE = 32  # pixels
 
 
 class SyntheticEngine:
-    """Describes `Synthetic`. Each option `X_on` names a threshold; a trial with it does X in its first generation."""
+    """Describes `Synthetic`. Each option `X_on` names a threshold; a trial with it does X in its first generation.
+
+    `black_on` and `nan_on` spoil every image, or those of one seed with `spoilt_seed`.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,9 @@ class SyntheticEngine:
         hang_on: float | None = None,
         raise_on: float | None = None,
         raise_memory_error_on: float | None = None,
+        black_on: float | None = None,
+        nan_on: float | None = None,
+        spoilt_seed: int | None = None,
     ) -> None:
         """`refuse` is what it cannot run whatever it is asked for."""
         self._refuse = refuse
@@ -42,12 +48,15 @@ class SyntheticEngine:
             "load_s": load_s,
             "load_bytes": load_bytes,
             "fail_load": fail_load,
+            "spoilt_seed": spoilt_seed,
             "misdeeds": {
                 "crash": crash_on,
                 "kill": kill_on,
                 "hang": hang_on,
                 "raise": raise_on,
                 "memory": raise_memory_error_on,
+                "black": black_on,
+                "nan": nan_on,
             },
         }
 
@@ -65,12 +74,19 @@ class Synthetic:
     """Sleeps and paints."""
 
     def __init__(
-        self, round_s: float, load_s: float, load_bytes: int, fail_load: bool, misdeeds: dict[str, float | None]
+        self,
+        round_s: float,
+        load_s: float,
+        load_bytes: int,
+        fail_load: bool,
+        spoilt_seed: int | None,
+        misdeeds: dict[str, float | None],
     ) -> None:
         self._round_s = round_s
         self._load_s = load_s
         self._load_bytes = load_bytes
         self._fail_load = fail_load
+        self._spoilt_seed = spoilt_seed
         self._misdeeds = misdeeds
         self._cache: CacheConfig = CacheConfig()
         self._steps = 8
@@ -88,7 +104,7 @@ class Synthetic:
         self._cache, self._steps = trial.cache, trial.pipeline.steps
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
-        self._misbehave()
+        misdeed = self._misbehave()
         began = time.perf_counter()
         time.sleep(self._round_s)
         latency_s = time.perf_counter() - began
@@ -97,6 +113,9 @@ class Synthetic:
         latents = rng.standard_normal((16, 4, 4)).astype(np.float32)
         image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.int64)
         drift = len(cached)  # more skipping, less likeness
+        if self._spoilt_seed in (None, seed):
+            image = np.full_like(image, -drift) if misdeed == "black" else image
+            latents = latents * np.float32("nan" if misdeed == "nan" else 1)
         return Generation(
             image=np.clip(image + drift, 0, 255).astype(np.uint8),
             latents=latents * np.float32(1 + 0.01 * drift),
@@ -124,10 +143,9 @@ class Synthetic:
         diffs = {str(step): 0.5 / (step + 1) for step in steps}
         return [step for step in steps if diffs[str(step)] < self._cache.residual_diff_threshold], diffs
 
-    def _misbehave(self) -> None:
-        if not isinstance(self._cache, DBCacheConfig):
-            return
-        threshold = self._cache.residual_diff_threshold
+    def _misbehave(self) -> str | None:
+        """Do what the trial's threshold asks for; what it is called, if it is to be seen in an image."""
+        threshold = self._cache.residual_diff_threshold if isinstance(self._cache, DBCacheConfig) else -1.0
         misdeed = next((name for name, on in self._misdeeds.items() if on == threshold), None)
         if misdeed == "crash":
             print("about to crash", flush=True)
@@ -141,3 +159,4 @@ class Synthetic:
             raise RuntimeError("the pipeline broke\nover two lines")
         elif misdeed == "memory":
             raise MemoryError("no more")
+        return misdeed

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from zbench.ab.interleave import SideName
 from zbench.ab.run import ABResult, compare
-from zbench.ab.show import ABProgress, assessed, exit_code, failed, render
-from zbench.ab.side import Side, SideFailed, present_trial
+from zbench.ab.show import ABProgress, assessed, exit_code, failed, render, render_failed, undecided
+from zbench.ab.side import ImagesInvalid, RoundCompiled, Side, SideFailed, present_trial
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES, overlay
 from zbench.engines import Descriptions
@@ -29,7 +29,8 @@ from zbench.sweeper.here import one_job
 
 EPILOG = """\
 Other overrides hold for both sides. Both are measured by turns on this machine, in resident workers, until the
-verdict is clear. Exit codes: 0 no regression, 1 b is SLOWER or crashes, 2 bad input, 3 INCONCLUSIVE.
+verdict is clear. Exit codes: 0 no regression, 1 b is SLOWER, crashes or makes images that are no longer valid,
+2 bad input, 3 INCONCLUSIVE, a whose images are not valid included.
 
   zbench ab --a pipeline.steps=8 --b pipeline.steps=9
   zbench ab --a cache=none --b 'cache=dbcache cache.max_warmup_steps=2' workload=single
@@ -57,10 +58,10 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
                 outcome = compare(sides, plan, margin, folder, config.measure, progress, asked_to_stop)
         except SideFailed as failure:
             if failure.side == "b" and failure.broken:  # a new side that crashes is no pass
-                print(f"zbench: FAILED {failure}", file=sys.stderr)
-                _tell_ci(failed(failure, sides[1]), options)
-                return Exit.REGRESSION
-            raise
+                return _report_failed(failure, sides[0], sides[1], options)
+            if not isinstance(failure, ImagesInvalid | RoundCompiled):
+                raise
+            outcome = undecided(failure)
         finally:
             progress.close()
     return _report(outcome, sides, folder, margin, options)
@@ -76,6 +77,15 @@ def _report(outcome: ABResult, sides: list[Side], folder: Path, margin: float, o
         print("interrupted; the same command begins anew", file=sys.stderr)
         return Exit.INTERRUPTED
     return exit_code(outcome)
+
+
+def _report_failed(failure: SideFailed, a: Side, b: Side, options: argparse.Namespace) -> int:
+    """Of a new side that cannot make images; as text it is a line on stderr."""
+    print(f"zbench: FAILED {failure}", file=sys.stderr)
+    if options.format in ("json", "markdown"):
+        print(render_failed(failure, a, b, options.format))
+    _tell_ci(failed(failure, b), options)
+    return Exit.REGRESSION
 
 
 def _tell_ci(assessment: Assessment, options: argparse.Namespace) -> None:

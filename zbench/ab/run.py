@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn, turn_medians
-from zbench.ab.side import Side, SideWorker, refuse_other_content, share_a_pipeline, warm_up
+from zbench.ab.side import (
+    ImagesInvalid,
+    Side,
+    SideFailed,
+    SideWorker,
+    refuse_other_content,
+    share_a_pipeline,
+    warm_up,
+)
 from zbench.config import MeasureConfig
 from zbench.errors import StoreError
 from zbench.measurement import Request
@@ -46,7 +54,7 @@ class ABListener(Protocol):
 
 @dataclass(frozen=True)
 class ABResult:
-    """What came of it. `ended` says why measuring stopped: verdict, last_look or interrupted."""
+    """What came of it. `ended` says why measuring stopped: verdict, last_look, interrupted or invalid_round."""
 
     judgement: Judgement
     blocks: tuple[Block, ...]
@@ -66,8 +74,8 @@ def compare(
 
     b is judged against a. Of `measure` only the time-out and the bound of warm-up apply.
 
-    Raises SideFailed if a side cannot make images, StoreError if `folder` cannot be written, ZbenchError where sides
-    that name the same weights have loaded others.
+    Raises SideFailed if a side cannot make images (a's, where those of both are none), StoreError if `folder` cannot be
+    written, ZbenchError where sides that name the same weights have loaded others.
     """
     workers: dict[SideName, SideWorker] = {}
     shared = share_a_pipeline(*sides)
@@ -89,9 +97,23 @@ def compare(
             append_line(journal, _json(_head(sides, plan, margin, workers, effective)))
             a_turn = _warm_up(workers, measure.max_warmup_rounds, listener)
             return _measure(workers, a_turn, plan, margin, journal, listener, should_stop)
+    except ImagesInvalid as failure:
+        raise _base_first(failure, workers) from None
     finally:
         for worker in set(workers.values()):
             worker.close()
+
+
+def _base_first(failure: ImagesInvalid, workers: Mapping[SideName, SideWorker]) -> ImagesInvalid:
+    """The failure of a where its image of the same prompt and seed is none either, whoever's turn came first."""
+    if failure.side == "b":
+        try:
+            workers["a"].generate("a", failure.index)
+        except ImagesInvalid as of_base:
+            return of_base
+        except SideFailed:
+            pass  # it had made images before
+    return failure
 
 
 def _warm_up(workers: dict[SideName, SideWorker], bound: int, listener: ABListener) -> dict[SideName, int]:

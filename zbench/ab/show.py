@@ -12,7 +12,7 @@ from zbench.analysis.metrics import REGISTRY
 from zbench.errors import Exit
 from zbench.gate.judge import Assessment, Finding, Gone
 from zbench.gate.limits import Limit
-from zbench.stats import Look, Refusal, Verdict
+from zbench.stats import Look, Refusal, RefusalReason, Verdict, judge
 
 FORMATS = ("text", "json", "markdown", "junit")
 
@@ -63,6 +63,19 @@ def assessed(outcome: ABResult, a: Side, b: Side, margin: float) -> Assessment:
     """As the gate has it, for JUnit and GitHub."""
     limit = Limit(REGISTRY["latency.median"], margin, relative=True)
     return Assessment((Finding(f"{_what(b)} against {_what(a)}", limit, outcome.judgement),), (), ())
+
+
+def undecided(failure: SideFailed) -> ABResult:
+    """Where a round does not count and b is not to blame: nothing can be said."""
+    return ABResult(judge(Refusal(RefusalReason.FAILED, str(failure)), 0.0), (), "invalid_round")
+
+
+def render_failed(failure: SideFailed, a: Side, b: Side, form: str) -> str:
+    """That b cannot make images, as Markdown or JSON."""
+    if form == "json":
+        data = {"verdict": "FAILED", "reason": str(failure), "a": _what(a), "b": _what(b)}
+        return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
+    return "\n".join(["**FAILED**", "", str(failure), "", f"- a: {_what(a)}", f"- b: {_what(b)}"])
 
 
 def failed(failure: SideFailed, b: Side) -> Assessment:

@@ -18,7 +18,7 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.client import HOME, OtherProtocol, WorkerClient, WorkerGone, death
 from zbench.hardware.detect import describe_present, present_devices
-from zbench.measurement import Effective, Request, Role
+from zbench.measurement import INVALID_IMAGES, Effective, Request, Role
 from zbench.space import constraint
 from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
@@ -100,6 +100,23 @@ class SideFailed(ZbenchError):
         self.side, self.broken = side, broken
 
 
+class ImagesInvalid(SideFailed):
+    """A call of a side made images that are none."""
+
+    def __init__(self, side: SideName, faults: str, index: int = 0) -> None:
+        """`faults` says what they are, `index` is the workload's pair, in turn."""
+        lead = "images are not valid" if side == "a" else "images are no longer valid, those of --a are"
+        super().__init__(side, f"{lead}: {faults}", broken=True)
+        self.index = index
+
+
+class RoundCompiled(SideFailed):
+    """A round of a side compiled something, which says nothing for or against its code."""
+
+    def __init__(self, side: SideName) -> None:
+        super().__init__(side, "a round is not valid: compiled", broken=False)
+
+
 def share_a_pipeline(a: Side, b: Side) -> bool:
     """Whether one loaded pipeline serves both: of one zbench and interpreter, they differ at most in what their engine
     takes up per request.
@@ -146,7 +163,10 @@ class SideWorker:
             )
 
     def generate(self, name: SideName, index: int) -> Request:
-        """One request of a side, of the workload's pair `index`, in turn. Raises SideFailed."""
+        """One request of a side, of the workload's pair `index`, in turn.
+
+        Raises SideFailed; ImagesInvalid and RoundCompiled where it was made and does not count.
+        """
         self._tell({"command": "generate", "side": name, "index": index})  # who is gone by now died of the last turn
         self._asked = next(side for side in self._sides if side.name == name)
         said = self._await("generated", self._timeout_s, "measure.timeout_s")["request"]
@@ -154,9 +174,11 @@ class SideWorker:
             made = typed(Request, said, ignore_unknown=True)
         except ValueError as error:
             raise SideFailed(name, f"what its worker measured cannot be used: {error}", broken=True) from error
+        if made.invalid_reasons == ["compiled"]:
+            raise RoundCompiled(name)
         if not made.valid:
-            broken = made.invalid_reasons != ["compiled"]  # which says nothing against the code
-            raise SideFailed(name, f"a round is not valid: {', '.join(made.invalid_reasons)}", broken=broken)
+            faults = ", ".join(made.invalid_reasons)
+            raise ImagesInvalid(name, f"{faults} of {made.prompt_id} with seed {made.seed}", index)
         return made
 
     def close(self) -> None:
@@ -181,6 +203,8 @@ class SideWorker:
             if event is None:
                 break
             if event["event"] == "failed":
+                if event["code"] == INVALID_IMAGES:
+                    raise ImagesInvalid(self._asked.name, event["message"])
                 broken = event["code"] not in NOT_THE_CODES_FAULT
                 raise SideFailed(self._asked.name, f"{event['code']}: {event['message']}", broken=broken)
             if event["event"] == wanted:

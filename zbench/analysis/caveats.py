@@ -18,7 +18,6 @@ BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give 
 INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
-SPOILS_IMAGES = ("non_finite_latents",)  # of the reasons why a round is invalid; others say that its time is none
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,10 @@ def own_caveats(measurement: Measurement) -> list[str]:
 
 def other_content(record: Record, other: Record | None, role: str) -> str | None:
     """That `other`, the trial's reference or baseline, was made with other weights or configs."""
-    if other is None or record.measurement is None or other.measurement is None:
+    ours, theirs = record.valid_measurement, None if other is None else other.valid_measurement
+    if ours is None or theirs is None:
         return None
-    what = record.measurement.effective.differs_in_content(other.measurement.effective)
+    what = ours.effective.differs_in_content(theirs.effective)
     if what is None:
         return None
     return f"its {role} was made with other {what}, so that the two are not compared; sweep again measures both"
@@ -55,7 +55,7 @@ def unlike_its_reference(record: Record, reference: Record) -> str | None:
 
     Where weights wait changes no image, so offload may differ. It is the second net, beside the content of weights.
     """
-    ours, theirs = record.measurement, reference.measurement
+    ours, theirs = record.valid_measurement, reference.valid_measurement
     if ours is None or theirs is None or not ours.quality or record.is_reference:
         return None
     if any(r.cached_steps for r in ours.requests) or not computes_alike(record.trial, reference.trial, offload=False):
@@ -86,7 +86,8 @@ def beyond_skipping(record: Record, baseline: Record | None, speedup: float | No
 
 
 def _skipped(record: Record) -> float | None:
-    return None if record.measurement is None else REGISTRY["steps.cached"].read(record.measurement)
+    measured = record.valid_measurement
+    return None if measured is None else REGISTRY["steps.cached"].read(measured)
 
 
 UNTOLD = ": it or its baseline was disturbed, which cannot be told; measure both again with sweep.fresh=true"
@@ -135,7 +136,7 @@ def _invalid(measurement: Measurement) -> list[Caveat]:
     if len(invalid) <= INVALID * len(rounds):
         return [] if rounds or measurement.projection else [Caveat("no round was valid", METRICS)]
     reasons = [cause for r in invalid for cause in r.invalid_reasons]
-    spoilt = not reasons or bool(set(reasons) & set(SPOILS_IMAGES))
+    spoilt = not reasons or any(r.has_spoilt_images for r in invalid)
     told = (
         "no round was valid" if len(invalid) == len(rounds) else f"{len(invalid)} of {len(rounds)} rounds were invalid"
     )

@@ -4,7 +4,6 @@ It refuses to mix sources (a speed-up compares measured with measured or project
 is never compared with a reference or baseline of other weights). It formats nothing.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.quality import likeness
-from zbench.measurement import Measurement, Source
+from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
 from zbench.record import Record, State
 from zbench.stats import median_interval, paired_speedup
@@ -20,6 +19,7 @@ from zbench.trial import Trial
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 OTHER_CONTENT = "other_content"  # why a figure is None: what it would be compared with has other weights or configs
+BASELINE_INVALID = "baseline_invalid"  # why a speed-up is None: images of what it would be over are none
 
 FROM_REGISTRY = {
     "latency_median_s": "latency.median",
@@ -120,6 +120,11 @@ class TrialFigures:
     reason: str | None = None
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Sweep and trial id."""
+        return self.sweep, self.trial_id
+
+    @property
     def is_trusted(self) -> bool:
         """Whether nothing speaks against these figures: only then may the trial be called the best of any."""
         return not self.caveats
@@ -188,12 +193,13 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
         "hardware": None if trial.hardware is None else trial.hardware.title,
         "hardware_memory_gib": trial.memory_gib,
     }
-    if record.measurement is None:
+    measured = record.valid_measurement
+    if measured is None:
         return TrialFigures(**known)
-    known |= _measured(record.measurement, trial)
-    compared, mixed = _compared(record, reference, baseline, known["missing"])
+    known |= _measured(measured, trial)
+    compared, mixed = _compared(record, measured, reference, baseline, known["missing"])
     figures = TrialFigures(**{**known, **compared})
-    said = [*doubt.own_caveats(record.measurement), *mixed]
+    said = [*doubt.own_caveats(measured), *mixed]
     said += [] if figures.misfit is None else [figures.misfit]
     return replace(figures, caveats=tuple(said)) if said else figures
 
@@ -233,20 +239,23 @@ def _shared(said: Reasons) -> Reasons:
 
 
 def _compared(
-    record: Record, reference: Record | None, baseline: Record | None, missing: Reasons
+    record: Record, measured: Measurement, reference: Record | None, baseline: Record | None, missing: Reasons
 ) -> tuple[dict[str, Any], list[str]]:
     """What the trial is beside its reference and its baseline, by field, and what speaks against comparing them."""
-    assert record.measurement is not None
     said = []
     other = doubt.other_content(record, reference, "quality reference")
-    if other is None:
-        of_reference = reference.measurement if reference is not None else None
-        known = vars(likeness(record.measurement, of_reference)).copy()
+    if reference is not None and reference.has_invalid_images:
+        known = _without_quality(missing, REFERENCE_INVALID)
+    elif other is None:
+        of_reference = reference.valid_measurement if reference is not None else None
+        known = {"missing": missing, **vars(likeness(measured, of_reference))}
         unlike = None if reference is None else doubt.unlike_its_reference(record, reference)
         said += [] if unlike is None else [unlike]
     else:
         said.append(other)
-        known = _without_quality(missing)
+        known = _without_quality(missing, OTHER_CONTENT)
+    if baseline is not None and baseline.has_invalid_images:
+        known["missing"] = (*known["missing"], ("speedup", BASELINE_INVALID))
     other = doubt.other_content(record, baseline, "speed baseline")
     if other is None:
         known["speedup"] = _speedup(record, baseline)
@@ -255,38 +264,15 @@ def _compared(
     return known, said
 
 
-def _without_quality(missing: Reasons) -> dict[str, Any]:
-    """Where the images were judged against a reference that is none of theirs."""
+def _without_quality(missing: Reasons, why: str) -> dict[str, Any]:
+    """Where the images were judged against a reference that is none of theirs, or has no images."""
     none: dict[str, Any] = {field: None for field, name in FROM_REGISTRY.items() if REGISTRY[name].of_likeness}
-    return {**none, "missing": (*(pair for pair in missing if pair[0] != "quality"), ("quality", OTHER_CONTENT))}
+    return {**none, "missing": (*(pair for pair in missing if pair[0] != "quality"), ("quality", why))}
 
 
 def _speedup(record: Record, baseline: Record | None) -> float | None:
     """None without a baseline, or where one is measured and the other projected."""
-    ours, theirs = record.measurement, baseline.measurement if baseline is not None else None
+    ours, theirs = record.valid_measurement, baseline.valid_measurement if baseline is not None else None
     if ours is None or theirs is None or theirs.sources.get("latency") != ours.sources.get("latency"):
         return None
     return paired_speedup(ours.paired_latencies_s, theirs.paired_latencies_s)
-
-
-def with_implausible(rows: Sequence[TrialFigures], records: Sequence[Record]) -> list[TrialFigures]:
-    """Marks speed-ups beyond what skipping can give: the baseline where its own calls show that it was slowed.
-
-    Otherwise the trial is marked, as it cannot be told which of the two was disturbed. Rows and records in one order.
-    """
-    by_id = {(r.sweep, r.trial_id): r for r in records}
-    slowed = {key for key, r in by_id.items() if r.measurement is not None and doubt.was_slowed(r.measurement)}
-    blamed: set[tuple[str, str]] = set()
-    marked = []
-    for row, record in zip(rows, records, strict=True):
-        key = (row.sweep, row.baseline_id)
-        beyond = doubt.beyond_skipping(record, by_id.get(key), row.speedup)
-        if beyond is not None and key in slowed:
-            blamed.add(key)
-        elif beyond is not None:
-            row = replace(row, caveats=(*row.caveats, beyond + doubt.UNTOLD))
-        marked.append(row)
-    return [
-        replace(row, caveats=(*row.caveats, doubt.BLAMED)) if (row.sweep, row.trial_id) in blamed else row
-        for row in marked
-    ]

@@ -51,7 +51,7 @@ class StageFigures:
 
 def stage_figures(record: Record) -> dict[str, StageFigures]:
     """Figures by stage, those of STAGES that were timed; empty for a trial that was not measured here."""
-    measurement = record.measurement
+    measurement = record.valid_measurement
     if measurement is None or measurement.projection is not None:
         return {}
     counter = _Counter.of(record, measurement)

@@ -42,6 +42,7 @@ class Generation:
     text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     device_s: float | None = None  # the call on the device's own clock (CUDA events); None on a host
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
+    invalid_reasons: list[str] = field(default_factory=list)  # what only it can see, of `measurement.SPOILS_IMAGES`
 
 
 class StageError(Exception):

@@ -53,17 +53,31 @@ def machine_id(machine: Mapping[str, Any]) -> str:
     return _digest(machine)[:12]
 
 
-def save_baseline(records: Sequence[Record], name: str, runs: Path) -> Path:
-    """Keep the COMPLETE of `records` under `name`; returns the file.
+def left_out(records: Sequence[Record]) -> dict[str, str]:
+    """Label of each of `records` that no gate can compare with, and why: it FAILED, or no request of it counts."""
+    why = {}
+    for record in records:
+        measured = record.valid_measurement
+        if record.state == "FAILED":
+            why[record.label] = f"FAILED ({record.reason.code}: {record.reason.message})" if record.reason else "FAILED"
+        elif measured is not None and not measured.paired_latencies_s:
+            why[record.label] = "no round of it was valid"
+    return why
 
-    Raises ConfigError for a name that is no folder's, RecordError without any COMPLETE one or where they come from
+
+def save_baseline(records: Sequence[Record], name: str, runs: Path) -> Path:
+    """Keep the valid ones of `records` under `name`, those that are COMPLETE and not `left_out`; returns the file.
+
+    Raises ConfigError for a name that is no folder's, RecordError without any valid one or where they come from
     several machines, StoreError if it cannot be written.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ConfigError("--name", name, "must be a folder's name: letters, digits, '_', '-' and '.'")
-    complete = [record for record in records if record.state == "COMPLETE"]
+    complete = [r for r in records if r.valid_measurement is not None and r.valid_measurement.paired_latencies_s]
     if not complete:
-        raise RecordError("no COMPLETE trial in these records, so there is nothing to keep")
+        run = " and ".join(dict.fromkeys(record.sweep for record in records))
+        label, why = next(iter(left_out(records).items()), ("every trial", "PRUNED before launch"))
+        raise RecordError(f"run {run} has no valid trial, so there is nothing to keep: {label}: {why}")
     machines = {machine_id(machine_of(record.environment)): machine_of(record.environment) for record in complete}
     if len(machines) > 1:
         raise RecordError(f"these records come from {len(machines)} machines or versions; keep a baseline of each")
@@ -111,7 +125,10 @@ def read_baseline(name_or_file: str, runs: Path, machine: Mapping[str, Any]) -> 
         if content.pop("sha256", None) != _digest(content):
             raise RecordError("its checksum does not fit: it was edited or torn")
         held = typed(_Kept, content)
-        return Baseline(held.name, held.machine, tuple(map(Record.from_data, held.records)))
+        records = tuple(map(Record.from_data, held.records))
+        if not any(record.state == "COMPLETE" for record in records):  # as an older zbench kept them
+            raise RecordError("; ".join(f"{label}: {why}" for label, why in left_out(records).items()))
+        return Baseline(held.name, held.machine, records)
     except (RecordError, ValueError) as error:
         raise RecordError(f"{path}: {error}; zbench baseline save RUN --name NAME keeps a new one") from error
 

@@ -1,7 +1,8 @@
 """New records against base records, trial by trial and metric by metric; it reads no file and prints nothing.
 
 What is missing or failed is never a pass: a trial of the base that the new records lack, or that failed there, is
-a regression; a figure that cannot be compared is inconclusive.
+a regression, whatever it failed of (images that are none too); a figure that cannot be compared is inconclusive, and so
+is every figure of a trial whose images were none in the base already.
 """
 
 import math
@@ -48,7 +49,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Everything that was judged; `only_new` are labels that the base lacks, which are not judged."""
+    """Everything that was judged; `only_new` are labels that the base has no figures of, which are not judged."""
 
     findings: tuple[Finding, ...]
     gone: tuple[Gone, ...]
@@ -66,29 +67,29 @@ class Assessment:
 def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit]) -> Assessment:
     """Judge the last record of each trial in `new` against that in `base`, paired by trial id.
 
-    Raises RecordError where nothing can be compared: no COMPLETE trial in the base, none in common, records of another
-    machine or of other weights or configs under the same path, or figures that were not measured. Raises ConfigError
-    for a metric that no record of the base has.
+    Raises RecordError where nothing can be compared: no COMPLETE trial in the base (and none whose images are none),
+    none in common, records of another machine or of other weights or configs under the same path, or figures that were
+    not measured. Raises ConfigError for a metric that no record of the base has.
     """
     base_by_id = {record.trial_id: record for record in base if record.state == "COMPLETE"}
+    spoilt_base = {record.trial_id: record for record in base if record.has_invalid_images}
     new_by_id = {record.trial_id: record for record in new if record.state != "PRUNED"}
-    if not base_by_id:
+    if not base_by_id and not spoilt_base:
         raise RecordError("the base has no COMPLETE trial, so there is nothing to compare with")
     _refuse_unmeasured([*base_by_id.values(), *new_by_id.values()])
     both = [trial_id for trial_id in base_by_id if trial_id in new_by_id]
-    if not both:
+    spoilt = [(new_by_id[i], record) for i, record in spoilt_base.items() if i in new_by_id]
+    if not both and not spoilt:
         raise RecordError("the two runs share no trial: their settings differ in every one")
-    for trial_id in both:
-        _refuse_other_machine(new_by_id[trial_id], base_by_id[trial_id])
-        _refuse_other_content(new_by_id[trial_id], base_by_id[trial_id])
-    for limit in limits:
-        if not any(_has(limit.metric, record) for record in base_by_id.values()):
-            why = _why(limit.metric, [r.measurement.reasons for r in base_by_id.values() if r.measurement is not None])
-            raise ConfigError("--metric", str(limit), f"no trial of the base has a figure for it ({why}); leave it out")
+    for ours, theirs in [*((new_by_id[i], base_by_id[i]) for i in both), *spoilt]:
+        _refuse_other_machine(ours, theirs)
+    pairs = [(new_by_id[i], base_by_id[i]) for i in both if new_by_id[i].state == "COMPLETE"]
+    for ours, theirs in pairs:
+        _refuse_other_content(ours, theirs)
+    _refuse_what_none_has(limits, list(base_by_id.values()))
     both_runs = {**base_by_id, **new_by_id}
     gone = [Gone(r.label, "it is missing") for i, r in base_by_id.items() if i not in new_by_id]
-    gone += [Gone(new_by_id[i].label, _failure(new_by_id[i])) for i in both if new_by_id[i].measurement is None]
-    pairs = [(new_by_id[i], base_by_id[i]) for i in both if new_by_id[i].measurement is not None]
+    gone += [Gone(new_by_id[i].label, _failure(new_by_id[i])) for i in both if new_by_id[i].state != "COMPLETE"]
     level = correct_for_many(max(1, len(pairs) * sum(limit.metric.samples is not None for limit in limits)))
     findings = [
         Finding(ours.label, limit, _judged(limit, ours, theirs, level, _unlike(limit.metric, ours, theirs, both_runs)))
@@ -98,8 +99,16 @@ def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit
             limit.metric.of_likeness and theirs.is_reference and not _has(limit.metric, theirs)
         )  # others are like it
     ]
-    only_new = tuple(record.label for i, record in new_by_id.items() if i not in base_by_id)
+    findings += [Finding(ours.label, limit, _unjudged(theirs, limit)) for ours, theirs in spoilt for limit in limits]
+    only_new = tuple(record.label for i, record in new_by_id.items() if i not in {**base_by_id, **spoilt_base})
     return Assessment(tuple(findings), tuple(gone), only_new)
+
+
+def _unjudged(base: Record, limit: Limit) -> Judgement:
+    """Where the base's images were none already: nothing of it says how fast or good it was."""
+    why = f": {base.reason.message}" if base.reason else ""
+    kind = Kind.RELATIVE if limit.relative else Kind.ABSOLUTE
+    return judge(Refusal(RefusalReason.FAILED, f"the base's images were not valid{why}"), limit.margin, kind)
 
 
 def _judged(limit: Limit, new: Record, base: Record, level: float, unlike: Refusal | None) -> Judgement:
@@ -136,7 +145,17 @@ def _exact(new: float | None, base: float | None, scale: Scale, *, positive: boo
 
 def _failure(record: Record) -> str:
     reason = record.reason
-    return f"it {record.state}: {reason.code}, {reason.message}" if reason else f"it {record.state}"
+    if reason is None:
+        return f"it {record.state}"
+    lead = "images are no longer valid" if record.has_invalid_images else f"it {record.state}"
+    return f"{lead}: {reason.code}, {reason.message}"
+
+
+def _refuse_what_none_has(limits: Sequence[Limit], base: Sequence[Record]) -> None:
+    for limit in limits if base else ():
+        if not any(_has(limit.metric, record) for record in base):
+            why = _why(limit.metric, [r.measurement.reasons for r in base if r.measurement is not None])
+            raise ConfigError("--metric", str(limit), f"no trial of the base has a figure for it ({why}); leave it out")
 
 
 def _refuse_unmeasured(records: Iterable[Record]) -> None:

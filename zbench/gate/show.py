@@ -49,7 +49,7 @@ def write_step_summary(assessment: Assessment) -> None:
 
 
 def _table(assessment: Assessment) -> TextTable:
-    rows: list[tuple[str, ...]] = [(gone.label, "", "", "", f"SLOWER: {gone.why}") for gone in assessment.gone]
+    rows: list[tuple[str, ...]] = [(gone.label, "", "", "", f"REGRESSED: {gone.why}") for gone in assessment.gone]
     rows += [_row(finding) for finding in assessment.findings]
     legend = [_headline(assessment)]
     legend += [
@@ -58,7 +58,7 @@ def _table(assessment: Assessment) -> TextTable:
         if not f.judgement.verdict.passes
     ]
     if assessment.only_new:
-        legend.append(f"Not in the base, so not judged: {', '.join(assessment.only_new)}.")
+        legend.append(f"The base has no figures of these, so they are not judged: {', '.join(assessment.only_new)}.")
     return TextTable((), HEADERS, (LEFT,) * len(HEADERS), tuple(rows), tuple(legend))
 
 

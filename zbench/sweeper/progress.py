@@ -144,9 +144,9 @@ class SweepProgress:
 
 def _row(record: Record, figures: TrialFigures, remark: str) -> tuple[str, ...]:
     """As the table will have it, caveats included; what is compared with is what was shown before."""
-    if record.measurement is None:
+    if record.valid_measurement is None:
         return record.label, record.state, "", "", f"{figures.reason_code}: {figures.reason}"
-    about = "~" if record.measurement.projection else ""
+    about = "~" if record.valid_measurement.projection else ""
     doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
     latency = "no valid round" if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
     speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"

@@ -6,7 +6,7 @@ from typing import Any
 
 from zbench.environment import differences
 from zbench.errors import RecordError
-from zbench.measurement import UNJUDGED
+from zbench.measurement import UNJUDGED, Measurement
 from zbench.record import Record
 from zbench.space import Placed
 from zbench.store import Store
@@ -30,25 +30,22 @@ class Reuse:
         """The record that makes measuring again needless; says why where one exists and does not.
 
         `runs` is what is measured for the trial, `reference` the folder of its reference's images, if it has any. Which
-        baseline it had does not matter: speed-ups are derived when records are read.
+        baseline it had does not matter: speed-ups are derived when records are read. A failure is an answer too; one
+        for images that are none holds as long as a measurement does, for other weights under the path may mend it.
         """
         record = self._store.latest.get(placed.trial.trial_id)
         if record is None or self._sweep.fresh:
             return None
-        if record.state == "FAILED":
+        if record.state == "FAILED" and (self._sweep.retry_failed or record.measurement is None):
             return None if self._sweep.retry_failed else record
-        if record.state != "COMPLETE":
+        if record.measurement is None:
             return None
         changed = self._moved_from(record.environment)
         if not self._was_measured_alike(record):
             changed = ["the measure settings changed", *changed]
-        if record.reference_id != placed.reference_id:
-            changed = ["its images are judged against another reference", *changed]
-        if record.measurement is not None and not record.measurement.paired_latencies_s:
-            changed = ["no round of it was valid", *changed]
-        if reference is not None and _has_no_quality(record):
-            changed = ["its reference was not there the last time", *changed]
-        if not changed and record.measurement is not None:
+        if record.valid_measurement is not None:
+            changed = [*_lacks(record, placed, record.valid_measurement, reference), *changed]
+        if not changed:
             artifacts = self._store.artifacts(record.trial_id)
             changed = self._present.changes(runs, record.measurement, artifacts)
         if changed:
@@ -69,6 +66,13 @@ class Reuse:
             return False
 
 
-def _has_no_quality(record: Record) -> bool:
-    """Whether it was not judged for want of a reference."""
-    return record.measurement is None or record.measurement.reasons.get("quality") in UNJUDGED
+def _lacks(record: Record, placed: Placed, measured: Measurement, reference: Path | None) -> list[str]:
+    """What its figures lack of what they could have now."""
+    lacks = {
+        "its reference was not there the last time": (
+            reference is not None and measured.reasons.get("quality") in UNJUDGED
+        ),
+        "no round of it was valid": not measured.paired_latencies_s,
+        "its images are judged against another reference": record.reference_id != placed.reference_id,
+    }
+    return [why for why, is_so in lacks.items() if is_so]

@@ -21,9 +21,9 @@ from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped
 from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
-from zbench.measurement import Measurement, Role
+from zbench.measurement import REFERENCE_INVALID, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
-from zbench.record import Reason, Record
+from zbench.record import Reason, Record, held_to_its_images
 from zbench.search import Search
 from zbench.search.references import WithReferences
 from zbench.search.retry import WithNextOffload
@@ -208,8 +208,10 @@ class Sweep:
         artifacts = self.store.artifacts(placed.trial.trial_id)
         proxy = self._proxies.get(key)
         if proxy is not None:
-            copy_artifacts(proxy.artifacts, artifacts)
-            self._settle(placed, self._complete(placed, proxy.measurement, proxy.environment))
+            record = self._measured(placed, proxy.measurement, proxy.environment)
+            if not record.has_invalid_images:
+                copy_artifacts(proxy.artifacts, artifacts)
+            self._settle(placed, record)
             return
         role: Role = "baseline" if placed.is_baseline else "trial"
         setting = Setting(runs, artifacts, reference, placed.is_reference, role)
@@ -223,7 +225,9 @@ class Sweep:
         if isinstance(result, Completed):
             if placed.trial.hardware is not None:
                 self._proxies.setdefault(begun.proxy, Proxy(result.measurement, artifacts, environment))
-            record = self._complete(placed, result.measurement, environment)
+            record = self._measured(placed, result.measurement, environment)
+            if record.has_invalid_images:
+                shutil.rmtree(artifacts, ignore_errors=True)
             self._settle(placed, replace(record, beside=done.beside))
         elif isinstance(result, Failed):
             shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
@@ -299,13 +303,17 @@ class Sweep:
         for text in said:
             self.listener.note(text)
 
-    def _complete(self, placed: Placed, measured: Measurement, environment: dict[str, Any]) -> Record:
-        """With the roofline's answer, where the trial is projected and its proxy was measured."""
+    def _measured(self, placed: Placed, measured: Measurement, environment: dict[str, Any]) -> Record:
+        """COMPLETE unless images of it are none; with the roofline's answer, where a proxy was measured."""
         if placed.trial.hardware is not None:
             measured = _projected(placed.trial, measured)
         else:
             measured = _sized(placed.trial, measured)
-        return self._record(placed, environment, state="COMPLETE", measurement=measured, source=measured.source)
+        reference = None if placed.is_reference else self.store.latest.get(placed.reference_id)
+        if reference is not None and reference.has_invalid_images and measured.reasons.get("quality") == "no_reference":
+            measured = replace(measured, reasons={**measured.reasons, "quality": REFERENCE_INVALID})
+        record = self._record(placed, environment, state="COMPLETE", measurement=measured, source=measured.source)
+        return held_to_its_images(record)
 
     def _runs(self, trial: Trial) -> Trial:
         """What is measured for a trial: itself, or the proxy of a projected one."""

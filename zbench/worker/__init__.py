@@ -26,8 +26,11 @@ with this trial's, which are then made twice, is what `is_reference` says.
 | `done` | `measurements`, in the order of the settings |
 | `prepared` | `first_latency_s`, `effective` |
 | `generated` | `request` |
-| `failed` | `trial_id` (whose turn), `code` (out_of_memory, weights, config, error), `message`, `stage`, `memory` |
+| `failed` | `trial_id` (whose turn), `code`, `message`, `stage`, `memory` |
 | `stopped` | |
+
+A `code` is out_of_memory, weights, config, error, or invalid_images: of `prepare` alone, for a measurement keeps the
+requests that made such images.
 """
 
 PROTOCOL_VERSION = 6

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, StageError, describe, process_of
+from zbench.engines import Engine, Generation, StageError, describe, process_of
 from zbench.errors import WeightsUnavailableError, ZbenchError
 from zbench.hardware.detect import present_environment
-from zbench.measurement import Cold, Role
+from zbench.measurement import INVALID_IMAGES, Cold, Role
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.judging import judges_for
@@ -32,9 +32,9 @@ from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
 from zbench.worker.loading import LoadingTalk
 from zbench.worker.measuring import measure_trials, quiet_collector
-from zbench.worker.request import Turn, one_request
+from zbench.worker.request import Turn, one_request, spoilt_by
 from zbench.worker.warm_up import to_compile
-from zbench.workload import pairs
+from zbench.workload import Pair, pairs
 
 
 class Pipes:
@@ -122,9 +122,7 @@ class Worker:
             self._configure(engine, side)
             stage = "the first image"
             cycle = pairs(trial.workload)
-            first = engine.generate(cycle[0].prompt_text, cycle[0].seed)
-            for pair in to_compile(trial, cycle):
-                engine.generate(pair.prompt_text, pair.seed)
+            first, *_ = [_good_images(engine, pair) for pair in (cycle[0], *to_compile(trial, cycle))]
             return {"event": "prepared", "first_latency_s": first.latency_s, "effective": asdict(engine.effective())}
         except Exception as error:
             return _failed(error, stage, self._engine)
@@ -234,6 +232,18 @@ class Worker:
             gc.collect()
 
 
+class _ImagesInvalid(Exception):
+    """A call outside any window made images that are none."""
+
+
+def _good_images(engine: Engine, pair: Pair) -> Generation:
+    """One call. Raises _ImagesInvalid, and what the engine raises."""
+    made = engine.generate(pair.prompt_text, pair.seed)
+    if faults := spoilt_by(made):
+        raise _ImagesInvalid(f"{', '.join(faults)} of {pair.prompt_id} with seed {pair.seed}")
+    return made
+
+
 def _failed(error: Exception, stage: str, engine: Engine | None) -> dict[str, Any]:
     """The event that says so, with the memory at that moment where it ran out."""
     traceback.print_exc()
@@ -263,12 +273,14 @@ def _code(error: BaseException) -> str:
         return "out_of_memory"
     if isinstance(error, WeightsUnavailableError):
         return "weights"
+    if isinstance(error, _ImagesInvalid):
+        return INVALID_IMAGES
     return "config" if isinstance(error, ZbenchError) else "error"
 
 
 def _message(error: BaseException, stage: str) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, ZbenchError):
+    if isinstance(error, ZbenchError | _ImagesInvalid):
         return text
     return f"{type(error).__name__} during {stage}: {text}"
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from zbench.engines import Engine
 from zbench.measurement import (
+    INVALID_IMAGES,
     METRICS,
     RANDOM_WEIGHTS,
     ClockCheck,
@@ -27,6 +28,7 @@ from zbench.measurement import (
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
+from zbench.quality.validity import is_of_one_colour
 from zbench.stats.estimate import relative_half_width
 from zbench.worker.cross_checks import Check, clock_check
 from zbench.worker.gauges import Gauges, Readings
@@ -34,6 +36,9 @@ from zbench.worker.job import TrialJob
 from zbench.worker.request import Turn, one_request
 from zbench.worker.warm_up import WarmUp, warm_up
 from zbench.workload import Pair, pairs, whole_cycles
+
+JUDGEMENTS = ("quality", "prompt_fidelity", "noise_floor")
+"""Fields of a measurement that are said of images."""
 
 SHARED_WINDOW = "shared_window"
 """Why a trial has no memory and no energy of its own: the window's are of several trials."""
@@ -51,6 +56,11 @@ class _Share:
     second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
     clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
     stop_reason: str = ""
+
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether any call made images that are none: the trial has failed, and more requests would only say so."""
+        return bool(self.warm.spoilt) or any(r.has_spoilt_images for r in self.requests)
 
 
 def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None) -> list[Measurement]:
@@ -74,7 +84,7 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
         finally:
             readings = gauges.stop(len(timed.requests))
     for share in shares:
-        if share.effective.weights != "random":
+        if share.effective.weights != "random" and not share.is_spoilt:
             with share.job.during("saving images"):
                 save_artifacts(share.job.artifacts, share.first_cycle, share.effective)
     if len(shares) > 1:
@@ -148,10 +158,13 @@ def _bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:
 
 
 def _stop_reason(share: _Share, n_pairs: int, spent_s: float) -> str:
-    """Why a trial has enough: interval (of valid requests alone), max_rounds or budget; empty while it has not."""
+    """Why a trial has enough: interval (of valid requests alone), max_rounds, budget or that its images are none;
+    empty while it has not."""
     measure, (least, most) = share.job.measure, _bounds(share.job, n_pairs)
     if len(share.requests) < least:
         return ""
+    if share.is_spoilt:
+        return INVALID_IMAGES
     valid = [r.latency_s for r in share.requests if r.valid]
     width = relative_half_width(valid) if len(valid) >= least else None
     if width is not None and width <= measure.target_rel_ci:
@@ -194,6 +207,7 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         ),
         warmup_latencies_s=warm.latencies_s or [share.requests[0].latency_s],
         warmup_end=warm.end,
+        spoilt_warmups=warm.spoilt,
         cold=cold or Cold(),
         sources=dict.fromkeys(METRICS, "measured"),
         quality=verdict.quality,
@@ -201,18 +215,32 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         noise_floor=verdict.noise_floor,
         effective=effective,
         judges_sha256={} if effective.weights == "random" else job.judges.sha256,
-        validity=warm.suspicions() + readings.validity + ([share.clock.doubt] if share.clock.doubt else []),
+        validity=[*warm.suspicions(), *readings.validity, *filter(None, [share.clock.doubt, _flat(share)])],
         reasons=reasons | verdict.reasons,
     )
 
 
 def _judge(share: _Share, effective: Effective) -> ImageJudgements:
-    """With random weights an image means nothing, and so does every likeness; none is kept."""
+    """With random weights an image means nothing, and so does every likeness; none is kept. Nor is any of images that
+    are none: two black ones would be identical."""
     job = share.job
     if effective.weights == "random":
-        return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), RANDOM_WEIGHTS))
+        return ImageJudgements(reasons=dict.fromkeys(JUDGEMENTS, RANDOM_WEIGHTS))
+    if share.is_spoilt:
+        return ImageJudgements(reasons=dict.fromkeys(JUDGEMENTS, INVALID_IMAGES))
     again = share.second_cycle if job.is_reference else None
     return judge_images(job.judges, job.trial.workload.prompts, share.first_cycle, again, job.reference, effective)
+
+
+def _flat(share: _Share) -> str | None:
+    """A doubt where images are of one colour all over, which weights give that say nothing, and seldom a prompt."""
+    if share.effective.weights == "random" or share.is_spoilt:
+        return None
+    flat = [made for made in share.first_cycle if is_of_one_colour(made.image)]
+    if not flat:
+        return None
+    first = f"{flat[0].prompt_id} with seed {flat[0].seed}"
+    return f"{len(flat)} of {len(share.first_cycle)} images are of one colour all over, first {first}: look at it"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from zbench.engines import Engine, Generation
 from zbench.measurement import Request, Role
+from zbench.quality.validity import image_faults
 from zbench.workload import Pair
 
 
@@ -19,21 +20,22 @@ class Turn:
     role: Role = "trial"
 
 
+def spoilt_by(made: Generation) -> list[str]:
+    """Why images of a call are none: what its engine says, and what can be seen of the first of them."""
+    return list(dict.fromkeys([*made.invalid_reasons, *image_faults([made.image], made.latents)]))
+
+
 def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -> tuple[Request, Generation]:
     """Make one call, and say how it went.
 
     `window_began_s` is when the window began, on the clock of `time.perf_counter`. Raises what the engine raises.
     """
-    import numpy as np
-
     begun_s = time.perf_counter() - window_began_s
     made = engine.generate(pair.prompt_text, pair.seed)
     done_s = time.perf_counter() - window_began_s
     if not (math.isfinite(made.latency_s) and made.latency_s > 0):
         raise ValueError(f"{type(engine).__name__}.generate says that the call took {made.latency_s} s")
-    finite = made.latents is None or bool(np.isfinite(made.latents).all())
-    problems = {"non_finite_latents": not finite, "compiled": made.compiled}
-    invalid_reasons = [name for name, happened in problems.items() if happened]
+    invalid_reasons = [*spoilt_by(made), *(["compiled"] if made.compiled else [])]
     request = Request(
         index=turn.index,
         trial_id=turn.trial_id,
@@ -48,7 +50,7 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
         stages_s=made.stages_s,
         steps_s=made.steps_s,
         cached_steps=made.cached_steps,
-        residual_diffs=made.residual_diffs,
+        residual_diffs={step: diff for step, diff in made.residual_diffs.items() if math.isfinite(diff)},
         image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
         images=made.images,
         text_tokens=made.text_tokens,

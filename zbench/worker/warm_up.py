@@ -5,12 +5,14 @@ prompt is painted once before, because a caption of another length may be compil
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zbench.engines import Engine
+from zbench.measurement import SpoiltWarmUp
 from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
 from zbench.worker.job import TrialJob
+from zbench.worker.request import spoilt_by
 from zbench.workload import Pair
 
 
@@ -21,6 +23,7 @@ class WarmUp:
     latencies_s: list[float]
     end: str  # settled, max_rounds or budget
     most: int  # rounds that `measure` allowed
+    spoilt: list[SpoiltWarmUp] = field(default_factory=list)
 
     def suspicions(self) -> list[str]:
         """Why what follows should not be trusted; fewer rounds than can settle were someone's choice."""
@@ -42,10 +45,14 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
     most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s
     compiling = to_compile(job.trial, cycle) if most else []
     latencies: list[float] = []
+    spoilt: list[SpoiltWarmUp] = []
 
     def one(pair: Pair) -> None:
         job.check_stop()
-        latencies.append(engine.generate(pair.prompt_text, pair.seed).latency_s)
+        made = engine.generate(pair.prompt_text, pair.seed)
+        latencies.append(made.latency_s)
+        if faults := spoilt_by(made):
+            spoilt.append(SpoiltWarmUp(pair.prompt_id, pair.seed, faults))
         job.tell_round("warmup", len(latencies) - 1, latencies[-1], len(compiling) + min(LEAST, most), total)
 
     total = len(compiling) + most
@@ -56,7 +63,7 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
         one(cycle[0])
         alike = latencies[len(compiling) :]
         if is_stationary(alike).settled:
-            return WarmUp(latencies, "settled", most)
+            return WarmUp(latencies, "settled", most, spoilt)
         if len(alike) >= LEAST and time.monotonic() - began >= budget_s:
-            return WarmUp(latencies, "budget", most)
-    return WarmUp(latencies, "max_rounds", most)
+            return WarmUp(latencies, "budget", most, spoilt)
+    return WarmUp(latencies, "max_rounds", most, spoilt)

@@ -21,6 +21,7 @@ from zbench.config import ComputeConfig, PipelineConfig
 from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
+from zbench.engines.reference.decoded import Decoded
 from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.text_tokens import TextTokens
@@ -33,6 +34,7 @@ from zbench.methods import offload
 from zbench.methods.dtypes import dtype_on
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
 from zbench.probes.watched import Watched
+from zbench.quality.validity import image_faults
 from zbench.trial import Trial
 from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.layout import WeightsError
@@ -70,7 +72,7 @@ class ReferencePipeline:
             torch.cuda.reset_peak_memory_stats()
         self._limit = None if trial.vram_limit_gib is None else set_vram_limit(trial.vram_limit_gib)
         self._cache = CacheSwitch(pipe)
-        self._clock, self._tokens = _watched(pipe, self.device), TextTokens(pipe.transformer)
+        self._watch(pipe)
         self.pipe = pipe  # only now is there something to close
 
     def configure(self, trial: Trial) -> None:
@@ -92,21 +94,27 @@ class ReferencePipeline:
         arguments = call_arguments(self._trial.pipeline, prompt_text, seed)
         clock = self._clock
         clock.reset()
+        self._decoded.reset()
         self._offloading.reset()
         clock.timer.synchronize()
         graphs = _graphs_compiled() if self._trial.compute.compile else 0
         began = time.perf_counter()
         device_began = clock.timer.mark()
         try:
-            image = self.pipe(**arguments, callback_on_step_end=keep_latents).images[0]
+            made = self.pipe(**arguments, callback_on_step_end=keep_latents).images
             device_ended = clock.timer.mark()
             clock.timer.synchronize()
         except Exception as error:
             raise StageError({None: "text_encode", STEP: "denoise"}.get(clock.latest, str(clock.latest))) from error
         latency_s = time.perf_counter() - began
         cached_steps, residual_diffs = self._cache.statistics()
+        images = [np.asarray(image.convert("RGB"), dtype=np.uint8) for image in made]
+        seen = {
+            "non_finite_latents": not torch.isfinite(latents[0]).all(),
+            "non_finite_image": not self._decoded.take_finite(),
+        }
         return Generation(
-            image=np.asarray(image.convert("RGB"), dtype=np.uint8),
+            image=images[0],
             latents=latents[0][0].to("cpu", torch.float32).numpy(),
             latency_s=latency_s,
             stages_s={
@@ -121,6 +129,7 @@ class ReferencePipeline:
             text_tokens=self._tokens.latest,
             device_s=clock.timer.seconds(device_began, device_ended) if self.device == "cuda" else None,
             compiled=self._trial.compute.compile and _graphs_compiled() > graphs,
+            invalid_reasons=[*(name for name, is_so in seen.items() if is_so), *image_faults(images[1:], None)],
         )
 
     def effective(self) -> Effective:
@@ -166,11 +175,16 @@ class ReferencePipeline:
         try:
             yield
         finally:
-            self._clock, self._tokens = _watched(self.pipe, self.device), TextTokens(self.pipe.transformer)
+            self._watch(self.pipe)
+
+    def _watch(self, pipe: Any) -> None:
+        self._clock = _watched(pipe, self.device)
+        self._tokens, self._decoded = TextTokens(pipe.transformer), Decoded(pipe)
 
     def _unwatch(self) -> None:
         self._clock.close()
         self._tokens.close()
+        self._decoded.close()
 
     def close(self) -> None:
         """Take off hooks, drop the pipeline, give the memory back."""
@@ -179,7 +193,7 @@ class ReferencePipeline:
         self._unwatch()
         self._cache.off()
         self.pipe = None
-        del self._cache, self._clock, self._tokens, self._offloading
+        del self._cache, self._clock, self._tokens, self._decoded, self._offloading
         if self._trial.compute.compile:
             torch.compiler.reset()
         gc.collect()

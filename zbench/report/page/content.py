@@ -106,7 +106,7 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
 
 def _plots(view: View) -> tuple[list[Plot], list[str]]:
     trials = view.complete
-    measured = {cells.label(row): (row, r.measurement) for row, r in view.pairs if r.measurement is not None}
+    measured = {cells.label(row): (row, m) for row, r in view.pairs if (m := r.valid_measurement) is not None}
     stages = {label: stage_seconds(m) for label, (_, m) in measured.items()}
     shares = {label: skip_shares(m, row.steps or 0) for label, (row, m) in measured.items()}
     candidates = (
@@ -155,7 +155,7 @@ def _memory_then(reason: Reason) -> list[str]:
 
 
 def _assumptions(records: Sequence[Record]) -> tuple[str, ...]:
-    projections = [r.measurement.projection for r in records if r.measurement and r.measurement.projection]
+    projections = [m.projection for r in records if (m := r.valid_measurement) is not None and m.projection]
     said = dict.fromkeys(text for projection in projections for text in projection.assumptions)
     floors = [projection.floor_s for projection in projections]
     if not floors:

@@ -44,7 +44,7 @@ def telling_residuals(view: View) -> list[ResidualLine]:
     found = []
     for row, record in view.pairs:
         method = method_of(record.trial.cache)
-        diffs = residual_diffs(record.measurement) if record.measurement is not None else {}
+        diffs = residual_diffs(record.valid_measurement) if record.valid_measurement is not None else {}
         if method.compared_by is not None and method.threshold is not None and diffs:
             window = repr([row.sweep, row.reference_id, *method.compared_by])
             line = ResidualLine(cells.label(row), method.threshold, diffs)

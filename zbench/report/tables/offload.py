@@ -13,9 +13,9 @@ Cell = Callable[[Measurement], str | None]
 def offload_table(view: View) -> TextTable | None:
     """One row a measured trial, a column where some trial has its figure; None where none offloaded or was watched."""
     rows = [
-        (row, record.measurement)
+        (row, measured)
         for row, record in view.pairs
-        if record.measurement is not None and record.measurement.projection is None
+        if (measured := record.valid_measurement) is not None and measured.projection is None
     ]
     if all(row.offload == "none" for row, _ in rows):
         return None

@@ -7,7 +7,7 @@ own: rich's Markdown box says no alignment, pads every cell, and neither rich no
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -77,11 +77,12 @@ def markdown_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def rows_to_csv(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> str:
+def rows_to_csv(rows: Iterable[dict[str, object]], columns: Sequence[str], *, header: bool = True) -> str:
     """Flat dicts whose keys are `columns` as CSV, with its header even if there are none; None is an empty field."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
+    if header:
+        writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
 

@@ -1,0 +1,34 @@
+"""What the VAE decoded, while it is still numbers: diffusers clamps it and makes bytes of it, in which NaN is 0."""
+
+from typing import Any
+
+import torch
+
+
+class Decoded:
+    """The pixels of the latest call, all its images; nothing is asked of the device before the call is over."""
+
+    def __init__(self, pipe: Any) -> None:
+        """Looks on where `pipe` hands them to its image processor, until `close`."""
+        self._processor = pipe.image_processor
+        self._pixels: list[torch.Tensor] = []
+        postprocess = self._processor.postprocess
+
+        def seen(image: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            self._pixels.append(image)
+            return postprocess(image, *args, **kwargs)
+
+        self._processor.postprocess = seen
+
+    def reset(self) -> None:
+        """Forget those of a call that failed."""
+        self._pixels.clear()
+
+    def take_finite(self) -> bool:
+        """Whether all of them are finite numbers; they are let go of, so that the next call does not find them held."""
+        pixels, self._pixels = self._pixels, []
+        return all(bool(torch.isfinite(image).all()) for image in pixels)
+
+    def close(self) -> None:
+        """Look away."""
+        del self._processor.postprocess
