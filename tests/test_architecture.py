@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "zbench"
 # docs/architecture.md shows the same order.
 ROOMS = (
     "errors",
+    "sanitize",
+    "streams",
     "stats",
     "zimage",
     "decode",
@@ -25,6 +27,7 @@ ROOMS = (
     "environment",
     "record",
     "store",
+    "stored",
     "analysis",
     "hardware",
     "space",

@@ -166,7 +166,7 @@ def _shown(value: object) -> str:
 def _why_not(text: str | bytes) -> str | None:
     """What Python's own reader says of it, which names line and column; None where it has nothing to say."""
     try:
-        json.loads(text, parse_constant=_refuse_constant)
+        json.loads(text if isinstance(text, str) else text.decode(), parse_constant=_refuse_constant)
     except RecursionError:
         return None
     except ValueError as error:

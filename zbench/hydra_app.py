@@ -6,7 +6,6 @@ composed by `composition` and planned here.
 
 import os
 import re
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,8 @@ from zbench.config import Config, register_schemas
 from zbench.errors import Exit, OverrideError
 from zbench.hardware.detect import present_devices
 from zbench.plugins import ALLOW_CODE, check_targets
+from zbench.sanitize import shell_line
+from zbench.streams import talk
 from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
 from zbench.sweeper.here import auto_resolver, one_job
 from zbench.sweeper.plan import Plan, make_plan
@@ -50,7 +51,7 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     if shows and (options.cfg or options.info):
         jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
         if len(jobs.jobs) > 1:
-            print(f"showing the first of {len(jobs.jobs)} jobs", file=sys.stderr)
+            talk(f"showing the first of {len(jobs.jobs)} jobs")
         show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
         return None
     if shows:
@@ -59,11 +60,11 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
     if outside and command == "plan":
-        print(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}", file=sys.stderr)
+        talk(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}")
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
     again = [arg for arg in as_typed if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
     allowed = [ALLOW_CODE] if allow_code else []
-    typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *allowed, *again])
+    typed = shell_line(["zbench", "run" if command == "run" else "sweep", *allowed, *again])
     experiment = named.get("experiment", "sweep")
     prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
     named_setting = jobs.jobs[0].config.sweep.baseline

@@ -143,7 +143,9 @@ def journal_lines(journal: Path) -> Iterator[tuple[int, int, bytes]]:
 def record_in(journal: Path, number: int, line: bytes) -> Record:
     """The record in a line of a journal. Raises RecordError that names both."""
     try:
-        return Record.from_json(line)
+        return Record.from_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{journal}, line {number}: not a zbench journal: {error}") from error
     except RecordError as error:
         raise RecordError(f"{journal}, line {number}: {error}") from error
 

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
 from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
 from zbench.stats import LookSchedule
+from zbench.streams import talk, talk_from_handler
 from zbench.sweeper.conduct import check_weights, on_interrupt
 from zbench.sweeper.here import one_job
 
@@ -72,16 +72,16 @@ def _report(outcome: ABResult, sides: list[Side], folder: Path, margin: float, o
     if options.format != "junit":
         print(render(outcome, a, b, options.format))
     _tell_ci(assessed(outcome, a, b, margin), options)
-    print(f"rounds: {folder / 'blocks.jsonl'}", file=sys.stderr)
+    talk(f"rounds: {folder / 'blocks.jsonl'}")
     if outcome.ended == "interrupted":
-        print("interrupted; the same command begins anew", file=sys.stderr)
+        talk("interrupted; the same command begins anew")
         return Exit.INTERRUPTED
     return exit_code(outcome)
 
 
 def _report_failed(failure: SideFailed, a: Side, b: Side, options: argparse.Namespace) -> int:
     """Of a new side that cannot make images; as text it is a line on stderr."""
-    print(f"zbench: FAILED {failure}", file=sys.stderr)
+    talk(f"zbench: FAILED {failure}")
     if options.format in ("json", "markdown"):
         print(render_failed(failure, a, b, options.format))
     _tell_ci(failed(failure, b), options)
@@ -166,7 +166,7 @@ class _Interrupt:
         if self._asked or not self._measuring:
             raise KeyboardInterrupt
         self._asked = True
-        os.write(2, b"\nstopping after the current block; Ctrl-C again stops at once\n")
+        talk_from_handler("stopping after the current block; Ctrl-C again stops at once")
 
     def asked(self) -> bool:
         """Whether to stop; who asks is measuring."""

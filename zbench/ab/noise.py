@@ -16,6 +16,7 @@ from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
+from zbench.sanitize import printable
 from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
@@ -104,7 +105,7 @@ def render_noise(noise: Noise, form: str) -> str:
         return json.dumps(asdict(noise), ensure_ascii=False, allow_nan=False, indent=2)
     rounds = len(noise.latencies_s)
     lines = [
-        f"{noise.label}: {rounds} rounds, median {noise.median_s:.3f} s",
+        f"{printable(noise.label)}: {rounds} rounds, median {noise.median_s:.3f} s",
         f"a turn of {noise.rounds_a_turn} scatters by {noise.spread:.1%}, drift over all {noise.drift_share:+.1%}",
     ]
     if noise.disturbed:

@@ -12,6 +12,8 @@ from zbench.analysis.metrics import REGISTRY
 from zbench.errors import Exit
 from zbench.gate.judge import Assessment, Finding, Gone
 from zbench.gate.limits import Limit
+from zbench.report.tables.text_table import markdown_text
+from zbench.sanitize import printable
 from zbench.stats import Look, Refusal, RefusalReason, Verdict, judge
 
 FORMATS = ("text", "json", "markdown", "junit")
@@ -29,7 +31,7 @@ class ABProgress:
 
     def note(self, text: str) -> None:
         """Print a sentence."""
-        self._console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"note: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def warming(self, side: SideName, latency_s: float) -> None:
         """Show a warm-up round."""
@@ -44,7 +46,7 @@ class ABProgress:
         text = f"block {done} of at most {self._last}{looked}, {left}"
         self._status.update(text)
         if not self._console.is_terminal and so_far.blocks == done:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal clean."""
@@ -104,8 +106,9 @@ def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
         }
         return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2)
     if form == "markdown":
-        return "\n".join([f"**{judgement.verdict}**", "", judgement.reason, "", *(f"- {label}" for label in labels)])
-    return "\n".join([*labels, f"{judgement.verdict}: {judgement.reason}"])
+        listed = [f"- {markdown_text(label)}" for label in labels]
+        return "\n".join([f"**{judgement.verdict}**", "", markdown_text(judgement.reason), "", *listed])
+    return "\n".join(map(printable, [*labels, f"{judgement.verdict}: {judgement.reason}"]))
 
 
 def _what(side: Side) -> str:

@@ -43,7 +43,7 @@ def varying(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     have: Counter[str] = Counter()
     for trial in trials:
         leaves = flatten(trial.to_dict())
-        have.update(leaves)
+        have.update(leaves.keys())
         for key, value in leaves.items():
             found = seen.setdefault(key, set())
             if len(found) < 2:

@@ -4,7 +4,6 @@ talk.
 Nothing heavy is imported before a command needs it, so that `zbench --help` answers at once.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -12,13 +11,20 @@ from typing import NoReturn
 from zbench import __version__
 from zbench.cli.table import TABLE, help_text
 from zbench.errors import Exit, ZbenchError
+from zbench.sanitize import printable_lines
+from zbench.streams import guarded, talk
 
 COMMANDS = {command.name: command for command in TABLE}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code, which no failure to print turns into another verdict."""
     args = list(sys.argv[1:] if argv is None else argv)
+    with guarded() as streams:
+        return streams.exit_code(_answered(args), is_verdict=any(c.is_verdict for c in TABLE if c.name in args[:1]))
+
+
+def _answered(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(help_text(), end="")
         return Exit.DONE if args else Exit.BAD_INPUT
@@ -33,26 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = COMMANDS.get(args[0])
         if command is None:
             raise ZbenchError(f"no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
-        return command.function(command, args[1:])
+        code = command.function(command, args[1:])
+        sys.stdout.flush()  # a reader may keep it waiting, and Ctrl-C ends that
+        return code
     except ZbenchError as error:
-        print(f"zbench: error: {error}", file=sys.stderr)
+        talk(f"zbench: error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("zbench: interrupted", file=sys.stderr)
+        talk("zbench: interrupted")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else Exit.BAD_INPUT
+    except SystemExit as stop:  # of argparse and Hydra, once they have shown something
+        return Exit.DONE if stop.code in (None, 0) else Exit.BAD_INPUT
     except Exception:
         import traceback
 
-        traceback.print_exc()
-        print(
-            f"zbench: a fault of zbench {__version__} itself; please report the lines above with the command you gave",
-            file=sys.stderr,
-        )
+        print(printable_lines(traceback.format_exc().rstrip("\n")), file=sys.stderr)
+        talk(f"zbench: a fault of zbench {__version__} itself; please report the lines above with the command you gave")
         return Exit.FAULT
 
 

@@ -13,6 +13,7 @@ class Command(NamedTuple):
     summary: str
     function: "Callable[[Command, list[str]], int]"
     is_hydra: bool = False  # shows its help and completes its words by Hydra
+    is_verdict: bool = False  # its exit code is its answer, whether or not the words to it could be printed
 
     @property
     def call(self) -> str:

@@ -1,8 +1,8 @@
 """The command that looks at this machine; heavy imports inside it."""
 
 from zbench.cli.command import Command
-from zbench.cli.talk import talk
 from zbench.errors import Exit, ZbenchError
+from zbench.streams import talk
 
 
 def doctor(command: Command, args: list[str]) -> int:

@@ -4,8 +4,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from zbench.cli.command import Command
-from zbench.cli.talk import talk
 from zbench.errors import Exit, ZbenchError
+from zbench.streams import talk
 
 if TYPE_CHECKING:
     from zbench.sweeper.plan import Plan
@@ -67,7 +67,7 @@ def _planned(command: Command, args: list[str]) -> "tuple[Plan | None, str]":
 
 
 def _execute(made: "Plan", out: str) -> int:
-    """Run a plan, print its table, write its report."""
+    """Run a plan, write its report, print its table: in this order, for the table's reader may go away."""
     from rich.console import Console
 
     from zbench.analysis.view import view_of
@@ -81,8 +81,8 @@ def _execute(made: "Plan", out: str) -> int:
         talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")
         return Exit.INTERRUPTED
     view = view_of(outcome.records)
-    print(render(view, out))
     write_report(view, {made.name: made.run_folder}, made.report_folder)
+    print(render(view, out))
     talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
     if outcome.failed:
         talk(f"{outcome.failed} of {len(outcome.records)} trials FAILED; sweep.retry_failed=true runs them again")

@@ -1,12 +1,13 @@
 """The commands that read what was measured; heavy imports inside each."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zbench.cli.command import Command
-from zbench.cli.talk import talk
 from zbench.errors import Exit, ZbenchError
+from zbench.streams import talk
 
 if TYPE_CHECKING:
     import argparse
@@ -74,7 +75,7 @@ def compare(command: Command, args: list[str]) -> int:
     options = parser.parse_args(args)
     base = open_runs([options.base], options.runs_dir)
     new = open_runs([options.new], options.runs_dir)
-    return _judge(new, base, options)
+    return _judge(new.values(), base.values(), options)
 
 
 def baseline(command: Command, args: list[str]) -> int:
@@ -108,7 +109,7 @@ def gate(command: Command, args: list[str]) -> int:
     options = parser.parse_args(args)
     new = open_runs([options.run], options.runs_dir)
     baseline = read_baseline(options.baseline, options.runs_dir, machine_of(new.newest.environment))
-    return _judge(new, baseline.records, options)
+    return _judge(new.values(), baseline.records, options)
 
 
 def export(command: Command, args: list[str]) -> int:
@@ -142,25 +143,44 @@ def export(command: Command, args: list[str]) -> int:
     if options.output is None:
         if isinstance(data, bytes):
             raise binary
-        print(data, end="")
+        for piece in _pieces(data):
+            print(piece, end="")
         return Exit.DONE
     try:
-        options.output.write_bytes(data if isinstance(data, bytes) else data.encode())
+        _write(options.output, data)
     except OSError as error:
         raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
     talk(f"wrote {options.output}")
     return Exit.DONE
 
 
-def _judge(new: "Sequence[Record]", base: "Sequence[Record]", options: "argparse.Namespace") -> int:
+def _pieces(text: "str | Iterator[str]") -> "Iterator[str]":
+    return iter([text]) if isinstance(text, str) else text
+
+
+def _write(path: Path, data: "str | bytes | Iterator[str]") -> None:
+    """A file whole or not at all, unless it is none of a disk, such as /dev/stdout. Raises OSError."""
+    partial = path if path.exists() and not path.is_file() else path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            for piece in [data] if isinstance(data, bytes) else _pieces(data):
+                file.write(piece if isinstance(piece, bytes) else piece.encode(errors="backslashreplace"))
+        if partial != path:
+            os.replace(partial, path)
+    except BaseException:
+        if partial != path:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _judge(new: "Iterable[Record]", base: "Iterable[Record]", options: "argparse.Namespace") -> int:
     """Judge, print, and give the verdict's exit code."""
     from zbench.gate.judge import assess
     from zbench.gate.limits import parse_limit
     from zbench.gate.show import publish, render
-    from zbench.store import latest_records
 
     limits = [parse_limit(text) for text in options.metric or ["latency.median:3%"]]
-    assessment = assess(latest_records(new), latest_records(base), limits)
+    assessment = assess(new, base, limits)
     print(render(assessment, options.format))
     if options.github:
         publish(assessment)

@@ -40,6 +40,7 @@ TABLE = (
         "--a … --b … [OVERRIDE …]",
         "two configurations, revisions or installations, measured interleaved, for a verdict",
         measuring.ab,
+        is_verdict=True,
     ),
     Command("report", READ, "RUN …", "Markdown, HTML, plots and CSV from records", reading.report),
     Command(
@@ -50,7 +51,12 @@ TABLE = (
         reading.recommend,
     ),
     Command(
-        "compare", READ, "BASE NEW", "what changed between two runs of one machine, trial by trial", reading.compare
+        "compare",
+        READ,
+        "BASE NEW",
+        "what changed between two runs of one machine, trial by trial",
+        reading.compare,
+        is_verdict=True,
     ),
     Command("baseline", READ, "save RUN --name N", "keep a run for later gates", reading.baseline),
     Command(
@@ -59,6 +65,7 @@ TABLE = (
         "RUN --baseline N",
         "exit 1 if something got slower, larger or worse than the margin allows",
         reading.gate,
+        is_verdict=True,
     ),
     Command(
         "export",

@@ -2,8 +2,9 @@
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
-from zbench.export.figures import count, measured_trials, memory_measure, talk, to_json
+from zbench.export.figures import count, measured_trials, memory_measure, to_json
 from zbench.report.text.cells import listed
+from zbench.streams import talk
 
 NS_PER_S = 1e9
 

@@ -4,7 +4,6 @@ Refuses to hand on as measured what was projected or measured on a proxy. Says o
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from zbench.analysis.view import View
 from zbench.errors import ZbenchError
 from zbench.measurement import Measurement
 from zbench.record import Record
+from zbench.streams import talk
 
 
 class Exported(NamedTuple):
@@ -78,8 +78,3 @@ def to_json(data: object) -> str:
 def count(number: int) -> str:
     """That many trials, in words."""
     return f"{number} trial" if number == 1 else f"{number} trials"
-
-
-def talk(text: str) -> None:
-    """A line on stderr: stdout is data."""
-    print(text, file=sys.stderr)

@@ -55,15 +55,14 @@ def to_parquet(view: View) -> bytes:
             "--format parquet needs pyarrow: pip install 'pyarrow>=18' (zbench's extra parquet)"
         ) from error
     out = io.BytesIO()
-    writer, schema = None, None
+    writer: Any = None
     for frame in round_frames(view):
-        if schema is None:
+        if writer is None:
             schema = pa.Schema.from_pandas(frame, preserve_index=False)
             for name, item in LISTS.items():
                 schema = schema.set(schema.get_field_index(name), pa.field(name, pa.list_(pa.type_for_alias(item))))
             writer = pq.ParquetWriter(out, schema)
         writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
-    assert writer is not None
     writer.close()
     return out.getvalue()
 

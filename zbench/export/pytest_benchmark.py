@@ -52,7 +52,7 @@ def to_pytest_benchmark(view: View) -> Iterator[str]:
     shown = measured_trials(view, "pytest-benchmark")
     baselines = {(row.sweep, row.baseline_id): row.label for row in shown.trials if row.is_baseline}
     trials: list[Trial] = []
-    last = ("", {})  # when it ended, and its environment
+    last: tuple[str, dict[str, Any]] = ("", {})  # when it ended, and its environment
     for trial in exported(shown):
         trials.append(trial.record.trial)
         last = max(last, (_ended(trial), trial.record.environment), key=lambda entry: entry[0])

@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 
 from zbench.gate.judge import Assessment, Finding
 from zbench.report.tables.text_table import LEFT, TextTable, to_markdown, to_text
+from zbench.sanitize import visible, visible_lines
 from zbench.stats import Refusal, Scale, Verdict
+from zbench.streams import talk
 
 HEADERS = ("trial", "metric", "new against base", "interval", "verdict")
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -37,15 +39,22 @@ def publish(assessment: Assessment) -> None:
     """Tell GitHub Actions: annotations on stderr, and the step summary."""
     write_step_summary(assessment)
     for line in annotations(assessment):
-        print(line, file=sys.stderr)
+        print(line, file=sys.stderr)  # escaped as GitHub asks
 
 
 def write_step_summary(assessment: Assessment) -> None:
-    """Append the Markdown table to the file that GitHub Actions names in GITHUB_STEP_SUMMARY; nothing elsewhere."""
+    """Append the Markdown table to the file that GitHub Actions names in GITHUB_STEP_SUMMARY; nothing elsewhere.
+
+    A file that cannot be written is a warning: the verdict is what counts.
+    """
     path = os.environ.get(SUMMARY)
-    if path:
+    if not path:
+        return
+    try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"### zbench: {_headline(assessment)}\n\n{render(assessment, 'markdown')}\n")
+    except OSError as error:
+        talk(f"warning: cannot append to {SUMMARY}={path}: {error.strerror}; the verdict stands")
 
 
 def _table(assessment: Assessment) -> TextTable:
@@ -106,7 +115,11 @@ def _json(assessment: Assessment) -> str:
 
 
 def _junit(assessment: Assessment) -> str:
-    """One test case a finding: SLOWER fails it, INCONCLUSIVE is an error, as neither is a pass."""
+    """One test case a finding: SLOWER fails it, INCONCLUSIVE is an error, as neither is a pass.
+
+    XML has no place for control characters, so texts are `visible`; other characters are written as ASCII, for stdout
+    may have any encoding.
+    """
     verdicts = [finding.judgement.verdict for finding in assessment.findings]
     suite = ElementTree.Element(
         "testsuite",
@@ -116,23 +129,24 @@ def _junit(assessment: Assessment) -> str:
         errors=str(verdicts.count(Verdict.INCONCLUSIVE)),
     )
     for gone in assessment.gone:
-        case = ElementTree.SubElement(suite, "testcase", classname=gone.label, name="trial")
-        ElementTree.SubElement(case, "failure", message=gone.why)
+        case = ElementTree.SubElement(suite, "testcase", classname=visible(gone.label), name="trial")
+        ElementTree.SubElement(case, "failure", message=visible(gone.why))
     for finding in assessment.findings:
-        case = ElementTree.SubElement(suite, "testcase", classname=finding.label, name=str(finding.limit))
-        reason = finding.judgement.reason
+        case = ElementTree.SubElement(suite, "testcase", classname=visible(finding.label), name=str(finding.limit))
+        reason = visible(finding.judgement.reason)
         if finding.judgement.verdict is Verdict.SLOWER:
             ElementTree.SubElement(case, "failure", message=reason)
         elif finding.judgement.verdict is Verdict.INCONCLUSIVE:
             ElementTree.SubElement(case, "error", message=reason)
         else:
             ElementTree.SubElement(case, "system-out").text = reason
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+    xml: bytes = ElementTree.tostring(suite, encoding="us-ascii", xml_declaration=True)
+    return xml.decode()
 
 
 def _escaped(text: str) -> str:
     """As GitHub asks of a workflow command's data."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return visible_lines(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

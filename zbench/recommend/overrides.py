@@ -4,7 +4,6 @@ Each group is named by zbench's own choice that is nearest, and every value in w
 choice is spelled out: a choice of the user's own --config-dir is written as values, so the line works without it.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import NoReturn
@@ -16,6 +15,7 @@ from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value
 from zbench.methods.cache import method_of
 from zbench.plugins import ALLOW_CODE, check_targets
+from zbench.sanitize import shell_line
 from zbench.trial import Trial
 
 # What decides the result is spelled out even where it is the choice's default, which may change.
@@ -42,7 +42,7 @@ def zbench_overrides(trial: Trial) -> list[str]:
 def zbench_command(trial: Trial, overrides: Sequence[str]) -> str:
     """`zbench run` with the overrides of a trial, quoted for a shell; it permits code from outside that ran."""
     allowed = [ALLOW_CODE] if check_targets([trial], allow_code=True) else []
-    return shlex.join(["zbench", "run", *allowed, *overrides])
+    return shell_line(["zbench", "run", *allowed, *overrides])
 
 
 def _choices(trial: Trial) -> dict[str, str]:

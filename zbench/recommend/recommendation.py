@@ -9,6 +9,7 @@ from zbench.engines.sglang.launch import sglang_launch
 from zbench.recommend.constraints import Judged
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.report.text import cells
+from zbench.sanitize import printable
 from zbench.trial import Trial
 
 
@@ -36,13 +37,13 @@ class Recommendation:
     def to_text(self) -> str:
         """For people; plain text without a line feed at its end."""
         launch = sglang_launch(self.trial)
-        lines = [*self.head, *([""] if self.head else [])]
-        lines += [f"{cells.label(self.chosen)}: {_speed(self.chosen)}"]
-        lines += [f"  {text}" for text in _figures(self.chosen)]
-        lines += [f"  {judged}" for judged in self.judged]
-        lines += ["", *self._binding_lines(), self._runner_up_line()]
-        lines += [f"Note: {note}." for note in self.notes]
-        lines += ["", "Run it again:", zbench_command(self.trial, zbench_overrides(self.trial))]
+        said = [*self.head, *([""] if self.head else [])]
+        said += [f"{cells.label(self.chosen)}: {_speed(self.chosen)}"]
+        said += [f"  {text}" for text in _figures(self.chosen)]
+        said += [f"  {judged}" for judged in self.judged]
+        said += ["", *self._binding_lines(), self._runner_up_line()]
+        said += [f"Note: {note}." for note in self.notes]
+        lines = [*map(printable, said), "", "Run it again:", zbench_command(self.trial, zbench_overrides(self.trial))]
         lines += ["", "Serve it with SGLang:", launch.command, "", "Ask it for an image:", launch.request_command]
         return "\n".join([*lines, "", *(f"# {note}" for note in launch.notes)])
 
@@ -120,8 +121,8 @@ class Advice:
             return self.answers[0].to_text()
         parts = []
         for answer in self.answers:
-            said = answer.to_text() if isinstance(answer, Recommendation) else f"No answer: {answer.why}."
-            parts.append(f"== {answer.work} ==\n\n{said}")
+            said = answer.to_text() if isinstance(answer, Recommendation) else printable(f"No answer: {answer.why}.")
+            parts.append(f"{printable(f'== {answer.work} ==')}\n\n{said}")
         return "\n\n".join(parts)
 
     def to_json(self) -> str:

@@ -16,6 +16,7 @@ from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
 from zbench.search import load_search
 from zbench.store import Store
+from zbench.streams import talk_from_handler
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
 from zbench.sweeper.sweep import Sweep, SweepResult
@@ -35,8 +36,7 @@ class Interrupt:
             self._executor.abort()
             return
         self.asked = True
-        # A handler may interrupt anything, printing through rich included: only a bare write is safe here.
-        os.write(2, b"\nstopping after the current round; Ctrl-C again stops at once\n")
+        talk_from_handler("stopping after the current round; Ctrl-C again stops at once")
 
 
 def conduct(plan: Plan, console: Console) -> SweepResult:

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from zbench.sanitize import printable
+
 LONG_S = 5.0
 """A load that takes longer is worth a line where there is no bar."""
 
@@ -22,7 +24,7 @@ class LoadingBar:
         self._began = 0.0
         self._said = False
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -53,7 +55,7 @@ class LoadingBar:
 
     def _update(self, label: str, event: dict[str, Any]) -> None:
         done, total = event["done_bytes"], event["total_bytes"]
-        doing = f"{event['stage']} weights"
+        label, doing = printable(label), printable(f"{event['stage']} weights")
         if not self.shown:
             self.progress.add_task(doing, total=total)
         self.progress.update(self.progress.task_ids[0], description=doing, completed=done, total=total)

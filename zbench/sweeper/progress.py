@@ -13,6 +13,7 @@ from rich.text import Text
 
 from zbench.analysis.figures import TrialFigures
 from zbench.record import Record
+from zbench.sanitize import printable
 from zbench.space import Placed
 from zbench.sweeper.loading_bar import LoadingBar
 from zbench.trial import Trial
@@ -78,7 +79,7 @@ class SweepProgress:
 
     def note(self, text: str) -> None:
         """Print a sentence above the table."""
-        self.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"note: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def reused(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Count a trial from the journal."""
@@ -86,12 +87,12 @@ class SweepProgress:
 
     def started(self, placed: Placed) -> None:
         """Show which trial runs."""
-        self._running[placed.trial.trial_id] = _Shown(placed.trial.label, time.monotonic(), "starting")
+        self._running[placed.trial.trial_id] = _Shown(printable(placed.trial.label), time.monotonic(), "starting")
 
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
         self._loading.event(placed.trial.label, event)
-        self._running[placed.trial.trial_id].doing = describe(event)
+        self._running[placed.trial.trial_id].doing = printable(describe(event))
 
     def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Show the trial's figures."""
@@ -109,7 +110,7 @@ class SweepProgress:
     def _add(self, record: Record, figures: TrialFigures, wall_s: float | None, remark: str) -> None:
         self.eta.add(wall_s)
         self._loading.end()
-        row = _row(record, figures, remark)
+        row = tuple(map(printable, _row(record, figures, remark)))
         self._rows.append(row)
         self._bar.update(self._task, completed=self.total - self.eta.left, eta=str(self.eta))
         if not self.console.is_terminal:

@@ -5,7 +5,6 @@ and refuses to leave to a default what decides the result: steps, size, seed and
 """
 
 import json
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from zbench.methods import dtypes, offload
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.methods.sglang import SGLangPart
+from zbench.sanitize import printable, shell_line
 from zbench.trial import Trial
 
 MODEL = "Tongyi-MAI/Z-Image-Turbo"
@@ -25,7 +25,7 @@ COMPILED = ("--enable-torch-compile", "true", "--regional-compile", "true")
 
 @dataclass(frozen=True)
 class SGLangLaunch:
-    """A server's environment and arguments, one request's body, and what the reader must know."""
+    """A server's environment and arguments, one request's body, and what the reader must know, a line each."""
 
     environment: dict[str, str]
     arguments: tuple[str, ...]
@@ -35,15 +35,15 @@ class SGLangLaunch:
     @property
     def command(self) -> str:
         """Environment and `sglang serve` on one line, quoted for a shell."""
-        settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        return " ".join([*settings, shlex.join(self.arguments)])
+        settings = [f"{name}={shell_line([value])}" for name, value in self.environment.items()]
+        return " ".join([*settings, shell_line(self.arguments)])
 
     @property
     def request_command(self) -> str:
         """The request, as curl sends it."""
         body = json.dumps(self.request, ensure_ascii=False)
         url = f"http://127.0.0.1:{PORT}/v1/images/generations"
-        return shlex.join(["curl", "-s", url, "-H", "Content-Type: application/json", "-d", body])
+        return shell_line(["curl", "-s", url, "-H", "Content-Type: application/json", "-d", body])
 
 
 def sglang_launch(trial: Trial) -> SGLangLaunch:
@@ -67,7 +67,7 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
         environment={name: value for part in parts for name, value in part.environment.items()},
         arguments=tuple(flag for part in parts for flag in part.flags),
         request=request,
-        notes=tuple(note for part in parts for note in part.notes),
+        notes=tuple(printable(note) for part in parts for note in part.notes),
     )
 
 

@@ -7,16 +7,18 @@ from zbench.report.page.content import Page
 from zbench.report.page.images import Picture, Strip
 from zbench.report.page.pixels import DIFFERENCE, data_uri, difference_uri
 from zbench.report.tables.text_table import RIGHT
+from zbench.sanitize import visible_lines
 
 
 def render_html(page: Page) -> str:
-    """Everything that came from a record is escaped."""
+    """Everything that came from a record is escaped, and every character of it can be seen."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("zbench.report.page", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible_lines(value) if type(value) is str else value,  # not what a macro made
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

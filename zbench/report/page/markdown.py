@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from zbench.report.page.content import Page
-from zbench.report.tables.text_table import markdown_text, to_markdown
+from zbench.report.tables.text_table import markdown_code, markdown_text, to_markdown
 
 
 def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
@@ -36,14 +36,10 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
     for state, title in (("FAILED", "Failed"), ("PRUNED", "Pruned before launch")):
         rows = [u for u in page.unmeasured if u.state == state]
         if rows:
-            lines = [f"{markdown_text(u.label)}: {_code(u.code)}, {markdown_text(u.message)}" for u in rows]
+            lines = [f"{markdown_text(u.label)}: {markdown_code(u.code)}, {markdown_text(u.message)}" for u in rows]
             parts += [f"## {title}", _bullets(lines)]
     parts += ["## How to read this", _bullets(map(markdown_text, page.how_to_read))]
     return "\n\n".join(parts) + "\n"
-
-
-def _code(text: str) -> str:
-    return f"`{text.replace(chr(96), chr(39))}`"
 
 
 def _bullets(lines: "Sequence[str] | map[str]") -> str:

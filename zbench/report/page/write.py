@@ -39,9 +39,9 @@ def write_report(view: View, run_folders: Mapping[str, Path], out: Path) -> list
     files: dict[str, bytes] = {plot.file_name: plot.png for plot in page.plots}
     strip_files = _strip_files(page)
     files |= {path: jpeg for path, jpeg in strip_files.values()}
-    files["summary.csv"] = to_csv(view).encode()
-    files["report.md"] = render_markdown(page, {title: path for title, (path, _) in strip_files.items()}).encode()
-    files["report.html"] = render_html(page).encode()
+    files["summary.csv"] = _encoded(to_csv(view))
+    files["report.md"] = _encoded(render_markdown(page, {title: path for title, (path, _) in strip_files.items()}))
+    files["report.html"] = _encoded(render_html(page))
     return [_write(out / name, data) for name, data in files.items()]
 
 
@@ -56,6 +56,10 @@ def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
             title = strip.title if strip.title not in files else f"{strip.title} ({strip.pictures[0].label})"
             files[title] = (f"images/{number:02d}-{safe}-{strip.seed}.jpg", jpeg)
     return files
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # an unpaired surrogate is no character
 
 
 def _write(path: Path, data: bytes) -> Path:

@@ -7,14 +7,16 @@ own: rich's Markdown box says no alignment, pads every cell, and neither rich no
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
+
+from zbench.sanitize import csv_cell, printable
 
 Align: TypeAlias = Literal["left", "right"]
 
@@ -25,7 +27,7 @@ ENDLESS = 1_000_000  # columns: a table is as wide as it needs, whatever the ter
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of finished cells, with the lines above and below it."""
+    """A table of finished cells, with the lines above and below it; its headers are zbench's own words."""
 
     head: tuple[str, ...]
     headers: tuple[str, ...]
@@ -49,21 +51,22 @@ def to_markdown(table: TextTable) -> str:
 def to_text(table: TextTable) -> str:
     """Plain text as wide as the table needs, without colours; no table where there is no row.
 
-    A cell is shown as it is: nothing in it is read as rich's markup. Its line feeds make further lines of its row.
+    Nothing in a cell is read as rich's markup, and nothing in any text as a command to the terminal (`printable`).
     """
+    head, legend = (list(map(printable, lines)) for lines in (table.head, table.legend))
     if not table.rows:
-        return "\n".join([*table.head, *table.legend]) + "\n"
+        return "\n".join([*head, *legend]) + "\n"
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for header, align in zip(table.headers, table.aligns, strict=True):
         grid.add_column(Text(header), justify=align, no_wrap=True)
     grid.add_row(*[Rule(characters="─")] * len(table.headers))
     for row in table.rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(file=io.StringIO(), width=ENDLESS, color_system=None, force_terminal=False, force_jupyter=False)
     with console.capture() as capture:
         console.print(grid)
     body = [line.rstrip() for line in capture.get().rstrip("\n").split("\n")]
-    return "\n".join([*table.head, *body, "", *table.legend]) + "\n"
+    return "\n".join([*head, *body, "", *legend]) + "\n"
 
 
 def markdown_text(text: str) -> str:
@@ -71,19 +74,27 @@ def markdown_text(text: str) -> str:
 
     An underscore within a word is left as it is: it means nothing there, and labels are full of them.
     """
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     text = re.sub(r"[\\`*#~|$\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
     text = re.sub(r"^(\d+(?=[.)](\s|$))|(?=[-+=]))(.)", r"\1\\\3", text)  # a list, a rule, a heading's underline
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def rows_to_csv(rows: Iterable[dict[str, object]], columns: Sequence[str], *, header: bool = True) -> str:
-    """Flat dicts whose keys are `columns` as CSV, with its header even if there are none; None is an empty field."""
+def markdown_code(text: str) -> str:
+    """The same as code, on one line."""
+    return f"`{printable(' '.join(text.split())).replace(chr(96), chr(39))}`"
+
+
+def rows_to_csv(rows: Iterable[Mapping[Any, object]], columns: Sequence[str], *, header: bool = True) -> str:
+    """Flat dicts whose keys are `columns` as CSV, with its header even if there are none; None is an empty field.
+
+    No cell is a formula to a spreadsheet (`csv_cell`).
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(columns), lineterminator="\n")
     if header:
         writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
 
 
