@@ -119,7 +119,9 @@ def main() -> None:
                     continue
                 seconds, peak, code = run(command)
                 goal = GOALS.get(what)
-                said = f"  {what:18} {seconds:7.2f} s  {peak / 2**20:6.0f} MiB  {1e6 * seconds / trials:7.0f} us a record"
+                said = (
+                    f"  {what:18} {seconds:7.2f} s  {peak / 2**20:6.0f} MiB  {1e6 * seconds / trials:7.0f} us a record"
+                )
                 if goal and trials == SIZES[-1]:
                     holds = seconds <= goal and peak <= MOST_BYTES
                     said += f"  goal {goal} s, 1,024 MiB: {'holds' if holds else 'missed'}"

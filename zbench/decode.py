@@ -23,6 +23,8 @@ Figure = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 """A number of which sums and squares are finite."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A number of things, or a size in bytes."""
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+"""A dimension, or a number of things of which there is one at least."""
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that tables of 64-bit numbers can hold."""
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from zbench.decode import Count, Figure, Seconds, Whole
+from zbench.decode import Count, Figure, Positive, Seconds, Whole
 from zbench.zimage.geometry import Geometry
 
 Source = Literal["measured", "proxy", "projected", "published"]
@@ -101,7 +101,7 @@ class Request:
     residual_diffs: dict[StepName, Figure]  # step index (JSON keys are strings) to residual difference
     image_sha256: str | None = None  # of the RGB bytes
     images: Count = 1  # made by the call; `latency_s` is that of all of them
-    text_tokens: list[Count] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
+    text_tokens: list[Positive] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     valid: bool = True  # statistics leave out what is not
     invalid_reasons: list[str] = field(default_factory=list)  # SPOILS_IMAGES, throttled:sw_thermal, compiled
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them

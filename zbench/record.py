@@ -106,8 +106,9 @@ class Record:
         try:
             return read(self.config)
         except (ConfigError, ValueError) as error:
+            told = " ".join(str(error).split())
             raise RecordError(
-                f"sweep {self.sweep}, trial {self.trial_id}: its config is not one of this zbench ({error}); "
+                f"trial {self.trial_id}: its config is not one of this zbench ({told[:400]}); "
                 "read it with the zbench that wrote it"
             ) from error
 
@@ -168,6 +169,17 @@ def _environment(encoded: bytes) -> dict[str, Any]:
     return environment
 
 
+def _check_geometry(dimensions: dict[str, Any], path: str) -> None:
+    """Raise ValueError for dimensions of which no operations can be counted."""
+    for name, value in dimensions.items():
+        if isinstance(value, dict):
+            _check_geometry(value, f"{path}.{name}")
+        elif any(
+            not 0 < size < 2**31 for size in (value if isinstance(value, tuple) else (value,)) if type(size) is int
+        ):
+            raise ValueError(f"{path}.{name}={str(value)[:60]}: must be positive")
+
+
 def _check(record: Record) -> None:
     """Raise ValueError, or RecordError for its config, where `record` is not what readers rely on."""
     measurement, code = record.measurement, record.reason.code if record.reason is not None else None
@@ -188,6 +200,8 @@ def _check(record: Record) -> None:
         raise ValueError(f"source={record.source}: the weakest of measurement.sources is {measurement.source}")
     check_untyped(measurement.effective.cache, "measurement.effective.cache")
     check_untyped(measurement.effective.other, "measurement.effective.other")
+    if measurement.effective.geometry is not None:
+        _check_geometry(asdict(measurement.effective.geometry), "measurement.effective.geometry")
     prompts = {prompt.id for prompt in asked.prompts}
     for name in ("quality", "prompt_fidelity", "noise_floor"):
         for judged in getattr(measurement, name) or ():
