@@ -22,7 +22,7 @@ WORD = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=2
 def trials(draw: st.DrawFn) -> Any:
     side = draw(st.integers(1, 128)) * 16
     pipeline = PipelineConfig(
-        name=draw(WORD), preset="zimage_tiny", weights=draw(WORD), height=side, width=16, steps=steps
+        name=draw(WORD), preset="zimage_tiny", weights=draw(WORD), height=side, width=16, steps=draw(st.integers(1, 60))
     )
     ids = draw(st.lists(WORD, min_size=1, max_size=3, unique=True))
     prompts = [Prompt(id=i, text=draw(TEXT)) for i in ids]
