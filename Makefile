@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo gate test lint types unit format clean
+.PHONY: help demo gate test lint types unit fuzz format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,6 +34,9 @@ types: $(READY) ## mypy --strict on the package
 
 unit: $(READY) ## the tests
 	$(BIN)/python -m pytest
+
+fuzz: $(READY) ## twenty times as many damaged records, journals and command lines as make test has
+	ZBENCH_FUZZ_EXAMPLES=20 $(BIN)/python -m pytest tests/fuzz --timeout=3600
 
 format: $(READY) ## put the code into ruff's format
 	$(BIN)/ruff check --fix .

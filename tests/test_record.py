@@ -90,7 +90,11 @@ def test_a_schema_that_is_not_known_says_the_way_out(version: object) -> None:
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"pipeline": {"name": "x"}}, "preset"), ({"cache": {"method": "teacache"}}, "teacache"), ({"offload": 3}, "int")],
+    [
+        ({"pipeline": {"name": "x"}}, "preset"),
+        ({"cache": {"method": "teacache"}}, "teacache"),
+        ({"offload": 3}, "offload: expected object, got int"),
+    ],
 )
 def test_a_config_that_is_none_of_this_zbench_is_one_error_that_names_the_trial(change: dict, told: str) -> None:
     record = complete(trial())
@@ -129,3 +133,72 @@ def test_content_differs_where_both_sides_know_it_and_it_is_another() -> None:
     assert new.differs_in_content(new) is None and new.differs_in_content(unknown) is None
     assert unknown.differs_in_content(old) is None
     assert Effective(configs_sha256="a").differs_in_content(Effective(configs_sha256="b")) == "configs"
+
+
+def of_version_2() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(Record.from_json(json.dumps(of_version_1())).to_json())
+    return data
+
+
+REQUEST = ("measurement", "window", "requests", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("sweep",), 3, "sweep=3: expected str"),
+        (("trial_id",), "../../etc", "trial_id='../../etc'"),
+        (("reference_id",), "/etc/passwd", "reference_id='/etc/passwd'"),
+        (("beside",), [".."], "beside[0]='..'"),
+        (("state",), "DONE", "state='DONE'"),
+        (("state",), "FAILED", "state=FAILED does not fit a measurement that is there"),
+        (("reason",), {"code": "x", "message": "y"}, "state=COMPLETE does not fit a reason that is there"),
+        (("source",), "projected", "source=projected: the weakest of measurement.sources is measured"),
+        (("misspelt",), 1, "misspelt: no such field"),
+        (("schema_version",), "2", "schema_version '2' cannot be upgraded"),
+        (("schema_version",), 2.0, "schema_version 2.0 cannot be upgraded"),
+        (("schema_version",), True, "schema_version True cannot be upgraded"),
+        ((*REQUEST, "latency_s"), -1, "measurement.window.requests[0].latency_s=-1: expected float >= 0.0"),
+        ((*REQUEST, "latency_s"), 1e-300, "must be 0 or at least 1e-09 s"),
+        ((*REQUEST, "stages_s"), {"denoise": "x"}, "measurement.window.requests[0].stages_s.denoise='x'"),
+        ((*REQUEST, "residual_diffs"), {"first": 0.1}, "measurement.window.requests[0].residual_diffs"),
+        ((*REQUEST, "cached_steps"), [-1], "measurement.window.requests[0].cached_steps[0]=-1"),
+        ((*REQUEST, "seed"), 2**70, "measurement.window.requests[0].seed=1180591620717411303424"),
+        (("measurement", "window", "started_at"), "yesterday", "'yesterday'"),
+        (("measurement", "window", "started_at"), "9999-12-31T00:00:00", "must lie after 1970"),
+        (("measurement", "sources"), {}, "measurement.sources: must be of latency, memory, cached_steps, quality"),
+        (
+            ("measurement", "noise_floor", 0, "prompt_id"),
+            "?",
+            "measurement.noise_floor: config.workload has no",
+        ),
+        (("config", "pipeline", "steps"), "8", "pipeline: steps='8': expected int"),
+        (("config", "pipeline", "height"), 17, "pipeline.height=17"),
+        (("config", "measure", "min_rounds"), None, "measure: min_rounds=None"),
+        (("environment", "devices"), [{"nam": "x"}], "environment.devices[0].name: is missing"),
+        (("environment", "versions"), {"torch": 2}, "environment.versions.torch=2"),
+        (("environment", "host_memory_bytes"), "8 GiB", "environment.host_memory_bytes='8 GiB'"),
+    ],
+)
+def test_one_wrong_field_is_one_line_that_names_it(path: tuple[Any, ...], value: object, says: str) -> None:
+    data = of_version_2()
+    node: Any = data
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    with pytest.raises(RecordError) as caught:
+        Record.from_json(json.dumps(data))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_trial_that_failed_for_its_images_keeps_its_requests() -> None:
+    data = {**of_version_2(), "state": "FAILED", "source": None, "reason": {"code": "invalid_images", "message": "NaN"}}
+    record = Record.from_json(json.dumps(data))
+    assert record.measurement is not None and record.measurement.requests
+    with pytest.raises(RecordError, match="does not fit a measurement"):
+        Record.from_json(json.dumps({**data, "reason": {"code": "timeout", "message": "slow"}}))
+
+
+def test_equal_environments_and_config_groups_are_one_object() -> None:
+    one, other = (Record.from_json(json.dumps(of_version_2())) for _ in range(2))
+    assert one.environment is other.environment and one.trial.pipeline is other.trial.pipeline

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from factories import trial
 
 from zbench.errors import RecordError, StoreError
 from zbench.record import Reason, Record
@@ -20,7 +21,10 @@ def record(trial_id: str, state: str = "FAILED") -> Record:
         baseline_id="base",
         label=trial_id,
         state=state,  # type: ignore[arg-type]
-        config={"text": "紅 \u2028 line"},  # a Unicode line separator must not split a journal line
+        config={
+            **trial().to_dict(),
+            "text": "紅 \u2028 line",
+        },  # a Unicode line separator must not split a journal line
         environment={},
         reason=Reason("timeout", "took longer than 1 s", ("last line",)),
     )

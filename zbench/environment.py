@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol, Required, TypedDict
 
+import msgspec
 import psutil
+
+from zbench.decode import Count, Figure, typed
 
 PACKAGES = ("torch", "diffusers", "transformers", "cache-dit", "zbench")
 """Whose versions decide whether two measurements may be taken for the same."""
@@ -24,6 +27,9 @@ GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 SOURCES = ("zbench", "conf")
 """Folders of the checkout in which an uncommitted change makes a measurement another one."""
+
+
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 
 
 class DeviceLike(Protocol):
@@ -81,6 +87,54 @@ class Environment:
         data = asdict(self)
         data["devices"] = list(data["devices"])
         return data
+
+
+class DeviceEntry(TypedDict, total=False):
+    """What readers ask of a device in a record's environment."""
+
+    name: Required[str]
+    memory_bytes: Count | None
+    driver: str | None
+    power_limit_w: Figure | None
+
+
+class CeilingsEntry(TypedDict, total=False):
+    """What readers ask of measured ceilings: rates by name, in 1e12 FLOP/s or 1e9 bytes/s."""
+
+    kind: Literal["cuda", "cpu"]
+    device: str
+    torch: str | None
+    driver: str | None
+    measured_at: str
+    figures: dict[str, Rate | None]
+    attention_backend: dict[str, str | None]
+
+
+class EnvironmentEntry(TypedDict, total=False):
+    """What readers ask of a record's environment; records of older versions lack some of it, and may have more."""
+
+    os: str | None
+    python: str | None
+    cpu: str | None
+    cores: Count | None
+    host_memory_bytes: Count | None
+    devices: list[DeviceEntry] | None
+    driver: str | None
+    clock_policy: str | None
+    versions: dict[str, str | None] | None
+    git_revision: str | None
+    git_dirty: bool | None
+    git_changes: str | None
+    fingerprint: str | None
+    ceilings: CeilingsEntry | None
+
+
+def check_environment(environment: Mapping[str, Any]) -> None:
+    """Raise ValueError naming what in a record's environment no reader could read."""
+    try:
+        typed(EnvironmentEntry, environment)
+    except ValueError as error:
+        raise ValueError(f"environment.{error}") from error
 
 
 def capture(devices: Sequence[DeviceLike] = ()) -> Environment:

@@ -9,7 +9,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from zbench.decode import Count, Figure, Positive, Seconds, Whole
+from zbench.zimage.geometry import Geometry
 
 Source = Literal["measured", "proxy", "projected", "published"]
 SOURCES: tuple[Source, ...] = ("measured", "proxy", "projected", "published")  # strongest first
@@ -42,6 +47,22 @@ SLOWING = ("garbage_collection", "page_faults", "other_load", "stolen_time")
 cores were idle."""
 
 
+Offset = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+"""Seconds after a window's start."""
+Likeness = Annotated[float, msgspec.Meta(ge=-1.001, le=1.001)]
+"""1 for equal images; rounding may lie a little beyond."""
+Decibels = Annotated[float, msgspec.Meta(ge=-300, le=1000)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Step = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+"""An index of a denoising step, or how many there are."""
+StepName = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}\Z")]
+"""A step's index as a key of JSON."""
+TrialId = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_][0-9A-Za-z_-]{0,63}\Z")]
+"""Names a folder: so it holds no path."""
+
+LEAST_S = 1e-9
+"""No clock tells less apart."""
+
 Role = Literal["baseline", "trial"]
 """What a request's trial is to the others of its window: the one that speed-ups are over, or one held to it."""
 
@@ -50,10 +71,10 @@ Role = Literal["baseline", "trial"]
 class RankView:
     """One rank's own view of a request. A request is as slow as its slowest rank; ranks are never pooled as samples."""
 
-    rank: int
-    latency_s: float
-    stages_s: dict[str, float] = field(default_factory=dict)
-    peak_device_bytes: int | None = None  # of the rank's process over the window so far
+    rank: Count
+    latency_s: Seconds
+    stages_s: dict[str, Seconds] = field(default_factory=dict)
+    peak_device_bytes: Count | None = None  # of the rank's process over the window so far
 
 
 @dataclass(frozen=True)
@@ -64,28 +85,34 @@ class Request:
     when it is sent and begins at once.
     """
 
-    index: int  # its place in the order of the window
-    trial_id: str
+    index: Count  # its place in the order of the window
+    trial_id: TrialId
     role: Role
     prompt_id: str
-    seed: int
-    due_s: float
-    sent_s: float
-    begun_s: float | None  # None where a server does not say
-    done_s: float
-    latency_s: float  # wall clock of the whole call, device synchronised
-    stages_s: dict[str, float]  # text_encode, denoise, decode
-    steps_s: list[float]  # one transformer forward each, in order
-    cached_steps: list[int]  # indices of steps whose middle blocks were skipped
-    residual_diffs: dict[str, float]  # step index (JSON keys are strings) to residual difference
+    seed: Whole
+    due_s: Offset
+    sent_s: Offset
+    begun_s: Offset | None  # None where a server does not say
+    done_s: Offset
+    latency_s: Seconds  # wall clock of the whole call, device synchronised
+    stages_s: dict[str, Seconds]  # text_encode, denoise, decode
+    steps_s: list[Seconds]  # one transformer forward each, in order
+    cached_steps: list[Step]  # indices of steps whose middle blocks were skipped
+    residual_diffs: dict[StepName, Figure]  # step index (JSON keys are strings) to residual difference
     image_sha256: str | None = None  # of the RGB bytes
-    images: int = 1  # made by the call; `latency_s` is that of all of them
-    text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
+    images: Count = 1  # made by the call; `latency_s` is that of all of them
+    text_tokens: list[Positive] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     valid: bool = True  # statistics leave out what is not
     invalid_reasons: list[str] = field(default_factory=list)  # SPOILS_IMAGES, throttled:sw_thermal, compiled
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
-    server_s: float | None = None  # what a server says that it took; None without one
+    server_s: Seconds | None = None  # what a server says that it took; None without one
     ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that is no clock's: rates over it would be endless."""
+        for name, times_s in (("latency_s", (self.latency_s,)), ("stages_s", self.stages_s.values())):
+            if any(0 < time_s < LEAST_S for time_s in times_s):
+                raise ValueError(f"{name}={list(times_s)}: must be 0 or at least {LEAST_S:g} s")
 
     @property
     def queue_s(self) -> float | None:
@@ -103,7 +130,7 @@ class SpoiltWarmUp:
     """A call before the window whose images are none."""
 
     prompt_id: str
-    seed: int
+    seed: Whole
     invalid_reasons: list[str]
 
 
@@ -111,27 +138,27 @@ class SpoiltWarmUp:
 class Cold:
     """The price of starting: loading and the first generation. None where the pipeline was already resident."""
 
-    load_s: float | None = None  # checksums left out
-    first_latency_s: float | None = None
-    parts_s: dict[str, float] = field(default_factory=dict)  # of it, or beside it: imports, checksums
+    load_s: Seconds | None = None  # checksums left out
+    first_latency_s: Seconds | None = None
+    parts_s: dict[str, Seconds] = field(default_factory=dict)  # of it, or beside it: imports, checksums
 
 
 @dataclass(frozen=True)
 class Memory:
     """Peaks over a window. Device figures are torch's allocator and NVML's view of this process."""
 
-    peak_allocated_bytes: int | None = None
-    peak_reserved_bytes: int | None = None
-    peak_device_bytes: int | None = None
-    host_peak_rss_bytes: int | None = None
+    peak_allocated_bytes: Count | None = None
+    peak_reserved_bytes: Count | None = None
+    peak_device_bytes: Count | None = None
+    host_peak_rss_bytes: Count | None = None
 
 
 @dataclass(frozen=True)
 class Energy:
     """Energy of a whole window; null for windows under 10 s."""
 
-    joules: float
-    requests: int
+    joules: Figure
+    requests: Count
     method: str  # counter, or integrated power
 
 
@@ -143,13 +170,13 @@ class ImageQuality:
     """
 
     prompt_id: str
-    seed: int
+    seed: Whole
     identical: bool
-    psnr_db: float | None
-    ssim: float
-    latent_rel_error: float | None  # ‖latent − reference‖ / ‖reference‖
-    ms_ssim: float | None = None  # None under 161 pixels a side
-    lpips: float | None = None  # None without measure.lpips_weights
+    psnr_db: Decibels | None
+    ssim: Likeness
+    latent_rel_error: Figure | None  # ‖latent − reference‖ / ‖reference‖
+    ms_ssim: Likeness | None = None  # None under 161 pixels a side
+    lpips: Figure | None = None  # None without measure.lpips_weights
 
 
 @dataclass(frozen=True)
@@ -157,10 +184,10 @@ class PromptFidelity:
     """How much of what one prompt asks for is in its image; needs no reference."""
 
     prompt_id: str
-    seed: int
-    share_right: float | None  # of a scene's attributes, 0 to 1; None for a prompt without a scene
+    seed: Whole
+    share_right: Share | None  # of a scene's attributes, 0 to 1; None for a prompt without a scene
     wrong: list[str] = field(default_factory=list)  # kinds of attributes that are not right
-    clip_score: float | None = None  # 0 to 100; None without measure.clip_weights
+    clip_score: Figure | None = None  # 0 to 100; None without measure.clip_weights
 
 
 @dataclass(frozen=True)
@@ -168,8 +195,8 @@ class ProjectedRound:
     """What one measured (proxy) request would take on the projected hardware."""
 
     prompt_id: str
-    seed: int
-    latency_s: float
+    seed: Whole
+    latency_s: Seconds
 
 
 @dataclass(frozen=True)
@@ -177,11 +204,11 @@ class Projection:
     """A roofline's answer for hardware that is not here; `rounds` pair with the proxy's requests."""
 
     rounds: list[ProjectedRound]
-    stages_s: dict[str, float]  # text_encode, decode, offload_transfer, overhead; denoise is in the rounds
-    computed_step_s: float
-    cached_step_s: float
-    peak_device_bytes: int
-    floor_s: float  # least time physics allows: every efficiency factor 1, no skipped step
+    stages_s: dict[str, Seconds]  # text_encode, decode, offload_transfer, overhead; denoise is in the rounds
+    computed_step_s: Seconds
+    cached_step_s: Seconds
+    peak_device_bytes: Count
+    floor_s: Seconds  # least time physics allows: every efficiency factor 1, no skipped step
     assumptions: list[str]
 
 
@@ -195,21 +222,22 @@ class Effective:
     weights: str | None = None  # preset, folder, hub_cache, download or random
     weights_sha256: str | None = None  # of all weight files that were read (`zimage.checksum`); None: there were none
     configs_sha256: str | None = None  # of every other file of the pipeline that decides what it makes
-    weights_seed: int | None = None  # of random weights
+    weights_seed: Whole | None = None  # of random weights
     vae: str | None = None  # folder of a VAE that took the place of the pipeline's own
     vae_tiling: bool | None = None
     vae_slicing: bool | None = None
-    n_blocks: int | None = None  # main blocks of the transformer
-    steps: int | None = None
-    threads: int | None = None
+    n_blocks: Count | None = None  # main blocks of the transformer
+    geometry: Geometry | None = None  # of a pipeline whose size is not its preset's; None: the preset's, or older
+    steps: Step | None = None
+    threads: Count | None = None
     attention_backend: str | None = None
     compile: bool | None = None
     offload: str | None = None
     pin_memory: bool | None = None
-    offload_moved_bytes: dict[str, int] | None = None  # by component, copied to the device for the last call
-    context_bytes: int | None = None  # what the process held on the device before anything was loaded
-    vram_limit_gib: float | None = None
-    allocator_limit_bytes: int | None = None
+    offload_moved_bytes: dict[str, Count] | None = None  # by component, copied to the device for the last call
+    context_bytes: Count | None = None  # what the process held on the device before anything was loaded
+    vram_limit_gib: Figure | None = None
+    allocator_limit_bytes: Count | None = None
     cache: dict[str, Any] | None = None  # step skipping as its library holds it; empty: no step is skipped
     other: dict[str, Any] = field(default_factory=dict)  # what an engine from elsewhere has to say, JSON-ready
 
@@ -232,19 +260,19 @@ class Effective:
 class ClockCheck:
     """One generation by the host's clock and by the device's."""
 
-    host_s: float
-    device_s: float
-    rel_difference: float
+    host_s: Seconds
+    device_s: Seconds
+    rel_difference: Figure
 
 
 @dataclass(frozen=True)
 class MemoryCheck:
     """Peaks of one window as torch's allocator and as NVML saw them."""
 
-    torch_reserved_bytes: int
-    nvml_process_bytes: int
-    context_bytes: int
-    rel_difference: float
+    torch_reserved_bytes: Count
+    nvml_process_bytes: Count
+    context_bytes: Whole
+    rel_difference: Figure
     method: str | None  # how NVML saw the process: process or device_difference
 
 
@@ -255,19 +283,19 @@ class Telemetry:
     garbage_collection: str | None = None
     clock_check: ClockCheck | None = None
     memory_check: MemoryCheck | None = None
-    samples: int | None = None  # of the device
+    samples: Count | None = None  # of the device
     memory_method: str | None = None  # how the process's memory was seen: process or device_difference
-    peak_used_bytes: int | None = None  # whole device's peak, every process
-    sm_clock_mhz_mean: float | None = None
-    sm_clock_mhz_max: float | None = None
-    memory_clock_mhz_mean: float | None = None
-    memory_clock_mhz_max: float | None = None
-    temperature_c_max: float | None = None
-    power_w_mean: float | None = None
-    throttled: dict[str, float] | None = None  # throttle reason to the share of samples that showed it
-    other_compute_pids: list[int] | None = None  # other processes that were seen to compute on the device
-    pcie_rx_bytes: int | None = None  # received by the device over the window
-    pcie_tx_bytes: int | None = None
+    peak_used_bytes: Count | None = None  # whole device's peak, every process
+    sm_clock_mhz_mean: Figure | None = None
+    sm_clock_mhz_max: Figure | None = None
+    memory_clock_mhz_mean: Figure | None = None
+    memory_clock_mhz_max: Figure | None = None
+    temperature_c_max: Figure | None = None
+    power_w_mean: Figure | None = None
+    throttled: dict[str, Share] | None = None  # throttle reason to the share of samples that showed it
+    other_compute_pids: list[Count] | None = None  # other processes that were seen to compute on the device
+    pcie_rx_bytes: Count | None = None  # received by the device over the window
+    pcie_tx_bytes: Count | None = None
     pcie_method: str | None = None  # counter or sampled
 
     @property
@@ -281,8 +309,8 @@ class Arrivals:
     """How a window's requests arrived."""
 
     kind: Literal["sequential", "concurrent", "poisson"] = "sequential"  # sequential: each when the former was done
-    concurrency: int = 1  # at most so many at once
-    rate_per_s: float | None = None  # poisson: mean requests a second
+    concurrency: Count = 1  # at most so many at once
+    rate_per_s: Figure | None = None  # poisson: mean requests a second
 
 
 @dataclass(frozen=True)
@@ -294,13 +322,18 @@ class Window:
 
     requests: list[Request]
     stop_reason: str  # interval, max_rounds, budget, or invalid_images at the fewest rounds
-    left_out: int = 0  # requests of other trials, which their own records keep
+    left_out: Count = 0  # requests of other trials, which their own records keep
     started_at: str | None = None  # ISO 8601, UTC
-    wall_s: float | None = None  # from its start to the end of its last request; None in records of schema 1
+    wall_s: Seconds | None = None  # from its start to the end of its last request; None in records of schema 1
     arrivals: Arrivals = field(default_factory=Arrivals)
     memory: Memory = field(default_factory=Memory)
     energy: Energy | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a start that is no time of day."""
+        if self.started_at is not None and not 1970 <= datetime.fromisoformat(self.started_at).year < 9000:
+            raise ValueError(f"started_at={self.started_at}: must lie after 1970")
 
     def at(self, offset_s: float) -> str:
         """The time of day, ISO 8601 in UTC, so many seconds after its start; empty where that is not known."""
@@ -329,9 +362,9 @@ class Window:
 class Measurement:
     """Everything known about one trial that was measured to its end."""
 
-    trial_id: str  # of what ran: itself, or the proxy of a projected trial (in records of schema 1: itself)
+    trial_id: TrialId  # of what ran: itself, or the proxy of a projected trial (in records of schema 1: itself)
     window: Window
-    warmup_latencies_s: list[float]  # in time order
+    warmup_latencies_s: list[Seconds]  # in time order
     cold: Cold
     sources: dict[str, Source]  # of each of METRICS
     warmup_end: str = ""  # settled, max_rounds or budget
@@ -379,7 +412,7 @@ class Measurement:
         """Of its window."""
         return self.window.telemetry
 
-    @property
+    @cached_property
     def paired_latencies_s(self) -> list[tuple[tuple[str, int], float]]:
         """(prompt_id, seed) and seconds of each valid request, or of each projected one."""
         if self.projection is not None:

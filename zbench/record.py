@@ -1,21 +1,24 @@
 """A record: one line of the journal, and the only thing that reports, gates and recommendations read.
 
-Carries the schema version and upgrades older ones. Refuses NaN and infinity, both ways.
+Carries the schema version and upgrades older ones. Refuses NaN and infinity, both ways. What is read was checked once,
+here: types, ranges, and what readers rely on. Ids are names of folders, so none of them holds a path.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
-from functools import cached_property
-from typing import Any, Literal, NoReturn, TypeVar
+from functools import cached_property, lru_cache
+from typing import Any, Literal, TypeVar
 
-import dacite
+import msgspec
 
-from zbench.config import MeasureConfig
-from zbench.errors import RecordError
-from zbench.measurement import INVALID_IMAGES, Measurement, Source
-from zbench.trial import Trial, typed
+from zbench.config import MeasureConfig, check
+from zbench.decode import Count, check_untyped, plain, typed
+from zbench.environment import check_environment
+from zbench.errors import ConfigError, RecordError
+from zbench.measurement import INVALID_IMAGES, METRICS, Measurement, Source, TrialId
+from zbench.trial import Trial, group_of
 
 SCHEMA_VERSION = 2
 State = Literal["COMPLETE", "FAILED", "PRUNED"]
@@ -23,6 +26,9 @@ T = TypeVar("T")
 
 NEVER_FILLED = {"rounds": ("ranks", "queue_s", "server_s"), "cold": ("compile_s",)}
 """Keys of records of version 1 that nothing ever filled."""
+
+TYPED_GROUPS = frozenset({f.name for f in fields(Trial)} - {"vram_limit_gib"} | {"measure"})
+"""Of a record's config: `trial.group_of` looks at these."""
 
 IN_VERSION_1 = {"rounds": "requests"}
 """Keys of an energy in version 1, and what they are called now."""
@@ -39,18 +45,22 @@ class Reason:
     message: str
     log_tail: tuple[str, ...] = ()
     stage: str | None = None  # of an image or of the trial, in which it happened
-    memory: dict[str, int] | None = None  # out_of_memory: bytes at that moment, by name
+    memory: dict[str, Count] | None = None  # out_of_memory: bytes at that moment, by name
     next_offload: str | None = None  # out_of_memory: the smallest offload that is predicted to fit
 
 
 @dataclass(frozen=True)
 class Record:
-    """One trial's outcome. `measurement` is set when `state` is COMPLETE, and may be when it FAILED for its images."""
+    """One trial's outcome.
+
+    `measurement` is set where `state` is COMPLETE, and where it is FAILED with INVALID_IMAGES; `reason` where it is not
+    COMPLETE.
+    """
 
     sweep: str
-    trial_id: str
-    reference_id: str  # the trial whose images this one's are judged against; its own id for a quality reference
-    baseline_id: str  # the trial that its speed-up is over; its own id for a speed baseline
+    trial_id: TrialId
+    reference_id: TrialId  # the trial whose images this one's are judged against; its own id for a quality reference
+    baseline_id: TrialId  # the trial that its speed-up is over; its own id for a speed baseline
     label: str
     state: State
     config: dict[str, Any]  # the trial's groups, and `measure`
@@ -59,7 +69,7 @@ class Record:
     reason: Reason | None = None
     measurement: Measurement | None = None
     command: str | None = None  # what the user typed
-    beside: tuple[str, ...] = ()  # ids of trials that ran on other devices of the machine meanwhile
+    beside: tuple[TrialId, ...] = ()  # ids of trials that ran on other devices of the machine meanwhile
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -85,20 +95,20 @@ class Record:
     @cached_property
     def trial(self) -> Trial:
         """What ran, typed; a key that this zbench knows and the record lacks has its default. Raises RecordError."""
-        return self._typed(Trial.from_dict)
+        return self._typed(_checked_trial)
 
     @cached_property
     def measure(self) -> MeasureConfig:
         """How long it was to be measured, typed. Raises RecordError."""
-        return self._typed(lambda config: typed(MeasureConfig, config.get("measure", {})))
+        return self._typed(lambda config: group_of(MeasureConfig, config.get("measure", {}), "measure"))
 
     def _typed(self, read: Callable[[dict[str, Any]], T]) -> T:
         try:
             return read(self.config)
-        except (dacite.DaciteError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ConfigError, ValueError) as error:
             told = " ".join(str(error).split())
             raise RecordError(
-                f"sweep {self.sweep}, trial {self.trial_id}: its config is not one of this zbench ({told}); "
+                f"trial {self.trial_id}: its config is not one of this zbench ({told[:400]}); "
                 "read it with the zbench that wrote it"
             ) from error
 
@@ -107,21 +117,23 @@ class Record:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, line: str) -> "Record":
+    def from_json(cls, line: str | bytes) -> "Record":
         """Parse one journal line; RecordError says what is wrong with it."""
         try:
-            data = json.loads(line, parse_constant=_refuse_constant)
+            return cls.from_data(plain(line))
         except ValueError as error:
-            raise RecordError(f"not JSON ({error})") from error
+            raise RecordError(str(error)) from error
+
+    @classmethod
+    def from_data(cls, data: object) -> "Record":
+        """A record from its JSON, of any schema; RecordError names the field that is wrong."""
         if not isinstance(data, dict) or "trial_id" not in data or "schema_version" not in data:
             raise RecordError("not a zbench record (no trial_id or schema_version)")
         try:
-            record = dacite.from_dict(cls, upgrade(data), _DACITE)
-        except (dacite.DaciteError, TypeError, KeyError, ValueError, AttributeError) as error:
-            raise RecordError(f"not a valid record: {error}") from error
-        there = record.measurement is not None
-        if there != (record.state == "COMPLETE") and not (there and record.has_invalid_images):
-            raise RecordError(f"state {record.state} does not fit a measurement that is {'' if there else 'not '}there")
+            record = typed(cls, upgrade(data))
+            _check(record)
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+            raise RecordError(f"not a valid record: {' '.join(str(error).split())}") from error
         return held_to_its_images(record)
 
 
@@ -140,15 +152,74 @@ def held_to_its_images(record: Record) -> Record:
     return replace(record, state="FAILED", source=None, reason=reason)
 
 
+def _checked_trial(config: dict[str, Any]) -> Trial:
+    trial = Trial.from_dict(config)
+    check(trial, _CHECKED)
+    if len(_CHECKED) > MOST_CHECKED:
+        _CHECKED.clear()
+    return trial
+
+
+@lru_cache(maxsize=256)
+def _environment(encoded: bytes) -> dict[str, Any]:
+    """An environment that every reader can read; of equal ones there is one object. Raises ValueError."""
+    environment: dict[str, Any] = msgspec.json.decode(encoded)
+    check_untyped(environment, "environment")
+    check_environment(environment)
+    return environment
+
+
+def _check_geometry(dimensions: dict[str, Any], path: str) -> None:
+    """Raise ValueError for dimensions of which no operations can be counted."""
+    for name, value in dimensions.items():
+        if isinstance(value, dict):
+            _check_geometry(value, f"{path}.{name}")
+        elif any(
+            not 0 < size < 2**31 for size in (value if isinstance(value, tuple) else (value,)) if type(size) is int
+        ):
+            raise ValueError(f"{path}.{name}={str(value)[:60]}: must be positive")
+
+
+def _check(record: Record) -> None:
+    """Raise ValueError, or RecordError for its config, where `record` is not what readers rely on."""
+    measurement, code = record.measurement, record.reason.code if record.reason is not None else None
+    may_measure = record.state == "COMPLETE" or (record.state == "FAILED" and code == INVALID_IMAGES)
+    if (measurement is None and record.state == "COMPLETE") or (measurement is not None and not may_measure):
+        there = "there" if measurement is not None else "null"
+        raise ValueError(f"state={record.state} does not fit a measurement that is {there}")
+    if (record.reason is None) != (record.state == "COMPLETE"):
+        raise ValueError(f"state={record.state} does not fit a reason that is {'there' if code else 'null'}")
+    object.__setattr__(record, "environment", _environment(msgspec.json.encode(record.environment)))
+    check_untyped({key: value for key, value in record.config.items() if key not in TYPED_GROUPS}, "config")
+    asked = record.trial.workload
+    if record.measure is None or measurement is None:
+        return
+    if set(measurement.sources) != set(METRICS):
+        raise ValueError(f"measurement.sources: must be of {', '.join(METRICS)}")
+    if record.state == "COMPLETE" and record.source != measurement.source:
+        raise ValueError(f"source={record.source}: the weakest of measurement.sources is {measurement.source}")
+    check_untyped(measurement.effective.cache, "measurement.effective.cache")
+    check_untyped(measurement.effective.other, "measurement.effective.other")
+    if measurement.effective.geometry is not None:
+        _check_geometry(asdict(measurement.effective.geometry), "measurement.effective.geometry")
+    prompts = {prompt.id for prompt in asked.prompts}
+    for name in ("quality", "prompt_fidelity", "noise_floor"):
+        for judged in getattr(measurement, name) or ():
+            if judged.prompt_id not in prompts:
+                raise ValueError(f"measurement.{name}: config.workload has no prompt {judged.prompt_id[:60]!r}")
+
+
 def upgrade(data: dict[str, Any]) -> dict[str, Any]:
     """Bring a record of an older schema to this one; RecordError if there is no way."""
     version = data["schema_version"]
+    if type(version) is not int:
+        version = repr(version)
     if version == SCHEMA_VERSION:
         return data
     if version == 1:
         return _from_version_1(data)
     raise RecordError(
-        f"schema_version {version} cannot be upgraded to {SCHEMA_VERSION}; "
+        f"schema_version {str(version)[:60]} cannot be upgraded to {SCHEMA_VERSION}; "
         "read it with the zbench that wrote it, or measure again"
     )
 
@@ -187,8 +258,6 @@ def _without(node: Any, *keys: str) -> Any:
     return {k: v for k, v in node.items() if k not in keys or v} if isinstance(node, dict) else node
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed")
-
-
-_DACITE = dacite.Config(cast=[tuple], strict=True)
+MOST_CHECKED = 4096
+_CHECKED: dict[int, object] = {}
+"""Groups of trials that are in their ranges, by identity (`trial.typed_group` makes equal ones once)."""

@@ -6,18 +6,19 @@ It refuses to rewrite a finished line: the only bytes ever removed are those of 
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
+from zbench.decode import plain
 from zbench.errors import RecordError, StoreError
 from zbench.record import Record
 
 RECORDS = "records.jsonl"
+ARTIFACTS = "artifacts"
 RECORD_BEGINS = b'{"sweep":'
 """How `Record.to_json` begins every line."""
 
@@ -118,27 +119,40 @@ def append_line(journal: FileIO, text: str) -> None:
 
 def artifacts_folder(run_folder: Path, trial_id: str) -> Path:
     """Where a trial's images and latents lie."""
-    return run_folder / "artifacts" / trial_id
+    return run_folder / ARTIFACTS / trial_id
+
+
+def journal_lines(journal: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Number, offset in bytes, and bytes of each line that holds something, in order; a torn last one is left out.
+
+    Raises RecordError for a file that cannot be read.
+    """
+    number = offset = 0
+    try:
+        with open(journal, "rb") as file:
+            for ended in file:
+                number += 1
+                line = ended.rstrip(b"\n")
+                if line.strip() and (ended.endswith(b"\n") or not _is_torn(line)):
+                    yield number, offset, line
+                offset += len(ended)
+    except OSError as error:
+        raise RecordError(f"cannot read {journal}: {error.strerror}") from error
+
+
+def record_in(journal: Path, number: int, line: bytes) -> Record:
+    """The record in a line of a journal. Raises RecordError that names both."""
+    try:
+        return Record.from_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{journal}, line {number}: not a zbench journal: {error}") from error
+    except RecordError as error:
+        raise RecordError(f"{journal}, line {number}: {error}") from error
 
 
 def read_records(journal: Path) -> list[Record]:
     """Every record of a journal, in order. A torn last line is left out; any other bad line raises RecordError."""
-    try:
-        lines = journal.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RecordError(f"cannot read {journal}: {error.strerror}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        last = number == len(lines)
-        if not line.strip() or (last and _is_torn(line)):
-            continue
-        try:
-            records.append(Record.from_json(line.decode("utf-8")))
-        except UnicodeDecodeError as error:
-            raise RecordError(f"{journal}, line {number}: not a zbench journal: {error}") from error
-        except RecordError as error:
-            raise RecordError(f"{journal}, line {number}: {error}") from error
-    return records
+    return [record_in(journal, number, line) for number, _, line in journal_lines(journal)]
 
 
 def latest_records(records: Iterable[Record]) -> list[Record]:
@@ -172,7 +186,7 @@ def _is_torn(line: bytes) -> bool:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        plain(line)
     except ValueError:
         return False
     return True
@@ -194,12 +208,3 @@ def _repair(journal: Path) -> int:
         file.truncate(start)
         os.fsync(file.fileno())
         return len(data) - start
-
-
-def read_run(run: str, runs_dir: Path) -> tuple[Path, list[Record]]:
-    """The journal that RUN names and its records; RecordError if it holds none."""
-    journal = find_run(run, runs_dir)
-    records = read_records(journal)
-    if not records:
-        raise RecordError(f"{journal} holds no records yet")
-    return journal, records

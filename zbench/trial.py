@@ -7,11 +7,11 @@ are no part of it.
 import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import dacite
+import msgspec
 from omegaconf import MISSING
 
 from zbench.config import (
@@ -26,6 +26,7 @@ from zbench.config import (
     WorkloadConfig,
     cache_class,
 )
+from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
 from zbench.methods import dtypes, offload
 from zbench.methods.cache import method_of
@@ -69,20 +70,29 @@ class Trial:
     def from_dict(cls, data: dict[str, Any]) -> "Trial":
         """Read back what `to_dict` wrote; further keys (such as a record's `measure`) are ignored.
 
-        Raises dacite's DaciteError, KeyError, TypeError or ValueError if `data` is not a trial.
+        Raises ValueError if `data` is not a trial.
         """
-        hardware = data.get("hardware")
-        return cls(
-            pipeline=typed(PipelineConfig, data["pipeline"]),
-            engine=typed(EngineConfig, data["engine"]),
-            parallel=typed(ParallelConfig, data["parallel"]),
-            offload=typed(OffloadConfig, data["offload"]),
-            cache=typed(cache_class(data["cache"]), data["cache"]),
-            compute=typed(ComputeConfig, data["compute"]),
-            workload=typed(WorkloadConfig, data["workload"]),
-            hardware=None if hardware is None else typed(HardwareConfig, hardware),
-            vram_limit_gib=data.get("vram_limit_gib"),
-        )
+        groups: dict[str, type] = {
+            "pipeline": PipelineConfig,
+            "engine": EngineConfig,
+            "parallel": ParallelConfig,
+            "offload": OffloadConfig,
+            "compute": ComputeConfig,
+            "workload": WorkloadConfig,
+        }
+        lacking = [name for name in (*groups, "cache") if name not in data]
+        if lacking:
+            raise ValueError(f"no group {', '.join(lacking)}")
+        try:
+            groups["cache"] = cache_class(data["cache"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"cache={str(data['cache'])[:60]}: of no method that is known") from error
+        groups |= {"hardware": HardwareConfig} if data.get("hardware") is not None else {}
+        read: dict[str, Any] = {name: group_of(schema, data[name], name) for name, schema in groups.items()}
+        limit = data.get("vram_limit_gib")
+        if limit is not None and type(limit) not in (int, float):
+            raise ValueError(f"vram_limit_gib={limit!r}: must be a number")
+        return cls(**read, vram_limit_gib=None if limit is None else float(limit))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without grids; `hardware` and `vram_limit_gib` only when set."""
@@ -162,6 +172,11 @@ def geometry_of(pipeline: PipelineConfig) -> Geometry:
     return geometry
 
 
+def preset_geometry(preset: str) -> Geometry:
+    """The dimensions of a built-in pipeline. Raises ValueError naming those there are."""
+    return _geometry_in(preset_folder(preset))
+
+
 @cache
 def _geometry_in(folder: Path) -> Geometry:
     """Read once a process, as every trial of a sweep asks for it."""
@@ -177,16 +192,23 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def typed(schema: type[T], data: dict[str, Any]) -> T:
-    """A config group from its JSON; a key that is lacking has its default.
+def group_of(schema: type[T], data: Any, name: str) -> T:
+    """A config group from its JSON; a key that is lacking has its default. Of equal groups there is one object.
 
-    Raises dacite's DaciteError for a key that is none or has another type, ValueError for one that has no default.
+    Raises ValueError for a key that is none or has another type, and for one that has no default and is lacking.
     """
-    made = dacite.from_dict(schema, data, _DACITE)
-    lacking = [f.name for f in fields(cast(Any, made)) if getattr(made, f.name) == MISSING]
+    try:
+        return cast(T, _group_of(cast(Any, schema), msgspec.json.encode(data)))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _group_of(schema: type[Any], encoded: bytes) -> object:
+    data = msgspec.json.decode(encoded)
+    check_untyped(data, "it")
+    made = typed(schema, data)
+    lacking = [f.name for f in fields(made) if getattr(made, f.name) == MISSING]
     if lacking:
         raise ValueError(f"{schema.__name__} lacks {', '.join(lacking)}")
     return made
-
-
-_DACITE = dacite.Config(strict=True, type_hooks={float: float})

@@ -25,7 +25,7 @@ def export(form, records):
     def refuse(constant):
         raise AssertionError(f"{constant} in {form}")
 
-    return json.loads(FORMATS[form](view_of(records)), parse_constant=refuse)
+    return json.loads("".join(FORMATS[form](view_of(records))), parse_constant=refuse)
 
 
 def names(form, data):
@@ -84,14 +84,14 @@ def test_nothing_is_said_where_nothing_is_left_out(form, capsys):
 )
 def test_what_was_not_measured_is_refused_even_among_what_was(form, records):
     with pytest.raises(ZbenchError, match=rf"--format {form} cannot mark .* proxy .* csv-rounds") as error:
-        FORMATS[form](view_of(records))
+        "".join(FORMATS[form](view_of(records)))
     assert error.value.exit_code == 2 and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("form", TRACKERS)
 def test_an_export_without_a_trial_is_an_error_not_an_empty_success(form):
     with pytest.raises(ZbenchError, match="no trial has a latency"):
-        FORMATS[form](view_of([failed(trial())]))
+        "".join(FORMATS[form](view_of([failed(trial())])))
 
 
 @pytest.mark.parametrize("form", TRACKERS)
@@ -142,7 +142,7 @@ def test_pytest_benchmark_compares_two_exported_runs(tmp_path):
     for name, seconds in (("before", 0.5), ("after", 0.25)):
         records = [complete(trial()), complete(trial(DBCacheConfig()), latency_s=seconds)]
         files.append(tmp_path / f"{name}.json")
-        files[-1].write_text(FORMATS["pytest-benchmark"](view_of(records)), encoding="utf-8")
+        files[-1].write_text("".join(FORMATS["pytest-benchmark"](view_of(records))), encoding="utf-8")
     table = compare(tmp_path, files, "--columns=median,rounds")
     assert "against none" in table and "4 tests" in table and "time in ms" in table
     assert re.search(rf"{LABEL} \(\S*after\) +250\.0000", table)
@@ -155,7 +155,8 @@ def test_pytest_benchmark_compares_two_exported_runs(tmp_path):
 def test_pytest_benchmark_groups_trials_by_the_config_values_that_part_them(tmp_path):
     caches = [DBCacheConfig(residual_diff_threshold=t) for t in (0.12, 0.24)]
     path = tmp_path / "run.json"
-    path.write_text(FORMATS["pytest-benchmark"](view_of([complete(trial(c)) for c in caches])), encoding="utf-8")
+    view = view_of([complete(trial(c)) for c in caches])
+    path.write_text("".join(FORMATS["pytest-benchmark"](view)), encoding="utf-8")
     table = compare(tmp_path, [path], "--group-by=param:cache.residual_diff_threshold")
     assert "0.12" in table and "0.24" in table and table.count("1 tests") == 2
 

@@ -56,7 +56,7 @@ def test_without_a_folder_of_ones_own_it_is_the_users_cache(monkeypatch: pytest.
         (json.dumps({**CEILINGS, "schema_version": 9}), "schema_version is 9"),
         (json.dumps({**CEILINGS, "kind": "abacus"}), "whose ceilings"),
         (json.dumps({**CEILINGS, "figures": {"copy_gb_s": -1}}), "copy_gb_s=-1"),
-        (json.dumps({**CEILINGS, "figures": {"copy_gb_s": float("nan")}}), "copy_gb_s=nan"),
+        (json.dumps({**CEILINGS, "figures": {"copy_gb_s": float("nan")}}), "NaN is not allowed"),
         (json.dumps({**CEILINGS, "figures": {"copy_gb_s": "fast"}}), "copy_gb_s='fast'"),
     ],
 )

@@ -31,12 +31,13 @@ from zbench.quality.artifacts import image_path
 from zbench.record import Reason
 from zbench.report.page.images import strips, telling_trials
 from zbench.report.page.pixels import difference_uri, strip_jpeg
-from zbench.report.page.write import sweep_folders, write_report
+from zbench.report.page.write import write_report
 from zbench.report.tables.main import main_table, render
 from zbench.report.tables.published import published_table
 from zbench.report.text.findings import default_row, findings
 from zbench.report.text.setting import environment_lines, not_as_asked
 from zbench.store import artifacts_folder
+from zbench.stored import StoredRecords
 
 CACHED = trial(DBCacheConfig(max_warmup_steps=2))
 
@@ -242,9 +243,10 @@ def test_each_runs_images_are_its_own(tmp_path):
             path = image_path(artifacts_folder(tmp_path / sweep, record.trial_id), prompt_id, 0)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (red, 0, 0)).save(path)
-        runs.append((tmp_path / sweep / "records.jsonl", [record]))
-    records = [record for _, found in runs for record in found]
-    folders = sweep_folders(runs)
+        runs.append(tmp_path / sweep / "records.jsonl")
+        runs[-1].write_text(record.to_json() + "\n", encoding="utf-8")
+    records = StoredRecords(runs)
+    folders = records.folders
     made = strips(view_of(records), folders)
     assert [picture.path.is_relative_to(tmp_path / "first") for s in made for picture in s.pictures] == [
         True,
@@ -258,12 +260,15 @@ def test_each_runs_images_are_its_own(tmp_path):
 
 
 def test_two_journals_of_one_sweep_name_are_refused(tmp_path):
-    runs = [(tmp_path / folder / "records.jsonl", [complete(trial())]) for folder in ("here", "there")]
+    runs = [tmp_path / folder / "records.jsonl" for folder in ("here", "there")]
+    for run in runs:
+        run.parent.mkdir()
+        run.write_text(complete(trial()).to_json() + "\n", encoding="utf-8")
     with pytest.raises(RecordError, match="'demo'") as caught:
-        sweep_folders(runs)
-    assert str(runs[0][0]) in str(caught.value) and str(runs[1][0]) in str(caught.value)
+        StoredRecords(runs)
+    assert str(runs[0]) in str(caught.value) and str(runs[1]) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert sweep_folders([runs[0], runs[0]]) == {"demo": tmp_path / "here"}
+    assert StoredRecords([runs[0], runs[0]]).folders == {"demo": tmp_path / "here"}
 
 
 def test_a_prompt_cannot_become_markdown(tmp_path):

@@ -1,6 +1,8 @@
 """Stages show what was computed, at which rate and how near the ceiling; what is not known is not shown."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ceilings import CEILINGS, CPU_CEILINGS
@@ -9,13 +11,17 @@ from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_
 from zbench.analysis.stages import ceiling_rates, stage_figures
 from zbench.analysis.view import view_of
 from zbench.config import CustomCacheConfig, DBCacheConfig, OffloadConfig, ParallelConfig
+from zbench.errors import RecordError
 from zbench.measurement import Effective, Memory, Telemetry
+from zbench.record import Record
 from zbench.report.page.write import write_report
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.stages import stage_table
 from zbench.report.tables.text_table import to_markdown, to_text
+from zbench.sweeper.sweep import _sized
 from zbench.trial import geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
+from zbench.zimage.layout import preset_folder
 
 GPU = {"device": "cuda", "dtype": "bfloat16", "weights": "random"}
 
@@ -107,6 +113,27 @@ def test_a_folder_that_is_gone_leaves_no_rate_at_all(tmp_path):
     gone = replace(TURBO, weights=str(tmp_path / "gone"))
     found = stage_figures(on(complete(trial(pipeline=gone)), CEILINGS, TIMED, **{**GPU, "weights": "folder"}))
     assert all(f.tflops is None and str(tmp_path / "gone") in f.why_no_rate for f in found.values())
+
+
+def test_how_large_the_model_is_is_read_from_the_record_and_from_no_folder_that_it_names(tmp_path, monkeypatch):
+    named = trial(pipeline=replace(TURBO, weights=str(preset_folder("zimage_tiny"))))
+    measured = _sized(named, complete(named).measurement)
+    assert measured.effective.geometry == geometry_of(TINY)
+    elsewhere = trial(pipeline=replace(TURBO, weights="/somewhere/else"))
+    effects = {**GPU, "weights": "folder", "geometry": measured.effective.geometry}
+    record = Record.from_json(on(complete(elsewhere), None, TIMED, **effects).to_json())
+    with monkeypatch.context() as watched:
+        watched.setattr(Path, "is_file", lambda path: pytest.fail(f"looked at {path}"))
+        found = stage_figures(record)
+    assert found["text_encode"].tflops == pytest.approx(text_encoder_flops(geometry_of(TINY), 512).total / 0.02 / 1e12)
+    assert _sized(trial(), complete(trial()).measurement).effective.geometry is None, "the preset says it"
+
+
+def test_a_geometry_that_cannot_be_is_refused():
+    record = complete(trial(), effective=Effective(geometry=geometry_of(TINY)))
+    assert Record.from_json(record.to_json()).measurement.effective.geometry == geometry_of(TINY)
+    with pytest.raises(RecordError, match=r"effective\.geometry\.transformer\.n_heads=0: must be positive"):
+        Record.from_json(re.sub(r'"n_heads":\d+', '"n_heads":0', record.to_json(), count=1))
 
 
 @pytest.mark.parametrize("change", [{"vae": "/a/folder"}, {"vae_tiling": True}])

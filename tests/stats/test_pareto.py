@@ -28,3 +28,13 @@ def test_every_point_off_the_front_is_beaten_by_one_on_it():
     for i, (x, y) in enumerate(points):
         beaten = any(points[j][0] > x and points[j][1] > y for j in front)
         assert beaten != (i in front)
+
+
+def test_it_is_the_front_of_the_definition_ties_included():
+    rng = random.Random(3)
+    for _ in range(200):
+        points = [(rng.randrange(4) / 2, rng.randrange(4) / 2) for _ in range(rng.randrange(12))]
+        kept = [
+            i for i, (x, y) in enumerate(points) if not any(u >= x and v >= y and (u, v) != (x, y) for u, v in points)
+        ]
+        assert pareto_front(points) == sorted(kept, key=lambda i: (points[i][0], -points[i][1], i))

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dacite
-
 from zbench.ab.interleave import SideName
 from zbench.config import Config
+from zbench.decode import typed
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.client import HOME, OtherProtocol, WorkerClient, WorkerGone, death
@@ -170,7 +169,11 @@ class SideWorker:
         """
         self._tell({"command": "generate", "side": name, "index": index})  # who is gone by now died of the last turn
         self._asked = next(side for side in self._sides if side.name == name)
-        made = dacite.from_dict(Request, self._await("generated", self._timeout_s, "measure.timeout_s")["request"])
+        said = self._await("generated", self._timeout_s, "measure.timeout_s")["request"]
+        try:
+            made = typed(Request, said, ignore_unknown=True)
+        except ValueError as error:
+            raise SideFailed(name, f"what its worker measured cannot be used: {error}", broken=True) from error
         if made.invalid_reasons == ["compiled"]:
             raise RoundCompiled(name)
         if not made.valid:

@@ -4,8 +4,8 @@ It refuses to mix sources (a speed-up compares measured with measured or project
 is never compared with a reference or baseline of other weights). It formats nothing.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from zbench.analysis import caveats as doubt
@@ -47,6 +47,10 @@ FROM_REGISTRY = {
 
 FIELDS = {name: field for field, name in FROM_REGISTRY.items()}
 """The other way round."""
+
+
+Reasons = tuple[tuple[str, str], ...]
+"""A value's path and why it is None."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,14 @@ class TrialFigures:
     power_limited: float | None = None  # share of the device's samples in which its power limit held its clock down
     disturbed_rounds: int = 0  # by the host; they count all the same
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
-    missing: tuple[tuple[str, str], ...] = ()  # value's path, why it is None
+    missing: Reasons = ()  # value's path, why it is None
     reason_code: str | None = None
     reason: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Sweep and trial id."""
+        return self.sweep, self.trial_id
 
     @property
     def is_trusted(self) -> bool:
@@ -165,99 +174,100 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
     """
     trial, reason = record.trial, record.reason
     method = method_of(trial.cache)
-    figures = TrialFigures(
-        sweep=record.sweep,
-        trial_id=record.trial_id,
-        reference_id=record.reference_id,
-        baseline_id=record.baseline_id,
-        label=label,
-        family=method.family,
-        is_reference=record.is_reference,
-        is_baseline=record.is_baseline,
-        has_default_cache=method.has_defaults,
-        state=record.state,
-        source=record.source,
-        offload=trial.offload.mode,
-        ran_beside=len(record.beside),
-        reason_code=reason.code if reason else None,
-        reason=reason.message if reason else None,
-        hardware=None if trial.hardware is None else trial.hardware.title,
-        hardware_memory_gib=trial.memory_gib,
-    )
+    known: dict[str, Any] = {
+        "sweep": record.sweep,
+        "trial_id": record.trial_id,
+        "reference_id": record.reference_id,
+        "baseline_id": record.baseline_id,
+        "label": label,
+        "family": method.family,
+        "is_reference": record.is_reference,
+        "is_baseline": record.is_baseline,
+        "has_default_cache": method.has_defaults,
+        "state": record.state,
+        "source": record.source,
+        "offload": trial.offload.mode,
+        "ran_beside": len(record.beside),
+        "reason_code": reason.code if reason else None,
+        "reason": reason.message if reason else None,
+        "hardware": None if trial.hardware is None else trial.hardware.title,
+        "hardware_memory_gib": trial.memory_gib,
+    }
     measured = record.valid_measurement
     if measured is None:
-        return figures
-    figures = _measured(figures, measured, trial)
-    figures, mixed = _compared(figures, record, measured, reference, baseline)
+        return TrialFigures(**known)
+    known |= _measured(measured, trial)
+    compared, mixed = _compared(record, measured, reference, baseline, known["missing"])
+    figures = TrialFigures(**{**known, **compared})
     said = [*doubt.own_caveats(measured), *mixed]
     said += [] if figures.misfit is None else [figures.misfit]
-    return replace(figures, caveats=tuple(said))
+    return replace(figures, caveats=tuple(said)) if said else figures
 
 
-def _measured(figures: TrialFigures, measurement: Measurement, trial: Trial) -> TrialFigures:
-    """With what the trial's own rounds say."""
+def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
+    """What the trial's own rounds say, by field."""
     samples = latencies_s(measurement)
     interval = None if measurement.projection or not samples else median_interval(samples)
     memory_bytes, memory_kind = peak_memory(measurement)
     sources, rounds = measurement.sources, measurement.requests
-    of_registry: dict[str, Any] = {field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()}
-    return replace(
-        figures,
-        **of_registry,
-        source=measurement.source,
-        latency_low_s=interval[0] if interval else None,
-        latency_high_s=interval[1] if interval else None,
-        images=max((r.images for r in rounds), default=1),
-        peak_memory_bytes=memory_bytes,
-        memory_kind=memory_kind,
-        steps=trial.pipeline.steps,
-        latency_source=sources.get("latency"),
-        memory_source=sources.get("memory"),
-        cached_steps_source=sources.get("cached_steps"),
-        quality_source=sources.get("quality"),
-        stop_reason=measurement.window.stop_reason,
-        rounds=sum(r.valid for r in rounds),
-        invalid_rounds=sum(not r.valid for r in rounds),
-        power_limited=measurement.telemetry.power_limited,
-        disturbed_rounds=sum(bool(r.disturbances) for r in rounds),
-        missing=tuple(measurement.reasons.items()),
-    )
+    return {
+        **{field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()},
+        "source": measurement.source,
+        "latency_low_s": interval[0] if interval else None,
+        "latency_high_s": interval[1] if interval else None,
+        "images": max((r.images for r in rounds), default=1),
+        "peak_memory_bytes": memory_bytes,
+        "memory_kind": memory_kind,
+        "steps": trial.pipeline.steps,
+        "latency_source": sources.get("latency"),
+        "memory_source": sources.get("memory"),
+        "cached_steps_source": sources.get("cached_steps"),
+        "quality_source": sources.get("quality"),
+        "stop_reason": measurement.window.stop_reason,
+        "rounds": sum(r.valid for r in rounds),
+        "invalid_rounds": sum(not r.valid for r in rounds),
+        "power_limited": measurement.telemetry.power_limited,
+        "disturbed_rounds": sum(bool(r.disturbances) for r in rounds),
+        "missing": _shared(tuple(measurement.reasons.items())),
+    }
+
+
+@lru_cache(maxsize=1024)
+def _shared(said: Reasons) -> Reasons:
+    """One object for the reasons that thousands of trials give alike."""
+    return said
 
 
 def _compared(
-    figures: TrialFigures, record: Record, measured: Measurement, reference: Record | None, baseline: Record | None
-) -> tuple[TrialFigures, list[str]]:
-    """With what the trial is beside its reference and its baseline, and what speaks against comparing them."""
+    record: Record, measured: Measurement, reference: Record | None, baseline: Record | None, missing: Reasons
+) -> tuple[dict[str, Any], list[str]]:
+    """What the trial is beside its reference and its baseline, by field, and what speaks against comparing them."""
     said = []
     other = doubt.other_content(record, reference, "quality reference")
     if reference is not None and reference.has_invalid_images:
-        figures = _without_quality(figures, REFERENCE_INVALID)
+        known = _without_quality(missing, REFERENCE_INVALID)
     elif other is None:
         of_reference = reference.valid_measurement if reference is not None else None
-        figures = replace(figures, **asdict(likeness(measured, of_reference)))
+        known = {"missing": missing, **vars(likeness(measured, of_reference))}
         unlike = None if reference is None else doubt.unlike_its_reference(record, reference)
         said += [] if unlike is None else [unlike]
     else:
         said.append(other)
-        figures = _without_quality(figures, OTHER_CONTENT)
+        known = _without_quality(missing, OTHER_CONTENT)
     if baseline is not None and baseline.has_invalid_images:
-        figures = replace(figures, missing=(*figures.missing, ("speedup", BASELINE_INVALID)))
+        known["missing"] = (*known["missing"], ("speedup", BASELINE_INVALID))
     other = doubt.other_content(record, baseline, "speed baseline")
     if other is None:
-        figures = replace(figures, speedup=_speedup(record, baseline))
+        known["speedup"] = _speedup(record, baseline)
     elif record.baseline_id != record.reference_id:
         said.append(other)
-    return figures, said
+    return known, said
 
 
-def _without_quality(figures: TrialFigures, why: str) -> TrialFigures:
+def _without_quality(missing: Reasons, why: str) -> dict[str, Any]:
     """Where the images were judged against a reference that is none of theirs, or has no images."""
     none: dict[str, Any] = {field: None for field, name in FROM_REGISTRY.items() if REGISTRY[name].of_likeness}
-    return replace(
-        figures,
-        **none,
-        missing=(*(pair for pair in figures.missing if pair[0] != "quality"), ("quality", why)),
-    )
+    return {**none, "missing": (*(pair for pair in missing if pair[0] != "quality"), ("quality", why))}
 
 
 def _speedup(record: Record, baseline: Record | None) -> float | None:
@@ -266,26 +276,3 @@ def _speedup(record: Record, baseline: Record | None) -> float | None:
     if ours is None or theirs is None or theirs.sources.get("latency") != ours.sources.get("latency"):
         return None
     return paired_speedup(ours.paired_latencies_s, theirs.paired_latencies_s)
-
-
-def with_implausible(rows: Sequence[TrialFigures], records: Sequence[Record]) -> list[TrialFigures]:
-    """Marks speed-ups beyond what skipping can give: the baseline where its own calls show that it was slowed.
-
-    Otherwise the trial is marked, as it cannot be told which of the two was disturbed. Rows and records in one order.
-    """
-    by_id = {(r.sweep, r.trial_id): r for r in records}
-    slowed = {key for key, r in by_id.items() if (m := r.valid_measurement) is not None and doubt.was_slowed(m)}
-    blamed: set[tuple[str, str]] = set()
-    marked = []
-    for row, record in zip(rows, records, strict=True):
-        key = (row.sweep, row.baseline_id)
-        beyond = doubt.beyond_skipping(record, by_id.get(key), row.speedup)
-        if beyond is not None and key in slowed:
-            blamed.add(key)
-        elif beyond is not None:
-            row = replace(row, caveats=(*row.caveats, beyond + doubt.UNTOLD))
-        marked.append(row)
-    return [
-        replace(row, caveats=(*row.caveats, doubt.BLAMED)) if (row.sweep, row.trial_id) in blamed else row
-        for row in marked
-    ]

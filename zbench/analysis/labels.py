@@ -1,20 +1,10 @@
 """Names of trials, told apart where two trials share one; invents no other names."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zbench.record import Record
 from zbench.trial import Trial
-
-
-def unique_labels(records: Sequence[Record]) -> list[str]:
-    """A label each: the record's own, and where several share it also the config values that part them."""
-    return told_apart(
-        [record.label for record in records],
-        lambda index: records[index].trial,
-        lambda index: f"{records[index].sweep}/{records[index].trial_id[:6]}",
-    )
 
 
 def told_apart(labels: Sequence[str], trial: Callable[[int], Trial], otherwise: Callable[[int], str]) -> list[str]:
@@ -28,7 +18,7 @@ def told_apart(labels: Sequence[str], trial: Callable[[int], Trial], otherwise: 
     told = list(labels)
     for indices in sharing.values():
         if len(indices) > 1:
-            suffixes = _what_differs([flatten(trial(index).to_dict()) for index in indices])
+            suffixes = _what_differs([trial(index) for index in indices])
             if len(set(suffixes)) < len(suffixes):
                 pairs = zip(suffixes, indices, strict=True)
                 suffixes = [f"{suffix} {otherwise(index)}".strip() for suffix, index in pairs]
@@ -47,10 +37,25 @@ def flatten(node: Any, path: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _what_differs(configs: Sequence[dict[str, Any]]) -> list[str]:
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
-    telling = fewest_telling([key for key in differing if not isinstance(configs[0].get(key), list)], configs)
+def varying(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """For each trial the config values, by dotted key, that are not the same for all of them; every key in each."""
+    seen: dict[str, set[str]] = {}
+    have: Counter[str] = Counter()
+    for trial in trials:
+        leaves = flatten(trial.to_dict())
+        have.update(leaves.keys())
+        for key, value in leaves.items():
+            found = seen.setdefault(key, set())
+            if len(found) < 2:
+                found.add(repr(value))
+    keys = [key for key, found in seen.items() if len(found | ({"None"} if have[key] < len(trials) else set())) > 1]
+    return [{key: leaves.get(key) for key in keys} for leaves in (flatten(trial.to_dict()) for trial in trials)]
+
+
+def _what_differs(trials: Sequence[Trial]) -> list[str]:
+    configs = varying(trials)
+    first = flatten(trials[0].to_dict())
+    telling = fewest_telling([key for key in configs[0] if not isinstance(first.get(key), list)], configs)
     return [" ".join(f"{key}={config.get(key)}" for key in telling) for config in configs]
 
 

@@ -6,19 +6,18 @@ where the device's ceilings were not measured no share, and either comes with th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zbench.analysis.metrics import REGISTRY, STAGES, latencies_s
 from zbench.config import PipelineConfig
-from zbench.errors import ConfigError, RecordError
+from zbench.errors import RecordError
 from zbench.measurement import Effective, Measurement, Request
 from zbench.methods.cache import method_of
 from zbench.methods.dtypes import ceiling_name
 from zbench.methods.parallel import ParallelDims
 from zbench.record import Record
 from zbench.stats import median
-from zbench.trial import Trial, geometry_of
+from zbench.trial import Trial, preset_geometry
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 from zbench.zimage.geometry import Geometry
 
@@ -109,10 +108,8 @@ class _Counter:
     def of(cls, record: Record, measurement: Measurement) -> "_Counter | str":
         """In words, why it cannot count."""
         try:
-            trial = record.trial
-            lost = _lost_folder(trial.pipeline, measurement.effective)
-            return lost or cls(trial, geometry_of(trial.pipeline))
-        except (ConfigError, RecordError) as error:
+            return cls(record.trial, _recorded_geometry(record.trial.pipeline, measurement.effective))
+        except (RecordError, ValueError) as error:
             return str(error)
 
     def of_stage(self, stage: str) -> Callable[[Request], Flops | None] | str:
@@ -155,12 +152,17 @@ class _Counter:
         return vae_decode_flops(self.geometry, pipeline.height, pipeline.width) * made.images
 
 
-def _lost_folder(pipeline: PipelineConfig, effective: Effective) -> str | None:
-    """That the folder whose configs gave the geometry is no longer there."""
-    folder = Path(pipeline.weights).expanduser()
-    if effective.weights != "folder" or (folder / "transformer" / "config.json").is_file():
-        return None
-    return f"pipeline.weights={pipeline.weights} is no longer there to say how large the model is"
+def _recorded_geometry(pipeline: PipelineConfig, effective: Effective) -> Geometry:
+    """How large the model was, from the record alone: no folder that a record names is read.
+
+    Raises ValueError where the record does not say.
+    """
+    if effective.geometry is not None:
+        return effective.geometry
+    if effective.weights == "folder":
+        said = "the record does not say how large the model is; measure it again"
+        raise ValueError(f"pipeline.weights={pipeline.weights}: {said}")
+    return preset_geometry(pipeline.preset)
 
 
 VISIBLE = 0.002  # of the whole; less than that is no stage worth showing

@@ -1,66 +1,70 @@
 """A view of records: the last record of each trial with its figures, in the order of every table; computed once.
 
-Table, page, CSV, recommendation and exports all take a view, so that none of them derives a figure of its own.
+Table, page, CSV, recommendation and exports all take a view, so that none of them derives a figure of its own. It holds
+figures; records are read when they are asked for, where they come from a journal.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from zbench.analysis.figures import NOT_VALIDATED, TrialFigures, figures_of, with_implausible
-from zbench.analysis.labels import unique_labels
+from zbench.analysis import caveats as doubt
+from zbench.analysis.figures import TrialFigures, figures_of
+from zbench.analysis.labels import told_apart
 from zbench.record import Record
-from zbench.store import latest_records
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-TrialKey = tuple[str, str]
-"""Sweep and trial id."""
+from zbench.stored import StoredRecords, TrialKey
 
 
 @dataclass(frozen=True)
 class View:
-    """Figures and records of trials, in one order."""
+    """Figures of trials, in one order, and the record of each."""
 
     trials: tuple[TrialFigures, ...]
-    records: tuple[Record, ...]
-    journal: tuple[Record, ...]  # the same records in the order in which they were first written
+    by_key: Mapping[TrialKey, Record]  # by sweep and trial id, in the order in which trials were first written
 
     @property
     def pairs(self) -> Iterator[tuple[TrialFigures, Record]]:
         """Each trial's figures with its record."""
-        return zip(self.trials, self.records, strict=True)
+        return ((row, self.by_key[row.key]) for row in self.trials)
 
-    @cached_property
-    def by_key(self) -> dict[TrialKey, Record]:
-        """Each record by its sweep and trial id."""
-        return {(record.sweep, record.trial_id): record for record in self.records}
+    @property
+    def records(self) -> Iterator[Record]:
+        """Each trial's record, in the order of the figures."""
+        return (self.by_key[row.key] for row in self.trials)
+
+    @property
+    def journal(self) -> Iterator[Record]:
+        """The same records in the order in which they were first written."""
+        shown = {row.key for row in self.trials}
+        return (self.by_key[key] for key in self.by_key if key in shown)
 
     @property
     def complete(self) -> tuple[TrialFigures, ...]:
         """The trials that have figures."""
         return tuple(row for row in self.trials if row.state == "COMPLETE")
 
+    def only(self, keys: Collection[TrialKey]) -> "View":
+        """The same figures and records, of these trials alone."""
+        return replace(self, trials=tuple(row for row in self.trials if row.key in keys))
 
-def view_of(records: Iterable[Record]) -> View:
+
+def view_of(records: Iterable[Record] | StoredRecords) -> View:
     """In the order of every table: each piece of work's trials, its reference first, then its baseline, then the
     fastest first; then the FAILED, then the PRUNED.
 
     Raises RecordError where a record's config is not one of this zbench.
     """
-    last = latest_records(records)
-    by_key = {(r.sweep, r.trial_id): r for r in last}
-    rows = [
-        figures_of(record, label, by_key.get((record.sweep, record.reference_id)), by_key.get(_baseline(record)))
-        for record, label in zip(last, unique_labels(last), strict=True)
-    ]
-    rows = with_implausible(rows, last)
-    groups = {key: place for place, key in enumerate(dict.fromkeys((r.sweep, r.reference_id) for r in last))}
+    if isinstance(records, StoredRecords):
+        by_key: Mapping[TrialKey, Record] = records
+        own_labels = list(records.labels.values())
+    else:
+        by_key = {(record.sweep, record.trial_id): record for record in records}
+        own_labels = [record.label for record in by_key.values()]
+    keys = list(by_key)
+    labels = told_apart(own_labels, lambda i: by_key[keys[i]].trial, lambda i: f"{keys[i][0]}/{keys[i][1][:6]}")
+    rows = _figures(by_key, keys, labels)
+    groups = {key: place for place, key in enumerate(dict.fromkeys((row.sweep, row.reference_id) for row in rows))}
 
-    def place(pair: tuple[TrialFigures, Record]) -> tuple[int, int, bool, bool, float, float, str]:
-        row = pair[0]
+    def place(row: TrialFigures) -> tuple[int, int, bool, bool, float, float, str]:
         return (
             ("COMPLETE", "FAILED", "PRUNED").index(row.state),
             groups[row.sweep, row.reference_id],
@@ -71,21 +75,26 @@ def view_of(records: Iterable[Record]) -> View:
             row.label,
         )
 
-    ordered = sorted(zip(rows, last, strict=True), key=place)
-    return View(tuple(row for row, _ in ordered), tuple(record for _, record in ordered), tuple(last))
+    return View(tuple(sorted(rows, key=place)), by_key)
 
 
-def frame_of(view: View) -> "pd.DataFrame":
-    """One row a trial, a column a field of TrialFigures but `missing`, and `validation`; None where there is none."""
-    import pandas as pd
-
-    columns = [f.name for f in fields(TrialFigures) if f.name != "missing"]
-    rows = [{name: getattr(row, name) for name in columns} for row in view.trials]
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    frame["caveats"] = ["; ".join(row["caveats"]) or None for row in rows]
-    frame["validation"] = [NOT_VALIDATED if row["source"] in ("proxy", "projected") else None for row in rows]
-    return frame
-
-
-def _baseline(record: Record) -> TrialKey:
-    return record.sweep, record.baseline_id
+def _figures(by_key: Mapping[TrialKey, Record], keys: Sequence[TrialKey], labels: Sequence[str]) -> list[TrialFigures]:
+    """Of each record, in one pass. Speed-ups beyond what skipping can give are marked: the baseline where its own calls
+    show that it was slowed, else the trial, as it cannot be told which of the two was disturbed.
+    """
+    rows = []
+    slowed: dict[TrialKey, bool] = {}
+    for key, label in zip(keys, labels, strict=True):
+        record = by_key[key]
+        of_baseline = (record.sweep, record.baseline_id)
+        baseline = by_key.get(of_baseline)
+        row = figures_of(record, label, by_key.get((record.sweep, record.reference_id)), baseline)
+        beyond = doubt.beyond_skipping(record, baseline, row.speedup)
+        if beyond is not None and baseline is not None:
+            if of_baseline not in slowed:
+                measured = baseline.valid_measurement
+                slowed[of_baseline] = measured is not None and doubt.was_slowed(measured)
+            if not slowed[of_baseline]:
+                row = replace(row, caveats=(*row.caveats, beyond + doubt.UNTOLD))
+        rows.append(row)
+    return [replace(row, caveats=(*row.caveats, doubt.BLAMED)) if slowed.get(row.key) else row for row in rows]

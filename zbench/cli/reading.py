@@ -1,6 +1,7 @@
 """The commands that read what was measured; heavy imports inside each."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,18 +19,18 @@ def report(command: Command, args: list[str]) -> int:
     """Write the report of one or more runs."""
     from zbench.analysis.view import view_of
     from zbench.cli.parsers import run_reader
-    from zbench.report.page.write import sweep_folders, write_report
+    from zbench.report.page.write import write_report
     from zbench.report.tables.main import render
-    from zbench.store import read_run
+    from zbench.stored import open_runs
 
     parser = run_reader(command)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/<first run>)")
     options = parser.parse_intermixed_args(args)
-    runs = [read_run(name, options.runs_dir) for name in options.runs]
-    view = view_of(record for _, found in runs for record in found)
-    out = options.out or Path("reports") / runs[0][0].resolve().parent.name
-    written = write_report(view, sweep_folders(runs), out)
+    records = open_runs(options.runs, options.runs_dir)
+    view = view_of(records)
+    out = options.out or Path("reports") / next(iter(records.folders.values())).resolve().name
+    written = write_report(view, records.folders, out)
     print(render(view, options.format))
     talk(f"wrote {len(written)} files to {out}; open {out / 'report.html'}")
     return Exit.DONE
@@ -41,7 +42,7 @@ def recommend(command: Command, args: list[str]) -> int:
     from zbench.cli.parsers import run_reader
     from zbench.recommend import Limits
     from zbench.recommend import recommend as choose
-    from zbench.store import read_run
+    from zbench.stored import open_runs
 
     parser = run_reader(command, ("text", "json"))
     parser.add_argument("run", metavar="RUN")
@@ -56,7 +57,7 @@ def recommend(command: Command, args: list[str]) -> int:
     )
     parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
     options = parser.parse_args(args)
-    _, records = read_run(options.run, options.runs_dir)
+    records = open_runs([options.run], options.runs_dir)
     limits = Limits(options.max_vram_gib, options.min_ssim, options.min_psnr_db, options.min_prompt_fidelity)
     advice = choose(view_of(records), limits, allow_proxy=options.allow_proxy)
     print(advice.to_json() if options.format == "json" else advice.to_text())
@@ -66,29 +67,29 @@ def recommend(command: Command, args: list[str]) -> int:
 def compare(command: Command, args: list[str]) -> int:
     """Two runs, trial by trial."""
     from zbench.cli.parsers import judging
-    from zbench.store import read_run
+    from zbench.stored import open_runs
 
     parser = judging(command)
     parser.add_argument("base", metavar="BASE", help="a run, as the base")
     parser.add_argument("new", metavar="NEW", help="the run that is judged")
     options = parser.parse_args(args)
-    _, base = read_run(options.base, options.runs_dir)
-    _, new = read_run(options.new, options.runs_dir)
-    return _judge(new, base, options)
+    base = open_runs([options.base], options.runs_dir)
+    new = open_runs([options.new], options.runs_dir)
+    return _judge(new.values(), base.values(), options)
 
 
 def baseline(command: Command, args: list[str]) -> int:
     """Keep a run for later gates."""
     from zbench.cli.parsers import run_reader
     from zbench.gate.baselines import left_out, save_baseline
-    from zbench.store import latest_records, read_run
+    from zbench.stored import open_runs
 
     parser = run_reader(command, formats=())
     parser.add_argument("action", choices=("save",), metavar="save", help="keep the valid trials of a run under a name")
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--name", required=True, help="of the baseline; each machine keeps its own")
     options = parser.parse_args(args)
-    records = latest_records(read_run(options.run, options.runs_dir)[1])
+    records = list(open_runs([options.run], options.runs_dir).values())
     path = save_baseline(records, options.name, options.runs_dir)
     for label, why in left_out(records).items():
         talk(f"note: {label} is left out: {why}")
@@ -100,15 +101,15 @@ def gate(command: Command, args: list[str]) -> int:
     """A run against a kept baseline."""
     from zbench.cli.parsers import judging
     from zbench.gate.baselines import machine_of, read_baseline
-    from zbench.store import read_run
+    from zbench.stored import open_runs
 
     parser = judging(command)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--baseline", required=True, metavar="FILE|NAME", help="what zbench baseline save kept")
     options = parser.parse_args(args)
-    _, new = read_run(options.run, options.runs_dir)
-    baseline = read_baseline(options.baseline, options.runs_dir, machine_of(new[-1].environment))
-    return _judge(new, baseline.records, options)
+    new = open_runs([options.run], options.runs_dir)
+    baseline = read_baseline(options.baseline, options.runs_dir, machine_of(new.newest.environment))
+    return _judge(new.values(), baseline.records, options)
 
 
 def export(command: Command, args: list[str]) -> int:
@@ -117,7 +118,7 @@ def export(command: Command, args: list[str]) -> int:
     from zbench.cli.parsers import run_reader
     from zbench.export import BINARY_FORMATS, find_format, format_names
     from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
-    from zbench.store import read_run
+    from zbench.stored import open_runs
 
     parser, names = run_reader(command, formats=()), format_names()
     every = ", ".join(names).replace("%", "%%")
@@ -138,29 +139,48 @@ def export(command: Command, args: list[str]) -> int:
     binary = ZbenchError(f"--format {options.format} is binary: give it a file with --out FILE")
     if options.format in BINARY_FORMATS and options.output is None:
         raise binary
-    data = render(view_of(read_run(options.run, options.runs_dir)[1]))
+    data = render(view_of(open_runs([options.run], options.runs_dir)))
     if options.output is None:
         if isinstance(data, bytes):
             raise binary
-        print(data, end="")
+        for piece in _pieces(data):
+            print(piece, end="")
         return Exit.DONE
     try:
-        options.output.write_bytes(data if isinstance(data, bytes) else data.encode(errors="backslashreplace"))
+        _write(options.output, data)
     except OSError as error:
         raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
     talk(f"wrote {options.output}")
     return Exit.DONE
 
 
-def _judge(new: "Sequence[Record]", base: "Sequence[Record]", options: "argparse.Namespace") -> int:
+def _pieces(text: "str | Iterator[str]") -> "Iterator[str]":
+    return iter([text]) if isinstance(text, str) else text
+
+
+def _write(path: Path, data: "str | bytes | Iterator[str]") -> None:
+    """A file whole or not at all, unless it is none of a disk, such as /dev/stdout. Raises OSError."""
+    partial = path if path.exists() and not path.is_file() else path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            for piece in [data] if isinstance(data, bytes) else _pieces(data):
+                file.write(piece if isinstance(piece, bytes) else piece.encode(errors="backslashreplace"))
+        if partial != path:
+            os.replace(partial, path)
+    except BaseException:
+        if partial != path:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _judge(new: "Iterable[Record]", base: "Iterable[Record]", options: "argparse.Namespace") -> int:
     """Judge, print, and give the verdict's exit code."""
     from zbench.gate.judge import assess
     from zbench.gate.limits import parse_limit
     from zbench.gate.show import publish, render
-    from zbench.store import latest_records
 
     limits = [parse_limit(text) for text in options.metric or ["latency.median:3%"]]
-    assessment = assess(latest_records(new), latest_records(base), limits)
+    assessment = assess(new, base, limits)
     print(render(assessment, options.format))
     if options.github:
         publish(assessment)

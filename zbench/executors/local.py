@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import dacite
-
 from zbench.config import ExecutorConfig
+from zbench.decode import typed
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, OnEvent, Setting, Stopped, Task, TaskResult
 from zbench.executors.client import OtherProtocol, WorkerClient, WorkerGone, death, oom_kills
@@ -223,8 +222,7 @@ class LocalExecutor:
             return None
         kind = event["event"]
         if kind == "done":
-            strict = dacite.Config(strict=True)
-            return [Completed(dacite.from_dict(Measurement, each, strict)) for each in event["measurements"]]
+            return [_completed(each) for each in event["measurements"]]
         if kind == "failed":
             running.turn_of = event["trial_id"]
             reason = Reason(event["code"], event["message"], stage=event["stage"], memory=event["memory"])
@@ -289,6 +287,14 @@ def _ids(task: Task) -> list[str]:
 
 def _with_log(result: TaskResult, tail: tuple[str, ...]) -> TaskResult:
     return Failed(replace(result.reason, log_tail=tail)) if isinstance(result, Failed) else result
+
+
+def _completed(measurement: object) -> TaskResult:
+    """What a worker measured; FAILED where an engine from elsewhere made it what no record may hold."""
+    try:
+        return Completed(typed(Measurement, measurement))
+    except ValueError as error:
+        return Failed(Reason("error", f"the engine's measurement cannot be recorded: {error}"))
 
 
 def _run_command(task: Task) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Records in formats other tools read, each from a view of records to text or bytes; writes no file.
+"""Records in formats other tools read, each from a view of records to text, in pieces where it may be long, or bytes.
 
 zbench's own text formats are in FORMATS, those that only fit into a file in BINARY_FORMATS. Installed packages and the
 user add formats as classes that fit `ExportFormat`. Formats for tools that track measured performance refuse projected
 and proxy records (`figures.measured_trials`), since they have no way to mark them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from zbench.analysis.view import View
@@ -18,7 +18,7 @@ from zbench.export.rounds import ROUND_COLUMNS, rounds_csv
 from zbench.plugins import installed, load_object
 from zbench.report.tables.main import to_csv
 
-FORMATS: dict[str, Callable[[View], str]] = {
+FORMATS: dict[str, Callable[[View], str | Iterator[str]]] = {
     "csv": to_csv,
     "csv-rounds": rounds_csv,
     "pytest-benchmark": to_pytest_benchmark,
@@ -46,7 +46,7 @@ def format_names() -> list[str]:
     return list(dict.fromkeys([*FORMATS, *BINARY_FORMATS, *(entry.name for entry in installed("export"))]))
 
 
-def find_format(name: str, *, allow_code: bool = False) -> Callable[[View], str | bytes]:
+def find_format(name: str, *, allow_code: bool = False) -> Callable[[View], str | bytes | Iterator[str]]:
     """What renders a view in the format of this name, which may be `module:Class`; zbench's own names come first.
 
     Raises ConfigError for a name that nothing has, and as `plugins.load_object` does, also while it renders.

@@ -3,6 +3,7 @@
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
 from zbench.export.figures import count, measured_trials, memory_measure, to_json
+from zbench.report.text.cells import listed
 from zbench.streams import talk
 
 NS_PER_S = 1e9
@@ -23,11 +24,11 @@ def to_bencher(view: View) -> str:
     Bounds are the 95 % interval of the median. A figure that cannot be had is no measure at all; so a reference has no
     `ssim-worst`. Nor is there a place for a trial's caveats: stderr names those with any.
     """
-    trials = measured_trials(view, "bencher")
-    doubtful = [trial.figures.label for trial in trials if trial.figures.caveats]
+    rows = measured_trials(view, "bencher").trials
+    doubtful = [row.label for row in rows if row.caveats]
     if doubtful:
-        talk(f"note: {count(len(doubtful))} with caveats that this format cannot show: {', '.join(doubtful)}")
-    return to_json({trial.figures.label: _measures(trial.figures) for trial in trials})
+        talk(f"note: {count(len(doubtful))} with caveats that this format cannot show: {listed(doubtful)}")
+    return to_json({row.label: _measures(row) for row in rows})
 
 
 def _measures(row: TrialFigures) -> dict[str, dict[str, float]]:

@@ -1,14 +1,13 @@
-"""What the exports share: which trials have figures to hand on, and which config values part them.
+"""What the exports share: which trials have figures to hand on, and what is read of each.
 
 Refuses to hand on as measured what was projected or measured on a proxy. Says on stderr what it leaves out.
 """
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from zbench.analysis.figures import TrialFigures
-from zbench.analysis.labels import flatten
 from zbench.analysis.view import View
 from zbench.errors import ZbenchError
 from zbench.measurement import Measurement
@@ -25,16 +24,23 @@ class Exported(NamedTuple):
     figures: TrialFigures
 
 
-def complete_trials(view: View) -> list[Exported]:
+def exported(view: View) -> Iterator[Exported]:
+    """The trials of `view` that have figures, in its order, each read when it is its turn."""
+    for row, record in view.pairs:
+        measured = record.valid_measurement
+        if measured is not None:
+            yield Exported(record, measured, row)
+
+
+def complete_trials(view: View) -> View:
     """The COMPLETE trials in the order of every table; how many FAILED ones are left out goes to stderr."""
     failed = sum(row.state == "FAILED" for row in view.trials)
     if failed:
         talk(f"note: left out {count(failed)} FAILED, without figures")
-    pairs = [(record, record.valid_measurement, row) for row, record in view.pairs]
-    return [Exported(record, measured, row) for record, measured, row in pairs if measured is not None]
+    return view.only({row.key for row in view.complete})
 
 
-def measured_trials(view: View, form: str) -> list[Exported]:
+def measured_trials(view: View, form: str) -> View:
     """The COMPLETE trials with a latency, for a format that cannot mark what was not measured.
 
     Raises ZbenchError if any was projected or measured on a proxy, and if none is left: an empty file would look
@@ -49,23 +55,12 @@ def measured_trials(view: View, form: str) -> list[Exported]:
             "which name each figure's source"
         )
     trials = complete_trials(view)
-    timed = [trial for trial in trials if trial.figures.latency_median_s is not None]
-    if len(timed) < len(trials):
-        talk(f"note: left out {count(len(trials) - len(timed))} without a valid round")
-    if not timed:
+    timed = trials.only({row.key for row in trials.trials if row.latency_median_s is not None})
+    if len(timed.trials) < len(trials.trials):
+        talk(f"note: left out {count(len(trials.trials) - len(timed.trials))} without a valid round")
+    if not timed.trials:
         raise ZbenchError(f"--format {form}: no trial has a latency to export; zbench report says why")
     return timed
-
-
-def varying_config(trials: Sequence[Exported]) -> list[dict[str, Any]]:
-    """For each trial the config values, by dotted key, that are not the same for all of them; every key in each.
-
-    `measure` is left out: it does not decide what runs.
-    """
-    configs = [flatten(t.record.trial.to_dict()) for t in trials]
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    varying = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
-    return [{key: config.get(key) for key in varying} for config in configs]
 
 
 def memory_measure(row: TrialFigures, separator: str) -> str:

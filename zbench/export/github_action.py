@@ -2,7 +2,7 @@
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
-from zbench.export.figures import Exported, measured_trials, memory_measure, to_json
+from zbench.export.figures import measured_trials, memory_measure, to_json
 
 
 def to_github_action(view: View) -> str:
@@ -13,12 +13,11 @@ def to_github_action(view: View) -> str:
     benchmark by its name. `range` is the larger half of the median's 95 % interval. Images' likeness is bigger the
     better, so it stands in `extra` and not in a series of its own.
     """
-    trials = measured_trials(view, "github-action-benchmark")
-    return to_json([entry for trial in trials for entry in _entries(trial)])
+    rows = measured_trials(view, "github-action-benchmark").trials
+    return to_json([entry for row in rows for entry in _entries(row)])
 
 
-def _entries(trial: Exported) -> list[dict[str, object]]:
-    row = trial.figures
+def _entries(row: TrialFigures) -> list[dict[str, object]]:
     extra = _extra(row)
     latency: dict[str, object] = {"name": row.label, "unit": "s", "value": row.latency_median_s}
     if row.latency_median_s is not None and row.latency_low_s is not None and row.latency_high_s is not None:

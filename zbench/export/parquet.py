@@ -3,14 +3,16 @@
 import io
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.labels import varying
 from zbench.analysis.view import View
 from zbench.errors import ZbenchError
-from zbench.export.figures import Exported, complete_trials, varying_config
+from zbench.export.figures import Exported, complete_trials, exported
 from zbench.export.rounds import ROUND_COLUMNS, round_rows
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ ROUND_DTYPES = {
     "steps_s": "object",
     "projected_latency_s": FLOAT,
 }
+BATCH = 1000
+"""Trials that are held at once."""
+
 IMAGE_DTYPES = {
     "identical": BOOLEAN,
     **dict.fromkeys(("psnr_db", "ssim", "ms_ssim", "lpips", "latent_rel_error"), FLOAT),
@@ -41,43 +46,57 @@ _OWN = ("sweep", "trial_id", "label")  # fields of TrialFigures that stand in a 
 
 
 def to_parquet(view: View) -> bytes:
-    """`round_frame` as Parquet. Raises ZbenchError without pyarrow."""
+    """`round_frames` as Parquet, a row group each. Raises ZbenchError without pyarrow."""
     try:
         import pyarrow as pa
+        import pyarrow.parquet as pq
     except ImportError as error:
         raise ZbenchError(
             "--format parquet needs pyarrow: pip install 'pyarrow>=18' (zbench's extra parquet)"
         ) from error
-    frame = round_frame(view)
-    schema = pa.Schema.from_pandas(frame, preserve_index=False)
-    for name, item in LISTS.items():
-        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.list_(pa.type_for_alias(item))))
     out = io.BytesIO()
-    frame.to_parquet(out, engine="pyarrow", index=False, schema=schema)
+    writer: Any = None
+    for frame in round_frames(view):
+        if writer is None:
+            schema = pa.Schema.from_pandas(frame, preserve_index=False)
+            for name, item in LISTS.items():
+                schema = schema.set(schema.get_field_index(name), pa.field(name, pa.list_(pa.type_for_alias(item))))
+            writer = pq.ParquetWriter(out, schema)
+        writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+    writer.close()
     return out.getvalue()
 
 
-def round_frame(view: View) -> "pd.DataFrame":
+def round_frames(view: View) -> "Iterator[pd.DataFrame]":
     """One row a round of each COMPLETE trial, invalid rounds included; null, never NaN, where there is no value.
 
     Columns: those of `csv-rounds`, with the steps' seconds and the cached steps as lists; the round's projected
     latency, if its trial is projected (`latency_s` is then its proxy's and `latency_source` says so); the likeness of
     its image to the reference's; every config value that is not the same for all trials, by dotted key; and under
     `trial_` the figures of its trial, the same in every row of it, so that one row a trial gives the table back.
+    A frame holds BATCH trials; there is one at least, of the same columns.
     """
     import pandas as pd
 
-    trials = complete_trials(view)
-    configs = varying_config(trials)
-    rows = [row for trial, config in zip(trials, configs, strict=True) for row in _rows(trial, config)]
+    shown = complete_trials(view)
+    configs = varying([record.trial for record in shown.records])
     dtypes = {**ROUND_DTYPES, **IMAGE_DTYPES, **_config_dtypes(configs), **_trial_dtypes()}
-    columns = {}
-    for name, dtype in dtypes.items():
-        values = [row[name] for row in rows]
-        if name in (configs[0] if configs else {}) and dtype == STRING:
-            values = [_text(value) for value in values]
-        columns[name] = pd.Series(values, dtype=dtype)
-    return pd.DataFrame(columns)
+    texts = {name for name in (configs[0] if configs else {}) if dtypes[name] == STRING}
+    trials = zip(exported(shown), configs, strict=True)
+    for batch in _batches(trials):
+        rows = [row for trial, config in batch for row in _rows(trial, config)]
+        columns = {}
+        for name, dtype in dtypes.items():
+            values = [row[name] for row in rows]
+            columns[name] = pd.Series([_text(value) for value in values] if name in texts else values, dtype=dtype)
+        yield pd.DataFrame(columns)
+
+
+def _batches(trials: Iterable[tuple[Exported, dict[str, Any]]]) -> Iterator[list[tuple[Exported, dict[str, Any]]]]:
+    waiting = iter(trials)
+    yield list(islice(waiting, BATCH))
+    while batch := list(islice(waiting, BATCH)):
+        yield batch
 
 
 def _rows(trial: Exported, config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,14 +1,17 @@
 """The JSON that `pytest-benchmark compare FILE…` reads, as `pytest --benchmark-json` writes it."""
 
 import statistics
+import textwrap
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from zbench.analysis.labels import varying
 from zbench.analysis.metrics import latencies_s
 from zbench.analysis.view import View
-from zbench.export.figures import Exported, measured_trials, to_json, varying_config
+from zbench.export.figures import Exported, exported, measured_trials, to_json
+from zbench.trial import Trial
 
 FORMAT_VERSION = "5.0.0"
 """The pytest-benchmark whose layout this is."""
@@ -38,29 +41,31 @@ EXTRA = (
 """Figures of a trial that go into `extra_info`, where they can be had; also its caveats and its environment."""
 
 
-def to_pytest_benchmark(view: View) -> str:
-    """One benchmark a trial, whose samples are its valid rounds, in seconds.
+def to_pytest_benchmark(view: View) -> Iterator[str]:
+    """One benchmark a trial, whose samples are its valid rounds, in seconds; a piece a benchmark.
 
     `name` and `param` are the trial's label and `fullname` is that after `zbench::`, the same in every file, so that
     `--between` and `--group-by fullname` pair the trials of two runs. `group` says what a trial is compared with, so
     that a table holds one piece of work. `params` are the config values that are not the same for all trials.
     `machine_info` and `commit_info` (zbench's own checkout) are those of the last trial measured.
     """
-    trials = measured_trials(view, "pytest-benchmark")
-    baselines = {(t.figures.sweep, t.figures.baseline_id): t.figures.label for t in trials if t.figures.is_baseline}
-    last = max(trials, key=_ended)
-    return to_json(
-        {
-            "machine_info": _machine_info(last.record.environment),
-            "commit_info": _commit_info(last.record.environment),
-            "benchmarks": [
-                _benchmark(trial, params, baselines.get((trial.figures.sweep, trial.figures.baseline_id)))
-                for trial, params in zip(trials, varying_config(trials), strict=True)
-            ],
-            "datetime": _ended(last),
-            "version": FORMAT_VERSION,
-        }
-    )
+    shown = measured_trials(view, "pytest-benchmark")
+    baselines = {(row.sweep, row.baseline_id): row.label for row in shown.trials if row.is_baseline}
+    trials: list[Trial] = []
+    last: tuple[str, dict[str, Any]] = ("", {})  # when it ended, and its environment
+    for trial in exported(shown):
+        trials.append(trial.record.trial)
+        last = max(last, (_ended(trial), trial.record.environment), key=lambda entry: entry[0])
+    ended, environment = last
+    head = {"machine_info": _machine_info(environment), "commit_info": _commit_info(environment)}
+    tail = {"datetime": ended, "version": FORMAT_VERSION}
+    yield to_json(head).removesuffix("\n}\n") + ',\n  "benchmarks": ['
+    between = "\n"
+    for trial, params in zip(exported(shown), varying(trials), strict=True):
+        baseline = baselines.get((trial.figures.sweep, trial.figures.baseline_id))
+        yield between + textwrap.indent(to_json(_benchmark(trial, params, baseline)).rstrip(), " " * 4)
+        between = ",\n"
+    yield "\n  ]," + to_json(tail).removeprefix("{")
 
 
 def sample_stats(samples: Sequence[float]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """One row a measured round: the raw samples."""
 
+from collections.abc import Iterator
+
 from zbench.analysis.view import View
 from zbench.record import Record
 from zbench.report.tables.text_table import rows_to_csv
@@ -26,10 +28,11 @@ ROUND_COLUMNS = (
 )
 
 
-def rounds_csv(view: View) -> str:
-    """One row a measured round. A projected trial's rounds are those of its proxy, and say so."""
-    rows = [row for figures, record in view.pairs for row in round_rows(record, figures.label)]
-    return rows_to_csv(rows, ROUND_COLUMNS)
+def rounds_csv(view: View) -> Iterator[str]:
+    """One row a measured round, a piece a trial. A projected trial's rounds are those of its proxy, and say so."""
+    yield rows_to_csv([], ROUND_COLUMNS)
+    for figures, record in view.pairs:
+        yield rows_to_csv(round_rows(record, figures.label), ROUND_COLUMNS, header=False)
 
 
 def round_rows(record: Record, label: str) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zbench.decode import check_untyped, plain, typed
 from zbench.environment import identity
 from zbench.errors import ConfigError, RecordError, StoreError
 from zbench.record import SCHEMA_VERSION, Record
@@ -29,6 +30,17 @@ class Baseline:
     name: str
     machine: dict[str, Any]
     records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a file holds beside its checksum."""
+
+    format: str
+    schema_version: int
+    name: str
+    machine: dict[str, Any]
+    records: list[dict[str, Any]]
 
 
 def machine_of(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,19 +115,21 @@ def read_baseline(name_or_file: str, runs: Path, machine: Mapping[str, Any]) -> 
         kept = f"{others} kept under that name are of other machines or versions" if others else "none of that name"
         raise ConfigError("--baseline", name_or_file, f"{kept}; zbench baseline save RUN --name NAME keeps one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: not a gate baseline ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RecordError(f"{path}: not a gate baseline; zbench baseline save writes one")
-    if content.pop("sha256", None) != _digest(content):
-        raise RecordError(f"{path}: its checksum does not fit: it was edited or torn; save the baseline again")
     try:
-        records = tuple(Record.from_json(json.dumps(record)) for record in content["records"])
+        check_untyped(content, "baseline")
+        if content.pop("sha256", None) != _digest(content):
+            raise RecordError("its checksum does not fit: it was edited or torn")
+        held = typed(_Kept, content)
+        records = tuple(map(Record.from_data, held.records))
         if not any(record.state == "COMPLETE" for record in records):  # as an older zbench kept them
             raise RecordError("; ".join(f"{label}: {why}" for label, why in left_out(records).items()))
-        return Baseline(content["name"], content["machine"], records)
-    except (RecordError, KeyError, TypeError) as error:
+        return Baseline(held.name, held.machine, records)
+    except (RecordError, ValueError) as error:
         raise RecordError(f"{path}: {error}; zbench baseline save RUN --name NAME keeps a new one") from error
 
 

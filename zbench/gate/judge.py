@@ -8,13 +8,16 @@ is every figure of a trial whose images were none in the base already.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
-from zbench.analysis.metrics import Metric
+from zbench.analysis.metrics import Metric, Samples
 from zbench.config import OffloadConfig
 from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.baselines import machine_of
 from zbench.gate.limits import Limit
-from zbench.record import Record
+from zbench.measurement import Effective, Measurement, Source
+from zbench.record import Reason, Record, State
 from zbench.stats import (
     Compared,
     Comparison,
@@ -28,6 +31,7 @@ from zbench.stats import (
     correct_for_many,
     judge,
 )
+from zbench.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,74 @@ class Assessment:
         return Exit.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts or not verdicts else Exit.DONE
 
 
-def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit]) -> Assessment:
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a verdict needs of a record, no more; `figures` are those of the limits, in order."""
+
+    trial_id: str
+    reference_id: str
+    label: str
+    state: State
+    source: Source | None
+    reason: Reason | None
+    has_invalid_images: bool
+    trial: Trial
+    environment: dict[str, Any]
+    effective: Effective  # what its content was, if it was measured
+    judges_sha256: dict[str, str]
+    reasons: dict[str, str]  # why a figure is None
+    figures: tuple[Samples | float | None, ...]
+
+    @classmethod
+    def of(cls, record: Record, limits: Sequence[Limit]) -> "_Told":
+        measured = record.measurement
+        effective = Effective() if measured is None else measured.effective
+        lacks = measured is not None and any(_read(limit.metric, measured) in (None, []) for limit in limits)
+        return cls(
+            trial_id=record.trial_id,
+            reference_id=record.reference_id,
+            label=record.label,
+            state=record.state,
+            source=record.source,
+            reason=record.reason,
+            has_invalid_images=record.has_invalid_images,
+            trial=record.trial,
+            environment=record.environment,
+            effective=_content(effective.weights_sha256, effective.configs_sha256),
+            judges_sha256=measured.judges_sha256 if measured is not None else {},
+            reasons=measured.reasons if measured is not None and lacks else {},
+            figures=tuple(None if measured is None else _read(limit.metric, measured) for limit in limits),
+        )
+
+    @property
+    def is_reference(self) -> bool:
+        return self.trial_id == self.reference_id
+
+    def has(self, place: int) -> bool:
+        """Whether there is a figure for the limit at this place."""
+        return self.figures[place] not in (None, [])
+
+
+@lru_cache(maxsize=1024)
+def _content(weights_sha256: str | None, configs_sha256: str | None) -> Effective:
+    return Effective(weights_sha256=weights_sha256, configs_sha256=configs_sha256)
+
+
+def _read(metric: Metric, measurement: Measurement) -> Samples | float | None:
+    return metric.read(measurement) if metric.samples is None else metric.samples(measurement)
+
+
+def assess(new: Iterable[Record], base: Iterable[Record], limits: Sequence[Limit]) -> Assessment:
     """Judge the last record of each trial in `new` against that in `base`, paired by trial id.
 
     Raises RecordError where nothing can be compared: no COMPLETE trial in the base (and none whose images are none),
     none in common, records of another machine or of other weights or configs under the same path, or figures that were
     not measured. Raises ConfigError for a metric that no record of the base has.
     """
-    base_by_id = {record.trial_id: record for record in base if record.state == "COMPLETE"}
-    spoilt_base = {record.trial_id: record for record in base if record.has_invalid_images}
-    new_by_id = {record.trial_id: record for record in new if record.state != "PRUNED"}
+    bases = {record.trial_id: _Told.of(record, limits) for record in base}
+    base_by_id = {i: told for i, told in bases.items() if told.state == "COMPLETE"}
+    spoilt_base = {i: told for i, told in bases.items() if told.has_invalid_images}
+    new_by_id = {record.trial_id: _Told.of(record, limits) for record in new if record.state != "PRUNED"}
     if not base_by_id and not spoilt_base:
         raise RecordError("the base has no COMPLETE trial, so there is nothing to compare with")
     _refuse_unmeasured([*base_by_id.values(), *new_by_id.values()])
@@ -93,41 +155,41 @@ def assess(new: Sequence[Record], base: Sequence[Record], limits: Sequence[Limit
     gone += [Gone(new_by_id[i].label, _failure(new_by_id[i])) for i in both if new_by_id[i].state != "COMPLETE"]
     level = correct_for_many(max(1, len(pairs) * sum(limit.metric.samples is not None for limit in limits)))
     findings = [
-        Finding(ours.label, limit, _judged(limit, ours, theirs, level, _unlike(limit.metric, ours, theirs, both_runs)))
+        Finding(ours.label, limit, _judged(limit, place, ours, theirs, level, both_runs))
         for ours, theirs in pairs
-        for limit in limits
-        if not (
-            limit.metric.of_likeness and theirs.is_reference and not _has(limit.metric, theirs)
-        )  # others are like it
+        for place, limit in enumerate(limits)
+        if not (limit.metric.of_likeness and theirs.is_reference and not theirs.has(place))  # others are like it
     ]
     findings += [Finding(ours.label, limit, _unjudged(theirs, limit)) for ours, theirs in spoilt for limit in limits]
     only_new = tuple(record.label for i, record in new_by_id.items() if i not in {**base_by_id, **spoilt_base})
     return Assessment(tuple(findings), tuple(gone), only_new)
 
 
-def _unjudged(base: Record, limit: Limit) -> Judgement:
+def _unjudged(base: _Told, limit: Limit) -> Judgement:
     """Where the base's images were none already: nothing of it says how fast or good it was."""
     why = f": {base.reason.message}" if base.reason else ""
     kind = Kind.RELATIVE if limit.relative else Kind.ABSOLUTE
     return judge(Refusal(RefusalReason.FAILED, f"the base's images were not valid{why}"), limit.margin, kind)
 
 
-def _judged(limit: Limit, new: Record, base: Record, level: float, unlike: Refusal | None) -> Judgement:
+def _judged(
+    limit: Limit, place: int, new: _Told, base: _Told, level: float, both_runs: Mapping[str, _Told]
+) -> Judgement:
     kind = Kind.RELATIVE if limit.relative else Kind.ABSOLUTE
-    outcome = unlike or _outcome(limit, new, base, level)
+    unlike = _unlike(limit.metric, new, base, both_runs)
+    outcome = unlike or _outcome(limit, new.figures[place], base.figures[place], level)
     return judge(outcome, limit.margin, kind, higher_is_better=limit.metric.higher_is_better)
 
 
-def _outcome(limit: Limit, new: Record, base: Record, level: float) -> Compared:
-    scale, metric = Scale.RATIO if limit.relative else Scale.DIFFERENCE, limit.metric
-    assert new.measurement is not None and base.measurement is not None
-    if metric.samples is not None:
-        ours, theirs = metric.samples(new.measurement), metric.samples(base.measurement)
-        outcome = compare_rounds(ours, theirs, scale=scale, level=level)
+def _outcome(limit: Limit, new: Samples | float | None, base: Samples | float | None, level: float) -> Compared:
+    scale = Scale.RATIO if limit.relative else Scale.DIFFERENCE
+    if isinstance(new, list) and isinstance(base, list):
+        outcome = compare_rounds(new, base, scale=scale, level=level)
         if isinstance(outcome, Refusal) and outcome.reason is RefusalReason.TOO_FEW_SAMPLES:
             return Refusal(outcome.reason, f"{outcome.detail}; measure more with measure.min_rounds= and max_rounds=")
         return outcome
-    return _exact(metric.read(new.measurement), metric.read(base.measurement), scale, positive=metric.positive)
+    assert not isinstance(new, list) and not isinstance(base, list)
+    return _exact(new, base, scale, positive=limit.metric.positive)
 
 
 def _exact(new: float | None, base: float | None, scale: Scale, *, positive: bool) -> Compared:
@@ -144,7 +206,7 @@ def _exact(new: float | None, base: float | None, scale: Scale, *, positive: boo
     return Comparison(value, value, value, 1, "value", 1.0, scale, "exact")
 
 
-def _failure(record: Record) -> str:
+def _failure(record: _Told) -> str:
     reason = record.reason
     if reason is None:
         return f"it {record.state}"
@@ -152,14 +214,14 @@ def _failure(record: Record) -> str:
     return f"{lead}: {reason.code}, {reason.message}"
 
 
-def _refuse_what_none_has(limits: Sequence[Limit], base: Sequence[Record]) -> None:
-    for limit in limits:
-        if not any(_has(limit.metric, record) for record in base):
-            why = _why(limit.metric, [r.measurement.reasons for r in base if r.measurement is not None])
+def _refuse_what_none_has(limits: Sequence[Limit], base: Sequence[_Told]) -> None:
+    for place, limit in enumerate(limits if base else ()):
+        if not any(told.has(place) for told in base):
+            why = _why(limit.metric, [told.reasons for told in base])
             raise ConfigError("--metric", str(limit), f"no trial of the base has a figure for it ({why}); leave it out")
 
 
-def _refuse_unmeasured(records: Iterable[Record]) -> None:
+def _refuse_unmeasured(records: Iterable[_Told]) -> None:
     weak = [r.label for r in records if r.source not in (None, "measured")]
     if weak:
         raise RecordError(
@@ -167,18 +229,18 @@ def _refuse_unmeasured(records: Iterable[Record]) -> None:
         )
 
 
-def _refuse_other_machine(new: Record, base: Record) -> None:
+def _refuse_other_machine(new: _Told, base: _Told) -> None:
+    if new.environment is base.environment:
+        return
     ours, theirs = machine_of(new.environment), machine_of(base.environment)
     changed = [f"{key} {theirs.get(key)} → {value}" for key, value in ours.items() if theirs.get(key) != value]
     if changed:
         raise RecordError(f"the base was measured on another machine or with other versions: {'; '.join(changed)}")
 
 
-def _refuse_other_content(new: Record, base: Record) -> None:
+def _refuse_other_content(new: _Told, base: _Told) -> None:
     """A trial names weights by path: what lay there may have been replaced between the two."""
-    if new.measurement is None or base.measurement is None:
-        return
-    ours, theirs = new.measurement.effective, base.measurement.effective
+    ours, theirs = new.effective, base.effective
     kind = ours.differs_in_content(theirs)
     if kind is not None:
         digests = [str(getattr(each, f"{kind}_sha256"))[:12] for each in (theirs, ours)]
@@ -189,28 +251,20 @@ def _refuse_other_content(new: Record, base: Record) -> None:
         )
 
 
-def _unlike(metric: Metric, new: Record, base: Record, records: Mapping[str, Record]) -> Refusal | None:
+def _unlike(metric: Metric, new: _Told, base: _Told, records: Mapping[str, _Told]) -> Refusal | None:
     """Why two figures of one metric are not of one thing: judged against other references, or by other judges.
 
     Offload changes no image, so a reference that gave way to one with offload is still the same reference.
     """
-    assert new.measurement is not None and base.measurement is not None
     if metric.of_likeness and new.reference_id != base.reference_id:
         references = [records.get(record.reference_id) for record in (new, base)]
         settings = {replace(r.trial, offload=OffloadConfig()).trial_id for r in references if r is not None}
         if None in references or len(settings) > 1:
             return Refusal(RefusalReason.INCOMPARABLE, "the two were judged against other quality references")
-    ours, theirs = (m.judges_sha256.get(metric.judge) for m in (new.measurement, base.measurement))
+    ours, theirs = (m.judges_sha256.get(metric.judge) for m in (new, base))
     if ours is not None and theirs is not None and ours != theirs:
         return Refusal(RefusalReason.INCOMPARABLE, f"measure.{metric.judge} were other weights for the two")
     return None
-
-
-def _has(metric: Metric, record: Record) -> bool:
-    measurement = record.measurement
-    if measurement is None:
-        return False
-    return bool(metric.samples(measurement)) if metric.samples is not None else metric.read(measurement) is not None
 
 
 def _why(metric: Metric, reasons: Sequence[Mapping[str, str]]) -> str:

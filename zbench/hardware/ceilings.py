@@ -4,14 +4,14 @@ It refuses a file that is not its own: what was measured is never guessed. `ceil
 """
 
 import json
-import math
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zbench.environment import DeviceLike, cores_available, cpu_model
+from zbench.decode import check_untyped, plain
+from zbench.environment import DeviceLike, check_environment, cores_available, cpu_model
 from zbench.errors import RecordError, StoreError
 
 SCHEMA_VERSION = 1
@@ -50,15 +50,15 @@ def stored_ceilings(devices: Sequence[DeviceLike]) -> dict[str, Any] | None:
     describes it; None where nothing was. RecordError naming the file that cannot be read or is broken."""
     path = ceilings_path(device_name(devices))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read ({error}); {_way_out()}") from error
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); {_way_out()}") from error
     try:
-        data = json.loads(text)
+        data = plain(text)
     except ValueError as error:
-        raise RecordError(f"{path}: not JSON ({error}); {_way_out()}") from error
+        raise RecordError(f"{path}: {error}; {_way_out()}") from error
     problem = _problem(data)
     if problem:
         raise RecordError(f"{path}: {problem}; {_way_out()}")
@@ -81,10 +81,11 @@ def _problem(data: object) -> str | None:
         return f"schema_version is {data.get('schema_version')!r}, not {SCHEMA_VERSION}"
     if not isinstance(data.get("device"), str) or data.get("kind") not in ("cuda", "cpu"):
         return "it does not say whose ceilings these are (device, kind)"
-    for name, value in data["figures"].items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and math.isfinite(value) and value > 0):
-            return f"{name}={value!r} is no positive number"
+    try:
+        check_environment({"ceilings": data})  # every record made here holds them
+        check_untyped(data, "ceilings")
+    except ValueError as error:
+        return str(error).removeprefix("environment.ceilings.")
     return None
 
 

@@ -6,8 +6,9 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-import dacite
 import yaml
+
+from zbench.decode import typed
 
 FILE = "published.yaml"
 
@@ -45,8 +46,7 @@ class PublishedFigure:
 def published_figures() -> tuple[PublishedFigure, ...]:
     """Every figure, in the file's order."""
     text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
-    strict = dacite.Config(strict=True, cast=[float])
-    return tuple(dacite.from_dict(PublishedFigure, row, strict) for row in yaml.safe_load(text))
+    return tuple(typed(PublishedFigure, row) for row in yaml.safe_load(text))
 
 
 def published_for(hardware_name: str) -> list[PublishedFigure]:

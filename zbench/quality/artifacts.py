@@ -13,17 +13,23 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
+import msgspec
+
+from zbench.decode import plain, typed
 from zbench.measurement import Effective
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
 LATENTS = "latents.safetensors"
 MADE_BY = "made_by.json"
+MOST_SIDE = 8192
+"""Pixels of a side of an image that is opened; Pillow's own limit on all of them is three quarters of its square."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +91,24 @@ class FolderContents:
     effective: Effective  # of the pipeline that made them, as far as its content goes
 
 
+@dataclass(frozen=True)
+class MadeBy:
+    """What MADE_BY holds; `images` are stems, none of which is a path."""
+
+    weights_sha256: str | None
+    configs_sha256: str | None
+    images: list[Annotated[str, msgspec.Meta(pattern=r"^[^/\0]+\Z")]]
+
+
 def contents(folder: Path) -> FolderContents:
     """What `folder` holds; an older one does not say, and one whose word is broken holds nothing."""
     try:
-        said = json.loads((folder / MADE_BY).read_text(encoding="utf-8"))
-        effective = Effective(weights_sha256=said["weights_sha256"], configs_sha256=said["configs_sha256"])
-        return FolderContents(frozenset(said["images"]), effective)
+        said = typed(MadeBy, plain((folder / MADE_BY).read_bytes()))
+        effective = Effective(weights_sha256=said.weights_sha256, configs_sha256=said.configs_sha256)
+        return FolderContents(frozenset(said.images), effective)
     except FileNotFoundError:
         return FolderContents(None, Effective())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return FolderContents(frozenset(), Effective())
 
 
@@ -126,21 +141,41 @@ class _Replacing:
         os.replace(partial, self._folder / MADE_BY)
 
 
+def read_picture(path: Path, most: tuple[int, int] = (MOST_SIDE, MOST_SIDE)) -> Image:
+    """The image in a PNG as RGB, if it has at most that width and height: a larger one is not decoded.
+
+    Raises OSError or ValueError for a file that is no such image, whatever is wrong with it.
+    """
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as picture:
+                if picture.width > most[0] or picture.height > most[1]:
+                    raise ValueError(f"{path}: {picture.width} × {picture.height} pixels, more than its trial makes")
+                return picture.convert("RGB")
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a broken chunk is a SyntaxError, a struct.error or a zlib.error
+        raise ValueError(f"{path}: not an image ({' '.join(str(error).split())})") from error
+
+
 def read_artifact(folder: Path, prompt_id: str, seed: int) -> Artifact | None:
     """One artifact; None if its image is not there, or not whole. `latents` is None where only the image is.
 
     Raises OSError or ValueError if a file is there and cannot be read.
     """
     import numpy as np
-    from PIL import Image
     from safetensors import SafetensorError, safe_open
 
     path = image_path(folder, prompt_id, seed)
     whole = contents(folder).stems
     if not path.is_file() or (whole is not None and stem(prompt_id, seed) not in whole):
         return None
-    with Image.open(path) as picture:
-        image = np.asarray(picture.convert("RGB"))
+    image = np.asarray(read_picture(path))
     latents = None
     if (folder / LATENTS).is_file():
         name = stem(prompt_id, seed)

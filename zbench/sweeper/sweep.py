@@ -32,7 +32,7 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
-from zbench.trial import Trial, geometry_of
+from zbench.trial import Trial, geometry_of, preset_geometry
 
 
 class SweepListener(Protocol):
@@ -307,6 +307,8 @@ class Sweep:
         """COMPLETE unless images of it are none; with the roofline's answer, where a proxy was measured."""
         if placed.trial.hardware is not None:
             measured = _projected(placed.trial, measured)
+        else:
+            measured = _sized(placed.trial, measured)
         reference = None if placed.is_reference else self.store.latest.get(placed.reference_id)
         if reference is not None and reference.has_invalid_images and measured.reasons.get("quality") == "no_reference":
             measured = replace(measured, reasons={**measured.reasons, "quality": REFERENCE_INVALID})
@@ -362,6 +364,14 @@ class Sweep:
             command=self.plan.command,
             **fields,
         )
+
+
+def _sized(trial: Trial, measured: Measurement) -> Measurement:
+    """With the model's dimensions where they are not its preset's, for readers never look into the folder it names."""
+    geometry = geometry_of(trial.pipeline)
+    if geometry == preset_geometry(trial.pipeline.preset):
+        return measured
+    return replace(measured, effective=replace(measured.effective, geometry=geometry))
 
 
 def _projected(trial: Trial, measured: Measurement) -> Measurement:

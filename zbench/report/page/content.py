@@ -1,12 +1,13 @@
 """What a report says, before it is Markdown or HTML: every renderer shows this and adds nothing of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.stages import stage_seconds
 from zbench.analysis.steps import skip_shares
+from zbench.analysis.telling import MOST_WHOLE, telling
 from zbench.analysis.view import View
 from zbench.record import Reason, Record
 from zbench.report.page.images import Strip, strips
@@ -84,29 +85,36 @@ class Page:
 
 def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
     """A report on the trials of one or more sweeps; images are read from each sweep's run folder."""
-    drawn, missing = _plots(view)
+    few = view.only({row.key for row in [*telling(view.complete), *_unlucky(view)]})
+    drawn, missing = _plots(view, few)
     return Page(
-        title=" and ".join(dict.fromkeys(record.sweep for record in view.journal)),
+        title=" and ".join(dict.fromkeys(sweep for sweep, _ in view.by_key)),
         findings=tuple(findings(view.trials)),
         environment=tuple(environment_lines(view.journal)),
         table=main_table(view),
-        quality=quality_table(view),
-        stages=stage_table(view),
-        offload=offload_table(view),
-        published=published_table(view.records),
+        quality=quality_table(few),
+        stages=stage_table(few),
+        offload=offload_table(few),
+        published=published_table(few.records),
         plots=tuple(drawn),
         missing_plots=tuple(missing),
-        knobs=tuple(knobs_without_effect(view)),
-        strips=tuple(strips(view, run_folders)),
-        not_as_asked=tuple((row.label, tuple(said)) for row, r in view.pairs if (said := not_as_asked(r))),
-        unmeasured=tuple(_unmeasured(row, record) for row, record in view.pairs if row.state != "COMPLETE"),
-        assumptions=_assumptions(view.records),
+        knobs=tuple(knobs_without_effect(few)),
+        strips=tuple(strips(few, run_folders)),
+        not_as_asked=tuple((row.label, tuple(said)) for row, r in few.pairs if (said := not_as_asked(r))),
+        unmeasured=tuple(_unmeasured(row, record) for row, record in few.pairs if row.state != "COMPLETE"),
+        assumptions=_assumptions(few.records),
     )
 
 
-def _plots(view: View) -> tuple[list[Plot], list[str]]:
+def _unlucky(view: View) -> list[TrialFigures]:
+    """The trials without figures that a page can list: the others are counted below the table."""
+    by_state = [[row for row in view.trials if row.state == state] for state in ("FAILED", "PRUNED")]
+    return [row for rows in by_state for row in rows[:MOST_WHOLE]]
+
+
+def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
     trials = view.complete
-    measured = {cells.label(row): (row, m) for row, r in view.pairs if (m := r.valid_measurement) is not None}
+    measured = {cells.label(row): (row, m) for row, r in few.pairs if (m := r.valid_measurement) is not None}
     stages = {label: stage_seconds(m) for label, (_, m) in measured.items()}
     shares = {label: skip_shares(m, row.steps or 0) for label, (row, m) in measured.items()}
     candidates = (
@@ -132,7 +140,7 @@ def _plots(view: View) -> tuple[list[Plot], list[str]]:
             "residual_differences.png",
             "Residual differences by step",
             "For trials with DBCache, the residual difference of each step and the threshold it is held against",
-            residual_differences(telling_residuals(view), trials),
+            residual_differences(telling_residuals(few), trials),
         ),
     )
     drawn = [Plot(name, title, alt, png_bytes(figure)) for name, title, alt, figure in candidates if figure]
@@ -154,7 +162,7 @@ def _memory_then(reason: Reason) -> list[str]:
     return said + ([f"predicted to fit: offload={reason.next_offload}"] if reason.next_offload else [])
 
 
-def _assumptions(records: Sequence[Record]) -> tuple[str, ...]:
+def _assumptions(records: Iterable[Record]) -> tuple[str, ...]:
     projections = [m.projection for r in records if (m := r.valid_measurement) is not None and m.projection]
     said = dict.fromkeys(text for projection in projections for text in projection.assumptions)
     floors = [projection.floor_s for projection in projections]

@@ -34,6 +34,6 @@ def _embedded(strips: Sequence[Strip]) -> list[tuple[str, list[tuple[Picture, st
     """Title of each strip to its pictures that can be read: image and difference as `data:` URIs."""
     shown = []
     for strip in strips:
-        uris = [(picture, data_uri(picture.path), difference_uri(picture)) for picture in strip.pictures]
+        uris = [(picture, data_uri(picture), difference_uri(picture)) for picture in strip.pictures]
         shown.append((strip.title, [(picture, uri, below) for picture, uri, below in uris if uri is not None]))
     return shown

@@ -12,11 +12,11 @@ from zbench.analysis.figures import TrialFigures
 from zbench.analysis.pareto import front
 from zbench.analysis.view import View
 from zbench.measurement import ImageQuality, PromptFidelity
-from zbench.quality.artifacts import image_path
+from zbench.quality.artifacts import MOST_SIDE, image_path
 from zbench.record import Record
 from zbench.report.text import cells
 from zbench.report.text.findings import default_row
-from zbench.store import artifacts_folder
+from zbench.store import ARTIFACTS, artifacts_folder
 
 J = TypeVar("J", ImageQuality, PromptFidelity)
 MOST_TRIALS = 8  # beside the reference
@@ -33,6 +33,7 @@ class Picture:
     path: Path
     prompt: str = ""  # how much of its prompt it shows
     reference: Path | None = None  # the reference's image, where this one differs from it
+    most_pixels: tuple[int, int] = (MOST_SIDE, MOST_SIDE)  # width and height of what its trial makes: none is larger
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def strips(view: View, run_folders: Mapping[str, Path]) -> list[Strip]:
                 _picture(row, by_id[row.sweep, row.trial_id], base, run_folders[row.sweep], prompt_id, seed)
                 for row in shown
             ]
-            pictures = tuple(picture for picture in found if picture.path.is_file())
+            pictures = tuple(p for p in found if _lies_in(p.path, run_folders[base.sweep] / ARTIFACTS))
             if pictures:
                 made.append(Strip(prompt_id, seed, text, pictures))
     return made
@@ -92,16 +93,26 @@ def strips(view: View, run_folders: Mapping[str, Path]) -> list[Strip]:
 def _picture(
     row: TrialFigures, record: Record, base: TrialFigures, run_folder: Path, prompt_id: str, seed: int
 ) -> Picture:
-    measurement, image = record.measurement, (prompt_id, seed)
+    measurement, pipeline, image = record.measurement, record.trial.pipeline, (prompt_id, seed)
     quality = _of_image(measurement.quality if measurement else None, image)
     differs = not row.is_reference and not (quality is not None and quality.identical)
+    reference = image_path(artifacts_folder(run_folder, base.trial_id), prompt_id, seed)
     return Picture(
         label=cells.label(row),
         caption=_caption(row, quality),
         path=image_path(artifacts_folder(run_folder, row.trial_id), prompt_id, seed),
         prompt=_prompt(row, _of_image(measurement.prompt_fidelity if measurement else None, image)),
-        reference=image_path(artifacts_folder(run_folder, base.trial_id), prompt_id, seed) if differs else None,
+        reference=reference if differs and _lies_in(reference, run_folder / ARTIFACTS) else None,
+        most_pixels=(min(pipeline.width, MOST_SIDE), min(pipeline.height, MOST_SIDE)),
     )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether it is a file of this folder, and no link that leads out of it."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _pairs(record: Record) -> list[tuple[str, int, str]]:

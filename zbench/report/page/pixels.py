@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zbench.quality.artifacts import read_picture
 from zbench.report.page.images import Picture, Strip
 from zbench.sanitize import printable
 
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
 PAGE_PIXELS = 384  # widest on the page
 STRIP_PIXELS = 224  # widest in a strip
 MOST_COLUMNS = 5
+MOST_TALL = 4  # times its width
 AMPLIFIED = 4
 DIFFERENCE = f"difference ×{AMPLIFIED}"
 GAP, LINE = 8, 15  # pixels between the pictures of a strip, and of a line of text
 INK, SOFT = "#111111", "#555555"
 
 
-def data_uri(path: Path) -> str | None:
+def data_uri(picture: Picture) -> str | None:
     """The image as a `data:` URI, at most PAGE_PIXELS wide; None if it cannot be read."""
-    image = _read(path)
+    image = _read(picture.path, picture)
     return None if image is None else _uri(_sized(image, PAGE_PIXELS))
 
 
@@ -39,7 +41,7 @@ def strip_jpeg(strip: Strip) -> bytes | None:
     """The strip as one picture: names and figures under each image, under these its difference; None if none opens."""
     from PIL import Image, ImageDraw
 
-    opened = [(picture, _read(picture.path)) for picture in strip.pictures]
+    opened = [(picture, _read(picture.path, picture)) for picture in strip.pictures]
     shown = [
         (picture, _sized(image, STRIP_PIXELS), _difference(picture)) for picture, image in opened if image is not None
     ]
@@ -74,8 +76,8 @@ def _difference(picture: Picture) -> "Image | None":
     """Absolute difference of each channel from the reference's image, AMPLIFIED times, on black."""
     from PIL import ImageChops
 
-    image = _read(picture.path)
-    reference = None if picture.reference is None else _read(picture.reference)
+    image = _read(picture.path, picture)
+    reference = None if picture.reference is None else _read(picture.reference, picture)
     if image is None or reference is None or image.size != reference.size:
         return None
     return ImageChops.difference(image, reference).point([min(255, AMPLIFIED * value) for value in range(256)] * 3)
@@ -98,22 +100,22 @@ def _font(size: float) -> "FreeTypeFont":
     return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def _read(path: Path) -> "Image | None":
-    from PIL import Image
-
+def _read(path: Path, picture: Picture) -> "Image | None":
     try:
-        with Image.open(path) as file:
-            return file.convert("RGB")
+        return read_picture(path, picture.most_pixels)
     except (OSError, ValueError):
         return None
 
 
 def _sized(image: "Image", widest: int) -> "Image":
+    """At most that wide, and MOST_TALL times as tall: no strip is endless."""
     from PIL import Image
 
-    if image.width <= widest:
+    if image.width <= widest and image.height <= widest * MOST_TALL:
         return image
-    return image.resize((widest, max(1, round(image.height * widest / image.width))), Image.Resampling.LANCZOS)
+    scale = min(widest / image.width, widest * MOST_TALL / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _uri(image: "Image") -> str:

@@ -6,40 +6,24 @@ Refuses to leave half a file: each appears whole or not at all.
 import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from zbench.analysis.view import View
 from zbench.errors import RecordError, StoreError
-from zbench.record import Record
 from zbench.report.page.content import Page, make_page
 from zbench.report.page.html import render_html
 from zbench.report.page.markdown import render_markdown
 from zbench.report.page.pixels import strip_jpeg
 from zbench.report.tables.main import to_csv
 
-
-def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Path]:
-    """Sweep name to run folder, from each journal and its records.
-
-    Raises RecordError naming two different journals that share a sweep's name: which trial is whose could not be
-    told.
-    """
-    journals: dict[str, Path] = {}
-    for journal, records in runs:
-        for sweep in dict.fromkeys(record.sweep for record in records):
-            first = journals.setdefault(sweep, journal)
-            if first.resolve() != journal.resolve():
-                raise RecordError(
-                    f"{first} and {journal} both hold records of the sweep {sweep!r}; report them apart, or measure "
-                    "one of them under another sweep.name="
-                )
-    return {sweep: journal.parent for sweep, journal in journals.items()}
+MOST_NAME = 100
+"""Characters of a prompt's id in the name of a file."""
 
 
 def preload() -> None:
     """Import what a report will need, so that whoever waits for something else need not wait for that afterwards."""
-    for name in ("pandas", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg", "adjustText"):
+    for name in ("jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg", "adjustText"):
         importlib.import_module(name)
 
 
@@ -49,7 +33,7 @@ def write_report(view: View, run_folders: Mapping[str, Path], out: Path) -> list
     Images come from `run_folders`, sweep name to run folder. Raises RecordError without records, StoreError naming
     a folder that cannot be written.
     """
-    if not view.records:
+    if not view.trials:
         raise RecordError("no records to report on; run zbench sweep first")
     page = make_page(view, run_folders)
     files: dict[str, bytes] = {plot.file_name: plot.png for plot in page.plots}
@@ -68,6 +52,7 @@ def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
         jpeg = strip_jpeg(strip)
         if jpeg is not None:
             safe = re.sub(r"[^A-Za-z0-9._-]+", "_", strip.prompt_id).strip("._") or "prompt"
+            safe = safe[:MOST_NAME]
             title = strip.title if strip.title not in files else f"{strip.title} ({strip.pictures[0].label})"
             files[title] = (f"images/{number:02d}-{safe}-{strip.seed}.jpg", jpeg)
     return files

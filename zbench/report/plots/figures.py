@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zbench.analysis import pareto
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.pareto import likeness_and_speedup
+from zbench.analysis.telling import MOST_WHOLE
 from zbench.report.plots.canvas import add_legend, add_title, new_figure
 from zbench.report.plots.point_names import write_names
 from zbench.report.text.cells import digits, label
@@ -32,6 +33,7 @@ FAMILIES = {  # name, colour, marker
 }
 OUTSIDE = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))  # colour and marker of methods from outside zbench
 MOST_ROWS = 40
+MOST_NAMED = 20  # points of the front, where not all points are named
 
 
 def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
@@ -45,7 +47,9 @@ def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
         return None
     figure, axes = new_figure(8.4, 5.4)
     rows = [row for row, _, _ in points]
-    front = [rows.index(row) for row in pareto.front(rows)]
+    places = {row.key: i for i, row in enumerate(rows)}
+    front = [places[row.key] for row in pareto.front(rows)]
+    on_it, many = set(front), len(points) > MOST_WHOLE
     axes.grid(True, zorder=0)
     axes.step(
         [points[i][1] for i in front],
@@ -57,26 +61,29 @@ def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
         zorder=2,
         label="Pareto front",
     )
+    leading = {points[i][0].family for i in front}
     for family, (name, colour, marker) in _families(rows).items():
         for on_front in (True, False):
-            chosen = [p for i, p in enumerate(points) if p[0].family == family and (i in front) == on_front]
+            chosen = [p for i, p in enumerate(points) if p[0].family == family and (i in on_it) == on_front]
+            small = many and not on_front
             axes.scatter(
                 [x for _, x, _ in chosen],
                 [y for _, _, y in chosen],
-                s=160 if marker == "*" else 62,
+                s=6 if small else 160 if marker == "*" else 62,
                 marker=marker,
                 facecolor=colour if on_front else "white",
                 edgecolor=colour,
-                linewidth=1.6,
-                zorder=3,
-                label=name if chosen and (on_front or not any(points[i][0].family == family for i in front)) else None,
+                linewidth=0.4 if small else 1.6,
+                zorder=2.2 if small else 3,
+                label=name if chosen and (on_front or family not in leading) else None,
             )
     axes.margins(x=0.12, y=0.14)
     axes.set_xlabel("SSIM of the worst image against the reference's (right: more alike)")
     axes.set_ylabel("speed-up over the baseline, × (up: faster)")
     add_legend(figure)
     add_title(axes, "Speed-up against fidelity", trials, "filled: on the Pareto front")
-    write_names(figure, axes, [(row.label, x, y) for row, x, y in points], front)
+    named = [points[i] for i in front[-MOST_NAMED:]] if many else points
+    write_names(figure, axes, [(row.label, x, y) for row, x, y in named], range(len(named)) if many else front)
     return figure
 
 
@@ -110,7 +117,7 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
     axes.set_xlim(0, max(left) * 1.1 or 1)
     axes.set_xlabel("seconds an image, median of each stage; the number is the median of the whole")
     add_legend(figure)
-    add_title(axes, "Where the time goes", trials, _left_out(stages))
+    add_title(axes, "Where the time goes", trials, _left_out(stages, trials))
     return figure
 
 
@@ -134,7 +141,7 @@ def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[Tria
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
     axes.set_xlabel("denoising step (dark: skipped in every image; number: share of the images)")
-    add_title(axes, "Skipped steps", trials, _left_out(shares))
+    add_title(axes, "Skipped steps", trials, _left_out(shares, trials))
     return figure
 
 
@@ -143,5 +150,7 @@ def _widest(labels: Iterable[str]) -> float:
     return 0.085 * max(map(len, labels))
 
 
-def _left_out(rows: Mapping[str, object]) -> str:
-    return f"the first {MOST_ROWS} of {len(rows)} trials" if len(rows) > MOST_ROWS else ""
+def _left_out(rows: Mapping[str, object], trials: Sequence[TrialFigures]) -> str:
+    if len(rows) > MOST_ROWS:
+        return f"the first {MOST_ROWS} of {len(rows)} trials"
+    return f"{len(rows)} of {len(trials):,} trials" if len(trials) > MOST_WHOLE else ""

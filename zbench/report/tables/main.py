@@ -5,11 +5,13 @@ FAILED and PRUNED trials as if they had figures: they are counted here and liste
 """
 
 import json
+import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
-from zbench.analysis.view import View, frame_of
+from zbench.analysis.telling import shown_of_all, telling
+from zbench.analysis.view import View
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text import cells
@@ -20,6 +22,7 @@ PROMPT = "prompt (worst)"
 ENERGY = "J an image"
 PSNR = "PSNR, dB"
 SSIM = "SSIM (worst)"
+CSV_COLUMNS = tuple(f.name for f in fields(TrialFigures) if f.name != "missing")
 PROMPT_MEANS = (
     "Prompt: share of the attributes asked for (shape, colour, size, place, count, background, word) that the scene "
     "reader finds right, mean (worst image in brackets)."
@@ -51,8 +54,8 @@ COLUMNS = (
 
 
 def main_table(view: View) -> TextTable:
-    """Lay out the COMPLETE trials of `view`, in their order."""
-    complete = view.complete
+    """Lay out the COMPLETE trials of `view`, in their order; of very many those that tell most."""
+    complete = telling(view.complete)
     columns = [_memory_column(complete) if column.header == MEMORY else column for column in COLUMNS]
     if not _knows_prompts(complete):
         columns = [column for column in columns if column.header != PROMPT]
@@ -65,7 +68,7 @@ def main_table(view: View) -> TextTable:
         headers=tuple(column.header for column in columns),
         aligns=tuple(column.align for column in columns),
         rows=tuple(tuple(column.cell(row) for column in columns) for row in complete),
-        legend=_legend(view.trials, complete),
+        legend=(*shown_of_all(complete, view.complete), *_legend(view.trials, complete)),
     )
 
 
@@ -82,14 +85,22 @@ def table_head(trials: Sequence[TrialFigures]) -> tuple[str, ...]:
 
 def to_csv(view: View) -> str:
     """Raw figures of every trial, FAILED and PRUNED included; an absent one is an empty field."""
-    frame = frame_of(view)
-    return rows_to_csv(frame.to_dict("records"), list(frame.columns))
+    return rows_to_csv(map(_csv_row, view.trials), [*CSV_COLUMNS, "validation"])
+
+
+def _csv_row(row: TrialFigures) -> dict[str, object]:
+    values: dict[str, object] = {name: getattr(row, name) for name in CSV_COLUMNS}
+    values["caveats"] = "; ".join(row.caveats) or None
+    values["validation"] = NOT_VALIDATED if row.source in ("proxy", "projected") else None
+    return values
 
 
 def to_json(view: View) -> str:
     """Raw figures of every trial as JSON without NaN; `head` says what was not validated."""
-    data = {"head": list(table_head(view.trials)), "trials": [row.to_dict() for row in view.trials]}
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    head = json.dumps(list(table_head(view.trials)), ensure_ascii=False)
+    rows = (json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False, indent=2) for row in view.trials)
+    trials = ",\n".join(textwrap.indent(row, " " * 4) for row in rows)
+    return f'{{\n  "head": {head},\n  "trials": [\n{trials}\n  ]\n}}\n'
 
 
 def render(view: View, form: str) -> str:

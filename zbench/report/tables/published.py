@@ -1,6 +1,6 @@
 """Published figures beside a sweep's, each with its kind and steps; never in one row with what the sweep measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from zbench.composition import profile_patterns
 from zbench.hardware.detect import profile_of
@@ -15,7 +15,7 @@ HEADERS = ("device", "setting", "kind", "steps", "image, s", "step, s", "peak me
 ALIGNS = (LEFT, LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT, LEFT, LEFT)
 
 
-def published_table(records: Sequence[Record]) -> TextTable | None:
+def published_table(records: Iterable[Record]) -> TextTable | None:
     """Rows for the hardware that `records` of Z-Image-Turbo were measured on or projected onto; None if nothing is
     known of it."""
     names = dict.fromkeys(name for r in records if (name := _profile(r)) is not None)

@@ -3,7 +3,7 @@
 Refuses to describe one machine where the records come from several: it says so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,26 +12,65 @@ from zbench.config import HardwareConfig
 from zbench.environment import differences
 from zbench.record import Record
 
+MOST_DIFFERENT = 20
+"""Different things that one line names."""
 
-def environment_lines(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Name and value of each line of the block."""
-    last = [r for r in records if r.state == "COMPLETE"] or list(records)
-    environment, hardware = last[-1].environment, last[-1].trial.hardware
+
+def environment_lines(records: Iterable[Record]) -> list[tuple[str, str]]:
+    """Name and value of each line of the block, of the COMPLETE trials if there are any; in one pass."""
+    whole, rest = _Setting(), _Setting()
+    for record in records:
+        if record.state == "COMPLETE":
+            whole.add(record)
+        elif whole.last is None:
+            rest.add(record)
+    setting = rest if whole.last is None else whole
+    assert setting.last is not None
+    environment, hardware = setting.last.environment, setting.last.trial.hardware
+    said = setting.said
     lines = [
         ("Hardware", _hardware(environment, hardware)),
         ("Software", _software(environment)),
-        ("Pipeline", _each(last, _pipeline)),
-        ("Resolution", _each(last, lambda r: f"{r.trial.pipeline.width}×{r.trial.pipeline.height}")),
-        ("Steps", _each(last, lambda r: str(r.trial.pipeline.steps)) + " transformer forwards an image"),
-        ("Prompts", _each(last, _workload)),
-        ("Rounds", _each(last, _measure)),
+        ("Pipeline", said["Pipeline"]),
+        ("Resolution", said["Resolution"]),
+        ("Steps", said["Steps"] + " transformer forwards an image"),
+        ("Prompts", said["Prompts"]),
+        ("Rounds", said["Rounds"]),
         ("Revision", _revision(environment)),
-        ("Command", _each(last, lambda r: r.command or "")),
+        ("Command", said["Command"]),
     ]
-    changes = _environment_changes(last)
+    changes = _environment_changes(setting.environments.values(), environment)
     if changes:
         lines.append(("Attention", f"the trials were not all measured in one environment: {'; '.join(changes)}"))
     return [(name, value) for name, value in lines if value]
+
+
+class _Setting:
+    """What records say of how they were measured, each thing once."""
+
+    def __init__(self) -> None:
+        self.last: Record | None = None
+        self.environments: dict[int, dict[str, Any]] = {}
+        """By identity: records share theirs (`record.Record.from_data`)."""
+        self._said: dict[str, dict[str, None]] = {name: {} for name in DESCRIBED}
+
+    def add(self, record: Record) -> None:
+        """In the order in which they were written."""
+        self.last = record
+        self.environments.setdefault(id(record.environment), record.environment)
+        for name, describe in DESCRIBED.items():
+            said = self._said[name]
+            if len(said) <= MOST_DIFFERENT and (text := describe(record)):
+                said[text] = None
+
+    @property
+    def said(self) -> dict[str, str]:
+        """By line; of very many different things the first."""
+        shown = {name: list(said) for name, said in self._said.items()}
+        return {
+            name: " | ".join([*said[:MOST_DIFFERENT], *(["…"] if len(said) > MOST_DIFFERENT else [])])
+            for name, said in shown.items()
+        }
 
 
 def not_as_asked(record: Record) -> list[str]:
@@ -120,16 +159,22 @@ def _revision(environment: dict[str, Any]) -> str:
     return f"{revision[:12]}{' with uncommitted changes' if environment.get('git_dirty') else ''}"
 
 
-def _environment_changes(records: Sequence[Record]) -> list[str]:
-    newest = records[-1].environment
-    found: list[str] = []
-    for record in records:
-        found += [d for d in differences(record.environment, newest) if d not in found]
-    return found
+def _environment_changes(environments: Iterable[dict[str, Any]], newest: dict[str, Any]) -> list[str]:
+    found: dict[str, None] = {}
+    for environment in environments:
+        if len(found) < MOST_DIFFERENT:
+            found |= dict.fromkeys(differences(environment, newest))
+    return list(found)
 
 
-def _each(records: Sequence[Record], describe: Callable[[Record], str]) -> str:
-    return " | ".join(dict.fromkeys(text for text in map(describe, records) if text))
+DESCRIBED: dict[str, Callable[[Record], str]] = {
+    "Pipeline": _pipeline,
+    "Resolution": lambda r: f"{r.trial.pipeline.width}×{r.trial.pipeline.height}",
+    "Steps": lambda r: str(r.trial.pipeline.steps),
+    "Prompts": _workload,
+    "Rounds": _measure,
+    "Command": lambda r: r.command or "",
+}
 
 
 def _same(wanted: object, value: object) -> bool:
