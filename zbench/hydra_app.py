@@ -19,12 +19,13 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from zbench.composition import CONFIG_NAME, conf_dir, expand
-from zbench.composition.session import refuse_packages
+from zbench.composition.grammar import text_override
+from zbench.composition.session import read_configs_as_text, refuse_packages
 from zbench.config import Config, register_schemas
 from zbench.errors import Exit, OverrideError
 from zbench.hardware.detect import present_devices
 from zbench.plugins import ALLOW_CODE, check_targets
-from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
+from zbench.sweeper.baseline import named_baseline
 from zbench.sweeper.here import auto_resolver, one_job
 from zbench.sweeper.plan import Plan, make_plan
 
@@ -40,7 +41,6 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     `command` is run, sweep or plan, `about` what its help begins with. Raises OverrideError and its like for what
     does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.
     """
-    as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
     options, unknown = _parsed(args, command)
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
     resolve_auto = auto_resolver(options.config_dir)
@@ -54,14 +54,14 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
         show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
         return None
     if shows:
-        show([*overrides, *_help_header(about), *flags], command)
+        show([*(word for word in overrides if not text_override(word)), *_help_header(about), *flags], command)
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
     if outside and command == "plan":
         print(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}", file=sys.stderr)
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
-    again = [arg for arg in as_typed if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
+    again = [arg for arg in args if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
     allowed = [ALLOW_CODE] if allow_code else []
     typed = shlex.join(["zbench", "run" if command == "run" else "sweep", *allowed, *again])
     experiment = named.get("experiment", "sweep")
@@ -116,6 +116,7 @@ def show(args: list[str], command: str) -> None:
         """Never runs: every flag that gets here shows something and ends."""
 
     register_schemas()
+    read_configs_as_text()
     before, sys.argv = sys.argv, [f"zbench {command}", *args]
     try:
         with _hydra_raises():

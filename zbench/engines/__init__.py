@@ -144,7 +144,7 @@ def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
     process, request = trial.to_dict(), {}
     for path in per_request:
         group, _, key = path.partition(".")
-        request[path] = process[group].pop(key) if key else process.pop(group, None)
+        request[path] = process[group].pop(key, None) if key else process.pop(group, None)
     return Residency(json.dumps(process, sort_keys=True), json.dumps(request, sort_keys=True))
 
 
