@@ -19,8 +19,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from zbench.composition import CONFIG_NAME, conf_dir, expand
+from zbench.composition.aliases import meant
 from zbench.composition.grammar import text_override
-from zbench.composition.session import read_configs_as_text, refuse_packages
+from zbench.composition.session import check_search_path, read_configs_as_text, readable
 from zbench.config import Config, register_schemas
 from zbench.errors import Exit, OverrideError
 from zbench.hardware.detect import present_devices
@@ -45,7 +46,7 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
     resolve_auto = auto_resolver(options.config_dir)
     overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
-    refuse_packages(overrides)
+    check_search_path(overrides)
     flags = [arg for arg in args if arg not in overrides]
     if shows and (options.cfg or options.info):
         jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
@@ -95,11 +96,24 @@ def _parsed(args: list[str], command: str) -> tuple[Namespace, list[str]]:
     def refuse(message: str) -> NoReturn:
         raise OverrideError(f"{message.removeprefix('argument ')}; zbench {command} --help says more")
 
+    for arg in args:
+        readable(arg)
+        if arg in ("--version", "-V"):
+            raise OverrideError(f"{arg}: is no flag of zbench {command}; zbench --version says which it is")
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     options, unknown = parser.parse_known_args(args)
-    for flag in [arg for arg in unknown if arg.startswith("-")]:
-        raise OverrideError(f"{flag}: no such flag; zbench {command} --help lists them")
+    for flag in [arg.partition("=")[0] for arg in unknown if arg.startswith("-")]:
+        known_as = meant(flag) if flag.startswith("--") else None
+        way = f"zbench {command} --help lists them" if known_as is None else f"did you mean {known_as}?"
+        raise OverrideError(f"{flag}: no such flag; {way}")
+    for flag in ("multirun", "run"):
+        if getattr(options, flag):
+            tells = "zbench sweep tries every point and zbench run one"
+            raise OverrideError(f"--{flag}: has no place here, {tells}; leave it out")
+    for flag in ("resolve", "package"):
+        if getattr(options, flag) and not options.cfg:
+            raise OverrideError(f"--{flag}: says how --cfg shows a config; add --cfg job, or leave it out")
     for flag in ("config_name", "config_path", "experimental_rerun"):
         if getattr(options, flag) is not None:
             raise OverrideError(

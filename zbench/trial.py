@@ -189,10 +189,9 @@ def _geometry_in(folder: Path) -> Geometry:
     return Geometry.from_folder(folder)
 
 
-@cache
-def _default(schema: type[Any], name: str) -> Any:
+def _default(schema: Any, name: str) -> Any:
     """What a field of a dataclass is where nobody gave it a value."""
-    item = next(item for item in fields(schema) if item.name == name)
+    item = schema.__dataclass_fields__[name]
     return item.default if item.default_factory is MISSING_DEFAULT else item.default_factory()
 
 

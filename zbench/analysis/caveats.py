@@ -18,6 +18,7 @@ BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give 
 INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
+MOST_CUT = 3  # prompts that are named as cut; the others are counted
 SPOILS_IMAGES = ("non_finite_latents",)  # of the reasons why a round is invalid; others say that its time is none
 
 
@@ -87,6 +88,26 @@ def beyond_skipping(record: Record, baseline: Record | None, speedup: float | No
 
 def _skipped(record: Record) -> float | None:
     return None if record.measurement is None else REGISTRY["steps.cached"].read(record.measurement)
+
+
+def cut_prompts(records: Iterable[Record]) -> list[str]:
+    """What is to be said once of prompts that were longer than their pipeline takes: a sentence a pipeline."""
+    found: dict[tuple[str, int, bool], dict[str, int]] = {}
+    for record in records:
+        if record.measurement is not None and record.measurement.effective.cut_tokens:
+            pipeline, is_proxy = record.trial.pipeline, record.trial.hardware is not None
+            key = pipeline.name, pipeline.max_sequence_length, is_proxy
+            found.setdefault(key, {}).update(record.measurement.effective.cut_tokens)
+    return [_cut_sentence(*key, cut) for key, cut in found.items()]
+
+
+def _cut_sentence(name: str, limit: int, is_proxy: bool, cut: dict[str, int]) -> str:
+    listed = ", ".join(f"{prompt_id} by {count}" for prompt_id, count in list(cut.items())[:MOST_CUT])
+    listed += f" and {len(cut) - MOST_CUT} more" if len(cut) > MOST_CUT else ""
+    if is_proxy:
+        return f"Prompts were cut, in tokens, by the proxy of {name} alone: {listed}."
+    way = f"pipeline.max_sequence_length={limit} ends them"
+    return f"Prompts were cut, in tokens: {listed}; {way}, and what lies beyond is not painted ({name})."
 
 
 UNTOLD = ": it or its baseline was disturbed, which cannot be told; measure both again with sweep.fresh=true"

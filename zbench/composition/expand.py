@@ -20,7 +20,7 @@ from zbench.composition.grammar import FREE, Key, dotted, hydra_value, is_free, 
 from zbench.composition.limits import hold_points
 from zbench.composition.nodes import ABSENT, get, has, put
 from zbench.composition.points import GroupPoints, interpolates, replaced_points, resolved_points
-from zbench.composition.session import group_options, hydra_session, one_line_errors, parse, refuse_packages
+from zbench.composition.session import check_search_path, group_options, hydra_session, one_line_errors, parse
 from zbench.composition.typed import Axis, Choice, Deletion, Typed, read
 from zbench.composition.unknown import unknown_key
 from zbench.config import SCHEMAS, Config
@@ -58,7 +58,7 @@ def expand(
     without (one run), choices stand at their defaults and an axis is an error. Raises OverrideError
     or ConfigError for anything that does not parse, compose, arrive or lie in range.
     """
-    refuse_packages(overrides)
+    check_search_path(overrides)
     with hydra_session(config_dir) as extra, one_line_errors():
         return _Expansion(read(parse(overrides), grids=grids), extra, resolve_auto, grids).jobs()
 

@@ -42,11 +42,13 @@ class Text(str):
 
 
 def path_override(word: str) -> Override | None:
-    """The override of a word that gives a key one path, such as `~/模型`; None where it may be several, or a reference."""
+    """The override of a word that gives a key one path, such as `~/模型`; None for what may be more."""
     key, _, value = word.partition("=")
-    return Override(OverrideType.CHANGE, key, ValueType.ELEMENT, Text(value), input_line=word) if (
-        key in PATH_KEYS and value and not set(value) & set(",$'\"")
-    ) else None
+    return (
+        Override(OverrideType.CHANGE, key, ValueType.ELEMENT, Text(value), input_line=word)
+        if (key in PATH_KEYS and value and not set(value) & set(",$'\""))
+        else None
+    )
 
 
 def text_override(word: str) -> Override | None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from zbench.config.ranges import shortened
 from zbench.errors import OverrideError
 
 CONFIG_NAME = "config"
+
+_FOLDERS = re.compile(r"file://([^'\",\]]+)")
 
 LONGEST_WORD = 20_000
 """Characters of one override that is no free text: Hydra's parser takes a minute for a million."""
@@ -171,7 +174,9 @@ def one_line_errors() -> Iterator[None]:
         yield
     except OverrideParseException as error:
         said = str(error).splitlines()[0].removeprefix("LexerNoViableAltException: ")
-        problem = "is not written in Hydra's override grammar; quote its text" if said == error.override else said
+        problem = (
+            "is not written in Hydra's override grammar; quote its text" if error.override.startswith(said) else said
+        )
         raise OverrideError(f"{error.override}: {problem}") from error
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -185,9 +190,12 @@ def one_line_errors() -> Iterator[None]:
         raise OverrideError(": ".join(lines[:2])) from error
 
 
-def refuse_packages(overrides: Iterable[str]) -> None:
-    """Raise OverrideError for a search path that is a package: Hydra would import it, and with it code from outside."""
+def check_search_path(overrides: Iterable[str]) -> None:
+    """Raise OverrideError for a search path that is not there, or a package: Hydra would import that."""
     for override in overrides:
+        for folder in _FOLDERS.findall(override) if override.lstrip("+").startswith("hydra.searchpath=") else ():
+            if not Path(folder).is_dir():
+                raise OverrideError(f"{override}: {folder}: no such folder")
         if "searchpath" in override and "pkg://" in override:
             raise OverrideError(
                 f"{override}: a package on the search path would be imported, and is code from outside zbench; name "

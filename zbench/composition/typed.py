@@ -243,8 +243,9 @@ def _points(override: Override) -> list[Any]:
         raise OverrideError(
             f"{override.input_line}: a grid needs listed values; use choice(...), range(...) or a comma list"
         )
-    if isinstance(override.value(), RangeSweep):
-        hold_range(str(override.input_line), override.value())
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        hold_range(str(override.input_line), value)
     points = [unquoted(point) for point in override.sweep_iterator()]
     if isinstance(override.value(), Glob):
         points = [point for point in points if (override.key_or_group, point) not in BLANKS]

@@ -97,9 +97,10 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, prompt_text: str, seed: int) -> Generation:
+    def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """Make `pipeline.batch_size` times `pipeline.images_per_prompt` images in one call, the first from `seed`.
 
+        `negative_prompt` is given only where the workload has one; an engine that knows none may leave it out.
         Raises StageError from whatever stopped it.
         """
         ...

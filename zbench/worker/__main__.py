@@ -122,9 +122,9 @@ class Worker:
             self._configure(engine, side)
             stage = "the first image"
             cycle = pairs(trial.workload)
-            first = engine.generate(cycle[0].prompt_text, cycle[0].seed)
+            first = engine.generate(*cycle[0].call)
             for pair in to_compile(trial, cycle):
-                engine.generate(pair.prompt_text, pair.seed)
+                engine.generate(*pair.call)
             return {"event": "prepared", "first_latency_s": first.latency_s, "effective": asdict(engine.effective())}
         except Exception as error:
             return _failed(error, stage, self._engine)

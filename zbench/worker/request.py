@@ -27,7 +27,7 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
     import numpy as np
 
     begun_s = time.perf_counter() - window_began_s
-    made = engine.generate(pair.prompt_text, pair.seed)
+    made = engine.generate(*pair.call)
     done_s = time.perf_counter() - window_began_s
     if not (math.isfinite(made.latency_s) and made.latency_s > 0):
         raise ValueError(f"{type(engine).__name__}.generate says that the call took {made.latency_s} s")

@@ -45,7 +45,7 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
 
     def one(pair: Pair) -> None:
         job.check_stop()
-        latencies.append(engine.generate(pair.prompt_text, pair.seed).latency_s)
+        latencies.append(engine.generate(*pair.call).latency_s)
         job.tell_round("warmup", len(latencies) - 1, latencies[-1], len(compiling) + min(LEAST, most), total)
 
     total = len(compiling) + most

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from zbench.analysis.caveats import cut_prompts
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
 from zbench.analysis.view import View, frame_of
 from zbench.measurement import RANDOM_WEIGHTS
@@ -60,7 +61,7 @@ def main_table(view: View) -> TextTable:
     if all(row.joules_an_image is None for row in complete):
         columns = [column for column in columns if column.header != ENERGY]
     return TextTable(
-        head=table_head(complete),
+        head=(*table_head(complete), *cut_prompts(view.records)),
         headers=tuple(column.header for column in columns),
         aligns=tuple(column.align for column in columns),
         rows=tuple(tuple(column.cell(row) for column in columns) for row in complete),
@@ -86,7 +87,10 @@ def to_csv(view: View) -> str:
 
 def to_json(view: View) -> str:
     """Raw figures of every trial as JSON without NaN; `head` says what was not validated."""
-    data = {"head": list(table_head(view.trials)), "trials": [row.to_dict() for row in view.trials]}
+    data = {
+        "head": [*table_head(view.trials), *cut_prompts(view.records)],
+        "trials": [row.to_dict() for row in view.trials],
+    }
     return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
