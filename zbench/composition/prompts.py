@@ -107,7 +107,7 @@ def _prompt(line: _Line) -> Prompt:
         if name not in FIELDS:
             raise OverrideError(f"{line.place}: no field {name!r}; a prompt has {', '.join(FIELDS)}")
         if not isinstance(value, str | None) and not (name == "id" and type(value) is int):
-            raise OverrideError(f"{line.place}: {name} is {shortened(json.dumps(value))}, which is not text; quote it")
+            raise OverrideError(f"{line.place}: {name} is no text but {json.dumps(value)[:40]}; put it in quotes")
     said = {name: str(value) for name, value in line.fields.items() if value is not None}
     if "prompt" in said and "text" in said:
         raise OverrideError(f"{line.place}: has both prompt and text, which are the same; give one")

@@ -60,7 +60,8 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
 def check_name(key: str, value: str, use: str) -> None:
     """`value` can be a file's name on any system, and part of a label; `use` says what it is."""
     if not _NAME.fullmatch(value):
-        raise ConfigError(key, repr(value[:LONGEST_NAME]), f"{use}: letters, digits, '_', '-' and '.'")
+        shown = value if value.isprintable() and value.strip() else repr(value)
+        raise ConfigError(key, shown[:LONGEST_NAME], f"{use}: letters, digits, '_', '-' and '.'")
     if len(value.encode()) > LONGEST_NAME:
         shown = f"{value[:20]}…"
         raise ConfigError(key, shown, f"{use}: at most {LONGEST_NAME} bytes, and this has {len(value.encode())}")

@@ -45,8 +45,12 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
     trials = search.space.placed  # as far as it knows; it may make more of its own
     check_weights(placed.trial for placed in trials)
     check_judges(plan.measure)
-    _check_reports(Path(plan.sweep.reports_dir))
     executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
+    try:
+        _check_reports(Path(plan.sweep.reports_dir))  # last, for it makes the folder
+    except StoreError:
+        executor.close()
+        raise
     with (
         SweepProgress(len(trials), console, executor.capacity) as progress,
         Store(plan.run_folder, progress.note) as store,
