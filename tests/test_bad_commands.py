@@ -24,10 +24,8 @@ ONE_LINE: list[tuple[list[str], str]] = [
     (["pipeline.steps=range(1,1000000000000)"], "999,999,999,999 points"),
     ([CACHE, "cache.residual_diff_threshold=range(0,1,0.000001)"], "1,000,000 points"),
     (["pipeline.steps=range(1,900)", "pipeline.batch_size=range(1,900)"], "808,201 points"),
-    (
-        ["pipeline.steps=" + ",".join(["1"] * 20_000)],
-        "characters; at most 20,000, put it in a file of --config-dir",
-    ),
+    (["pipeline.steps=" + ",".join(["1"] * 20_001)], "20,001 points, and a sweep takes at most 20,000"),
+    (["pipeline.steps=" + "1" * 2**17], "131,087 characters; at most 131,072, put it in a file of --config-dir"),
     (["pipeline.steps=interval(1,3)"], "a grid needs listed values"),
     # classes
     (["executor.target=json:JSONDecoder"], "executor.target=json:JSONDecoder: is code from outside zbench"),

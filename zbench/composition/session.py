@@ -21,7 +21,8 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zbench.composition.grammar import hydra_value, literal, path_override, text_override
+from zbench.composition.grammar import hydra_value, path_override, text_override
+from zbench.composition.limits import hold_points
 from zbench.composition.texts import read_text
 from zbench.config import register_schemas
 from zbench.config.ranges import shortened
@@ -31,8 +32,8 @@ CONFIG_NAME = "config"
 
 _FOLDERS = re.compile(r"file://([^'\",\]]+)")
 
-LONGEST_WORD = 20_000
-"""Characters of one override that is no free text: Hydra's parser takes a minute for a million."""
+LONGEST_WORD = 2**17
+"""Characters of one override: what a system takes as one word."""
 
 
 def conf_dir() -> Path:
@@ -102,7 +103,7 @@ def hydra_session(config_dir: str | None) -> Iterator[list[str]]:
         folder = Path(config_dir).resolve()
         if not folder.is_dir():
             raise OverrideError(f"--config-dir {config_dir}: no such folder")
-        extra = [f"hydra.searchpath={hydra_value([literal(f'file://{folder}')])}"]
+        extra = [f"hydra.searchpath={hydra_value([f'file://{folder}'])}"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         yield extra
@@ -128,6 +129,7 @@ def _parsed(parser: OverridesParser, word: str) -> Override:
         problem = "holds a control character; leave it out"
     if problem is not None:
         raise OverrideError(f"{shortened(word)}: {problem}")
+    hold_points(shortened(word), word.count(",") + 1)  # parsing as many takes a minute
     try:
         return parser.parse_overrides([word])[0]
     except OverrideParseException:
