@@ -60,7 +60,7 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
 def check_name(key: str, value: str, use: str) -> None:
     """`value` can be a file's name on any system, and part of a label; `use` says what it is."""
     if not _NAME.fullmatch(value):
-        shown = value if value.isprintable() and value.strip() else repr(value)
+        shown = value if value and value.isprintable() and " " not in value else repr(value)
         raise ConfigError(key, shown[:LONGEST_NAME], f"{use}: letters, digits, '_', '-' and '.'")
     if len(value.encode()) > LONGEST_NAME:
         shown = f"{value[:20]}…"
