@@ -422,6 +422,12 @@ EDGY = "[{id:a,language:en,text:'it\\'s \\\\ 1e5, {x}: [y]=~!#'},{id:'true',lang
         ["pipeline=zimage_turbo", "cache=scm", "cache.scm_preset=ultra", "pipeline.weights='/a folder/it\\'s'"],
         ["pipeline=zimage_turbo", "parallel=ulysses", "parallel.ulysses_size=3", "offload=group", "workload=single"],
         ["pipeline=zimage_tiny", f"workload.prompts={EDGY}"],
+        [
+            "pipeline=zimage_tiny",
+            "pipeline.guidance_scale=4",
+            "workload.prompt=a ${b} 'c'",
+            "workload.negative_prompt=${d}",
+        ],
         ["pipeline=zimage", "cache=dbcache", "pipeline.vae='/a folder/vae'", "pipeline.batch_size=2"],
         ["pipeline=zimage_tiny", "engine.options={a:1,b:{c:[x,null,true]},d:'true'}", "engine.loads_weights=false"],
         ["pipeline=zimage_turbo", "pipeline.hub_id=null", "pipeline.preset=zimage_tiny", "pipeline.download=true"],

@@ -33,6 +33,10 @@ class ZbenchError(Exception):
 
     exit_code: Exit = Exit.BAD_INPUT
 
+    def __str__(self) -> str:
+        """One line, whatever was typed."""
+        return super().__str__().replace("\r", "\\r").replace("\n", "\\n")
+
 
 class ConfigError(ZbenchError):
     """A config value that cannot be used."""

@@ -18,14 +18,16 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from zbench.composition import CONFIG_NAME, conf_dir, expand
-from zbench.composition.session import refuse_packages
+from zbench.composition.aliases import meant
+from zbench.composition.grammar import text_override
+from zbench.composition.session import check_search_path, read_configs_as_text, readable
 from zbench.config import Config, register_schemas
 from zbench.errors import Exit, OverrideError
 from zbench.hardware.detect import present_devices
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
 from zbench.streams import talk
-from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
+from zbench.sweeper.baseline import named_baseline
 from zbench.sweeper.here import auto_resolver, one_job
 from zbench.sweeper.plan import Plan, make_plan
 
@@ -41,12 +43,11 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     `command` is run, sweep or plan, `about` what its help begins with. Raises OverrideError and its like for what
     does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.
     """
-    as_typed, args = args, [quoted_for_hydra(arg) for arg in args]
     options, unknown = _parsed(args, command)
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
     resolve_auto = auto_resolver(options.config_dir)
     overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
-    refuse_packages(overrides)
+    check_search_path(overrides)
     flags = [arg for arg in args if arg not in overrides]
     if shows and (options.cfg or options.info):
         jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
@@ -55,14 +56,14 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
         show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
         return None
     if shows:
-        show([*overrides, *_help_header(about), *flags], command)
+        show([*(word for word in overrides if not text_override(word)), *_help_header(about), *flags], command)
         return None
     jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
     outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
     if outside and command == "plan":
         talk(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}")
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
-    again = [arg for arg in as_typed if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
+    again = [arg for arg in args if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
     allowed = [ALLOW_CODE] if allow_code else []
     typed = shell_line(["zbench", "run" if command == "run" else "sweep", *allowed, *again])
     experiment = named.get("experiment", "sweep")
@@ -96,11 +97,24 @@ def _parsed(args: list[str], command: str) -> tuple[Namespace, list[str]]:
     def refuse(message: str) -> NoReturn:
         raise OverrideError(f"{message.removeprefix('argument ')}; zbench {command} --help says more")
 
+    for arg in args:
+        readable(arg)
+        if arg in ("--version", "-V"):
+            raise OverrideError(f"{arg}: is no flag of zbench {command}; zbench --version says which it is")
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     options, unknown = parser.parse_known_args(args)
-    for flag in [arg for arg in unknown if arg.startswith("-")]:
-        raise OverrideError(f"{flag}: no such flag; zbench {command} --help lists them")
+    for flag in [arg.partition("=")[0] for arg in unknown if arg.startswith("-")]:
+        known_as = meant(flag) if flag.startswith("--") else None
+        way = f"zbench {command} --help lists them" if known_as is None else f"did you mean {known_as}?"
+        raise OverrideError(f"{flag}: no such flag; {way}")
+    for flag in ("multirun", "run"):
+        if getattr(options, flag):
+            tells = "zbench sweep tries every point and zbench run one"
+            raise OverrideError(f"--{flag}: has no place here, {tells}; leave it out")
+    for flag in ("resolve", "package"):
+        if getattr(options, flag) and not options.cfg:
+            raise OverrideError(f"--{flag}: says how --cfg shows a config; add --cfg job, or leave it out")
     for flag in ("config_name", "config_path", "experimental_rerun"):
         if getattr(options, flag) is not None:
             raise OverrideError(
@@ -117,6 +131,7 @@ def show(args: list[str], command: str) -> None:
         """Never runs: every flag that gets here shows something and ends."""
 
     register_schemas()
+    read_configs_as_text()
     before, sys.argv = sys.argv, [f"zbench {command}", *args]
     try:
         with _hydra_raises():

@@ -239,6 +239,7 @@ class Effective:
     vram_limit_gib: Figure | None = None
     allocator_limit_bytes: Count | None = None
     cache: dict[str, Any] | None = None  # step skipping as its library holds it; empty: no step is skipped
+    cut_tokens: dict[str, int] = field(default_factory=dict)  # by prompt id, beyond max_sequence_length; empty: none
     other: dict[str, Any] = field(default_factory=dict)  # what an engine from elsewhere has to say, JSON-ready
 
     def differs_in_content(self, than: "Effective") -> str | None:

@@ -11,7 +11,7 @@ from zbench.methods import offload
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial, geometry_of
-from zbench.zimage.geometry import Geometry
+from zbench.zimage.geometry import SEQUENCE_MULTIPLE, Geometry
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,28 @@ def _in_order(placed: Iterable[Placed], process_of: Callable[[Trial], str]) -> t
 def constraint(trial: Trial, geometry: Geometry) -> str | None:
     """Why `trial` cannot work on any engine, or None. Names the keys and values that do not fit."""
     checks = (
+        _positions_fit(trial, geometry),
         _cache_fits(trial, geometry),
         _skipping_means_something(trial),
         _sharding_fits(trial, geometry),
         _offload_fits(trial),
     )
     return next((reason for reason in checks if reason), None)
+
+
+def _positions_fit(trial: Trial, geometry: Geometry) -> str | None:
+    """Text, padded to SEQUENCE_MULTIPLE, and image have places of one rotary table, which ends somewhere."""
+    of_text, *of_sides = geometry.transformer.axes_lens
+    side = geometry.vae.scale_factor * geometry.transformer.patch_size
+    for key, places in zip(("height", "width"), of_sides, strict=False):
+        pixels = getattr(trial.pipeline, key)
+        if pixels > places * side:
+            return f"pipeline.{key}={pixels}: {trial.pipeline.name} has positions for {places * side} pixels at most"
+    most = (of_text - 2) // SEQUENCE_MULTIPLE * SEQUENCE_MULTIPLE  # place 0 is nobody's, the image has the one after it
+    if trial.pipeline.max_sequence_length > most:
+        asked = f"pipeline.max_sequence_length={trial.pipeline.max_sequence_length}"
+        return f"{asked}: {trial.pipeline.name} has positions for {most} tokens at most"
+    return None
 
 
 def _cache_fits(trial: Trial, geometry: Geometry) -> str | None:

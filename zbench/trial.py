@@ -6,6 +6,7 @@ are no part of it.
 
 import hashlib
 import json
+from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -33,6 +34,17 @@ from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry, VaeGeometry
 from zbench.zimage.layout import preset_folder
+
+OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("workload", "prompt"),
+        ("workload", "prompts_file"),
+        ("workload", "negative_prompt"),
+        ("workload.prompts", "negative_prompt"),
+    }
+)
+"""Fields that came after schema 2, each with its group; a list's entries are the group `group.list`. At its default
+such a field is left out of `to_dict`, so that trials that do not use it keep their ids."""
 
 T = TypeVar("T")
 
@@ -95,11 +107,20 @@ class Trial:
         return cls(**read, vram_limit_gib=None if limit is None else float(limit))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without grids; `hardware` and `vram_limit_gib` only when set."""
+        """JSON-ready, without grids; `hardware`, `vram_limit_gib` and OMITTED_WHEN_DEFAULT only when set."""
         data = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
         for group in data.values():
             if isinstance(group, dict):
                 del group["grid"]
+        for path, name in OMITTED_WHEN_DEFAULT:
+            group, _, entries = path.partition(".")
+            typed_group, plain = getattr(self, group), data[group]
+            if plain is None:
+                continue
+            ones, all_written = (getattr(typed_group, entries), plain[entries]) if entries else ([typed_group], [plain])
+            for one, written in zip(ones, all_written, strict=True):
+                if written[name] == _default(type(one), name):
+                    del written[name]
         return {key: value for key, value in data.items() if value is not None}
 
     @cached_property
@@ -181,6 +202,12 @@ def preset_geometry(preset: str) -> Geometry:
 def _geometry_in(folder: Path) -> Geometry:
     """Read once a process, as every trial of a sweep asks for it."""
     return Geometry.from_folder(folder)
+
+
+def _default(schema: Any, name: str) -> Any:
+    """What a field of a dataclass is where nobody gave it a value."""
+    item = schema.__dataclass_fields__[name]
+    return item.default if item.default_factory is MISSING_DEFAULT else item.default_factory()
 
 
 def _plain(value: Any) -> Any:

@@ -14,11 +14,22 @@ class Pair:
     prompt_id: str
     prompt_text: str
     seed: int
+    negative_prompt: str = ""
+
+    @property
+    def call(self) -> tuple[str, int] | tuple[str, int, str]:
+        """Arguments of `Engine.generate`: a negative prompt only where there is one, for engines that know none."""
+        alone = self.prompt_text, self.seed
+        return (*alone, self.negative_prompt) if self.negative_prompt else alone
 
 
 def pairs(workload: WorkloadConfig) -> list[Pair]:
     """One cycle: prompts in the order given, each with all seeds."""
-    return [Pair(prompt.id, prompt.text, seed) for prompt in workload.prompts for seed in workload.seeds]
+    return [
+        Pair(prompt.id, prompt.text, seed, prompt.negative_prompt)
+        for prompt in workload.prompts
+        for seed in workload.seeds
+    ]
 
 
 def check_scenes(workload: WorkloadConfig) -> None:

@@ -1,15 +1,18 @@
 """What speaks against a figure, and what cannot: doubts follow where a metric comes from, and what was compared."""
 
+import json
 from dataclasses import replace
 
 import pytest
 from factories import complete, demo_records, projected, trial, with_window
 
+from zbench.analysis.caveats import cut_prompts
 from zbench.analysis.view import view_of
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig
 from zbench.measurement import Effective, ImageQuality
 from zbench.recommend import Limits, recommend
 from zbench.record import Record
+from zbench.report.tables.main import render
 
 NEVER_FIRES = DBCacheConfig(residual_diff_threshold=0.01)
 
@@ -170,3 +173,26 @@ def test_what_a_baseline_skips_itself_bounds_the_speed_up_over_it() -> None:
     assert caveats_of(held[2], *held[:2]) == (), "2 of 8 steps over 4 of 8 can give 2.0×"
     unbelievable = changed(held[2], requests=[replace(r, latency_s=0.3) for r in held[2].measurement.requests])  # type: ignore[union-attr]
     assert "can give (2.00× at most)" in caveats_of(unbelievable, *held[:2])[0]
+
+
+def cut(record: Record, tokens: dict[str, int]) -> Record:
+    measured = record.measurement
+    assert measured is not None
+    return replace(record, measurement=replace(measured, effective=replace(measured.effective, cut_tokens=tokens)))
+
+
+def test_cut_prompts_are_said_once_above_the_table() -> None:
+    records = [cut(complete(trial()), {"p1": 12}), cut(complete(trial(DBCacheConfig())), {"p1": 12})]
+    said = (
+        "Prompts were cut, in tokens: p1 by 12; pipeline.max_sequence_length=128 ends them, and what lies beyond is "
+        "not painted (zimage_tiny)."
+    )
+    assert [cut_prompts(record) for record in records] == [said, said]
+    text = render(view_of(records), "table")
+    assert text.startswith(said[:60]) and text.count("Prompts were cut") == 1
+    assert json.loads(render(view_of(records), "json"))["head"] == [said]
+    many = cut(complete(trial()), {f"p{i}": i for i in range(1, 6)})
+    assert "p1 by 1, p2 by 2, p3 by 3 and 2 more" in str(cut_prompts(many))
+    assert cut_prompts(complete(trial())) is None
+    again = Record.from_json(records[0].to_json())
+    assert again.measurement is not None and again.measurement.effective.cut_tokens == {"p1": 12}

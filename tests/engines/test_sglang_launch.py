@@ -16,7 +16,9 @@ from zbench.config import (
     OffloadConfig,
     ParallelConfig,
     PipelineConfig,
+    Prompt,
     SCMConfig,
+    WorkloadConfig,
 )
 from zbench.engines.sglang.launch import sglang_launch
 from zbench.trial import Trial
@@ -138,3 +140,10 @@ def test_a_cache_from_outside_is_not_claimed_to_run_in_sglang():
 def test_a_launch_needs_no_torch():
     code = "import sys, zbench.engines.sglang.launch; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_request_has_the_negative_prompt_where_there_is_one():
+    prompts = [Prompt("a", "a cat", negative_prompt="blurry")]
+    asked = trial(pipeline=TURBO, workload=WorkloadConfig(name="w", prompts=prompts))
+    assert sglang_launch(asked).request["negative_prompt"] == "blurry"
+    assert "negative_prompt" not in sglang_launch(trial(pipeline=TURBO)).request

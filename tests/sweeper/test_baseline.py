@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from factories import trial
 
+from zbench.composition.grammar import text_override
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig
 from zbench.errors import ConfigError
 from zbench.hydra_app import planned
 from zbench.space import Placed
-from zbench.sweeper.baseline import named_baseline, quoted_for_hydra
+from zbench.sweeper.baseline import named_baseline
 from zbench.sweeper.here import one_job
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
@@ -153,9 +154,9 @@ def test_a_baseline_may_be_quoted_for_the_shell_alone(typed: str) -> None:
     assert role(made, "reference").label == "none"
 
 
-def test_nothing_else_is_quoted() -> None:
-    for override in ("cache=dbcache,scm", "sweep.name=a", "sweep.baseline=null", "sweep.baseline=", "--cfg"):
-        assert quoted_for_hydra(override) == override
+def test_nothing_else_is_free_text() -> None:
+    for word in ("cache=dbcache,scm", "sweep.name=a", "sweep.baseline=null", "sweep.baseline=", "sweep.baseline='a'"):
+        assert text_override(word) is None
 
 
 def test_the_baseline_is_one_of_the_trials_and_so_part_of_the_sweeps_name() -> None:

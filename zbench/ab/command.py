@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -110,16 +111,19 @@ def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespa
     parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
     parser.add_argument("--github", action="store_true", help="annotate, and append to $GITHUB_STEP_SUMMARY")
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
-    return parser.parse_intermixed_args(args)
+    return parser.parse_intermixed_args(_joined(args))
+
+
+def _joined(args: list[str]) -> list[str]:
+    """A margin that begins with a dash is a value, and not the next flag."""
+    place = args.index("--margin") if "--margin" in args[:-1] else len(args)
+    return [*args[:place], *("=".join(pair) for pair in [args[place : place + 2]] if pair), *args[place + 2 :]]
 
 
 def _margin(text: str) -> float:
-    try:
-        margin = float(text.removesuffix("%")) / 100
-    except ValueError:
-        margin = -1.0
-    if not text.endswith("%") or not 0 < margin < 1:
-        raise ConfigError("--margin", text, "must be a per cent above 0, such as 3%")
+    margin = float(text[:-1]) / 100 if re.fullmatch(r"[0-9]*\.?[0-9]+%", text) else 0.0
+    if not 0 < margin < 1:
+        raise ConfigError("--margin", text or "''", "must be a per cent above 0 and below 100, such as 3%")
     return margin
 
 

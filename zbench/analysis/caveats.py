@@ -18,6 +18,7 @@ BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give 
 INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
+MOST_CUT = 3  # prompts that are named as cut; the others are counted
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,20 @@ def beyond_skipping(record: Record, baseline: Record | None, speedup: float | No
 def _skipped(record: Record) -> float | None:
     measured = record.valid_measurement
     return None if measured is None else REGISTRY["steps.cached"].read(measured)
+
+
+def cut_prompts(record: Record) -> str | None:
+    """What is to be said of its prompts that were longer than the pipeline takes; None where none was."""
+    measured = record.valid_measurement
+    if measured is None or not measured.effective.cut_tokens:
+        return None
+    cut, pipeline = measured.effective.cut_tokens, record.trial.pipeline
+    listed = ", ".join(f"{prompt_id} by {count}" for prompt_id, count in list(cut.items())[:MOST_CUT])
+    listed += f" and {len(cut) - MOST_CUT} more" if len(cut) > MOST_CUT else ""
+    if record.trial.hardware is not None:
+        return f"Prompts were cut, in tokens, by the proxy of {pipeline.name} alone: {listed}."
+    way = f"pipeline.max_sequence_length={pipeline.max_sequence_length} ends them"
+    return f"Prompts were cut, in tokens: {listed}; {way}, and what lies beyond is not painted ({pipeline.name})."
 
 
 UNTOLD = ": it or its baseline was disturbed, which cannot be told; measure both again with sweep.fresh=true"

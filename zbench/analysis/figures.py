@@ -114,6 +114,7 @@ class TrialFigures:
     ran_beside: int = 0  # other trials that ran on the machine meanwhile
     power_limited: float | None = None  # share of the device's samples in which its power limit held its clock down
     disturbed_rounds: int = 0  # by the host; they count all the same
+    cut_prompts: str | None = None  # which of its prompts were longer than the pipeline takes, a sentence
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: Reasons = ()  # value's path, why it is None
     reason_code: str | None = None
@@ -197,6 +198,7 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
     if measured is None:
         return TrialFigures(**known)
     known |= _measured(measured, trial)
+    known["cut_prompts"] = doubt.cut_prompts(record)
     compared, mixed = _compared(record, measured, reference, baseline, known["missing"])
     figures = TrialFigures(**{**known, **compared})
     said = [*doubt.own_caveats(measured), *mixed]

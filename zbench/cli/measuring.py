@@ -24,16 +24,15 @@ def sweep(command: Command, args: list[str]) -> int:
 def plan(command: Command, args: list[str]) -> int:
     """What a sweep would do."""
     from zbench.report.tables.plan import render_plan
-    from zbench.sweeper.conduct import check_executor, check_weights
+    from zbench.sweeper.conduct import check_before
 
     made, out = _planned(command, args)
     if made is not None:
         print(render_plan(made, out))
         try:
-            check_weights(placed.trial for placed in made.trials)
-            check_executor(made)
+            check_before(made)
         except ZbenchError as error:
-            talk(f"note: zbench sweep would refuse this: {error}")
+            raise ZbenchError(f"zbench sweep would refuse this: {error}") from error
     return Exit.DONE
 
 

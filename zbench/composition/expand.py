@@ -8,7 +8,8 @@ import copy
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -16,12 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from zbench.composition.combine import TOGETHER, Combiner, Composed, Part
 from zbench.composition.grammar import FREE, Key, dotted, hydra_value, is_free, overlap
+from zbench.composition.limits import hold_points
 from zbench.composition.nodes import ABSENT, get, has, put
 from zbench.composition.points import GroupPoints, interpolates, replaced_points, resolved_points
-from zbench.composition.session import group_options, hydra_session, one_line_errors, parse, refuse_packages
+from zbench.composition.session import check_search_path, group_options, hydra_session, one_line_errors, parse
 from zbench.composition.typed import Axis, Choice, Deletion, Typed, read
 from zbench.composition.unknown import unknown_key
 from zbench.config import SCHEMAS, Config
+from zbench.config.ranges import shortened
 from zbench.errors import ConfigError, OverrideError
 
 # What `auto` stands for, given the group and the choices made so far.
@@ -55,7 +58,7 @@ def expand(
     without (one run), choices stand at their defaults and an axis is an error. Raises OverrideError
     or ConfigError for anything that does not parse, compose, arrive or lie in range.
     """
-    refuse_packages(overrides)
+    check_search_path(overrides)
     with hydra_session(config_dir) as extra, one_line_errors():
         return _Expansion(read(parse(overrides), grids=grids), extra, resolve_auto, grids).jobs()
 
@@ -79,6 +82,7 @@ class _Expansion:
         self.resolve_auto = resolve_auto
         self.grids = grids
         self.used: set[Key] = set()
+        self.points = 0  # asked for so far, duplicates included
         self.lacking: dict[tuple[Key, str], tuple[Axis | Deletion, DictConfig]] = {}
         self.checked: dict[int, object] = {}
         self.digests: dict[int, tuple[object, str]] = {}  # of group configs by identity; holding them keeps that
@@ -88,6 +92,9 @@ class _Expansion:
 
     def jobs(self) -> Jobs:
         found: dict[str, Job] = {}
+        asked = self.typed.choices.values()
+        lines = " ".join(choices.line for choices in asked)
+        hold_points(shortened(lines), math.prod(len(choices.names) for choices in asked))
         for choices, composed, swept in self._combinations():
             for job in self._jobs_of(choices, composed, swept):
                 found.setdefault(job.identity, job)
@@ -148,12 +155,14 @@ class _Expansion:
             whole = copy.deepcopy(self.combiner.whole(choices).parts["pipeline"].root)
             groups = {name: self._asked_of(name, whole, swept) for name in composed.parts}
             axes = [axis for _, axis in sorted((a for g in groups.values() for a in g.axes), key=lambda a: a[0])]
+            self._count(axes)
             points = resolved_points(whole, axes, self.checked)
         else:
             ready = {name: self._ready(name, part, swept) for name, part in composed.parts.items()}
             groups = {name: group for name, (group, _) in ready.items()}
             ranked = [(rank, name, n) for name, g in groups.items() for n, (rank, _) in enumerate(g.axes)]
             order = [(name, number) for _, name, number in sorted(ranked)]
+            self._count([axis for group in groups.values() for _, axis in group.axes])
             points = replaced_points({name: made for name, (_, made) in ready.items()}, order, self.checked)
         self._note_lacking(composed, groups)
         first = [item.line for item in self.typed.verbatim]
@@ -161,6 +170,12 @@ class _Expansion:
         first += [line for group in groups.values() for line in group.deleted]
         for made in points:
             yield Job(made.config, (*first, *made.overrides), self._identity(made.config))
+
+    def _count(self, axes: Sequence[Axis]) -> None:
+        """Raise OverrideError if the points of a combination are more than a sweep takes, with those before it."""
+        self.points += math.prod(len(axis.points) for axis in axes)
+        longest = sorted(axes, key=lambda axis: -len(axis.points))[:3]
+        hold_points(" ".join(shortened(axis.line, 40) for axis in longest), self.points)
 
     def _note_lacking(self, composed: Composed, groups: Mapping[str, _Group]) -> None:
         """Keep which keys these choices lack: a note, or an error if all do."""

@@ -5,16 +5,64 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from hydra.core.override_parser.types import QuotedString
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString, ValueType
 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./:@%+-]*")  # what Hydra's grammar takes as a string without quotes
 NO_STRINGS = ("true", "false", "null", "nan", "inf")  # but these
 PART = re.compile(r"[A-Za-z_][\w-]*|\d+")  # what may stand between the dots of a key
 
+TEXT_KEYS = ("workload.prompt", "workload.negative_prompt")
+"""Keys whose value is any text: what is typed after the `=` is the value, quotes and all."""
+
+QUOTABLE_TEXT_KEYS = ("sweep.baseline",)
+"""Keys whose value is text unless all of it is in quotes, or it is `null`: then it is Hydra's."""
+
+PATH_KEYS = (
+    *("pipeline.weights", "pipeline.vae", "workload.prompts_file", "measure.lpips_weights", "measure.clip_weights"),
+    *("sweep.runs_dir", "sweep.reports_dir"),
+)
+"""Keys of files and folders: one path is read as it is where Hydra's grammar has no place for a character of it."""
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+
 Key = tuple[str, ...]
 """A dotted key by its parts: a key of a free dictionary may itself hold a dot."""
 
 FREE = ("options", "grid")  # dictionaries that take any key
+
+
+class Text(str):
+    """What was typed for a key of free text: no grammar reads it, and nothing in it refers to another value."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Without what it holds, which would look like a reference or a missing value."""
+        return "Text()"
+
+
+def path_override(word: str) -> Override | None:
+    """The override of a word that gives a key one path, such as `~/模型`; None for what may be more."""
+    key, _, value = word.partition("=")
+    return (
+        Override(OverrideType.CHANGE, key, ValueType.ELEMENT, Text(value), input_line=word)
+        if (key in PATH_KEYS and value and not set(value) & set(",$'\""))
+        else None
+    )
+
+
+def text_override(word: str) -> Override | None:
+    """The override of a word that gives a key free text, None for any other word.
+
+    A shell takes the quotes off `workload.prompt='a cat, 50 %'`, and Hydra knows no such value without them.
+    """
+    prefix = next((sign for sign in ("++", "+") if word.startswith(sign)), "")
+    key, equals, value = word[len(prefix) :].partition("=")
+    takes_quotes = key in QUOTABLE_TEXT_KEYS and (value in ("", "null") or _QUOTED.fullmatch(value))
+    if not equals or takes_quotes or key not in (*TEXT_KEYS, *QUOTABLE_TEXT_KEYS):
+        return None
+    kind = {"++": OverrideType.FORCE_ADD, "+": OverrideType.ADD, "": OverrideType.CHANGE}[prefix]
+    return Override(kind, key, ValueType.ELEMENT, Text(value), input_line=word)
 
 
 def hydra_value(value: Any) -> str:
@@ -115,9 +163,22 @@ def _element(value: Any) -> str:
         value = asdict(value)
     if isinstance(value, dict):
         return f"{{{','.join(f'{_key(k)}:{_element(v)}' for k, v in value.items())}}}"
+    if isinstance(value, Text):
+        value = literal(str(value))
     # A backslash stands for itself, except before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(value))
     return f"'{escaped}'"
+
+
+def literal(value: Any) -> Any:
+    """A value whose texts OmegaConf reads as they are: `${` refers to nothing."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    return {key: literal(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _key(key: object) -> str:

@@ -8,15 +8,16 @@ import copy
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from zbench.composition.grammar import Key, assignment, dotted
+from zbench.composition.grammar import Key, Text, assignment, dotted
 from zbench.composition.nodes import ABSENT, converted, get, put, replaced, value_at
+from zbench.composition.prompts import with_prompts
 from zbench.composition.typed import Axis, Point
-from zbench.config import Config, check
+from zbench.config import Config, WorkloadConfig, check
 from zbench.errors import ConfigError, OverrideError
 
 WORDS = re.compile(r"[^\w.+-]+")
@@ -81,6 +82,8 @@ class GroupPoints:
         for line, point in zip(self.lines, asked, strict=True):
             for key, leaf in point.leaves:
                 _hold(line, key, leaf, {self.name: value})
+        if isinstance(value, WorkloadConfig):
+            return with_prompts(value, [key for point in asked for key, _ in point.leaves])
         return value
 
 
@@ -120,15 +123,20 @@ def resolved_points(base: DictConfig, axes: Sequence[Axis], checked: dict[int, o
         cfg = base if alike else copy.deepcopy(base)  # points of the same keys overwrite each other
         for values in point:
             for key, value in values.items():
-                put(cfg, key, value)
+                if not isinstance(value, Text):
+                    put(cfg, key, value)
         if may_miss:
             _refuse(OmegaConf.missing_keys(cfg))
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)
         for axis, values in zip(axes, point, strict=True):
-            for key in values:
+            for key, asked in values.items():
+                if isinstance(asked, Text):
+                    config = replaced(config, key, str(asked))
+                    continue
                 node = get(cfg, key)
                 _hold(axis.line, key, OmegaConf.to_object(node) if OmegaConf.is_config(node) else node, config)
+        config = replace(config, workload=with_prompts(config.workload, [key for axis in axes for key in axis.keys]))
         check(config, checked)
         yield Made(config, tuple(itertools.chain.from_iterable(map(_overrides, point))))
 
@@ -136,6 +144,9 @@ def resolved_points(base: DictConfig, axes: Sequence[Axis], checked: dict[int, o
 def _converted(scratch: DictConfig, line: str, point: Point) -> _Point:
     values = []
     for key, asked in point.items():
+        if isinstance(asked, Text):
+            values.append((key, str(asked)))
+            continue
         values.append((key, converted(scratch, key, asked)))
         _keep_meaning(line, key, asked, values[-1][1])
     return _Point(tuple(values), _overrides(point))

@@ -10,9 +10,22 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep, Sweep
 
-from zbench.composition.grammar import Key, assignment, dotted, hydra_value, leaves, overlap, repeated_key, unquoted
+from zbench.composition.grammar import (
+    Key,
+    Text,
+    assignment,
+    dotted,
+    hydra_value,
+    leaves,
+    overlap,
+    repeated_key,
+    unquoted,
+)
+from zbench.composition.limits import hold_range
+from zbench.composition.prompts import SOURCES
 from zbench.composition.session import one_line_errors, parse
 from zbench.config import SCHEMAS
+from zbench.config.ranges import shortened
 from zbench.errors import OverrideError
 
 GROUPS = (*SCHEMAS, "experiment")
@@ -123,7 +136,17 @@ def read(overrides: Sequence[Override], *, grids: bool = True) -> Typed:
             if again < len(claims) or not claims:  # else it was typed before, and once is enough
                 typed.add(item)
             decided += claims
+    _hold_one_source(decided)
     return typed
+
+
+def _hold_one_source(decided: Sequence["_Claim"]) -> None:
+    """Raise OverrideError where several keys say what a workload paints."""
+    named = {claim.key[1]: claim.line for claim in decided if claim.key[0] == "workload" and claim.key[1:2]}
+    sources = [name for name in SOURCES if name in named]
+    if len(sources) > 1:
+        one, two = (shortened(named[name]) for name in sources[:2])
+        raise OverrideError(f"{one} and {two}: both say what is painted; type one of them")
 
 
 def overlay(common: Sequence[str], own: Sequence[str]) -> list[str]:
@@ -154,7 +177,7 @@ def _items(override: Override, grids: bool) -> list[Item]:
         return [Verbatim(line, dotted(key), override.is_delete())]
     if override.is_delete():
         return [Deletion(line, key, () if override.value_type is None else (unquoted(override.value()),))]
-    twice = repeated_key(line.partition("=")[2])
+    twice = None if isinstance(override.value(), Text) else repeated_key(line.partition("=")[2])
     if twice is not None:
         raise OverrideError(f"{line}: {twice} stands there twice; give it once")
     sweeps = override.is_sweep_override()
@@ -192,6 +215,7 @@ def _leaf(line: str, key: Key, value: Any, grids: bool) -> Axis:
         case ChoiceSweep():
             return _axis(line, key, [unquoted(point) for point in value.list])
         case RangeSweep():
+            hold_range(line, value)
             return _axis(line, key, list(value.range()))
     raise OverrideError(f"{line}: {dotted(key)} needs listed values; use choice(...) or range(...)")
 
@@ -219,6 +243,9 @@ def _points(override: Override) -> list[Any]:
         raise OverrideError(
             f"{override.input_line}: a grid needs listed values; use choice(...), range(...) or a comma list"
         )
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        hold_range(str(override.input_line), value)
     points = [unquoted(point) for point in override.sweep_iterator()]
     if isinstance(override.value(), Glob):
         points = [point for point in points if (override.key_or_group, point) not in BLANKS]

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from omegaconf import DictConfig, OmegaConf
 
+from zbench.composition.aliases import meant
 from zbench.composition.grammar import Key, dotted
 from zbench.composition.nodes import ABSENT, get
 from zbench.errors import OverrideError
@@ -24,7 +25,13 @@ def unknown_key(line: str, key: Key, cfg: DictConfig, choice: str, others: Seque
         return OverrideError(f"{line}: {dotted(there)} takes one value and has no keys")
     known = [str(name) for name in node if name not in ("grid", "hydra")]
     near = get_close_matches(leaf, known, n=1)
+    known_as = meant(leaf)
     owner = {0: "a config", 1: choice}.get(len(there), dotted(there))
-    hint = f"did you mean {dotted((*there, near[0]))}?" if near else f"{owner} has: {', '.join(known) or 'no keys'}"
+    if known_as is not None:
+        hint = f"did you mean {known_as}?"
+    elif near:
+        hint = f"did you mean {dotted((*there, near[0]))}?"
+    else:
+        hint = f"{owner} has: {', '.join(known) or 'no keys'}"
     where = "" if said == "no such key" else f" {dotted(key)}"
     return OverrideError(f"{line}: unknown key{where}; {hint}")

@@ -1,6 +1,5 @@
 """Step skipping: a class for each method that zbench knows, and one for those from outside."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from zbench.config.group import Group
-from zbench.config.ranges import at_least, one_of
+from zbench.config.ranges import check_name, number, one_of
 from zbench.errors import ConfigError
 
 SCM_POLICIES = ("dynamic", "static")
@@ -27,13 +26,13 @@ class DBCacheConfig(CacheConfig):
     """DBCache: middle blocks are skipped where the first blocks' residual changed little."""
 
     method: str = "dbcache"
-    Fn_compute_blocks: int = 1
-    Bn_compute_blocks: int = 0
-    max_warmup_steps: int = 4
-    residual_diff_threshold: float = 0.24
-    max_continuous_cached_steps: int = 3
+    Fn_compute_blocks: int = number(1, 1, 1000)
+    Bn_compute_blocks: int = number(0, 0, 1000)
+    max_warmup_steps: int = number(4, 0, 1000)
+    residual_diff_threshold: float = number(0.24, 0, 1000)
+    max_continuous_cached_steps: int = number(3, -1, 1000)  # -1: no limit
     enable_taylorseer: bool = False
-    taylorseer_order: int = 1
+    taylorseer_order: int = number(1, 1, 2)
 
 
 @dataclass
@@ -77,14 +76,8 @@ def check_cache(cache: CacheConfig) -> None:
         raise ConfigError("cache.method", cache.method, "is set by the choice; use cache=<choice>")
     if not isinstance(cache, DBCacheConfig):
         return
-    at_least("cache.Fn_compute_blocks", cache.Fn_compute_blocks, 1)
-    at_least("cache.Bn_compute_blocks", cache.Bn_compute_blocks, 0)
-    at_least("cache.max_warmup_steps", cache.max_warmup_steps, 0)
-    at_least("cache.residual_diff_threshold", cache.residual_diff_threshold, 0)
-    if cache.max_continuous_cached_steps != -1:
-        at_least("cache.max_continuous_cached_steps", cache.max_continuous_cached_steps, 1)
-    if cache.taylorseer_order not in (1, 2):
-        raise ConfigError("cache.taylorseer_order", cache.taylorseer_order, "must be 1 or 2")
+    if cache.max_continuous_cached_steps == 0:
+        raise ConfigError("cache.max_continuous_cached_steps", 0, "must be at least 1, or -1 for no limit")
     if isinstance(cache, SCMConfig):
         one_of("cache.scm_preset", cache.scm_preset, SCM_PRESETS)
         one_of("cache.scm_policy", cache.scm_policy, SCM_POLICIES)
@@ -93,7 +86,6 @@ def check_cache(cache: CacheConfig) -> None:
 def _check_custom(cache: CustomCacheConfig) -> None:
     if cache.method in CACHE_CLASSES:
         raise ConfigError("cache.method", cache.method, "names a method of zbench's own; give yours another name")
-    if not re.fullmatch(r"\w[\w.-]*", cache.method):
-        raise ConfigError("cache.method", repr(cache.method), "is part of labels: letters, digits, '_', '-' and '.'")
+    check_name("cache.method", cache.method, "is part of labels")
     if not cache.target.strip():
         raise ConfigError("cache.target", repr(cache.target), "must be module:Class or an installed entry point")

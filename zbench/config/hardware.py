@@ -1,11 +1,16 @@
 """A device type: figures of its datasheet, and which share of them is reached."""
 
+import re
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from zbench.config.group import Group
+from zbench.config.ranges import number
 from zbench.errors import ConfigError
+
+MOST = 1e7
+"""No device has as many GiB, GB/s or TFLOPS."""
 
 VRAM_RESERVE_GIB = 0.5  # of `hardware.vram_limit_gib`, left to what grows outside torch's allocator
 
@@ -14,19 +19,19 @@ VRAM_RESERVE_GIB = 0.5  # of `hardware.vram_limit_gib`, left to what grows outsi
 class EfficiencyConfig:
     """Which share of a datasheet's peak is reached, and where that share was measured."""
 
-    gemm: float = MISSING  # of peak dense matmul rate
-    attention: float = MISSING  # of peak dense matmul rate
-    bandwidth: float = MISSING  # of memory bandwidth
-    interconnect: float = MISSING  # of interconnect bandwidth
-    host_link: float = MISSING  # of host link bandwidth, copies from pinned memory
-    host_link_pageable: float = MISSING  # of host link bandwidth, copies from pageable memory
-    vae: float = MISSING  # of peak dense matmul rate, convolutions of the VAE decoder
-    activation_passes: float = MISSING  # times a compiled block moves its hidden state through memory
-    step_gap_s: float = MISSING  # unexplained by both: seconds a compiled Z-Image-Turbo forward (34 blocks)
-    eager_activation_passes: float = MISSING  # as activation_passes, without torch.compile
-    eager_step_gap_s: float = MISSING  # as step_gap_s, without torch.compile
-    image_overhead_s: float = MISSING  # scheduler, conversion to an image and other host work, seconds an image
-    fp32_tflops: float | None = None  # measured float32 matmul rate that shares refer to; null: not projected
+    gemm: float = number(MISSING, 0, 1, above=True)  # of peak dense matmul rate
+    attention: float = number(MISSING, 0, 1, above=True)  # of peak dense matmul rate
+    bandwidth: float = number(MISSING, 0, 1, above=True)  # of memory bandwidth
+    interconnect: float = number(MISSING, 0, 1, above=True)  # of interconnect bandwidth
+    host_link: float = number(MISSING, 0, 1, above=True)  # of host link bandwidth, copies from pinned memory
+    host_link_pageable: float = number(MISSING, 0, 1, above=True)  # of host link bandwidth, copies from pageable memory
+    vae: float = number(MISSING, 0, 1, above=True)  # of peak dense matmul rate, convolutions of the VAE decoder
+    activation_passes: float = number(MISSING, 0, 100_000)  # times a compiled block moves its hidden state
+    step_gap_s: float = number(MISSING, 0, 1000)  # unexplained by both: a compiled Z-Image-Turbo forward (34 blocks)
+    eager_activation_passes: float = number(MISSING, 0, 100_000)  # as activation_passes, without torch.compile
+    eager_step_gap_s: float = number(MISSING, 0, 1000)  # as step_gap_s, without torch.compile
+    image_overhead_s: float = number(MISSING, 0, 1000)  # scheduler, conversion and other host work, an image
+    fp32_tflops: float | None = number(None, 0, MOST, above=True)  # measured, shares refer to it; null: not projected
     source: str = MISSING
 
 
@@ -37,14 +42,14 @@ class HardwareConfig(Group):
     name: str = MISSING
     title: str = MISSING
     nvml_name: str | None = None  # regular expression over NVML's device name; null: not a GPU
-    peak_bf16_tflops: float | None = None  # dense
-    peak_fp8_tflops: float | None = None  # dense
-    memory_gib: float | None = None
-    vram_limit_gib: float | None = None  # cap that measured trials are held to, as if the card had no more
-    memory_bandwidth_gb_s: float | None = None
+    peak_bf16_tflops: float | None = number(None, 0, MOST, above=True)  # dense
+    peak_fp8_tflops: float | None = number(None, 0, MOST, above=True)  # dense
+    memory_gib: float | None = number(None, 0, MOST, above=True)
+    vram_limit_gib: float | None = number(None, 0, MOST, above=True)  # cap on measured trials, as of a smaller card
+    memory_bandwidth_gb_s: float | None = number(None, 0, MOST, above=True)
     interconnect: str | None = None
-    interconnect_gb_s: float | None = None  # one direction, one device
-    host_link_gb_s: float | None = None  # one direction
+    interconnect_gb_s: float | None = number(None, 0, MOST, above=True)  # one direction, one device
+    host_link_gb_s: float | None = number(None, 0, MOST, above=True)  # one direction
     datasheet: str = MISSING
     efficiency: EfficiencyConfig = field(default_factory=EfficiencyConfig)
 
@@ -60,3 +65,7 @@ def check_hardware(hardware: HardwareConfig) -> None:
     cap = hardware.vram_limit_gib
     if cap is not None and cap <= VRAM_RESERVE_GIB:
         raise ConfigError("hardware.vram_limit_gib", cap, f"must be above the {VRAM_RESERVE_GIB:g} GiB kept in reserve")
+    try:
+        re.compile(hardware.nvml_name or "")
+    except re.error as error:
+        raise ConfigError("hardware.nvml_name", hardware.nvml_name, f"is no regular expression ({error})") from error

@@ -8,8 +8,8 @@ from omegaconf import MISSING
 
 from zbench.config.cache import CACHE_CLASSES, CacheConfig, CustomCacheConfig, check_cache
 from zbench.config.hardware import HardwareConfig, check_hardware
-from zbench.config.pipeline import PipelineConfig, WorkloadConfig, check_pipeline, check_workload
-from zbench.config.ranges import finite, one_of
+from zbench.config.pipeline import PipelineConfig, WorkloadConfig, check_pipeline, check_together, check_workload
+from zbench.config.ranges import check_numbers, one_of
 from zbench.config.setting import (
     ComputeConfig,
     EngineConfig,
@@ -17,16 +17,13 @@ from zbench.config.setting import (
     ParallelConfig,
     check_compute,
     check_offload,
-    check_parallel,
 )
 from zbench.config.sweep import (
     ExecutorConfig,
     MeasureConfig,
     SearchConfig,
     SweepConfig,
-    check_executor,
     check_measure,
-    check_search,
     check_sweep,
 )
 
@@ -88,15 +85,16 @@ def check(config: Any, checked: dict[int, object] | None = None) -> None:
     for name in config.__dataclass_fields__:
         group = getattr(config, name)
         if group is not None and id(group) not in known:
-            finite(group, name)
+            check_numbers(group, name)
             _CHECKS.get(name, lambda _: None)(group)
             known[id(group)] = group
+    check_together(config.pipeline, config.workload)
 
 
 # Group to what its values must be; a check of several groups together belongs into `check`.
 _CHECKS: dict[str, Callable[[Any], None]] = {
-    **{"pipeline": check_pipeline, "hardware": check_hardware, "parallel": check_parallel},
-    **{"offload": check_offload, "cache": check_cache, "compute": check_compute, "workload": check_workload},
-    **{"measure": check_measure, "search": check_search, "executor": check_executor, "sweep": check_sweep},
+    **{"pipeline": check_pipeline, "hardware": check_hardware, "offload": check_offload},
+    **{"cache": check_cache, "compute": check_compute, "workload": check_workload},
+    **{"measure": check_measure, "sweep": check_sweep},
     "execution": lambda execution: one_of("execution", execution, EXECUTIONS),
 }

@@ -1,12 +1,23 @@
 """What is generated: the pipeline and its weights, prompts and seeds."""
 
+import unicodedata
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from zbench.config.group import Group
-from zbench.config.ranges import at_least
+from zbench.config.ranges import check_name, check_text, number, shortened, within
 from zbench.errors import ConfigError
+
+PIXEL_GRID = 16
+"""Sides are multiples of it: 8 pixels a latent, 2 latents a token."""
+
+MAX_SIDE = 16384
+MAX_IMAGES = 1024
+"""Of one call."""
+
+SEED_LIMIT = 2**63
+"""Seeds lie from -SEED_LIMIT to below it: what torch takes, and what a table's 64-bit column holds."""
 
 
 @dataclass
@@ -18,13 +29,13 @@ class PipelineConfig(Group):
     weights: str = "auto"  # auto, random, a folder in the official layout, or a hub id
     hub_id: str | None = None  # what `auto` looks for in the local Hugging Face cache
     download: bool = False  # whether a hub id may be fetched
-    height: int = MISSING  # pixels
-    width: int = MISSING  # pixels
-    steps: int = 8  # transformer forwards an image
-    guidance_scale: float = 0.0
-    max_sequence_length: int = 512  # prompt tokens, padding included
-    batch_size: int = 1  # times the prompt is in one call, each with a seed of its own
-    images_per_prompt: int = 1  # images of each of them; the text encoder reads the prompt once for all
+    height: int = number(MISSING, PIXEL_GRID, MAX_SIDE)  # pixels
+    width: int = number(MISSING, PIXEL_GRID, MAX_SIDE)  # pixels
+    steps: int = number(8, 1, 1000)  # transformer forwards an image; the scheduler has 1000 timesteps
+    guidance_scale: float = number(0.0, 0, 1000)
+    max_sequence_length: int = number(512, 1, 32768)  # prompt tokens, padding included
+    batch_size: int = number(1, 1, MAX_IMAGES)  # times the prompt is in one call, each with a seed of its own
+    images_per_prompt: int = number(1, 1, MAX_IMAGES)  # of each; the text encoder reads the prompt once for all
     vae: str | None = None  # folder of an AutoencoderKL that takes the place of the pipeline's own
     vae_tiling: bool = False  # decode in overlapping tiles: less memory, another image
     vae_slicing: bool = False  # decode one image of a batch at a time
@@ -58,36 +69,76 @@ class Prompt:
     text: str = MISSING
     language: str = "en"
     scene: str | None = None  # what must be painted, as zbench.zimage.scenes.world writes it; None: not judged
+    negative_prompt: str = ""  # what guidance leads away from
 
 
 @dataclass
 class WorkloadConfig(Group):
-    """Which images are generated: every prompt with every seed."""
+    """Which images are generated: every prompt with every seed.
+
+    A composed job has its prompts in `prompts` alone: `composition.prompts` puts there what the other three name.
+    """
 
     name: str = MISSING
     prompts: list[Prompt] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[int] = field(default_factory=lambda: [0], metadata=within(-SEED_LIMIT, SEED_LIMIT - 1))
+    prompt: str | None = None  # one prompt, in place of `prompts`
+    prompts_file: str | None = None  # txt, jsonl or csv, in place of `prompts`
+    negative_prompt: str = ""  # of every prompt that has none of its own
 
 
 def check_pipeline(pipeline: PipelineConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     for key in ("height", "width"):
         pixels = getattr(pipeline, key)
-        if pixels < 16 or pixels % 16:
-            raise ConfigError(f"pipeline.{key}", pixels, "must be a positive multiple of 16 pixels")
-    at_least("pipeline.guidance_scale", pipeline.guidance_scale, 0)
-    for key in ("steps", "max_sequence_length", "batch_size", "images_per_prompt"):
-        at_least(f"pipeline.{key}", getattr(pipeline, key), 1)
+        if pixels % PIXEL_GRID:
+            below = pixels // PIXEL_GRID * PIXEL_GRID
+            nearest = f"{below} and {below + PIXEL_GRID}"
+            problem = f"must be a positive multiple of {PIXEL_GRID} pixels; nearest: {nearest}"
+            raise ConfigError(f"pipeline.{key}", pixels, problem)
+    if pipeline.images > MAX_IMAGES:
+        problem = f"with pipeline.batch_size={pipeline.batch_size} makes {pipeline.images} images; at most {MAX_IMAGES}"
+        raise ConfigError("pipeline.images_per_prompt", pipeline.images_per_prompt, problem)
 
 
 def check_workload(workload: WorkloadConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     if not workload.prompts:
-        raise ConfigError("workload.prompts", "[]", "needs at least one prompt")
+        way = "workload.prompt='a cat', or workload.prompts_file=prompts.txt"
+        raise ConfigError("workload.prompts", "[]", f"needs at least one prompt, such as {way}")
     if not workload.seeds:
         raise ConfigError("workload.seeds", "[]", "needs at least one seed")
-    ids = [prompt.id for prompt in workload.prompts]
-    for repeated in (i for i in ids if ids.count(i) > 1):
-        raise ConfigError("workload.prompts", repeated, "two prompts have this id; every id must be unique")
     if len(set(workload.seeds)) != len(workload.seeds):
         raise ConfigError("workload.seeds", workload.seeds, "every seed must be unique")
+    known: dict[str, str] = {}
+    for index, prompt in enumerate(workload.prompts):
+        check_prompt(prompt, f"workload.prompts[{index}].")
+        alike = unicodedata.normalize("NFC", prompt.id).casefold()
+        if alike in known:
+            same = known[alike] == prompt.id
+            said = "two prompts have this id" if same else f"another is {known[alike]}, the same file on many systems"
+            raise ConfigError("workload.prompts", prompt.id, f"{said}; every id must be unique")
+        known[alike] = prompt.id
+
+
+def check_prompt(prompt: Prompt, path: str) -> None:
+    """Raise ConfigError, its key after `path`, for an id that is no part of a file's name or text that is none."""
+    check_name(f"{path}id", prompt.id, "is part of file names")
+    if not prompt.text.strip():
+        raise ConfigError(f"{path}text", repr(prompt.text), f"prompt {prompt.id} is empty; say what to paint")
+    for name in ("text", "negative_prompt", "language"):
+        check_text(f"{path}{name}", getattr(prompt, name))
+
+
+def check_together(pipeline: PipelineConfig, workload: WorkloadConfig) -> None:
+    """Raise ConfigError for what a pipeline cannot do with its workload."""
+    if max(workload.seeds) + pipeline.images > SEED_LIMIT:
+        problem = f"the {pipeline.images} images of a call have seeds that follow it, and they end at {SEED_LIMIT - 1}"
+        raise ConfigError("workload.seeds", max(workload.seeds), problem)
+    negative = next((prompt for prompt in workload.prompts if prompt.negative_prompt), None)
+    if negative is not None and pipeline.guidance_scale == 0:
+        problem = (
+            f"prompt {negative.id} has one, and without guidance it changes nothing; set pipeline.guidance_scale above "
+            "0, or leave it out"
+        )
+        raise ConfigError("workload.negative_prompt", shortened(negative.negative_prompt), problem)

@@ -1,10 +1,54 @@
 """What a config value must be: the checks that every group's own are made of. Raises ConfigError that names the key."""
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from zbench.errors import ConfigError
+
+LONGEST_NAME = 128
+"""Bytes of a name that becomes a file's name: file systems take 255, and zbench adds to it."""
+
+_NAME = re.compile(r"\w[\w.-]*")
+
+_RANGE = "range"
+"""Under which name a field's metadata hold its Range."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `least` to `most`, both included; `above` leaves `least` out. What is beyond is a slip of the hand."""
+
+    least: float
+    most: float
+    above: bool = False
+
+    def problem(self, value: float) -> str | None:
+        """What is wrong with `value`, or None."""
+        if self.above and value <= self.least:
+            return f"must be above {self.least:g}"
+        if value < self.least:
+            return f"must be at least {self.least}"
+        return f"must be at most {self.most}" if value > self.most else None
+
+
+def number(default: Any, least: float, most: float, *, above: bool = False) -> Any:
+    """The field of a number that lies from `least` to `most`; `check_numbers` holds it to that."""
+    return field(default=default, metadata=within(least, most, above=above))
+
+
+def within(least: float, most: float, *, above: bool = False) -> dict[str, Range]:
+    """The metadata of a field whose number, or whose list of them, lies from `least` to `most`."""
+    return {_RANGE: Range(least, most, above)}
+
+
+def range_of(item: Any) -> Range | None:
+    """The range of a dataclass's field, if it has one."""
+    found = item.metadata.get(_RANGE)
+    return found if isinstance(found, Range) else None
 
 
 def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
@@ -13,22 +57,49 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
         raise ConfigError(key, value, f"must be one of {', '.join(allowed)}")
 
 
-def at_least(key: str, value: float, least: float) -> None:
-    """`value` is `least` or more."""
-    if value < least:
-        raise ConfigError(key, value, f"must be at least {least}")
+def check_name(key: str, value: str, use: str) -> None:
+    """`value` can be a file's name on any system, and part of a label; `use` says what it is."""
+    if not _NAME.fullmatch(value):
+        shown = value if value and value.isprintable() and " " not in value else repr(value)
+        raise ConfigError(key, shown[:LONGEST_NAME], f"{use}: letters, digits, '_', '-' and '.'")
+    if len(value.encode()) > LONGEST_NAME:
+        shown = f"{value[:20]}…"
+        raise ConfigError(key, shown, f"{use}: at most {LONGEST_NAME} bytes, and this has {len(value.encode())}")
 
 
-def finite(node: object, path: str) -> None:
-    """Refuse NaN and infinity anywhere: no record could hold them."""
+def check_text(key: str, text: str) -> None:
+    """`text` can be written, shown and read back: no control characters but line ends and tabs, no halves of one."""
+    for char in text:
+        if (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t\r") or char == "\ufffe":
+            raise ConfigError(key, shortened(text), f"holds U+{ord(char):04X}, which is no text; leave it out")
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """The beginning of a text, quoted for a message of one line."""
+    return repr(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def check_numbers(node: object, path: str) -> None:
+    """Hold every number to the range of its field, and refuse NaN and infinity anywhere: no record could hold them."""
     if isinstance(node, float) and not math.isfinite(node):
         raise ConfigError(path, node, "must be a finite number")
     if is_dataclass(node):
         for item in fields(node):
-            finite(getattr(node, item.name), f"{path}.{item.name}".lstrip("."))
+            key, value = f"{path}.{item.name}".lstrip("."), getattr(node, item.name)
+            check_numbers(value, key)
+            _hold(key, value, range_of(item))
     elif isinstance(node, dict):
         for key, value in node.items():
-            finite(value, f"{path}.{key}")
+            check_numbers(value, f"{path}.{key}")
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            finite(value, f"{path}[{index}]")
+            check_numbers(value, f"{path}[{index}]")
+
+
+def _hold(key: str, value: object, allowed: Range | None) -> None:
+    if allowed is None:
+        return
+    for one in value if isinstance(value, list) else [value]:
+        problem = allowed.problem(one) if isinstance(one, int | float) else None
+        if problem is not None:
+            raise ConfigError(key, value, problem)

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from zbench.config.group import Group
-from zbench.config.ranges import at_least, one_of
+from zbench.config.ranges import number, one_of
 from zbench.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -28,9 +28,9 @@ class EngineConfig(Group):
 class ParallelConfig(Group):
     """Degrees of sharding; their product is the number of devices."""
 
-    tp_size: int = 1
-    ulysses_size: int = 1
-    ring_size: int = 1
+    tp_size: int = number(1, 1, 1024)
+    ulysses_size: int = number(1, 1, 1024)
+    ring_size: int = number(1, 1, 1024)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class OffloadConfig(Group):
 
     mode: str = "none"
     pin_memory: bool = True  # page-locked host memory, which the device reads at the full rate of its link
-    num_blocks_per_group: int = 1  # group mode; more than one only without a stream
+    num_blocks_per_group: int = number(1, 1, 1000)  # group mode; more than one only without a stream
     use_stream: bool = True  # group mode: copy while computing, CUDA only
 
 
@@ -53,16 +53,9 @@ class ComputeConfig(Group):
     attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
 
 
-def check_parallel(parallel: ParallelConfig) -> None:
-    """Raise ConfigError for a value that is out of its range."""
-    for key in ("tp_size", "ulysses_size", "ring_size"):
-        at_least(f"parallel.{key}", getattr(parallel, key), 1)
-
-
 def check_offload(offload: OffloadConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     one_of("offload.mode", offload.mode, OFFLOAD_MODES)
-    at_least("offload.num_blocks_per_group", offload.num_blocks_per_group, 1)
     if offload.use_stream and offload.num_blocks_per_group > 1:
         problem = "a stream copies one block ahead; add offload.use_stream=false"
         raise ConfigError("offload.num_blocks_per_group", offload.num_blocks_per_group, problem)

@@ -1,27 +1,30 @@
 """How a sweep is run: how long a trial is measured, which points are tried, where they run and where they are kept."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
-from zbench.config.ranges import at_least, one_of
+from zbench.config.ranges import check_name, number, one_of
 from zbench.errors import ConfigError
 
 ON_OOM = ("record", "next_offload")
+
+MAX_ROUNDS = 1_000_000
+MAX_SECONDS = 1e8
+"""Three years; a wait much longer than that is more than the system's own clocks take."""
 
 
 @dataclass
 class MeasureConfig:
     """How long a trial is measured."""
 
-    max_warmup_rounds: int = 12  # warm-up ends before, once latencies have settled
-    min_rounds: int = 8
-    max_rounds: int = 16
-    target_rel_ci: float = 0.05  # half width of the median's 95 % interval over the median
-    budget_s: float = 10.0  # warm-up ends once this is spent, timed rounds once min_rounds are done as well
-    timeout_s: float = 600.0  # a trial longer than this is FAILED
+    max_warmup_rounds: int = number(12, 0, MAX_ROUNDS)  # warm-up ends before, once latencies have settled
+    min_rounds: int = number(8, 1, MAX_ROUNDS)
+    max_rounds: int = number(16, 1, MAX_ROUNDS)
+    target_rel_ci: float = number(0.05, 0, 10, above=True)  # half width of the median's 95 % interval over the median
+    budget_s: float = number(10.0, 0, MAX_SECONDS, above=True)  # ends warm-up, and timed rounds after min_rounds
+    timeout_s: float = number(600.0, 0, MAX_SECONDS, above=True)  # a trial longer than this is FAILED
     lpips_weights: str | None = None  # safetensors file of lpips.LPIPS(net="alex"); None: no LPIPS
     clip_weights: str | None = None  # folder of a CLIP model; None: no CLIP score
 
@@ -32,8 +35,8 @@ class SearchConfig:
 
     name: str = MISSING
     target: str = MISSING  # class of the search: module:Class, or an entry point's name
-    n_trials: int | None = None  # random: how many points
-    seed: int = 0
+    n_trials: int | None = number(None, 1, 1_000_000)  # random: how many points
+    seed: int = number(0, -(2**63), 2**63 - 1)
     options: dict[str, Any] = field(default_factory=dict)  # what a search from elsewhere needs
 
 
@@ -43,7 +46,7 @@ class ExecutorConfig:
 
     name: str = MISSING
     target: str = MISSING  # class of the executor: module:Class, or an entry point's name
-    concurrent_trials: int = 1  # how many trials run side by side, each on a device of its own
+    concurrent_trials: int = number(1, 1, 1024)  # how many trials run side by side, each on a device of its own
     options: dict[str, Any] = field(default_factory=dict)  # what an executor from elsewhere needs
 
 
@@ -62,29 +65,13 @@ class SweepConfig:
 
 def check_measure(measure: MeasureConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
-    at_least("measure.max_warmup_rounds", measure.max_warmup_rounds, 0)
-    at_least("measure.min_rounds", measure.min_rounds, 1)
     if measure.max_rounds < measure.min_rounds:
         least = f"must be at least measure.min_rounds={measure.min_rounds}"
         raise ConfigError("measure.max_rounds", measure.max_rounds, least)
-    for key in ("target_rel_ci", "budget_s", "timeout_s"):
-        if getattr(measure, key) <= 0:
-            raise ConfigError(f"measure.{key}", getattr(measure, key), "must be above 0")
-
-
-def check_search(search: SearchConfig) -> None:
-    """Raise ConfigError for a value that is out of its range; what a search needs besides, it says itself."""
-    if search.n_trials is not None:
-        at_least("search.n_trials", search.n_trials, 1)
-
-
-def check_executor(executor: ExecutorConfig) -> None:
-    """Raise ConfigError for a value that is out of its range."""
-    at_least("executor.concurrent_trials", executor.concurrent_trials, 1)
 
 
 def check_sweep(sweep: SweepConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     one_of("sweep.on_oom", sweep.on_oom, ON_OOM)
-    if sweep.name is not None and not re.fullmatch(r"\w[\w.-]*", sweep.name):
-        raise ConfigError("sweep.name", sweep.name, "is a folder's name: letters, digits, '_', '-' and '.'")
+    if sweep.name is not None:
+        check_name("sweep.name", sweep.name, "is a folder's name")

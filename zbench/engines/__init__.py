@@ -98,9 +98,10 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, prompt_text: str, seed: int) -> Generation:
+    def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """Make `pipeline.batch_size` times `pipeline.images_per_prompt` images in one call, the first from `seed`.
 
+        `negative_prompt` is given only where the workload has one; an engine that knows none may leave it out.
         Raises StageError from whatever stopped it.
         """
         ...
@@ -145,7 +146,7 @@ def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
     process, request = trial.to_dict(), {}
     for path in per_request:
         group, _, key = path.partition(".")
-        request[path] = process[group].pop(key) if key else process.pop(group, None)
+        request[path] = process[group].pop(key, None) if key else process.pop(group, None)
     return Residency(json.dumps(process, sort_keys=True), json.dumps(request, sort_keys=True))
 
 

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import MISSING
 
 from zbench.composition import conf_dir, expand
-from zbench.composition.grammar import hydra_value
+from zbench.composition.grammar import hydra_value, literal
 from zbench.methods.cache import method_of
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
@@ -95,9 +95,9 @@ def _differing(key: str, default: object, config: object, always: Sequence[str] 
         elif isinstance(value, dict):  # an override is merged into what is there
             changed = {k: v for k, v in value.items() if k not in before or before[k] != v}
             overrides += [f"~{key}.{f.name}.{k}" for k in before if k not in value]
-            overrides += [f"{key}.{f.name}={hydra_value(changed)}"] if changed else []
+            overrides += [f"{key}.{f.name}={hydra_value(literal(changed))}"] if changed else []
         else:
-            overrides.append(f"{key}.{f.name}={hydra_value(value)}")
+            overrides.append(f"{key}.{f.name}={hydra_value(literal(value))}")
     return overrides
 
 

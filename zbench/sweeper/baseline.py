@@ -1,9 +1,8 @@
 """`sweep.baseline`: which setting speed-ups are over, where that is not the quality reference's own.
 
-Its value is a string of Hydra overrides, quoted as in a shell. It says how the same work is done, never which work.
+Its value is a text of Hydra overrides, quoted as in a shell. It says how the same work is done, never which work.
 """
 
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,20 +23,6 @@ GROUPS = ("parallel", "offload", "cache", "compute")
 """Groups that say how a piece of work is done."""
 
 EXAMPLE = "compute=compiled cache=dbcache"
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
-
-
-def quoted_for_hydra(override: str) -> str:
-    """An override of `sweep.baseline` as Hydra's grammar needs it: in quotes; any other as it is.
-
-    A shell takes the quotes off `sweep.baseline='compute=compiled'`, and Hydra knows no `=` in a value without them.
-    """
-    key, equals, value = override.partition("=")
-    if key.lstrip("+") != KEY or value in ("", "null") or _QUOTED.fullmatch(value):
-        return override
-    quote = '"' if "'" in value and '"' not in value else "'"
-    escaped = re.sub(rf"(\\*){quote}", lambda found: found[1] * 2 + "\\" + quote, value)
-    return f"{key}{equals}{quote}{escaped}{quote}"
 
 
 def named_baseline(text: str, compose: Callable[[list[str]], Config]) -> Callable[[Trial], Trial]:

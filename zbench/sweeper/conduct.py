@@ -45,8 +45,12 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
     trials = search.space.placed  # as far as it knows; it may make more of its own
     check_weights(placed.trial for placed in trials)
     check_judges(plan.measure)
-    _check_reports(Path(plan.sweep.reports_dir))
     executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
+    try:
+        _check_reports(Path(plan.sweep.reports_dir))  # last, for it makes the folder
+    except StoreError:
+        executor.close()
+        raise
     with (
         SweepProgress(len(trials), console, executor.capacity) as progress,
         Store(plan.run_folder, progress.note) as store,
@@ -59,9 +63,15 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
                 executor.close()
 
 
-def check_executor(plan: Plan) -> None:
-    """Raise ConfigError for an executor of zbench's own that is none, or that has no room here; one from outside is not
-    asked."""
+def check_before(plan: Plan) -> None:
+    """Raise ZbenchError for what `conduct` would refuse before it measures anything, as far as `plan` may ask.
+
+    An executor and a search from outside are not asked.
+    """
+    check_weights(placed.trial for placed in plan.trials)
+    check_judges(plan.measure)
+    for key in ("runs_dir", "reports_dir"):
+        _hold_writable(f"sweep.{key}", Path(getattr(plan.sweep, key)))
     if check_permitted("executor", "executor.target", plan.executor.target, allow_code=True).is_own:
         load_executor(plan.executor, plan.run_folder / "logs").close()
 
@@ -75,6 +85,18 @@ def check_weights(trials: Iterable[Trial]) -> None:
         if trial.hardware is None and trial.engine.loads_weights and what not in checked:
             resolve_weights(p)
             checked.add(what)
+
+
+def _hold_writable(key: str, folder: Path) -> None:
+    """Raise StoreError for a folder that is not there and could not be made; nothing is made."""
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        problem = "" if nearest.is_dir() else f"{nearest} is no folder"
+        problem = problem or ("" if os.access(nearest, os.W_OK) else f"{nearest}: Permission denied")
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem:
+        raise StoreError(f"{key}={folder}: cannot be written to ({problem}); choose another")
 
 
 def _check_reports(folder: Path) -> None:

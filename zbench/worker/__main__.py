@@ -238,7 +238,7 @@ class _ImagesInvalid(Exception):
 
 def _good_images(engine: Engine, pair: Pair) -> Generation:
     """One call. Raises _ImagesInvalid, and what the engine raises."""
-    made = engine.generate(pair.prompt_text, pair.seed)
+    made = engine.generate(*pair.call)
     if faults := spoilt_by(made):
         raise _ImagesInvalid(f"{', '.join(faults)} of {pair.prompt_id} with seed {pair.seed}")
     return made

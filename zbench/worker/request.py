@@ -31,7 +31,7 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
     `window_began_s` is when the window began, on the clock of `time.perf_counter`. Raises what the engine raises.
     """
     begun_s = time.perf_counter() - window_began_s
-    made = engine.generate(pair.prompt_text, pair.seed)
+    made = engine.generate(*pair.call)
     done_s = time.perf_counter() - window_began_s
     if not (math.isfinite(made.latency_s) and made.latency_s > 0):
         raise ValueError(f"{type(engine).__name__}.generate says that the call took {made.latency_s} s")

@@ -49,7 +49,7 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
 
     def one(pair: Pair) -> None:
         job.check_stop()
-        made = engine.generate(pair.prompt_text, pair.seed)
+        made = engine.generate(*pair.call)
         latencies.append(made.latency_s)
         if faults := spoilt_by(made):
             spoilt.append(SpoiltWarmUp(pair.prompt_id, pair.seed, faults))

@@ -34,6 +34,8 @@ class TransformerGeometry:
     """Latent pixels along one side of a token."""
     qk_norm: bool
     """Whether queries and keys pass an RMSNorm of `head_dim` weights."""
+    axes_lens: tuple[int, ...] = (1024, 512, 512)
+    """Positions of the rotary table: of text and then image, of rows and of columns, in tokens (diffusers' default)."""
 
     @property
     def head_dim(self) -> int:
@@ -199,6 +201,7 @@ def _transformer(folder: Path) -> TransformerGeometry:
         in_channels=config.positive("in_channels"),
         patch_size=config.positives("all_patch_size")[0],
         qk_norm=config.flag("qk_norm", True),
+        **({"axes_lens": config.positives("axes_lens")} if "axes_lens" in config.values else {}),
     )
     if geometry.dim % geometry.n_heads:
         raise ValueError(f"{config.path}: dim={geometry.dim} is not divisible by n_heads={geometry.n_heads}")

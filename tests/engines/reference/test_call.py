@@ -15,7 +15,7 @@ from sharded import save_in_shards
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
-from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, SCMConfig
+from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, Prompt, SCMConfig, WorkloadConfig
 from zbench.engines import Generation
 from zbench.engines.reference.pipeline import ReferencePipeline
 from zbench.errors import WeightsUnavailableError
@@ -259,3 +259,49 @@ def test_a_black_image_that_is_not_the_first_of_its_call_is_seen() -> None:
         made, _ = one_request(engine, Pair("p", PROMPT, 0), Turn(0, "t"), 0.0)
         engine.pipe.vae.decode = decode
     assert made.invalid_reasons == ["black_image"]
+
+
+NEGATIVE = "a small blue square on black"
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_negative_prompt_is_what_diffusers_is_given(batch: int) -> None:
+    """Against the pipeline itself, called without zbench around it."""
+    with loaded(guidance_scale=5.0, batch_size=batch, steps=2) as engine:
+        with_one, without = engine.generate(PROMPT, 7, NEGATIVE), engine.generate(PROMPT, 7)
+        bare = engine.pipe(
+            prompt=[PROMPT] * batch,
+            negative_prompt=[NEGATIVE] * batch,
+            height=64,
+            width=64,
+            num_inference_steps=2,
+            guidance_scale=5.0,
+            max_sequence_length=SMALL.max_sequence_length,
+            generator=[torch.Generator("cpu").manual_seed(7 + k) for k in range(batch)],
+        ).images[0]
+    assert np.array_equal(with_one.image, np.asarray(bare)) and not np.array_equal(with_one.image, without.image)
+
+
+def test_a_round_takes_its_pairs_negative_prompt() -> None:
+    with loaded(guidance_scale=5.0, steps=1) as engine:
+        hashes = [
+            one_request(engine, Pair("p", PROMPT, 0, negative), Turn(0, "t"), 0.0)[0].image_sha256
+            for negative in ("", NEGATIVE)
+        ]
+        assert hashes[0] != hashes[1]
+
+
+def test_what_a_prompt_is_cut_by_is_counted() -> None:
+    """Against the tokenizer's own count of the template with the prompt in it, and what the transformer then saw."""
+    long = ", ".join(f"small thing number {i}" for i in range(60))
+    prompts = [Prompt("short", PROMPT), Prompt("long", long), Prompt("led", PROMPT, negative_prompt=long)]
+    asked = trial(pipeline=SMALL, workload=WorkloadConfig(name="w", prompts=prompts))
+    with loaded(steps=1) as engine:
+        engine.configure(asked)
+        cut = engine.effective().cut_tokens
+        text = engine.pipe.tokenizer.apply_chat_template(
+            [{"role": "user", "content": long}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+        )
+        beyond = len(engine.pipe.tokenizer(text).input_ids) - SMALL.max_sequence_length
+        assert engine.generate(long, 0).text_tokens == [SMALL.max_sequence_length]
+    assert beyond > 0 and cut == {"long": beyond, "led": beyond}

@@ -8,6 +8,8 @@ from factories import SCENES, TINY, TURBO, trial
 
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, EngineConfig, OffloadConfig, ParallelConfig
 from zbench.engines.reference import ReferenceEngine
+from zbench.errors import ConfigError
+from zbench.methods.attention import backends
 
 CPU, GPU = ComputeConfig(device="cpu"), ComputeConfig(device="cuda")
 
@@ -66,3 +68,25 @@ def test_one_pipeline_serves_what_differs_per_request(groups: dict[str, Any]) ->
 )
 def test_what_is_loaded_otherwise_needs_a_process_of_its_own(groups: dict[str, Any]) -> None:
     assert process(**groups) != process()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("zzz", "must be one of flash"),
+        ("", "must be one of"),
+        ("xformers", "needs the package xformers"),
+        ("sage_varlen", "needs the package sageattention"),
+        ("flash_hub", "would fetch code from the hub"),
+    ],
+)
+def test_an_attention_kernel_that_is_none_or_not_here_is_named(name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"compute.attention_backend={name or repr(name)}: {says}"):
+        supports(compute=ComputeConfig(device="cpu", attention_backend=name))
+    assert supports(compute=ComputeConfig(device="cpu", attention_backend="_native_math")) == ""
+
+
+def test_the_kernels_are_those_that_diffusers_has() -> None:
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    assert list(backends()) == [name.value for name in AttentionBackendName]

@@ -5,6 +5,7 @@ The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engi
 
 from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.methods import offload
+from zbench.methods.attention import check_backend
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 
@@ -17,7 +18,11 @@ class ReferenceEngine:
     """See `zbench.engines.EngineDescription`. It takes no options."""
 
     def supports(self, trial: Trial) -> str | None:
-        """It runs on one device; some of its offload modes and its cap on memory need a GPU."""
+        """It runs on one device; some of its offload modes and its cap on memory need a GPU.
+
+        Raises ConfigError for an attention kernel that is none, or not here.
+        """
+        check_backend(trial.compute.attention_backend)
         devices, on_cpu = ParallelDims.of(trial.parallel).devices, trial.compute.device == "cpu"
         if devices > 1:
             return (

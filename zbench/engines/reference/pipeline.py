@@ -24,7 +24,7 @@ from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.decoded import Decoded
 from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.offloading import Offloading
-from zbench.engines.reference.text_tokens import TextTokens
+from zbench.engines.reference.text_tokens import TextTokens, cut_tokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
@@ -80,7 +80,7 @@ class ReferencePipeline:
         self._trial = trial
         self._cache.set(trial.cache, trial.pipeline.steps)
 
-    def generate(self, prompt_text: str, seed: int) -> Generation:
+    def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """The clock starts with the device idle and stops when the images are in host memory.
 
         Image k of the call has the seed `seed + k`; the first is the one returned.
@@ -91,7 +91,7 @@ class ReferencePipeline:
             latents[:] = [tensors["latents"]]
             return {}
 
-        arguments = call_arguments(self._trial.pipeline, prompt_text, seed)
+        arguments = call_arguments(self._trial.pipeline, prompt_text, seed, negative_prompt)
         clock = self._clock
         clock.reset()
         self._decoded.reset()
@@ -158,6 +158,7 @@ class ReferencePipeline:
             vram_limit_gib=None if self._limit is None else self._limit.limit_bytes / GIB,
             allocator_limit_bytes=None if self._limit is None else self._limit.allocator_bytes,
             cache=self._cache.effective(),
+            cut_tokens=cut_tokens(self.pipe.tokenizer, trial.pipeline, trial.workload.prompts),
         )
 
     def watch(self) -> Watched:
@@ -204,15 +205,17 @@ class ReferencePipeline:
             lift_vram_limit()
 
 
-def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int) -> dict[str, Any]:
+def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int, negative_prompt: str = "") -> dict[str, Any]:
     """Arguments of one call of the pipeline, for that call alone: diffusers writes into a list of prompts.
 
     The noise is drawn on the CPU, so it is the same on every device; each image has a generator of its own, so the
     first is that of a call for one image.
     """
     batch = pipeline.batch_size
+    negative = {"negative_prompt": negative_prompt if batch == 1 else [negative_prompt] * batch}
     return {
         "prompt": prompt_text if batch == 1 else [prompt_text] * batch,
+        **(negative if negative_prompt else {}),
         "num_images_per_prompt": pipeline.images_per_prompt,
         "height": pipeline.height,
         "width": pipeline.width,

@@ -1,6 +1,34 @@
-"""Prompt tokens of each sample in a transformer forward, from its arguments' shapes; it waits for no device."""
+"""Prompt tokens: how many of a prompt are cut off, and those of each sample in a transformer forward.
 
+The latter are read from its arguments' shapes; it waits for no device.
+"""
+
+from collections.abc import Iterable
 from typing import Any
+
+from zbench.config import PipelineConfig, Prompt
+
+
+def cut_tokens(tokenizer: Any, pipeline: PipelineConfig, prompts: Iterable[Prompt]) -> dict[str, int]:
+    """By prompt id, how many tokens of it the pipeline cuts off; the prompts that fit are left out.
+
+    Of a prompt and its negative prompt the more counts. Tokens are those of diffusers' `ZImagePipeline.encode_prompt`:
+    of the chat template with the prompt in it.
+    """
+    cut = {}
+    for prompt in prompts:
+        texts = [prompt.text, prompt.negative_prompt] if prompt.negative_prompt else [prompt.text]
+        beyond = max(len(_tokens(tokenizer, text)) for text in texts) - pipeline.max_sequence_length
+        if beyond > 0:
+            cut[prompt.id] = beyond
+    return cut
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    said = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )
+    return list(tokenizer(said, verbose=False).input_ids)
 
 
 class TextTokens:

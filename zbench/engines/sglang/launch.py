@@ -89,8 +89,10 @@ def _request(trial: Trial) -> tuple[dict[str, Any], tuple[str, ...]]:
     if trial.pipeline.name not in FULL_SIZE:
         width = height = 1024
     prompts = trial.workload.prompts
+    negative = prompts[0].negative_prompt if prompts else ""
     body = {
         "prompt": prompts[0].text if prompts else "",
+        **({"negative_prompt": negative} if negative else {}),
         "size": f"{width}x{height}",
         "num_inference_steps": steps,
         "guidance_scale": trial.pipeline.guidance_scale,

@@ -73,14 +73,15 @@ def main_table(view: View) -> TextTable:
 
 
 def table_head(trials: Sequence[TrialFigures]) -> tuple[str, ...]:
-    """What must be said above figures that were not measured on the model asked for; nothing if all were."""
+    """What must be said above figures that are not of the model, or not of the prompts, that were asked for."""
     kinds = {s for row in trials for s in _sources(row)}
     said = []
     if "projected" in kinds:
         said.append(f"{cells.PROJECTED_MARK} projected: computed by a roofline, for hardware that is not here")
     if "proxy" in kinds:
         said.append(f"{cells.PROXY_MARK} proxy: measured on a smaller model than the one asked for")
-    return (f"{NOT_VALIDATED[0].upper()}{NOT_VALIDATED[1:]}: {'; '.join(said)}.",) if said else ()
+    not_validated = [f"{NOT_VALIDATED[0].upper()}{NOT_VALIDATED[1:]}: {'; '.join(said)}."] if said else []
+    return (*not_validated, *dict.fromkeys(row.cut_prompts for row in trials if row.cut_prompts))
 
 
 def to_csv(view: View) -> str:
