@@ -191,14 +191,6 @@ def test_one_wrong_field_is_one_line_that_names_it(path: tuple[Any, ...], value:
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_trial_that_failed_for_its_images_keeps_its_requests() -> None:
-    data = {**of_version_2(), "state": "FAILED", "source": None, "reason": {"code": "invalid_images", "message": "NaN"}}
-    record = Record.from_json(json.dumps(data))
-    assert record.measurement is not None and record.measurement.requests
-    with pytest.raises(RecordError, match="does not fit a measurement"):
-        Record.from_json(json.dumps({**data, "reason": {"code": "timeout", "message": "slow"}}))
-
-
 def test_equal_environments_and_config_groups_are_one_object() -> None:
     one, other = (Record.from_json(json.dumps(of_version_2())) for _ in range(2))
     assert one.environment is other.environment and one.trial.pipeline is other.trial.pipeline

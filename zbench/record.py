@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from zbench.config import MeasureConfig, check
+from zbench.config import MeasureConfig, WorkloadConfig, check
 from zbench.decode import Count, check_untyped, plain, typed
 from zbench.environment import check_environment
 from zbench.errors import ConfigError, RecordError
@@ -154,10 +154,22 @@ def held_to_its_images(record: Record) -> Record:
 
 def _checked_trial(config: dict[str, Any]) -> Trial:
     trial = Trial.from_dict(config)
+    _check_recorded(trial.workload)
+    _CHECKED[id(trial.workload)] = trial.workload
     check(trial, _CHECKED)
     if len(_CHECKED) > MOST_CHECKED:
         _CHECKED.clear()
     return trial
+
+
+def _check_recorded(workload: WorkloadConfig) -> None:
+    """Raise ValueError for a workload that readers cannot use; older ones took prompt ids that none is given now."""
+    ids = [prompt.id for prompt in workload.prompts]
+    if not ids or not workload.seeds or len(set(ids)) < len(ids) or len(set(workload.seeds)) < len(workload.seeds):
+        raise ValueError("workload: needs prompts of different ids, and different seeds")
+    longest = max(len(prompt_id.encode()) for prompt_id in ids)
+    if longest > MAX_ID_BYTES:
+        raise ValueError(f"workload.prompts: an id of {longest} bytes, which is no part of a file's name")
 
 
 @lru_cache(maxsize=256)
@@ -257,6 +269,9 @@ def _without(node: Any, *keys: str) -> Any:
     """`node` without those of `keys` that hold nothing."""
     return {k: v for k, v in node.items() if k not in keys or v} if isinstance(node, dict) else node
 
+
+MAX_ID_BYTES = 240
+"""Of a prompt's id, with which the names of image files begin."""
 
 MOST_CHECKED = 4096
 _CHECKED: dict[int, object] = {}
