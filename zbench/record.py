@@ -4,6 +4,7 @@ Carries the schema version and upgrades older ones. Refuses NaN and infinity, bo
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import dacite
 
 from zbench.config import MeasureConfig
-from zbench.errors import RecordError
+from zbench.errors import RecordError, machine_fault
 from zbench.measurement import Measurement, Source
 from zbench.trial import Trial, typed
 
@@ -31,6 +32,17 @@ RENAMED = {"not_a_baseline": "not_a_reference"}
 """Reasons in older records, and what they are called now."""
 
 
+MACHINE = "machine"
+"""The code of what the machine failed at, and not the trial; such a failure is no answer, so it is not recorded."""
+
+ENDED_FROM_OUTSIDE = re.compile(r"\(signal (1|2|3|7|9|15)\)")
+"""A worker died of SIGHUP, SIGINT, SIGQUIT, SIGKILL or SIGTERM, which somebody sent; or of SIGBUS, as where a file that
+is mapped into memory cannot be read or has no room on its disk."""
+
+COULD_NOT_SAVE = re.compile(r"\w*Error during saving images: \[Errno")
+"""As records say it that were written before the machine's failures were told apart."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why a trial has no measurement."""
@@ -41,6 +53,14 @@ class Reason:
     stage: str | None = None  # of an image or of the trial, in which it happened
     memory: dict[str, int] | None = None  # out_of_memory: bytes at that moment, by name
     next_offload: str | None = None  # out_of_memory: the smallest offload that is predicted to fit
+
+    @property
+    def is_of_the_machine(self) -> bool:
+        """Whether the machine failed and not the trial, which is then tried again by itself."""
+        if self.code == "worker_died":
+            return ENDED_FROM_OUTSIDE.search(self.message) is not None
+        said_by_an_error = self.code == "error" and machine_fault(self.message) is not None
+        return self.code == MACHINE or said_by_an_error or COULD_NOT_SAVE.match(self.message) is not None
 
 
 @dataclass(frozen=True)

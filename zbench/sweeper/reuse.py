@@ -35,6 +35,11 @@ class Reuse:
         record = self._store.latest.get(placed.trial.trial_id)
         if record is None or self._sweep.fresh:
             return None
+        if record.state == "FAILED" and record.reason is not None and record.reason.is_of_the_machine:
+            self._note(
+                f"{placed.trial.label} is tried again, as the machine failed and not it: {record.reason.message}"
+            )
+            return None
         if record.state == "FAILED":
             return None if self._sweep.retry_failed else record
         if record.state != "COMPLETE":

@@ -4,19 +4,20 @@ Refuses to leave half a file: each appears whole or not at all.
 """
 
 import importlib
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from zbench.analysis.view import View
-from zbench.errors import RecordError, StoreError
+from zbench.errors import RecordError
 from zbench.record import Record
 from zbench.report.page.content import Page, make_page
 from zbench.report.page.html import render_html
 from zbench.report.page.markdown import render_markdown
 from zbench.report.page.pixels import strip_jpeg
 from zbench.report.tables.main import to_csv
+from zbench.store import write_whole
 
 
 def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Path]:
@@ -39,8 +40,9 @@ def sweep_folders(runs: Iterable[tuple[Path, Sequence[Record]]]) -> dict[str, Pa
 
 def preload() -> None:
     """Import what a report will need, so that whoever waits for something else need not wait for that afterwards."""
-    for name in ("pandas", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg", "adjustText"):
-        importlib.import_module(name)
+    with suppress(Exception):  # whoever needs it says what is wrong with it
+        for name in ("pandas", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg", "adjustText"):
+            importlib.import_module(name)
 
 
 def write_report(view: View, run_folders: Mapping[str, Path], out: Path) -> list[Path]:
@@ -58,7 +60,9 @@ def write_report(view: View, run_folders: Mapping[str, Path], out: Path) -> list
     files["summary.csv"] = to_csv(view).encode()
     files["report.md"] = render_markdown(page, {title: path for title, (path, _) in strip_files.items()}).encode()
     files["report.html"] = render_html(page).encode()
-    return [_write(out / name, data) for name, data in files.items()]
+    for name, data in files.items():
+        write_whole(out / name, data, "choose another folder with --out or sweep.reports_dir=")
+    return [out / name for name in files]
 
 
 def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
@@ -71,17 +75,3 @@ def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
             title = strip.title if strip.title not in files else f"{strip.title} ({strip.pictures[0].label})"
             files[title] = (f"images/{number:02d}-{safe}-{strip.seed}.jpg", jpeg)
     return files
-
-
-def _write(path: Path, data: bytes) -> Path:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the report to {path.parent}: {error.strerror}; choose another folder with "
-            "--out or sweep.reports_dir="
-        ) from error
-    return path
