@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,8 +25,9 @@ from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
 from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
 from zbench.stats import LookSchedule
-from zbench.sweeper.conduct import check_weights, on_interrupt
+from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
+from zbench.sweeper.signals import on_interrupt, say
 
 EPILOG = """\
 Other overrides hold for both sides. Both are measured by turns on this machine, in resident workers, until the
@@ -146,17 +148,17 @@ def _digest(sides: list[Side], options: argparse.Namespace) -> str:
 
 
 class _Interrupt:
-    """Ctrl-C: while blocks are measured the first asks for a stop after the current one; else it stops at once."""
+    """While blocks are measured the first signal asks for a stop after the current one; else it stops at once."""
 
     def __init__(self) -> None:
         self._asked = False
         self._measuring = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self._measuring:
+        if self._asked or not self._measuring or number == signal.SIGQUIT:
             raise KeyboardInterrupt
         self._asked = True
-        os.write(2, b"\nstopping after the current block; Ctrl-C again stops at once\n")
+        say("stopping after the current block; Ctrl-C again stops at once")
 
     def asked(self) -> bool:
         """Whether to stop; who asks is measuring."""

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from zbench import __version__
 from zbench.cli.table import TABLE, help_text
-from zbench.errors import Exit, ZbenchError
+from zbench.errors import Exit, ZbenchError, machine_fault
+from zbench.sweeper.terminal import end_as_ctrl_c_does
 
 COMMANDS = {command.name: command for command in TABLE}
 
@@ -45,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.DONE
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else Exit.BAD_INPUT
-    except Exception:
+    except Exception as error:
+        way_out = machine_fault(str(error)) if isinstance(error, OSError) else None
+        if way_out is not None:
+            print(f"zbench: error: {error}; {way_out}", file=sys.stderr)
+            return Exit.BAD_INPUT
         import traceback
 
         traceback.print_exc()
@@ -58,4 +63,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The console script."""
+    end_as_ctrl_c_does()
     sys.exit(main())

@@ -147,7 +147,7 @@ class Worker:
                 turn = Turn(self._made, side.trial.trial_id, side.role)
                 self._made += 1
                 made, _ = one_request(self._engine, cycle[index % len(cycle)], turn, self._began_s)
-                made = replace(made, disturbances=self._watch.end())
+                made = replace(made, disturbances=self._watch.end())  # one that was suspended is asked for again
             return {"event": "generated", "request": asdict(made)}
         except Exception as error:
             return _failed(error, stage, self._engine)
