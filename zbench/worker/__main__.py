@@ -166,7 +166,8 @@ class Worker:
         try:
             jobs = self._jobs(command)
             for job in jobs:
-                print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
+                with suppress(OSError):  # where there is no room for the log: what is measured says so better
+                    print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
             engine, cold = self._load(jobs[0].trial)
             jobs[0].check_stop()
             self._configured = None  # a measurement configures for itself
