@@ -5,6 +5,7 @@ import subprocess
 from typing import Any
 
 from synthetic import Synthetic, SyntheticEngine
+
 from zbench.engines import Generation
 
 

@@ -74,6 +74,6 @@ def test_a_worker_that_cannot_be_started_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="cannot start a worker, /no/such/python: No such file or directory"):
         WorkerClient(tmp_path / "worker.log", python="/no/such/python")
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(MachineError, match="cannot start a worker, .*file"):
+    with pytest.raises(MachineError, match=r"cannot start a worker, .*file"):
         WorkerClient(tmp_path / "file" / "worker.log")
     assert before is None or len(os.listdir("/proc/self/fd")) == before, "pipes are closed again"

@@ -36,9 +36,8 @@ class Reuse:
         if record is None or self._sweep.fresh:
             return None
         if record.state == "FAILED" and record.reason is not None and record.reason.is_of_the_machine:
-            self._note(
-                f"{placed.trial.label} is tried again, as the machine failed and not it: {record.reason.message}"
-            )
+            why = f"the machine failed and not it: {record.reason.message}"
+            self._note(f"{placed.trial.label} is tried again: {why}")
             return None
         if record.state == "FAILED":
             return None if self._sweep.retry_failed else record
