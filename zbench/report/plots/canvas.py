@@ -60,11 +60,11 @@ def style() -> Iterator[None]:
 def plain(label: str) -> str:
     """A label on one line, of a length that can be drawn: what cannot be seen is a space, what is left out is `…`.
 
-    It begins with no `_`, which would keep it out of a legend.
+    It is not empty and begins with no `_`, which would keep it out of a legend.
     """
     seen = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in label).strip()
     short = seen if len(seen) <= LONGEST else seen[: LONGEST - 1] + "…"
-    return f" {short}" if short.startswith("_") else short
+    return f" {short}" if short.startswith("_") else short or "–"
 
 
 @style()
