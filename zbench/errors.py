@@ -5,6 +5,7 @@ that reaches the command line is a fault of zbench itself (exit 70). What the ma
 told from what a trial fails at (`MACHINE_FAULTS`): it says nothing about any trial, and is never kept as an answer.
 """
 
+import errno
 import os
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -134,7 +135,7 @@ def cannot_write(what: str, error: OSError, folder: "Path", needed_bytes: int = 
     """
     said = error.strerror or str(error)
     way_out = machine_fault(said) or otherwise
-    if way_out.startswith("free some space") and needed_bytes:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and needed_bytes:
         way_out = way_out.replace("free some space", f"free some space: about {megabytes(needed_bytes)} are needed", 1)
         free = _free_bytes(folder)
         way_out += "" if free is None else f", {megabytes(free)} are free"

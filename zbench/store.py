@@ -178,7 +178,11 @@ class Store:
             self._held.append(line)
         except StoreError as error:
             kept = _keep(line.encode() + b"\n", _elsewhere(self.journal))
-            way_out = "; the trial measured last runs again" if kept is None else f"; the last line is kept in {kept}"
+            way_out = (
+                "; its trial runs again"
+                if kept is None
+                else f"; the line is kept in {kept}: append it, or its trial runs again"
+            )
             raise StoreError(f"{error}{way_out}") from error
         self.latest[record.trial_id] = record
 

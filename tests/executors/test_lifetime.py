@@ -16,6 +16,7 @@ from factories import trial
 from zbench.config import EngineConfig
 from zbench.errors import MachineError
 from zbench.executors.client import WorkerClient
+from zbench.worker import watcher
 
 ENDS_WITHIN_S = 10.0
 HERE = Path(__file__).parent
@@ -39,8 +40,8 @@ def test_a_worker_and_what_it_started_die_with_a_killed_parent(
     try:
         wait_for(lambda: said(tmp_path) is not None)
         (worker,) = psutil.Process(parent.pid).children()
-        started = worker.children(recursive=True)
-        assert said(tmp_path) in {each.pid for each in started}
+        started = [*worker.children(recursive=True), *watchers_of(worker.pid)]
+        assert said(tmp_path) in {each.pid for each in started} and len(started) == 2
         if is_stopped:
             os.kill(worker.pid, signal.SIGSTOP)
     finally:
@@ -59,14 +60,20 @@ def said(folder: Path) -> int | None:
     return None
 
 
+def watchers_of(worker: int) -> list[psutil.Process]:
+    """Those that wait beside it."""
+    every = psutil.process_iter(["cmdline"])
+    return [each for each in every if (each.info["cmdline"] or [""])[-2:] == [watcher.__file__, str(worker)]]
+
+
 def test_the_watcher_ends_with_a_worker_that_was_let_go(tmp_path: Path) -> None:
     client = WorkerClient(tmp_path / "worker.log")
     while client.environment is None:
         assert client.next_event(60.0) is not None
-    (watcher,) = psutil.Process(client.process.pid).children()
+    waiting = watchers_of(client.process.pid)
     client.quit()
-    _, alive = psutil.wait_procs([watcher], timeout=ENDS_WITHIN_S)
-    assert not alive
+    _, alive = psutil.wait_procs(waiting, timeout=ENDS_WITHIN_S)
+    assert len(waiting) == 1 and not alive
 
 
 def test_a_worker_that_cannot_be_started_is_one_line(tmp_path: Path) -> None:

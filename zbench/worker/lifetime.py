@@ -20,7 +20,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Never outlive the parent; end at once if it is gone. Raises OSError where no watcher can be started."""
+    """Never outlive the parent; end at once if it is gone.
+
+    Raises OSError or CalledProcessError where no watcher can be started.
+    """
     parent, _, life = os.environ.get(VARIABLE, "").partition(":")
     if parent.isdecimal() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -28,11 +31,11 @@ def end_with_parent() -> None:
             os._exit(1)
     if not life.isdecimal():
         return
-    subprocess.Popen(  # its process id is nobody's business: it ends after this process
+    subprocess.run(
         [sys.executable, "-I", "-S", watcher.__file__, str(os.getpgrp())],
         stdin=int(life),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        check=True,
     )
     os.close(int(life))
