@@ -14,6 +14,7 @@ ROOMS = (
     "errors",
     "sanitize",
     "streams",
+    "files",
     "stats",
     "zimage",
     "decode",

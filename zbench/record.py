@@ -5,6 +5,7 @@ here: types, ranges, and what readers rely on. Ids are names of folders, so none
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ import msgspec
 from zbench.config import MeasureConfig, WorkloadConfig, check
 from zbench.decode import Count, check_untyped, plain, typed
 from zbench.environment import check_environment
-from zbench.errors import ConfigError, RecordError
+from zbench.errors import ConfigError, RecordError, machine_fault
 from zbench.measurement import INVALID_IMAGES, METRICS, Measurement, Source, TrialId
 from zbench.trial import Trial, group_of
 
@@ -37,6 +38,17 @@ RENAMED = {"not_a_baseline": "not_a_reference"}
 """Reasons in older records, and what they are called now."""
 
 
+MACHINE = "machine"
+"""The code of what the machine failed at, and not the trial; such a failure is no answer, so it is not recorded."""
+
+ENDED_FROM_OUTSIDE = re.compile(r"\(signal (1|2|3|7|9|15)\)")
+"""A worker died of SIGHUP, SIGINT, SIGQUIT, SIGKILL or SIGTERM, which somebody sent; or of SIGBUS, as where a file that
+is mapped into memory cannot be read or has no room on its disk."""
+
+COULD_NOT_SAVE = re.compile(r"\w*Error during saving images: \[Errno")
+"""As records say it that were written before the machine's failures were told apart."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why a trial has no figures."""
@@ -47,6 +59,14 @@ class Reason:
     stage: str | None = None  # of an image or of the trial, in which it happened
     memory: dict[str, Count] | None = None  # out_of_memory: bytes at that moment, by name
     next_offload: str | None = None  # out_of_memory: the smallest offload that is predicted to fit
+
+    @property
+    def is_of_the_machine(self) -> bool:
+        """Whether the machine failed and not the trial, which is then tried again by itself."""
+        if self.code == "worker_died":
+            return ENDED_FROM_OUTSIDE.search(self.message) is not None
+        said_by_an_error = self.code == "error" and machine_fault(self.message) is not None
+        return self.code == MACHINE or said_by_an_error or COULD_NOT_SAVE.match(self.message) is not None
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,34 @@
 """The journal of a sweep: an append-only `records.jsonl`, one fsynced line a trial, artifacts beside it.
 
-One process at a time writes a run folder; the lock is the kernel's, so it cannot outlive its holder.
-It refuses to rewrite a finished line: the only bytes ever removed are those of a torn last line.
+One process at a time writes a run folder. The locks are the kernel's, so they cannot outlive their holder, and each is
+on a file whose path and descriptor are one inode: who removes or replaces a file while it is written is found out at
+the next append. It refuses to rewrite a finished line: the only bytes ever removed are those of a torn end, and a copy
+of them is kept beside the journal.
 """
 
 import contextlib
-import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
 from zbench.decode import plain
-from zbench.errors import RecordError, StoreError
+from zbench.errors import RecordError, StoreError, cannot_write
+from zbench.files import ELSEWHERE, HeldFile, beside, elsewhere, keep, last_line, sync_folder
 from zbench.record import Record
 
 RECORDS = "records.jsonl"
+LOCK = "lock"
 ARTIFACTS = "artifacts"
 RECORD_BEGINS = b'{"sweep":'
 """How `Record.to_json` begins every line."""
+
+LINE_ENDS = b"\r\n"
+"""Editors and git may have changed a line feed to either or both; within a line JSON escapes them."""
+
+UNWRITTEN = b"\0"
+"""What a file system puts where it made room for a line and lost power before it had the line."""
 
 
 class Store:
@@ -30,56 +38,126 @@ class Store:
     """
 
     def __init__(self, folder: Path, notice: Callable[[str], None]) -> None:
-        """`notice` is told in a sentence when a torn last line was repaired.
+        """`notice` is told in a sentence when a torn end was mended, or a lock put back.
 
         Raises StoreError if the folder cannot be written or another process holds it, RecordError if
         its journal holds a line that is not a record.
         """
-        self.folder = folder
+        self.folder, self._notice = folder, notice
+        self.journal = folder / RECORDS
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (held until close)
         except OSError as error:
-            raise StoreError(
-                f"cannot write run folder {folder}: {error.strerror}; choose another with sweep.runs_dir="
-            ) from error
-        self._hold()
+            raise StoreError(cannot_write(f"run folder {folder}", error, folder, otherwise=ELSEWHERE)) from error
+        self._lock = self._hold_lock()
         try:
-            self.journal = folder / RECORDS
-            torn = _repair(self.journal)
-            if torn:
-                notice(
-                    f"{self.journal}: the last line was torn ({torn} bytes) and has been removed; its trial runs again"
-                )
-            self.latest = latest(read_records(self.journal) if self.journal.exists() else [])
-            self._out = open(self.journal, "ab", buffering=0)  # noqa: SIM115 (held until close)
-        except OSError as error:
+            self._held = HeldFile(self.journal)
+        except BaseException as error:
             self._lock.close()
-            raise StoreError(
-                f"cannot write {self.journal}: {error.strerror}; choose another with sweep.runs_dir="
-            ) from error
-        except BaseException:
-            self._lock.close()
+            if isinstance(error, BlockingIOError):  # its holder's lock file was removed
+                raise self._in_use("another process, whose lock file was removed") from error
+            raise
+        try:
+            self.latest = latest(read_records(self.journal))  # a foreign file is refused before a byte is touched
+            self._mend_end()
+            sync_folder(folder)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                told = cannot_write(str(self.journal), error, folder, otherwise=ELSEWHERE)
+                raise StoreError(told) from error
             raise
 
-    def _hold(self) -> None:
+    def _hold_lock(self) -> HeldFile:
+        """The folder's lock, which names its holder."""
+        path = self.folder / LOCK
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise StoreError(
-                f"run folder {self.folder} is in use by {holder}; wait for it, or choose another name with sweep.name="
-            ) from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
+            lock = HeldFile(path)
+        except BlockingIOError as error:
+            holder = "another process"
+            with contextlib.suppress(OSError):
+                holder = path.read_text(encoding="utf-8", errors="replace").strip() or holder
+            raise self._in_use(holder) from error
+        try:
+            lock.cut(0)
+            lock.append(f"process {os.getpid()} on {socket.gethostname()}")
+        except BaseException as error:
+            lock.close()
+            if isinstance(error, OSError):
+                raise StoreError(cannot_write(str(path), error, self.folder, otherwise=ELSEWHERE)) from error
+            raise
+        return lock
+
+    def _in_use(self, holder: str) -> StoreError:
+        way_out = "wait for it, or choose another name with sweep.name="
+        return StoreError(f"run folder {self.folder} is in use by {holder}; {way_out}")
 
     def append(self, record: Record) -> None:
         """Write one line and wait until it is on disk. Raises StoreError; what was finished stays."""
-        append_line(self._out, record.to_json())
+        line = record.to_json()
+        self.check(record)
+        try:
+            self._held.append(line)
+        except StoreError as error:
+            kept = keep(line.encode() + b"\n", elsewhere(self.journal))
+            way_out = (
+                "; its trial runs again"
+                if kept is None
+                else f"; the line is kept in {kept}: append it, or its trial runs again"
+            )
+            raise StoreError(f"{error}{way_out}") from error
         self.latest[record.trial_id] = record
+
+    def check(self, unsaved: Record | None = None) -> None:
+        """Raise StoreError where somebody removed, replaced or changed the journal; what it held is saved first.
+
+        With `unsaved`, which was to be appended. A lock that was removed is put back.
+        """
+        problem = self._held.changed()
+        if problem is None and self._lock.moved() is not None:
+            try:
+                lock = self._hold_lock()
+            except StoreError as error:
+                problem = f"cannot be written any more: its lock was removed, and {error}"
+            else:
+                self._lock.close()
+                self._lock = lock
+                self._notice(f"{lock.path} was removed while this sweep holds it; it was put back")
+        if problem is not None:
+            records = {**self.latest, **({unsaved.trial_id: unsaved} if unsaved else {})}
+            raise StoreError(f"{self.journal} {problem}, so the sweep stops; {self._rescued(records)}")
+
+    def _rescued(self, records: dict[str, Record]) -> str:
+        """Write them where the journal was, or beside it; says where they are now."""
+        if not records:
+            return "it held nothing yet"
+        data = b"".join(record.to_json().encode() + b"\n" for record in records.values())
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        kept = keep(data, [self.journal], beside(self.journal, "rescued"), elsewhere(self.journal))
+        if kept is None:
+            return f"its {len(records)} trials could not be saved anywhere else"
+        go_on = "the same command goes on" if kept == self.journal else f"move it to {self.journal} to go on"
+        return f"its {len(records)} trials are in {kept}; {go_on}"
+
+    def _mend_end(self) -> None:
+        """Make the journal end with a line end; what is cut off is kept beside it. Raises OSError, StoreError."""
+        start, end = last_line(self._held.file)
+        line = end.rstrip(UNWRITTEN)
+        if not end:
+            return
+        whole = bool(line) and not _is_torn(line)
+        cut = end[len(line) :] if whole else end
+        if cut:
+            kept = keep(cut, beside(self.journal, "torn"))
+            if kept is None:
+                raise StoreError(f"cannot keep a copy of the torn end of {self.journal} beside it; free some space")
+            self._held.cut(start + len(end) - len(cut))
+            what = "the last line was torn" if line and not whole else "its end was never written"
+            again = "" if whole else "; its trial runs again"
+            self._notice(f"{self.journal}: {what} ({len(cut)} bytes) and has been removed, a copy is in {kept}{again}")
+        if whole:
+            self._held.append("")  # whole but for its line feed: nothing was lost
 
     def artifacts(self, trial_id: str) -> Path:
         """Folder for a trial's images and latents; made by whoever writes there."""
@@ -88,7 +166,7 @@ class Store:
     def close(self) -> None:
         """Let go of the folder."""
         try:
-            self._out.close()
+            self._held.close()
         finally:
             self._lock.close()
 
@@ -99,22 +177,6 @@ class Store:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def append_line(journal: FileIO, text: str) -> None:
-    """Write one line to an unbuffered file and wait until it is on disk. Raises StoreError; whole lines stay."""
-    line = memoryview(text.encode() + b"\n")
-    end = journal.tell()
-    try:
-        while line:
-            line = line[journal.write(line) :]
-        os.fsync(journal.fileno())
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            journal.truncate(end)  # half a line must not stand before the next one
-        raise StoreError(
-            f"cannot append to {journal.name!s}: {error.strerror}; what was finished is kept, free some space first"
-        ) from error
 
 
 def artifacts_folder(run_folder: Path, trial_id: str) -> Path:
@@ -130,12 +192,14 @@ def journal_lines(journal: Path) -> Iterator[tuple[int, int, bytes]]:
     number = offset = 0
     try:
         with open(journal, "rb") as file:
-            for ended in file:
-                number += 1
-                line = ended.rstrip(b"\n")
-                if line.strip() and (ended.endswith(b"\n") or not _is_torn(line)):
-                    yield number, offset, line
-                offset += len(ended)
+            for fed in file:
+                for ended in fed.splitlines(keepends=True) if b"\r" in fed else (fed,):
+                    number += 1
+                    begins = offset + len(ended) - len(ended.lstrip(UNWRITTEN))
+                    line = ended.strip(UNWRITTEN + LINE_ENDS)
+                    if line.strip() and (ended.endswith((b"\n", b"\r")) or not _is_torn(line)):
+                        yield number, begins, line
+                    offset += len(ended)
     except OSError as error:
         raise RecordError(f"cannot read {journal}: {error.strerror}") from error
 
@@ -190,21 +254,3 @@ def _is_json(line: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _repair(journal: Path) -> int:
-    """Make the journal end with a line feed; returns the number of torn bytes cut off."""
-    if not journal.exists():
-        return 0
-    with open(journal, "r+b") as file:
-        data = file.read()
-        if not data or data.endswith(b"\n"):
-            return 0
-        start = data.rfind(b"\n") + 1
-        read_records(journal)  # a foreign file is refused before a byte of it is touched
-        if not _is_torn(data[start:]):
-            file.write(b"\n")  # whole but for its line feed: nothing was lost
-            return 0
-        file.truncate(start)
-        os.fsync(file.fileno())
-        return len(data) - start

@@ -16,6 +16,6 @@ from zbench.trial import Trial
 data: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 folder = Path(data["folder"])
 setting = Setting(Trial.from_dict(data["trial"]), folder / "artifacts")
-with LocalExecutor(ExecutorConfig(), folder / "logs") as executor:
+with LocalExecutor(ExecutorConfig(), folder / "logs", allow_code=True) as executor:
     executor.submit(Task((setting,), MeasureConfig(**data["measure"])))
     print(executor.next_done(lambda _, event: print(json.dumps(event), flush=True), lambda: False), flush=True)

@@ -2,18 +2,22 @@
 
 from dataclasses import replace
 
+import matplotlib
 import pytest
 from factories import TURBO, complete, demo_projection, demo_records, projected, trial, with_window
 from hardware_profiles import profile
+from matplotlib.text import Text
 
 from zbench.analysis.stages import stage_seconds
 from zbench.analysis.steps import skip_shares
 from zbench.analysis.view import view_of
 from zbench.config import CustomCacheConfig, DBCacheConfig, OffloadConfig
 from zbench.hardware.roofline import project
-from zbench.report.plots.canvas import new_figure, png_bytes
+from zbench.report.page.content import make_page
+from zbench.report.plots.canvas import new_figure, plain, png_bytes
 from zbench.report.plots.figures import MOST_ROWS, cached_step_map, speedup_vs_fidelity, stage_breakdown
 from zbench.report.plots.point_names import write_names
+from zbench.report.plots.residuals import ResidualLine, residual_differences
 from zbench.trial import geometry_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -186,3 +190,57 @@ def test_shares_count_images_not_rounds():
     record = complete(trial(DBCacheConfig()), n_rounds=3)  # en-circle twice, zh-square once
     rounds = [replace(r, cached_steps=[5] if r.prompt_id == "en-circle" else []) for r in record.measurement.requests]
     assert skip_shares(with_window(record.measurement, requests=rounds), 8) == [0, 0, 0, 0, 0, 0.5, 0, 0]
+
+
+HOSTILE = {
+    "math": "$x",
+    "broken math": r"a $\frac{1$ b",
+    "underscore": "_hidden",
+    "lines": "two\nlines\r\tand a tab",
+    "control": "NUL \0 and ESC \x1b[31m",
+    "surrogate": "half \ud800 of one",
+    "bidi": "a \u202e b",
+    "Chinese": "红色的圆",
+    "empty": "",
+    "long": "x" * 20_000,
+    "markup": "{a} ^2 \\ % # & ~",
+}
+
+
+@pytest.mark.parametrize("label", HOSTILE.values(), ids=HOSTILE)
+def test_a_label_is_drawn_as_plain_text_whatever_it_holds(label, recwarn):
+    row = replace(view_of(demo_records()).trials[2], label=label)
+    rows = [*view_of(demo_records()).trials[:2], row]
+    figures = [
+        stage_breakdown({"none": {"denoise": 1.0}, label: {"denoise": 0.5}}, rows),
+        cached_step_map({"none": [0.0] * 8, label: [1.0] * 8}, rows),
+        speedup_vs_fidelity([*rows[:2], replace(row, family=label)]),
+        residual_differences([ResidualLine(label, 0.24, {4: [0.1, 0.2]})], rows),
+    ]
+    for figure in figures:
+        assert png_bytes(figure).startswith(PNG)
+        for text in figure.findobj(Text):
+            assert not text.get_parse_math() and len(text.get_text()) <= 300
+    assert not recwarn.list
+    legends = [text.get_text().strip() for figure in figures[2:] for text in figure.legends[0].get_texts()]
+    assert legends.count(plain(label).strip()) == 2, "none is left out of a legend"
+
+
+def test_a_label_without_anything_odd_is_drawn_as_it_is():
+    for text in ("F1B0_W4_MC3_R0.24", "none cap:16GiB", "$5", "红色的圆 é"):
+        assert plain(text) == text
+
+
+def test_a_user_s_own_matplotlib_settings_do_not_spoil_a_plot():
+    with matplotlib.rc_context({"text.usetex": True, "axes.unicode_minus": False}):
+        assert png_bytes(stage_breakdown({"$": {"denoise": 1.0}}, [])).startswith(PNG)
+
+
+def test_a_plot_that_cannot_be_drawn_is_said_on_the_page_and_ends_nothing(monkeypatch):
+    def broken(*_):
+        raise ValueError("no\nsuch font")
+
+    monkeypatch.setattr("zbench.report.page.content.plots.stage_breakdown", broken)
+    page = make_page(view_of(demo_records()), {})
+    assert "Where the time goes: it could not be drawn (ValueError: no such font)." in page.missing_plots
+    assert "stages.png" not in {plot.file_name for plot in page.plots} and len(page.plots) == 3

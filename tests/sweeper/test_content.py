@@ -1,6 +1,7 @@
 """A path names where weights lie, not what they are: what was replaced in place is measured again and never paired."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -266,6 +267,58 @@ def test_images_of_a_sweep_that_was_killed_before_its_record_are_not_those_of_th
     _, listener = swept(folder, again := Painter())
     assert listener.notes == ["none is measured again: its images are of other weights"]
     assert [task.trial.label for task in again.ran] == ["none"]
+
+
+@pytest.mark.parametrize("gone", ["all", "the reference's", "a follower's", "one image", "latents", "an empty image"])
+def test_images_that_were_deleted_are_made_again_once_and_the_reason_is_true(gone: str, folder: Path) -> None:
+    first, _ = swept(folder, Painter())
+    reference, follower = (folder.parent / "runs" / "s" / "artifacts" / r.trial_id for r in first)
+    image = image_path(reference, SCENES.prompts[0].id, 0)
+    match gone:
+        case "all":
+            shutil.rmtree(reference.parent)
+        case "the reference's":
+            shutil.rmtree(reference)
+        case "a follower's":
+            shutil.rmtree(follower)
+        case "one image":
+            image.unlink()
+        case "latents":
+            (reference / "latents.safetensors").unlink()
+        case _:
+            image.write_bytes(b"")
+    lost = {"all": first, "a follower's": first[1:]}.get(gone, first[:1])
+    records, listener = swept(folder, again := Painter())
+    assert listener.notes == [f"{r.label} is measured again: its images were deleted" for r in lost]
+    assert [task.trial.label for task in again.ran] == [r.label for r in lost]
+    assert records[1].measurement is not None and records[1].measurement.quality, "judged against what is there again"
+    _, listener = swept(folder, last := Painter())
+    assert (listener.notes, last.ran) == ([], []), "once"
+
+
+def test_a_new_trial_is_judged_against_images_that_were_deleted_and_made_again(folder: Path) -> None:
+    swept(folder, Painter(stops="F1B0_W4_MC3_R0.24"))
+    shutil.rmtree(folder.parent / "runs" / "s" / "artifacts")
+    records, _ = swept(folder, Painter())
+    assert records[1].measurement is not None and records[1].measurement.quality
+    assert records[1].measurement.reasons.get("quality") is None
+
+
+def test_an_executor_that_keeps_no_images_is_not_asked_again_and_again(folder: Path) -> None:
+    """As one that works elsewhere: what was never there was not deleted."""
+
+    class Elsewhere(Painter):
+        def run_one(self, setting: Setting, task: Task, on_event: OnEvent) -> TaskResult:
+            made = super().run_one(setting, task, on_event)
+            shutil.rmtree(setting.artifacts)
+            return made
+
+    records, _ = swept(folder, Elsewhere())
+    assert {r.measurement.reasons["artifacts"] for r in records if r.measurement} == {"not_kept"}
+    kept_before = {r.trial_id for r in records if r.measurement and not r.measurement.reasons.get("quality")}
+    _, listener = swept(folder, again := Elsewhere())
+    assert not any("deleted" in note for note in listener.notes)
+    assert {task.trial.trial_id for task in again.ran}.isdisjoint(kept_before)
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shlex
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,8 +26,9 @@ from zbench.gate.judge import Assessment
 from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
 from zbench.stats import LookSchedule
 from zbench.streams import talk, talk_from_handler
-from zbench.sweeper.conduct import check_weights, on_interrupt
+from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
+from zbench.sweeper.signals import on_interrupt
 
 EPILOG = """\
 Other overrides hold for both sides. Both are measured by turns on this machine, in resident workers, until the
@@ -160,14 +162,14 @@ def _digest(sides: list[Side], options: argparse.Namespace) -> str:
 
 
 class _Interrupt:
-    """Ctrl-C: while blocks are measured the first asks for a stop after the current one; else it stops at once."""
+    """While blocks are measured the first signal asks for a stop after the current one; else it stops at once."""
 
     def __init__(self) -> None:
         self._asked = False
         self._measuring = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self._measuring:
+        if self._asked or not self._measuring or number == signal.SIGQUIT:
             raise KeyboardInterrupt
         self._asked = True
         talk_from_handler("stopping after the current block; Ctrl-C again stops at once")

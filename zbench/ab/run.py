@@ -7,12 +7,11 @@ Every block is appended to `<folder>/blocks.jsonl` as it ends, raw, after a firs
 and what took effect on each.
 """
 
-import fcntl
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,11 +26,11 @@ from zbench.ab.side import (
     warm_up,
 )
 from zbench.config import MeasureConfig
-from zbench.errors import StoreError
+from zbench.errors import StoreError, cannot_write
+from zbench.files import ELSEWHERE, HeldFile
 from zbench.measurement import Request
 from zbench.stats import BlockSamples, Judgement, Look, LookSchedule, is_stationary, look
 from zbench.stats.stationary import LEAST
-from zbench.store import append_line
 
 BLOCKS = "blocks.jsonl"
 
@@ -85,7 +84,7 @@ def compare(
             f"margin of {100 * margin:g} % may blame that on a side, {100 * LEAST_APART:g} % is safer"
         )
     try:
-        with _journal(folder) as journal:
+        with closing(_journal(folder)) as journal:
             began_s = time.perf_counter()
             for group in [sides] if shared else [[side] for side in sides]:
                 names = "".join(side.name for side in group)
@@ -94,7 +93,7 @@ def compare(
                 worker.prepare(began_s)
             effective = {name: worker.effective[name] for name, worker in workers.items()}
             refuse_other_content(sides, effective)
-            append_line(journal, _json(_head(sides, plan, margin, workers, effective)))
+            _append(journal, _head(sides, plan, margin, workers, effective))
             a_turn = _warm_up(workers, measure.max_warmup_rounds, listener)
             return _measure(workers, a_turn, plan, margin, journal, listener, should_stop)
     except ImagesInvalid as failure:
@@ -131,7 +130,7 @@ def _measure(
     a_turn: dict[SideName, int],
     plan: LookSchedule,
     margin: float,
-    journal: FileIO,
+    journal: HeldFile,
     listener: ABListener,
     should_stop: Callable[[], bool],
 ) -> ABResult:
@@ -139,7 +138,7 @@ def _measure(
     should_stop()  # whoever is asked knows that blocks have begun: the first is not lost to a Ctrl-C right after it
     for block in blocks(lambda name, index: workers[name].generate(name, index), a_turn):
         made.append(block)
-        append_line(journal, _json({"block": block.index, "a": _plain(block.a), "b": _plain(block.b)}))
+        _append(journal, {"block": block.index, "a": _plain(block.a), "b": _plain(block.b)})
         stopping = should_stop()
         so_far = look(samples(made), plan, margin, ended=stopping)
         listener.measured(block, so_far)
@@ -189,22 +188,23 @@ def _plain(rounds: Sequence[Request]) -> list[dict[str, object]]:
     return [asdict(r) for r in rounds]
 
 
-def _json(line: dict[str, object]) -> str:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False)
-
-
-def _journal(folder: Path) -> FileIO:
+def _journal(folder: Path) -> HeldFile:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        journal = (folder / BLOCKS).open("ab", buffering=0)
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            journal.truncate(0)
-        except BlockingIOError:
-            journal.close()
-            raise StoreError(
-                f"{folder} is in use by another comparison; wait for it, or give another sweep.name="
-            ) from None
-        return journal
+        journal = HeldFile(folder / BLOCKS)
+        journal.cut(0)
+    except BlockingIOError:
+        raise StoreError(
+            f"{folder} is in use by another comparison; wait for it, or give another sweep.name="
+        ) from None
     except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror}; choose another with sweep.runs_dir=") from error
+        raise StoreError(cannot_write(str(folder), error, folder, otherwise=ELSEWHERE)) from error
+    return journal
+
+
+def _append(journal: HeldFile, line: dict[str, object]) -> None:
+    """Raises StoreError, also where somebody removed or replaced the file."""
+    problem = journal.changed()
+    if problem is not None:
+        raise StoreError(f"{journal.path} {problem}, so the comparison stops; the same command begins anew")
+    journal.append(json.dumps(line, ensure_ascii=False, allow_nan=False))

@@ -4,8 +4,8 @@ Sides that one loaded pipeline can serve share it, in one worker: what differs f
 load, is then the same for both.
 """
 
+import signal
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ from zbench.config import Config
 from zbench.decode import typed
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
-from zbench.executors.client import HOME, OtherProtocol, WorkerClient, WorkerGone, death
+from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient, WorkerGone, death, oom_kills
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.measurement import INVALID_IMAGES, Effective, Request, Role
+from zbench.probes.disturbance import SUSPENDED
+from zbench.record import MACHINE
 from zbench.space import constraint
 from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
@@ -63,8 +65,11 @@ def present_trial(flag: str, config: Config, overrides: Sequence[str], engines: 
     return trial
 
 
-NOT_THE_CODES_FAULT = ("weights", "config")
+NOT_THE_CODES_FAULT = ("weights", "config", MACHINE)
 """Codes of failures that say nothing about a side's speed or health."""
+
+POLL_S = 0.2
+"""Longest wait between two looks at the clock."""
 
 
 def refuse_other_content(sides: Sequence[Side], effective: Mapping[SideName, Mapping[str, Any]]) -> None:
@@ -140,6 +145,7 @@ class SideWorker:
         self.effective: dict[SideName, dict[str, Any]] = {}
         """What took effect on each side that is prepared, in the words of its own zbench."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
+        self._kills_before = oom_kills()
         self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home, allow_code=sides[0].allow_code)
 
     @property
@@ -165,21 +171,26 @@ class SideWorker:
     def generate(self, name: SideName, index: int) -> Request:
         """One request of a side, of the workload's pair `index`, in turn.
 
-        Raises SideFailed; ImagesInvalid and RoundCompiled where it was made and does not count.
+        It is made again where its process was stopped meanwhile, or the machine slept. Raises SideFailed; ImagesInvalid
+        and RoundCompiled where it was made and does not count.
         """
-        self._tell({"command": "generate", "side": name, "index": index})  # who is gone by now died of the last turn
-        self._asked = next(side for side in self._sides if side.name == name)
-        said = self._await("generated", self._timeout_s, "measure.timeout_s")["request"]
-        try:
-            made = typed(Request, said, ignore_unknown=True)
-        except ValueError as error:
-            raise SideFailed(name, f"what its worker measured cannot be used: {error}", broken=True) from error
+        while SUSPENDED in (made := self._request(name, index)).disturbances:
+            pass
         if made.invalid_reasons == ["compiled"]:
             raise RoundCompiled(name)
         if not made.valid:
             faults = ", ".join(made.invalid_reasons)
             raise ImagesInvalid(name, f"{faults} of {made.prompt_id} with seed {made.seed}", index)
         return made
+
+    def _request(self, name: SideName, index: int) -> Request:
+        self._tell({"command": "generate", "side": name, "index": index})  # who is gone by now died of the last turn
+        self._asked = next(side for side in self._sides if side.name == name)
+        said = self._await("generated", self._timeout_s, "measure.timeout_s")["request"]
+        try:
+            return typed(Request, said, ignore_unknown=True)
+        except ValueError as error:
+            raise SideFailed(name, f"what its worker measured cannot be used: {error}", broken=True) from error
 
     def close(self) -> None:
         """Let the worker go."""
@@ -192,16 +203,19 @@ class SideWorker:
             raise self._gone() from None
 
     def _await(self, wanted: str, within_s: float, limit: str) -> dict[str, Any]:
-        deadline = time.monotonic() + within_s
-        while (left_s := deadline - time.monotonic()) > 0:
+        patience, left_s = Patience(within_s, self._client), within_s
+        while True:
             try:
-                event = self._client.next_event(left_s)
+                event = self._client.next_event(min(left_s, POLL_S))
             except WorkerGone:
                 raise self._gone() from None
             except OtherProtocol as error:
                 raise ZbenchError(f"--{self._asked.name}: {error}; compare revisions that speak the same") from None
-            if event is None:
+            left_s = patience.left_s()
+            if event is None and left_s <= 0:  # what it said counts before what time it is
                 break
+            if event is None:
+                continue
             if event["event"] == "failed":
                 if event["code"] == INVALID_IMAGES:
                     raise ImagesInvalid(self._asked.name, event["message"])
@@ -214,10 +228,13 @@ class SideWorker:
 
     def _gone(self) -> SideFailed:
         self._client.kill()
-        reason = death(self._client.process.wait(), oom_killed=False)
+        code = self._client.process.wait()
+        reason = death(code, oom_kills() > self._kills_before)
         tail = self._client.log_tail(self._log_offset)
         last_words = f"; its log ends: {tail[-1]}" if tail else ""
-        return SideFailed(self._asked.name, f"{reason.message}{last_words}", broken=self.environment is not None)
+        from_outside = reason.is_of_the_machine and code != -signal.SIGKILL  # which is how memory's killers kill, too
+        broken = self.environment is not None and not from_outside
+        return SideFailed(self._asked.name, f"{reason.message}{last_words}", broken=broken)
 
 
 def warm_up(

@@ -10,9 +10,10 @@ from typing import NoReturn
 
 from zbench import __version__
 from zbench.cli.table import TABLE, help_text
-from zbench.errors import Exit, ZbenchError
+from zbench.errors import Exit, ZbenchError, machine_fault
 from zbench.sanitize import printable_lines
 from zbench.streams import guarded, talk
+from zbench.sweeper.terminal import end_as_ctrl_c_does
 
 COMMANDS = {command.name: command for command in TABLE}
 
@@ -50,7 +51,11 @@ def _answered(args: list[str]) -> int:
         return Exit.INTERRUPTED
     except SystemExit as stop:  # of argparse and Hydra, once they have shown something
         return Exit.DONE if stop.code in (None, 0) else Exit.BAD_INPUT
-    except Exception:
+    except Exception as error:
+        way_out = machine_fault(str(error)) if isinstance(error, OSError) else None
+        if way_out is not None:
+            talk(f"zbench: error: {error}; {way_out}")
+            return Exit.BAD_INPUT
         import traceback
 
         print(printable_lines(traceback.format_exc().rstrip("\n")), file=sys.stderr)
@@ -60,4 +65,5 @@ def _answered(args: list[str]) -> int:
 
 def entry() -> NoReturn:
     """The console script."""
+    end_as_ctrl_c_does()
     sys.exit(main())

@@ -45,7 +45,10 @@ class Completed:
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial has no measurement; later trials are not affected."""
+    """The trial has no measurement; later trials are not affected.
+
+    A reason with the code `record.MACHINE` says that the machine failed and not the trial: the sweep stops.
+    """
 
     reason: Reason
 

@@ -2,7 +2,8 @@
 
 What a worker is told is the caller's business.
 
-The worker has a session of its own, so Ctrl-C reaches only the parent.
+The worker has a session of its own, so Ctrl-C reaches only the parent. It never outlives its parent: the kernel kills
+it (`worker.lifetime`), and a watcher beside it kills all that it started.
 """
 
 import os
@@ -10,18 +11,29 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import zbench
+from zbench.errors import MachineError, machine_fault
 from zbench.plugins import ALLOW_CODE
 from zbench.record import Reason
 from zbench.worker import PROTOCOL_VERSION
+from zbench.worker.lifetime import VARIABLE
 
 QUIT_S = 5.0
 """How long a worker may take to leave when asked."""
+
+LONGEST_LOOK_S = 1.0
+"""Who waits for a worker looks at the clock some times a second. More between two looks was no waiting: this process
+was stopped (Ctrl-Z), or the whole machine slept."""
 
 LOG_TAIL_LINES = 30
 LOG_LINE_CHARACTERS = 400
@@ -66,29 +78,53 @@ class WorkerClient:
         self.log = log
         self.environment: dict[str, Any] | None = None
         """Where the worker is, as its hello said; None before."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        command_read, self._command_write = os.pipe()
-        self._event_read, event_write = os.pipe()
+        self._pending = b""
+        self._ends: list[int] = []  # of pipes, this process's
+        allowed = [ALLOW_CODE] if allow_code else []
+        theirs: list[int] = []
         try:
-            allowed = [ALLOW_CODE] if allow_code else []
+            log.parent.mkdir(parents=True, exist_ok=True)
+            for mine in (1, 0, 1):
+                pipe = os.pipe()
+                self._ends.append(pipe[mine])
+                theirs.append(pipe[1 - mine])
             with log.open("ab") as out:
                 self.process = subprocess.Popen(
-                    [python, "-P", "-m", "zbench.worker", str(command_read), str(event_write), *allowed],
+                    [python, "-P", "-m", "zbench.worker", str(theirs[0]), str(theirs[1]), *allowed],
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(command_read, event_write),
+                    pass_fds=theirs,
                     start_new_session=True,
-                    env=_variables(home) | dict(variables or {}),
+                    env=_variables(home) | dict(variables or {}) | {VARIABLE: f"{_main_thread()}:{theirs[2]}"},
                 )
-        except BaseException:
-            os.close(self._command_write)
-            os.close(self._event_read)
+        except BaseException as error:
+            self._close_pipes()
+            if isinstance(error, OSError):
+                raise MachineError(_cannot_start(python, log, error)) from error
             raise
         finally:
-            os.close(command_read)
-            os.close(event_write)
-        self._pending = b""
+            for end in theirs:
+                os.close(end)
+        self._command_write, self._event_read, _ = self._ends
+        LIVE.add(self)
+
+    def _close_pipes(self) -> None:
+        while self._ends:
+            os.close(self._ends.pop())
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody stopped the worker (SIGSTOP), so that it cannot answer."""
+        try:
+            return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the worker and to everything in its process group; to nobody if they are gone."""
+        with suppress(ProcessLookupError, PermissionError):  # the latter: a group of zombies, on some systems
+            os.killpg(self.process.pid, number)
 
     def tell(self, command: dict[str, Any]) -> None:
         """Send a command. Raises WorkerGone if nobody reads."""
@@ -131,19 +167,14 @@ class WorkerClient:
 
     def kill(self) -> None:
         """End the worker and everything in its process group, now. May be called twice."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        except PermissionError:  # a group of zombies, on some systems
-            pass
+        self.send(signal.SIGKILL)
 
     def discard(self) -> int:
         """Kill, reap, close the pipes; the process's return code."""
+        LIVE.discard(self)
         self.kill()
         code = self.process.wait()
-        os.close(self._command_write)
-        os.close(self._event_read)
+        self._close_pipes()
         return code
 
     def quit(self) -> None:
@@ -155,12 +186,57 @@ class WorkerClient:
             pass
         self.discard()
 
+    @property
+    def log_bytes(self) -> int:
+        """How long the log is by now; 0 where it is gone."""
+        try:
+            return self.log.stat().st_size
+        except OSError:
+            return 0
+
     def log_tail(self, offset: int) -> tuple[str, ...]:
-        """Last lines of the log after `offset` bytes."""
-        with self.log.open("rb") as log:
-            log.seek(offset)
-            lines = log.read().decode(errors="replace").splitlines()
+        """Last lines of the log after `offset` bytes; none where it is gone."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(offset)
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ()
         return tuple(line[:LOG_LINE_CHARACTERS] for line in lines[-LOG_TAIL_LINES:])
+
+
+LIVE: set[WorkerClient] = set()
+"""Every worker that this process has."""
+
+
+class Patience:
+    """How long a worker may still take. What was no waiting does not count: while this process did not run, or while
+    the worker was stopped."""
+
+    def __init__(self, limit_s: float, client: WorkerClient, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self._left_s, self._client, self._clock = limit_s, client, clock
+        self._looked = clock()
+
+    def left_s(self) -> float:
+        """Seconds left; to be asked some times a second."""
+        now = self._clock()
+        waited_s = min(now - self._looked, LONGEST_LOOK_S)
+        self._looked = now
+        if not self._client.is_stopped:
+            self._left_s -= waited_s
+        return self._left_s
+
+
+def _main_thread() -> str:
+    """This process's id, where its main thread asks: the kernel takes the end of a thread for that of a parent."""
+    return str(os.getpid()) if threading.current_thread() is threading.main_thread() else ""
+
+
+def _cannot_start(python: str, log: Path, error: OSError) -> str:
+    what = f"{error.filename or python}: {error.strerror}"
+    way_out = machine_fault(str(error)) or f"see that {python} can be run and {log.parent} written"
+    return f"cannot start a worker, {what}; {way_out}"
 
 
 def death(code: int, oom_killed: bool) -> Reason:

@@ -8,7 +8,6 @@ the next trial begins with a fresh one.
 
 import os
 import select
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,12 +19,12 @@ from zbench.config import ExecutorConfig
 from zbench.decode import typed
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, OnEvent, Setting, Stopped, Task, TaskResult
-from zbench.executors.client import OtherProtocol, WorkerClient, WorkerGone, death, oom_kills
+from zbench.executors.client import OtherProtocol, Patience, WorkerClient, WorkerGone, death, oom_kills
 from zbench.hardware.detect import describe_present, environment_on, present_devices
 from zbench.hardware.nvml import Device
 from zbench.measurement import Measurement
 from zbench.methods.parallel import ParallelDims
-from zbench.record import Reason
+from zbench.record import MACHINE, Reason
 
 POLL_S = 0.2
 """Longest wait between two looks at `should_stop` and the clock."""
@@ -48,7 +47,7 @@ class _Running:
     """A task that a worker was told to run."""
 
     task: Task
-    deadline: float
+    patience: Patience
     log_offset: int
     kills_before: int
     told_to_stop: bool = False
@@ -93,7 +92,7 @@ class LocalExecutor:
         self._waiting.append(task)
 
     def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
-        """See `Executor.next_done`."""
+        """See `Executor.next_done`. Raises MachineError where no worker can be started."""
         while True:
             stopping = self._aborted or should_stop()
             if stopping and self._waiting:
@@ -133,8 +132,8 @@ class LocalExecutor:
             client = self._client(slot, task)
             slot.running = _Running(
                 task,
-                deadline=time.monotonic() + task.measure.timeout_s * len(task.settings),
-                log_offset=client.log.stat().st_size,
+                Patience(task.measure.timeout_s * len(task.settings), client),
+                log_offset=client.log_bytes,
                 kills_before=oom_kills(),
             )
             slot.process = task.process
@@ -188,6 +187,8 @@ class LocalExecutor:
             results = self._look(client, running, on_event, stopping)
         except WorkerGone:
             reason = death(self._discard(slot), oom_kills() > running.kills_before)
+            if client.environment is None:  # it never came to say hello, so nothing is known about a trial
+                reason = Reason(MACHINE, f"{reason.message} before it could take a trial{_last_words(client, running)}")
             results = _for_all(running.task, Stopped()) if self._aborted else _blamed(running, reason)
         if results is None:
             return None
@@ -203,23 +204,25 @@ class LocalExecutor:
     ) -> list[TaskResult] | None:
         """What the worker has to say now; the results of the task's settings where it ended.
 
-        Raises WorkerGone.
+        What it said counts before what time it is: it may have waited here for longer than the trial took. Raises
+        WorkerGone.
         """
         task = running.task
-        if time.monotonic() >= running.deadline:
-            limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
-            return _blamed(running, Reason("timeout", f"took longer than {limit}"))
         if stopping and not running.told_to_stop:
             client.tell({"command": "stop"})
             running.told_to_stop = True
         try:
             event = client.next_event(0.0)
         except OtherProtocol as error:
-            return _for_all(task, Failed(Reason("worker_died", str(error))))
+            return _for_all(task, Failed(Reason(MACHINE, f"{error}; zbench was replaced while it runs")))
+        left_s = running.patience.left_s()
         if event is None:
             if client.process.poll() is not None:
                 raise WorkerGone
-            return None
+            if left_s > 0:
+                return None
+            limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
+            return _blamed(running, Reason("timeout", f"took longer than {limit}"))
         kind = event["event"]
         if kind == "done":
             return [_completed(each) for each in event["measurements"]]
@@ -283,6 +286,11 @@ def _blamed(running: _Running, reason: Reason) -> list[TaskResult]:
 
 def _ids(task: Task) -> list[str]:
     return [setting.trial.trial_id for setting in task.settings]
+
+
+def _last_words(client: WorkerClient, running: _Running) -> str:
+    tail = client.log_tail(running.log_offset)
+    return f"; {client.log} ends: {tail[-1]}" if tail else ""
 
 
 def _with_log(result: TaskResult, tail: tuple[str, ...]) -> TaskResult:

@@ -5,7 +5,6 @@ A file lies at `<runs>/baselines/<name>/<machine>.json`, so that machines keep t
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 
 from zbench.decode import check_untyped, plain, typed
 from zbench.environment import identity
-from zbench.errors import ConfigError, RecordError, StoreError
+from zbench.errors import ConfigError, RecordError
+from zbench.files import write_whole
 from zbench.record import SCHEMA_VERSION, Record
 
 FOLDER = "baselines"
@@ -90,14 +90,8 @@ def save_baseline(records: Sequence[Record], name: str, runs: Path) -> Path:
         "records": [json.loads(record.to_json()) for record in complete],
     }
     path = runs / FOLDER / name / f"{key}.json"
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**content, "sha256": _digest(content)}, ensure_ascii=False, indent=1)
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    text = json.dumps({**content, "sha256": _digest(content)}, ensure_ascii=False, indent=1) + "\n"
+    write_whole(path, text.encode(), "choose another folder with --runs-dir")
     return path
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from zbench.decode import check_untyped, plain
 from zbench.environment import DeviceLike, check_environment, cores_available, cpu_model
-from zbench.errors import RecordError, StoreError
+from zbench.errors import RecordError
+from zbench.files import write_whole
 
 SCHEMA_VERSION = 1
 FOLDER_VARIABLE = "ZBENCH_CEILINGS_DIR"
@@ -33,15 +34,8 @@ def ceilings_path(device: str) -> Path:
 def store_ceilings(ceilings: dict[str, Any]) -> Path:
     """Write what `ceiling_bench` measured, replacing what was there; the path. StoreError if it cannot be written."""
     path = ceilings_path(ceilings["device"])
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(ceilings, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the ceilings to {path}: {error.strerror}; choose another folder with {FOLDER_VARIABLE}"
-        ) from error
+    text = json.dumps(ceilings, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, text.encode(), f"choose another folder with {FOLDER_VARIABLE}")
     return path
 
 

@@ -1,14 +1,24 @@
 """What happened to the host during one round that is not the round's own doing; such a round is marked, not dropped.
 
+One alone is worth nothing: where the process was stopped meanwhile (`SUSPENDED`), its time is not the round's.
+
 Read before and after a round, outside its clock. Thresholds are far above what an idle machine shows.
 """
 
 import gc
 import resource
+import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
 
 import psutil
+
+SUSPENDED = "suspended"
+"""The process was stopped and continued (Ctrl-Z), or the whole machine slept (a laptop's lid)."""
+
+ASLEEP_S = 0.05  # the machine, which its monotonic clock leaves out and the one since boot counts
 
 OTHER_LOAD = 0.125  # share of the machine's cores that others kept busy, on average over the round
 STOLEN = 0.05  # share of the machine's cores that its host gave to others
@@ -30,6 +40,8 @@ class HostState:
     stolen_cpu_s: float
     cores: int
     frequency_mhz: float | None
+    asleep_s: float = 0.0  # of the machine, since it booted
+    continued: int = 0  # how often this process was told to go on (SIGCONT)
 
 
 def host_state() -> HostState:
@@ -47,19 +59,23 @@ def host_state() -> HostState:
         stolen_cpu_s=getattr(cpu, "steal", 0.0),
         cores=psutil.cpu_count() or 1,
         frequency_mhz=_frequency_mhz(),
+        asleep_s=_asleep_s(),
+        continued=_continued,
     )
 
 
 def disturbances(before: HostState, after: HostState, highest_mhz: float | None = None) -> list[str]:
     """What disturbed the round between two states: names, none for a quiet one.
 
-    `garbage_collection`, `page_faults` (major), `other_load`, `stolen_time`, `cpu_frequency` (against `highest_mhz`)
-    and `clock_step` (the wall clock was set, which `started_at` shows and latencies do not).
+    `suspended`, `garbage_collection`, `page_faults` (major), `other_load`, `stolen_time`, `cpu_frequency` (against
+    `highest_mhz`) and `clock_step` (the wall clock was set, which `started_at` shows and latencies do not).
     """
     span_s = after.monotonic_s - before.monotonic_s
     others_s = (after.busy_cpu_s - before.busy_cpu_s) - (after.own_cpu_s - before.own_cpu_s)
     stolen_s = after.stolen_cpu_s - before.stolen_cpu_s
+    slept = after.asleep_s - before.asleep_s > ASLEEP_S
     found = {
+        SUSPENDED: slept or after.continued > before.continued,
         "garbage_collection": after.collections > before.collections,
         "page_faults": after.major_faults > before.major_faults,
         "other_load": others_s > (OTHER_LOAD * span_s + TICK_S) * after.cores,
@@ -74,6 +90,9 @@ class RoundWatch:
     """Watches one round after another of a block."""
 
     def __init__(self) -> None:
+        """From now on SIGCONT is counted; Python lets only the main thread ask for that."""
+        with suppress(ValueError):
+            signal.signal(signal.SIGCONT, _count_continued)
         self._before = host_state()
         self._highest_mhz: float | None = None
 
@@ -87,6 +106,22 @@ class RoundWatch:
         seen = [f for f in (self._highest_mhz, self._before.frequency_mhz, after.frequency_mhz) if f]
         self._highest_mhz = max(seen, default=None)
         return disturbances(self._before, after, self._highest_mhz)
+
+
+_continued = 0
+
+
+def _count_continued(number: int, frame: FrameType | None) -> None:
+    """Signal handler; where native code was stopped it runs once that is left, before the round is over."""
+    global _continued
+    _continued += 1
+
+
+def _asleep_s() -> float:
+    """Seconds that the machine slept since it booted; 0 where no clock counts them."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def _frequency_mhz() -> float | None:

@@ -7,10 +7,11 @@ never taken for those of the new ones. It is the last to be written, and while i
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,8 @@ from urllib.parse import quote
 import msgspec
 
 from zbench.decode import plain, typed
+from zbench.errors import StoreError, cannot_write
+from zbench.files import replace_file
 from zbench.measurement import Effective
 
 if TYPE_CHECKING:
@@ -56,31 +59,53 @@ def image_path(folder: Path, prompt_id: str, seed: int) -> Path:
 def save_artifacts(folder: Path, artifacts: list[Artifact], made_by: Effective | None = None) -> None:
     """Write all of a trial's artifacts in place of those that are there; each file appears whole or not at all.
 
-    `made_by` is what took effect when they were made.
+    `made_by` is what took effect when they were made. Raises StoreError where they cannot be written.
     """
     from PIL import Image
     from safetensors.numpy import save
 
     stems = {stem(a.prompt_id, a.seed) for a in artifacts}
-    with _Replacing(folder, made_by or Effective(), stems):
+    arrays = [array for a in artifacts for array in (a.image, a.latents) if array is not None]
+    with _one_line(folder, sum(array.nbytes for array in arrays)), _Replacing(folder, made_by or Effective(), stems):
         for artifact in artifacts:
-            path = image_path(folder, artifact.prompt_id, artifact.seed)
-            partial = path.with_suffix(".png.partial")
-            Image.fromarray(artifact.image).save(partial, format="PNG", compress_level=1)
-            os.replace(partial, path)
+            png = io.BytesIO()
+            Image.fromarray(artifact.image).save(png, format="PNG", compress_level=1)
+            replace_file(image_path(folder, artifact.prompt_id, artifact.seed), png.getvalue())
         tensors = {stem(a.prompt_id, a.seed): a.latents for a in artifacts if a.latents is not None}
-        partial = folder / (LATENTS + ".partial")
-        partial.write_bytes(save(tensors))
-        os.replace(partial, folder / LATENTS)
+        replace_file(folder / LATENTS, save(tensors))
 
 
 def copy_artifacts(source: Path, folder: Path) -> None:
-    """Put copies of the artifacts in `source` in place of those in `folder`."""
+    """Put copies of the artifacts in `source` in place of those in `folder`. Raises StoreError where it cannot."""
     made_by = contents(source)
-    with _Replacing(folder, made_by.effective, made_by.stems or ()):
-        for name in [*(f"{s}.png" for s in made_by.stems or ()), LATENTS]:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, folder / name)
+    names = [name for name in (*(f"{s}.png" for s in made_by.stems or ()), LATENTS) if (source / name).is_file()]
+    needed_bytes = sum((source / name).stat().st_size for name in names)
+    with _one_line(folder, needed_bytes), _Replacing(folder, made_by.effective, made_by.stems or ()):
+        for name in names:
+            shutil.copyfile(source / name, folder / name)
+
+
+@contextmanager
+def _one_line(folder: Path, needed_bytes: int) -> Iterator[None]:
+    """Raise StoreError for what of `needed_bytes` of images cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        told = cannot_write(
+            f"images to {folder}", error, folder, needed_bytes, "see that the run folder can be written"
+        )
+        raise StoreError(told) from error
+
+
+def missing(folder: Path, images: Iterable[tuple[str, int]]) -> bool:
+    """Whether an image (prompt id, seed) of those that a trial made, or the file of its latents, is not there whole."""
+    whole = contents(folder).stems
+    paths = [folder / LATENTS]
+    for prompt_id, seed in images:
+        if whole is not None and stem(prompt_id, seed) not in whole:
+            return True
+        paths.append(image_path(folder, prompt_id, seed))
+    return not all(path.is_file() and path.stat().st_size for path in paths)
 
 
 @dataclass(frozen=True)
@@ -125,7 +150,7 @@ class _Replacing:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        for path in self._folder.glob("*.png"):
+        for path in [*self._folder.glob("*.png"), *self._folder.glob("*.partial")]:  # the latter of who was killed
             if path.stem not in self._stems:
                 path.unlink()
         self._say(self._stems)
@@ -136,9 +161,7 @@ class _Replacing:
             "configs_sha256": self._made_by.configs_sha256,
             "images": sorted(stems),
         }
-        partial = self._folder / (MADE_BY + ".partial")
-        partial.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self._folder / MADE_BY)
+        replace_file(self._folder / MADE_BY, (json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def read_picture(path: Path, most: tuple[int, int] = (MOST_SIDE, MOST_SIDE)) -> Image:

@@ -1,42 +1,23 @@
-"""A sweep on this machine: holds the run folder, the executor, the progress display and the Ctrl-C handler."""
+"""A sweep on this machine: holds the run folder, the executor, the progress display and the handlers of signals."""
 
 import os
-import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from zbench.engines.weights import resolve_weights
 from zbench.errors import StoreError
-from zbench.executors import Executor, load_executor
+from zbench.executors import load_executor
 from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
 from zbench.search import load_search
 from zbench.store import Store
-from zbench.streams import talk_from_handler
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
+from zbench.sweeper.signals import Interrupt, on_interrupt
 from zbench.sweeper.sweep import Sweep, SweepResult
 from zbench.trial import Trial
-
-
-class Interrupt:
-    """Ctrl-C: the first asks for a stop after the current round, the second ends the round too."""
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self.asked = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self.asked:
-            self._executor.abort()
-            return
-        self.asked = True
-        talk_from_handler("stopping after the current round; Ctrl-C again stops at once")
 
 
 def conduct(plan: Plan, console: Console) -> SweepResult:
@@ -58,9 +39,11 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
         interrupt = Interrupt(executor)
         with on_interrupt(interrupt):
             try:
-                return Sweep(plan, store, executor, search, progress, lambda: interrupt.asked).run()
+                result = Sweep(plan, store, executor, search, progress, lambda: interrupt.asked).run()
             finally:
                 executor.close()
+        store.check()
+        return result
 
 
 def check_before(plan: Plan) -> None:
@@ -108,13 +91,3 @@ def _check_reports(folder: Path) -> None:
         problem = str(error.strerror)
     if problem:
         raise StoreError(f"cannot write the report to {folder}: {problem}; choose another with sweep.reports_dir=")
-
-
-@contextmanager
-def on_interrupt(interrupt: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have Ctrl-C call `interrupt` inside."""
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -12,10 +12,26 @@ from zbench.config import MeasureConfig, PipelineConfig
 from zbench.engines.weights import resolve_weights
 from zbench.errors import ZbenchError
 from zbench.measurement import Effective, Measurement
-from zbench.quality.artifacts import contents
+from zbench.quality.artifacts import contents, missing
 from zbench.quality.judge_weights import JUDGES, judges_sha256
 from zbench.trial import Trial
 from zbench.zimage.layout import WeightsError
+
+NOT_KEPT = "not_kept"
+"""Reason of a measurement for having no artifacts: whoever measured it left none, so none were deleted since."""
+
+
+def with_what_was_kept(measured: Measurement, artifacts: Path) -> Measurement:
+    """A measurement that was just made, with the reason where its images were not left in `artifacts`."""
+    if _are_kept(measured, artifacts):
+        return measured
+    return replace(measured, reasons=measured.reasons | {"artifacts": NOT_KEPT})
+
+
+def _are_kept(measured: Measurement, artifacts: Path) -> bool:
+    """Whether every image that was made lies there; of random weights none is to."""
+    images = ((r.prompt_id, r.seed) for r in measured.requests)
+    return measured.effective.weights == "random" or not missing(artifacts, images)
 
 
 class PresentContent:
@@ -42,6 +58,8 @@ class PresentContent:
         differs = contents(artifacts).effective.differs_in_content(effective)
         if differs and not changed:  # as a sweep leaves them that was killed before it could write its record
             changed.append(f"its images are of other {differs}")
+        if not changed and measured.reasons.get("artifacts") != NOT_KEPT and not _are_kept(measured, artifacts):
+            changed.append("its images were deleted")
         return changed
 
     def _content(self, pipeline: PipelineConfig) -> Effective:

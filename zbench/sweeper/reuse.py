@@ -36,6 +36,10 @@ class Reuse:
         record = self._store.latest.get(placed.trial.trial_id)
         if record is None or self._sweep.fresh:
             return None
+        if record.state == "FAILED" and record.reason is not None and record.reason.is_of_the_machine:
+            why = f"the machine failed and not it: {record.reason.message}"
+            self._note(f"{placed.trial.label} is tried again: {why}")
+            return None
         if record.state == "FAILED" and (self._sweep.retry_failed or record.measurement is None):
             return None if self._sweep.retry_failed else record
         if record.measurement is None:

@@ -16,20 +16,21 @@ from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
 from zbench.config import check
 from zbench.engines import Descriptions
-from zbench.errors import ConfigError
+from zbench.errors import ConfigError, MachineError, machine_fault
 from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
 from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
 from zbench.measurement import REFERENCE_INVALID, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
-from zbench.record import Reason, Record, held_to_its_images
+from zbench.record import MACHINE, Reason, Record, held_to_its_images
 from zbench.search import Search
 from zbench.search.references import WithReferences
 from zbench.search.retry import WithNextOffload
 from zbench.space import Placed, constraint
 from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
+from zbench.sweeper.content import with_what_was_kept
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
 from zbench.trial import Trial, geometry_of, preset_geometry
@@ -140,7 +141,8 @@ class Sweep:
     def _run_all(self) -> bool:
         """Whether the search came to its end, and was not stopped before.
 
-        Raises ConfigError for a search that repeats itself, and for an executor that ends what it does not hold.
+        Raises ConfigError for a search that repeats itself, and for an executor that ends what it does not hold;
+        MachineError where the machine fails and not a trial.
         """
         stopped = False
         while True:
@@ -229,6 +231,8 @@ class Sweep:
             if record.has_invalid_images:
                 shutil.rmtree(artifacts, ignore_errors=True)
             self._settle(placed, replace(record, beside=done.beside))
+        elif isinstance(result, Failed) and result.reason.code == MACHINE:
+            raise MachineError(_stopped_by(result.reason, placed.trial))
         elif isinstance(result, Failed):
             shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
             reason = self._with_way_out(placed.trial, result.reason)
@@ -305,6 +309,7 @@ class Sweep:
 
     def _measured(self, placed: Placed, measured: Measurement, environment: dict[str, Any]) -> Record:
         """COMPLETE unless images of it are none; with the roofline's answer, where a proxy was measured."""
+        measured = with_what_was_kept(measured, self.store.artifacts(placed.trial.trial_id))
         if placed.trial.hardware is not None:
             measured = _projected(placed.trial, measured)
         else:
@@ -384,6 +389,16 @@ def _projected(trial: Trial, measured: Measurement) -> Measurement:
         window=replace(measured.window, requests=requests),
         projection=projection,
         sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
+    )
+
+
+def _stopped_by(reason: Reason, trial: Trial) -> str:
+    """One line: what the machine failed at, what to do about it, and that nothing is lost."""
+    way_out = machine_fault(reason.message)
+    what = reason.message if way_out is None or way_out in reason.message else f"{reason.message}; {way_out}"
+    return (
+        f"{what}. That is no failure of {trial.label}, which runs again: what was measured before is kept, and the "
+        "same command goes on"
     )
 
 

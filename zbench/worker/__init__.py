@@ -1,7 +1,7 @@
 """The worker: one process that holds one resident pipeline, takes trials and gives measurements; it schedules nothing.
 
 `python -m zbench.worker READ_FD WRITE_FD` speaks JSON lines over two inherited pipes. It says `hello` first, with the
-protocol's version. It ends with its parent, however that dies, because the pipe it reads from ends then.
+protocol's version. It ends with its parent, however that dies (`lifetime`).
 
 | command | fields | answered by |
 |---|---|---|
@@ -29,8 +29,8 @@ with this trial's, which are then made twice, is what `is_reference` says.
 | `failed` | `trial_id` (whose turn), `code`, `message`, `stage`, `memory` |
 | `stopped` | |
 
-A `code` is out_of_memory, weights, config, error, or invalid_images: of `prepare` alone, for a measurement keeps the
-requests that made such images.
+A `code` is out_of_memory, machine (which failed, and not the trial), weights, config, error, or invalid_images: of
+`prepare` alone, for a measurement keeps the requests that made such images.
 """
 
 PROTOCOL_VERSION = 6

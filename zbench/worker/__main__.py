@@ -1,7 +1,7 @@
 """The worker's process: its pipes, its resident engine, and the end of it; what is measured is `measuring`'s business.
 
 A thread reads commands while the main thread works. When the pipe ends, the parent is gone, even by kill -9, and the
-process ends at once with everything it started.
+process ends at once with everything it started; where that thread cannot run, `lifetime` sees to it.
 """
 
 import faulthandler
@@ -14,22 +14,25 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, Generation, StageError, describe, process_of
-from zbench.errors import WeightsUnavailableError, ZbenchError
+from zbench.errors import StoreError, WeightsUnavailableError, ZbenchError, machine_fault, with_causes
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.judging import judges_for
+from zbench.record import MACHINE
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
+from zbench.worker.lifetime import end_with_parent
 from zbench.worker.loading import LoadingTalk
 from zbench.worker.measuring import measure_trials, quiet_collector
 from zbench.worker.request import Turn, one_request, spoilt_by
@@ -142,7 +145,7 @@ class Worker:
                 turn = Turn(self._made, side.trial.trial_id, side.role)
                 self._made += 1
                 made, _ = one_request(self._engine, cycle[index % len(cycle)], turn, self._began_s)
-                made = replace(made, disturbances=self._watch.end())
+                made = replace(made, disturbances=self._watch.end())  # one that was suspended is asked for again
             return {"event": "generated", "request": asdict(made)}
         except Exception as error:
             return _failed(error, stage, self._engine)
@@ -161,7 +164,8 @@ class Worker:
         try:
             jobs = self._jobs(command)
             for job in jobs:
-                print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
+                with suppress(OSError):  # where there is no room for the log: what is measured says so better
+                    print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
             engine, cold = self._load(jobs[0].trial)
             jobs[0].check_stop()
             self._configured = None  # a measurement configures for itself
@@ -246,7 +250,8 @@ def _good_images(engine: Engine, pair: Pair) -> Generation:
 
 def _failed(error: Exception, stage: str, engine: Engine | None) -> dict[str, Any]:
     """The event that says so, with the memory at that moment where it ran out."""
-    traceback.print_exc()
+    with suppress(OSError):  # where there is no room for the log either
+        traceback.print_exc()
     cause: BaseException = error
     if isinstance(error, StageError) and error.__cause__ is not None:
         cause, stage = error.__cause__, f"{stage}, {error.stage}"
@@ -262,15 +267,21 @@ def _memory_now(engine: Engine) -> dict[str, int] | None:
         allocator = engine.watch().allocator
         return None if allocator is None else allocator.now()
     except Exception:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         return None
 
 
 def _code(error: BaseException) -> str:
-    """Out of memory is told by type where there is one, and by torch's own words on a CPU, where there is none."""
+    """Out of memory is told by type where there is one, and by torch's own words on a CPU, where there is none.
+
+    Of what else an error was raised from, only the machine's failures count: they say more than what followed.
+    """
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator" in str(error):
         return "out_of_memory"
+    if isinstance(error, StoreError) or any(machine_fault(str(each)) for each in with_causes(error)):
+        return MACHINE
     if isinstance(error, WeightsUnavailableError):
         return "weights"
     if isinstance(error, _ImagesInvalid):
@@ -295,6 +306,7 @@ def _die() -> None:
 def main() -> None:
     """`python -m zbench.worker READ_FD WRITE_FD [--allow-code]`."""
     faulthandler.enable()
+    end_with_parent()
     os.environ["CACHE_DIT_LOG_LEVEL"] = "error"
     pipes = Pipes(int(sys.argv[1]), int(sys.argv[2]))
     Worker(pipes, allow_code=ALLOW_CODE in sys.argv[3:]).serve()

@@ -25,7 +25,7 @@ from zbench.measurement import (
     Request,
     Window,
 )
-from zbench.probes.disturbance import RoundWatch
+from zbench.probes.disturbance import SUSPENDED, RoundWatch
 from zbench.quality.artifacts import Artifact, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.quality.validity import is_of_one_colour
@@ -56,6 +56,7 @@ class _Share:
     second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
     clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
     stop_reason: str = ""
+    was_suspended: bool = False  # during one of its requests
 
     @property
     def is_spoilt(self) -> bool:
@@ -89,6 +90,8 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
                 save_artifacts(share.job.artifacts, share.first_cycle, share.effective)
     if len(shares) > 1:
         readings = _of_nobody(readings)
+    if any(share.was_suspended for share in shares):  # what the machine drew meanwhile is not theirs
+        readings = replace(readings, energy=None, reasons=readings.reasons | {"energy": SUSPENDED})
     window = replace(window, memory=readings.memory, energy=readings.energy)
     if len(shares) == 1:
         shares[0].effective = engine.effective()  # with what the requests moved
@@ -125,21 +128,29 @@ class _TimedWindow:
         return Window(self.requests, reasons[0], started_at=started_at, wall_s=self.requests[-1].done_s)
 
     def _turn(self, share: _Share, pair: Pair) -> None:
-        """One request; one that gauges speak against is kept and does not count."""
+        """One request; one that gauges speak against is kept and does not count. One during which the process was
+        stopped, or the machine slept, is not the trial's doing at all: it is kept too, and made again."""
+        if share is not self._configured:
+            self._engine.configure(share.job.trial)
+            self._configured = share
+        while SUSPENDED in self._request(share, pair).disturbances:
+            share.was_suspended = True
+
+    def _request(self, share: _Share, pair: Pair) -> Request:
         job, n_pairs = share.job, len(self._cycle)
         job.check_stop()
-        if share is not self._configured:
-            self._engine.configure(job.trial)
-            self._configured = share
         self._watch.begin()
         self._gauges.begin_round()
         turn = Turn(len(self.requests), job.trial.trial_id, job.role)
         timed, made = one_request(self._engine, pair, turn, self._began_s)
         disturbed = self._watch.end()
-        invalid = timed.invalid_reasons + self._gauges.end_round()
+        suspended = [cause for cause in disturbed if cause == SUSPENDED]
+        invalid = timed.invalid_reasons + suspended + self._gauges.end_round()
         timed = replace(timed, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)
-        count = len(share.requests)
         self.requests.append(timed)
+        if suspended:
+            return timed
+        count = len(share.requests)
         share.requests.append(timed)
         if count == 0:
             share.clock = clock_check(made)
@@ -148,6 +159,7 @@ class _TimedWindow:
         elif count < 2 * n_pairs and job.is_reference:
             share.second_cycle.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
         job.tell_round("timed", count, made.latency_s, *_bounds(job, n_pairs))
+        return timed
 
 
 def _bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 """What a report says, before it is Markdown or HTML: every renderer shows this and adds nothing of its own."""
 
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.stages import stage_seconds
@@ -24,6 +27,9 @@ from zbench.report.text import cells
 from zbench.report.text.findings import findings
 from zbench.report.text.knobs import knobs_without_effect
 from zbench.report.text.setting import environment_lines, not_as_asked
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HOW_TO_READ = (
     "The reference is the same work in native precision on one device, with nothing skipped: every trial's images are "
@@ -117,34 +123,44 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
     measured = {cells.label(row): (row, m) for row, r in few.pairs if (m := r.valid_measurement) is not None}
     stages = {label: stage_seconds(m) for label, (_, m) in measured.items()}
     shares = {label: skip_shares(m, row.steps or 0) for label, (row, m) in measured.items()}
-    candidates = (
+    candidates: tuple[tuple[str, str, str, Callable[[], Figure | None]], ...] = (
         (
             "speedup_vs_fidelity.png",
             "Speed-up against fidelity",
             "Each trial's speed-up over the SSIM of its worst image, with the Pareto front",
-            plots.speedup_vs_fidelity(trials),
+            lambda: plots.speedup_vs_fidelity(trials),
         ),
         (
             "stages.png",
             "Where the time goes",
             "Seconds of text encoding, denoising and decoding of each trial",
-            plots.stage_breakdown(stages, trials),
+            lambda: plots.stage_breakdown(stages, trials),
         ),
         (
             "cached_steps.png",
             "Skipped steps",
             "For each trial and step, the share of images that skipped it",
-            plots.cached_step_map(shares, trials),
+            lambda: plots.cached_step_map(shares, trials),
         ),
         (
             "residual_differences.png",
             "Residual differences by step",
             "For trials with DBCache, the residual difference of each step and the threshold it is held against",
-            residual_differences(telling_residuals(few), trials),
+            lambda: residual_differences(telling_residuals(few), trials),
         ),
     )
-    drawn = [Plot(name, title, alt, png_bytes(figure)) for name, title, alt, figure in candidates if figure]
-    missing = [f"{title}: no trial has the figures for it." for _, title, _, figure in candidates if not figure]
+    drawn, missing = [], []
+    for name, title, alt, draw in candidates:
+        try:
+            figure = draw()
+            png = None if figure is None else png_bytes(figure)
+        except Exception as error:  # a sweep is not to end for want of a picture
+            missing.append(f"{title}: it could not be drawn ({type(error).__name__}: {' '.join(str(error).split())}).")
+            continue
+        if png is None:
+            missing.append(f"{title}: no trial has the figures for it.")
+        else:
+            drawn.append(Plot(name, title, alt, png))
     return drawn, missing
 
 

@@ -4,13 +4,14 @@ Refuses to leave half a file: each appears whole or not at all.
 """
 
 import importlib
-import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from zbench.analysis.view import View
-from zbench.errors import RecordError, StoreError
+from zbench.errors import RecordError
+from zbench.files import write_whole
 from zbench.report.page.content import Page, make_page
 from zbench.report.page.html import render_html
 from zbench.report.page.markdown import render_markdown
@@ -23,8 +24,9 @@ MOST_NAME = 100
 
 def preload() -> None:
     """Import what a report will need, so that whoever waits for something else need not wait for that afterwards."""
-    for name in ("jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg", "adjustText"):
-        importlib.import_module(name)
+    with suppress(Exception):  # whoever needs it says what is wrong with it
+        for name in ("jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg", "adjustText"):
+            importlib.import_module(name)
 
 
 def write_report(view: View, run_folders: Mapping[str, Path], out: Path) -> list[Path]:
@@ -42,7 +44,9 @@ def write_report(view: View, run_folders: Mapping[str, Path], out: Path) -> list
     files["summary.csv"] = _encoded(to_csv(view))
     files["report.md"] = _encoded(render_markdown(page, {title: path for title, (path, _) in strip_files.items()}))
     files["report.html"] = _encoded(render_html(page))
-    return [_write(out / name, data) for name, data in files.items()]
+    for name, data in files.items():
+        write_whole(out / name, data, "choose another folder with --out or sweep.reports_dir=")
+    return [out / name for name in files]
 
 
 def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
@@ -60,17 +64,3 @@ def _strip_files(page: Page) -> dict[str, tuple[str, bytes]]:
 
 def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")  # an unpaired surrogate is no character
-
-
-def _write(path: Path, data: bytes) -> Path:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the report to {path.parent}: {error.strerror}; choose another folder with "
-            "--out or sweep.reports_dir="
-        ) from error
-    return path

@@ -1,10 +1,15 @@
-"""An empty figure in the report's style, its title, its legend, and the figure as PNG; draws no data.
+"""The report's style, an empty figure in it, its title, its legend, and the figure as PNG; draws no data.
+
+Labels come from users and from code outside zbench, so they are drawn as plain text, whatever they hold (`plain`).
 
 Colours are Okabe and Ito's, told apart by colour-blind readers, and shapes repeat what colours say.
 """
 
 import io
-from collections.abc import Sequence
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
@@ -15,7 +20,6 @@ if TYPE_CHECKING:
 
 STYLE: Any = {  # matplotlib types its keys one by one
     "font.size": 10,
-    "font.family": "DejaVu Sans",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 12,
@@ -28,10 +32,42 @@ STYLE: Any = {  # matplotlib types its keys one by one
     "grid.color": "#E6E6E6",
     "figure.facecolor": "white",
     "legend.frameon": False,
+    "text.parse_math": False,  # a $ is a $
+    "text.usetex": False,
 }
 DPI = 144
 
+MORE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei")
+"""For what DejaVu lacks, as far as they are here."""
 
+LONGEST = 200
+"""Characters of a label that are drawn."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save inside this, or decorated by it: text is made as late as a figure is saved."""
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    here = {font.name for font in fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in MORE_FONTS if name in here)]
+    with matplotlib.rc_context({**STYLE, "font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # it is drawn as a box
+        yield
+
+
+def plain(label: str) -> str:
+    """A label on one line, of a length that can be drawn: what cannot be seen is a space, what is left out is `…`.
+
+    It is not empty and begins with no `_`, which would keep it out of a legend.
+    """
+    seen = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in label).strip()
+    short = seen if len(seen) <= LONGEST else seen[: LONGEST - 1] + "…"
+    return f" {short}" if short.startswith("_") else short or "–"
+
+
+@style()
 def png_bytes(figure: "Figure") -> bytes:
     """The figure as a PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
@@ -39,16 +75,15 @@ def png_bytes(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
+@style()
 def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
     """An empty figure in the report's style, `width` and `height` in inches."""
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, figure.add_subplot()
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
 
 
 def add_legend(figure: "Figure", columns: int = 5) -> None:

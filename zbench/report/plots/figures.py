@@ -11,7 +11,7 @@ from zbench.analysis import pareto
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.pareto import likeness_and_speedup
 from zbench.analysis.telling import MOST_WHOLE
-from zbench.report.plots.canvas import add_legend, add_title, new_figure
+from zbench.report.plots.canvas import add_legend, add_title, new_figure, plain, style
 from zbench.report.plots.point_names import write_names
 from zbench.report.text.cells import digits, label
 
@@ -36,6 +36,7 @@ MOST_ROWS = 40
 MOST_NAMED = 20  # points of the front, where not all points are named
 
 
+@style()
 def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
     """Speed-up over the worst image's SSIM, the Pareto front joined; None where no trial has both.
 
@@ -75,7 +76,7 @@ def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
                 edgecolor=colour,
                 linewidth=0.4 if small else 1.6,
                 zorder=2.2 if small else 3,
-                label=name if chosen and (on_front or family not in leading) else None,
+                label=plain(name) if chosen and (on_front or family not in leading) else None,
             )
     axes.margins(x=0.12, y=0.14)
     axes.set_xlabel("SSIM of the worst image against the reference's (right: more alike)")
@@ -94,6 +95,7 @@ def _families(rows: Sequence[TrialFigures]) -> dict[str, tuple[str, str, str]]:
     return FAMILIES | {family: (family, *style) for family, style in styles}
 
 
+@style()
 def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[TrialFigures]) -> "Figure | None":
     """Stacked seconds of each stage; None if none took any. `stages`: label to stage to seconds, first at the top."""
     shown = dict(list(stages.items())[:MOST_ROWS])
@@ -105,12 +107,13 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
         widths = [parts.get(stage, 0.0) for parts in shown.values()]
         if any(widths):
             axes.barh(
-                list(shown), widths, left=left, color=colour, height=0.68, label=stage.replace("_", " "), zorder=2
+                range(len(shown)), widths, left=left, color=colour, height=0.68, label=stage.replace("_", " "), zorder=2
             )
             left = [start + width for start, width in zip(left, widths, strict=True)]
     medians = {label(row): row.latency_median_s for row in trials}
     for place, (name, total) in enumerate(zip(shown, left, strict=True)):
         axes.text(total, place, f" {digits(medians.get(name) or total)}", va="center", fontsize=9, color="#333333")
+    axes.set_yticks(range(len(shown)), [plain(name) for name in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(True, axis="x", zorder=0)
     axes.tick_params(axis="y", length=0)
@@ -121,6 +124,7 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
     return figure
 
 
+@style()
 def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[TrialFigures]) -> "Figure | None":
     """Share of images in which each step was skipped. `shares`: label to one share (0 to 1) a step."""
     shown = {label: row for label, row in list(shares.items())[:MOST_ROWS] if len(row)}
@@ -136,7 +140,7 @@ def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[Tria
                 colour = "white" if share > 0.6 else "#222222"
                 axes.text(x + 0.5, y + 0.5, f"{share:.0%}", ha="center", va="center", fontsize=8.5, color=colour)
     axes.set_xticks([x + 0.5 for x in range(steps)], [str(x) for x in range(steps)])
-    axes.set_yticks([y + 0.5 for y in range(len(grid))], list(shown))
+    axes.set_yticks([y + 0.5 for y in range(len(grid))], [plain(name) for name in shown])
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
@@ -147,7 +151,7 @@ def cached_step_map(shares: Mapping[str, Sequence[float]], trials: Sequence[Tria
 
 def _widest(labels: Iterable[str]) -> float:
     """Inches that the longest label takes beside the axes, at most."""
-    return 0.085 * max(map(len, labels))
+    return 0.085 * max(len(plain(label)) for label in labels)
 
 
 def _left_out(rows: Mapping[str, object], trials: Sequence[TrialFigures]) -> str:

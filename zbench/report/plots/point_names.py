@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zbench.report.plots.canvas import plain, style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -61,6 +63,7 @@ class PlacedName:
         return (min(max(x, self.box.x0), self.box.x1), min(max(y, self.box.y0), self.box.y1))
 
 
+@style()
 def write_names(
     figure: "Figure", axes: "Axes", points: Sequence[tuple[str, float, float]], front: Collection[int]
 ) -> None:
@@ -73,7 +76,7 @@ def write_names(
     axes.autoscale(False)  # lines to names do not widen the plot
     scale = figure.dpi / 72
     pixels = [_pair(axes.transData.transform((x, y))) for _, x, y in points]
-    shared = _shared_names([name for name, _, _ in points], pixels, front, scale)
+    shared = _shared_names([plain(name) for name, _, _ in points], pixels, front, scale)
     order = sorted(shared, key=lambda i: (i not in front, points[i][1]))
     waiting = [_name(axes, shared[i], pixels[i], i in front) for i in order]
     markers = _around(pixels, MARKER * scale)

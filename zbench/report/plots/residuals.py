@@ -8,7 +8,7 @@ from zbench.analysis.figures import TrialFigures
 from zbench.analysis.steps import residual_diffs
 from zbench.analysis.view import View
 from zbench.methods.cache import method_of
-from zbench.report.plots.canvas import add_legend, add_title, new_figure
+from zbench.report.plots.canvas import add_legend, add_title, new_figure, plain, style
 from zbench.report.text import cells
 from zbench.stats import median
 
@@ -63,6 +63,7 @@ def telling_residuals(view: View) -> list[ResidualLine]:
     return [line for _, _, line in found if any(line is other for other in chosen)]
 
 
+@style()
 def residual_differences(lines: Sequence[ResidualLine], trials: Sequence[TrialFigures]) -> "Figure | None":
     """Median over the images with whiskers from the least to the most; thresholds dashed in their line's colour."""
     if not lines:
@@ -88,7 +89,7 @@ def residual_differences(lines: Sequence[ResidualLine], trials: Sequence[TrialFi
             elinewidth=1.0,
             capsize=2.5,
             zorder=3,
-            label=line.label,
+            label=plain(line.label),
         )
         sharing = [i for i, other in enumerate(lines) if other.threshold == line.threshold]
         turn, turns = sharing.index(place), len(sharing)
