@@ -35,6 +35,10 @@ from zbench.zimage.layout import preset_folder
 
 T = TypeVar("T")
 
+OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset({("pipeline", "variant")})
+"""Group and key of what came after schema 2: left out of a trial's JSON at its default, so that ids stay what they
+were."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -90,6 +94,10 @@ class Trial:
         for group in data.values():
             if isinstance(group, dict):
                 del group["grid"]
+        for group_name, key in OMITTED_WHEN_DEFAULT:
+            group, item = data[group_name], next(f for f in fields(getattr(self, group_name)) if f.name == key)
+            if group[key] == item.default:
+                del group[key]
         return {key: value for key, value in data.items() if value is not None}
 
     @cached_property

@@ -29,7 +29,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_tiny_preset_brings_its_own_weights() -> None:
     weights = resolve_weights(TINY)
-    assert weights.source == "preset" and weights.folder == preset_folder("zimage_tiny")
+    assert weights.source == "preset" and weights.checkpoint.folder == preset_folder("zimage_tiny")
 
 
 def test_missing_weights_name_the_three_ways_out() -> None:
@@ -43,17 +43,17 @@ def test_missing_weights_name_the_three_ways_out() -> None:
 
 def test_nothing_is_downloaded_unasked_and_asking_is_only_noted() -> None:
     weights = resolve_weights(replace(TURBO, download=True))
-    assert (weights.source, weights.folder, weights.hub_id) == ("download", None, TURBO.hub_id)
+    assert (weights.source, weights.fetch, weights.hub_id) == ("download", True, TURBO.hub_id)
 
 
 def test_random_weights_need_only_configs() -> None:
     weights = resolve_weights(replace(TURBO, weights="random"))
-    assert weights.source == "random" and weights.folder == preset_folder("zimage_turbo")
+    assert weights.source == "random" and weights.checkpoint.folder == preset_folder("zimage_turbo")
 
 
 def test_folder_is_taken_as_it_is(copy: Path) -> None:
     weights = resolve_weights(replace(TURBO, weights=str(copy)))
-    assert weights.source == "folder" and weights.folder == copy
+    assert weights.source == "folder" and weights.checkpoint.folder == copy
 
 
 def test_truncated_file_is_found_before_anything_loads(copy: Path) -> None:
@@ -85,11 +85,11 @@ def replace_in(config: Path, **changes: object) -> None:
 
 def test_another_vae_is_named_and_the_pipelines_own_weights_may_be_missing(copy: Path) -> None:
     weights = resolve_weights(replace(TINY, vae=str(copy / "vae")))
-    assert weights.source == "preset" and weights.vae == copy / "vae"
+    assert weights.source == "preset" and weights.checkpoint.vae == copy / "vae"
     own = copy / "vae" / "diffusion_pytorch_model.safetensors"
     elsewhere = preset_folder("zimage_tiny") / "vae"
     own.unlink()
-    assert resolve_weights(replace(TINY, weights=str(copy), vae=str(elsewhere))).folder == copy
+    assert resolve_weights(replace(TINY, weights=str(copy), vae=str(elsewhere))).checkpoint.folder == copy
     with pytest.raises(WeightsUnavailableError, match=r"pipeline\.weights=.*vae.*missing file"):
         resolve_weights(replace(TINY, weights=str(copy)))
 

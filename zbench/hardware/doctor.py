@@ -209,8 +209,9 @@ def _compiler() -> str | None:
 
 def _cached_weights() -> Path | None:
     try:
-        from zbench.zimage.layout import find_in_hf_cache
+        from zbench.zimage.hub_cache import find_in_hf_cache
 
-        return find_in_hf_cache(HUB_ID)
+        found = find_in_hf_cache(HUB_ID).whole
+        return None if found is None else found.folder
     except ImportError:  # huggingface_hub comes with diffusers, whose absence has its own finding
         return None

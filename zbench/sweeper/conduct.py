@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,13 +68,18 @@ def check_executor(plan: Plan) -> None:
 
 
 def check_weights(trials: Iterable[Trial]) -> None:
-    """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record."""
+    """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record.
+
+    What a user should know of those that will be loaded is said on stderr.
+    """
     checked: set[tuple[object, ...]] = set()
     for trial in trials:
         p = trial.pipeline
         what = *p.named_files, p.download
         if trial.hardware is None and trial.engine.loads_weights and what not in checked:
-            resolve_weights(p)
+            note = resolve_weights(p).note
+            if note is not None:
+                print(f"note: {note}", file=sys.stderr)
             checked.add(what)
 
 
