@@ -83,7 +83,8 @@ def not_a_folder(path: Path, takes: str) -> str:
     if path.is_symlink() and not path.exists():
         return f"a link to {path.readlink()}, which is not there"
     if path.is_file():
-        kind = KINDS.get(path.suffix.lower()) or foreign(path) or "a file of an unknown kind"
+        known = "a safetensors file" if path.suffix == ".safetensors" else None
+        kind = KINDS.get(path.suffix.lower()) or foreign(path) or known or "a file of an unknown kind"
         return f"{kind}; {takes}"
     text = str(path)
     if "\\" in text or text[1:2] == ":":

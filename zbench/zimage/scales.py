@@ -36,7 +36,7 @@ HARMLESS = {
 }
 """Weights that no pipeline computes with: a language model's head, a norm of the original checkpoint without use."""
 
-HARMLESS_SUFFIXES = (".rotary_emb.inv_freq", ".num_batches_tracked")
+HARMLESS_SUFFIXES = ("rotary_emb.inv_freq", ".num_batches_tracked")
 """Buffers that a module computes for itself, or that only training counts."""
 
 PACKED = {

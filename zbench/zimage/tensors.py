@@ -101,7 +101,7 @@ def _spread(scale: Tensor, block: tuple[int, ...] | None, shape: torch.Size) -> 
     """`scale` in a shape that multiplies one of `shape`."""
     if block is None:
         return scale.reshape(())
-    if len(block) != 2 or block[1:] == tuple(shape[1:]):
+    if block == (1, *shape[1:]):  # one number a row
         return scale.reshape(-1, *[1] * (len(shape) - 1))
     rows, columns = block
     return scale.repeat_interleave(rows, 0)[: shape[0]].repeat_interleave(columns, 1)[:, : shape[1]]

@@ -9,6 +9,8 @@ from zbench.zimage.layout import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, WeightsE
 from zbench.zimage.on_disk import PICKLES, absent, some
 from zbench.zimage.stored import GGUF_SUFFIX
 
+SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
+
 
 def weight_files(checkpoint: Checkpoint, component: str) -> list[Path]:
     """Files of a component's weights: one, or the shards that its index lists.
@@ -109,6 +111,9 @@ def _only_one(folder: Path, component: str) -> Path:
     suffixes = {".safetensors", GGUF_SUFFIX} if component == "transformer" else {".safetensors"}
     there = sorted(path for path in folder.glob("*") if path.name != CONFIG_FILE[component])
     whole = [path for path in there if path.suffix in suffixes and path.is_file()]
+    shards = [path.name for path in whole if SHARD.search(path.name)]
+    if shards:
+        raise WeightsError(f"{expected}: {absent(expected)}; {some(shards)} are shards without their index")
     if len(whole) == 1 and not expected.is_symlink():
         return whole[0]
     names = [path.name for path in there]
