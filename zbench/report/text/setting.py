@@ -21,6 +21,7 @@ def environment_lines(records: Sequence[Record]) -> list[tuple[str, str]]:
         ("Hardware", _hardware(environment, hardware)),
         ("Software", _software(environment)),
         ("Pipeline", _each(last, _pipeline)),
+        ("Weights", _each(last, _weights)),
         ("Resolution", _each(last, lambda r: f"{r.trial.pipeline.width}×{r.trial.pipeline.height}")),
         ("Steps", _each(last, lambda r: str(r.trial.pipeline.steps)) + " transformer forwards an image"),
         ("Prompts", _each(last, _workload)),
@@ -98,6 +99,19 @@ def _pipeline(record: Record) -> str:
     elif dtype != "auto":
         parts.append(dtype)
     return ", ".join(parts)
+
+
+def _weights(record: Record) -> str:
+    """How they are stored where that is not what they compute in, and what else a reader should know of them."""
+    if record.measurement is None or record.measurement.projection is not None:
+        return ""
+    effective = record.measurement.effective
+    stored: dict[str, list[str]] = {}
+    for component, dtypes in (effective.stored_dtypes or {}).items():
+        if dtypes != [effective.dtype]:
+            stored.setdefault(" + ".join(dtypes), []).append(component)
+    parts = [f"{', '.join(components)} stored as {dtypes}" for dtypes, components in stored.items()]
+    return "; ".join([*parts, *([effective.weights_note] if effective.weights_note else [])])
 
 
 def _workload(record: Record) -> str:
