@@ -129,6 +129,7 @@ def test_parent_resolves_weights_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+VAE = "vae/diffusion_pytorch_model.safetensors"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
 
@@ -141,6 +142,15 @@ def test_a_file_takes_the_place_of_the_presets_transformer(tmp_path: Path) -> No
     file.write_bytes(file.read_bytes()[:-1] + b"x")  # retrained, under the same name
     assert before is not None and weights.content() != before
     assert weights.content().configs_sha256 == before.configs_sha256  # type: ignore[union-attr]
+
+
+def test_what_no_component_asks_for_is_refused_before_anything_loads(copy: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({"decoder.a": np.zeros(1, np.float32), "more.b": np.zeros(1, np.float32)}, copy / VAE)
+    with pytest.raises(WeightsUnavailableError, match=rf"{VAE}: tensors that no part of the module asks for: more\.b"):
+        resolve_weights(replace(TINY, weights=str(copy)))
 
 
 def test_a_file_of_another_size_is_held_against_the_geometry(copy: Path) -> None:

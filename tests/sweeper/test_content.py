@@ -50,8 +50,8 @@ def folder(tmp_path: Path) -> Path:
     for name, path in configs_of(Checkpoint(preset_folder("zimage_tiny"))).items():
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_bytes(path.read_bytes())
-    for component, name in WEIGHTS_FILE.items():
-        save_file({"weight": np.zeros(1, np.float32)}, made / component / name)
+    for component, weight in (("text_encoder", "norm.weight"), ("vae", "decoder.weight")):
+        save_file({weight: np.zeros(1, np.float32)}, made / component / WEIGHTS_FILE[component])
     retrain(made, 0)
     return made
 

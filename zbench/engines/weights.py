@@ -16,15 +16,13 @@ from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.contents import check_complete
 from zbench.zimage.hub_cache import find_in_hf_cache
 from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint, WeightsError, preset_folder
-from zbench.zimage.on_disk import KINDS, foreign
+from zbench.zimage.on_disk import KINDS, names_a_file
 from zbench.zimage.storage import inventories
 from zbench.zimage.stored import read_headers
 from zbench.zimage.vae import check_vae
+from zbench.zimage.weight_files import check_variant
 
 WeightsSource = Literal["preset", "folder", "file", "hub_cache", "download", "random"]
-
-FILE_SUFFIXES = (".safetensors", ".gguf")
-"""Of one file with a transformer's weights."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +62,13 @@ def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
         return WeightsPlace("random", _checked(replace(parts, weights="random"), pipeline))
     if wanted == "auto":
         return _base(pipeline, parts)
-    if _names_a_file(path):
+    if names_a_file(path):
         with _named(pipeline):
             read_headers([path])  # before anything is said of what it needs beside it
         return replace(_base(pipeline, replace(parts, transformer=path)), source="file")
     if path.exists() or path.is_symlink() or not _like_hub_id(wanted):
         return WeightsPlace("folder", _checked(replace(parts, folder=path), pipeline))
     return _from_hub(pipeline, wanted, parts)
-
-
-def _names_a_file(path: Path) -> bool:
-    """Whether a file with weights is meant, be it there or not; one of another kind is refused as no folder."""
-    if path.is_dir():
-        return False
-    if path.suffix.lower() in FILE_SUFFIXES:
-        return True
-    try:
-        return path.is_file() and foreign(path) == "a GGUF file"
-    except OSError:
-        return False
 
 
 def _base(pipeline: PipelineConfig, parts: Checkpoint) -> WeightsPlace:
@@ -132,6 +118,7 @@ def _checked(checkpoint: Checkpoint, pipeline: PipelineConfig) -> Checkpoint:
             check_complete(checkpoint)
         else:
             check_vae(checkpoint)
+            check_variant(checkpoint)
         inventories(checkpoint)
     return checkpoint
 

@@ -38,9 +38,9 @@ def find_in_hf_cache(repo_id: str, cache_dir: Path | None = None, needs: Checkpo
 
     root = Path(constants.HF_HUB_CACHE) if cache_dir is None else cache_dir
     repo: Path = root / file_download.repo_folder_name(repo_id=repo_id, repo_type="model")
-    snapshots = sorted((repo / "snapshots").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    snapshots = sorted((repo / "snapshots").glob("*"), key=lambda path: path.lstat().st_mtime, reverse=True)
     reference = repo / "refs" / "main"
-    main = reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+    main = reference.read_text(encoding="utf-8", errors="replace").strip() if reference.is_file() else None
     snapshots.sort(key=lambda path: path.name != main)
     needs = Checkpoint(repo) if needs is None else replace(needs, vae=None)  # a VAE is its own key's business
     lacking: str | None = None

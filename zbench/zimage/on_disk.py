@@ -27,6 +27,9 @@ KINDS = {
 }
 """What files are by their suffix."""
 
+FILE_SUFFIXES = (".safetensors", ".gguf")
+"""Of one file with a transformer's weights."""
+
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 TAKEN = "zbench takes a pipeline's folder in the official layout, or a .safetensors or .gguf file with a transformer"
@@ -53,6 +56,18 @@ def foreign(path: Path) -> str | None:
     if not begins:
         return "an empty file"
     return next((words for mark, words in MARKS if begins.lower().startswith(mark.lower())), None)
+
+
+def names_a_file(path: Path) -> bool:
+    """Whether a file with weights is meant, be it there or not; one of another kind is refused as no folder."""
+    if path.is_dir():
+        return False
+    if path.suffix.lower() in FILE_SUFFIXES:
+        return True
+    try:
+        return path.is_file() and foreign(path) == "a GGUF file"
+    except OSError:
+        return False
 
 
 def absent(path: Path) -> str:

@@ -19,6 +19,17 @@ from zbench.zimage.stored import Header, read_headers, without_prefix
 ANCHOR = "cap_embedder.1.weight"
 """In every Z-Image transformer under this name, diffusers' and the original's: [dim, cap_feat_dim]."""
 
+PARTS = {
+    "text_encoder": {"embed_tokens", "layers", "norm"},
+    "transformer": {
+        *("all_x_embedder", "all_final_layer", "cap_embedder", "cap_pad_token", "context_refiner", "layers"),
+        *("noise_refiner", "t_embedder", "x_pad_token", "siglip_embedder", "siglip_refiner", "siglip_pad_token"),
+        *("x_embedder", "final_layer"),  # by their original names
+    },
+    "vae": {"encoder", "decoder", "quant_conv", "post_quant_conv"},
+}
+"""First words of the names of a component's weights, so that what is none is known without its module."""
+
 
 def inventory_of(checkpoint: Checkpoint, component: str, files: Sequence[Path]) -> Inventory | None:
     """What is stored for a component; None where a library unpacks it by the config.
@@ -33,12 +44,24 @@ def inventory_of(checkpoint: Checkpoint, component: str, files: Sequence[Path]) 
     check_quantised(inventory, None if packed is None else packed.method, files, config_file(checkpoint, component))
     if component == "transformer":
         _check_transformer(checkpoint, inventory.weights, files)
+    foreign = sorted(name for name in inventory.weights if name.partition(".")[0] not in PARTS[component])
+    if foreign:
+        raise WeightsError(f"{inventory.weights[foreign[0]].file}: {unasked_for(foreign)}")
     return inventory
 
 
 def inventories(checkpoint: Checkpoint) -> dict[str, Inventory | None]:
     """`inventory_of` each component whose weights are read."""
     return {c: inventory_of(checkpoint, c, files) for c, files in weights_of(checkpoint).items()}
+
+
+def unasked_for(names: list[str]) -> str:
+    """What is said of tensors that no part of a component is made from."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"tensors that no part of the module asks for: {names[0]}{more}; "
+        "what they are for would be left out, so take a file without them"
+    )
 
 
 def stored_dtypes(checkpoint: Checkpoint) -> dict[str, list[str]]:

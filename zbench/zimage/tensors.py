@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zbench.zimage.layout import WeightsError, one_line
 from zbench.zimage.on_disk import some
 from zbench.zimage.scales import Inventory, Scaling
+from zbench.zimage.storage import unasked_for
 from zbench.zimage.stored import StoredTensor
 
 ORIGINAL_NAME = "x_embedder.weight"
@@ -47,10 +48,7 @@ def check_tensors(module: nn.Module, inventory: Inventory) -> None:
             raise WeightsError(f"{file}: {name} has shape {shape}, the config asks for {expected[name]}")
     if unused:
         stored = inventory.weights.get(unused[0])
-        raise WeightsError(
-            f"{stored.file if stored else where}: tensors that no part of the module asks for: {_first(unused)}; "
-            "what they are for would be left out, so take a file without them"
-        )
+        raise WeightsError(f"{stored.file if stored else where}: {unasked_for(unused)}")
 
 
 def is_converted(inventory: Inventory, module_names: Mapping[str, object]) -> bool:
