@@ -59,4 +59,4 @@ def test_a_missing_shard_is_one_line_before_anything_starts(official: Path, tmp_
 def test_a_vae_that_is_not_there_is_one_line_before_anything_starts(tmp_path: Path) -> None:
     done = zbench(tmp_path, "run", "hardware=cpu", "pipeline=zimage_tiny", "pipeline.vae=/no/such/vae")
     assert done.returncode == 2 and not (tmp_path / "runs").exists()
-    assert done.stderr.strip() == "zbench: error: pipeline.vae=/no/such/vae: /no/such/vae: no such folder"
+    assert done.stderr.strip() == "zbench: error: pipeline.vae=/no/such/vae: /no/such/vae: no such folder or file"

@@ -95,7 +95,7 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
         if kind is not None:
             raise WeightsError(f"{path}: not a whole safetensors file: {kind}")
         with safe_open(path, framework="np") as file:
-            names = set(file.keys())
+            names = sorted(file.keys())
             slices = {name: file.get_slice(name) for name in names}
             return {
                 name: StoredTensor(path, name, _torch_name(str(part.get_dtype())), tuple(part.get_shape()))
