@@ -8,7 +8,8 @@ from sharded import save_in_shards
 
 from zbench.record import Record
 from zbench.store import read_records
-from zbench.zimage.layout import weight_files
+from zbench.zimage.layout import Checkpoint
+from zbench.zimage.weight_files import weight_files
 
 OVERRIDES = (
     *("hardware=cpu", "pipeline=zimage_turbo", "pipeline.height=64", "pipeline.width=64", "pipeline.steps=2"),
@@ -44,7 +45,7 @@ def test_shards_run_end_to_end_and_the_record_has_their_checksum(official: Path,
 
 
 def test_a_missing_shard_is_one_line_before_anything_starts(official: Path, tmp_path: Path) -> None:
-    shard = weight_files(official, "transformer")[1]
+    shard = weight_files(Checkpoint(official), "transformer")[1]
     hidden = shard.rename(shard.with_suffix(".hidden"))
     try:
         done = zbench(tmp_path, "run", f"pipeline.weights={official}", *OVERRIDES)
@@ -58,4 +59,4 @@ def test_a_missing_shard_is_one_line_before_anything_starts(official: Path, tmp_
 def test_a_vae_that_is_not_there_is_one_line_before_anything_starts(tmp_path: Path) -> None:
     done = zbench(tmp_path, "run", "hardware=cpu", "pipeline=zimage_tiny", "pipeline.vae=/no/such/vae")
     assert done.returncode == 2 and not (tmp_path / "runs").exists()
-    assert done.stderr.strip() == "zbench: error: pipeline.vae=/no/such/vae: /no/such/vae: no such folder"
+    assert done.stderr.strip() == "zbench: error: pipeline.vae=/no/such/vae: /no/such/vae: no such folder or file"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from factories import SCENES, trial
+from factories import SCENES, TINY, trial
 
 from zbench.config import (
     CacheConfig,
@@ -79,3 +79,11 @@ def test_labels_are_cache_dits(cache: CacheConfig, label: str) -> None:
 def test_the_label_names_the_cap_measured_or_projected() -> None:
     capped = HardwareConfig(name="h100", title="H100", datasheet="none", vram_limit_gib=16.0)
     assert trial(vram_limit_gib=16.0).label == trial(hardware=capped).label == "none cap:16GiB"
+
+
+def test_what_came_after_schema_2_is_left_out_at_its_default() -> None:
+    """So that the id of a trial that does not use it stays what it was."""
+    plain = trial(pipeline=TINY)
+    assert "variant" not in plain.to_dict()["pipeline"]
+    fp16 = trial(pipeline=replace(TINY, variant="fp16"))
+    assert Trial.from_dict(fp16.to_dict()) == fp16 and fp16.trial_id != plain.trial_id

@@ -219,7 +219,10 @@ class Effective:
     device: str | None = None  # cuda or cpu
     device_name: str | None = None
     dtype: str | None = None  # bfloat16, float32
-    weights: str | None = None  # preset, folder, hub_cache, download or random
+    weights: str | None = None  # preset, folder, file, hub_cache, download or random
+    weights_note: str | None = None  # where they are not the ones first looked for: which they are, and why
+    weights_files: dict[str, list[str]] | None = None  # component to the names of the files that were read
+    stored_dtypes: dict[str, list[str]] | None = None  # component to how its weights are stored, sorted
     weights_sha256: str | None = None  # of all weight files that were read (`zimage.checksum`); None: there were none
     configs_sha256: str | None = None  # of every other file of the pipeline that decides what it makes
     weights_seed: Whole | None = None  # of random weights

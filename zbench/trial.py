@@ -37,6 +37,7 @@ from zbench.zimage.layout import preset_folder
 
 OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
     {
+        ("pipeline", "variant"),
         ("workload", "prompt"),
         ("workload", "prompts_file"),
         ("workload", "negative_prompt"),

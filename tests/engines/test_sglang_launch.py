@@ -121,6 +121,13 @@ def test_lines_survive_a_shell():
     assert launch.request["size"] == "512x512"
 
 
+def test_a_transformers_file_is_no_model_to_serve_and_that_is_said():
+    pipeline = PipelineConfig(name="zimage_turbo", preset="zimage_turbo", weights="/m/z.gguf", height=512, width=512)
+    launch = sglang_launch(trial(pipeline=pipeline))
+    assert flags_of(launch)["--model-path"] == "Tongyi-MAI/Z-Image-Turbo"
+    assert any("the transformer of /m/z.gguf, which this does not load" in note for note in launch.notes)
+
+
 def test_sglang_is_told_the_mask_and_warns_of_several_gpus_in_this_order():
     compute, parallel = ComputeConfig(dtype="float32"), ParallelConfig(ulysses_size=2)
     launch = sglang_launch(trial(SCMConfig(scm_preset="fast"), pipeline=TURBO, compute=compute, parallel=parallel))

@@ -29,7 +29,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_tiny_preset_brings_its_own_weights() -> None:
     weights = resolve_weights(TINY)
-    assert weights.source == "preset" and weights.folder == preset_folder("zimage_tiny")
+    assert weights.source == "preset" and weights.checkpoint.folder == preset_folder("zimage_tiny")
 
 
 def test_missing_weights_name_the_three_ways_out() -> None:
@@ -43,17 +43,17 @@ def test_missing_weights_name_the_three_ways_out() -> None:
 
 def test_nothing_is_downloaded_unasked_and_asking_is_only_noted() -> None:
     weights = resolve_weights(replace(TURBO, download=True))
-    assert (weights.source, weights.folder, weights.hub_id) == ("download", None, TURBO.hub_id)
+    assert (weights.source, weights.fetch, weights.hub_id) == ("download", True, TURBO.hub_id)
 
 
 def test_random_weights_need_only_configs() -> None:
     weights = resolve_weights(replace(TURBO, weights="random"))
-    assert weights.source == "random" and weights.folder == preset_folder("zimage_turbo")
+    assert weights.source == "random" and weights.checkpoint.folder == preset_folder("zimage_turbo")
 
 
 def test_folder_is_taken_as_it_is(copy: Path) -> None:
     weights = resolve_weights(replace(TURBO, weights=str(copy)))
-    assert weights.source == "folder" and weights.folder == copy
+    assert weights.source == "folder" and weights.checkpoint.folder == copy
 
 
 def test_truncated_file_is_found_before_anything_loads(copy: Path) -> None:
@@ -85,11 +85,11 @@ def replace_in(config: Path, **changes: object) -> None:
 
 def test_another_vae_is_named_and_the_pipelines_own_weights_may_be_missing(copy: Path) -> None:
     weights = resolve_weights(replace(TINY, vae=str(copy / "vae")))
-    assert weights.source == "preset" and weights.vae == copy / "vae"
+    assert weights.source == "preset" and weights.checkpoint.vae == copy / "vae"
     own = copy / "vae" / "diffusion_pytorch_model.safetensors"
     elsewhere = preset_folder("zimage_tiny") / "vae"
     own.unlink()
-    assert resolve_weights(replace(TINY, weights=str(copy), vae=str(elsewhere))).folder == copy
+    assert resolve_weights(replace(TINY, weights=str(copy), vae=str(elsewhere))).checkpoint.folder == copy
     with pytest.raises(WeightsUnavailableError, match=r"pipeline\.weights=.*vae.*missing file"):
         resolve_weights(replace(TINY, weights=str(copy)))
 
@@ -127,3 +127,73 @@ def test_a_vae_folder_that_is_not_there_or_not_whole_is_named(copy: Path) -> Non
 def test_parent_resolves_weights_without_torch() -> None:
     code = "import sys, zbench.engines.weights, zbench.executors.local; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
+
+
+def test_a_file_takes_the_place_of_the_presets_transformer(tmp_path: Path) -> None:
+    file = Path(shutil.copy(preset_folder("zimage_tiny") / TRANSFORMER, tmp_path / "mine.safetensors"))
+    weights = resolve_weights(replace(TINY, weights=str(file)))
+    assert weights.source == "file" and weights.checkpoint.transformer == file
+    assert weights.checkpoint.folder == preset_folder("zimage_tiny")
+    before = weights.content()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")  # retrained, under the same name
+    assert before is not None and weights.content() != before
+    assert weights.content().configs_sha256 == before.configs_sha256  # type: ignore[union-attr]
+
+
+def test_what_no_component_asks_for_is_refused_before_anything_loads(copy: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({"decoder.a": np.zeros(1, np.float32), "more.b": np.zeros(1, np.float32)}, copy / VAE)
+    with pytest.raises(WeightsUnavailableError, match=rf"{VAE}: tensors that no part of the module asks for: more\.b"):
+        resolve_weights(replace(TINY, weights=str(copy)))
+
+
+def test_a_file_of_another_size_is_held_against_the_geometry(copy: Path) -> None:
+    replace_in(copy / "transformer" / "config.json", n_layers=12)
+    with pytest.raises(WeightsUnavailableError, match=r"it has 10 main blocks, the config asks for 12"):
+        resolve_weights(replace(TINY, weights=str(copy)))
+
+
+def test_a_file_needs_the_rest_of_its_pipeline_and_says_where_from() -> None:
+    file = preset_folder("zimage_tiny") / TRANSFORMER
+    with pytest.raises(WeightsUnavailableError) as raised:
+        resolve_weights(replace(TURBO, weights=str(file)))
+    assert f"{TURBO.hub_id} is not in the local Hugging Face cache" in str(raised.value)
+    fetched = resolve_weights(replace(TURBO, weights=str(file), download=True))
+    assert (fetched.source, fetched.fetch, fetched.checkpoint.transformer) == ("file", True, file)
+
+
+@pytest.mark.parametrize("name", ["models/z.safetensors", "models/z.gguf", "models/z.ckpt", "C:\\models\\z", "a\\b/c"])
+def test_what_looks_like_a_path_is_no_hub_id(name: str) -> None:
+    with pytest.raises(WeightsUnavailableError) as raised:
+        resolve_weights(replace(TURBO, weights=name))
+    assert str(raised.value).startswith(f"pipeline.weights={name}: {name}: ") and "Face" not in str(raised.value)
+
+
+def test_a_variant_is_one_key_for_all_components(copy: Path) -> None:
+    file = copy / TRANSFORMER
+    shutil.copy(file, file.with_suffix(".fp16.safetensors"))
+    plain, fp16 = (replace(TINY, weights=str(copy), variant=variant) for variant in (None, "fp16"))
+    assert resolve_weights(fp16).content() != resolve_weights(plain).content()
+    assert fp16.named_files != plain.named_files
+    with pytest.raises(WeightsUnavailableError, match=r"no variant 'fp8'; there are: fp16"):
+        resolve_weights(replace(plain, variant="fp8"))
+
+
+def test_another_snapshot_than_mains_is_noted(tmp_path: Path) -> None:
+    repo = tmp_path / "hub" / "models--Tongyi-MAI--Z-Image-Turbo"
+    shutil.copytree(preset_folder("zimage_tiny"), repo / "snapshots" / "old")
+    (repo / "snapshots" / "new").mkdir()
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("new")
+    weights = resolve_weights(TURBO)
+    assert weights.source == "hub_cache" and "snapshot old" in str(weights.note) and "snapshot new" in str(weights.note)
+    assert resolve_weights(replace(TURBO, download=True)).fetch, "what main lacks is fetched where that was asked for"
+    shutil.rmtree(repo / "snapshots" / "old")
+    with pytest.raises(WeightsUnavailableError, match=r"snapshot new is incomplete: .*download=true"):
+        resolve_weights(TURBO)

@@ -26,6 +26,7 @@ def facts(*gpus: FakeGpu, **changed: object) -> Facts:
         host_available_bytes=60 * GIB,
         compiler="/usr/bin/g++",
         weights=Path("/cache/turbo"),
+        weights_problem=None,
         governor="performance",
         ceilings={"measured_at": "2026-01-01T00:00:00+00:00", "torch": "2.13.0", "driver": environment.driver},
     )
@@ -78,6 +79,13 @@ def test_a_cpu_build_of_torch_beside_a_gpu_is_warned_of() -> None:
     )
     alone = facts()
     assert finding("torch", replace(alone, environment=replace(alone.environment, versions=cpu_build))).status == "ok"
+
+
+def test_weights_that_are_not_whole_are_told_from_none() -> None:
+    lacks = "snapshot abc is incomplete: a.safetensors: missing file"
+    assert finding("zimage_turbo weights", facts(weights=None, weights_problem=lacks)).detail.endswith(lacks)
+    instead = finding("zimage_turbo weights", facts(weights_problem=lacks))
+    assert instead.status == "warn" and instead.detail == f"/cache/turbo is used, for {lacks}"
 
 
 def test_missing_weights_name_the_three_ways_to_get_some() -> None:

@@ -454,3 +454,14 @@ def test_a_page_without_rows_has_no_table(tmp_path):
     write_report(view_of([failed(trial())]), {"demo": tmp_path}, tmp_path / "out")
     assert "<table>" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "| trial |" not in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_weights_that_are_stored_otherwise_than_they_compute_are_said_above_the_table():
+    stored = {"text_encoder": ["bfloat16"], "transformer": ["bfloat16", "float8_e4m3fn scaled"], "vae": ["float32"]}
+    note = "snapshot def of a/b is used, for snapshot abc is incomplete"
+    effective = Effective(dtype="float32", stored_dtypes=stored, weights_note=note)
+    lines = dict(environment_lines([complete(trial(pipeline=TINY), effective=effective)]))
+    assert lines["Weights"] == (
+        "text_encoder stored as bfloat16; transformer stored as bfloat16 + float8_e4m3fn scaled; " + note
+    )
+    assert "Weights" not in dict(environment_lines([complete(trial(pipeline=TINY))]))

@@ -35,7 +35,9 @@ from zbench.store import Store, read_records
 from zbench.sweeper import content, sweep
 from zbench.trial import Trial
 from zbench.zimage.checksum import content_of
-from zbench.zimage.layout import WEIGHTS_FILE, configs_of, preset_folder
+from zbench.zimage.contents import configs_of
+from zbench.zimage.geometry import Geometry
+from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint, preset_folder
 
 CACHED = DBCacheConfig()
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
@@ -46,16 +48,21 @@ SCHEDULER = "scheduler/scheduler_config.json"
 def folder(tmp_path: Path) -> Path:
     """The tiny pipeline's configs, and weights of one number each."""
     made = tmp_path / "model"
-    for name, path in configs_of(preset_folder("zimage_tiny"), "folder", None).items():
+    for name, path in configs_of(Checkpoint(preset_folder("zimage_tiny"))).items():
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_bytes(path.read_bytes())
-    for component, name in WEIGHTS_FILE.items():
-        save_file({"weight": np.zeros(1)}, made / component / name)
+    for component, weight in (("text_encoder", "norm.weight"), ("vae", "decoder.weight")):
+        save_file({weight: np.zeros(1, np.float32)}, made / component / WEIGHTS_FILE[component])
+    retrain(made, 0)
     return made
 
 
 def retrain(folder: Path, to: int = 1) -> None:
-    save_file({"weight": np.full(1, to)}, folder / TRANSFORMER)
+    """Weights that headers alone cannot tell from a transformer's."""
+    size = Geometry.from_folder(folder).transformer
+    names = ["noise_refiner.0.weight", *(f"layers.{i}.weight" for i in range(size.n_layers))]
+    anchor = {"cap_embedder.1.weight": np.full((size.dim, size.cap_feat_dim), to, np.float32)}
+    save_file(anchor | {name: np.zeros(1, np.float32) for name in names}, folder / TRANSFORMER)
 
 
 class Painter(OneAtATime):
@@ -91,7 +98,7 @@ class Painter(OneAtATime):
 
 
 def effective_now(of: Trial) -> Effective:
-    found = content_of(Path(of.pipeline.weights), "folder", None)
+    found = content_of(Checkpoint(Path(of.pipeline.weights)))
     return Effective(weights="folder", **found._asdict())
 
 
@@ -263,7 +270,7 @@ def test_images_of_a_sweep_that_was_killed_before_its_record_are_not_those_of_th
         swept(folder, Painter(during=killed))
     journal = folder.parent / "runs" / "s" / "records.jsonl"
     journal.write_text("".join(line + "\n" for line in journal.read_text().splitlines()[:2]))  # its record is lost
-    save_file({"weight": np.zeros(1)}, folder / TRANSFORMER)  # and the old weights come back
+    retrain(folder, 0)  # and the old weights come back
     _, listener = swept(folder, again := Painter())
     assert listener.notes == ["none is measured again: its images are of other weights"]
     assert [task.trial.label for task in again.ran] == ["none"]

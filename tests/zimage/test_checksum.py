@@ -11,7 +11,7 @@ import pytest
 
 from zbench.zimage import digests
 from zbench.zimage.checksum import Content, content_of, weights_sha256
-from zbench.zimage.layout import preset_folder
+from zbench.zimage.layout import Checkpoint, preset_folder
 
 
 @pytest.fixture
@@ -81,13 +81,13 @@ def folder(tiny: Path, tmp_path: Path) -> Path:
 
 
 def content(folder: Path, vae: Path | None = None) -> Content:
-    return content_of(folder, "folder", vae)
+    return content_of(Checkpoint(folder, vae=vae))
 
 
 def test_a_copy_elsewhere_has_the_same_content(tiny: Path, folder: Path) -> None:
     whole = content(folder)
     assert whole == content(tiny) and None not in whole
-    assert content_of(folder, "random", None) == (None, whole.configs_sha256), (
+    assert content_of(Checkpoint(folder, "random")) == (None, whole.configs_sha256), (
         "the same files decide what random ones make"
     )
 
@@ -143,7 +143,7 @@ def test_another_vae_counts_and_the_one_it_replaces_does_not(folder: Path, tmp_p
 
 def test_random_weights_count_the_tokenizer_that_stands_in() -> None:
     """The presets without weights have none of their own."""
-    turbo, base = (content_of(preset_folder(name), "random", None) for name in ("zimage_turbo", "zimage"))
+    turbo, base = (content_of(Checkpoint(preset_folder(name), "random")) for name in ("zimage_turbo", "zimage"))
     assert turbo.weights_sha256 is None and turbo.configs_sha256 != base.configs_sha256
 
 

@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from zbench.zimage import flops
+from zbench.zimage.components import build_module
 from zbench.zimage.geometry import Geometry
-from zbench.zimage.layout import preset_folder
-from zbench.zimage.loading import build_module
+from zbench.zimage.layout import Checkpoint, preset_folder
 
 EXACT = 1e-3
 PRESETS = ("zimage_tiny", "zimage_turbo")
@@ -30,7 +30,7 @@ def geometry(name: str) -> Geometry:
 def module(name: str, component: str) -> Any:
     """The real module of a preset, without memory behind its weights."""
     with torch.device("meta"):
-        return build_module(preset_folder(name), component)
+        return build_module(Checkpoint(preset_folder(name)), component)
 
 
 def weights(part: Any) -> int:

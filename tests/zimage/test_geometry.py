@@ -98,8 +98,9 @@ def test_heads_that_do_not_divide_the_width_are_refused(folder: Path) -> None:
 def test_geometry_flops_and_layout_load_without_torch() -> None:
     """The parent process plans sweeps with them and never imports torch."""
     code = (
-        "import sys; import zbench.zimage.flops, zbench.zimage.geometry, zbench.zimage.layout as layout; "
-        "layout.find_in_hf_cache('Tongyi-MAI/Z-Image-Turbo'); "
+        "import sys; import zbench.zimage.flops, zbench.zimage.geometry, zbench.zimage.storage; "
+        "import zbench.zimage.hub_cache as hub; "
+        "hub.find_in_hf_cache('Tongyi-MAI/Z-Image-Turbo'); "
         "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

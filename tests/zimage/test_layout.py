@@ -1,29 +1,15 @@
-"""Claims about `zbench.zimage.layout`: presets are found by name, the local hub cache only if a snapshot is whole."""
+"""Claims about `zbench.zimage.layout`: presets are found by name, and files only where no choice is left open."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from zbench.zimage.layout import (
-    WeightsError,
-    check_complete,
-    find_in_hf_cache,
-    preset_folder,
-    preset_names,
-    weight_files,
-)
-
-REPO = "Tongyi-MAI/Z-Image-Turbo"
-
-
-def add_snapshot(cache: Path, revision: str) -> Path:
-    """The tiny pipeline under the name a download of `REPO` would have in the hub's cache."""
-    target = cache / "models--Tongyi-MAI--Z-Image-Turbo" / "snapshots" / revision
-    return Path(shutil.copytree(preset_folder("zimage_tiny"), target))
+from zbench.zimage.contents import check_complete
+from zbench.zimage.layout import Checkpoint, WeightsError, preset_folder, preset_names
+from zbench.zimage.weight_files import weight_files
 
 
 def test_the_presets_are_there_and_an_unknown_one_lists_them() -> None:
@@ -35,14 +21,14 @@ def test_the_presets_are_there_and_an_unknown_one_lists_them() -> None:
 def test_the_tiny_preset_is_complete_and_small() -> None:
     """It ships inside the wheel: 24 MB is what was allotted to it."""
     folder = preset_folder("zimage_tiny")
-    check_complete(folder)
+    check_complete(Checkpoint(folder))
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 24_000_000
 
 
 @pytest.mark.parametrize("name", ["zimage", "zimage_turbo"])
 def test_the_full_size_presets_have_no_weights_and_say_so(name: str) -> None:
     with pytest.raises(WeightsError, match=r"missing file"):
-        check_complete(preset_folder(name))
+        check_complete(Checkpoint(preset_folder(name)))
 
 
 def test_the_base_model_differs_from_turbo_in_its_scheduler_alone() -> None:
@@ -55,27 +41,6 @@ def test_the_base_model_differs_from_turbo_in_its_scheduler_alone() -> None:
     assert shifts == [6.0, 3.0]
 
 
-def test_an_empty_cache_has_no_snapshot(tmp_path: Path) -> None:
-    assert find_in_hf_cache(REPO, tmp_path) is None
-
-
-def test_an_unfinished_download_does_not_count(tmp_path: Path) -> None:
-    snapshot = add_snapshot(tmp_path, "abc")
-    assert find_in_hf_cache(REPO, tmp_path) == snapshot
-    (snapshot / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    assert find_in_hf_cache(REPO, tmp_path) is None
-
-
-def test_the_snapshot_of_main_is_preferred(tmp_path: Path) -> None:
-    main, newer = add_snapshot(tmp_path, "abc"), add_snapshot(tmp_path, "def")
-    reference = tmp_path / "models--Tongyi-MAI--Z-Image-Turbo" / "refs" / "main"
-    reference.parent.mkdir()
-    reference.write_text("abc")
-    assert find_in_hf_cache(REPO, tmp_path) == main
-    shutil.rmtree(main)
-    assert find_in_hf_cache(REPO, tmp_path) == newer
-
-
 def test_a_shard_the_index_lists_must_be_there(tmp_path: Path) -> None:
     """The official transformer comes in shards, so a lost one is the likeliest damage."""
     folder = tmp_path / "transformer"
@@ -84,14 +49,14 @@ def test_a_shard_the_index_lists_must_be_there(tmp_path: Path) -> None:
     (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "shard-1.safetensors").touch()
     with pytest.raises(WeightsError, match=r"shard-2\.safetensors: missing file, although .*index\.json lists it"):
-        weight_files(tmp_path, "transformer")
+        weight_files(Checkpoint(tmp_path), "transformer")
 
 
 def test_pickled_weights_are_not_taken_for_safetensors(tmp_path: Path) -> None:
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "diffusion_pytorch_model.bin").touch()
     with pytest.raises(WeightsError, match="zbench reads safetensors alone"):
-        weight_files(tmp_path, "vae")
+        weight_files(Checkpoint(tmp_path), "vae")
 
 
 @pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/passwd", "model.bin"])
@@ -101,7 +66,7 @@ def test_an_index_may_list_only_safetensors_beside_it(name: str, tmp_path: Path)
     index = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(WeightsError, match="which is no safetensors file beside it"):
-        weight_files(tmp_path, "transformer")
+        weight_files(Checkpoint(tmp_path), "transformer")
 
 
 def test_shards_beside_a_whole_file_are_not_guessed_about(tmp_path: Path) -> None:
@@ -110,4 +75,4 @@ def test_shards_beside_a_whole_file_are_not_guessed_about(tmp_path: Path) -> Non
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").touch()
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text("{}")
     with pytest.raises(WeightsError, match="keep one of them"):
-        weight_files(tmp_path, "vae")
+        weight_files(Checkpoint(tmp_path), "vae")

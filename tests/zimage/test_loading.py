@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_images import PROMPTS, image
 
-from zbench.zimage.layout import WeightsError, preset_folder
+from zbench.zimage.layout import Checkpoint, WeightsError, preset_folder
 from zbench.zimage.loading import check_weights, load_pipeline
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
@@ -26,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **arguments: Any) -> Any:
-    return load_pipeline(folder, dtype=torch.float32, device="cpu", **arguments)
+    loading = {key: arguments.pop(key) for key in ("seed", "progress") if key in arguments}
+    return load_pipeline(Checkpoint(folder, **arguments), dtype=torch.float32, device="cpu", **loading)
 
 
 def assert_refused(folder: Path, *named: str) -> None:
@@ -149,7 +150,8 @@ def test_random_weights_need_only_configs_and_follow_the_seed(folder: Path) -> N
 
 
 def test_random_weights_take_the_dtype_asked_for() -> None:
-    pipeline = load_pipeline(preset_folder("zimage_tiny"), dtype=torch.bfloat16, device="cpu", weights="random")
+    checkpoint = Checkpoint(preset_folder("zimage_tiny"), "random")
+    pipeline = load_pipeline(checkpoint, dtype=torch.bfloat16, device="cpu")
     for component in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
         assert {parameter.dtype for parameter in component.parameters()} == {torch.bfloat16}
     assert torch.get_default_dtype() is torch.float32
@@ -160,11 +162,12 @@ def test_random_weights_of_the_turbo_preset_can_be_asked_for() -> None:
 
     What is checked is that configs alone suffice and that the standing-in tokenizer's ids fit the vocabulary.
     """
-    from zbench.zimage.loading import _tokenizer, build_module
+    from zbench.zimage.components import build_module
+    from zbench.zimage.loading import _tokenizer
 
     turbo = preset_folder("zimage_turbo")
     with torch.device("meta"):
-        encoder = build_module(turbo, "text_encoder")
+        encoder = build_module(Checkpoint(turbo), "text_encoder")
     assert len(_tokenizer(turbo, True)) <= encoder.config.vocab_size
     with pytest.raises(WeightsError, match=r"zimage_turbo/tokenizer/tokenizer_config\.json: missing"):
-        check_weights(turbo)
+        check_weights(Checkpoint(turbo))

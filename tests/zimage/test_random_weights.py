@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_images import DEFAULT_THRESHOLD, PROMPTS, cached_image
 
-from zbench.zimage.layout import preset_folder
+from zbench.zimage.layout import Checkpoint, preset_folder
 from zbench.zimage.loading import load_pipeline
 
 
@@ -20,7 +20,7 @@ def test_thresholds_mean_something_at_turbos_depth(tmp_path: Path, seed: int) ->
     folder = Path(shutil.copytree(preset_folder("zimage_tiny"), tmp_path / "deep"))
     config = folder / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"n_layers": 30, "n_refiner_layers": 2}))
-    pipeline = load_pipeline(folder, dtype=torch.float32, device="cpu", weights="random", seed=seed)
+    pipeline = load_pipeline(Checkpoint(folder, "random"), dtype=torch.float32, device="cpu", seed=seed)
     _, diffs, _ = cached_image(pipeline, PROMPTS[0], threshold=1e-4, warmup=1)
     assert all(0.05 < diff < 0.5 for diff in diffs)
     assert min(diffs) < DEFAULT_THRESHOLD < max(diffs)

@@ -13,8 +13,10 @@ import torch
 from sharded import save_in_shards
 
 from zbench.zimage.checksum import weights_sha256
-from zbench.zimage.layout import WEIGHTS_FILE, WeightsError, preset_folder, weight_files, weights_of
+from zbench.zimage.contents import weights_of
+from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint, WeightsError, preset_folder
 from zbench.zimage.loading import load_pipeline
+from zbench.zimage.weight_files import weight_files
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +25,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, **arguments: Any) -> Any:
-    return load_pipeline(folder, dtype=torch.bfloat16, device="cpu", **arguments)
+    progress = arguments.pop("progress", None)
+    return load_pipeline(Checkpoint(folder, **arguments), dtype=torch.bfloat16, device="cpu", progress=progress)
+
+
+def files_of(folder: Path, component: str, vae: Path | None = None) -> list[Path]:
+    return weight_files(Checkpoint(folder, vae=vae), component)
 
 
 def test_the_pipeline_is_that_of_plain_diffusers_part_by_part(saved: Path) -> None:
     """Classes, configs, modes and every bit of every weight."""
-    assert len(weight_files(saved, "transformer")) > 3 and len(weight_files(saved, "text_encoder")) > 1
+    assert len(files_of(saved, "transformer")) > 3 and len(files_of(saved, "text_encoder")) > 1
     plain = diffusers.ZImagePipeline.from_pretrained(str(saved), dtype=torch.bfloat16, local_files_only=True)
     ours = load(saved)
     assert dict(ours.config) == dict(plain.config)
@@ -50,7 +57,7 @@ def test_the_pipeline_is_that_of_plain_diffusers_part_by_part(saved: Path) -> No
 def test_progress_counts_every_byte_as_checked_and_as_loaded(saved: Path) -> None:
     told: list[tuple[str, int, int]] = []
     load(saved, progress=lambda *event: told.append(event))
-    sizes = {c: sum(path.stat().st_size for path in weight_files(saved, c)) for c in WEIGHTS_FILE}
+    sizes = {c: sum(path.stat().st_size for path in files_of(saved, c)) for c in WEIGHTS_FILE}
     whole = sum(sizes.values())
     assert {total for _, _, total in told} == {2 * whole}
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
@@ -63,18 +70,18 @@ def test_progress_counts_every_byte_as_checked_and_as_loaded(saved: Path) -> Non
 
 def test_the_checksum_follows_the_files_and_not_where_they_are(saved: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(saved, tmp_path / "copy"))
-    before = weights_sha256(weights_of(saved, "folder", None))
-    assert before is not None and weights_sha256(weights_of(copy, "folder", None)) == before
-    shard = weight_files(copy, "transformer")[-1]
+    before = weights_sha256(weights_of(Checkpoint(saved)))
+    assert before is not None and weights_sha256(weights_of(Checkpoint(copy))) == before
+    shard = files_of(copy, "transformer")[-1]
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1  # one bit of one weight
     shard.write_bytes(data)
-    assert weights_sha256(weights_of(copy, "folder", None)) != before
+    assert weights_sha256(weights_of(Checkpoint(copy))) != before
 
 
 def test_a_missing_shard_is_one_error_that_names_it(saved: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(saved, tmp_path / "copy"))
-    shard = weight_files(copy, "text_encoder")[1]
+    shard = files_of(copy, "text_encoder")[1]
     shard.unlink()
     with pytest.raises(WeightsError, match=f"{shard.name}: missing file, although model.safetensors.index.json lists"):
         load(copy)
@@ -90,7 +97,7 @@ def test_components_that_wait_are_left_on_the_host(saved: Path) -> None:
 def test_random_weights_have_no_progress_and_no_checksum() -> None:
     told: list[tuple[str, int, int]] = []
     load(preset_folder("zimage_tiny"), weights="random", progress=lambda *event: told.append(event))
-    assert told == [] and weights_sha256(weights_of(preset_folder("zimage_tiny"), "random", None)) is None
+    assert told == [] and weights_sha256(weights_of(Checkpoint(preset_folder("zimage_tiny"), "random"))) is None
 
 
 @pytest.mark.parametrize("weights", ["folder", "random"])
@@ -103,7 +110,7 @@ def test_another_vae_takes_the_place_of_the_pipelines_own(weights: Any, saved: P
     for component in ("transformer", "text_encoder"):  # the others are what they were
         states = getattr(ours, component).state_dict(), getattr(plain, component).state_dict()
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
-    own, other = (weights_sha256(weights_of(tiny, weights, place)) for place in (None, vae))
+    own, other = (weights_sha256(weights_of(Checkpoint(tiny, weights, place))) for place in (None, vae))
     assert other is not None and other != own
 
 
@@ -111,7 +118,7 @@ def test_a_vae_without_one_of_its_weights_is_refused(saved: Path, tmp_path: Path
     from safetensors.torch import load_file, save_file
 
     vae = Path(shutil.copytree(saved / "vae", tmp_path / "vae"))
-    (path,) = weight_files(saved, "vae", vae)
+    (path,) = files_of(saved, "vae", vae)
     tensors = load_file(path)
     del tensors["decoder.conv_out.bias"]
     save_file(tensors, path, metadata={"format": "pt"})

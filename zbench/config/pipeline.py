@@ -26,7 +26,7 @@ class PipelineConfig(Group):
 
     name: str = MISSING
     preset: str = MISSING  # folder under zbench/zimage/presets that gives the geometry
-    weights: str = "auto"  # auto, random, a folder in the official layout, or a hub id
+    weights: str = "auto"  # auto, random, a folder in the official layout, a transformer's file, or a hub id
     hub_id: str | None = None  # what `auto` looks for in the local Hugging Face cache
     download: bool = False  # whether a hub id may be fetched
     height: int = number(MISSING, PIXEL_GRID, MAX_SIDE)  # pixels
@@ -39,6 +39,7 @@ class PipelineConfig(Group):
     vae: str | None = None  # folder of an AutoencoderKL that takes the place of the pipeline's own
     vae_tiling: bool = False  # decode in overlapping tiles: less memory, another image
     vae_slicing: bool = False  # decode one image of a batch at a time
+    variant: str | None = None  # of a folder whose files come in several, such as fp16
 
     @property
     def images(self) -> int:
@@ -48,7 +49,7 @@ class PipelineConfig(Group):
     @property
     def named_files(self) -> tuple[str | None, ...]:
         """What decides which files are read: pipelines that agree in it read the same, at one moment."""
-        return self.preset, self.weights, self.hub_id, self.vae
+        return self.preset, self.weights, self.hub_id, self.vae, self.variant
 
     @property
     def encoded_prompts(self) -> int:

@@ -1,10 +1,10 @@
 """Where a pipeline's weights come from, decided before anything is loaded; it imports no torch and downloads nothing.
 
-The parent asks here before it starts a worker, so that missing or truncated weights are one line and exit code 2; the
-worker asks again and loads what the answer names.
+The parent asks here before it starts a worker, so that weights that are missing, truncated or of another kind are one
+line and exit code 2; the worker asks again and loads what the answer names.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,82 +13,87 @@ from typing import Literal
 from zbench.config import PipelineConfig
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.zimage.checksum import Content, content_of
-from zbench.zimage.layout import (
-    WEIGHTS_FILE,
-    WeightsError,
-    check_complete,
-    find_in_hf_cache,
-    preset_folder,
-    weight_files,
-)
+from zbench.zimage.contents import check_complete
+from zbench.zimage.hub_cache import find_in_hf_cache
+from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint, WeightsError, preset_folder
+from zbench.zimage.on_disk import KINDS, names_a_file
+from zbench.zimage.storage import inventories
+from zbench.zimage.stored import read_headers
 from zbench.zimage.vae import check_vae
+from zbench.zimage.weight_files import check_variant
 
-WeightsSource = Literal["preset", "folder", "hub_cache", "download", "random"]
+WeightsSource = Literal["preset", "folder", "file", "hub_cache", "download", "random"]
 
 
 @dataclass(frozen=True)
 class WeightsPlace:
-    """An answer: `folder` holds configs and, unless they are random, weights; for a download it is None."""
+    """An answer."""
 
     source: WeightsSource
-    folder: Path | None
+    checkpoint: Checkpoint  # what is loaded; its folder is the preset's while it is still to be fetched
     hub_id: str | None = None
-    vae: Path | None = None  # folder of the AutoencoderKL that takes the place of the pipeline's own
-
-    @property
-    def loaded_as(self) -> Literal["folder", "random"]:
-        """`weights` of `zimage.loading.load_pipeline`."""
-        return "random" if self.source == "random" else "folder"
+    fetch: bool = False  # whether `hub_id` is to be downloaded and takes the folder's place
+    note: str | None = None  # what a user should know of it, such as another snapshot than main's
 
     def content(self) -> Content | None:
         """What is there now, read at most once (`zimage.digests`); None for a download.
 
         Raises WeightsError where weights are missing, OSError where a file cannot be read.
         """
-        return None if self.folder is None else content_of(self.folder, self.loaded_as, self.vae)
+        return None if self.fetch else content_of(self.checkpoint)
 
 
 def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
-    """Where `pipeline.weights` and `pipeline.vae` lead on this machine.
+    """Where `pipeline.weights`, `pipeline.vae` and `pipeline.variant` lead on this machine.
 
-    `auto` is the preset's own folder if weights are in it, else `pipeline.hub_id` in the local Hugging Face cache.
-    Raises ConfigError for an unknown preset, WeightsUnavailableError naming what is missing and the ways out.
+    `auto` is the preset's own folder if weights are in it, else `pipeline.hub_id` in the local Hugging Face cache. A
+    file has the transformer's weights; everything else is what `auto` leads to. Raises ConfigError for an unknown
+    preset, WeightsUnavailableError naming what is there or missing and the ways out.
     """
     try:
         preset = preset_folder(pipeline.preset)
     except ValueError as error:
         raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
     vae = None if pipeline.vae is None else Path(pipeline.vae).expanduser()
-    found = replace(_find(pipeline, preset, vae), vae=vae)
-    if vae is not None:
-        with _named("pipeline.vae", pipeline.vae):
-            check_vae(vae, found.folder or preset)
-            _check_headers(weight_files(preset, "vae", vae))
-    return found
-
-
-def _find(pipeline: PipelineConfig, preset: Path, vae: Path | None) -> WeightsPlace:
+    parts = Checkpoint(preset, vae=vae, variant=pipeline.variant)
     wanted = pipeline.weights
+    path = Path(wanted).expanduser()
     if wanted == "random":
-        return WeightsPlace("random", preset)
+        return WeightsPlace("random", _checked(replace(parts, weights="random"), pipeline))
     if wanted == "auto":
-        if _holds_weights(preset):
-            return WeightsPlace("preset", _checked(preset, wanted, vae))
-        return _from_hub(pipeline, pipeline.hub_id, vae)
-    folder = Path(wanted).expanduser()
-    if folder.is_dir() or not _like_hub_id(wanted):
-        return WeightsPlace("folder", _checked(folder, wanted, vae))
-    return _from_hub(pipeline, wanted, vae)
+        return _base(pipeline, parts)
+    if names_a_file(path):
+        with _named(pipeline):
+            read_headers([path])  # before anything is said of what it needs beside it
+        return replace(_base(pipeline, replace(parts, transformer=path)), source="file")
+    if path.exists() or path.is_symlink() or not _like_hub_id(wanted):
+        return WeightsPlace("folder", _checked(replace(parts, folder=path), pipeline))
+    return _from_hub(pipeline, wanted, parts)
 
 
-def _from_hub(pipeline: PipelineConfig, hub_id: str | None, vae: Path | None) -> WeightsPlace:
+def _base(pipeline: PipelineConfig, parts: Checkpoint) -> WeightsPlace:
+    """The preset's own folder if weights are in it, else what `pipeline.hub_id` names."""
+    if _holds_weights(parts.folder):
+        return WeightsPlace("preset", _checked(parts, pipeline))
+    return _from_hub(pipeline, pipeline.hub_id, parts)
+
+
+def _from_hub(pipeline: PipelineConfig, hub_id: str | None, parts: Checkpoint) -> WeightsPlace:
+    problem = None
     if hub_id is not None:
-        cached = find_in_hf_cache(hub_id)
-        if cached is not None:
-            return WeightsPlace("hub_cache", _checked(cached, pipeline.weights, vae), hub_id)
+        cached = find_in_hf_cache(hub_id, needs=parts)
+        if cached.whole is not None and not (cached.whole.in_place_of and pipeline.download):
+            checkpoint = _checked(replace(parts, folder=cached.whole.folder), pipeline)
+            return WeightsPlace("hub_cache", checkpoint, hub_id, note=cached.whole.in_place_of)
         if pipeline.download:
-            return WeightsPlace("download", None, hub_id)
-    where = f"{hub_id} is not in the local Hugging Face cache" if hub_id else f"preset {pipeline.preset} has none"
+            with _named(pipeline):  # by what the preset says; what is fetched is checked when it is here
+                check_vae(parts)
+            return WeightsPlace("download", parts, hub_id, fetch=True)
+        problem = cached.problem
+    if problem is not None:
+        where = f"in the local Hugging Face cache of {hub_id}, {problem}"
+    else:
+        where = f"{hub_id} is not in the local Hugging Face cache" if hub_id else f"preset {pipeline.preset} has none"
     fetch = ", or let zbench fetch it with pipeline.download=true" if hub_id else ""
     raise WeightsUnavailableError(
         f"pipeline.weights={pipeline.weights}: {where}; give a folder in the official layout with "
@@ -101,36 +106,35 @@ def _holds_weights(folder: Path) -> bool:
 
 
 def _like_hub_id(text: str) -> bool:
-    """`owner/name` is a hub id; anything that starts like a path is not."""
-    return text.count("/") == 1 and not text.startswith(("/", ".", "~")) and not text.endswith("/")
+    """`owner/name` is a hub id; anything that starts like a path or ends like a file is not."""
+    looks = text.count("/") == 1 and not text.startswith(("/", ".", "~")) and not text.endswith("/")
+    return looks and "\\" not in text and Path(text).suffix.lower() not in KINDS
 
 
-def _checked(folder: Path, wanted: str, vae: Path | None) -> Path:
-    """`folder` if every file is there and every safetensors header agrees with its file's length."""
-    with _named("pipeline.weights", wanted):
-        check_complete(folder, own_vae=vae is None)
-        for component in WEIGHTS_FILE:
-            if vae is None or component != "vae":
-                _check_headers(weight_files(folder, component))
-    return folder
-
-
-def _check_headers(files: Iterable[Path]) -> None:
-    """Raise WeightsError naming the first file whose header does not agree with its length."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in files:
-        try:
-            with safe_open(path, framework="np"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
+def _checked(checkpoint: Checkpoint, pipeline: PipelineConfig) -> Checkpoint:
+    """`checkpoint` if every file is there and what their headers say is what a pipeline is loaded from."""
+    with _named(pipeline):
+        if checkpoint.weights == "folder":
+            check_complete(checkpoint)
+        else:
+            check_vae(checkpoint)
+            check_variant(checkpoint)
+        inventories(checkpoint)
+    return checkpoint
 
 
 @contextmanager
-def _named(key: str, value: str | None) -> Iterator[None]:
-    """Name the config key that led to what is wrong with a folder."""
+def _named(pipeline: PipelineConfig) -> Iterator[None]:
+    """Name the config key that led to what is wrong with a folder or file."""
     try:
         yield
     except WeightsError as error:
-        raise WeightsUnavailableError(f"{key}={value}: {error}") from error
+        raise WeightsUnavailableError(f"{key_of(pipeline, error)}: {error}") from error
+
+
+def key_of(pipeline: PipelineConfig, error: WeightsError) -> str:
+    """The config key and its value that led to what is wrong: the VAE's where its folder is named."""
+    vae = None if pipeline.vae is None else str(Path(pipeline.vae).expanduser())
+    if vae is not None and str(error).startswith(vae):
+        return f"pipeline.vae={pipeline.vae}"
+    return f"pipeline.weights={pipeline.weights}"

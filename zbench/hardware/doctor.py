@@ -18,6 +18,7 @@ from zbench.errors import RecordError
 from zbench.hardware.ceilings import COMMAND, stored_ceilings
 from zbench.hardware.detect import match_profile, unmatched
 from zbench.hardware.nvml import Device, Nvml, visible
+from zbench.zimage.hub_cache import CachedRepo, find_in_hf_cache
 
 HUB_ID = "Tongyi-MAI/Z-Image-Turbo"
 GIB = 2**30
@@ -55,6 +56,8 @@ class Facts:
     """C++ compiler that torch.compile would call."""
     weights: Path | None
     """Z-Image-Turbo in the local Hugging Face cache."""
+    weights_problem: str | None
+    """What a snapshot there lacks."""
     governor: str | None
     ceilings: dict[str, Any] | RecordError | None
     """What was measured on this device, or what is wrong with the file that keeps it."""
@@ -64,6 +67,7 @@ def gather(profiles: Mapping[str, HardwareConfig | str | None], nvml: Nvml | Non
     """Look at this machine. `profiles` are the choices of conf/hardware, as for `detect.match_profile`."""
     session = Nvml() if nvml is None else nvml
     devices = visible(session.devices())
+    cached = _cached_weights()
     return Facts(
         environment=capture(devices),
         devices=tuple(devices),
@@ -72,7 +76,8 @@ def gather(profiles: Mapping[str, HardwareConfig | str | None], nvml: Nvml | Non
         profile=match_profile(devices, profiles),
         host_available_bytes=psutil.virtual_memory().available,
         compiler=_compiler(),
-        weights=_cached_weights(),
+        weights=cached.whole.folder if cached is not None and cached.whole is not None else None,
+        weights_problem=cached.problem if cached is not None else None,
         governor=cpu_governor(),
         ceilings=_ceilings(devices),
     )
@@ -185,10 +190,15 @@ def _measured(facts: Facts) -> DoctorFinding:
 
 
 def _weights(facts: Facts) -> DoctorFinding:
+    name, lacks = "zimage_turbo weights", facts.weights_problem
     if facts.weights is None:
         way_out = "pipeline.weights=FOLDER, pipeline.weights=random, or pipeline.download=true"
-        return DoctorFinding("zimage_turbo weights", "warn", f"{HUB_ID} is not in the Hugging Face cache", way_out)
-    return DoctorFinding("zimage_turbo weights", "ok", str(facts.weights))
+        found = "is not in the Hugging Face cache" if lacks is None else f"in the Hugging Face cache: {lacks}"
+        return DoctorFinding(name, "warn", f"{HUB_ID} {found}", way_out)
+    if lacks is not None:
+        way_out = "pipeline.download=true fetches what is missing"
+        return DoctorFinding(name, "warn", f"{facts.weights} is used, for {lacks}", way_out)
+    return DoctorFinding(name, "ok", str(facts.weights))
 
 
 def _ceilings(devices: Sequence[Device]) -> dict[str, Any] | RecordError | None:
@@ -207,10 +217,8 @@ def _compiler() -> str | None:
     return None
 
 
-def _cached_weights() -> Path | None:
+def _cached_weights() -> CachedRepo | None:
     try:
-        from zbench.zimage.layout import find_in_hf_cache
-
         return find_in_hf_cache(HUB_ID)
     except ImportError:  # huggingface_hub comes with diffusers, whose absence has its own finding
         return None

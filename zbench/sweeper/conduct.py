@@ -13,6 +13,7 @@ from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
 from zbench.search import load_search
 from zbench.store import Store
+from zbench.streams import talk
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
 from zbench.sweeper.signals import Interrupt, on_interrupt
@@ -60,13 +61,18 @@ def check_before(plan: Plan) -> None:
 
 
 def check_weights(trials: Iterable[Trial]) -> None:
-    """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record."""
+    """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record.
+
+    What a user should know of those that will be loaded is said on stderr.
+    """
     checked: set[tuple[object, ...]] = set()
     for trial in trials:
         p = trial.pipeline
         what = *p.named_files, p.download
         if trial.hardware is None and trial.engine.loads_weights and what not in checked:
-            resolve_weights(p)
+            note = resolve_weights(p).note
+            if note is not None:
+                talk(f"note: {note}")
             checked.add(what)
 
 

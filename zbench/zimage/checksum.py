@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from zbench.zimage.contents import configs_of, weights_of
 from zbench.zimage.digests import files_sha256
-from zbench.zimage.layout import configs_of, weights_of
+from zbench.zimage.layout import Checkpoint
 
 Files = Mapping[str, Sequence[Path]]
-"""Component to its safetensors files."""
+"""Component to its weight files."""
 
 
 class Content(NamedTuple):
@@ -25,12 +26,12 @@ class Content(NamedTuple):
     configs_sha256: str | None  # of every other file that decides what the pipeline makes
 
 
-def content_of(folder: Path, weights: Literal["folder", "random"], vae: Path | None) -> Content:
-    """The content of what `load_pipeline` reads with these arguments.
+def content_of(checkpoint: Checkpoint) -> Content:
+    """The content of what `load_pipeline` reads.
 
     Raises `WeightsError` where weights are missing, OSError where a file cannot be read.
     """
-    return Content(weights_sha256(weights_of(folder, weights, vae)), named_sha256(configs_of(folder, weights, vae)))
+    return Content(weights_sha256(weights_of(checkpoint)), named_sha256(configs_of(checkpoint)))
 
 
 def total_bytes(files: Files) -> int:

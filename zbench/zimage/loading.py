@@ -1,8 +1,8 @@
 """A `ZImagePipeline` from a folder or with random weights; it never reaches the network and never runs a folder's code.
 
-Diffusers and transformers fill weights that a checkpoint lacks with random ones and go on. Here every tensor is
-compared by name and shape with the module it is for before anything is loaded, so a pipeline that loads has all its
-weights.
+Diffusers and transformers fill weights that a checkpoint lacks with random ones, pass over those that nobody asks for,
+and go on. Here every tensor is held against the module it is for before anything is loaded, by name, shape and dtype,
+so a pipeline that loads has all its weights, and nothing that they came with was left out unsaid.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import nn
 
 from zbench.zimage import random_weights
 from zbench.zimage.checksum import Content, content_of, named_sha256, total_bytes, weights_sha256
+from zbench.zimage.components import build_module, load_component
+from zbench.zimage.configs import check_configs
+from zbench.zimage.contents import check_complete, configs_of, weights_of
 from zbench.zimage.layout import (
     CONFIG_FILE,
     WEIGHTS_FILE,
+    Checkpoint,
     WeightsError,
-    check_complete,
-    check_config,
     check_model_index,
-    component_folder,
-    configs_of,
     one_line,
+    read_json,
     tokenizer_folder,
-    weights_of,
 )
+from zbench.zimage.storage import inventories
 from zbench.zimage.tensors import check_tensors
 from zbench.zimage.vae import check_vae
 
@@ -44,86 +44,63 @@ _Places = dict[str, torch.device]
 
 
 def load_pipeline(
-    folder: Path,
+    checkpoint: Checkpoint | Path,
     *,
     dtype: torch.dtype,
     device: str,
-    weights: Literal["folder", "random"] = "folder",
     on_host: Collection[str] = (),
-    vae: Path | None = None,
     local_files_only: bool = True,
     seed: int = 0,
     progress: TellBytes | None = None,
 ) -> Any:
     """A `diffusers.ZImagePipeline` on `device` in `dtype`, with its progress bars off; `on_host` components stay there.
 
-    `weights="folder"` loads the folder's safetensors exactly as `ZImagePipeline.from_pretrained` does, one component
-    after another, so that host memory holds one of them on its way to `device`. `"random"` reads only the configs,
-    builds the modules on `device` (six billion weights take seconds on a GPU) and fills them from `seed`, the same way
-    on the same kind of device; where the folder has no tokenizer, that of `zimage_tiny` stands in. `vae` is the folder
-    of an `AutoencoderKL` that takes the place of the pipeline's own, with either. Checksums of all files are taken
-    before they are loaded and held against the files afterwards; `zimage.digests` remembers them.
+    A path stands for a checkpoint with nothing in place of its parts. Its weights are loaded exactly as
+    `ZImagePipeline.from_pretrained` does, one component after another, so that host memory holds one of them on its
+    way to `device`; `components` says how those are that diffusers would misread. With `weights="random"` only the
+    configs are read, the modules are built on `device` (six billion weights take seconds on a GPU) and filled from
+    `seed`, the same way on the same kind of device; where the folder has no tokenizer, that of `zimage_tiny` stands
+    in. Checksums of all files are taken before they are loaded and held against the files afterwards;
+    `zimage.digests` remembers them.
 
     Raises `WeightsError`, one line naming the file, where a file is missing or corrupt or its tensors are not those
     of the module, or where files changed while they were loaded. Running out of memory is not an error of the folder
     and passes through.
     """
+    checkpoint = Checkpoint(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    check_weights(folder, weights, vae)
+    check_weights(checkpoint)
     places = {component: torch.device("cpu" if component in on_host else device) for component in WEIGHTS_FILE}
-    files, configs = weights_of(folder, weights, vae), configs_of(folder, weights, vae)
+    files, configs = weights_of(checkpoint), configs_of(checkpoint)
     meter = _Meter(files, configs, progress or (lambda stage, done_bytes, total_bytes: None))
     try:
         content = meter.check()
-        if weights == "random":
-            pipeline = _random_pipeline(folder, dtype, torch.device(device), places, vae, local_files_only, seed, meter)
+        if checkpoint.weights == "random":
+            pipeline = _random_pipeline(checkpoint, dtype, torch.device(device), places, local_files_only, seed, meter)
         else:
-            pipeline = _folder_pipeline(folder, dtype, places, vae, local_files_only, meter)
-        unchanged = content == content_of(folder, weights, vae)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise WeightsError(f"{folder}: diffusers cannot load it: {one_line(error)}") from error
+            pipeline = _folder_pipeline(checkpoint, dtype, places, local_files_only, meter)
+        unchanged = content == content_of(checkpoint)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        raise WeightsError(f"{checkpoint.folder}: diffusers cannot load it: {one_line(error)}") from error
     if not unchanged:
-        raise WeightsError(f"{folder}: its files changed while they were loaded; load them again")
+        raise WeightsError(f"{checkpoint.folder}: its files changed while they were loaded; load them again")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def check_weights(folder: Path, weights: Literal["folder", "random"] = "folder", vae: Path | None = None) -> None:
-    """Raise `WeightsError` unless every weight to be read is there with the right shape; reads headers only."""
-    if weights == "folder":
-        check_complete(folder, own_vae=vae is None)
-    if vae is not None:
-        check_vae(vae, folder)
-    for component, files in weights_of(folder, weights, vae).items():
-        with torch.device("meta"):
-            module = build_module(folder, component, vae)
-        check_tensors(module, files)
-
-
-def build_module(folder: Path, component: str, vae: Path | None = None) -> nn.Module:
-    """The component's module from its config alone, on the current default device and in the current default dtype.
-
-    Its weights are whatever its class begins with. Raises `WeightsError` where the config is none of the component's.
-    """
-    path = component_folder(folder, component, vae)
-    module: nn.Module
-    try:
-        if component == "transformer":
-            config = diffusers.ZImageTransformer2DModel.load_config(path, local_files_only=True)
-            module = diffusers.ZImageTransformer2DModel.from_config(config)
-        elif component == "vae":
-            module = diffusers.AutoencoderKL.from_config(
-                diffusers.AutoencoderKL.load_config(path, local_files_only=True)
-            )
-        else:
-            module = transformers.Qwen3Model(transformers.Qwen3Config.from_pretrained(path, local_files_only=True))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        config_file = path / CONFIG_FILE[component]
-        raise WeightsError(f"{config_file}: no module can be built from it: {one_line(error)}") from error
-    return module.eval()
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Raise `WeightsError` unless every weight to be read is there with the right shape, and no other; reads headers
+    only."""
+    if checkpoint.weights == "folder":
+        check_complete(checkpoint)
+    else:
+        check_vae(checkpoint)
+    for component, inventory in inventories(checkpoint).items():
+        if inventory is not None:
+            with torch.device("meta"):
+                module = build_module(checkpoint, component)
+            check_tensors(module, inventory)
 
 
 class _Meter:
@@ -153,53 +130,43 @@ class _Meter:
 
 
 def _folder_pipeline(
-    folder: Path, dtype: torch.dtype, places: _Places, vae: Path | None, local_files_only: bool, meter: _Meter
+    checkpoint: Checkpoint, dtype: torch.dtype, places: _Places, local_files_only: bool, meter: _Meter
 ) -> Any:
     modules = {}
     for component, device in places.items():
-        path = component_folder(folder, component, vae)
-        modules[component] = _from_pretrained(path, component, dtype).to(device)
+        modules[component] = load_component(checkpoint, component, dtype).to(device)
         meter.loaded(component)
     return diffusers.ZImagePipeline.from_pretrained(
-        str(folder), dtype=dtype, use_safetensors=True, local_files_only=local_files_only, **modules
+        str(checkpoint.folder), dtype=dtype, use_safetensors=True, local_files_only=local_files_only, **modules
     )
 
 
-def _from_pretrained(path: Path, component: str, dtype: torch.dtype) -> Any:
-    """A component with the weights in `path`, in host memory."""
-    classes = {
-        "transformer": diffusers.ZImageTransformer2DModel,
-        "text_encoder": transformers.Qwen3Model,
-        "vae": diffusers.AutoencoderKL,
-    }
-    return classes[component].from_pretrained(str(path), dtype=dtype, use_safetensors=True, local_files_only=True)
-
-
 def _random_pipeline(
-    folder: Path,
+    checkpoint: Checkpoint,
     dtype: torch.dtype,
     device: torch.device,
     places: _Places,
-    vae: Path | None,
     local_files_only: bool,
     seed: int,
     meter: _Meter,
 ) -> Any:
+    folder = checkpoint.folder
     check_model_index(folder)
     for component in ("scheduler", *WEIGHTS_FILE):
-        check_config(folder, component)
+        read_json(folder / component / CONFIG_FILE[component])
+    check_configs(checkpoint)
     modules = {}
     resident_last = sorted(WEIGHTS_FILE, key=lambda component: places[component] == device)
     for component in resident_last:  # so that what leaves the device never meets what stays
-        if component == "vae" and vae is not None:
+        if component == "vae" and checkpoint.vae is not None:
             continue
         with _building(dtype, device):
-            modules[component] = build_module(folder, component)
+            modules[component] = build_module(checkpoint, component)
         fill = random_weights.fill_transformer if component == "transformer" else random_weights.fill
         fill(modules[component], torch.Generator(device).manual_seed(seed))
         modules[component] = modules[component].to(places[component])
-    if vae is not None:
-        modules["vae"] = _from_pretrained(vae, "vae", dtype).to(places["vae"])
+    if checkpoint.vae is not None:
+        modules["vae"] = load_component(checkpoint, "vae", dtype).to(places["vae"])
         meter.loaded("vae")
     return diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(

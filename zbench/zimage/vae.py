@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from zbench.zimage.geometry import Geometry, VaeGeometry
-from zbench.zimage.layout import CONFIG_FILE, WeightsError, read_json, weight_files
+from zbench.zimage.layout import CONFIG_FILE, Checkpoint, WeightsError, read_json
+from zbench.zimage.on_disk import not_a_folder
+from zbench.zimage.weight_files import weight_files
+
+VAE_TAKEN = "pipeline.vae takes a folder with a config.json and its weights"
 
 
-def check_vae(vae: Path, pipeline: Path) -> None:
-    """Raise `WeightsError` unless `vae` holds an `AutoencoderKL` with weights that fits the folder `pipeline`.
+def check_vae(checkpoint: Checkpoint) -> None:
+    """Raise `WeightsError` unless the VAE in place of the folder's own is an `AutoencoderKL` with weights that fits.
 
     It fits if it has the transformer's latent channels and makes as many pixels of a latent one as the pipeline's own.
     """
+    vae = checkpoint.vae
+    if vae is None:
+        return
     if not vae.is_dir():
-        raise WeightsError(f"{vae}: no such folder")
+        raise WeightsError(f"{vae}: {not_a_folder(vae, VAE_TAKEN)}")
+    if (vae / "vae" / CONFIG_FILE["vae"]).is_file():
+        raise WeightsError(f"{vae}: a whole pipeline's folder; its VAE is {vae / 'vae'}")
     path = vae / CONFIG_FILE["vae"]
     found = read_json(path).get("_class_name")
     if found != "AutoencoderKL":
         raise WeightsError(f"{path}: _class_name is {found!r}, not 'AutoencoderKL'")
-    weight_files(pipeline, "vae", vae)
+    weight_files(checkpoint, "vae")
     try:
-        theirs, own = VaeGeometry.from_folder(vae), Geometry.from_folder(pipeline)
+        theirs, own = VaeGeometry.from_folder(vae), Geometry.from_folder(checkpoint.folder)
     except (OSError, ValueError) as error:
         raise WeightsError(str(error)) from error
     if theirs.latent_channels != own.transformer.in_channels:

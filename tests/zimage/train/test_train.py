@@ -12,7 +12,7 @@ from torch import nn
 
 from zbench.zimage.layout import WEIGHTS_FILE
 from zbench.zimage.loading import load_pipeline
-from zbench.zimage.train.checkpoint import Checkpoint
+from zbench.zimage.train.checkpoint import TrainingCheckpoint
 from zbench.zimage.train.loop import Phase, Session, learn, rate_share
 from zbench.zimage.train.recipe import SMOKE
 from zbench.zimage.train.validation import Validation
@@ -63,7 +63,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = model()
-    checkpoint = Checkpoint(tmp_path / "a.safetensors", {"now": net}, torch.optim.AdamW(net.parameters()))
+    checkpoint = TrainingCheckpoint(tmp_path / "a.safetensors", {"now": net}, torch.optim.AdamW(net.parameters()))
     checkpoint.save(3)
 
     def torn(tensors: object, path: Path, metadata: object) -> None:

@@ -25,6 +25,7 @@ from diffusers.hooks import apply_group_offloading
 from torch import Tensor, nn
 
 from zbench.config import OffloadConfig
+from zbench.errors import ConfigError
 from zbench.methods.offload import BY_NAME, COMPONENTS
 
 ALIGNMENT = 256  # bytes; what the device's own allocator gives
@@ -94,6 +95,7 @@ class Offloading:
         self._device = torch.device(device)
         self._moved: Counter[str] = Counter()
         self._copies: list[HostCopy] = []
+        _refuse_packed(pipe, config.mode)
         if config.mode == "sequential":
             for component in COMPONENTS:
                 module = getattr(pipe, component)
@@ -214,6 +216,18 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 def _nbytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in _tensors(module))
+
+
+def _refuse_packed(pipe: Any, mode: str) -> None:
+    """Raise ConfigError where weights are packed in a way that cannot be moved as plain bytes.
+
+    Those of GGUF are bytes with a name; accelerate's hooks lose the name.
+    """
+    kinds = {type(p).__name__ for component in COMPONENTS for p in getattr(pipe, component).parameters()}
+    packed = kinds - {"Parameter"} - ({"GGUFParameter"} if mode != "sequential" else set())
+    if mode != "none" and packed:
+        way = "offload=group and offload=all can" if packed == {"GGUFParameter"} else "offload=none leaves them there"
+        raise ConfigError("offload.mode", mode, f"it cannot move weights packed as {', '.join(sorted(packed))}; {way}")
 
 
 def _dropping(copy: HostCopy) -> Callable[..., None]:

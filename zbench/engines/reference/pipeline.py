@@ -12,7 +12,8 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.text_tokens import TextTokens, cut_tokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
-from zbench.engines.weights import WeightsPlace, resolve_weights
+from zbench.engines.weights import WeightsPlace, key_of, resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Effective
@@ -37,8 +38,10 @@ from zbench.probes.watched import Watched
 from zbench.quality.validity import image_faults
 from zbench.trial import Trial
 from zbench.zimage.checksum import Content, content_of
+from zbench.zimage.contents import weights_of
 from zbench.zimage.layout import WeightsError
 from zbench.zimage.loading import load_pipeline
+from zbench.zimage.storage import stored_dtypes
 
 STEP = "step"
 
@@ -60,9 +63,9 @@ class ReferencePipeline:
         self._context_bytes = context_bytes() if self.device == "cuda" else None  # while nothing is loaded
         self._trial = trial
         self._dtype = _dtype(trial.compute.dtype, self.device)
-        self._weights = resolve_weights(trial.pipeline)
         waiting = offload.BY_NAME[trial.offload.mode].waiting
-        pipe, self._content = _load(self._weights, self._dtype, self.device, waiting, on_progress)
+        self._weights, self._loaded = _load(trial, self._dtype, self.device, waiting, on_progress)
+        pipe = self._loaded.pipe
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
         self._offloading = Offloading(pipe, trial.offload, self.device)
@@ -140,10 +143,13 @@ class ReferencePipeline:
             device_name=torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             dtype=str(self._dtype).removeprefix("torch."),
             weights=self._weights.source,
-            weights_sha256=self._content.weights_sha256,
-            configs_sha256=self._content.configs_sha256,
+            weights_note=self._weights.note,
+            weights_files=self._loaded.weights_files,
+            weights_sha256=self._loaded.content.weights_sha256,
+            configs_sha256=self._loaded.content.configs_sha256,
+            stored_dtypes=self._loaded.stored_dtypes,
             weights_seed=WEIGHTS_SEED if self._weights.source == "random" else None,
-            vae=None if self._weights.vae is None else str(self._weights.vae),
+            vae=None if (vae := self._weights.checkpoint.vae) is None else str(vae),
             vae_tiling=_tiles(self.pipe.vae, trial.pipeline),
             vae_slicing=self.pipe.vae.use_slicing and trial.pipeline.images > 1,
             n_blocks=self._cache.n_blocks,
@@ -194,6 +200,7 @@ class ReferencePipeline:
         self._unwatch()
         self._cache.off()
         self.pipe = None
+        self._loaded = self._loaded._replace(pipe=None)
         del self._cache, self._clock, self._tokens, self._decoded, self._offloading
         if self._trial.compute.compile:
             torch.compiler.reset()
@@ -255,28 +262,30 @@ def _dtype(name: str, device: str) -> torch.dtype:
     return dtype
 
 
+class _Loaded(NamedTuple):
+    """A pipeline, and what its files held."""
+
+    pipe: Any
+    content: Content
+    stored_dtypes: dict[str, list[str]]
+    weights_files: dict[str, list[str]]
+
+
 def _load(
-    weights: WeightsPlace, dtype: torch.dtype, device: str, on_host: Collection[str], on_progress: OnProgress | None
-) -> tuple[Any, Content]:
-    """The pipeline, and what the files held that it came from."""
-    folder = weights.folder
-    if folder is None:
-        folder = _download(str(weights.hub_id))
+    trial: Trial, dtype: torch.dtype, device: str, on_host: Collection[str], on_progress: OnProgress | None
+) -> tuple[WeightsPlace, _Loaded]:
+    place = resolve_weights(trial.pipeline)
+    checkpoint = place.checkpoint
+    if place.fetch:
+        checkpoint = replace(checkpoint, folder=_download(str(place.hub_id)))
     try:
         pipe = load_pipeline(
-            folder,
-            dtype=dtype,
-            device=device,
-            weights=weights.loaded_as,
-            on_host=on_host,
-            vae=weights.vae,
-            seed=WEIGHTS_SEED,
-            progress=on_progress,
+            checkpoint, dtype=dtype, device=device, on_host=on_host, seed=WEIGHTS_SEED, progress=on_progress
         )
-        return pipe, content_of(folder, weights.loaded_as, weights.vae)
+        names = {component: [path.name for path in paths] for component, paths in weights_of(checkpoint).items()}
+        return place, _Loaded(pipe, content_of(checkpoint), stored_dtypes(checkpoint), names)
     except WeightsError as error:
-        named = "" if weights.vae is None or str(weights.vae) not in str(error) else f"pipeline.vae={weights.vae}: "
-        raise WeightsUnavailableError(f"{named}{error}") from error
+        raise WeightsUnavailableError(f"{key_of(trial.pipeline, error)}: {error}") from error
 
 
 def _set_vae(vae: Any, pipeline: PipelineConfig) -> None:

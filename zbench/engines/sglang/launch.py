@@ -6,6 +6,7 @@ and refuses to leave to a default what decides the result: steps, size, seed and
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zbench.methods import dtypes, offload
@@ -14,6 +15,7 @@ from zbench.methods.parallel import ParallelDims
 from zbench.methods.sglang import SGLangPart
 from zbench.sanitize import printable, shell_line
 from zbench.trial import Trial
+from zbench.zimage.on_disk import names_a_file
 
 MODEL = "Tongyi-MAI/Z-Image-Turbo"
 FULL_SIZE = ("zimage_turbo", "zimage")
@@ -74,10 +76,15 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
 def _model(trial: Trial) -> tuple[str, tuple[str, ...]]:
     """The folder or hub id to serve, and what is to be said about it."""
     pipeline = trial.pipeline
-    if pipeline.weights not in ("auto", "random"):
+    is_file = names_a_file(Path(pipeline.weights).expanduser())
+    if pipeline.weights not in ("auto", "random") and not is_file:
         return pipeline.weights, ()
-    said = f"These settings were measured on {pipeline.name}; they are not validated on Z-Image-Turbo."
-    return pipeline.hub_id or MODEL, () if pipeline.name in FULL_SIZE else (said,)
+    said = []
+    if is_file:
+        said.append(f"Measured with the transformer of {pipeline.weights}, which this does not load.")
+    if pipeline.name not in FULL_SIZE:
+        said.append(f"These settings were measured on {pipeline.name}; they are not validated on Z-Image-Turbo.")
+    return pipeline.hub_id or MODEL, tuple(said)
 
 
 def _request(trial: Trial) -> tuple[dict[str, Any], tuple[str, ...]]:

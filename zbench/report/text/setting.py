@@ -32,6 +32,7 @@ def environment_lines(records: Iterable[Record]) -> list[tuple[str, str]]:
         ("Hardware", _hardware(environment, hardware)),
         ("Software", _software(environment)),
         ("Pipeline", said["Pipeline"]),
+        ("Weights", said["Weights"]),
         ("Resolution", said["Resolution"]),
         ("Steps", said["Steps"] + " transformer forwards an image"),
         ("Prompts", said["Prompts"]),
@@ -139,6 +140,19 @@ def _pipeline(record: Record) -> str:
     return ", ".join(parts)
 
 
+def _weights(record: Record) -> str:
+    """How they are stored where that is not what they compute in, and what else a reader should know of them."""
+    if record.measurement is None or record.measurement.projection is not None:
+        return ""
+    effective = record.measurement.effective
+    stored: dict[str, list[str]] = {}
+    for component, dtypes in (effective.stored_dtypes or {}).items():
+        if dtypes != [effective.dtype]:
+            stored.setdefault(" + ".join(dtypes), []).append(component)
+    parts = [f"{', '.join(components)} stored as {dtypes}" for dtypes, components in stored.items()]
+    return "; ".join([*parts, *([effective.weights_note] if effective.weights_note else [])])
+
+
 def _workload(record: Record) -> str:
     workload = record.trial.workload
     seeds = "1 seed" if len(workload.seeds) == 1 else f"{len(workload.seeds)} seeds"
@@ -169,6 +183,7 @@ def _environment_changes(environments: Iterable[dict[str, Any]], newest: dict[st
 
 DESCRIBED: dict[str, Callable[[Record], str]] = {
     "Pipeline": _pipeline,
+    "Weights": _weights,
     "Resolution": lambda r: f"{r.trial.pipeline.width}×{r.trial.pipeline.height}",
     "Steps": lambda r: str(r.trial.pipeline.steps),
     "Prompts": _workload,

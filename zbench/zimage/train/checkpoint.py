@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """Models, their averages and an optimiser's moments under one file, written whole or not at all."""
 
     def __init__(self, path: Path, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from zbench.zimage.train.checkpoint import Checkpoint
+from zbench.zimage.train.checkpoint import TrainingCheckpoint
 
 MAX_NORM = 1.0
 """Of the gradient."""
@@ -67,7 +67,9 @@ def learn(
     )
     decay = get_ema_multi_avg_fn(phase.average)  # type: ignore[no-untyped-call]
     averaged = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
-    checkpoint = Checkpoint(session.work / f"{phase.name}.safetensors", {"now": model, "average": averaged}, optimizer)
+    checkpoint = TrainingCheckpoint(
+        session.work / f"{phase.name}.safetensors", {"now": model, "average": averaged}, optimizer
+    )
     start = checkpoint.load()
     losses: list[Tensor] = []
     model.train()

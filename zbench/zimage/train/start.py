@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from zbench.zimage.layout import WEIGHTS_FILE
-from zbench.zimage.loading import build_module
+from zbench.zimage.components import build_module
+from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint
 
 
 def new_modules(configs: Path, device: torch.device, seed: int) -> dict[str, nn.Module]:
@@ -19,7 +19,7 @@ def new_modules(configs: Path, device: torch.device, seed: int) -> dict[str, nn.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         torch.manual_seed(seed)
-        modules = {component: build_module(configs, component) for component in WEIGHTS_FILE}
+        modules = {component: build_module(Checkpoint(configs), component) for component in WEIGHTS_FILE}
     modules["vae"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as its convolutions like it
     for name, parameter in modules["transformer"].named_parameters():
         if "adaLN_modulation" in name or ("all_final_layer" in name and "linear" in name):
