@@ -6,6 +6,7 @@ are no part of it.
 
 import hashlib
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -27,13 +28,18 @@ from zbench.config import (
     cache_class,
 )
 from zbench.errors import ConfigError
-from zbench.methods import dtypes, offload
+from zbench.methods import dtypes, lora, offload
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry, VaeGeometry
 from zbench.zimage.layout import preset_folder
 
 T = TypeVar("T")
+
+OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
+    {("pipeline", "lora"), ("pipeline", "lora_scale"), ("pipeline", "lora_fused")}
+)
+"""Group and field of what came after schema 2: left out at its default, so that older trials keep their ids."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Trial:
     def from_config(cls, config: Config, *, projected: bool) -> "Trial":
         """Take from a composed job what decides what runs."""
         return cls(
-            pipeline=config.pipeline,
+            pipeline=lora.settled(config.pipeline),
             engine=config.engine,
             parallel=config.parallel,
             offload=config.offload,
@@ -85,11 +91,14 @@ class Trial:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without grids; `hardware` and `vram_limit_gib` only when set."""
+        """JSON-ready, without grids; `hardware`, `vram_limit_gib` and OMITTED_WHEN_DEFAULT only when set."""
         data = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
         for group in data.values():
             if isinstance(group, dict):
                 del group["grid"]
+        for group, key in OMITTED_WHEN_DEFAULT:
+            if data[group].get(key) == _default(type(getattr(self, group)), key):
+                data[group].pop(key, None)
         return {key: value for key, value in data.items() if value is not None}
 
     @cached_property
@@ -112,11 +121,20 @@ class Trial:
     def reference(self) -> "Trial":
         """The same work in native precision, as PyTorch runs it: eager, no step skipped, one device, no offload.
 
+        A LoRA is fused, where the weights allow that.
+
         Native is the checkpoint's bfloat16 on a GPU and float32 on a CPU. All images of this work are judged against
         its images. Where it does not fit, `space.reference_of` and the sweep say what serves in its place.
         """
         native = ComputeConfig(device=self.compute.device)
-        return replace(self, parallel=ParallelConfig(), offload=OffloadConfig(), cache=CacheConfig(), compute=native)
+        return replace(
+            self,
+            pipeline=lora.native(self.pipeline),
+            parallel=ParallelConfig(),
+            offload=OffloadConfig(),
+            cache=CacheConfig(),
+            compute=native,
+        )
 
     @property
     def memory_gib(self) -> float | None:
@@ -134,6 +152,7 @@ class Trial:
             None if cap_gib is None else f"cap:{cap_gib:g}GiB",
             "compiled" if self.compute.compile else None,
             dtypes.label(self.compute.dtype),
+            lora.label(self.pipeline),
         )
         return " ".join(part for part in parts if part is not None)
 
@@ -166,6 +185,12 @@ def geometry_of(pipeline: PipelineConfig) -> Geometry:
 def _geometry_in(folder: Path) -> Geometry:
     """Read once a process, as every trial of a sweep asks for it."""
     return Geometry.from_folder(folder)
+
+
+@cache
+def _default(schema: Hashable, key: str) -> Any:
+    """The default of a field of a config group."""
+    return next((f.default for f in fields(cast(Any, schema)) if f.name == key), None)
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ def plan(command: Command, args: list[str]) -> int:
     if made is not None:
         print(render_plan(made, out))
         try:
-            check_weights(placed.trial for placed in made.trials)
+            check_weights((placed.trial for placed in made.trials), made.sweep.reference_weights)
             check_executor(made)
         except ZbenchError as error:
             talk(f"note: zbench sweep would refuse this: {error}")

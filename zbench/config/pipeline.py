@@ -26,6 +26,9 @@ class PipelineConfig(Group):
     batch_size: int = 1  # times the prompt is in one call, each with a seed of its own
     images_per_prompt: int = 1  # images of each of them; the text encoder reads the prompt once for all
     vae: str | None = None  # folder of an AutoencoderKL that takes the place of the pipeline's own
+    lora: str | None = None  # safetensors file of a LoRA, or a folder that holds one
+    lora_scale: float = 1.0  # how strongly it changes the transformer
+    lora_fused: bool = True  # added to the weights when they are loaded; else computed beside them in every step
     vae_tiling: bool = False  # decode in overlapping tiles: less memory, another image
     vae_slicing: bool = False  # decode one image of a batch at a time
 
@@ -37,7 +40,7 @@ class PipelineConfig(Group):
     @property
     def named_files(self) -> tuple[str | None, ...]:
         """What decides which files are read: pipelines that agree in it read the same, at one moment."""
-        return self.preset, self.weights, self.hub_id, self.vae
+        return self.preset, self.weights, self.hub_id, self.vae, self.lora
 
     @property
     def encoded_prompts(self) -> int:
@@ -76,6 +79,8 @@ def check_pipeline(pipeline: PipelineConfig) -> None:
         if pixels < 16 or pixels % 16:
             raise ConfigError(f"pipeline.{key}", pixels, "must be a positive multiple of 16 pixels")
     at_least("pipeline.guidance_scale", pipeline.guidance_scale, 0)
+    if pipeline.lora == "":
+        raise ConfigError("pipeline.lora", "''", "name a safetensors file or its folder, or leave it null")
     for key in ("steps", "max_sequence_length", "batch_size", "images_per_prompt"):
         at_least(f"pipeline.{key}", getattr(pipeline, key), 1)
 

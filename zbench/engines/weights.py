@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from zbench.config import PipelineConfig
+from zbench.engines.lora import resolve_lora
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.zimage.checksum import Content, content_of
+from zbench.zimage.digests import files_sha256
 from zbench.zimage.layout import (
     WEIGHTS_FILE,
     WeightsError,
@@ -34,6 +36,7 @@ class WeightsPlace:
     folder: Path | None
     hub_id: str | None = None
     vae: Path | None = None  # folder of the AutoencoderKL that takes the place of the pipeline's own
+    lora: Path | None = None  # safetensors file of the LoRA
 
     @property
     def loaded_as(self) -> Literal["folder", "random"]:
@@ -45,11 +48,14 @@ class WeightsPlace:
 
         Raises WeightsError where weights are missing, OSError where a file cannot be read.
         """
-        return None if self.folder is None else content_of(self.folder, self.loaded_as, self.vae)
+        if self.folder is None:
+            return None
+        content = content_of(self.folder, self.loaded_as, self.vae)
+        return content if self.lora is None else content._replace(lora_sha256=files_sha256([self.lora])[0])
 
 
 def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
-    """Where `pipeline.weights` and `pipeline.vae` lead on this machine.
+    """Where `pipeline.weights`, `pipeline.vae` and `pipeline.lora` lead on this machine.
 
     `auto` is the preset's own folder if weights are in it, else `pipeline.hub_id` in the local Hugging Face cache.
     Raises ConfigError for an unknown preset, WeightsUnavailableError naming what is missing and the ways out.
@@ -64,7 +70,7 @@ def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
         with _named("pipeline.vae", pipeline.vae):
             check_vae(vae, found.folder or preset)
             _check_headers(weight_files(preset, "vae", vae))
-    return found
+    return replace(found, lora=resolve_lora(pipeline))
 
 
 def _find(pipeline: PipelineConfig, preset: Path, vae: Path | None) -> WeightsPlace:

@@ -13,6 +13,7 @@ from zbench.config import OffloadConfig
 from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.baselines import machine_of
 from zbench.gate.limits import Limit
+from zbench.measurement import Effective
 from zbench.record import Record
 from zbench.stats import (
     Compared,
@@ -161,11 +162,12 @@ def _refuse_other_content(new: Record, base: Record) -> None:
     ours, theirs = new.measurement.effective, base.measurement.effective
     kind = ours.differs_in_content(theirs)
     if kind is not None:
-        digests = [str(getattr(each, f"{kind}_sha256"))[:12] for each in (theirs, ours)]
+        digests = [each.content[kind][:12] for each in (theirs, ours)]
+        key = "pipeline.lora" if kind == "lora" else "pipeline.weights"
         raise RecordError(
             f"{new.label} (trial {new.trial_id}): {kind} under the same path have other content, {kind}_sha256 "
             f"{' → '.join(digests)}; measure the base again with the {kind} of today, or keep both under paths of "
-            "their own and compare their speed with zbench ab --a pipeline.weights=OLD --b pipeline.weights=NEW"
+            f"their own and compare their speed with zbench ab --a {key}=OLD --b {key}=NEW"
         )
 
 
@@ -180,6 +182,9 @@ def _unlike(metric: Metric, new: Record, base: Record, records: Mapping[str, Rec
         settings = {replace(r.trial, offload=OffloadConfig()).trial_id for r in references if r is not None}
         if None in references or len(settings) > 1:
             return Refusal(RefusalReason.INCOMPARABLE, "the two were judged against other quality references")
+    references_now = [Effective.of_content(m.reference_sha256) for m in (new.measurement, base.measurement)]
+    if metric.of_likeness and references_now[0].differs_in_content(references_now[1]) is not None:
+        return Refusal(RefusalReason.INCOMPARABLE, "the quality reference of the two was made with other weights")
     ours, theirs = (m.judges_sha256.get(metric.judge) for m in (new.measurement, base.measurement))
     if ours is not None and theirs is not None and ours != theirs:
         return Refusal(RefusalReason.INCOMPARABLE, f"measure.{metric.judge} were other weights for the two")

@@ -89,8 +89,7 @@ def contents(folder: Path) -> FolderContents:
     """What `folder` holds; an older one does not say, and one whose word is broken holds nothing."""
     try:
         said = json.loads((folder / MADE_BY).read_text(encoding="utf-8"))
-        effective = Effective(weights_sha256=said["weights_sha256"], configs_sha256=said["configs_sha256"])
-        return FolderContents(frozenset(said["images"]), effective)
+        return FolderContents(frozenset(said["images"]), Effective.of_content(said))
     except FileNotFoundError:
         return FolderContents(None, Effective())
     except (OSError, ValueError, KeyError, TypeError):
@@ -116,11 +115,8 @@ class _Replacing:
         self._say(self._stems)
 
     def _say(self, stems: Collection[str]) -> None:
-        said = {
-            "weights_sha256": self._made_by.weights_sha256,
-            "configs_sha256": self._made_by.configs_sha256,
-            "images": sorted(stems),
-        }
+        content = {f"{kind}_sha256": digest for kind, digest in self._made_by.content.items()}
+        said = {**content, "images": sorted(stems)}
         partial = self._folder / (MADE_BY + ".partial")
         partial.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, self._folder / MADE_BY)

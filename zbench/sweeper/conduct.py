@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 
 from zbench.engines.weights import resolve_weights
-from zbench.errors import StoreError
+from zbench.errors import StoreError, WeightsUnavailableError
 from zbench.executors import Executor, load_executor
 from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
@@ -18,6 +18,7 @@ from zbench.search import load_search
 from zbench.store import Store
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
+from zbench.sweeper.reference import named_by_its_key
 from zbench.sweeper.sweep import Sweep, SweepResult
 from zbench.trial import Trial
 
@@ -43,7 +44,7 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
     search = load_search(plan.search, plan.space, allow_code=plan.allow_code)
     trials = search.space.placed  # as far as it knows; it may make more of its own
-    check_weights(placed.trial for placed in trials)
+    check_weights((placed.trial for placed in trials), plan.sweep.reference_weights)
     check_judges(plan.measure)
     _check_reports(Path(plan.sweep.reports_dir))
     executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
@@ -66,14 +67,20 @@ def check_executor(plan: Plan) -> None:
         load_executor(plan.executor, plan.run_folder / "logs").close()
 
 
-def check_weights(trials: Iterable[Trial]) -> None:
-    """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record."""
+def check_weights(trials: Iterable[Trial], reference_weights: str | None = None) -> None:
+    """Raise WeightsUnavailableError for missing or truncated weights, or a LoRA that does not fit: the user's to mend
+    now, not a FAILED record. Those that `sweep.reference_weights` names are named by that key."""
     checked: set[tuple[object, ...]] = set()
     for trial in trials:
         p = trial.pipeline
         what = *p.named_files, p.download
         if trial.hardware is None and trial.engine.loads_weights and what not in checked:
-            resolve_weights(p)
+            try:
+                resolve_weights(p)
+            except WeightsUnavailableError as error:
+                if p.lora is not None or p.weights != reference_weights:
+                    raise
+                raise WeightsUnavailableError(named_by_its_key(str(error))) from error
             checked.add(what)
 
 

@@ -25,7 +25,7 @@ from zbench.measurement import (
     Window,
 )
 from zbench.probes.disturbance import RoundWatch
-from zbench.quality.artifacts import Artifact, save_artifacts
+from zbench.quality.artifacts import Artifact, contents, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.stats.estimate import relative_half_width
 from zbench.worker.cross_checks import Check, clock_check
@@ -201,6 +201,7 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         noise_floor=verdict.noise_floor,
         effective=effective,
         judges_sha256={} if effective.weights == "random" else job.judges.sha256,
+        reference_sha256=_of_reference(job),
         validity=warm.suspicions() + readings.validity + ([share.clock.doubt] if share.clock.doubt else []),
         reasons=reasons | verdict.reasons,
     )
@@ -212,7 +213,15 @@ def _judge(share: _Share, effective: Effective) -> ImageJudgements:
     if effective.weights == "random":
         return ImageJudgements(reasons=dict.fromkeys(("quality", "prompt_fidelity", "noise_floor"), RANDOM_WEIGHTS))
     again = share.second_cycle if job.is_reference else None
-    return judge_images(job.judges, job.trial.workload.prompts, share.first_cycle, again, job.reference, effective)
+    made_by = None if job.of_other_weights else effective
+    return judge_images(job.judges, job.trial.workload.prompts, share.first_cycle, again, job.reference, made_by)
+
+
+def _of_reference(job: TrialJob) -> dict[str, str]:
+    """The content of a reference that is of other weights on purpose."""
+    if job.reference is None or not job.of_other_weights:
+        return {}
+    return contents(job.reference).effective.content
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.host_memory import release_host_memory
+from zbench.engines.reference.lora import load_lora
 from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.text_tokens import TextTokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
@@ -61,6 +62,9 @@ class ReferencePipeline:
         self._weights = resolve_weights(trial.pipeline)
         waiting = offload.BY_NAME[trial.offload.mode].waiting
         pipe, self._content = _load(self._weights, self._dtype, self.device, waiting, on_progress)
+        if self._weights.lora is not None:
+            digest = load_lora(pipe, self._weights.lora, trial.pipeline)
+            self._content = self._content._replace(lora_sha256=digest)
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
         self._offloading = Offloading(pipe, trial.offload, self.device)
@@ -133,6 +137,9 @@ class ReferencePipeline:
             weights=self._weights.source,
             weights_sha256=self._content.weights_sha256,
             configs_sha256=self._content.configs_sha256,
+            lora_sha256=self._content.lora_sha256,
+            lora_scale=None if self._weights.lora is None else trial.pipeline.lora_scale,
+            lora_fused=None if self._weights.lora is None else trial.pipeline.lora_fused,
             weights_seed=WEIGHTS_SEED if self._weights.source == "random" else None,
             vae=None if self._weights.vae is None else str(self._weights.vae),
             vae_tiling=_tiles(self.pipe.vae, trial.pipeline),
