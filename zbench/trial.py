@@ -6,7 +6,6 @@ are no part of it.
 
 import hashlib
 import json
-from collections.abc import Hashable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -97,8 +96,8 @@ class Trial:
             if isinstance(group, dict):
                 del group["grid"]
         for group, key in OMITTED_WHEN_DEFAULT:
-            if data[group].get(key) == _default(type(getattr(self, group)), key):
-                data[group].pop(key, None)
+            if key in data[group] and data[group][key] == getattr(type(getattr(self, group)), key):
+                del data[group][key]
         return {key: value for key, value in data.items() if value is not None}
 
     @cached_property
@@ -185,12 +184,6 @@ def geometry_of(pipeline: PipelineConfig) -> Geometry:
 def _geometry_in(folder: Path) -> Geometry:
     """Read once a process, as every trial of a sweep asks for it."""
     return Geometry.from_folder(folder)
-
-
-@cache
-def _default(schema: Hashable, key: str) -> Any:
-    """The default of a field of a config group."""
-    return next((f.default for f in fields(cast(Any, schema)) if f.name == key), None)
 
 
 def _plain(value: Any) -> Any:

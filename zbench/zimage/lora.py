@@ -14,7 +14,7 @@ that names it. These are the names that diffusers 0.42 loads:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -90,7 +90,7 @@ def check_lora(path: Path, transformer: TransformerGeometry) -> frozenset[str]:
     unknown = [name for name in shapes if name not in known]
     if unknown:
         more = f"; so do {len(unknown) - 1} more of its {len(shapes)} tensors" if len(unknown) > 1 else ""
-        raise WeightsError(f"{path}: {_why_unknown(unknown[0])}{more}")
+        raise WeightsError(f"{path}: {_why_unknown(unknown[0], known)}{more}")
     for name, shape in shapes.items():
         target, part = known[name]
         changes.setdefault(target, {})[part] = shape
@@ -152,13 +152,14 @@ class _Target:
 
     def _problem_of_lokr(self, parts: Mapping[str, Shape]) -> str | None:
         """Its change is the Kronecker product of two matrices, each whole or the product of two."""
-        factors = []
+        factors: list[Shape] = []
         for factor in ("lokr_w1", "lokr_w2"):
-            of_two = [parts.get(f"{factor}_a", ()), parts.get(f"{factor}_b", ())]
-            whole = (of_two[0][0], of_two[1][1]) if all(len(shape) == 2 for shape in of_two) else ()
-            factors.append(parts.get(factor, whole))
-        if any(len(shape) != 2 for shape in factors):
-            return f"only {_listed(sorted(parts))} is there, which is no whole change of a layer"
+            names = [name for name in (factor, f"{factor}_a", f"{factor}_b") if name in parts]
+            whole = _product([parts[name] for name in names])
+            if names not in ([factor], [f"{factor}_a", f"{factor}_b"]) or whole is None:
+                there = [f"{part} {_shape(shape)}" for part, shape in parts.items()]
+                return f"{_listed(there)} {'is' if len(there) == 1 else 'are'} no whole change of a layer"
+            factors.append(whole)
         (a, b), (c, d) = factors
         wanted = (self.outputs, self.inputs)
         return None if (a * c, b * d) == wanted else self._other_size(f"it changes {_shape((a * c, b * d))}", wanted)
@@ -201,6 +202,14 @@ def _targets(prefix: str, sets: tuple[str, ...], layers: Mapping[str, tuple[int,
                 yield _Target(_spelled(f"{attention}.qkv", kohya), three, 3 * outputs, inputs)
 
 
+def _product(shapes: list[Shape]) -> Shape | None:
+    """Of one matrix or the product of two; None where they are none or do not fit."""
+    if not shapes or any(len(shape) != 2 for shape in shapes):
+        return None
+    first, last = shapes[0], shapes[-1]
+    return (first[0], last[1]) if len(shapes) == 1 or first[1] == last[0] else None
+
+
 def _spelled(name: str, kohya: bool) -> str:
     return name.replace(".", "_") if kohya else name
 
@@ -219,11 +228,18 @@ def _refuse_mixed(path: Path, changes: Mapping[_Target, Mapping[str, Shape]]) ->
         seen.add(layer)
 
 
-def _why_unknown(name: str) -> str:
+def _why_unknown(name: str, known: Collection[str]) -> str:
+    said = f"{name} fits no layer of this Z-Image transformer"
     for pattern, why in _OF_OTHERS:
         if re.search(pattern, name):
-            return f"{name} fits no layer of this Z-Image transformer: {why}"
-    return f"{name} fits no layer of this Z-Image transformer, so diffusers would leave it out"
+            return f"{said}: {why}"
+    if _unnumbered(name) in set(map(_unnumbered, known)):
+        return f"{said}: it is a LoRA of a model with more layers"
+    return f"{said}, so diffusers would leave it out"
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"(layers|refiner)([._])\d+", r"\1\2#", name)
 
 
 def _shapes(path: Path) -> dict[str, Shape]:
