@@ -34,23 +34,11 @@ from zbench.store import Store, read_records
 from zbench.sweeper import content, sweep
 from zbench.trial import Trial
 from zbench.zimage.checksum import content_of
-from zbench.zimage.layout import WEIGHTS_FILE, configs_of, preset_folder
+from zbench.zimage.layout import preset_folder
 
 CACHED = DBCacheConfig()
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The tiny pipeline's configs, and weights of one number each."""
-    made = tmp_path / "model"
-    for name, path in configs_of(preset_folder("zimage_tiny"), "folder", None).items():
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_bytes(path.read_bytes())
-    for component, name in WEIGHTS_FILE.items():
-        save_file({"weight": np.zeros(1)}, made / component / name)
-    return made
 
 
 def retrain(folder: Path, to: int = 1) -> None:
@@ -79,14 +67,14 @@ class Painter(OneAtATime):
             Artifact(p.id, 0, np.full((16, 16, 3), colour, np.uint8), None) for p in setting.trial.workload.prompts
         ]
         save_artifacts(setting.artifacts, images, effective)
-        quality, reason = None, "no_reference"
+        quality, reason, judged = None, "no_reference", {}
         if setting.reference is not None:
-            quality, reason = compare_with_folder(images, setting.reference, None, effective)
-        reasons = {} if reason is None else {"quality": reason}
-        judges = judges_sha256(task.measure)
-        return Completed(
-            measurement(setting.trial, effective=effective, quality=quality, reasons=reasons, judges_sha256=judges)
-        )
+            made_by = None if setting.of_other_weights else effective
+            quality, reason = compare_with_folder(images, setting.reference, None, made_by)
+            judged = contents(setting.reference).effective.content if setting.of_other_weights else {}
+        about = {"reasons": {} if reason is None else {"quality": reason}, "reference_sha256": judged}
+        about["judges_sha256"] = judges_sha256(task.measure)
+        return Completed(measurement(setting.trial, effective=effective, quality=quality, **about))
 
 
 def effective_now(of: Trial) -> Effective:

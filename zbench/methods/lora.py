@@ -31,9 +31,10 @@ def without(pipeline: PipelineConfig) -> PipelineConfig:
 
 def check_used(pipelines: Iterable[PipelineConfig]) -> None:
     """Raise ConfigError where it is said how a LoRA is used, and none of `pipelines` has one."""
-    for pipeline in pipelines:
-        if pipeline.lora is not None:
-            return
+    every = list(pipelines)
+    if any(pipeline.lora is not None for pipeline in every):
+        return
+    for pipeline in every:
         for key in ("lora_scale", "lora_fused"):
             if getattr(pipeline, key) != getattr(without(pipeline), key):
                 problem = "there is no LoRA for it; name one with pipeline.lora=<file.safetensors>"

@@ -162,8 +162,8 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
     ]
     others = dict.fromkeys(row.reference_weights for row in complete if row.reference_weights is not None)
     lines += [
-        f"Images are judged against those of pipeline.weights={weights}, and speed-ups are over it unless "
-        "sweep.baseline names another (sweep.reference_weights)."
+        f"Images are judged against those of pipeline.weights={weights} without a LoRA (sweep.reference_weights); "
+        "speed-ups are over it too, unless sweep.baseline names another."
         for weights in others
     ]
     if any(row.images > 1 for row in complete):
