@@ -106,6 +106,10 @@ def test_weights_that_are_not_there_are_refused_by_the_key_that_named_them(folde
     space = space_of(replace(TINY, weights=str(folder)), weights="/nowhere/at/all")
     with pytest.raises(WeightsUnavailableError, match=r"^sweep\.reference_weights=/nowhere/at/all: "):
         check_weights((p.trial for p in space.placed), "/nowhere/at/all")
+    not_cached = replace(TINY, preset="zimage_turbo", hub_id="nobody/nothing")
+    with pytest.raises(WeightsUnavailableError, match=r"^sweep\.reference_weights=auto: nobody/nothing") as raised:
+        check_weights([trial(pipeline=not_cached)], "auto")
+    assert "random" not in str(raised.value) and "pipeline.weights" not in str(raised.value)
     broken = other(folder, "broken")
     (broken / "transformer" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"^sweep\.reference_weights=.*config\.json: key"):

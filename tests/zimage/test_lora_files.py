@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from factories import TINY, TURBO
+from safetensors.numpy import save_file
 
 from zbench.trial import geometry_of
 from zbench.zimage.layout import WeightsError, preset_folder
@@ -96,6 +97,9 @@ def reshaped(part: str, *shape: int) -> dict[str, Any]:
         (named("diffusion_model.", "layers.0.attention.qkv", "lora_A.weight", "lora_B.weight"), "fits no layer"),
         ({f"transformer.{LAYER}.weight": A}, r"holds no LoRA, its tensors are such as .*to_q\.weight; whole weights"),
         ({}, "holds no LoRA; whole weights"),
+        (FITS | {f"transformer.{LAYER}.lora_A.weight": A.astype(np.int8)}, r"lora_A\.weight is stored as I8"),
+        (FITS | {"transformer.\x1b[31m\n::error::.lora_A.weight": A}, r"\\x1b\[31m\\n::error::"),
+        (FITS | {f"transformer.{'x' * 9000}.lora_A.weight": A}, "x…"),
         ({f"transformer.{LAYER}.lora_A.weight": A}, r"to_q: lora_B\.weight is missing"),
         ({f"diffusion_model.{LAYER}.alpha": np.ones(1, np.float32), "diffusion_model.lora": A}, "lora fits no layer"),
         (
@@ -124,7 +128,27 @@ def test_what_does_not_fit_is_refused_by_name(tensors: Any, said: str, tmp_path:
     path = loras.saved(tmp_path / "l.safetensors", tensors)
     with pytest.raises(WeightsError, match=said) as raised:
         check_lora(path, TRANSFORMER)
-    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+    told = str(raised.value)
+    assert str(path) in told and told.isprintable() and len(told) < len(str(path)) + 400
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ("{nope", "lora_adapter_metadata is not JSON"),
+        ("[1]", "lora_adapter_metadata is no JSON object"),
+        ('{"transformer.use_dora": true}', "a DoRA"),
+        ('{"transformer.use_dora": false, "transformer.r": 4}', None),
+    ],
+)
+def test_metadata_that_diffusers_would_trip_over_are_refused(metadata: str, said: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "l.safetensors"
+    save_file(FITS, path, {"lora_adapter_metadata": metadata})
+    if said is None:
+        assert check_lora(path, TRANSFORMER) == {LAYER}
+        return
+    with pytest.raises(WeightsError, match=said):
+        check_lora(path, TRANSFORMER)
 
 
 def test_a_file_that_is_cut_off_is_no_lora(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Its value is what `pipeline.weights` takes. The work is the same but for the weights and the LoRA, which it has none of.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -46,5 +47,6 @@ def named_reference(weights: str, trials: Iterable[Trial]) -> Callable[[Trial], 
 
 
 def named_by_its_key(message: str) -> str:
-    """What is wrong with `pipeline.weights` of a reference, said of the key that it came by."""
-    return message.replace("pipeline.weights", KEY)
+    """What is wrong with `pipeline.weights` of a reference, said of the key that it came by, whose way out is no random
+    weights."""
+    return re.sub(r",[^,;]*pipeline\.weights=random", "", message).replace("pipeline.weights", KEY)

@@ -13,6 +13,7 @@ that names it. These are the names that diffusers 0.42 loads:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ _OF_OTHERS = (
 )
 """What a name says of a file that someone took for a LoRA of Z-Image; the first that fits is said."""
 
+METADATA = "lora_adapter_metadata"
+"""What diffusers writes into a file's header: PEFT's settings as JSON, the alpha among them."""
+
+MOST_SHOWN = 160
+"""Characters of a name that a message shows."""
+
 _OF_SOME_LORA = re.compile(r"lora|lokr|loha|hada_|dora_scale|oft_|\.diff(_b)?$")
 
 
@@ -83,7 +90,7 @@ def check_lora(path: Path, transformer: TransformerGeometry) -> frozenset[str]:
     """
     shapes = _shapes(path)
     if not any(_OF_SOME_LORA.search(name) for name in shapes):
-        such = f", its tensors are such as {min(shapes)}" if shapes else ""
+        such = f", its tensors are such as {_shown(min(shapes))}" if shapes else ""
         raise WeightsError(f"{path}: holds no LoRA{such}; whole weights belong into pipeline.weights")
     known = _known_names(path, shapes, transformer)
     changes: dict[_Target, dict[str, Shape]] = {}
@@ -229,7 +236,7 @@ def _refuse_mixed(path: Path, changes: Mapping[_Target, Mapping[str, Shape]]) ->
 
 
 def _why_unknown(name: str, known: Collection[str]) -> str:
-    said = f"{name} fits no layer of this Z-Image transformer"
+    said = f"{_shown(name)} fits no layer of this Z-Image transformer"
     for pattern, why in _OF_OTHERS:
         if re.search(pattern, name):
             return f"{said}: {why}"
@@ -243,13 +250,33 @@ def _unnumbered(name: str) -> str:
 
 
 def _shapes(path: Path) -> dict[str, Shape]:
-    """Name to shape of every tensor."""
+    """Name to shape of every tensor, in the file's order. Raises `WeightsError` for one that is no matrix of floats,
+    and for metadata that diffusers could not read or that asks for a DoRA."""
     try:
         with safe_open(path, framework="np") as file:
-            names = list(file.keys())  # in the file's order, so that the first is named
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = (file.metadata() or {}).get(METADATA, "{}")
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
+    for name, tensor in slices.items():
+        if not tensor.get_dtype().startswith(("F", "BF")) and not name.endswith(f".{ALPHA}"):
+            stored = f"is stored as {tensor.get_dtype()}, a LoRA's matrices are floating-point numbers"
+            raise WeightsError(f"{path}: {_shown(name)} {stored}")
+    try:
+        settings = json.loads(metadata)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its {METADATA} is not JSON: {one_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{path}: its {METADATA} is no JSON object")
+    if any(key.endswith("use_dora") and value for key, value in settings.items()):
+        raise WeightsError(f"{path}: its {METADATA} says that it is a DoRA; zbench loads LoRA and LoKr")
+    return {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
+
+
+def _shown(name: str) -> str:
+    """A name out of a file, which may be anything, as it can stand in one line."""
+    plain = name if name.isprintable() else ascii(name)
+    return plain if len(plain) <= MOST_SHOWN else f"{plain[:MOST_SHOWN]}…"
 
 
 def _shape(shape: Shape) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from zbench.config import PipelineConfig
@@ -43,12 +42,15 @@ def load_lora(pipe: Any, path: Path, pipeline: PipelineConfig) -> str:
         raise
     except WeightsError as error:
         raise WeightsUnavailableError(f"{named}: {error}") from error
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of diffusers, of PEFT and of torch: none of them says which kinds
         raise WeightsUnavailableError(f"{named}: {path}: diffusers cannot load it: {one_line(error)}") from error
     changed = {name: module for name, module in transformer.named_modules() if hasattr(module, "base_layer")}
     if changed.keys() != layers:
         other = min(changed.keys() ^ layers)
         raise WeightsUnavailableError(f"{named}: {path}: diffusers did not take up {other} as the file has it")
+    unfilled = [n for module in changed.values() for n, tensor in module.named_parameters() if tensor.is_meta]
+    if unfilled:
+        raise WeightsUnavailableError(f"{named}: {path}: PEFT asks for {unfilled[0]}, which the file does not hold")
     if pipeline.lora_fused:
         _fuse(pipe, changed, pipeline)
     else:
