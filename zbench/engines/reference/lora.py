@@ -38,7 +38,7 @@ def load_lora(pipe: Any, path: Path, pipeline: PipelineConfig) -> str:
         pipe.load_lora_weights(
             str(path.parent), weight_name=path.name, adapter_name=ADAPTER, use_safetensors=True, local_files_only=True
         )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise
     except WeightsError as error:
         raise WeightsUnavailableError(f"{named}: {error}") from error
