@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import loras
 import psutil
 import pytest
 from commands import kill, start, wait_for, workers_of, zbench
@@ -139,3 +140,21 @@ def test_absent_hardware_is_projected_and_every_figure_says_so(tmp_path: Path) -
     assert refused.returncode == 2 and "--allow-proxy" in refused.stderr
     allowed = zbench(tmp_path, "recommend", "b300", "--allow-proxy", "--min-ssim", "0.5")
     assert allowed.returncode == 0 and "not validated on Z-Image-Turbo" in allowed.stdout.replace("Not", "not")
+
+
+def test_a_lora_fused_and_not_judged_against_the_plain_pipeline(tmp_path: Path) -> None:
+    style = loras.saved(tmp_path / "style.safetensors", loras.diffusers())
+    small = ("pipeline.height=64", "pipeline.width=64", "pipeline.steps=2", "workload=single", "hardware=cpu")
+    short = ("measure=quick", "measure.min_rounds=1", "measure.max_rounds=1", "measure.max_warmup_rounds=0")
+    asked = (f"pipeline.lora=null,{style}", "pipeline.lora_fused=true,false", "sweep.reference_weights=auto")
+    done = zbench(tmp_path, "sweep", "sweep.name=style", *small, *short, *asked, timeout_s=900)
+    assert done.returncode == 0, done.stderr
+    plain, *styled = records(tmp_path, "style")
+    assert [r.label for r in (plain, *styled)] == ["none", "none lora:fused", "none lora:unfused"]
+    assert {r.reference_id for r in (plain, *styled)} == {plain.trial_id}
+    for record in styled:
+        (image,) = measured(record).quality or []
+        assert not image.identical and image.latent_rel_error and image.latent_rel_error > 0.05
+        assert measured(record).reference_sha256["weights"] == measured(plain).effective.weights_sha256
+        assert measured(record).effective.lora_sha256 is not None
+    assert "against those of pipeline.weights=auto without a LoRA" in done.stdout

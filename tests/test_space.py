@@ -236,6 +236,16 @@ def test_on_random_weights_only_forced_masks_skip_steps() -> None:
         assert reason(trial(cache, pipeline=random, hardware=GPU)) == ""  # a projection's proxy has trained weights
 
 
+def test_a_lora_beside_the_layers_is_not_projected_and_nothing_is_fused_with_quantised_weights() -> None:
+    styled = replace(TURBO, lora="/style.safetensors")
+    beside = replace(styled, lora_fused=False)
+    assert reason(trial(pipeline=styled, hardware=GPU)) == reason(trial(pipeline=beside)) == ""
+    assert "pipeline.lora_fused=false is not projected" in reason(trial(pipeline=beside, hardware=GPU))
+    quantised = replace(styled, weights="/q4.GGUF")
+    assert "use pipeline.lora_fused=false" in reason(trial(pipeline=quantised))
+    assert reason(trial(pipeline=replace(quantised, lora_fused=False))) == ""
+
+
 @pytest.mark.parametrize("mode", ["group", "sequential"])
 def test_what_swaps_weights_inside_blocks_is_not_compiled(mode: str) -> None:
     compiled = ComputeConfig(device="cuda", compile=True)

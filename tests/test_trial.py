@@ -1,6 +1,7 @@
 """A trial is named by what runs, and by nothing else."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from factories import SCENES, TINY, trial
@@ -61,6 +62,40 @@ def test_the_reference_is_the_native_way_to_do_the_same_work() -> None:
     )
     assert sharded.reference == trial(compute=ComputeConfig(device="cuda"), vram_limit_gib=16.0)
     assert sharded.reference.reference == sharded.reference
+
+
+STYLED = replace(TINY, lora="/style.safetensors")
+
+
+def test_what_came_after_schema_2_is_written_only_where_it_is_used() -> None:
+    """So that trials without it keep their ids."""
+    assert not any("lora" in key for key in trial().to_dict()["pipeline"])
+    written = trial(pipeline=replace(STYLED, lora_fused=False)).to_dict()["pipeline"]
+    assert written["lora_fused"] is False and "lora_scale" not in written
+    for pipeline in (STYLED, replace(STYLED, lora_scale=0.0), replace(STYLED, lora_fused=False)):
+        again = Trial.from_dict(trial(pipeline=pipeline).to_dict())
+        assert again.pipeline == pipeline and again.trial_id != trial().trial_id
+
+
+def test_a_lora_is_part_of_the_work_and_whether_it_is_fused_is_not() -> None:
+    fused, unfused = trial(pipeline=STYLED), trial(pipeline=replace(STYLED, lora_fused=False))
+    assert unfused.reference == fused.reference == fused != unfused
+    for other in (TINY, replace(STYLED, lora="/other.safetensors"), replace(STYLED, lora_scale=0.5)):
+        assert trial(pipeline=other).reference != fused.reference
+    kept = trial(pipeline=replace(STYLED, weights="q4.gguf", lora_fused=False))
+    assert kept.reference == kept, "nothing can be added to weights that stay quantised"
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({}, "none lora:fused"),
+        ({"lora_fused": False}, "none lora:unfused"),
+        ({"lora_fused": False, "lora_scale": 0.8}, "none lora:unfused×0.8"),
+    ],
+)
+def test_the_label_says_how_a_lora_is_used(changes: dict[str, Any], label: str) -> None:
+    assert trial(pipeline=replace(STYLED, **changes)).label == label
 
 
 @pytest.mark.parametrize(

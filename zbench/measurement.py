@@ -5,7 +5,7 @@ why under the value's path (`energy`: `no_gpu`).
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -27,7 +27,13 @@ full 700 W does in most samples while this pipeline computes."""
 RANDOM_WEIGHTS = "random_weights"
 """The reason why nothing is said of images: with random weights they mean nothing, a reference's included."""
 
-OTHER_REFERENCE = {"weights": "reference_of_other_weights", "configs": "reference_of_other_configs"}
+CONTENT = ("weights", "configs", "lora")
+"""What a pipeline's files are; `Effective` has the sha256 of each."""
+
+CALLED = {"weights": "weights", "configs": "configs", "lora": "LoRA"}
+"""What sentences call each of them."""
+
+OTHER_REFERENCE = {kind: f"reference_of_other_{kind}" for kind in CONTENT}
 """The reasons why a trial was not judged against the reference's images: another content made them."""
 
 REFERENCE_INVALID = "reference_invalid"
@@ -225,6 +231,9 @@ class Effective:
     stored_dtypes: dict[str, list[str]] | None = None  # component to how its weights are stored, sorted
     weights_sha256: str | None = None  # of all weight files that were read (`zimage.checksum`); None: there were none
     configs_sha256: str | None = None  # of every other file of the pipeline that decides what it makes
+    lora_sha256: str | None = None  # of the file of the LoRA; None: there was none
+    lora_scale: float | None = None
+    lora_fused: bool | None = None  # whether it was added to the weights
     weights_seed: Whole | None = None  # of random weights
     vae: str | None = None  # folder of a VAE that took the place of the pipeline's own
     vae_tiling: bool | None = None
@@ -246,18 +255,24 @@ class Effective:
     other: dict[str, Any] = field(default_factory=dict)  # what an engine from elsewhere has to say, JSON-ready
 
     def differs_in_content(self, than: "Effective") -> str | None:
-        """What of the pipeline's content is known to be another than `than`'s: `weights` or `configs`; None: nothing.
+        """What of the pipeline's content is known to be another than `than`'s, one of CONTENT; None: nothing.
 
         A path says where weights lie, not what they are: only their content decides whether two measurements may be
         compared. What either side does not know says nothing.
         """
-        for name, own, other in (
-            ("weights", self.weights_sha256, than.weights_sha256),
-            ("configs", self.configs_sha256, than.configs_sha256),
-        ):
-            if own is not None and other is not None and own != other:
-                return name
-        return None
+        ours, theirs = self.content, than.content
+        return next((kind for kind in CONTENT if kind in ours and ours[kind] != theirs.get(kind, ours[kind])), None)
+
+    @property
+    def content(self) -> dict[str, str]:
+        """The sha256 of each of CONTENT that is known."""
+        found = {kind: getattr(self, f"{kind}_sha256") for kind in CONTENT}
+        return {kind: digest for kind, digest in found.items() if digest is not None}
+
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> "Effective":
+        """What is known by its content alone; keys are those of CONTENT, with `_sha256` or without."""
+        return cls(**{f"{kind}_sha256": content.get(kind, content.get(f"{kind}_sha256")) for kind in CONTENT})
 
 
 @dataclass(frozen=True)
@@ -378,6 +393,8 @@ class Measurement:
     noise_floor: list[ImageQuality] | None = None  # a reference's images against its own made once more
     projection: Projection | None = None
     effective: Effective = field(default_factory=Effective)
+    reference_sha256: dict[str, str] = field(default_factory=dict)
+    """Content of the reference (one of CONTENT to its digest), where that is of other weights on purpose."""
     judges_sha256: dict[str, str] = field(default_factory=dict)  # weights that judged: key of `measure` to their digest
     validity: list[str] = field(default_factory=list)  # why this measurement should not be trusted
     reasons: dict[str, str] = field(default_factory=dict)  # why a value is None; those of `window` without its name

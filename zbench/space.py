@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from zbench.hardware.footprint import least_offload
-from zbench.methods import offload
+from zbench.methods import lora, offload
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial, geometry_of
@@ -90,15 +90,17 @@ def arrange(
     trials: Iterable[Trial],
     baseline_of: Callable[[Trial], Trial] | None = None,
     *,
+    judged_by: Callable[[Trial], Trial] = reference_of,
     supports: Callable[[Trial], str | None] = lambda _: None,
     process_of: Callable[[Trial], str] = lambda _: "",
 ) -> Space:
     """Prune, add the quality reference and the speed baseline of each piece of work, and order what is left.
 
-    `baseline_of` gives the speed baseline that goes with a reference; without it that is the reference itself. Both
-    follow from the trial alone, never from the order of `trials`. `supports` says why a trial's engine cannot run it,
-    `process_of` names the process and loaded pipeline that serve it. References run first, then baselines, then the
-    others by process. Raises ConfigError as `geometry_of` does, and whatever the callables raise.
+    `judged_by` gives a trial's quality reference, `baseline_of` the speed baseline that goes with a reference; without
+    it that is the reference itself. Both follow from the trial alone, never from the order of `trials`. `supports` says
+    why a trial's engine cannot run it, `process_of` names the process and loaded pipeline that serve it. References run
+    first, then baselines, then the others by process. Raises ConfigError as `geometry_of` does, and whatever the
+    callables raise.
     """
     asked = {trial.trial_id: trial for trial in trials}
     reasons = {i: constraint(trial, geometry_of(trial.pipeline)) or supports(trial) for i, trial in asked.items()}
@@ -107,7 +109,7 @@ def arrange(
     def held_to(trial: Trial) -> tuple[Trial, Trial]:
         work = trial.reference.trial_id
         if work not in works:
-            reference = reference_of(trial)
+            reference = judged_by(trial)
             works[work] = reference, reference if baseline_of is None else baseline_of(reference)
         return works[work]
 
@@ -143,6 +145,7 @@ def constraint(trial: Trial, geometry: Geometry) -> str | None:
         _skipping_means_something(trial),
         _sharding_fits(trial, geometry),
         _offload_fits(trial),
+        lora.problem(trial.pipeline, projected=trial.hardware is not None),
     )
     return next((reason for reason in checks if reason), None)
 

@@ -29,7 +29,7 @@ from zbench.config import (
 )
 from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
-from zbench.methods import dtypes, offload
+from zbench.methods import dtypes, lora, offload
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry, VaeGeometry
@@ -38,6 +38,9 @@ from zbench.zimage.layout import preset_folder
 OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
     {
         ("pipeline", "variant"),
+        ("pipeline", "lora"),
+        ("pipeline", "lora_scale"),
+        ("pipeline", "lora_fused"),
         ("workload", "prompt"),
         ("workload", "prompts_file"),
         ("workload", "negative_prompt"),
@@ -68,7 +71,7 @@ class Trial:
     def from_config(cls, config: Config, *, projected: bool) -> "Trial":
         """Take from a composed job what decides what runs."""
         return cls(
-            pipeline=config.pipeline,
+            pipeline=lora.settled(config.pipeline),
             engine=config.engine,
             parallel=config.parallel,
             offload=config.offload,
@@ -144,11 +147,20 @@ class Trial:
     def reference(self) -> "Trial":
         """The same work in native precision, as PyTorch runs it: eager, no step skipped, one device, no offload.
 
+        A LoRA is fused, where the weights allow that.
+
         Native is the checkpoint's bfloat16 on a GPU and float32 on a CPU. All images of this work are judged against
         its images. Where it does not fit, `space.reference_of` and the sweep say what serves in its place.
         """
         native = ComputeConfig(device=self.compute.device)
-        return replace(self, parallel=ParallelConfig(), offload=OffloadConfig(), cache=CacheConfig(), compute=native)
+        return replace(
+            self,
+            pipeline=lora.native(self.pipeline),
+            parallel=ParallelConfig(),
+            offload=OffloadConfig(),
+            cache=CacheConfig(),
+            compute=native,
+        )
 
     @property
     def memory_gib(self) -> float | None:
@@ -166,6 +178,7 @@ class Trial:
             None if cap_gib is None else f"cap:{cap_gib:g}GiB",
             "compiled" if self.compute.compile else None,
             dtypes.label(self.compute.dtype),
+            lora.label(self.pipeline),
         )
         return " ".join(part for part in parts if part is not None)
 

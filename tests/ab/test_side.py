@@ -92,7 +92,7 @@ def of_weights(name: str, weights: str) -> Side:
     return Side(name, trial(pipeline=PipelineConfig(preset="zimage_tiny", weights=weights)))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["weights", "configs"])
+@pytest.mark.parametrize("kind", ["weights", "configs", "lora"])
 def test_sides_that_name_the_same_weights_and_loaded_others_are_refused(kind: str) -> None:
     """Replaced between the loading of one and the other, or a preset that another revision has otherwise."""
     sides = [of_weights("a", "X"), of_weights("b", "X")]

@@ -11,9 +11,6 @@ from zbench.methods.cache import method_of
 from zbench.methods.cache.none import SGLANG
 from zbench.methods.parallel import ParallelDims
 
-NOT_YET = {"pipeline.lora"}
-"""Keys that may come; until then their names are answered as unknown ones."""
-
 
 @pytest.mark.parametrize(
     ("name", "key"),
@@ -50,7 +47,7 @@ def test_every_name_stands_for_what_is_there() -> None:
     }
     for override in [*ALIASES.values(), *LABELS.values()]:
         for key in override.replace(" and ", ", ").split(", "):
-            assert "=" in key or key in known | {"sweep.reports_dir"} | NOT_YET, key
+            assert "=" in key or key in known | {"sweep.reports_dir"}, key
 
 
 def test_every_flag_and_variable_that_zbench_writes_for_sglang_is_known() -> None:

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from factories import TURBO, trial
@@ -154,3 +155,12 @@ def test_a_request_has_the_negative_prompt_where_there_is_one():
     asked = trial(pipeline=TURBO, workload=WorkloadConfig(name="w", prompts=prompts))
     assert sglang_launch(asked).request["negative_prompt"] == "blurry"
     assert "negative_prompt" not in sglang_launch(trial(pipeline=TURBO)).request
+
+
+def test_sglang_gets_the_lora_and_its_scale_and_is_told_what_it_decides_itself():
+    styled = replace(TURBO, lora="/a style/x.safetensors", lora_scale=0.8, lora_fused=False)
+    launch = sglang_launch(trial(pipeline=styled))
+    assert (flags_of(launch)["--lora-path"], flags_of(launch)["--lora-scale"]) == ("/a style/x.safetensors", "0.8")
+    assert "'/a style/x.safetensors'" in launch.command
+    assert any("pipeline.lora_fused=false is not carried over" in note for note in launch.notes)
+    assert "--lora-path" not in sglang_launch(trial(pipeline=TURBO)).arguments

@@ -261,3 +261,10 @@ def test_the_tiny_pipeline_on_a_cpu_is_foretold_to_an_order_of_magnitude() -> No
     """It was measured at 0.65 s on two cores."""
     here = trial(pipeline=TINY, compute=ComputeConfig(device="cpu"))
     assert 0.065 < expect(here, geometry("zimage_tiny"), profile("cpu")).latency_s < 6.5
+
+
+def test_a_fused_lora_costs_nothing_and_the_projection_says_so() -> None:
+    plain, styled = projected(), projected(pipeline=replace(TURBO, lora="/style.safetensors"))
+    assert styled.computed_step_s == plain.computed_step_s and styled.peak_device_bytes == plain.peak_device_bytes
+    told = [line for line in styled.assumptions if "LoRA" in line]
+    assert told and told[0] not in plain.assumptions

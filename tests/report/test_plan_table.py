@@ -13,9 +13,9 @@ from zbench.sweeper.plan import Plan, make_plan
 REASON = "parallel.ulysses_size=4: 30 heads are not divisible by 4"
 
 
-def plan(pruned: int = 0) -> Plan:
+def plan(*overrides: str, pruned: int = 0) -> Plan:
     """One trial that runs, and as many pruned ones as asked for."""
-    jobs = expand(["hardware=cpu", "pipeline=zimage_tiny"], lambda group, _: "cpu", grids=False)
+    jobs = expand(["hardware=cpu", "pipeline=zimage_tiny", *overrides], lambda group, _: "cpu", grids=False)
     made = make_plan(jobs, lambda: jobs.jobs[0].config, [], command="zbench sweep", prefix="sweep")
     left_out = [Placed(trial(DBCacheConfig(max_warmup_steps=n)), "reference", "base") for n in range(pruned)]
     preview = replace(made.preview, pruned=tuple((placed, REASON) for placed in left_out))
@@ -59,3 +59,10 @@ def test_trials_of_one_label_are_told_apart() -> None:
     first, second = plan_rows(replace(made, preview=Space((only,), ((longer, REASON),))))
     assert first.label == f"{only.trial.label} pipeline.max_sequence_length=128"
     assert second.label == f"{only.trial.label} pipeline.max_sequence_length=64"
+
+
+def test_what_a_lora_beside_the_layers_costs_is_said_to_be_unknown() -> None:
+    styled = "pipeline.lora=/style.safetensors"
+    fused, beside = plan(styled), plan(styled, "pipeline.lora_fused=false")
+    assert "what a LoRA that is not fused costs is not in it" in render_plan(beside, "table")
+    assert "LoRA" not in render_plan(fused, "table")

@@ -15,6 +15,7 @@ from hardware_profiles import profile
 from one_at_a_time import OneAtATime
 from plans import plan_of
 from safetensors.numpy import save_file
+from small_weights import TRANSFORMER, retrain
 
 from zbench.config import (
     Config,
@@ -35,34 +36,10 @@ from zbench.store import Store, read_records
 from zbench.sweeper import content, sweep
 from zbench.trial import Trial
 from zbench.zimage.checksum import content_of
-from zbench.zimage.contents import configs_of
-from zbench.zimage.geometry import Geometry
-from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint, preset_folder
+from zbench.zimage.layout import Checkpoint, preset_folder
 
 CACHED = DBCacheConfig()
-TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The tiny pipeline's configs, and weights of one number each."""
-    made = tmp_path / "model"
-    for name, path in configs_of(Checkpoint(preset_folder("zimage_tiny"))).items():
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_bytes(path.read_bytes())
-    for component, weight in (("text_encoder", "norm.weight"), ("vae", "decoder.weight")):
-        save_file({weight: np.zeros(1, np.float32)}, made / component / WEIGHTS_FILE[component])
-    retrain(made, 0)
-    return made
-
-
-def retrain(folder: Path, to: int = 1) -> None:
-    """Weights that headers alone cannot tell from a transformer's."""
-    size = Geometry.from_folder(folder).transformer
-    names = ["noise_refiner.0.weight", *(f"layers.{i}.weight" for i in range(size.n_layers))]
-    anchor = {"cap_embedder.1.weight": np.full((size.dim, size.cap_feat_dim), to, np.float32)}
-    save_file(anchor | {name: np.zeros(1, np.float32) for name in names}, folder / TRANSFORMER)
 
 
 class Painter(OneAtATime):
@@ -87,14 +64,14 @@ class Painter(OneAtATime):
             Artifact(p.id, 0, np.full((16, 16, 3), colour, np.uint8), None) for p in setting.trial.workload.prompts
         ]
         save_artifacts(setting.artifacts, images, effective)
-        quality, reason = None, "no_reference"
+        quality, reason, judged = None, "no_reference", {}
         if setting.reference is not None:
-            quality, reason = compare_with_folder(images, setting.reference, None, effective)
-        reasons = {} if reason is None else {"quality": reason}
-        judges = judges_sha256(task.measure)
-        return Completed(
-            measurement(setting.trial, effective=effective, quality=quality, reasons=reasons, judges_sha256=judges)
-        )
+            made_by = None if setting.of_other_weights else effective
+            quality, reason = compare_with_folder(images, setting.reference, None, made_by)
+            judged = contents(setting.reference).effective.content if setting.of_other_weights else {}
+        about = {"reasons": {} if reason is None else {"quality": reason}, "reference_sha256": judged}
+        about["judges_sha256"] = judges_sha256(task.measure)
+        return Completed(measurement(setting.trial, effective=effective, quality=quality, **about))
 
 
 def effective_now(of: Trial) -> Effective:

@@ -19,6 +19,7 @@ from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient, WorkerGone, death, oom_kills
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.measurement import INVALID_IMAGES, Effective, Request, Role
+from zbench.methods.lora import check_used
 from zbench.probes.disturbance import SUSPENDED
 from zbench.record import MACHINE
 from zbench.space import constraint
@@ -54,6 +55,7 @@ def present_trial(flag: str, config: Config, overrides: Sequence[str], engines: 
     work, both naming `flag`.
     """
     devices = present_devices()
+    check_used([config.pipeline])
     trial = trial_of(config, devices)
     if trial.hardware is not None:
         raise HardwareError(
@@ -81,19 +83,16 @@ def refuse_other_content(sides: Sequence[Side], effective: Mapping[SideName, Map
     a, b = sides
     if a.trial.pipeline.named_files != b.trial.pipeline.named_files:
         return
-    ours, theirs = (_content(effective[side.name]) for side in (b, a))
+    ours, theirs = (Effective.of_content(effective[side.name]) for side in (b, a))
     kind = ours.differs_in_content(theirs)
     if kind is not None:
-        digests = [str(getattr(each, f"{kind}_sha256"))[:12] for each in (theirs, ours)]
+        digests = [each.content[kind][:12] for each in (theirs, ours)]
+        key = "pipeline.lora" if kind == "lora" else "pipeline.weights"
         raise ZbenchError(
             f"--a and --b name the same {kind} and loaded others, {kind}_sha256 {' → '.join(digests)}: they were "
             "replaced while it ran, or a revision has another preset; name those of each side, such as "
-            "--a pipeline.weights=OLD --b pipeline.weights=NEW, or give both the same"
+            f"--a {key}=OLD --b {key}=NEW, or give both the same"
         )
-
-
-def _content(effective: Mapping[str, Any]) -> Effective:
-    return Effective(weights_sha256=effective.get("weights_sha256"), configs_sha256=effective.get("configs_sha256"))
 
 
 class SideFailed(ZbenchError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from zbench.analysis.metrics import REGISTRY, latencies_s
 from zbench.analysis.quality import is_its_own_reference
-from zbench.measurement import METRICS, SLOWING, Measurement
+from zbench.measurement import CALLED, METRICS, SLOWING, Effective, Measurement
 from zbench.record import Record
 from zbench.stats import median
 from zbench.trial import Trial
@@ -41,14 +41,24 @@ def own_caveats(measurement: Measurement) -> list[str]:
 
 
 def other_content(record: Record, other: Record | None, role: str) -> str | None:
-    """That `other`, the trial's reference or baseline, was made with other weights or configs."""
-    ours, theirs = record.valid_measurement, None if other is None else other.valid_measurement
-    if ours is None or theirs is None:
+    """That `other`, the trial's reference or baseline, was made with other weights or configs.
+
+    One that names other files is so on purpose (`sweep.reference_weights`); what those held when the trial was judged
+    is in its measurement.
+    """
+    own, theirs = record.valid_measurement, None if other is None else other.valid_measurement
+    if own is None or other is None or theirs is None:
         return None
-    what = ours.effective.differs_in_content(theirs.effective)
+    ours = Effective.of_content(own.reference_sha256) if on_purpose(record, other) else own.effective
+    what = ours.differs_in_content(theirs.effective)
     if what is None:
         return None
-    return f"its {role} was made with other {what}, so that the two are not compared; sweep again measures both"
+    return f"its {role} was made with other {CALLED[what]}, so that the two are not compared; sweep again measures both"
+
+
+def on_purpose(record: Record, other: Record) -> bool:
+    """Whether `other`, its reference or baseline, names other weights or no LoRA: their content is to differ."""
+    return other.trial_id != record.trial_id and record.trial.pipeline.named_files != other.trial.pipeline.named_files
 
 
 def unlike_its_reference(record: Record, reference: Record) -> str | None:
@@ -117,7 +127,7 @@ BLAMED = (
 
 def computes_alike(trial: Trial, other: Trial, *, offload: bool) -> bool:
     """Whether two trials of one piece of work differ in step skipping at most; with `offload`, not in that either."""
-    groups = [(trial.parallel, other.parallel), (trial.compute, other.compute)]
+    groups = [(trial.parallel, other.parallel), (trial.compute, other.compute), (trial.pipeline, other.pipeline)]
     groups += [(trial.offload, other.offload)] if offload else []
     return all(own == theirs for own, theirs in groups)
 

@@ -68,7 +68,8 @@ def _no_effect(trials: Sequence[Pair]) -> list[NoEffect]:
     for row, record in trials:
         outcome = _outcome(record)
         if outcome is not None:
-            how = record.trial.cache.method, repr(record.trial.parallel), repr(record.trial.compute)
+            groups = record.trial.pipeline, record.trial.parallel, record.trial.compute
+            how = record.trial.cache.method, *map(repr, groups)
             alike.setdefault((how, outcome), []).append((row, record))
     found = [
         NoEffect(_changed([method_of(r.trial.cache).parameters for _, r in same]), [row.label for row, _ in same])

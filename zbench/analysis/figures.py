@@ -61,6 +61,7 @@ class TrialFigures:
     trial_id: str
     reference_id: str  # the trial whose images its own are judged against
     baseline_id: str  # the trial its speed-up is over
+    reference_weights: str | None  # `pipeline.weights` of its reference, where those are others on purpose
     label: str
     family: str  # none, dbcache, taylorseer, scm, or the name of a method from outside zbench
     is_reference: bool
@@ -180,6 +181,7 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
         "trial_id": record.trial_id,
         "reference_id": record.reference_id,
         "baseline_id": record.baseline_id,
+        "reference_weights": _other_weights(record, reference),
         "label": label,
         "family": method.family,
         "is_reference": record.is_reference,
@@ -204,6 +206,11 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
     said = [*doubt.own_caveats(measured), *mixed]
     said += [] if figures.misfit is None else [figures.misfit]
     return replace(figures, caveats=tuple(said)) if said else figures
+
+
+def _other_weights(record: Record, reference: Record | None) -> str | None:
+    on_purpose = reference is not None and doubt.on_purpose(record, reference)
+    return reference.trial.pipeline.weights if reference is not None and on_purpose else None
 
 
 def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:

@@ -37,6 +37,9 @@ class PipelineConfig(Group):
     batch_size: int = number(1, 1, MAX_IMAGES)  # times the prompt is in one call, each with a seed of its own
     images_per_prompt: int = number(1, 1, MAX_IMAGES)  # of each; the text encoder reads the prompt once for all
     vae: str | None = None  # folder of an AutoencoderKL that takes the place of the pipeline's own
+    lora: str | None = None  # safetensors file of a LoRA, or a folder that holds one
+    lora_scale: float = number(1.0, -100, 100)  # how strongly it changes the transformer
+    lora_fused: bool = True  # added to the weights when they are loaded; else computed beside them in every step
     vae_tiling: bool = False  # decode in overlapping tiles: less memory, another image
     vae_slicing: bool = False  # decode one image of a batch at a time
     variant: str | None = None  # of a folder whose files come in several, such as fp16
@@ -49,7 +52,7 @@ class PipelineConfig(Group):
     @property
     def named_files(self) -> tuple[str | None, ...]:
         """What decides which files are read: pipelines that agree in it read the same, at one moment."""
-        return self.preset, self.weights, self.hub_id, self.vae, self.variant
+        return self.preset, self.weights, self.hub_id, self.vae, self.variant, self.lora
 
     @property
     def encoded_prompts(self) -> int:
@@ -97,6 +100,8 @@ def check_pipeline(pipeline: PipelineConfig) -> None:
             nearest = f"{below} and {below + PIXEL_GRID}"
             problem = f"must be a positive multiple of {PIXEL_GRID} pixels; nearest: {nearest}"
             raise ConfigError(f"pipeline.{key}", pixels, problem)
+    if pipeline.lora == "":
+        raise ConfigError("pipeline.lora", "''", "name a safetensors file or its folder, or leave it null")
     if pipeline.images > MAX_IMAGES:
         problem = f"with pipeline.batch_size={pipeline.batch_size} makes {pipeline.images} images; at most {MAX_IMAGES}"
         raise ConfigError("pipeline.images_per_prompt", pipeline.images_per_prompt, problem)

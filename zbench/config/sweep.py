@@ -61,6 +61,7 @@ class SweepConfig:
     fresh: bool = False
     on_oom: str = "record"  # next_offload: a trial out of memory is tried again with the offload predicted to fit
     baseline: str | None = None  # overrides of how the work is done; speed-ups are over it. null: the quality reference
+    reference_weights: str | None = None  # as pipeline.weights: all images are judged against those of these weights
 
 
 def check_measure(measure: MeasureConfig) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from zbench.config import PipelineConfig
+from zbench.engines.lora import resolve_lora
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.zimage.checksum import Content, content_of
 from zbench.zimage.contents import check_complete
+from zbench.zimage.digests import files_sha256
 from zbench.zimage.hub_cache import find_in_hf_cache
 from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint, WeightsError, preset_folder
 from zbench.zimage.on_disk import KINDS, names_a_file
@@ -34,17 +36,21 @@ class WeightsPlace:
     hub_id: str | None = None
     fetch: bool = False  # whether `hub_id` is to be downloaded and takes the folder's place
     note: str | None = None  # what a user should know of it, such as another snapshot than main's
+    lora: Path | None = None  # safetensors file of the LoRA
 
     def content(self) -> Content | None:
         """What is there now, read at most once (`zimage.digests`); None for a download.
 
         Raises WeightsError where weights are missing, OSError where a file cannot be read.
         """
-        return None if self.fetch else content_of(self.checkpoint)
+        if self.fetch:
+            return None
+        content = content_of(self.checkpoint)
+        return content if self.lora is None else content._replace(lora_sha256=files_sha256([self.lora])[0])
 
 
 def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
-    """Where `pipeline.weights`, `pipeline.vae` and `pipeline.variant` lead on this machine.
+    """Where `pipeline.weights`, `pipeline.vae`, `pipeline.variant` and `pipeline.lora` lead on this machine.
 
     `auto` is the preset's own folder if weights are in it, else `pipeline.hub_id` in the local Hugging Face cache. A
     file has the transformer's weights; everything else is what `auto` leads to. Raises ConfigError for an unknown
@@ -55,7 +61,11 @@ def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
     except ValueError as error:
         raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
     vae = None if pipeline.vae is None else Path(pipeline.vae).expanduser()
-    parts = Checkpoint(preset, vae=vae, variant=pipeline.variant)
+    found = _find(pipeline, Checkpoint(preset, vae=vae, variant=pipeline.variant))
+    return replace(found, lora=resolve_lora(pipeline))
+
+
+def _find(pipeline: PipelineConfig, parts: Checkpoint) -> WeightsPlace:
     wanted = pipeline.weights
     path = Path(wanted).expanduser()
     if wanted == "random":

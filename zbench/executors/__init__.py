@@ -25,6 +25,7 @@ class Setting:
     reference: Path | None = None  # the quality reference's artifacts; None: no quality
     is_reference: bool = False  # whether it is one itself: it makes its images twice, for the noise floor
     role: Role = "trial"
+    of_other_weights: bool = False  # whether the reference is of other weights, or another LoRA, on purpose
 
 
 @dataclass(frozen=True)

@@ -319,5 +319,6 @@ def _plain(setting: Setting) -> dict[str, Any]:
         "role": setting.role,
         "artifacts": str(setting.artifacts.resolve()),
         "reference": None if setting.reference is None else str(setting.reference.resolve()),
+        "of_other_weights": setting.of_other_weights,
         "is_reference": setting.is_reference,
     }

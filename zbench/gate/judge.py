@@ -82,6 +82,7 @@ class _Told:
     trial: Trial
     environment: dict[str, Any]
     effective: Effective  # what its content was, if it was measured
+    reference_sha256: dict[str, str]
     judges_sha256: dict[str, str]
     reasons: dict[str, str]  # why a figure is None
     figures: tuple[Samples | float | None, ...]
@@ -101,7 +102,8 @@ class _Told:
             has_invalid_images=record.has_invalid_images,
             trial=record.trial,
             environment=record.environment,
-            effective=_content(effective.weights_sha256, effective.configs_sha256),
+            effective=_content(tuple(effective.content.items())),
+            reference_sha256=measured.reference_sha256 if measured is not None else {},
             judges_sha256=measured.judges_sha256 if measured is not None else {},
             reasons=measured.reasons if measured is not None and lacks else {},
             figures=tuple(None if measured is None else _read(limit.metric, measured) for limit in limits),
@@ -117,8 +119,8 @@ class _Told:
 
 
 @lru_cache(maxsize=1024)
-def _content(weights_sha256: str | None, configs_sha256: str | None) -> Effective:
-    return Effective(weights_sha256=weights_sha256, configs_sha256=configs_sha256)
+def _content(known: tuple[tuple[str, str], ...]) -> Effective:
+    return Effective.of_content(dict(known))
 
 
 def _read(metric: Metric, measurement: Measurement) -> Samples | float | None:
@@ -243,11 +245,12 @@ def _refuse_other_content(new: _Told, base: _Told) -> None:
     ours, theirs = new.effective, base.effective
     kind = ours.differs_in_content(theirs)
     if kind is not None:
-        digests = [str(getattr(each, f"{kind}_sha256"))[:12] for each in (theirs, ours)]
+        digests = [each.content[kind][:12] for each in (theirs, ours)]
+        key = "pipeline.lora" if kind == "lora" else "pipeline.weights"
         raise RecordError(
             f"{new.label} (trial {new.trial_id}): {kind} under the same path have other content, {kind}_sha256 "
             f"{' → '.join(digests)}; measure the base again with the {kind} of today, or keep both under paths of "
-            "their own and compare their speed with zbench ab --a pipeline.weights=OLD --b pipeline.weights=NEW"
+            f"their own and compare their speed with zbench ab --a {key}=OLD --b {key}=NEW"
         )
 
 
@@ -261,6 +264,9 @@ def _unlike(metric: Metric, new: _Told, base: _Told, records: Mapping[str, _Told
         settings = {replace(r.trial, offload=OffloadConfig()).trial_id for r in references if r is not None}
         if None in references or len(settings) > 1:
             return Refusal(RefusalReason.INCOMPARABLE, "the two were judged against other quality references")
+    then, now = (Effective.of_content(m.reference_sha256) for m in (base, new))
+    if metric.of_likeness and now.differs_in_content(then) is not None:
+        return Refusal(RefusalReason.INCOMPARABLE, "the quality reference of the two was made with other weights")
     ours, theirs = (m.judges_sha256.get(metric.judge) for m in (new, base))
     if ours is not None and theirs is not None and ours != theirs:
         return Refusal(RefusalReason.INCOMPARABLE, f"measure.{metric.judge} were other weights for the two")

@@ -30,7 +30,7 @@ from zbench.errors import ConfigError
 from zbench.hardware import footprint, traffic
 from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.measurement import ProjectedRound, Projection, Request
-from zbench.methods import dtypes, offload
+from zbench.methods import dtypes, lora, offload
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
@@ -256,6 +256,8 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
         f"memory: allocator reserve {footprint.RESERVE:.0%}, CUDA context {context:g} GiB",
         "which steps are skipped was measured on the tiny pipeline, not on this one",
     ]
+    if trial.pipeline.lora is not None:
+        lines.append(lora.PROJECTED)
     if ParallelDims.of(trial.parallel).devices > 1 and not trial.compute.compile:
         lines.append("sharded and eager: two H200 took 12 to 90 % longer than this model says")
     if offload.BY_NAME[trial.offload.mode].waiting:

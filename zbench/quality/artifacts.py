@@ -120,17 +120,17 @@ class FolderContents:
 class MadeBy:
     """What MADE_BY holds; `images` are stems, none of which is a path."""
 
-    weights_sha256: str | None
-    configs_sha256: str | None
     images: list[Annotated[str, msgspec.Meta(pattern=r"^[^/\0]+\Z")]]
+    weights_sha256: str | None = None
+    configs_sha256: str | None = None
+    lora_sha256: str | None = None
 
 
 def contents(folder: Path) -> FolderContents:
     """What `folder` holds; an older one does not say, and one whose word is broken holds nothing."""
     try:
         said = typed(MadeBy, plain((folder / MADE_BY).read_bytes()))
-        effective = Effective(weights_sha256=said.weights_sha256, configs_sha256=said.configs_sha256)
-        return FolderContents(frozenset(said.images), effective)
+        return FolderContents(frozenset(said.images), Effective.of_content(vars(said)))
     except FileNotFoundError:
         return FolderContents(None, Effective())
     except (OSError, ValueError):
@@ -156,11 +156,8 @@ class _Replacing:
         self._say(self._stems)
 
     def _say(self, stems: Collection[str]) -> None:
-        said = {
-            "weights_sha256": self._made_by.weights_sha256,
-            "configs_sha256": self._made_by.configs_sha256,
-            "images": sorted(stems),
-        }
+        content = {f"{kind}_sha256": digest for kind, digest in self._made_by.content.items()}
+        said = {**content, "images": sorted(stems)}
         replace_file(self._folder / MADE_BY, (json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
 
 

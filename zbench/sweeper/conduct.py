@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from zbench.engines.weights import resolve_weights
-from zbench.errors import StoreError
+from zbench.errors import StoreError, WeightsUnavailableError
 from zbench.executors import load_executor
 from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
@@ -16,6 +16,7 @@ from zbench.store import Store
 from zbench.streams import talk
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
+from zbench.sweeper.reference import named_by_its_key
 from zbench.sweeper.signals import Interrupt, on_interrupt
 from zbench.sweeper.sweep import Sweep, SweepResult
 from zbench.trial import Trial
@@ -25,7 +26,7 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
     """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
     search = load_search(plan.search, plan.space, allow_code=plan.allow_code)
     trials = search.space.placed  # as far as it knows; it may make more of its own
-    check_weights(placed.trial for placed in trials)
+    check_weights((placed.trial for placed in trials), plan.sweep.reference_weights)
     check_judges(plan.measure)
     executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
     try:
@@ -52,7 +53,7 @@ def check_before(plan: Plan) -> None:
 
     An executor and a search from outside are not asked.
     """
-    check_weights(placed.trial for placed in plan.trials)
+    check_weights((placed.trial for placed in plan.trials), plan.sweep.reference_weights)
     check_judges(plan.measure)
     for key in ("runs_dir", "reports_dir"):
         _hold_writable(f"sweep.{key}", Path(getattr(plan.sweep, key)))
@@ -60,8 +61,9 @@ def check_before(plan: Plan) -> None:
         load_executor(plan.executor, plan.run_folder / "logs").close()
 
 
-def check_weights(trials: Iterable[Trial]) -> None:
-    """Raise WeightsUnavailableError for missing or truncated weights: the user's to mend now, not a FAILED record.
+def check_weights(trials: Iterable[Trial], reference_weights: str | None = None) -> None:
+    """Raise WeightsUnavailableError for missing or truncated weights, or a LoRA that does not fit: the user's to mend
+    now, not a FAILED record. Those that `sweep.reference_weights` names are named by that key.
 
     What a user should know of those that will be loaded is said on stderr.
     """
@@ -70,7 +72,12 @@ def check_weights(trials: Iterable[Trial]) -> None:
         p = trial.pipeline
         what = *p.named_files, p.download
         if trial.hardware is None and trial.engine.loads_weights and what not in checked:
-            note = resolve_weights(p).note
+            try:
+                note = resolve_weights(p).note
+            except WeightsUnavailableError as error:
+                if p.lora is not None or p.weights != reference_weights:
+                    raise
+                raise WeightsUnavailableError(named_by_its_key(str(error))) from error
             if note is not None:
                 talk(f"note: {note}")
             checked.add(what)

@@ -7,11 +7,12 @@ be reused, and each pipeline is asked about once a sweep.
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from zbench.config import MeasureConfig, PipelineConfig
 from zbench.engines.weights import resolve_weights
 from zbench.errors import ZbenchError
-from zbench.measurement import Effective, Measurement
+from zbench.measurement import CALLED, CONTENT, Effective, Measurement
 from zbench.quality.artifacts import contents, missing
 from zbench.quality.judge_weights import JUDGES, judges_sha256
 from zbench.trial import Trial
@@ -51,13 +52,13 @@ class PresentContent:
         changed = []
         if ran.engine.loads_weights and effective != _without_content(effective):
             differs = self._content(ran.pipeline).differs_in_content(effective)
-            changed += [f"its {differs} changed since"] if differs else []
+            changed += [f"its {CALLED[differs]} changed since"] if differs else []
         for key, digest in self._judges.items():
             if measured.judges_sha256.get(key, digest) != digest:
                 changed.append(f"the {JUDGES[key].judge} weights that judged it changed since")
         differs = contents(artifacts).effective.differs_in_content(effective)
         if differs and not changed:  # as a sweep leaves them that was killed before it could write its record
-            changed.append(f"its images are of other {differs}")
+            changed.append(f"its images are of other {CALLED[differs]}")
         if not changed and measured.reasons.get("artifacts") != NOT_KEPT and not _are_kept(measured, artifacts):
             changed.append("its images were deleted")
         return changed
@@ -82,4 +83,5 @@ def _content_of(pipeline: PipelineConfig) -> Effective:
 
 
 def _without_content(effective: Effective) -> Effective:
-    return replace(effective, weights_sha256=None, configs_sha256=None)
+    nothing: dict[str, Any] = {f"{kind}_sha256": None for kind in CONTENT}
+    return replace(effective, **nothing)

@@ -26,9 +26,11 @@ from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
 from zbench.methods.cache import method_of
+from zbench.methods.lora import check_used
 from zbench.plugins import check_targets
 from zbench.search import preview
-from zbench.space import Placed, Space, arrange, constraint
+from zbench.space import Placed, Space, arrange, constraint, reference_of
+from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
 
@@ -113,15 +115,19 @@ def make_plan(
     """
     first, engines = jobs.jobs[0].config, Descriptions(outside=runs, allow_code=allow_code)
     _refuse_several_ways([job.config for job in jobs.jobs])
+    check_used(job.config.pipeline for job in jobs.jobs)
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
         check_scenes(workload)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     trials = [trial for trial, _ in asked]
-    space = arrange(trials, baseline_of, supports=engines.supports, process_of=engines.process)
+    judged_by: Callable[[Trial], Trial] = reference_of
+    if first.sweep.reference_weights is not None:
+        judged_by = named_reference(first.sweep.reference_weights, trials)
+    space = arrange(trials, baseline_of, judged_by=judged_by, supports=engines.supports, process_of=engines.process)
     named_by = space
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
-        named_by = arrange(trials, baseline_of, supports=own.supports)
+        named_by = arrange(trials, baseline_of, judged_by=judged_by, supports=own.supports)
     chosen = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
@@ -130,7 +136,7 @@ def make_plan(
         )
     _check_baselines(chosen.placed, first.sweep.baseline, engines)
     return Plan(
-        name=first.sweep.name or f"{prefix}-{_question(named_by, first.search)}",
+        name=first.sweep.name or f"{prefix}-{_question(named_by, first.search, first.sweep.reference_weights)}",
         command=command,
         space=space,
         preview=chosen,
@@ -145,9 +151,13 @@ def make_plan(
     )
 
 
-def _question(space: Space, search: SearchConfig) -> str:
-    """8 hex digits of what a sweep asks: which of these trials, by which search. How many is no part of it."""
+def _question(space: Space, search: SearchConfig, reference_weights: str | None) -> str:
+    """8 hex digits of what a sweep asks: which of these trials, by which search, judged against which weights' images.
+
+    How many is no part of it.
+    """
     words = sorted(p.trial.trial_id for p in space.placed)
+    words += [] if reference_weights is None else [f"reference_weights={reference_weights}"]
     if search.target != EVERY_POINT:
         words += [search.name, search.target, str(search.seed)]
         words += [f"{key}={value}" for key, value in sorted(search.options.items())]

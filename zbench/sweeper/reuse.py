@@ -6,7 +6,7 @@ from typing import Any
 
 from zbench.environment import differences
 from zbench.errors import RecordError
-from zbench.measurement import UNJUDGED, Measurement
+from zbench.measurement import CALLED, UNJUDGED, Effective, Measurement
 from zbench.record import Record
 from zbench.space import Placed
 from zbench.store import Store
@@ -52,10 +52,20 @@ class Reuse:
         if not changed:
             artifacts = self._store.artifacts(record.trial_id)
             changed = self._present.changes(runs, record.measurement, artifacts)
+            changed += self._reference_changed(placed, record.measurement)
         if changed:
             self._note(f"{placed.trial.label} is measured again: {'; '.join(changed)}")
             return None
         return record
+
+    def _reference_changed(self, placed: Placed, measured: Measurement) -> list[str]:
+        """That a reference of other weights has been measured since with other content than it was judged against."""
+        reference = self._store.latest.get(placed.reference_id)
+        if reference is None or reference.measurement is None:
+            return []
+        judged = Effective.of_content(measured.reference_sha256)
+        differs = judged.differs_in_content(reference.measurement.effective)
+        return [] if differs is None else [f"the {CALLED[differs]} of its reference changed since"]
 
     def _moved_from(self, environment: dict[str, Any]) -> list[str]:
         """How where trials run now differs from where one was measured; empty where some worker is to be there."""

@@ -216,7 +216,7 @@ class Sweep:
             self._settle(placed, record)
             return
         role: Role = "baseline" if placed.is_baseline else "trial"
-        setting = Setting(runs, artifacts, reference, placed.is_reference, role)
+        setting = Setting(runs, artifacts, reference, placed.is_reference, role, self._is_of_other_weights(placed))
         self._running[runs.trial_id] = _Begun(placed, key)
         self.executor.submit(Task((setting,), self.plan.measure, self._engines.process(runs)))
 
@@ -336,6 +336,11 @@ class Sweep:
             return None
         reference = self.store.latest.get(placed.reference_id)
         return self.store.artifacts(placed.reference_id) if reference and reference.state == "COMPLETE" else None
+
+    def _is_of_other_weights(self, placed: Placed) -> bool:
+        """Whether its quality reference names other files than it does itself, as `sweep.reference_weights` asks."""
+        reference = self._tried.get(placed.reference_id, placed).trial
+        return reference.pipeline.named_files != placed.trial.pipeline.named_files
 
     @property
     def _parents(self) -> dict[str, Any]:

@@ -189,6 +189,7 @@ class Worker:
                 judges=judges,
                 artifacts=Path(setting["artifacts"]),
                 reference=None if setting["reference"] is None else Path(setting["reference"]),
+                of_other_weights=setting["of_other_weights"],
                 is_reference=setting["is_reference"],
                 role=setting["role"],
                 shares=len(command["settings"]) > 1,

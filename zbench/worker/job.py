@@ -26,6 +26,7 @@ class TrialJob:
     reference: Path | None  # folder of the images to compare with
     tell: Callable[[dict[str, Any]], None]
     stopping: Callable[[], bool]
+    of_other_weights: bool = False  # whether `reference` is so on purpose
     judges: Judges = field(default_factory=Judges)
     is_reference: bool = False  # whether others are compared with its images
     role: Role = "trial"

@@ -26,7 +26,7 @@ from zbench.measurement import (
     Window,
 )
 from zbench.probes.disturbance import SUSPENDED, RoundWatch
-from zbench.quality.artifacts import Artifact, save_artifacts
+from zbench.quality.artifacts import Artifact, contents, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.quality.validity import is_of_one_colour
 from zbench.stats.estimate import relative_half_width
@@ -227,6 +227,7 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         noise_floor=verdict.noise_floor,
         effective=effective,
         judges_sha256={} if effective.weights == "random" else job.judges.sha256,
+        reference_sha256=_of_reference(job),
         validity=[*warm.suspicions(), *readings.validity, *filter(None, [share.clock.doubt, _flat(share)])],
         reasons=reasons | verdict.reasons,
     )
@@ -241,7 +242,15 @@ def _judge(share: _Share, effective: Effective) -> ImageJudgements:
     if share.is_spoilt:
         return ImageJudgements(reasons=dict.fromkeys(JUDGEMENTS, INVALID_IMAGES))
     again = share.second_cycle if job.is_reference else None
-    return judge_images(job.judges, job.trial.workload.prompts, share.first_cycle, again, job.reference, effective)
+    made_by = None if job.of_other_weights else effective
+    return judge_images(job.judges, job.trial.workload.prompts, share.first_cycle, again, job.reference, made_by)
+
+
+def _of_reference(job: TrialJob) -> dict[str, str]:
+    """The content of a reference that is of other weights on purpose."""
+    if job.reference is None or not job.of_other_weights:
+        return {}
+    return contents(job.reference).effective.content
 
 
 def _flat(share: _Share) -> str | None:

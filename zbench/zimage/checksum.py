@@ -24,6 +24,7 @@ class Content(NamedTuple):
 
     weights_sha256: str | None  # of all weights that are read; None: all are random
     configs_sha256: str | None  # of every other file that decides what the pipeline makes
+    lora_sha256: str | None = None  # of the LoRA's file, which is none of the pipeline's own; None: there is none
 
 
 def content_of(checkpoint: Checkpoint) -> Content:

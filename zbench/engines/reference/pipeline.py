@@ -24,6 +24,7 @@ from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.decoded import Decoded
 from zbench.engines.reference.host_memory import release_host_memory
+from zbench.engines.reference.lora import load_lora
 from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.text_tokens import TextTokens, cut_tokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
@@ -66,6 +67,9 @@ class ReferencePipeline:
         waiting = offload.BY_NAME[trial.offload.mode].waiting
         self._weights, self._loaded = _load(trial, self._dtype, self.device, waiting, on_progress)
         pipe = self._loaded.pipe
+        if self._weights.lora is not None:
+            digest = load_lora(pipe, self._weights.lora, trial.pipeline)
+            self._loaded = self._loaded._replace(content=self._loaded.content._replace(lora_sha256=digest))
         _set_vae(pipe.vae, trial.pipeline)
         _set_compute(pipe, trial.compute)
         self._offloading = Offloading(pipe, trial.offload, self.device)
@@ -148,6 +152,9 @@ class ReferencePipeline:
             weights_sha256=self._loaded.content.weights_sha256,
             configs_sha256=self._loaded.content.configs_sha256,
             stored_dtypes=self._loaded.stored_dtypes,
+            lora_sha256=self._loaded.content.lora_sha256,
+            lora_scale=None if self._weights.lora is None else trial.pipeline.lora_scale,
+            lora_fused=None if self._weights.lora is None else trial.pipeline.lora_fused,
             weights_seed=WEIGHTS_SEED if self._weights.source == "random" else None,
             vae=None if (vae := self._weights.checkpoint.vae) is None else str(vae),
             vae_tiling=_tiles(self.pipe.vae, trial.pipeline),

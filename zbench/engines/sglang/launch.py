@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zbench.methods import dtypes, offload
+from zbench.methods import dtypes, lora, offload
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.methods.sglang import SGLangPart
@@ -57,6 +57,7 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
     parts = (
         SGLangPart(notes=() if trial.engine.target.startswith("zbench.") else (other,)),
         SGLangPart(("sglang", "serve", "--model-path", model, "--port", str(PORT)), notes=model_notes),
+        lora.sglang_part(trial.pipeline),
         dims.sglang_part(),
         offload.sglang_part(trial.offload),
         SGLangPart(COMPILED if trial.compute.compile else ()),

@@ -189,6 +189,12 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
         for row in complete
         if row.is_reference and row.offload != "none"
     ]
+    others = dict.fromkeys(row.reference_weights for row in complete if row.reference_weights is not None)
+    lines += [
+        f"Images are judged against those of pipeline.weights={weights} without a LoRA (sweep.reference_weights); "
+        "speed-ups are over it too, unless sweep.baseline names another."
+        for weights in others
+    ]
     if any(row.images > 1 for row in complete):
         lines.append("Where a call makes several images, latency is the call's.")
     if _knows_prompts(complete):

@@ -92,6 +92,8 @@ def _legend(plan: Plan, seconds: float | None) -> tuple[str, ...]:
     lines.append(
         "~ is a roofline's estimate: an order of magnitude on a CPU, and no step skipped where a threshold decides"
     )
+    if any(p.trial.pipeline.lora is not None and not p.trial.pipeline.lora_fused for p in plan.trials):
+        lines.append("what a LoRA that is not fused costs is not in it: such trials take longer")
     if any(method_of(p.trial.cache).skips for p in plan.trials) and any(p.trial.hardware for p in plan.trials):
         lines.append("skipped steps and quality of projected trials will be measured on the tiny pipeline (proxy)")
     return tuple(lines)
