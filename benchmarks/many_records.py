@@ -7,7 +7,6 @@ Records go into a folder that is deleted afterwards; two runs of 100,000 take 2.
 """
 
 import argparse
-import copy
 import json
 import os
 import random
@@ -41,15 +40,16 @@ def write_run(folder: Path, trials: int, seed: int) -> None:
         (data for data in measured if data["config"]["cache"]["method"] == "dbcache"), key=lambda data: len(str(data))
     )
     folder.mkdir(parents=True)
+    text = json.dumps(model)
     with (folder / "records.jsonl").open("w", encoding="utf-8") as journal:
         journal.write(json.dumps(reference, ensure_ascii=False, separators=(",", ":")) + "\n")
         for number in range(1, trials):
-            data = _varied(model, number, chance)
+            data = _varied(text, number, chance)
             journal.write(json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def _varied(model: dict[str, Any], number: int, chance: random.Random) -> dict[str, Any]:
-    data = copy.deepcopy(model)
+def _varied(model: str, number: int, chance: random.Random) -> dict[str, Any]:
+    data = json.loads(model)
     cache = data["config"]["cache"]
     cache["residual_diff_threshold"] = number / 1e6
     cache["max_warmup_steps"] = number % 5

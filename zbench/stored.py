@@ -6,7 +6,9 @@ record of the same trial replaced is checked too.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -52,8 +54,9 @@ class StoredRecords(Mapping[TrialKey, Record]):
         """Sweep name to run folder."""
         self._places: dict[TrialKey, _Place] = {}
         self._record = lru_cache(maxsize=KEPT)(_read)
-        for journal in dict.fromkeys(journals):
-            self._newest = self._add(journal)
+        with uncollected():
+            for journal in dict.fromkeys(journals):
+                self._newest = self._add(journal)
 
     def _add(self, journal: Path) -> TrialKey:
         decoder = msgspec.json.Decoder(_Head)
@@ -108,6 +111,18 @@ def _read(place: _Place) -> Record:
     except OSError as error:
         raise RecordError(f"cannot read {place.journal}: {error.strerror}") from error
     return record_in(place.journal, place.number, line)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for cycles while many records pass: they have none, and it would look at all that is held each time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def open_runs(runs: Sequence[str], runs_dir: Path) -> StoredRecords:

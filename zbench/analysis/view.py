@@ -11,7 +11,7 @@ from zbench.analysis import caveats as doubt
 from zbench.analysis.figures import TrialFigures, figures_of
 from zbench.analysis.labels import told_apart
 from zbench.record import Record
-from zbench.stored import StoredRecords, TrialKey
+from zbench.stored import StoredRecords, TrialKey, uncollected
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def view_of(records: Iterable[Record] | StoredRecords) -> View:
         own_labels = [record.label for record in by_key.values()]
     keys = list(by_key)
     labels = told_apart(own_labels, lambda i: by_key[keys[i]].trial, lambda i: f"{keys[i][0]}/{keys[i][1][:6]}")
-    rows = _figures(by_key, keys, labels)
+    with uncollected():
+        rows = _figures(by_key, keys, labels)
     groups = {key: place for place, key in enumerate(dict.fromkeys((row.sweep, row.reference_id) for row in rows))}
 
     def place(row: TrialFigures) -> tuple[int, int, bool, bool, float, float, str]:

@@ -118,7 +118,7 @@ def export(command: Command, args: list[str]) -> int:
     from zbench.cli.parsers import run_reader
     from zbench.export import BINARY_FORMATS, find_format, format_names
     from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
-    from zbench.stored import open_runs
+    from zbench.stored import open_runs, uncollected
 
     parser, names = run_reader(command, formats=()), format_names()
     every = ", ".join(names).replace("%", "%%")
@@ -147,7 +147,8 @@ def export(command: Command, args: list[str]) -> int:
             print(piece, end="")
         return Exit.DONE
     try:
-        _write(options.output, data)
+        with uncollected():
+            _write(options.output, data)
     except OSError as error:
         raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
     talk(f"wrote {options.output}")
@@ -178,9 +179,11 @@ def _judge(new: "Iterable[Record]", base: "Iterable[Record]", options: "argparse
     from zbench.gate.judge import assess
     from zbench.gate.limits import parse_limit
     from zbench.gate.show import publish, render
+    from zbench.stored import uncollected
 
     limits = [parse_limit(text) for text in options.metric or ["latency.median:3%"]]
-    assessment = assess(new, base, limits)
+    with uncollected():
+        assessment = assess(new, base, limits)
     print(render(assessment, options.format))
     if options.github:
         publish(assessment)

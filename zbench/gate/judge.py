@@ -163,7 +163,8 @@ def assess(new: Iterable[Record], base: Iterable[Record], limits: Sequence[Limit
         if not (limit.metric.of_likeness and theirs.is_reference and not theirs.has(place))  # others are like it
     ]
     findings += [Finding(ours.label, limit, _unjudged(theirs, limit)) for ours, theirs in spoilt for limit in limits]
-    only_new = tuple(record.label for i, record in new_by_id.items() if i not in {**base_by_id, **spoilt_base})
+    judged = base_by_id.keys() | spoilt_base.keys()
+    only_new = tuple(told.label for i, told in new_by_id.items() if i not in judged)
     return Assessment(tuple(findings), tuple(gone), only_new)
 
 
