@@ -240,7 +240,7 @@ def test_other_line_ends_are_read_and_left_alone(tmp_path: Path, ends: bytes) ->
 
 def test_a_torn_end_is_not_cut_where_no_copy_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / RECORDS).write_bytes(WHOLE + HALF)
-    monkeypatch.setattr("zbench.store._keep", lambda *_: None)
+    monkeypatch.setattr("zbench.store.keep", lambda *_: None)
     with pytest.raises(StoreError, match="cannot keep a copy"):
         Store(tmp_path, lambda text: None)
     assert (tmp_path / RECORDS).read_bytes() == WHOLE + HALF
@@ -317,7 +317,7 @@ def test_a_journal_that_cannot_be_read_any_more_is_no_journal(tmp_path: Path, mo
 
     with Store(tmp_path, lambda text: None) as store:
         store.append(record("a"))
-        monkeypatch.setattr("zbench.store.os.open", refuse)
+        monkeypatch.setattr("zbench.files.os.open", refuse)
         with pytest.raises(StoreError, match=r"cannot be read any more \(Permission denied\).*rescued-1"):
             store.check()
 
@@ -363,7 +363,7 @@ def test_a_lock_that_is_replaced_between_opening_and_locking_is_not_taken_for_th
             lock.touch()
         locks(file, how)
 
-    monkeypatch.setattr("zbench.store.fcntl.flock", replace_once)
+    monkeypatch.setattr("zbench.files.fcntl.flock", replace_once)
     with Store(tmp_path, lambda text: None) as store:
         assert lock.stat().st_ino != replaced[0] and lock.read_text().startswith("process ")
         store.append(record("a"))
@@ -376,7 +376,7 @@ def test_a_file_system_without_locks_is_one_line_and_not_another_process(
     def refuse(file: Any, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("zbench.store.fcntl.flock", refuse)
+    monkeypatch.setattr("zbench.files.fcntl.flock", refuse)
     with pytest.raises(StoreError) as raised:
         Store(tmp_path, lambda text: None)
     assert os.strerror(number) in str(raised.value) and "in use" not in str(raised.value)
@@ -402,7 +402,7 @@ def test_a_lock_without_room_for_its_holder_s_name_is_one_line(tmp_path: Path, m
     def no_room(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("zbench.store.os.fsync", no_room)
+    monkeypatch.setattr("zbench.files.os.fsync", no_room)
     with pytest.raises(StoreError, match=r"lock: No space left on device; free some space"):
         Store(tmp_path, lambda text: None)
 
@@ -419,7 +419,7 @@ def test_a_line_without_room_is_kept_elsewhere(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "elsewhere").mkdir()
     with Store(tmp_path / "run", lambda text: None) as store:
         store.append(record("a"))
-        monkeypatch.setattr("zbench.store.os.fsync", no_room_once)
+        monkeypatch.setattr("zbench.files.os.fsync", no_room_once)
         with pytest.raises(
             StoreError, match=r"cannot append to .*free some space: about 0.1 MB are needed, .* is kept in "
         ):

@@ -114,8 +114,11 @@ class Record:
 
     @cached_property
     def trial(self) -> Trial:
-        """What ran, typed; a key that this zbench knows and the record lacks has its default. Raises RecordError."""
-        return self._typed(_checked_trial)
+        """What ran, typed; a key that this zbench knows and the record lacks has its default. Raises RecordError.
+
+        Of a PRUNED trial the ranges may be why it did not run.
+        """
+        return self._typed(Trial.from_dict if self.state == "PRUNED" else _checked_trial)
 
     @cached_property
     def measure(self) -> MeasureConfig:

@@ -18,6 +18,7 @@ from zbench.config import (
     OffloadConfig,
     SCMConfig,
 )
+from zbench.errors import RecordError
 from zbench.executors import Completed, Failed, OnEvent, Setting, Task, TaskResult
 from zbench.record import Reason, Record
 from zbench.search.grid import GridSearch
@@ -233,13 +234,23 @@ def test_a_record_that_lacks_a_key_of_measure_was_measured_by_its_default(tmp_pa
     assert len(card.ran) == 2 and listener.notes == []
 
 
-@pytest.mark.parametrize("other", [{"max_rounds": 99}, {"key_of_another_zbench": 1}, {"max_rounds": "many"}])
-def test_a_record_of_another_measure_is_measured_again(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_a_record_of_another_measure_is_measured_again(tmp_path: Path) -> None:
+    card = SmallCard("none")
+    swept(tmp_path, card, capped(FORCED))
+    rewritten(tmp_path, lambda measure: measure.update(max_rounds=99))
+    _, listener = swept(tmp_path, card, capped(FORCED))
+    assert len(card.ran) == 4 and all("the measure settings changed" in note for note in listener.notes)
+
+
+@pytest.mark.parametrize("other", [{"key_of_another_zbench": 1}, {"max_rounds": "many"}])
+def test_a_journal_of_another_zbench_is_not_written_into(tmp_path: Path, other: dict[str, Any]) -> None:
     card = SmallCard("none")
     swept(tmp_path, card, capped(FORCED))
     rewritten(tmp_path, lambda measure: measure.update(other))
-    _, listener = swept(tmp_path, card, capped(FORCED))
-    assert len(card.ran) == 4 and all("the measure settings changed" in note for note in listener.notes)
+    before = (tmp_path / "s" / "records.jsonl").read_bytes()
+    with pytest.raises(RecordError, match=rf"line 1: .*{next(iter(other))}.*read it with the zbench that wrote it"):
+        swept(tmp_path, card, capped(FORCED))
+    assert len(card.ran) == 2 and (tmp_path / "s" / "records.jsonl").read_bytes() == before
 
 
 def test_another_baseline_is_written_down_without_measuring(tmp_path: Path) -> None:

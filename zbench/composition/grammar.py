@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType, QuotedString, ValueType
@@ -160,7 +160,7 @@ def _element(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{','.join(map(_element, value))}]"
     if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
+        value = {f.name: item for f in fields(value) if (item := getattr(value, f.name)) != f.default}
     if isinstance(value, dict):
         return f"{{{','.join(f'{_key(k)}:{_element(v)}' for k, v in value.items())}}}"
     if isinstance(value, Text):
@@ -171,13 +171,13 @@ def _element(value: Any) -> str:
 
 
 def literal(value: Any) -> Any:
-    """A value whose texts OmegaConf reads as they are: `${` refers to nothing."""
+    """A value whose texts OmegaConf reads as they are (`${` refers to nothing); of a dataclass what is no default."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
     if isinstance(value, list):
         return [literal(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
+        value = {f.name: item for f in fields(value) if (item := getattr(value, f.name)) != f.default}
     return {key: literal(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
