@@ -14,6 +14,8 @@ from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
+from zbench.errors import one_line
+
 T = TypeVar("T")
 Check = Callable[[Any, str], str | None]
 
@@ -41,9 +43,9 @@ def plain(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("not JSON that can be read (it is nested too deeply)") from None
     except UnicodeError as error:
-        raise ValueError(f"not JSON (not UTF-8: {_one_line(error)})") from None
+        raise ValueError(f"not JSON (not UTF-8: {one_line(error)})") from None
     except ValueError as error:
-        raise ValueError(f"not JSON ({_why_not(text) or _one_line(error)})") from None
+        raise ValueError(f"not JSON ({_why_not(text) or one_line(error)})") from None
 
 
 def typed(schema: type[T], data: Any, *, ignore_unknown: bool = False) -> T:
@@ -59,7 +61,7 @@ def typed(schema: type[T], data: Any, *, ignore_unknown: bool = False) -> T:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except msgspec.ValidationError as error:
-        raise ValueError(_named(_one_line(error), schema, data)) from error
+        raise ValueError(_named(one_line(error), schema, data)) from error
 
 
 def check_untyped(node: Any, path: str, depth: int = 0) -> None:
@@ -172,13 +174,9 @@ def _why_not(text: str | bytes) -> str | None:
     except RecursionError:
         return None
     except ValueError as error:
-        return _one_line(error)
+        return one_line(error)
     return None
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not allowed")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

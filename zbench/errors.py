@@ -146,6 +146,11 @@ def cannot_write(what: str, error: OSError, folder: "Path", needed_bytes: int = 
     return f"cannot write {what}: {said}" + (f"; {way_out}" if way_out else "")
 
 
+def one_line(error: BaseException) -> str:
+    """An exception's message without line breaks."""
+    return " ".join(str(error).split())
+
+
 def megabytes(n_bytes: int) -> str:
     """`0.1 MB`, `12 MB`: never less than what is meant."""
     tenths = -(-n_bytes // 100_000)

@@ -22,7 +22,7 @@ from zbench.composition.aliases import meant
 from zbench.composition.grammar import text_override
 from zbench.composition.session import check_search_path, read_configs_as_text, readable
 from zbench.config import Config, register_schemas
-from zbench.errors import Exit, OverrideError
+from zbench.errors import Exit, OverrideError, one_line
 from zbench.hardware.detect import present_devices
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
@@ -137,7 +137,7 @@ def show(args: list[str], command: str) -> None:
         with _hydra_raises():
             application()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: flags that exclude each other
-        raise OverrideError(" ".join(str(error).split())) from error
+        raise OverrideError(one_line(error)) from error
     finally:
         sys.argv = before
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from zbench.errors import ConfigError, ZbenchError
+from zbench.errors import ConfigError, ZbenchError, one_line
 
 Kind = Literal["engine", "executor", "search", "cache", "export"]
 
@@ -225,7 +225,7 @@ def _of_package(place: ClassPlace) -> str:
 def _import_problem(place: ClassPlace, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{place.module}.".startswith(f"{error.name}."):
         return f"there is no module {error.name}{_of_package(place)}; install it, or put its folder on PYTHONPATH"
-    said = " ".join(str(error).split())
+    said = one_line(error)
     return f"{place.module} cannot be imported{_of_package(place)}: {type(error).__name__}: {said}"
 
 

@@ -17,7 +17,7 @@ import msgspec
 from zbench.config import MeasureConfig, WorkloadConfig, check
 from zbench.decode import Count, check_untyped, plain, typed
 from zbench.environment import check_environment
-from zbench.errors import ConfigError, RecordError, machine_fault
+from zbench.errors import ConfigError, RecordError, machine_fault, one_line
 from zbench.measurement import INVALID_IMAGES, METRICS, Measurement, Source, TrialId
 from zbench.trial import Trial, group_of
 
@@ -129,7 +129,7 @@ class Record:
         try:
             return read(self.config)
         except (ConfigError, ValueError) as error:
-            told = " ".join(str(error).split())
+            told = one_line(error)
             raise RecordError(
                 f"trial {self.trial_id}: its config is not one of this zbench ({told[:400]}); "
                 "read it with the zbench that wrote it"
@@ -156,7 +156,7 @@ class Record:
             record = typed(cls, upgrade(data))
             _check(record)
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-            raise RecordError(f"not a valid record: {' '.join(str(error).split())}") from error
+            raise RecordError(f"not a valid record: {one_line(error)}") from error
         return held_to_its_images(record)
 
 

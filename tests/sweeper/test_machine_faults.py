@@ -182,7 +182,7 @@ def test_what_is_not_the_machine_s_has_its_own_way_out(tmp_path: Path) -> None:
 def test_a_worker_that_never_says_hello_is_no_answer_about_a_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "dacite.py").write_text("raise ImportError('half an installation')")
+    (tmp_path / "msgspec.py").write_text("raise ImportError('half an installation')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("zbench.executors.client.HOME", tmp_path)
     with LocalExecutor(ExecutorConfig(), tmp_path / "logs") as executor:

@@ -26,7 +26,7 @@ from zbench.composition.limits import hold_points
 from zbench.composition.texts import read_text
 from zbench.config import register_schemas
 from zbench.config.ranges import shortened
-from zbench.errors import OverrideError
+from zbench.errors import OverrideError, one_line
 
 CONFIG_NAME = "config"
 
@@ -55,7 +55,7 @@ def profile_patterns(config_dir: str | None = None) -> dict[str, str | None]:
             try:
                 profile = yaml.safe_load(read_text(path))
             except (ValueError, RecursionError, yaml.YAMLError) as error:
-                raise OverrideError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+                raise OverrideError(f"{path} is not YAML: {one_line(error)}") from error
             if not isinstance(profile, dict):
                 raise OverrideError(f"{path} is not a hardware profile: it must map keys to values")
             if path.stem != "auto":
@@ -73,7 +73,7 @@ class TextConfigSource(FileConfigSource):
         try:
             config = OmegaConf.load(io.StringIO(text))
         except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-            raise OverrideError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+            raise OverrideError(f"{path} is not YAML: {one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise OverrideError(f"{path} is no config: it must map keys to values, and is a list")
         return ConfigResult(
@@ -186,7 +186,7 @@ def one_line_errors() -> Iterator[None]:
         options = ", ".join(known)
         raise OverrideError(f"{group}={choice}: no such choice; there are: {options or 'none'}") from error
     except yaml.YAMLError as error:
-        raise OverrideError(f"a config is not YAML: {' '.join(str(error).split())}") from error
+        raise OverrideError(f"a config is not YAML: {one_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         raise OverrideError(": ".join(lines[:2])) from error

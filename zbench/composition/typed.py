@@ -23,7 +23,7 @@ from zbench.composition.grammar import (
 )
 from zbench.composition.limits import hold_range
 from zbench.composition.prompts import SOURCES
-from zbench.composition.session import one_line_errors, parse
+from zbench.composition.session import group_options, one_line_errors, parse
 from zbench.config import SCHEMAS
 from zbench.config.ranges import shortened
 from zbench.errors import OverrideError
@@ -258,6 +258,8 @@ def _name(line: str, group: str, value: Any) -> Choice:
     """The choice that a group's value names."""
     if value is None and group != "experiment":
         raise OverrideError(f"{line}: needs a choice, such as {group}=<name>")
+    if value == "???":  # to Hydra a choice that is still to be made
+        raise OverrideError(f"{line}: no such choice; there are: {', '.join(group_options(group))}")
     if isinstance(value, list):
         names = tuple(str(name) for name in value)
         if group != "experiment":

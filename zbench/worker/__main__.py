@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, Generation, StageError, describe, process_of
-from zbench.errors import StoreError, WeightsUnavailableError, ZbenchError, machine_fault, with_causes
+from zbench.errors import StoreError, WeightsUnavailableError, ZbenchError, machine_fault, one_line, with_causes
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
 from zbench.plugins import ALLOW_CODE, check_targets
@@ -291,7 +291,7 @@ def _code(error: BaseException) -> str:
 
 
 def _message(error: BaseException, stage: str) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, ZbenchError | _ImagesInvalid):
         return text
     return f"{type(error).__name__} during {stage}: {text}"

@@ -16,12 +16,12 @@ import torch
 import transformers
 from torch import nn
 
-from zbench.zimage.layout import WEIGHTS_FILE, Checkpoint, WeightsError, component_folder, config_file, one_line
+from zbench.zimage.layout import Checkpoint, WeightsError, component_folder, config_file, one_line
 from zbench.zimage.scales import Inventory
 from zbench.zimage.storage import inventory_of
 from zbench.zimage.stored import GGUF_SUFFIX
 from zbench.zimage.tensors import in_diffusers_names, is_converted, read_tensors
-from zbench.zimage.weight_files import index_file, loaded_variant, weight_files
+from zbench.zimage.weight_files import index_file, loaded_variant, official_name, weight_files
 
 CLASSES = {
     "transformer": diffusers.ZImageTransformer2DModel,
@@ -70,20 +70,19 @@ def load_component(checkpoint: Checkpoint, component: str, dtype: torch.dtype) -
 
 def _is_official(checkpoint: Checkpoint, component: str, files: Sequence[Path]) -> bool:
     """Whether a library finds these files under the names that it looks for, and the config has nothing to add."""
-    variant = loaded_variant(checkpoint, component)
-    stem, end = WEIGHTS_FILE[component].split(".")
-    official = ".".join(part for part in (stem, variant, end) if part is not None)
+    official = official_name(component, loaded_variant(checkpoint, component))
     named = index_file(checkpoint, component) is not None or files[0].name == official
     return named and QUANTISED not in json.loads(config_file(checkpoint, component).read_text(encoding="utf-8"))
 
 
-def _from_pretrained(checkpoint: Checkpoint, component: str, dtype: torch.dtype) -> Any:
+def _from_pretrained(checkpoint: Checkpoint, component: str, dtype: torch.dtype, **more: bool) -> Any:
     return CLASSES[component].from_pretrained(
         str(component_folder(checkpoint, component)),
         variant=loaded_variant(checkpoint, component),
         dtype=dtype,
         use_safetensors=True,
         local_files_only=True,
+        **more,
     )
 
 
@@ -120,14 +119,7 @@ def _from_gguf(checkpoint: Checkpoint, file: Path, inventory: Inventory, module:
 
 def _unpacked_by_library(checkpoint: Checkpoint, component: str, dtype: torch.dtype) -> Any:
     """Raises `WeightsError` where the library did not use every tensor, or lacked one."""
-    module, told = CLASSES[component].from_pretrained(
-        str(component_folder(checkpoint, component)),
-        variant=loaded_variant(checkpoint, component),
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    module, told = _from_pretrained(checkpoint, component, dtype, output_loading_info=True)
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if told.get(problem):
             where = component_folder(checkpoint, component)

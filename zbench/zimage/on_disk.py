@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+A_PICKLE = "a pickle; zbench reads none, for it can run code"
+
 MARKS = (
     (b"version https://git-lfs", "a git-LFS pointer and not the file itself; fetch it with `git lfs pull`"),
     (b"GGUF", "a GGUF file"),
     (b"PK\x03\x04", "a zip archive, as torch.save writes pickles; zbench reads no pickle, for it can run code"),
-    (b"\x80\x02", "a pickle; zbench reads none, for it can run code"),
-    (b"\x80\x04", "a pickle; zbench reads none, for it can run code"),
+    (b"\x80\x02", A_PICKLE),
+    (b"\x80\x04", A_PICKLE),
     (b"<!doctype html", "a web page and not the file itself; fetch it again"),
     (b"<html", "a web page and not the file itself; fetch it again"),
     (b"\x1f\x8b", "a gzip archive; unpack it"),
@@ -18,7 +21,7 @@ MARKS = (
 """How files begin that lie where weights or configs should."""
 
 KINDS = {
-    **dict.fromkeys((".ckpt", ".pt", ".pth", ".bin", ".pkl"), "a pickle; zbench reads none, for it can run code"),
+    **dict.fromkeys(PICKLES, A_PICKLE),
     ".onnx": "an ONNX graph",
     **dict.fromkeys((".engine", ".plan", ".trt"), "a TensorRT engine"),
     ".sft": "safetensors under another name; name it .safetensors",
@@ -29,8 +32,6 @@ KINDS = {
 
 FILE_SUFFIXES = (".safetensors", ".gguf")
 """Of one file with a transformer's weights."""
-
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 TAKEN = "zbench takes a pipeline's folder in the official layout, or a .safetensors or .gguf file with a transformer"
 
@@ -117,7 +118,7 @@ def _instead(path: Path, names: list[str]) -> str:
         return f"the folder below it is a pipeline's: {some(found)}"
     if (path.parent / "model_index.json").is_file():
         return f"it is a part of a pipeline, whose folder is {path.parent}"
-    files = [name for name in names if Path(name).suffix in {".safetensors", ".gguf"}]
+    files = [name for name in names if Path(name).suffix in FILE_SUFFIXES]
     if "config.json" in names:
         kind = _class_in(path / "config.json")
         file = f"; give its file: {path / files[0]}" if kind == TRANSFORMER and len(files) == 1 else ""

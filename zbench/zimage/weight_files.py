@@ -25,7 +25,7 @@ def weight_files(checkpoint: Checkpoint, component: str) -> list[Path]:
         return [checkpoint.transformer]
     folder, index = component_folder(checkpoint, component), index_file(checkpoint, component)
     variant = _variant_of(checkpoint, component)
-    whole = folder / _named(component, variant)
+    whole = folder / official_name(component, variant)
     if whole.is_file():
         if index is not None:
             raise WeightsError(f"{index}: lists shards, but {whole.name} is there too; keep one of them")
@@ -81,7 +81,8 @@ def _variant_of(checkpoint: Checkpoint, component: str) -> str | None:
     return there[0]
 
 
-def _named(component: str, variant: str | None) -> str:
+def official_name(component: str, variant: str | None) -> str:
+    """Of the one file of a component's weights, in a variant or in none."""
     name = WEIGHTS_FILE[component]
     return name if variant is None else name.replace(".safetensors", f".{variant}.safetensors")
 
