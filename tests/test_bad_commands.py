@@ -241,3 +241,29 @@ def test_a_run_whose_name_no_file_can_have_is_one_line(
     assert main([*words, name]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("zbench: error: ") and len(line) < 300
+
+
+LOST = [
+    (["ab", "--a-rev", "", "--b-rev", "HEAD"], "--a-rev='': is empty"),
+    (["ab", "--a-rev="], "--a-rev='': is empty"),
+    (["ab", "--b-python", ""], "--b-python='': is empty"),
+    (["ab", "--config-dir="], "--config-dir='': is empty"),
+    (
+        ["ab", "--a", "pipeline.steps=4", "--a", "pipeline.batch_size=2"],
+        "--a is there twice, before with pipeline.steps=4",
+    ),
+    (["report", "x", "--out", ""], "--out='': is empty"),
+    (["export", "x", "--runs-dir="], "--runs-dir='': is empty"),
+    (["gate", "x", "--baseline", "b", "--baseline=c"], "--baseline is there twice, before with b"),
+    (["recommend", "x", "--max-vram-gib", "1", "--max-vram-gib", "100"], "--max-vram-gib is there twice"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), LOST)
+def test_a_flag_whose_value_would_be_lost_is_refused(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line and not list(tmp_path.iterdir())
