@@ -127,6 +127,31 @@ ONE_LINE: list[tuple[list[str], str]] = [
     (["sweep.name=" + "x" * 300], "at most 128 bytes, and this has 300"),
     (["workload.prompts=[{id: '" + "x" * 300 + "', text: a}]"], "at most 128 bytes"),
     (["workload.prompts=[{id: '../x', text: a}]"], "workload.prompts[0].id=../x: is part of file names"),
+    # types that OmegaConf does not hold
+    (["workload.seeds=3,4"], "workload.seeds=3: must be a list, such as [0,1]"),
+    (["workload.seeds=[[1],[2]]"], "workload.seeds[0]=[1]: must be a whole number"),
+    (["workload.seeds=[{a:1}]"], "workload.seeds[0]={'a': 1}: must be a whole number"),
+    (["workload.seeds=${pipeline.steps}"], "workload.seeds=8: must be a list"),
+    (["workload.prompts=${workload.seeds}"], "workload.prompts[0]=0: must be a Prompt"),
+    (["engine.options.a=${cache}"], "engine.options.a=CacheConfig: is a whole group"),
+    (["engine.options=${cache}"], "must be a dictionary"),
+    (["sweep=${cache}"], "must be a SweepConfig"),
+    (["compute=???"], "compute=???: no such choice; there are: compiled, eager"),
+    # paths
+    (["workload.prompts_file=~nosuch/x.txt"], "~nosuch/x.txt: cannot be read (No such file"),
+    (["pipeline.weights=~nosuch/x"], "~nosuch/x"),
+    (["pipeline.vae=~nosuch/x"], "pipeline.vae=~nosuch/x"),
+    (["measure.lpips_weights=~nosuch/x"], "measure.lpips_weights=~nosuch/x"),
+    (["measure.clip_weights=~nosuch/x"], "measure.clip_weights=~nosuch/x"),
+    (["sweep.runs_dir=~nosuch/x"], "sweep.runs_dir=~nosuch/x: there is no such user"),
+    (["pipeline.weights=" + "x/" * 3000], "File name too long; no path is so long"),
+    (["sweep.runs_dir="], "sweep.runs_dir='': name a folder"),
+    (["sweep.reports_dir="], "sweep.reports_dir='': name a folder"),
+    (["pipeline.weights="], "pipeline.weights='': name auto, random"),
+    (["pipeline.vae="], "pipeline.vae='': name the folder"),
+    (["--config-dir="], "--config-dir: names no folder"),
+    (["-sc", "query=bash"], "--shell-completion query=: is a shell's to ask"),
+    (["pipeline.steps=range(0,10,1e-300)"], "endlessly many points"),
     # names of others
     (["num_inference_steps=4"], "did you mean pipeline.steps?"),
     (["pipeline.num_inference_steps=4"], "did you mean pipeline.steps?"),
@@ -205,3 +230,40 @@ def test_how_many_points_a_sweep_takes_is_said_before_they_are_made(monkeypatch:
         jobs(*asked, "compute=eager,compiled", "offload=none,dit")
     with pytest.raises(OverrideError, match="13 points"):
         jobs("pipeline=zimage_tiny", "hardware=cpu", "pipeline.batch_size=range(1,14)", "cache=none")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000], ids=["long name", "long path"])
+@pytest.mark.parametrize("words", [["report"], ["recommend"], ["export"], ["baseline", "save", "--name", "n"]])
+def test_a_run_whose_name_no_file_can_have_is_one_line(
+    words: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, name]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("zbench: error: ") and len(line) < 300
+
+
+LOST = [
+    (["ab", "--a-rev", "", "--b-rev", "HEAD"], "--a-rev='': is empty"),
+    (["ab", "--a-rev="], "--a-rev='': is empty"),
+    (["ab", "--b-python", ""], "--b-python='': is empty"),
+    (["ab", "--config-dir="], "--config-dir='': is empty"),
+    (
+        ["ab", "--a", "pipeline.steps=4", "--a", "pipeline.batch_size=2"],
+        "--a is there twice, before with pipeline.steps=4",
+    ),
+    (["report", "x", "--out", ""], "--out='': is empty"),
+    (["export", "x", "--runs-dir="], "--runs-dir='': is empty"),
+    (["gate", "x", "--baseline", "b", "--baseline=c"], "--baseline is there twice, before with b"),
+    (["recommend", "x", "--max-vram-gib", "1", "--max-vram-gib", "100"], "--max-vram-gib is there twice"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), LOST)
+def test_a_flag_whose_value_would_be_lost_is_refused(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line and not list(tmp_path.iterdir())

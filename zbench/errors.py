@@ -122,6 +122,25 @@ def machine_fault(said: str) -> str | None:
     return next((way_out for words, way_out in MACHINE_FAULTS.items() if words.lower() in lower), None)
 
 
+def path_fault(error: OSError) -> str | None:
+    """What is wrong with a path that no file can have, or that is not this user's, and the way out; else None.
+
+    Commands look at what the user names with `is_file` and the like, which say False of what is not there, and
+    raise for these alone.
+    """
+    if error.filename is None:
+        return None
+    ways_out = {
+        errno.ENAMETOOLONG: "no path is so long; give a shorter one",
+        errno.EACCES: "it, or a folder above it, is not yours to read; see its permissions",
+        errno.ELOOP: "its links lead in a circle; give another path",
+    }
+    way_out = ways_out.get(error.errno or 0)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    shown = path if len(path) <= 100 else f"{path[:100]}…"
+    return None if way_out is None else f"{shown}: {error.strerror}; {way_out}"
+
+
 def with_causes(error: BaseException) -> "Iterator[BaseException]":
     """An error, what it was raised from or because of, and so on."""
     seen: set[int] = set()

@@ -108,6 +108,10 @@ def _parsed(args: list[str], command: str) -> tuple[Namespace, list[str]]:
         known_as = meant(flag) if flag.startswith("--") else None
         way = f"zbench {command} --help lists them" if known_as is None else f"did you mean {known_as}?"
         raise OverrideError(f"{flag}: no such flag; {way}")
+    if options.shell_completion and any(word.startswith("query=") for word in [*options.overrides, *unknown]):
+        raise OverrideError("--shell-completion query=: is a shell's to ask; zbench --help says how it is installed")
+    if options.config_dir == "":
+        raise OverrideError("--config-dir: names no folder; leave it out, or give . for this one")
     for flag in ("multirun", "run"):
         if getattr(options, flag):
             tells = "zbench sweep tries every point and zbench run one"

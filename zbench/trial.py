@@ -6,6 +6,7 @@ are no part of it.
 
 import hashlib
 import json
+import os
 from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, lru_cache
@@ -193,12 +194,12 @@ def geometry_of(pipeline: PipelineConfig) -> Geometry:
 
     The VAE's are those of `pipeline.vae`, if that is here.
     """
-    folder = Path(pipeline.weights).expanduser()
+    folder = Path(os.path.expanduser(pipeline.weights))
     own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
     key = "weights" if own else "preset"
     try:
         geometry = _geometry_in(folder if own else preset_folder(pipeline.preset))
-        vae = Path(pipeline.vae or "").expanduser()
+        vae = Path(os.path.expanduser(pipeline.vae or ""))
         if pipeline.vae is not None and (vae / "config.json").is_file():
             key = "vae"
             geometry = replace(geometry, vae=VaeGeometry.from_folder(vae))

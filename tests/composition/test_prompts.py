@@ -96,6 +96,18 @@ def test_files_say_the_same_whatever_their_mark_and_line_ends(
     ]
 
 
+def test_marks_amid_files_that_were_put_together_say_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa cat\r\n\ufeffa dog\n".encode())
+    assert [prompt.text for prompt in read_prompts(path)] == ["a cat", "a dog"]
+
+
+def test_a_cell_may_be_as_long_as_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text("prompt\n" + "a" * 200_000 + "\n")
+    assert [len(prompt.text) for prompt in read_prompts(path)] == [200_000]
+
+
 def test_a_file_may_say_more_of_a_prompt_and_ids_stay_unique(tmp_path: Path) -> None:
     path = tmp_path / "prompts.csv"
     path.write_text("id,prompt,negative_prompt,language,scene\np1,a,blurry,,\n,b,,zh,large red circle left; on white\n")
@@ -181,6 +193,10 @@ BAD_FILES = [
     ("a.txt", "a cat".encode("utf-16"), "is not UTF-8 but UTF-16; save it as UTF-8"),
     ("a.txt", "a cat".encode("utf-16-le"), "UTF-16 or no text at all; save it as UTF-8"),
     ("a.txt", b"a cat\x00", "no text at all; save it as UTF-8"),
+    ("a.txt", "a cat".encode("utf-32"), "is not UTF-8 but UTF-32"),
+    ("a.txt", "a \uffff cat".encode(), "holds U+FFFF, which is no text"),
+    ("a.jsonl", b'[{"prompt": "a"},\n{"prompt": "b"}]', "write one a line"),
+    ("a.csv", b"prompt,\na,\n", "a.csv, line 1: no field ''"),
     ("a.txt", b"a \x07 cat", "a.txt, line 1: text='a \\x07 cat': holds U+0007"),
     ("a.jsonl", b'{"prompt": "a"}\n{"prompt"', "a.jsonl, line 2: no JSON object"),
     ("a.jsonl", b'["a"]', "a.jsonl, line 1: no JSON object; write {"),

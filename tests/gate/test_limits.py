@@ -21,6 +21,7 @@ def test_a_metric_reads_as_it_is_written(text: str) -> None:
         ("latency.median:", "NAME:LIMIT"),
         ("latency.median:fast", "NAME:LIMIT"),
         ("latency.median:0%", "NAME:LIMIT"),
+        ("latency.median:٣%", "NAME:LIMIT"),
         ("latency:3%", "there are: latency.median"),
         ("quality.ssim:0.01", "worse is less, so its limit is -0.01"),
         ("quality.lpips:-0.1", "worse is more"),

@@ -53,7 +53,7 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
         check_weights(side.trial for side in sides)
         config = one_job(common, options.config_dir, allow_code=options.allow_code)
         name = config.sweep.name or f"ab-{_digest(sides, options)}"
-        folder = Path(config.sweep.runs_dir) / name
+        folder = Path(os.path.expanduser(config.sweep.runs_dir)) / name
         plan = LookSchedule()
         progress = ABProgress(Console(stderr=True, emoji=False), plan.looks[-1])
         try:

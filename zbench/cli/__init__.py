@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from zbench import __version__
 from zbench.cli.table import TABLE, help_text
-from zbench.errors import Exit, ZbenchError, machine_fault
+from zbench.errors import Exit, ZbenchError, machine_fault, path_fault
 from zbench.sanitize import printable_lines
 from zbench.streams import guarded, talk
 from zbench.sweeper.terminal import end_as_ctrl_c_does
@@ -52,6 +52,10 @@ def _answered(args: list[str]) -> int:
     except SystemExit as stop:  # of argparse and Hydra, once they have shown something
         return Exit.DONE if stop.code in (None, 0) else Exit.BAD_INPUT
     except Exception as error:
+        fault = path_fault(error) if isinstance(error, OSError) else None
+        if fault is not None:
+            talk(f"zbench: error: {fault}")
+            return Exit.BAD_INPUT
         way_out = machine_fault(str(error)) if isinstance(error, OSError) else None
         if way_out is not None:
             talk(f"zbench: error: {error}; {way_out}")

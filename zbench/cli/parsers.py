@@ -23,12 +23,14 @@ class OneLineParser(argparse.ArgumentParser):
         """As argparse does, but a flag that is not there is named before anything that is lacking."""
         args = list(args or ())
         self._refuse_unknown_flags(args)
+        self._refuse_lost_values(args)
         return super().parse_args(args, namespace)
 
     def parse_intermixed_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """The same where flags may stand between words of one kind."""
         args = list(args or ())
         self._refuse_unknown_flags(args)
+        self._refuse_lost_values(args)
         return super().parse_intermixed_args(args, namespace)
 
     def _refuse_unknown_flags(self, args: Sequence[str]) -> None:
@@ -38,6 +40,24 @@ class OneLineParser(argparse.ArgumentParser):
             flag = arg.partition("=")[0]
             if self._takes_for_a_flag(arg) and flag not in self._option_string_actions:
                 raise ZbenchError(f"{flag}: no such flag; {self.prog} --help lists them")
+
+    def _refuse_lost_values(self, args: Sequence[str]) -> None:
+        """Of a flag that takes one value: an empty one, as of an unset variable, and the first of two."""
+        given: dict[str, str] = {}
+        for place, arg in enumerate(args):
+            if arg == "--":
+                return
+            flag, equals, value = arg.partition("=")
+            action = self._option_string_actions.get(flag)
+            if not isinstance(action, argparse._StoreAction) or not (equals or place + 1 < len(args)):
+                continue
+            value = value if equals else args[place + 1]
+            if not value and (action.default is None or isinstance(action.default, Path)):
+                raise ZbenchError(f"{flag}='': is empty; give it a value, or leave it out")
+            if given.setdefault(action.dest, value) != value:
+                raise ZbenchError(
+                    f"{flag}={value}: {flag} is there twice, before with {given[action.dest]}; give it once"
+                )
 
     @staticmethod
     def _takes_for_a_flag(arg: str) -> bool:

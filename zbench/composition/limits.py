@@ -13,8 +13,9 @@ MAX_POINTS = 20_000
 def hold_points(line: str, points: float) -> None:
     """Raise OverrideError, beginning with `line`, for more points than a sweep takes."""
     if points > MAX_POINTS:
+        many = f"{points:,.0f}" if points < 1e15 else "endlessly many"
         raise OverrideError(
-            f"{line}: {points:,.0f} points, and a sweep takes at most {MAX_POINTS:,}; list fewer values, or make "
+            f"{line}: {many} points, and a sweep takes at most {MAX_POINTS:,}; list fewer values, or make "
             "several sweeps"
         )
 

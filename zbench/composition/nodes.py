@@ -38,6 +38,10 @@ def has(cfg: Any, key: Key) -> bool:
     return get(cfg, key) is not ABSENT
 
 
+NO_LIST = "is not a ListConfig, list or tuple."
+"""What OmegaConf says of a value in a list's place."""
+
+
 def put(cfg: DictConfig, key: Key, value: Any) -> None:
     """Give `key` a value, which OmegaConf converts to what the schema asks for.
 
@@ -59,7 +63,9 @@ def put(cfg: DictConfig, key: Key, value: Any) -> None:
         else:
             node[int(key[-1]) if isinstance(node, ListConfig) else key[-1]] = value
     except OmegaConfBaseException as error:
-        raise ConfigError(dotted(key), hydra_value(value), str(error).splitlines()[0]) from error
+        said = str(error).splitlines()[0]
+        problem = "must be a list, such as [0,1]" if said.endswith(NO_LIST) else said
+        raise ConfigError(dotted(key), hydra_value(value), problem) from error
 
 
 def converted(cfg: DictConfig, key: Key, value: Any) -> Any:

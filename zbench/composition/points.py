@@ -18,6 +18,7 @@ from zbench.composition.nodes import ABSENT, converted, get, put, replaced, valu
 from zbench.composition.prompts import with_prompts
 from zbench.composition.typed import Axis, Point
 from zbench.config import Config, WorkloadConfig, check
+from zbench.config.ranges import check_types
 from zbench.errors import ConfigError, OverrideError
 
 WORDS = re.compile(r"[^\w.+-]+")
@@ -82,6 +83,7 @@ class GroupPoints:
         for line, point in zip(self.lines, asked, strict=True):
             for key, leaf in point.leaves:
                 _hold(line, key, leaf, {self.name: value})
+        check_types(value, self.name)
         if isinstance(value, WorkloadConfig):
             return with_prompts(value, [key for point in asked for key, _ in point.leaves])
         return value
@@ -136,6 +138,7 @@ def resolved_points(base: DictConfig, axes: Sequence[Axis], checked: dict[int, o
                     continue
                 node = get(cfg, key)
                 _hold(axis.line, key, OmegaConf.to_object(node) if OmegaConf.is_config(node) else node, config)
+        check_types(config)
         config = replace(config, workload=with_prompts(config.workload, [key for axis in axes for key in axis.keys]))
         check(config, checked)
         yield Made(config, tuple(itertools.chain.from_iterable(map(_overrides, point))))

@@ -6,7 +6,8 @@ A trial holds the prompts themselves, so it is named by what they say and not by
 import csv
 import io
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def with_prompts(workload: WorkloadConfig, typed: Collection[Key]) -> WorkloadCo
     if "prompt" in named and workload.prompt is not None:
         prompts = [Prompt(id="p0", text=workload.prompt)]
     elif "prompts_file" in named and workload.prompts_file is not None:
-        prompts = read_prompts(Path(workload.prompts_file).expanduser())
+        prompts = read_prompts(Path(os.path.expanduser(workload.prompts_file)))
     elif workload.prompt is not None and "prompt" in asked:
         raise ConfigError("workload.prompt", "''", "is empty; say what to paint")
     elif workload.prompts_file is not None and "prompts_file" in asked:
@@ -103,9 +104,8 @@ def _free(wanted: str, taken: Collection[str]) -> str:
 
 def _prompt(line: _Line) -> Prompt:
     """Raises ConfigError that names file and line."""
+    _hold_fields(line.place, line.fields)
     for name, value in line.fields.items():
-        if name not in FIELDS:
-            raise OverrideError(f"{line.place}: no field {name!r}; a prompt has {', '.join(FIELDS)}")
         if not isinstance(value, str | None) and not (name == "id" and type(value) is int):
             raise OverrideError(f"{line.place}: {name} is no text but {json.dumps(value)[:40]}; put it in quotes")
     said = {name: str(value) for name, value in line.fields.items() if value is not None}
@@ -128,6 +128,12 @@ def _prompt(line: _Line) -> Prompt:
     return made
 
 
+def _hold_fields(place: str, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in FIELDS:
+            raise OverrideError(f"{place}: no field {shortened(name)}; a prompt has {', '.join(FIELDS)}")
+
+
 def _txt(path: Path, text: str) -> Iterator[_Line]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -142,7 +148,7 @@ def _jsonl(path: Path, text: str) -> Iterator[_Line]:
         try:
             found = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
-            raise OverrideError(f"{place}: no JSON object ({error})") from error
+            raise OverrideError(f"{place}: no JSON object ({error}); write one a line") from error
         if not isinstance(found, dict):
             raise OverrideError(f'{place}: no JSON object; write {{"prompt": "…"}}')
         yield _Line(place, found)
@@ -156,6 +162,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _csv(path: Path, text: str) -> Iterator[_Line]:
+    csv.field_size_limit(max(len(text), 1))  # a prompt may be as long as its file
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
@@ -164,6 +171,7 @@ def _csv(path: Path, text: str) -> Iterator[_Line]:
             raise OverrideError(f"{path}, line 1: {shortened(', '.join(header))}: {problem}")
         if len(set(header)) < len(header):
             raise OverrideError(f"{path}, line 1: {shortened(', '.join(header))}: names a column twice")
+        _hold_fields(f"{path}, line 1", header)
         for row in rows:
             place = f"{path}, line {rows.line_num}"
             if not any(cell.strip() for cell in row):

@@ -189,6 +189,9 @@ def one_line_errors() -> Iterator[None]:
         raise OverrideError(f"a config is not YAML: {one_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+        if lines[0].startswith("You must specify '") and lines[1:2] == ["Available options:"]:
+            group, known = lines[0].split("'")[1], str(error).split("Available options:")[1].split()
+            raise OverrideError(f"{group}=???: no such choice; there are: {', '.join(known)}") from error
         raise OverrideError(": ".join(lines[:2])) from error
 
 

@@ -4,7 +4,13 @@ from pathlib import Path
 
 from zbench.errors import OverrideError
 
-_OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_OTHER_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+"""The longer ones first, for one begins as another does."""
 
 
 def read_text(path: Path) -> str:
@@ -18,7 +24,7 @@ def read_text(path: Path) -> str:
         raise OverrideError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # a path that no file can have
         raise OverrideError(f"{str(path)!r}: cannot be read ({error})") from error
-    marked = _OTHER_MARKS.get(data[:2])
+    marked = next((name for mark, name in _OTHER_MARKS.items() if data.startswith(mark)), None)
     if marked is None and b"\0" in data:
         marked = "UTF-16 or no text at all"
     if marked is not None:
@@ -28,4 +34,5 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise OverrideError(f"{path}, line {line}: is not UTF-8; save it as UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.lstrip("\ufeff").replace("\n\ufeff", "\n")  # marks of files that were put together

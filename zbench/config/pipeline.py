@@ -100,6 +100,10 @@ def check_pipeline(pipeline: PipelineConfig) -> None:
             nearest = f"{below} and {below + PIXEL_GRID}"
             problem = f"must be a positive multiple of {PIXEL_GRID} pixels; nearest: {nearest}"
             raise ConfigError(f"pipeline.{key}", pixels, problem)
+    if pipeline.weights == "":
+        raise ConfigError("pipeline.weights", "''", "name auto, random, a folder, a file or a hub id; . is this folder")
+    if pipeline.vae == "":
+        raise ConfigError("pipeline.vae", "''", "name the folder of a VAE, or leave it null")
     if pipeline.lora == "":
         raise ConfigError("pipeline.lora", "''", "name a safetensors file or its folder, or leave it null")
     if pipeline.images > MAX_IMAGES:

@@ -1,5 +1,6 @@
 """How a sweep is run: how long a trial is measured, which points are tried, where they run and where they are kept."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,5 +75,11 @@ def check_measure(measure: MeasureConfig) -> None:
 def check_sweep(sweep: SweepConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     one_of("sweep.on_oom", sweep.on_oom, ON_OOM)
+    for key in ("runs_dir", "reports_dir"):
+        folder = getattr(sweep, key)
+        if not folder:
+            raise ConfigError(f"sweep.{key}", "''", "name a folder, or leave it out; . is this one")
+        if os.path.expanduser(folder).startswith("~"):
+            raise ConfigError(f"sweep.{key}", folder, "there is no such user; a folder that is called so is ./~…")
     if sweep.name is not None:
         check_name("sweep.name", sweep.name, "is a folder's name")

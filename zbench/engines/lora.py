@@ -1,5 +1,6 @@
 """Where a pipeline's LoRA lies and whether it fits, decided before anything is loaded; it imports no torch."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def resolve_lora(pipeline: PipelineConfig) -> Path | None:
     if find_spec("peft") is None:
         raise WeightsUnavailableError(f"{named}: diffusers loads a LoRA with peft: pip install 'zbench[lora]'")
     try:
-        path = find_lora(Path(pipeline.lora).expanduser())
+        path = find_lora(Path(os.path.expanduser(pipeline.lora)))
         check_lora(path, geometry_of(pipeline).transformer)
     except (WeightsError, OSError) as error:
         raise WeightsUnavailableError(f"{named}: {error}") from error

@@ -4,6 +4,7 @@ The parent asks here before it starts a worker, so that weights that are missing
 line and exit code 2; the worker asks again and loads what the answer names.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,14 +61,14 @@ def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
         preset = preset_folder(pipeline.preset)
     except ValueError as error:
         raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
-    vae = None if pipeline.vae is None else Path(pipeline.vae).expanduser()
+    vae = None if pipeline.vae is None else Path(os.path.expanduser(pipeline.vae))
     found = _find(pipeline, Checkpoint(preset, vae=vae, variant=pipeline.variant))
     return replace(found, lora=resolve_lora(pipeline))
 
 
 def _find(pipeline: PipelineConfig, parts: Checkpoint) -> WeightsPlace:
     wanted = pipeline.weights
-    path = Path(wanted).expanduser()
+    path = Path(os.path.expanduser(wanted))
     if wanted == "random":
         return WeightsPlace("random", _checked(replace(parts, weights="random"), pipeline))
     if wanted == "auto":
@@ -144,7 +145,7 @@ def _named(pipeline: PipelineConfig) -> Iterator[None]:
 
 def key_of(pipeline: PipelineConfig, error: WeightsError) -> str:
     """The config key and its value that led to what is wrong: the VAE's where its folder is named."""
-    vae = None if pipeline.vae is None else str(Path(pipeline.vae).expanduser())
+    vae = None if pipeline.vae is None else str(Path(os.path.expanduser(pipeline.vae)))
     if vae is not None and str(error).startswith(vae):
         return f"pipeline.vae={pipeline.vae}"
     return f"pipeline.weights={pipeline.weights}"

@@ -29,7 +29,7 @@ class Limit:
 def parse_limit(text: str) -> Limit:
     """A limit as a user writes it. Raises ConfigError naming what is wrong and what there is."""
     name, _, limit = text.partition(":")
-    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(%?)", limit)
+    found = re.fullmatch(r"(-?[0-9]+(?:\.[0-9]+)?)(%?)", limit)
     if found is None or float(found[1]) == 0:
         raise ConfigError("--metric", text, "must be NAME:LIMIT, such as latency.median:3% or quality.ssim:-0.01")
     if name not in GATED:

@@ -62,7 +62,7 @@ def stored_ceilings(devices: Sequence[DeviceLike]) -> dict[str, Any] | None:
 def _folder() -> Path:
     own = os.environ.get(FOLDER_VARIABLE)
     if own:
-        return Path(own).expanduser()
+        return Path(os.path.expanduser(own))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "zbench" / "ceilings"
 

@@ -5,6 +5,7 @@ Torch-free: the parent asks whether they are still those that a record was judge
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +57,7 @@ def judges_sha256(measure: MeasureConfig) -> dict[str, str]:
 
 def _named(measure: MeasureConfig) -> dict[str, Path]:
     paths = {key: getattr(measure, key) for key in JUDGES}
-    return {key: Path(path).expanduser() for key, path in paths.items() if path is not None}
+    return {key: Path(os.path.expanduser(path)) for key, path in paths.items() if path is not None}
 
 
 def _files(path: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from a transformers folder.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ class Lpips:
 
         self._net = _alexnet_with_heads()
         try:
-            missing = self._net.load_state_dict(load_file(Path(path).expanduser()), strict=False).missing_keys
+            missing = self._net.load_state_dict(load_file(Path(os.path.expanduser(path))), strict=False).missing_keys
         except Exception as error:  # safetensors, OS and shape errors alike: the file is not what the key asks for
             raise ConfigError(LPIPS_KEY, path, f"is no LPIPS safetensors file ({_line(error)})") from error
         if missing:
@@ -94,7 +95,7 @@ class ClipScore:
         """Load the folder `path`. Raises ConfigError naming the key where it holds no CLIP model."""
         import transformers
 
-        folder = str(Path(path).expanduser())
+        folder = str(Path(os.path.expanduser(path)))
         try:
             self._model = transformers.CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(

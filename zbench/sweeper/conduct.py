@@ -30,7 +30,7 @@ def conduct(plan: Plan, console: Console) -> SweepResult:
     check_judges(plan.measure)
     executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
     try:
-        _check_reports(Path(plan.sweep.reports_dir))  # last, for it makes the folder
+        _check_reports(Path(os.path.expanduser(plan.sweep.reports_dir)))  # last, for it makes the folder
     except StoreError:
         executor.close()
         raise
@@ -56,7 +56,7 @@ def check_before(plan: Plan) -> None:
     check_weights((placed.trial for placed in plan.trials), plan.sweep.reference_weights)
     check_judges(plan.measure)
     for key in ("runs_dir", "reports_dir"):
-        _hold_writable(f"sweep.{key}", Path(getattr(plan.sweep, key)))
+        _hold_writable(f"sweep.{key}", Path(os.path.expanduser(getattr(plan.sweep, key))))
     if check_permitted("executor", "executor.target", plan.executor.target, allow_code=True).is_own:
         load_executor(plan.executor, plan.run_folder / "logs").close()
 

@@ -4,6 +4,7 @@ Everything here is decided before anything is loaded, and nothing here writes.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -68,7 +69,7 @@ class Plan:
     @property
     def run_folder(self) -> Path:
         """Where the journal is kept."""
-        return Path(self.sweep.runs_dir) / self.name
+        return Path(os.path.expanduser(self.sweep.runs_dir)) / self.name
 
     def proxy_of(self, trial: Trial) -> Trial:
         """What is measured in place of a projected trial: its cache setting on the tiny pipeline, on this CPU."""
@@ -90,7 +91,7 @@ class Plan:
     @property
     def report_folder(self) -> Path:
         """Where the report is written."""
-        return Path(self.sweep.reports_dir) / self.name
+        return Path(os.path.expanduser(self.sweep.reports_dir)) / self.name
 
 
 def make_plan(

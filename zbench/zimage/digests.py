@@ -75,7 +75,7 @@ def memory_file() -> Path | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
     try:
         if own:
-            folder = Path(own).expanduser()
+            folder = Path(os.path.expanduser(own))
         else:
             folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "zbench"
     except RuntimeError:  # nobody's home

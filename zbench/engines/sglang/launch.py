@@ -5,6 +5,7 @@ and refuses to leave to a default what decides the result: steps, size, seed and
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
 def _model(trial: Trial) -> tuple[str, tuple[str, ...]]:
     """The folder or hub id to serve, and what is to be said about it."""
     pipeline = trial.pipeline
-    is_file = names_a_file(Path(pipeline.weights).expanduser())
+    is_file = names_a_file(Path(os.path.expanduser(pipeline.weights)))
     if pipeline.weights not in ("auto", "random") and not is_file:
         return pipeline.weights, ()
     said = []
