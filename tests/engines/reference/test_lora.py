@@ -40,7 +40,9 @@ def latents(cache: CacheConfig | None = None, groups: dict[str, Any] | None = No
 def made(
     cache: CacheConfig | None = None, groups: dict[str, Any] | None = None, **changes: Any
 ) -> tuple[NDArray[Any], Effective]:
-    of, engine = trial(cache, pipeline=replace(SMALL, **changes), **(groups or {})), ReferencePipeline()
+    on_cpu = {"compute": ComputeConfig(device="cpu")}  # in float32, by which it is judged
+    of = trial(cache, pipeline=replace(SMALL, **changes), **on_cpu | (groups or {}))
+    engine = ReferencePipeline()
     engine.launch(of)
     engine.configure(of)
     try:
