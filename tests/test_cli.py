@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from zbench.analysis import view
 from zbench.cli import COMMANDS, main
 from zbench.cli.command import Command
 from zbench.config import DBCacheConfig
-from zbench.errors import Exit
+from zbench.errors import Exit, OverrideError, StoreError
 from zbench.hydra_app import planned
 from zbench.record import Record
 from zbench.store import RECORDS
@@ -399,3 +400,30 @@ def test_two_journals_of_one_sweep_name_are_not_mixed(tmp_path: Path, capsys: py
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert str(first) in line and str(second) in line and "sweep.name=" in line
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("kind", [OverrideError, AttributeError])
+def test_what_a_library_makes_of_ctrl_c_is_an_interruption_all_the_same(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal comes at any instruction: a `finally` of OmegaConf's that it finds half way fails with an error of its
+    own, which was exit 2 and "scenes.yaml is not YAML". Only what a disk would not take is more than that."""
+
+    def interrupted(error: type[Exception]) -> Callable[[Command, list[str]], int]:
+        def function(command: Command, args: list[str]) -> int:
+            try:
+                try:
+                    raise KeyboardInterrupt
+                finally:
+                    None._invalidate_flags_cache()  # type: ignore[attr-defined]
+            except AttributeError as fault:
+                raise error("scenes.yaml is not YAML") from fault
+
+        return function
+
+    def answer(error: type[Exception]) -> tuple[int, str]:
+        monkeypatch.setitem(COMMANDS, "plan", COMMANDS["plan"]._replace(function=interrupted(error)))
+        return main(["plan"]), capsys.readouterr().err
+
+    assert answer(kind) == (Exit.INTERRUPTED, "zbench: interrupted\n")
+    assert answer(StoreError)[0] == Exit.BAD_INPUT

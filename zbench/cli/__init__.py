@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from zbench import __version__
 from zbench.cli.table import TABLE, help_text
-from zbench.errors import Exit, ZbenchError, machine_fault, path_fault
+from zbench.errors import Exit, MachineError, StoreError, ZbenchError, machine_fault, path_fault, with_causes
 from zbench.sanitize import printable_lines
 from zbench.streams import guarded, talk
 from zbench.sweeper.terminal import end_as_ctrl_c_does
@@ -43,28 +43,48 @@ def _answered(args: list[str]) -> int:
         code = command.function(command, args[1:])
         sys.stdout.flush()  # a reader may keep it waiting, and Ctrl-C ends that
         return code
-    except ZbenchError as error:
-        talk(f"zbench: error: {error}")
-        return error.exit_code
     except KeyboardInterrupt:
-        talk("zbench: interrupted")
-        return Exit.INTERRUPTED
+        return _interrupted()
     except SystemExit as stop:  # of argparse and Hydra, once they have shown something
         return Exit.DONE if stop.code in (None, 0) else Exit.BAD_INPUT
     except Exception as error:
-        fault = path_fault(error) if isinstance(error, OSError) else None
-        if fault is not None:
-            talk(f"zbench: error: {fault}")
-            return Exit.BAD_INPUT
-        way_out = machine_fault(str(error)) if isinstance(error, OSError) else None
-        if way_out is not None:
-            talk(f"zbench: error: {error}; {way_out}")
-            return Exit.BAD_INPUT
-        import traceback
+        return _failed(error)
 
-        print(printable_lines(traceback.format_exc().rstrip("\n")), file=sys.stderr)
-        talk(f"zbench: a fault of zbench {__version__} itself; please report the lines above with the command you gave")
-        return Exit.FAULT
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong in a line; what is no user's and no machine's fault with its traceback."""
+    if _tells_of_an_interrupt(error):
+        return _interrupted()
+    if isinstance(error, ZbenchError):
+        talk(f"zbench: error: {error}")
+        return error.exit_code
+    if isinstance(error, OSError) and (fault := path_fault(error)) is not None:
+        talk(f"zbench: error: {fault}")
+        return Exit.BAD_INPUT
+    way_out = machine_fault(str(error)) if isinstance(error, OSError) else None
+    if way_out is not None:
+        talk(f"zbench: error: {error}; {way_out}")
+        return Exit.BAD_INPUT
+    import traceback
+
+    print(printable_lines(traceback.format_exc().rstrip("\n")), file=sys.stderr)
+    talk(f"zbench: a fault of zbench {__version__} itself; please report the lines above with the command you gave")
+    return Exit.FAULT
+
+
+def _tells_of_an_interrupt(error: Exception) -> bool:
+    """Whether a library made an error of its own out of Ctrl-C, which comes at any instruction of it.
+
+    What could not be saved because of the disk is still said.
+    """
+    if isinstance(error, StoreError | MachineError):
+        return False
+    return any(isinstance(cause, KeyboardInterrupt) for cause in with_causes(error))
+
+
+def _interrupted() -> Exit:
+    talk("zbench: interrupted")
+    return Exit.INTERRUPTED
 
 
 def entry() -> NoReturn:
