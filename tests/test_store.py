@@ -1,5 +1,6 @@
 """The journal loses nothing that was finished, and nobody else writes into it."""
 
+import codecs
 import errno
 import fcntl
 import os
@@ -235,6 +236,11 @@ def test_a_torn_end_is_cut_and_a_copy_kept_beside(
 @pytest.mark.parametrize("ends", [b"\r\n", b"\r", b"\n\n", b"\n" + b"\0" * 9 + b"\n"])
 def test_other_line_ends_are_read_and_left_alone(tmp_path: Path, ends: bytes) -> None:
     content = WHOLE.replace(b"\n", ends)
+    assert opened(tmp_path, content) == (["a", "b"], [], content, [])
+
+
+def test_a_byte_order_mark_is_read_over_and_left_alone(tmp_path: Path) -> None:
+    content = codecs.BOM_UTF8 + WHOLE
     assert opened(tmp_path, content) == (["a", "b"], [], content, [])
 
 

@@ -1,5 +1,6 @@
 """Records that stay in their journals are those that reading them all gives."""
 
+import codecs
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def test_a_view_of_a_journal_is_that_of_its_records(tmp_path: Path) -> None:
     assert [r.to_json() for r in view.records] == [r.to_json() for r in whole.records]
     assert [r.to_json() for r in view.journal] == [r.to_json() for r in whole.journal]
     assert stored.newest.label == "measured again" and stored.labels[again.sweep, again.trial_id] == "measured again"
+
+
+def test_a_record_behind_a_byte_order_mark_and_unwritten_bytes_is_found_again(tmp_path: Path) -> None:
+    first, second, *_ = demo_records()
+    journal = written(tmp_path / "demo", first, second)
+    whole = journal.read_bytes()
+    journal.write_bytes(codecs.BOM_UTF8 + whole.replace(b"\n", b"\r\n\0\0\0", 1))
+    assert [record.to_json() for record in StoredRecords([journal]).values()] == [first.to_json(), second.to_json()]
 
 
 def test_only_what_is_asked_for_is_held(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the next append. It refuses to rewrite a finished line: the only bytes ever remo
 of them is kept beside the journal.
 """
 
+import codecs
 import contextlib
 import os
 import socket
@@ -195,8 +196,9 @@ def journal_lines(journal: Path) -> Iterator[tuple[int, int, bytes]]:
             for fed in file:
                 for ended in fed.splitlines(keepends=True) if b"\r" in fed else (fed,):
                     number += 1
-                    begins = offset + len(ended) - len(ended.lstrip(UNWRITTEN))
-                    line = ended.strip(UNWRITTEN + LINE_ENDS)
+                    text = ended.removeprefix(codecs.BOM_UTF8) if number == 1 else ended
+                    begins = offset + len(ended) - len(text.lstrip(UNWRITTEN))
+                    line = text.strip(UNWRITTEN + LINE_ENDS)
                     if line.strip() and (ended.endswith((b"\n", b"\r")) or not _is_torn(line)):
                         yield number, begins, line
                     offset += len(ended)
