@@ -183,7 +183,7 @@ def test_a_worker_that_never_says_hello_is_no_answer_about_a_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "msgspec.py").write_text("raise ImportError('half an installation')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setattr("zbench.executors.client.HOME", tmp_path)
     with LocalExecutor(ExecutorConfig(), tmp_path / "logs") as executor:
         executor.submit(Task((Setting(TRIALS[0], tmp_path / "a"),), MeasureConfig()))
