@@ -1,5 +1,6 @@
 """Prompts come from one word or from a file, arrive as they were written, and are what names a trial."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -271,3 +272,11 @@ def test_new_keys_do_not_change_trials_that_do_not_use_them() -> None:
     assert guided.trial_id != trial.trial_id
     assert guided.to_dict()["workload"]["prompts"][0]["negative_prompt"] == "blurry"
     assert Trial.from_dict(guided.to_dict()) == guided
+
+
+def test_a_cell_may_be_as_long_as_its_file_and_other_readers_keep_their_limit(tmp_path: Path) -> None:
+    before, long = csv.field_size_limit(), "a cat, " * 30_000
+    for text in (long, "a cat"):
+        (tmp_path / "p.csv").write_text(f'prompt\n"{text}"\n', encoding="utf-8")
+        assert [prompt.text.strip() for prompt in read_prompts(tmp_path / "p.csv")] == [text.strip()]
+        assert csv.field_size_limit() == before

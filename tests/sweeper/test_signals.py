@@ -34,7 +34,10 @@ class Aborted(OneAtATime):
 
 @pytest.fixture(autouse=True)
 def handlers_as_before() -> Iterator[None]:
+    """Those that whoever runs the tests has ignored, as nohup does, are heard here."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTSTP, *ENDING)}
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -162,26 +162,35 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _csv(path: Path, text: str) -> Iterator[_Line]:
-    csv.field_size_limit(max(len(text), 1))  # a prompt may be as long as its file
+    (_, first), *rows = _rows(path, text) or [(1, [])]
+    header = [name.strip() for name in first]
+    if not {"prompt", "text"} & set(header):
+        problem = "the first line must name the columns, separated by commas, prompt among them"
+        raise OverrideError(f"{path}, line 1: {shortened(', '.join(header))}: {problem}")
+    if len(set(header)) < len(header):
+        raise OverrideError(f"{path}, line 1: {shortened(', '.join(header))}: names a column twice")
+    _hold_fields(f"{path}, line 1", header)
+    for number, row in rows:
+        place = f"{path}, line {number}"
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) != len(header):
+            problem = f"{len(row)} cells, and the first line names {len(header)}; quote a cell that holds a comma"
+            raise OverrideError(f"{place}: {problem}")
+        yield _Line(place, {name: cell or None for name, cell in zip(header, row, strict=True)})
+
+
+def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """Each row with the number of its last line. A prompt may be as long as its file; the limit is the process's."""
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, len(text)))
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(rows, [])]
-        if not {"prompt", "text"} & set(header):
-            problem = "the first line must name the columns, separated by commas, prompt among them"
-            raise OverrideError(f"{path}, line 1: {shortened(', '.join(header))}: {problem}")
-        if len(set(header)) < len(header):
-            raise OverrideError(f"{path}, line 1: {shortened(', '.join(header))}: names a column twice")
-        _hold_fields(f"{path}, line 1", header)
-        for row in rows:
-            place = f"{path}, line {rows.line_num}"
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(header):
-                problem = f"{len(row)} cells, and the first line names {len(header)}; quote a cell that holds a comma"
-                raise OverrideError(f"{place}: {problem}")
-            yield _Line(place, {name: cell or None for name, cell in zip(header, row, strict=True)})
+        return [(rows.line_num, row) for row in rows]
     except csv.Error as error:
         raise OverrideError(f"{path}, line {rows.line_num}: cannot be read as csv ({error})") from error
+    finally:
+        csv.field_size_limit(before)
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[_Line]]] = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv}
