@@ -12,6 +12,7 @@ from factories import TINY, TURBO
 
 from zbench.engines.weights import resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
+from zbench.trial import geometry_of
 from zbench.zimage.layout import preset_folder
 
 
@@ -197,3 +198,19 @@ def test_another_snapshot_than_mains_is_noted(tmp_path: Path) -> None:
     shutil.rmtree(repo / "snapshots" / "old")
     with pytest.raises(WeightsUnavailableError, match=r"snapshot new is incomplete: .*download=true"):
         resolve_weights(TURBO)
+
+
+@pytest.mark.parametrize("name", [f"/tmp/{'x' * 5000}", f"{'x' * 300}/y", f"{'x' * 5000}.safetensors"])
+def test_a_name_that_no_system_takes_is_one_line(name: str) -> None:
+    with pytest.raises(WeightsUnavailableError, match=r"^pipeline\.weights=.*File name too long"):
+        resolve_weights(replace(TINY, weights=name))
+    with pytest.raises(ConfigError, match=r"^pipeline\.weights=.*File name too long"):
+        geometry_of(replace(TINY, weights=name))
+
+
+def test_no_weights_at_all_are_none(copy: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({}, copy / "text_encoder" / "model.safetensors")
+    with pytest.raises(WeightsUnavailableError, match=r"model\.safetensors: it holds no weights of the text_encoder"):
+        resolve_weights(replace(TINY, weights=str(copy)))

@@ -126,3 +126,21 @@ def test_a_single_file_has_no_config_of_its_own(whole: Path, tmp_path: Path) -> 
     config = folder / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "awq"}}))
     assert quantisation(Checkpoint(folder, transformer=tmp_path / "t.safetensors"), "transformer") is None
+
+
+def test_an_adapter_that_leads_to_other_weights_is_refused(whole: Path, tmp_path: Path) -> None:
+    """transformers, with peft here, loads `base_model_name_or_path` in place of the weights beside this file."""
+    says = refusal(whole, "text_encoder/adapter_config.json", {"base_model_name_or_path": str(tmp_path)})
+    assert says.startswith("transformers would load the weights that it names")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("scheduler/scheduler_config.json", "DDIMScheduler"),  # else a schedule without shift, and other images
+        ("transformer/config.json", "FluxTransformer2DModel"),
+        ("vae/config.json", "AutoencoderTiny"),
+    ],
+)
+def test_a_config_of_another_class_than_the_index_names(whole: Path, name: str, other: str) -> None:
+    assert f"_class_name is '{other}', but model_index.json names" in refusal(whole, name, {"_class_name": other})

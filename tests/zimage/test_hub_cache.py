@@ -99,3 +99,15 @@ def test_a_snapshot_may_lack_what_a_file_takes_the_place_of(tmp_path: Path) -> N
     (repo / "snapshots" / "abc" / TRANSFORMER).unlink()
     needs = Checkpoint(tmp_path, transformer=preset_folder("zimage_tiny") / TRANSFORMER)
     assert find_in_hf_cache(REPO, tmp_path, needs).whole is not None
+
+
+def test_one_of_two_snapshots_without_a_main_says_so(tmp_path: Path) -> None:
+    """Alone it is the only one that can be meant; a file among the snapshots is none."""
+    add_snapshot(tmp_path, "abc")
+    (tmp_path / "models--Tongyi-MAI--Z-Image-Turbo" / "snapshots" / ".DS_Store").write_bytes(b"\0")
+    alone = find_in_hf_cache(REPO, tmp_path)
+    assert alone.whole is not None and alone.whole.in_place_of is None
+    add_snapshot(tmp_path, "def")
+    either = find_in_hf_cache(REPO, tmp_path).whole
+    assert either is not None and f"snapshot {either.folder.name} of {REPO} is used" in str(either.in_place_of)
+    assert "nothing says which of 2 snapshots is main's" in str(either.in_place_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,18 @@ def test_a_folder_of_files_and_an_empty_one(tmp_path: Path) -> None:
     assert refusal(tmp_path).endswith("an empty folder")
     file = save({}, tmp_path / "z.safetensors")
     assert refusal(tmp_path).endswith(f"the folder holds z.safetensors; give such a file itself: {file}")
+
+
+def test_a_file_of_a_pipeline_in_place_of_its_folder() -> None:
+    for name in ("model_index.json", "transformer/config.json"):
+        assert refusal(TINY / name).endswith(f"a file of the pipeline whose folder is {TINY}; give that folder")
+
+
+def test_a_pipe_in_place_of_weights_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tiny_copy(tmp_path / "tiny")
+    (folder / TRANSFORMER).unlink()
+    os.mkfifo(folder / TRANSFORMER)
+    assert refusal(folder).endswith(f"{folder / TRANSFORMER}: a pipe, socket or device, not a file")
 
 
 def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from zbench.zimage.components import load_component
 from zbench.zimage.layout import Checkpoint, WeightsError
 from zbench.zimage.loading import check_weights
 from zbench.zimage.storage import stored_dtypes
+from zbench.zimage.stored import GGUF_TYPES
 from zbench.zimage.weight_files import weight_files
 
 MATRIX = "layers.0.attention.to_q.weight"
@@ -119,16 +120,27 @@ def everything(tmp_path: Path) -> Path:
     return save(ours | encoder, tmp_path / "all_in_one.safetensors")
 
 
+def ternary(tmp_path: Path) -> Path:
+    return save_gguf(plain_weights(), tmp_path / "ternary.gguf", "TQ1_0")
+
+
+def shard(tmp_path: Path) -> Path:
+    half = dict(sorted(plain_weights().items())[::2])
+    return save(half, tmp_path / "diffusion_pytorch_model-00001-of-00002.safetensors")
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (ternary, "w2.weight is stored as TQ1_0; diffusers reads F32, F16, BF16, Q8_0"),
+        (shard, "one shard of several; give the pipeline's folder"),
         (broken, "not a whole GGUF file: it lists no tensor"),
         (cut_off, "not a whole GGUF file"),
         (no_gguf, "not a whole GGUF file: a git-LFS pointer"),
         (flux, "no Z-Image transformer (missing weights: cap_embedder.1.weight); it holds double_blocks"),
         (wider, "cap_embedder.1.weight has shape (3840, 2560), the config asks for (192, 128)"),
         (deeper, "it has 11 main blocks, the config asks for 10"),
-        (everything, "no part of the module asks for: text_encoders.qwen3.embed_tokens.weight and 34 more"),
+        (everything, "holds a text encoder too (text_encoders); zbench reads a transformer alone"),
     ],
 )
 def test_another_file_is_named_with_what_it_holds(make: Callable[[Path], Path], says: str, tmp_path: Path) -> None:
@@ -144,3 +156,9 @@ def test_gguf_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else real(name))
     with pytest.raises(WeightsError, match=r"broken\.gguf: a GGUF file needs .*: pip install 'zbench\[gguf\]'"):
         check_weights(Checkpoint(TINY, transformer=file))
+
+
+def test_what_is_said_to_be_read_of_gguf_is_what_diffusers_unpacks() -> None:
+    from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
+
+    assert {kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES} == set(GGUF_TYPES) - {"F32", "F16"}

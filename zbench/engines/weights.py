@@ -62,7 +62,11 @@ def resolve_weights(pipeline: PipelineConfig) -> WeightsPlace:
     except ValueError as error:
         raise ConfigError("pipeline.preset", pipeline.preset, str(error)) from error
     vae = None if pipeline.vae is None else Path(os.path.expanduser(pipeline.vae))
-    found = _find(pipeline, Checkpoint(preset, vae=vae, variant=pipeline.variant))
+    try:
+        found = _find(pipeline, Checkpoint(preset, vae=vae, variant=pipeline.variant))
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        where = f"pipeline.weights={pipeline.weights}: {error.filename or preset}"
+        raise WeightsUnavailableError(f"{where}: cannot be read: {error.strerror or error}") from error
     return replace(found, lora=resolve_lora(pipeline))
 
 

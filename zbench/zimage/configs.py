@@ -33,7 +33,10 @@ BUILT_IN = {
 }
 """What needs neither a download nor a package; `flash_attention_2` fetches a kernel where its package is missing."""
 
-FURTHER_CONFIGS = ("generation_config.json", "adapter_config.json", "special_tokens_map.json", "added_tokens.json")
+ADAPTER = "adapter_config.json"
+"""Of PEFT: it leads transformers to other weights, in another folder or on the hub."""
+
+FURTHER_CONFIGS = ("generation_config.json", ADAPTER, "special_tokens_map.json", "added_tokens.json")
 
 DEQUANTISED = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")
 """Methods whose FP8 weights have their scales beside them: these are applied, whatever the library would do."""
@@ -62,7 +65,14 @@ def check_configs(checkpoint: Checkpoint) -> None:
             if (folder / name).is_file():
                 _check_code(folder / name)
     _check_code(checkpoint.folder / "model_index.json")
+    _check_classes(checkpoint)
     encoder = config_file(checkpoint, "text_encoder")
+    adapter = encoder.with_name(ADAPTER)
+    if adapter.is_file():
+        raise WeightsError(
+            f"{adapter}: transformers would load the weights that it names in place of those beside it; "
+            "merge the adapter into the weights, or take this file out"
+        )
     model_type = read_json(encoder).get("model_type", ENCODER)
     if model_type != ENCODER:
         raise WeightsError(f"{encoder}: model_type is {model_type!r}; the text encoder of Z-Image is a {ENCODER!r}")
@@ -101,6 +111,17 @@ def quantisation(checkpoint: Checkpoint, component: str) -> Quantisation | None:
             f"pip install 'zbench[{package}]'"
         )
     return Quantisation(method, "library", None)
+
+
+def _check_classes(checkpoint: Checkpoint) -> None:
+    """Raise `WeightsError` where a component's config is one of another class than the model index names: a library
+    would take from it what it knows, and its own defaults for the rest."""
+    index = read_json(checkpoint.folder / "model_index.json")
+    for component in ("scheduler", "transformer", "vae"):
+        path, named = config_file(checkpoint, component), index.get(component)
+        found = read_json(path).get("_class_name")
+        if isinstance(named, list) and found is not None and found != named[-1]:
+            raise WeightsError(f"{path}: _class_name is {found!r}, but model_index.json names {named[-1]!r}")
 
 
 def _check_code(path: Path) -> None:

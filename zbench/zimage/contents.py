@@ -16,6 +16,7 @@ from zbench.zimage.layout import (
     tokenizer_files,
     tokenizer_folder,
 )
+from zbench.zimage.tokenizer import check_tokenizer
 from zbench.zimage.vae import check_vae
 from zbench.zimage.weight_files import check_variant, index_file, weight_files
 
@@ -54,6 +55,7 @@ def check_complete(checkpoint: Checkpoint) -> None:
     check_model_index(checkpoint.folder)
     for component in COMPONENTS:
         read_json(checkpoint.folder / component / CONFIG_FILE[component])
+    check_tokenizer(tokenizer_folder(checkpoint.folder))
     check_vae(checkpoint)
     check_configs(checkpoint)
     check_variant(checkpoint)

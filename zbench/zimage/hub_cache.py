@@ -38,7 +38,8 @@ def find_in_hf_cache(repo_id: str, cache_dir: Path | None = None, needs: Checkpo
 
     root = Path(constants.HF_HUB_CACHE) if cache_dir is None else cache_dir
     repo: Path = root / file_download.repo_folder_name(repo_id=repo_id, repo_type="model")
-    snapshots = sorted((repo / "snapshots").glob("*"), key=lambda path: path.lstat().st_mtime, reverse=True)
+    there = [path for path in (repo / "snapshots").glob("*") if path.is_dir()]  # a desktop leaves files of its own
+    snapshots = sorted(there, key=lambda path: path.lstat().st_mtime, reverse=True)
     reference = repo / "refs" / "main"
     main = reference.read_text(encoding="utf-8", errors="replace").strip() if reference.is_file() else None
     snapshots.sort(key=lambda path: path.name != main)
@@ -46,6 +47,8 @@ def find_in_hf_cache(repo_id: str, cache_dir: Path | None = None, needs: Checkpo
     lacking: str | None = None
     if main is not None and (not snapshots or snapshots[0].name != main):
         lacking = f"snapshot {main}, which main names, is not there" if snapshots else None
+    if main is None and len(snapshots) > 1:
+        lacking = f"nothing says which of {len(snapshots)} snapshots is main's ({reference} is not there)"
     for snapshot in snapshots:
         try:
             check_complete(replace(needs, folder=snapshot))

@@ -72,10 +72,12 @@ def names_a_file(path: Path) -> bool:
 
 
 def absent(path: Path) -> str:
-    """What stands in place of a file that is not there: nothing, a link without a target, or a folder."""
+    """What stands in place of a file that is not there: nothing, a link without a target, a folder, or a pipe."""
     if path.is_symlink() and not path.exists():
         return f"missing file: a link to {path.readlink()}, which is not there"
-    return "a folder, not a file" if path.is_dir() else "missing file"
+    if path.is_dir():
+        return "a folder, not a file"
+    return "a pipe, socket or device, not a file" if path.exists() and not path.is_file() else "missing file"
 
 
 def no_pipeline(path: Path) -> str | None:
@@ -99,6 +101,9 @@ def not_a_folder(path: Path, takes: str) -> str:
     if path.is_symlink() and not path.exists():
         return f"a link to {path.readlink()}, which is not there"
     if path.is_file():
+        pipeline = next((str(f) for f in path.parents[:2] if (f / "model_index.json").is_file()), None)
+        if path.suffix == ".json" and pipeline is not None:
+            return f"a file of the pipeline whose folder is {pipeline}; give that folder"
         known = "a safetensors file" if path.suffix == ".safetensors" else None
         kind = KINDS.get(path.suffix.lower()) or foreign(path) or known or "a file of an unknown kind"
         return f"{kind}; {takes}"

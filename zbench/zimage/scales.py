@@ -185,7 +185,7 @@ def _check_dtype(name: str, stored: StoredTensor, scalings: Mapping[str, Scaling
     if stored.file.suffix.lower() == GGUF_SUFFIX:
         return  # its types are the reader's business
     if stored.dtype not in (*FLOATS, *FP8):
-        raise WeightsError(f"{stored.file}: tensor {name} is stored as {stored.dtype}, which is packed; {WAY_OUT}")
+        raise WeightsError(f"{stored.file}: tensor {name} is stored as {stored.dtype}: packed, or no weight; {WAY_OUT}")
     is_matrix = stored.dtype in FP8 and len(stored.shape) >= 2
     if is_matrix and name not in scalings and (scalings or marked):
         others = "others have" if scalings else f"{MARKER} says it has"

@@ -15,6 +15,7 @@ from zbench.zimage.layout import Checkpoint, WeightsError, config_file
 from zbench.zimage.on_disk import some
 from zbench.zimage.scales import Inventory, check_quantised, take_inventory
 from zbench.zimage.stored import Header, read_headers, without_prefix
+from zbench.zimage.weight_files import SHARD
 
 ANCHOR = "cap_embedder.1.weight"
 """In every Z-Image transformer under this name, diffusers' and the original's: [dim, cap_feat_dim]."""
@@ -30,6 +31,12 @@ PARTS = {
 }
 """First words of the names of a component's weights, so that what is none is known without its module."""
 
+OTHER_MODELS = {
+    "a text encoder": ("text_encoders", "text_encoder", "cond_stage_model", "conditioner"),
+    "a VAE": ("vae", "first_stage_model"),
+}
+"""First words of the names of what else lies in one file of ComfyUI's."""
+
 
 def inventory_of(checkpoint: Checkpoint, component: str, files: Sequence[Path]) -> Inventory | None:
     """What is stored for a component; None where a library unpacks it by the config.
@@ -44,15 +51,29 @@ def inventory_of(checkpoint: Checkpoint, component: str, files: Sequence[Path]) 
     check_quantised(inventory, None if packed is None else packed.method, files, config_file(checkpoint, component))
     if component == "transformer":
         _check_transformer(checkpoint, inventory.weights, files)
+    if not inventory.weights:
+        raise WeightsError(f"{files[0]}: it holds no weights of the {component}")
     foreign = sorted(name for name in inventory.weights if name.partition(".")[0] not in PARTS[component])
     if foreign:
-        raise WeightsError(f"{inventory.weights[foreign[0]].file}: {unasked_for(foreign)}")
+        raise WeightsError(f"{inventory.weights[foreign[0]].file}: {_others(foreign) or unasked_for(foreign)}")
     return inventory
 
 
 def inventories(checkpoint: Checkpoint) -> dict[str, Inventory | None]:
     """`inventory_of` each component whose weights are read."""
     return {c: inventory_of(checkpoint, c, files) for c, files in weights_of(checkpoint).items()}
+
+
+def _others(names: list[str]) -> str | None:
+    """What is said of a file with several models in it; None where `names` do not tell which."""
+    firsts = {name.partition(".")[0] for name in names}
+    kinds = [kind for kind, words in OTHER_MODELS.items() if firsts & set(words)]
+    if not kinds:
+        return None
+    return (
+        f"it holds {' and '.join(kinds)} too ({some(sorted(firsts))}); zbench reads a transformer alone from one file: "
+        "keep its tensors, and give another VAE with pipeline.vae=<folder>"
+    )
 
 
 def unasked_for(names: list[str]) -> str:
@@ -81,6 +102,8 @@ def _check_transformer(checkpoint: Checkpoint, weights: Header, files: Sequence[
     """Raise `WeightsError` unless `weights` look like a Z-Image transformer of the size that the config says."""
     where = files[0] if len(files) == 1 else files[0].parent
     refiners = [name for name in weights if name.startswith(("noise_refiner.", "context_refiner."))]
+    if len(files) == 1 and SHARD.search(files[0].name):
+        raise WeightsError(f"{where}: one shard of several; give the pipeline's folder, or a file with all of them")
     if ANCHOR not in weights or not refiners:
         groups = list(dict.fromkeys(name.partition(".")[0] for name in weights))
         missing = f"missing weights: {ANCHOR}" if ANCHOR not in weights else "missing weights of the refiners"

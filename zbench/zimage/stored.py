@@ -13,6 +13,12 @@ from zbench.zimage.on_disk import absent, foreign
 
 GGUF_SUFFIX = ".gguf"
 
+GGUF_TYPES = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K"),
+    *("IQ4_NL", "IQ4_XS"),
+)
+"""What diffusers unpacks (`quantizers.gguf.utils`), and what needs no unpacking."""
+
 TORCH_NAMES = {
     "F64": "float64",
     "F32": "float32",
@@ -119,6 +125,10 @@ def _gguf(path: Path) -> dict[str, StoredTensor]:
         tensors: list[Any] = gguf.GGUFReader(path).tensors
     except Exception as error:  # of many kinds, for it believes what the file says
         raise WeightsError(f"{path}: not a whole GGUF file: {type(error).__name__}: {one_line(error)}") from error
+    unread = next((tensor for tensor in tensors if tensor.tensor_type.name not in GGUF_TYPES), None)
+    if unread is not None:
+        kind = unread.tensor_type.name
+        raise WeightsError(f"{path}: {unread.name} is stored as {kind}; diffusers reads {', '.join(GGUF_TYPES)}")
     if not tensors:
         raise WeightsError(f"{path}: not a whole GGUF file: it lists no tensor")
     return {

@@ -118,7 +118,8 @@ def _only_one(folder: Path, component: str) -> Path:
     if len(whole) == 1 and not expected.is_symlink():
         return whole[0]
     names = [path.name for path in there]
-    hint = f"; there is {some(names)}" if names and not expected.is_symlink() else ""
+    stands_there = expected.is_symlink() or expected.exists()
+    hint = f"; there is {some(names)}" if names and not stands_there else ""
     if len(whole) > 1:
         hint = f"; there are {some([path.name for path in whole])}: keep one of them, or all shards with their index"
     elif any(path.suffix in PICKLES for path in there):
