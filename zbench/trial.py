@@ -194,11 +194,10 @@ def geometry_of(pipeline: PipelineConfig) -> Geometry:
 
     The VAE's are those of `pipeline.vae`, if that is here.
     """
-    key = "weights"
+    folder = Path(os.path.expanduser(pipeline.weights))
+    own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
+    key = "weights" if own else "preset"
     try:
-        folder = Path(os.path.expanduser(pipeline.weights))
-        own = pipeline.weights not in ("auto", "random") and (folder / "transformer" / "config.json").is_file()
-        key = "weights" if own else "preset"
         geometry = _geometry_in(folder if own else preset_folder(pipeline.preset))
         vae = Path(os.path.expanduser(pipeline.vae or ""))
         if pipeline.vae is not None and (vae / "config.json").is_file():
