@@ -12,7 +12,6 @@ from factories import TINY, TURBO
 
 from zbench.engines.weights import resolve_weights
 from zbench.errors import ConfigError, WeightsUnavailableError
-from zbench.trial import geometry_of
 from zbench.zimage.layout import preset_folder
 
 
@@ -204,8 +203,6 @@ def test_another_snapshot_than_mains_is_noted(tmp_path: Path) -> None:
 def test_a_name_that_no_system_takes_is_one_line(name: str) -> None:
     with pytest.raises(WeightsUnavailableError, match=r"^pipeline\.weights=.*File name too long"):
         resolve_weights(replace(TINY, weights=name))
-    with pytest.raises(ConfigError, match=r"^pipeline\.weights=.*File name too long"):
-        geometry_of(replace(TINY, weights=name))
 
 
 def test_no_weights_at_all_are_none(copy: Path) -> None:

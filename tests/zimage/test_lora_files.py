@@ -1,5 +1,6 @@
 """A LoRA file is for this transformer, every tensor of it, or it is refused by the name of what does not fit."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def reshaped(part: str, *shape: int) -> dict[str, Any]:
         ),
         (
             reshaped("lora_B", 192, 8),
-            "192×8, the transformer needs 192×4",
+            "192×8, which are of two ranks",
         ),
         (reshaped("lora_A", 0, 192), "0×192"),
         (reshaped("lora_A"), "one number"),
@@ -179,3 +180,29 @@ def test_the_one_file_of_a_folder_is_meant(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     path = loras.saved(tmp_path / "l.safetensors", FITS)
     assert find_lora(tmp_path) == find_lora(path) == path
+
+
+def test_what_lies_in_a_files_place_is_named_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe, link, pointer = (tmp_path / f"{name}.safetensors" for name in ("pipe", "link", "pointer"))
+    os.mkfifo(pipe)
+    link.symlink_to("gone")
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    for place, said in ((pipe, "a pipe"), (link, "a link to gone, which is not there"), (pointer, "a git-LFS pointer")):
+        with pytest.raises(WeightsError, match=rf"{place.name}: .*{said}"):
+            find_lora(place)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        (
+            {f"transformer.{LAYER}.lora_A.weight": A, f"transformer.{LAYER}.lora_B.weight": np.ones((192, 8))},
+            "two ranks",
+        ),
+        ({"lora_unet_layers_0_attention_to_q.hada_w1_a": B}, "it is a LoHa's"),
+        ({f"transformer.{LAYER}.lora_magnitude_vector": B[:, 0].copy()}, "it is a DoRA's"),
+    ],
+)
+def test_another_kind_of_change_is_called_by_its_name(tensors: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=said):
+        check_lora(loras.saved(tmp_path / "l.safetensors", tensors), TRANSFORMER)

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from zbench.zimage.geometry import TransformerGeometry
 from zbench.zimage.layout import WeightsError, one_line
+from zbench.zimage.on_disk import absent, foreign
 
 Shape = tuple[int, ...]
 
@@ -45,7 +46,8 @@ T_FREQUENCIES, T_EMBEDDER_DIM = 256, 1024
 
 _OF_OTHERS = (
     (r"^lora_te\d?_|text_encoder", "it changes the text encoder; diffusers loads LoRAs of the transformer alone"),
-    (r"dora_scale$", "it is a DoRA's, which diffusers leaves out"),
+    (r"dora_scale$|lora_magnitude_vector", "it is a DoRA's, which diffusers leaves out"),
+    (r"\.hada_", "it is a LoHa's; zbench loads LoRA and LoKr"),
     (r"double_blocks|single_blocks|single_transformer_blocks", "it is a LoRA of Flux or the like"),
     (r"unet\.|down_blocks|up_blocks|mid_block|input_blocks|output_blocks", "it is a LoRA of Stable Diffusion"),
     (r"transformer_blocks|joint_blocks|(^|[._])blocks[._]\d", "it is a LoRA of another transformer than Z-Image's"),
@@ -75,10 +77,14 @@ def find_lora(place: Path) -> Path:
         if found:
             raise WeightsError(f"{place}: holds {_listed(found)}; name the one file that is meant")
         raise WeightsError(f"{place}: holds no safetensors file, {_listed(names) if names else 'nothing'} is there")
-    if not place.exists():
+    if not place.exists() and not place.is_symlink():
         raise WeightsError(f"{place}: no such file or folder; zbench fetches no LoRA: download it and name its file")
+    if not place.is_file():  # a pipe would be waited for
+        raise WeightsError(f"{place}: {absent(place)}")
     if place.suffix != ".safetensors":
         raise WeightsError(f"{place}: not a .safetensors file; zbench reads no other kind of LoRA")
+    if (kind := foreign(place)) is not None:
+        raise WeightsError(f"{place}: not a whole safetensors file: {kind}")
     return place
 
 
@@ -152,6 +158,8 @@ class _Target:
             if part not in parts:
                 return f"{part} is missing"
         rank = parts[down][0] if parts[down] else 0
+        if parts[up][:1] == (self.outputs,) and parts[down][1:] == (self.inputs,) and parts[up][1:] != (rank,):
+            return f"{down} is {_shape(parts[down])} and {up} is {_shape(parts[up])}, which are of two ranks"
         for part, wanted in ((down, (rank, self.inputs)), (up, (self.outputs, rank))):
             if parts[part] != wanted or not rank:
                 return self._other_size(f"{part} is {_shape(parts[part])}", wanted)
