@@ -20,6 +20,7 @@ def empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture
@@ -211,3 +212,11 @@ def test_no_weights_at_all_are_none(copy: Path) -> None:
     save_file({}, copy / "text_encoder" / "model.safetensors")
     with pytest.raises(WeightsUnavailableError, match=r"model\.safetensors: it holds no weights of the text_encoder"):
         resolve_weights(replace(TINY, weights=str(copy)))
+
+
+def test_what_may_not_be_fetched_is_refused_before_a_worker_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsUnavailableError, match="HF_HUB_OFFLINE forbids to fetch it"):
+        resolve_weights(replace(TURBO, download=True))

@@ -101,6 +101,7 @@ def _from_hub(pipeline: PipelineConfig, hub_id: str | None, parts: Checkpoint) -
             checkpoint = _checked(replace(parts, folder=cached.whole.folder), pipeline)
             return WeightsPlace("hub_cache", checkpoint, hub_id, note=cached.whole.in_place_of)
         if pipeline.download:
+            _check_online(pipeline, hub_id, cached.problem)
             with _named(pipeline):  # by what the preset says; what is fetched is checked when it is here
                 check_vae(parts)
             return WeightsPlace("download", parts, hub_id, fetch=True)
@@ -114,6 +115,18 @@ def _from_hub(pipeline: PipelineConfig, hub_id: str | None, parts: Checkpoint) -
         f"pipeline.weights={pipeline.weights}: {where}; give a folder in the official layout with "
         f"pipeline.weights=<folder>, run without trained weights with pipeline.weights=random{fetch}"
     )
+
+
+def _check_online(pipeline: PipelineConfig, hub_id: str, problem: str | None) -> None:
+    """Raise WeightsUnavailableError where huggingface_hub is told to fetch nothing."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        why = problem or f"{hub_id} is not in the local Hugging Face cache"
+        raise WeightsUnavailableError(
+            f"pipeline.weights={pipeline.weights}: {why}, and HF_HUB_OFFLINE forbids to fetch it, whatever "
+            "pipeline.download says; unset that variable, or give a folder with pipeline.weights=<folder>"
+        )
 
 
 def _holds_weights(folder: Path) -> bool:
