@@ -17,6 +17,7 @@ from zbench.config.setting import (
     ParallelConfig,
     check_compute,
     check_offload,
+    check_parallel,
 )
 from zbench.config.sweep import (
     ExecutorConfig,
@@ -93,7 +94,7 @@ def check(config: Any, checked: dict[int, object] | None = None) -> None:
 
 # Group to what its values must be; a check of several groups together belongs into `check`.
 _CHECKS: dict[str, Callable[[Any], None]] = {
-    **{"pipeline": check_pipeline, "hardware": check_hardware, "offload": check_offload},
+    **{"pipeline": check_pipeline, "hardware": check_hardware, "offload": check_offload, "parallel": check_parallel},
     **{"cache": check_cache, "compute": check_compute, "workload": check_workload},
     **{"measure": check_measure, "sweep": check_sweep},
     "execution": lambda execution: one_of("execution", execution, EXECUTIONS),

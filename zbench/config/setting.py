@@ -11,6 +11,9 @@ from zbench.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16")
+ROTATE_METHODS = ("p2p", "allgather")
+VAE_MODES = ("whole", "split", "tiled")
+TEXT_ENCODER_MODES = ("whole", "tp")
 OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
 
 
@@ -31,6 +34,14 @@ class ParallelConfig(Group):
     tp_size: int = number(1, 1, 1024)
     ulysses_size: int = number(1, 1, 1024)
     ring_size: int = number(1, 1, 1024)
+    gather_size: int = number(1, 1, 1024)  # each device keeps its queries and gathers keys and values
+    cfg_size: int = number(1, 1, 1024)  # guidance's two passes on two devices
+    dp_size: int = number(1, 1, 1024)  # images side by side
+    ulysses_anything: bool = False  # cache-dit's Ulysses for tokens and heads that do not divide
+    ulysses_async: bool = False  # exchange queries while keys are computed
+    ring_rotate_method: str = "p2p"  # how keys and values travel
+    vae: str = "whole"  # whole: on every device; split: rows over devices, exact; tiled: cache-dit's, another image
+    text_encoder: str = "whole"  # whole: on every device; tp: split like the transformer
 
 
 @dataclass
@@ -51,6 +62,13 @@ class ComputeConfig(Group):
     dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     compile: bool = False  # torch.compile of the repeated transformer blocks
     attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
+
+
+def check_parallel(parallel: ParallelConfig) -> None:
+    """Raise ConfigError for a value that is out of its range."""
+    one_of("parallel.ring_rotate_method", parallel.ring_rotate_method, ROTATE_METHODS)
+    one_of("parallel.vae", parallel.vae, VAE_MODES)
+    one_of("parallel.text_encoder", parallel.text_encoder, TEXT_ENCODER_MODES)
 
 
 def check_offload(offload: OffloadConfig) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from zbench.config import EngineConfig
 from zbench.errors import ConfigError
-from zbench.measurement import Effective
+from zbench.measurement import Effective, RankView
 from zbench.plugins import check_permitted, load_object
 from zbench.probes.watched import Watched
 from zbench.trial import Trial
@@ -43,6 +43,7 @@ class Generation:
     device_s: float | None = None  # the call on the device's own clock (CUDA events); None on a host
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
     invalid_reasons: list[str] = field(default_factory=list)  # what only it can see, of `measurement.SPOILS_IMAGES`
+    ranks: list[RankView] = field(default_factory=list)  # of several devices, by rank; `latency_s` is the slowest's
 
 
 class StageError(Exception):

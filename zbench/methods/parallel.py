@@ -24,11 +24,17 @@ def _degree(key: str, sign: str, *, splits_heads: bool = False, splits_sequence:
 
 @dataclass(frozen=True)
 class ParallelDims:
-    """Degrees of sharding, each 1 or more."""
+    """Degrees of sharding, each 1 or more.
 
+    Ranks are numbered with the last of these running fastest: dp, cfg, gather, ring, ulysses, tp.
+    """
+
+    dp: int = _degree("dp_size", "dp")
+    cfg: int = _degree("cfg_size", "cfg")
     tp: int = _degree("tp_size", "tp", splits_heads=True)
     ulysses: int = _degree("ulysses_size", "u", splits_heads=True, splits_sequence=True)
     ring: int = _degree("ring_size", "r", splits_sequence=True)
+    gather: int = _degree("gather_size", "g", splits_sequence=True)
 
     @classmethod
     def of(cls, parallel: ParallelConfig) -> "ParallelDims":
@@ -39,6 +45,11 @@ class ParallelDims:
     def devices(self) -> int:
         """Devices that one generation uses."""
         return math.prod(getattr(self, item.name) for item in fields(self))
+
+    @property
+    def ranks(self) -> int:
+        """Devices that make one image together."""
+        return self.devices // self.dp
 
     @property
     def sequence(self) -> int:

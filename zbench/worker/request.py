@@ -54,6 +54,7 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
         image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
         images=made.images,
         text_tokens=made.text_tokens,
+        ranks=made.ranks,
         valid=not invalid_reasons,
         invalid_reasons=invalid_reasons,
     )
