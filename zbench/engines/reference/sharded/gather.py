@@ -22,7 +22,12 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from zbench.engines.reference.sharded.copies import TURNS, Carrier, await_shares, register, send_share
+
 collectives = torch.ops._c10d_functional
+
+KEYS, VALUES = 0, 1
+"""Kinds of what is gathered."""
 
 
 def share_of(tokens: int, ranks: int, index: int) -> tuple[int, int]:
@@ -89,6 +94,12 @@ class GatherAttnProcessor:
         self._gather, self._ulysses = _Peers(gather), _Peers(ulysses)
         self._ranks = self._gather.size * self._ulysses.size
         self._index = self._gather.rank * self._ulysses.size + self._ulysses.rank
+        self._carrier: int | None = None  # None: by collectives
+        self._buffers: tuple[Tensor, ...] = ()  # of keys and of values
+
+    def carry(self, carrier: int, buffers: tuple[Tensor, ...]) -> None:
+        """Gather by a carrier (`copies`) from now on, keys and values into a buffer each."""
+        self._carrier, self._buffers = carrier, buffers
 
     def __call__(
         self,
@@ -111,12 +122,13 @@ class GatherAttnProcessor:
             x = x.transpose(0, 1)
             return self._ulysses.tokens_for_heads(F.pad(x, (0, 0, 0, 0, 0, 0, 0, lacking)) if lacking else x)
 
-        value = self._gather.begin_gather(exchanged(attn.to_v(hidden_states).unflatten(-1, (attn.heads, -1))))
+        value = exchanged(attn.to_v(hidden_states).unflatten(-1, (attn.heads, -1)))
+        value = self._begin(value.contiguous(), VALUES)
         key = attn.to_k(hidden_states).unflatten(-1, (attn.heads, -1))
-        key = self._gather.begin_gather(exchanged(rotated(_normed(attn.norm_k, key), rotation)))
+        key = self._begin(exchanged(rotated(_normed(attn.norm_k, key), rotation)).contiguous(), KEYS)
         query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
         query = exchanged(rotated(_normed(attn.norm_q, query), rotation))
-        value, key = self._gather.wait(value)[:tokens], self._gather.wait(key)[:tokens]
+        value, key = self._complete(value, VALUES)[:tokens], self._complete(key, KEYS)[:tokens]
         if attention_mask is not None and attention_mask.ndim == 2:
             attention_mask = attention_mask[:, None, None, :]
         attended = dispatch_attention_fn(
@@ -134,6 +146,21 @@ class GatherAttnProcessor:
         for layer in attn.to_out:
             attended = layer(attended)
         return attended
+
+    def _begin(self, share: Tensor, kind: int) -> Tensor:
+        """Begin to gather a share (tokens x batch x heads x width); `_complete` takes what comes back."""
+        if self._carrier is None:
+            return self._gather.begin_gather(share)
+        send_share(share, self._buffers[kind], self._carrier)
+        return share
+
+    def _complete(self, begun: Tensor, kind: int) -> Tensor:
+        """All shares, one after another."""
+        if self._carrier is None:
+            return self._gather.wait(begun)
+        await_shares(begun, self._buffers[kind], self._carrier)
+        tokens, *others = begun.shape
+        return self._buffers[kind][: begun.numel() * self._gather.size].view(tokens * self._gather.size, *others)
 
 
 def rotated(x: Tensor, rotation: Tensor) -> Tensor:
@@ -175,6 +202,12 @@ class ShardedSequence:
         self._hooks = [
             layer.register_forward_hook(self._whole_output) for layer in transformer.all_final_layer.values()
         ]
+
+    def carry(self, carrier: Carrier) -> None:
+        """Gather keys and values by a carrier whose buffers hold the longest sequence; before anything is compiled."""
+        number = register(carrier)
+        for layer, (attention, _) in enumerate(self._processors):
+            attention.processor.carry(number, tuple(carrier.buffers[layer % TURNS :: TURNS]))
 
     @property
     def weight(self) -> float:
