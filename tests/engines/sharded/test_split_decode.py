@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from decode_ranks import LATENTS, SIZES, Seen, cases, decoded, four_levels, latents, traces
+from diffusers import AutoencoderKL
 
+from zbench.engines.reference.sharded import decode
 from zbench.engines.reference.sharded.decode import shares_of, split_decode
 from zbench.errors import ConfigError
+from zbench.zimage.layout import preset_folder
 
 RANKS = max(SIZES)
 HERE = Path(__file__).parent
@@ -99,6 +102,33 @@ def test_collectives_are_those_that_are_documented(folder: Path) -> None:
     """Two norms a residual block (2 in the middle, 2 a level), the last norm, three upsamplings, attention, image."""
     assert told(folder, "four_levels-square", 4, 0)["collectives"] == 2 * (2 + 4 * 2) + 1 + 3 + 1 + 1
     assert told(folder, "four_levels_sliced-wide", 4, 0)["collectives"] == 2 * 26  # each image of the batch by itself
+
+
+def test_what_is_sent_at_1024_is_what_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By shapes alone: the official VAE in bf16, without weights or ranks."""
+    sent: list[int] = []
+
+    class Counted:
+        def all_gather_into_tensor(self, share: torch.Tensor, ranks: int, _name: str) -> torch.Tensor:
+            sent.append(share.nbytes)
+            return share.new_empty(ranks * share.shape[0], *share.shape[1:])
+
+        def wait_tensor(self, begun: torch.Tensor) -> torch.Tensor:
+            return begun
+
+    monkeypatch.setattr(decode, "collectives", Counted())
+    config = AutoencoderKL.load_config(preset_folder("zimage_turbo") / "vae")
+    with torch.device("meta"):
+        vae: Any = AutoencoderKL.from_config(config).bfloat16()
+        split_decode(vae, Alone())  # type: ignore[arg-type]
+        image = decoded("official", vae, torch.empty(1, 16, 128, 128, dtype=torch.bfloat16))
+    assert image.shape == (1, 3, 1024, 1024)
+    told = decode.__doc__ or ""
+    assert f"makes {len(sent)}: 29 norms" in told
+    attention, whole_image = 64 * 128 * 512 * 2, 3 * 512 * 1024 * 2
+    rows = sum(sent) - attention - whole_image
+    for nbytes in (sum(sent), rows, attention, whole_image):
+        assert f"{nbytes / 1e6:.1f} MB" in told
 
 
 def test_a_closed_split_leaves_nothing_behind(folder: Path, whole: dict[str, Any]) -> None:

@@ -13,11 +13,12 @@ It is exact up to rounding. What a row needs of others is exchanged:
 - A nearest upsampling needs nothing of others. The rows for its convolution are exchanged before it, at half the width.
 
 Every collective is an all-gather, functional, so that a decoder compiles with them inside. A decode of Z-Image's VAE
-makes 34: 29 norms, 3 upsamplings, the attention and the image. At 1024² on 2 ranks each sends 45 MB in bf16: 33.6 MB of
-rows and statistics (always float32, so that one message holds both), 8.4 MB for the attention, 3.1 MB of image.
+makes 34: 29 norms, 3 upsamplings, the attention and the image. At 1024² on 2 ranks each gives 41.4 MB in bf16: 29.9 MB
+of rows and statistics (always float32, so that one message holds both), 8.4 MB for the attention, 3.1 MB of image.
 
-The weights are whole on every rank. Modules stay what and where they are, so hooks on them still run: `close` takes off
-hooks, puts back paddings and the attention's processor, and lets the norms be themselves.
+The weights are whole on every rank. Modules stay what and where they are, and `vae.decode` is left alone, so what hooks
+or wraps them (offload, clocks) does so before or after. `close` takes off hooks, puts back paddings and the attention's
+processor, and lets the norms be themselves.
 """
 
 from __future__ import annotations
@@ -43,8 +44,7 @@ KEY, VALUE = "parallel.vae", "split"
 
 def shares_of(rows: int, ranks: int) -> list[int]:
     """Rows of each rank, one after another from the top; they differ by one at most."""
-    whole, left = divmod(rows, ranks)
-    return [whole + (rank < left) for rank in range(ranks)]
+    return [rows // ranks + int(rank < rows % ranks) for rank in range(ranks)]
 
 
 def split_decode(vae: Any, group: ProcessGroup | None) -> SplitDecode:
@@ -123,7 +123,7 @@ class _Rows:
     def __init__(self, group: ProcessGroup) -> None:
         self.rank, self.ranks, self._name = group.rank(), group.size(), group.group_name
         self.shares: list[int] = []  # rows of latents of each rank; a level further up they are all twice as many
-        self._weights: Tensor | None = None
+        self._weights = torch.empty(0)  # each rank's part of all rows, on the device
 
     @property
     def is_first(self) -> bool:
@@ -142,7 +142,7 @@ class _Rows:
             problem = f"an image of {rows} rows of latents cannot be split over {self.ranks} ranks; leave it whole"
             raise ConfigError(KEY, VALUE, problem)
         shares = shares_of(rows, self.ranks)
-        if self._weights is None or self.shares != shares or self._weights.device != latents.device:
+        if self.shares != shares or self._weights.device != latents.device:
             self.shares = shares
             weights = [share / rows for share in shares]
             self._weights = torch.tensor(weights, dtype=torch.float32, device=latents.device)[:, None, None]
@@ -175,18 +175,22 @@ class _Rows:
         """
         edges = torch.stack([share[:, :, 0], share[:, :, -1]])
         parts = [edges.float().flatten(), *([] if moments is None else [moments.flatten()])]
-        arrived = self._all_gather(torch.cat(parts)).unflatten(0, (self.ranks, -1))
-        rows = arrived[:, : edges.numel()].unflatten(1, edges.shape).to(share.dtype).unsqueeze(-2)
+        arrived = self._all_gather(torch.cat(parts)).view(self.ranks, -1)
+
+        def edge(rank: int, which: int) -> Tensor:
+            return arrived[rank, : edges.numel()].view(edges.shape)[which].to(share.dtype).unsqueeze(2)
+
         nothing = torch.zeros_like(share[:, :, :1])
-        above = nothing if self.is_first else rows[self.rank - 1, 1]
-        below = nothing if self.is_last else rows[self.rank + 1, 0]
-        return above, below, None if moments is None else arrived[:, edges.numel() :].unflatten(1, moments.shape)
+        above = nothing if self.is_first else edge(self.rank - 1, 1)
+        below = nothing if self.is_last else edge(self.rank + 1, 0)
+        return above, below, None if moments is None else arrived[:, edges.numel() :].reshape(-1, *moments.shape)
 
     def combined(self, moments: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of all rows (batch x groups) from those of every rank's (ranks x 2 x batch x groups)."""
         means, variances = moments.unbind(1)
-        mean = (self._weights * means).sum(0)
-        return mean, (self._weights * (variances + (means - mean).square())).sum(0)
+        weights = self._weights
+        mean = (weights * means).sum(0)
+        return mean, (weights * (variances + (means - mean).square())).sum(0)
 
     def _all_gather(self, sent: Tensor) -> Tensor:
         begun = collectives.all_gather_into_tensor(sent.contiguous(), self.ranks, self._name)
@@ -242,8 +246,15 @@ class _SplitAttnProcessor:
     def __init__(self, rows: _Rows) -> None:
         self._rows = rows
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        """`hidden_states`: batch x channels x the rank's rows x columns; the same comes back."""
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """`hidden_states`: batch x channels x the rank's rows x columns; the same comes back. A VAE gives no others."""
         begin, end = (row * hidden_states.shape[3] for row in self._rows.span(hidden_states))
         tokens = self._rows.gather(hidden_states).flatten(2)
         if attn.group_norm is not None:
@@ -265,7 +276,8 @@ class _SplitAttnProcessor:
 
 def _moments(share: Tensor, groups: int) -> Tensor:
     """Mean and variance of each group of channels (2 x batch x groups), in float32, without a wider copy of `share`."""
-    grouped, inside = share.unflatten(1, (groups, -1)), (2, 3, 4)
+    batch, channels, *area = share.shape
+    grouped, inside = share.view(batch, groups, channels // groups, *area), (2, 3, 4)
     if share.dtype == torch.float32 or torch.compiler.is_compiling():  # a compiler makes no copy either
         variance, mean = torch.var_mean(grouped.float(), inside, correction=0)
     else:
@@ -282,26 +294,29 @@ def _without_outermost(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _refuse_tiles(vae: Any) -> None:
     if vae.use_tiling:
-        problem = "pipeline.vae_tiling=true decodes in tiles, which are not split and give another image; use one of them"
+        problem = "pipeline.vae_tiling=true decodes in tiles, which are not split and give another image; use one"
         raise ConfigError(KEY, VALUE, problem)
 
 
 def _refuse_other_parts(vae: Any) -> None:
     """Raise ConfigError for a decoder of which more than what is split here looks beyond its rows."""
-    known: tuple[type, ...] = (ResnetBlock2D, Upsample2D, Attention)
-    others = [type(vae.decoder).__name__] if not isinstance(vae.decoder, Decoder) else []
-    inside: set[int] = set()
-    for module in vae.decoder.modules():
-        if isinstance(module, known):
-            others += [type(module).__name__] if _is_other(module) else []
-            inside |= {id(part) for part in module.modules()}
-        elif id(module) not in inside and isinstance(module, nn.Conv2d | nn.GroupNorm):
-            at_ends = (getattr(vae.decoder, name, None) for name in ("conv_in", "conv_norm_out", "conv_out"))
-            others += [] if any(module is end for end in at_ends) else [type(module).__name__]
-    if not isinstance(getattr(vae.decoder, "conv_norm_out", None), nn.GroupNorm):
-        others.append(type(getattr(vae.decoder, "conv_norm_out", None)).__name__)
+    decoder: nn.Module = vae.decoder
+    if not isinstance(decoder, Decoder):
+        raise ConfigError(
+            KEY, VALUE, f"the VAE's decoder is a {type(decoder).__name__}, which is not split; leave it whole"
+        )
+    ends = {id(module) for module in (decoder.conv_in, decoder.conv_norm_out, decoder.conv_out)}
+    seen = ends if isinstance(decoder.conv_norm_out, nn.GroupNorm) else set()
+    others = []
+    for module in decoder.modules():
+        if isinstance(module, ResnetBlock2D | Upsample2D | Attention):
+            others += [module] if _is_other(module) else []
+            seen |= {id(part) for part in module.modules()}
+        elif id(module) not in seen and (id(module) in ends or isinstance(module, nn.Conv2d | nn.GroupNorm)):
+            others.append(module)
     if others:
-        problem = f"the VAE's decoder has parts that are not split ({', '.join(dict.fromkeys(others))}); leave it whole"
+        names = ", ".join(dict.fromkeys(type(module).__name__ for module in others))
+        problem = f"the VAE's decoder has parts that are not split ({names}); leave it whole"
         raise ConfigError(KEY, VALUE, problem)
 
 
