@@ -78,8 +78,9 @@ def profiled_kernels(call: Callable[[], object]) -> list[KernelSpan]:
     """
     import torch
 
+    supported: Callable[[], set[Any]] = torch.profiler.supported_activities
     device = torch.profiler.ProfilerActivity.CUDA
-    if device not in torch.profiler.supported_activities():
+    if device not in supported():
         return []
     with torch.profiler.profile(activities=[device]) as profiler:
         call()
