@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from zbench.config import EngineConfig
 from zbench.errors import ConfigError
-from zbench.measurement import Effective, RankView
+from zbench.measurement import Communication, Effective, RankView
 from zbench.plugins import check_permitted, load_object
 from zbench.probes.watched import Watched
 from zbench.trial import Trial
@@ -117,6 +117,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of the pipeline and of the memory it holds; also after a launch that failed."""
+        ...
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """What an `Engine` that can profile itself has besides."""
+
+    def communication(self, prompt_text: str, seed: int, negative_prompt: str = "") -> list[Communication]:
+        """Make the images of `generate` once more, untimed, and say what of each rank's forwards is communication.
+
+        By rank; empty where no profiler is to be had. It is asked as configured, of several ranks on CUDA alone.
+        """
         ...
 
 

@@ -33,6 +33,7 @@ from zbench.stats.estimate import relative_half_width
 from zbench.worker.cross_checks import Check, clock_check
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
+from zbench.worker.profiling import Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
 from zbench.worker.warm_up import WarmUp, warm_up
 from zbench.workload import Pair, pairs, whole_cycles
@@ -55,6 +56,7 @@ class _Share:
     first_cycle: list[Artifact] = field(default_factory=list)
     second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
     clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
+    communication: Profile = field(default_factory=Profile)
     stop_reason: str = ""
     was_suspended: bool = False  # during one of its requests
 
@@ -95,6 +97,8 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
     window = replace(window, memory=readings.memory, energy=readings.energy)
     if len(shares) == 1:
         shares[0].effective = engine.effective()  # with what the requests moved
+    for share in shares:
+        share.communication = timed.profile(share)
     loaded = [cold, *[None] * (len(shares) - 1)]
     return [_measurement(share, window, readings, each) for share, each in zip(shares, loaded, strict=True)]
 
@@ -127,12 +131,25 @@ class _TimedWindow:
             share.stop_reason = reason
         return Window(self.requests, reasons[0], started_at=started_at, wall_s=self.requests[-1].done_s)
 
-    def _turn(self, share: _Share, pair: Pair) -> None:
-        """One request; one that gauges speak against is kept and does not count. One during which the process was
-        stopped, or the machine slept, is not the trial's doing at all: it is kept too, and made again."""
+    def profile(self, share: _Share) -> Profile:
+        """What of a trial's forwards is communication: by one call more, where there may be any."""
+        reason = INVALID_IMAGES if share.is_spoilt else why_not_profiled(share.job.trial, share.effective)
+        if reason is not None:
+            return Profile(reason=reason)
+        with share.job.during("profiling communication"):
+            self._configure(share)
+            return profile_of(self._engine, self._cycle[0])
+
+    def _configure(self, share: _Share) -> None:
+        """Take up a trial's setting, unless it is the engine's already."""
         if share is not self._configured:
             self._engine.configure(share.job.trial)
             self._configured = share
+
+    def _turn(self, share: _Share, pair: Pair) -> None:
+        """One request; one that gauges speak against is kept and does not count. One during which the process was
+        stopped, or the machine slept, is not the trial's doing at all: it is kept too, and made again."""
+        self._configure(share)
         while SUSPENDED in self._request(share, pair).disturbances:
             share.was_suspended = True
 
@@ -206,6 +223,8 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
     if share.clock.reason is not None:
         reasons["telemetry.clock_check"] = share.clock.reason
+    if share.communication.reason is not None:
+        reasons["communication"] = share.communication.reason
     telemetry = replace(readings.telemetry, garbage_collection="between cycles", clock_check=share.clock.telemetry)
     kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
     return Measurement(
@@ -226,6 +245,7 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         prompt_fidelity=verdict.prompt_fidelity,
         noise_floor=verdict.noise_floor,
         effective=effective,
+        communication=share.communication.of_ranks,
         judges_sha256={} if effective.weights == "random" else job.judges.sha256,
         reference_sha256=_of_reference(job),
         validity=[*warm.suspicions(), *readings.validity, *filter(None, [share.clock.doubt, _flat(share)])],

@@ -1,0 +1,29 @@
+"""One untimed call under the profiler: what of its forwards is communication, on this rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zbench.measurement import Communication
+from zbench.probes.communication import communication_share, mark, profiled_kernels
+
+
+def measure_communication(transformer: Any, call: Callable[[], object], rank: int) -> Communication | None:
+    """Run `call`, which runs `transformer` once a step, on CUDA; None where the profiler saw none of its forwards.
+
+    Every rank makes the same call at the same time. Nothing of it is a result: the profiler slows it down. Raises what
+    the call raises; the hooks are off then too.
+    """
+    hooks = [
+        transformer.register_forward_pre_hook(lambda *_: mark(), prepend=True),
+        transformer.register_forward_hook(lambda *_: mark(), always_call=True),
+    ]
+    try:
+        kernels = profiled_kernels(call)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not kernels:
+        return None
+    return Communication(rank, *communication_share(kernels))
