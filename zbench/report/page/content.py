@@ -14,6 +14,7 @@ from zbench.analysis.telling import MOST_WHOLE, telling
 from zbench.analysis.view import View
 from zbench.record import Reason, Record
 from zbench.report.page.images import Strip, strips
+from zbench.report.page.parallel import ParallelSection, parallel_section
 from zbench.report.plots import figures as plots
 from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.residuals import residual_differences, telling_residuals
@@ -78,6 +79,7 @@ class Page:
     quality: TextTable | None
     stages: TextTable | None
     offload: TextTable | None
+    parallel: ParallelSection | None
     published: TextTable | None
     plots: tuple[Plot, ...]
     missing_plots: tuple[str, ...]
@@ -101,6 +103,7 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
         quality=quality_table(few),
         stages=stage_table(few),
         offload=offload_table(few),
+        parallel=parallel_section(view, few),
         published=published_table(few.records),
         plots=tuple(drawn),
         missing_plots=tuple(missing),
