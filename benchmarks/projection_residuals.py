@@ -135,7 +135,9 @@ def lines(residuals: Iterable[Residual]) -> Iterator[str]:
     yield _line("hardware", "devices", "setting", "ms", "projected", "residual")
     for r in every:
         share = f"{100 * r.share:+.1f} %"
-        yield _line(r.hardware, str(r.devices), r.setting, f"{1e3 * r.measured_s:.1f}", f"{1e3 * r.projected_s:.1f}", share)
+        yield _line(
+            r.hardware, str(r.devices), r.setting, f"{1e3 * r.measured_s:.1f}", f"{1e3 * r.projected_s:.1f}", share
+        )
     yield ""
     for name in dict.fromkeys(r.hardware for r in every):
         for sharded in (False, True):
@@ -143,12 +145,15 @@ def lines(residuals: Iterable[Residual]) -> Iterator[str]:
             if sizes:
                 what = "several devices" if sharded else "one device"
                 mean, most = 100 * sum(sizes) / len(sizes), 100 * max(sizes)
-                yield f"{name}, {what}: {len(sizes)} rows, mean absolute residual {mean:.1f} %, largest {most:.1f} %"
+                rows = f"{len(sizes)} {'row' if len(sizes) == 1 else 'rows'}"
+                yield f"{name}, {what}: {rows}, mean absolute residual {mean:.1f} %, largest {most:.1f} %"
 
 
 def _line(*cells: str) -> str:
     texts = zip(cells, WIDTHS, strict=True)
-    return "  ".join(f"{text:<{width}}" if i < 3 else f"{text:>{width}}" for i, (text, width) in enumerate(texts)).rstrip()
+    return "  ".join(
+        f"{text:<{width}}" if i < 3 else f"{text:>{width}}" for i, (text, width) in enumerate(texts)
+    ).rstrip()
 
 
 def main(arguments: list[str]) -> int:

@@ -108,9 +108,7 @@ def _sharded(row: TrialFigures, record: Record, scaling: DeviceScaling | None) -
     return ShardedTrial(row, setting, scaling, forward_s(measured), decode_s, ranks_of(measured))
 
 
-def _side_by_side(
-    members: Iterable[ShardedTrial], devices: int, one: TrialFigures | None
-) -> ImagesSideBySide | None:
+def _side_by_side(members: Iterable[ShardedTrial], devices: int, one: TrialFigures | None) -> ImagesSideBySide | None:
     rates = [t.row for t in members if t.is_data_parallel and t.row.images_per_s is not None and t.row.is_trusted]
     if rates:
         best = max(rates, key=lambda row: row.images_per_s or 0.0)

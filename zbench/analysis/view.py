@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from zbench.analysis import caveats as doubt
 from zbench.analysis.figures import TrialFigures, figures_of
 from zbench.analysis.labels import told_apart
-from zbench.analysis.scaling import OneDevice, DeviceScaling
+from zbench.analysis.scaling import DeviceScaling, OneDevice
 from zbench.record import Record
 from zbench.stored import StoredRecords, TrialKey, uncollected
 

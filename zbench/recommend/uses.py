@@ -55,7 +55,9 @@ class DeviceUse:
         """`For throughput on 2 devices: 2 copies of it side by side, 1 device each, …`."""
         used = self.row.devices
         each = "1 device" if used == 1 else f"{used} devices"
-        how = f"{self.copies} copies of it side by side, {each} each" if self.copies > 1 else f"one copy of it on {each}"
+        how = (
+            f"{self.copies} copies of it side by side, {each} each" if self.copies > 1 else f"one copy of it on {each}"
+        )
         rate = "" if self.images_per_s is None else f", {cells.digits(self.images_per_s)} images/s"
         told = f"{_words(self.devices, self.objective)}: {how}{rate}"
         if not self.is_projection:

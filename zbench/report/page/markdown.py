@@ -46,7 +46,7 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
 
 
 def _parallel(section: ParallelSection) -> list[str]:
-    parts = ["## Several devices", *map(markdown_text, section.sentences), to_markdown(section.topologies).strip()]
+    parts = ["## Parallel", *map(markdown_text, section.sentences), to_markdown(section.topologies).strip()]
     for title, table in section.tables:
         parts += [f"### {title}", to_markdown(table).strip()]
     if section.pruned:

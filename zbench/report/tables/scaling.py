@@ -1,4 +1,4 @@
-"""What several devices bought: tables of topologies, of their stages and of their ranks; a view without any has none."""
+"""What several devices bought: tables of topologies, of their stages and of their ranks; formats finished figures."""
 
 from collections.abc import Sequence
 
@@ -93,7 +93,16 @@ def rank_table(trials: Sequence[ShardedTrial]) -> TextTable | None:
     if not rows:
         return None
     stages_of = [f"{WORDS[stage]}, s" for stage in STAGES]
-    headers = ("trial", "rank", "device", "request, s", *stages_of, "forward, ms", "exposed communication", "peak memory")
+    headers = (
+        "trial",
+        "rank",
+        "device",
+        "request, s",
+        *stages_of,
+        "forward, ms",
+        "exposed communication",
+        "peak memory",
+    )
     legend = ("Medians and peaks of each rank's own requests. A request is as slow as its slowest rank.",)
     return TextTable((), headers, (LEFT, RIGHT, LEFT, *[RIGHT] * (len(headers) - 3)), tuple(rows), legend)
 

@@ -24,7 +24,9 @@ def pruned_lines(pruned: Sequence[PrunedTopologies]) -> list[str]:
 
 
 def _of(group: SameDevices) -> list[str]:
-    compared = [(t, t.scaling) for t in group.trials if t.scaling is not None and t.scaling.request and t.row.is_trusted]
+    compared = [
+        (t, t.scaling) for t in group.trials if t.scaling is not None and t.scaling.request and t.row.is_trusted
+    ]
     sentences = []
     sharding = [(t, s) for t, s in compared if not t.is_data_parallel]
     if sharding:
@@ -53,18 +55,22 @@ def _what_stops(group: SameDevices, best: ShardedTrial, scaling: DeviceScaling) 
     amdahl, sentences = scaling.amdahl, []
     serial_s = {} if amdahl is None else {name: s for name, s in amdahl.serial_s.items() if s >= 0.0005}
     if amdahl is not None and serial_s:
-        parts = cells.listed([f"{WORDS[name]} {cells.digits(1e3 * s)} ms" for name, s in serial_s.items()])
+        parts = cells.listed([f"{WORDS[name]} {_ms(s)}" for name, s in serial_s.items()])
         sentences.append(
-            f"{cells.digits(1e3 * sum(serial_s.values()))} ms of one device's request do not scale ({parts}): with them "
+            f"{_ms(sum(serial_s.values()))} of one device's request do not scale ({parts}): with them "
             f"{amdahl.ranks} devices give at most {amdahl.bound_here:.2f}×, and any number {amdahl.bound:.2f}×."
         )
     if scaling.forward is not None:
         forward = scaling.forward
         sentences.append(
-            f"A forward takes {cells.digits(1e3 * forward.own_s)} ms instead of {cells.digits(1e3 * forward.one_s)} ms, "
+            f"A forward takes {_ms(forward.own_s)} instead of {_ms(forward.one_s)}, "
             f"{forward.speedup:.2f}×{_exposed(best)}."
         )
     return sentences
+
+
+def _ms(seconds: float) -> str:
+    return f"{cells.digits(1e3 * seconds)} ms"
 
 
 def _exposed(best: ShardedTrial) -> str:
