@@ -113,3 +113,12 @@ def test_a_page_of_many_topologies_says_so_of_each_number(number):
     records = [one_device(), timed(on(ParallelConfig(gather_size=number)), 0.6, TWO)]
     records += [timed(on(ParallelConfig(dp_size=number)), 1.0, ONE, images=number)]
     assert f"Of {number} devices none g{number} makes one image fastest" in said(*records)
+
+
+def test_the_plot_is_there_where_something_is_compared():
+    names = [plot.file_name for plot in page(one_device(), two_devices(), data_parallel()).plots]
+    assert "speedup_over_devices.png" in names
+    alone = page(two_devices())
+    assert "speedup_over_devices.png" not in [plot.file_name for plot in alone.plots]
+    assert any("Speed-up over devices" in text for text in alone.missing_plots)
+    assert not any("Speed-up over devices" in text for text in page(*demo_records()).missing_plots)

@@ -68,7 +68,11 @@ class Amdahl:
     @property
     def bound_here(self) -> float:
         """The most that these devices can give."""
-        return self._with(self.scaling_s / self.ranks)
+        return self.bound_on(self.ranks)
+
+    def bound_on(self, ranks: int) -> float:
+        """The most that so many devices can give to one image."""
+        return self._with(self.scaling_s / ranks)
 
     def _with(self, split_s: float) -> float:
         serial_s = sum(self.serial_s.values())

@@ -18,6 +18,7 @@ from zbench.report.page.parallel import ParallelSection, parallel_section
 from zbench.report.plots import figures as plots
 from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.residuals import residual_differences, telling_residuals
+from zbench.report.plots.scaling import speedup_over_devices
 from zbench.report.tables.main import main_table
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.published import published_table
@@ -152,6 +153,12 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
             lambda: residual_differences(telling_residuals(few), trials),
         ),
     )
+    if any(row.devices > 1 for row in few.complete):
+        title, alt = (
+            "Speed-up over devices",
+            "Speed-up of each topology over the number of devices, with the ideal line",
+        )
+        candidates = (*candidates, ("speedup_over_devices.png", title, alt, lambda: speedup_over_devices(few)))
     drawn, missing = [], []
     for name, title, alt, draw in candidates:
         try:
