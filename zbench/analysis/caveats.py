@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zbench.analysis.metrics import REGISTRY, latencies_s
+from zbench.analysis.metrics import REGISTRY, latencies_s, rank_latencies_s
 from zbench.analysis.quality import is_its_own_reference
 from zbench.measurement import CALLED, METRICS, SLOWING, Effective, Measurement
 from zbench.record import Record
@@ -18,6 +18,7 @@ BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give 
 INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
+STRAGGLING = 1.1  # a rank whose requests take so many times the ranks' median holds the others up
 MOST_CUT = 3  # prompts that are named as cut; the others are counted
 
 
@@ -36,7 +37,7 @@ class Caveat:
 def own_caveats(measurement: Measurement) -> list[str]:
     """What a trial's own rounds say against it."""
     found = [Caveat(text, ("latency", "memory")) for text in measurement.validity]
-    found += [*_disturbed(measurement), *_invalid(measurement)]
+    found += [*_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
 
 
@@ -167,6 +168,24 @@ def _invalid(measurement: Measurement) -> list[Caveat]:
     )
     said = f"{told} ({_counted(reasons)})" if reasons else told
     return [Caveat(said, METRICS if spoilt else ("latency",))]
+
+
+def _straggling(measurement: Measurement) -> list[Caveat]:
+    """Where one rank takes far longer than the others; of an even number the lower of the two middle ones counts."""
+    latencies = rank_latencies_s(measurement)
+    if len(latencies) < 2:
+        return []
+    middle = sorted(latencies.values())[(len(latencies) - 1) // 2]
+    rank = max(latencies, key=lambda rank: latencies[rank])
+    if latencies[rank] <= STRAGGLING * middle:
+        return []
+    views = (view for r in measurement.requests for view in r.ranks if view.rank == rank and view.device)
+    device = next((f" ({view.device})" for view in views), "")
+    said = (
+        f"rank {rank}{device} holds the others up: its requests take {latencies[rank]:.3f} s, "
+        f"{latencies[rank] / middle:.2f} times the ranks' median"
+    )
+    return [Caveat(said, ("latency",))]
 
 
 def _counted(causes: Iterable[str]) -> str:

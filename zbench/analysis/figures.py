@@ -11,8 +11,10 @@ from typing import Any
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.quality import likeness
+from zbench.config import ParallelConfig
 from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
+from zbench.methods.parallel import ParallelDims
 from zbench.record import Record, State
 from zbench.stats import median_interval, paired_speedup
 from zbench.trial import Trial
@@ -21,12 +23,17 @@ NOT_VALIDATED = "not validated on Z-Image-Turbo"
 OTHER_CONTENT = "other_content"  # why a figure is None: what it would be compared with has other weights or configs
 BASELINE_INVALID = "baseline_invalid"  # why a speed-up is None: images of what it would be over are none
 
+UNSHARDED = ParallelConfig()
+DEGREES = ("dp", "cfg", "tp", "ulysses", "ring", "gather")
+
 FROM_REGISTRY = {
     "latency_median_s": "latency.median",
     "latency_p90_s": "latency.p90",
     "images_per_s": "throughput",
     "device_memory_bytes": "memory.on_device",
     "joules_an_image": "energy.per_image",
+    "rank_memory_bytes": "memory.rank",
+    "exposed_communication": "communication.exposed",
     "cached_steps": "steps.cached",
     "psnr_mean_db": "quality.psnr",
     "psnr_worst_db": "quality.psnr.worst",
@@ -115,6 +122,17 @@ class TrialFigures:
     ran_beside: int = 0  # other trials that ran on the machine meanwhile
     power_limited: float | None = None  # share of the device's samples in which its power limit held its clock down
     disturbed_rounds: int = 0  # by the host; they count all the same
+    devices: int = 1
+    dp_size: int = 1
+    cfg_size: int = 1
+    tp_size: int = 1
+    ulysses_size: int = 1
+    ring_size: int = 1
+    gather_size: int = 1
+    one_device_speedup: float | None = None  # time of the same setting on one device over its own (`scaling`)
+    parallel_efficiency: float | None = None  # device-seconds an image on one device over its own
+    exposed_communication: float | None = None  # share of the forwards of the rank that waits most
+    rank_memory_bytes: int | None = None  # peak of the fullest rank
     cut_prompts: str | None = None  # which of its prompts were longer than the pipeline takes, a sentence
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: Reasons = ()  # value's path, why it is None
@@ -190,6 +208,7 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
         "state": record.state,
         "source": record.source,
         "offload": trial.offload.mode,
+        **_degrees(trial),
         "ran_beside": len(record.beside),
         "reason_code": reason.code if reason else None,
         "reason": reason.message if reason else None,
@@ -206,6 +225,14 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
     said = [*doubt.own_caveats(measured), *mixed]
     said += [] if figures.misfit is None else [figures.misfit]
     return replace(figures, caveats=tuple(said)) if said else figures
+
+
+def _degrees(trial: Trial) -> dict[str, int]:
+    """Devices and degrees, by field."""
+    if trial.parallel == UNSHARDED:
+        return {}
+    dims = ParallelDims.of(trial.parallel)
+    return {"devices": dims.devices, **{f"{name}_size": getattr(dims, name) for name in DEGREES}}
 
 
 def _other_weights(record: Record, reference: Record | None) -> str | None:

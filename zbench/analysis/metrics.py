@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from zbench.measurement import ImageQuality, Measurement, Request
+from zbench.measurement import Communication, ImageQuality, Measurement, RankView, Request
 from zbench.stats import median, quantile
 
 IDENTICAL_DB = 100.0
@@ -94,6 +94,43 @@ def device_memory_bytes(measurement: Measurement) -> float | None:
     """The peak on the device; None where only the host's is known."""
     size, kind = peak_memory(measurement)
     return None if kind == "host RSS" else size
+
+
+def rank_peak(view: RankView) -> tuple[int | None, str | None]:
+    """The peak in bytes of one rank that says most, and which it is, as `peak_memory`."""
+    kinds = (
+        (view.peak_device_bytes, "device"),
+        (view.peak_reserved_bytes, "reserved"),
+        (view.peak_allocated_bytes, "allocated"),
+        (view.host_peak_rss_bytes, "host RSS"),
+    )
+    return next(((size, kind) for size, kind in kinds if size is not None), (None, None))
+
+
+def exposed_share(communication: Communication) -> float | None:
+    """Share (0 to 1) of a rank's forwards in which only a collective's kernel ran; None where none was seen."""
+    return communication.exposed_s / communication.forwards_s if communication.forwards_s > 0 else None
+
+
+def rank_latencies_s(measurement: Measurement) -> dict[int, float]:
+    """Rank to the median seconds of its valid requests; empty on one device."""
+    by_rank: dict[int, list[float]] = {}
+    for r in measurement.requests:
+        for view in r.ranks if r.valid else ():
+            by_rank.setdefault(view.rank, []).append(view.latency_s)
+    return {rank: median(seconds) for rank, seconds in sorted(by_rank.items())}
+
+
+def _largest_rank(measurement: Measurement) -> float | None:
+    """Peak of the fullest rank, over the valid requests."""
+    peaks = [rank_peak(view)[0] for r in measurement.requests if r.valid for view in r.ranks]
+    return max((peak for peak in peaks if peak is not None), default=None)
+
+
+def _exposed(measurement: Measurement) -> float | None:
+    """Of the rank that waits most."""
+    shares = [share for c in measurement.communication if (share := exposed_share(c)) is not None]
+    return max(shares, default=None)
 
 
 def _median_latency(measurement: Measurement) -> float | None:
@@ -207,6 +244,8 @@ _ALL: list[Metric] = [
     Metric("memory.peak", "bytes", "memory", lambda m: peak_memory(m)[0], positive=True),
     *(_memory(key) for key in ("peak_device", "peak_reserved", "peak_allocated", "host_peak_rss")),
     Metric("memory.on_device", "bytes", "memory", device_memory_bytes, positive=True),
+    Metric("memory.rank", "bytes", "memory", _largest_rank, exact=True, positive=True),
+    Metric("communication.exposed", "", "latency", _exposed),
     Metric("energy.per_image", "J", "latency", _joules_an_image),
     Metric("steps.cached", "steps", "cached_steps", _cached_steps, higher_is_better=True),
     *_of_images("quality.ssim", "", _likeness("ssim")),

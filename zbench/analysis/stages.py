@@ -128,7 +128,8 @@ class _Counter:
     def _text_encode(self, _: Request) -> Flops:
         """Every prompt is padded, and comes with a negative one under guidance."""
         pipeline = self.trial.pipeline
-        return text_encoder_flops(self.geometry, pipeline.max_sequence_length) * pipeline.encoded_prompts
+        flops = text_encoder_flops(self.geometry, pipeline.max_sequence_length) * pipeline.encoded_prompts
+        return flops * self.trial.parallel.dp_size
 
     def _denoise(self, made: Request) -> Flops | None:
         """The samples of a forward are padded to the longest of them. A skipped step runs some of the main blocks."""
@@ -141,7 +142,8 @@ class _Counter:
         full = step_flops(self.geometry, image_tokens, text_tokens) * (steps - skipped)
         if skipped:
             full += step_flops(self.geometry, image_tokens, text_tokens, self._skipped_blocks) * skipped
-        return full * len(made.text_tokens)
+        side_by_side = self.trial.parallel.dp_size  # a rank knows its own samples alone
+        return full * max(len(made.text_tokens), pipeline.samples * side_by_side if side_by_side > 1 else 0)
 
     @property
     def _skipped_blocks(self) -> int | None:

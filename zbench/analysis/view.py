@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from zbench.analysis import caveats as doubt
 from zbench.analysis.figures import TrialFigures, figures_of
 from zbench.analysis.labels import told_apart
+from zbench.analysis.scaling import DeviceScaling, OneDevice
 from zbench.record import Record
 from zbench.stored import StoredRecords, TrialKey, uncollected
 
@@ -85,11 +86,14 @@ def _figures(by_key: Mapping[TrialKey, Record], keys: Sequence[TrialKey], labels
     """
     rows = []
     slowed: dict[TrialKey, bool] = {}
+    one_device = OneDevice(by_key)
     for key, label in zip(keys, labels, strict=True):
         record = by_key[key]
         of_baseline = (record.sweep, record.baseline_id)
         baseline = by_key.get(of_baseline)
         row = figures_of(record, label, by_key.get((record.sweep, record.reference_id)), baseline)
+        if row.devices > 1:
+            row = _against_one_device(row, one_device.compare(record))
         beyond = doubt.beyond_skipping(record, baseline, row.speedup)
         if beyond is not None and baseline is not None:
             if of_baseline not in slowed:
@@ -99,3 +103,12 @@ def _figures(by_key: Mapping[TrialKey, Record], keys: Sequence[TrialKey], labels
                 row = replace(row, caveats=(*row.caveats, beyond + doubt.UNTOLD))
         rows.append(row)
     return [replace(row, caveats=(*row.caveats, doubt.BLAMED)) if slowed.get(row.key) else row for row in rows]
+
+
+def _against_one_device(row: TrialFigures, scaling: DeviceScaling | None) -> TrialFigures:
+    """With what its devices bought, or why that is not known."""
+    if scaling is None:
+        return row
+    if scaling.request is None:
+        return replace(row, missing=(*row.missing, ("parallel_efficiency", str(scaling.why_none))))
+    return replace(row, one_device_speedup=scaling.request.speedup, parallel_efficiency=scaling.request.efficiency)

@@ -40,7 +40,7 @@ def recommend(command: Command, args: list[str]) -> int:
     """The fastest feasible configuration of each piece of work in a run."""
     from zbench.analysis.view import view_of
     from zbench.cli.parsers import run_reader
-    from zbench.recommend import Limits
+    from zbench.recommend import OBJECTIVES, Goal, Limits
     from zbench.recommend import recommend as choose
     from zbench.stored import open_runs
 
@@ -55,11 +55,19 @@ def recommend(command: Command, args: list[str]) -> int:
         metavar="SHARE",
         help="mean share (0 to 1) of the attributes asked for that the images show, at least",
     )
+    parser.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="choose for each number of devices: the quickest image, or the most images/s (one image a device too)",
+    )
+    parser.add_argument("--devices", type=int, metavar="N", help="for this number of devices alone")
     parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
     options = parser.parse_args(args)
     records = open_runs([options.run], options.runs_dir)
     limits = Limits(options.max_vram_gib, options.min_ssim, options.min_psnr_db, options.min_prompt_fidelity)
-    advice = choose(view_of(records), limits, allow_proxy=options.allow_proxy)
+    asked = options.objective is not None or options.devices is not None
+    goal = Goal(options.objective or OBJECTIVES[0], options.devices) if asked else None
+    advice = choose(view_of(records), limits, allow_proxy=options.allow_proxy, goal=goal)
     print(advice.to_json() if options.format == "json" else advice.to_text())
     return Exit.DONE if advice.is_whole else Exit.FAILED
 

@@ -25,6 +25,7 @@ ROUND_COLUMNS = (
     "image_sha256",
     "valid",
     "invalid_reasons",
+    "rank_latencies_s",  # by rank, of several devices
 )
 
 
@@ -64,6 +65,7 @@ def round_rows(record: Record, label: str) -> list[dict[str, object]]:
                     r.image_sha256,
                     r.valid,
                     "; ".join(r.invalid_reasons),
+                    " ".join(str(view.latency_s) for view in sorted(r.ranks, key=lambda v: v.rank)) or None,
                 ),
                 strict=True,
             )

@@ -3,5 +3,6 @@
 from zbench.recommend.choose import recommend
 from zbench.recommend.constraints import Limits
 from zbench.recommend.recommendation import Advice, NoAnswer, Recommendation
+from zbench.recommend.uses import OBJECTIVES, Goal
 
-__all__ = ["Advice", "Limits", "NoAnswer", "Recommendation", "recommend"]
+__all__ = ["OBJECTIVES", "Advice", "Goal", "Limits", "NoAnswer", "Recommendation", "recommend"]

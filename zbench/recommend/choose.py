@@ -6,7 +6,8 @@ projected must also fit into the memory of its hardware.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
@@ -15,16 +16,20 @@ from zbench.errors import ConfigError, NothingFeasibleError, RecordError, Zbench
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.recommend.constraints import Constraint, Limits, constraints_of, hardware_memory
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
+from zbench.recommend.uses import DeviceUse, Goal, rank_uses, use_notes
 from zbench.record import Record
 from zbench.report.tables.main import table_head
 from zbench.report.text import cells
+from zbench.trial import Trial
 
 MOST_NAMED = 3  # of the trials left out
 FIT_IT = "sweep again with offload=all or offload=group, or onto hardware with more memory"
 
 
-def recommend(view: View, limits: Limits, *, allow_proxy: bool = False) -> Advice:
+def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Goal | None = None) -> Advice:
     """One answer for each piece of work: of its COMPLETE trials the fastest that is feasible and to be trusted.
+
+    With a `goal` one for each number of devices too, the best for the goal's objective.
 
     A piece of work that has no answer says why in its place. Raises ConfigError for a limit that cannot be meant or
     that no record can be judged by, RecordError where the records allow no choice, and NothingFeasibleError, naming
@@ -41,9 +46,9 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False) -> Advic
     names = work_names([pairs[0][1].trial for pairs in works.values()])
     answers: list[Recommendation | NoAnswer] = []
     refusals: list[ZbenchError] = []
-    for work, pairs in zip(names, works.values(), strict=True):
+    for work, goal_here, rows in _questions(names, works.values(), goal):
         try:
-            answers.append(_answer(view, work, [row for row, _ in pairs], constraints, allow_proxy))
+            answers.append(_answer(view, work, rows, constraints, allow_proxy, goal_here))
         except (ConfigError, RecordError, NothingFeasibleError) as refusal:
             refusals.append(refusal)
             answers.append(NoAnswer(work, str(refusal)))
@@ -53,29 +58,56 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False) -> Advic
     return Advice(tuple(answers))
 
 
+def _questions(
+    names: Sequence[str], works: Iterable[Sequence[tuple[TrialFigures, Record]]], goal: Goal | None
+) -> Iterator[tuple[str, Goal | None, list[TrialFigures]]]:
+    """What is asked, its name first: each piece of work, and with a goal each number of devices."""
+    for name, pairs in zip(names, works, strict=True):
+        rows = [row for row, _ in pairs]
+        if goal is None:
+            yield name, None, rows
+            continue
+        for devices in goal.numbers(rows):
+            many = "1 device" if devices == 1 else f"{devices} devices"
+            yield f"{name}, {goal.objective} on {many}", replace(goal, devices=devices), rows
+
+
 def _answer(
-    view: View, work: str, rows: Sequence[TrialFigures], constraints: Sequence[Constraint], allow_proxy: bool
+    view: View,
+    work: str,
+    rows: Sequence[TrialFigures],
+    constraints: Sequence[Constraint],
+    allow_proxy: bool,
+    goal: Goal | None,
 ) -> Recommendation:
+    def trial_of(row: TrialFigures) -> Trial:
+        return view.by_key[row.key].trial
+
     comparable, left_out = _comparable([row for row in rows if row.state == "COMPLETE"], allow_proxy)
     for constraint in constraints:
         _refuse_unjudgeable(constraint, comparable)
     trusted, doubted = _trusted(comparable)
     left_out = [*left_out, *doubted]
     constraints = [*constraints, *hardware_memory(trusted)]
-    trusted = _fastest_first(trusted)
+    every = [row for row in trusted if _feasible(row, constraints)]
+    uses = [] if goal is None else rank_uses(trusted, trial_of, goal.objective, goal.devices or 1)
+    trusted = _fastest_first(trusted) if goal is None else [use.row for use in uses]
     feasible = [row for row in trusted if _feasible(row, constraints)]
     if not feasible:
         raise NothingFeasibleError("; ".join([_nothing_feasible(trusted, constraints), *left_out]))
     chosen = feasible[0]
+    use = next((use for use in uses if use.row is chosen), None)
+    other = [] if use is None else use_notes(every, trial_of, use)
     return Recommendation(
         work=work,
         head=table_head([chosen]),
         chosen=chosen,
-        trial=view.by_key[chosen.sweep, chosen.trial_id].trial,
+        trial=trial_of(chosen),
         judged=tuple(constraint.judge(chosen) for constraint in constraints if constraint.applies(chosen)),
         binding=tuple(_binding(trusted, constraints)),
         runner_up=feasible[1] if len(feasible) > 1 else None,
-        notes=(*_notes(chosen, feasible), *left_out),
+        notes=(*_notes(chosen, feasible, use), *other, *left_out),
+        use=use,
     )
 
 
@@ -173,14 +205,15 @@ def _nothing_feasible(rows: Sequence[TrialFigures], constraints: Sequence[Constr
     )
 
 
-def _notes(chosen: TrialFigures, feasible: Sequence[TrialFigures]) -> list[str]:
+def _notes(chosen: TrialFigures, feasible: Sequence[TrialFigures], use: DeviceUse | None) -> list[str]:
     notes = []
-    if len(feasible) > 1:
+    by_speed = use is None or use.objective == "latency"
+    if by_speed and len(feasible) > 1:
         second = feasible[1]
         if chosen.latency_high_s and second.latency_low_s and second.latency_low_s <= chosen.latency_high_s:
             notes.append("the 95 % intervals of the first two overlap: their speeds cannot be told apart")
     if chosen.why_missing("quality") == RANDOM_WEIGHTS and not chosen.is_reference:
         notes.append("weights were random, so nothing is known of its images: look at some before you serve it")
-    if chosen.is_baseline:
+    if by_speed and chosen.is_baseline:
         notes.append("the baseline itself is the best: nothing that was tried is faster and feasible")
     return notes

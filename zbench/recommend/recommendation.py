@@ -8,6 +8,7 @@ from zbench.analysis.figures import TrialFigures
 from zbench.engines.sglang.launch import sglang_launch
 from zbench.recommend.constraints import Judged
 from zbench.recommend.overrides import zbench_command, zbench_overrides
+from zbench.recommend.uses import DeviceUse
 from zbench.report.text import cells
 from zbench.sanitize import json_text, printable
 from zbench.trial import Trial
@@ -33,12 +34,15 @@ class Recommendation:
     binding: tuple[Binding, ...]
     runner_up: TrialFigures | None
     notes: tuple[str, ...]
+    use: DeviceUse | None = None
+    """Of the devices that the choice is for, where that was asked."""
 
     def to_text(self) -> str:
         """For people; plain text without a line feed at its end."""
         launch = sglang_launch(self.trial)
         said = [*self.head, *([""] if self.head else [])]
         said += [f"{cells.label(self.chosen)}: {_speed(self.chosen)}"]
+        said += [] if self.use is None else [f"  {self.use}"]
         said += [f"  {text}" for text in _figures(self.chosen)]
         said += [f"  {judged}" for judged in self.judged]
         said += ["", *self._binding_lines(), self._runner_up_line()]
@@ -50,8 +54,10 @@ class Recommendation:
     def to_dict(self) -> dict[str, Any]:
         """For programs; JSON-ready."""
         launch, overrides = sglang_launch(self.trial), zbench_overrides(self.trial)
+        used = {} if self.use is None else {"use": self.use.to_dict()}
         return {
             "work": self.work,
+            **used,
             "head": list(self.head),
             "chosen": self.chosen.to_dict(),
             "constraints": [asdict(judged) for judged in self.judged],
@@ -70,10 +76,12 @@ class Recommendation:
         }
 
     def _binding_lines(self) -> list[str]:
+        by_rate = self.use is not None and self.use.objective == "throughput"
+        best = "makes the most images/s" if by_rate else "is the fastest"
         if not self.judged:
-            return ["No constraint was given: this is the fastest of the trials judged."]
+            return [f"No constraint was given: this {best} of the trials judged."]
         if not self.binding:
-            return ["No constraint binds: this is the fastest of the trials judged."]
+            return [f"No constraint binds: this {best} of the trials judged."]
         return [
             f"Binding: {' and '.join(j.flag for j in b.missed)}. Without it {b.faster.label} would be chosen, "
             f"{_speed(b.faster)}; its {'; its '.join(map(str, b.missed))}."

@@ -14,9 +14,11 @@ from zbench.analysis.telling import MOST_WHOLE, telling
 from zbench.analysis.view import View
 from zbench.record import Reason, Record
 from zbench.report.page.images import Strip, strips
+from zbench.report.page.parallel import ParallelSection, parallel_section
 from zbench.report.plots import figures as plots
 from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.residuals import residual_differences, telling_residuals
+from zbench.report.plots.scaling import speedup_over_devices
 from zbench.report.tables.main import main_table
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.published import published_table
@@ -78,6 +80,7 @@ class Page:
     quality: TextTable | None
     stages: TextTable | None
     offload: TextTable | None
+    parallel: ParallelSection | None
     published: TextTable | None
     plots: tuple[Plot, ...]
     missing_plots: tuple[str, ...]
@@ -101,6 +104,7 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
         quality=quality_table(few),
         stages=stage_table(few),
         offload=offload_table(few),
+        parallel=parallel_section(view, few),
         published=published_table(few.records),
         plots=tuple(drawn),
         missing_plots=tuple(missing),
@@ -149,6 +153,12 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
             lambda: residual_differences(telling_residuals(few), trials),
         ),
     )
+    if any(row.devices > 1 for row in few.complete):
+        title, alt = (
+            "Speed-up over devices",
+            "Speed-up of each topology over the number of devices, with the ideal line",
+        )
+        candidates = (*candidates, ("speedup_over_devices.png", title, alt, lambda: speedup_over_devices(few)))
     drawn, missing = [], []
     for name, title, alt, draw in candidates:
         try:

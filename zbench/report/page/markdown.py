@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from zbench.report.page.content import Page
+from zbench.report.page.parallel import ParallelSection
 from zbench.report.tables.text_table import markdown_code, markdown_text, to_markdown
 
 
@@ -18,6 +19,8 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
         parts += ["### Published figures", to_markdown(page.published).strip()]
     if page.assumptions:
         parts += ["### What the projection assumes", _bullets(map(markdown_text, page.assumptions))]
+    if page.parallel is not None:
+        parts += _parallel(page.parallel)
     for title, table in (("Quality", page.quality), ("Stages", page.stages), ("Offloading", page.offload)):
         if table is not None:
             parts += [f"## {title}", to_markdown(table).strip()]
@@ -40,6 +43,15 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
             parts += [f"## {title}", _bullets(lines)]
     parts += ["## How to read this", _bullets(map(markdown_text, page.how_to_read))]
     return "\n\n".join(parts) + "\n"
+
+
+def _parallel(section: ParallelSection) -> list[str]:
+    parts = ["## Parallel", *map(markdown_text, section.sentences), to_markdown(section.topologies).strip()]
+    for title, table in section.tables:
+        parts += [f"### {title}", to_markdown(table).strip()]
+    if section.pruned:
+        parts += ["### Topologies that do not run", _bullets(map(markdown_text, section.pruned))]
+    return parts
 
 
 def _bullets(lines: "Sequence[str] | map[str]") -> str:
