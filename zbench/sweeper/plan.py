@@ -31,6 +31,7 @@ from zbench.methods.lora import check_used
 from zbench.plugins import check_targets
 from zbench.search import preview
 from zbench.space import Placed, Space, arrange, constraint, reference_of
+from zbench.sweeper.devices import check_devices, too_many
 from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
@@ -121,14 +122,19 @@ def make_plan(
         check_scenes(workload)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     trials = [trial for trial, _ in asked]
+    too_many_devices = too_many(asked, devices)
+
+    def unfit(described: Descriptions) -> Callable[[Trial], str | None]:
+        return lambda trial: too_many_devices(trial) or described.supports(trial)
+
     judged_by: Callable[[Trial], Trial] = reference_of
     if first.sweep.reference_weights is not None:
         judged_by = named_reference(first.sweep.reference_weights, trials)
-    space = arrange(trials, baseline_of, judged_by=judged_by, supports=engines.supports, process_of=engines.process)
+    space = arrange(trials, baseline_of, judged_by=judged_by, supports=unfit(engines), process_of=engines.process)
     named_by = space
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
-        named_by = arrange(trials, baseline_of, judged_by=judged_by, supports=own.supports)
+        named_by = arrange(trials, baseline_of, judged_by=judged_by, supports=unfit(own))
     chosen = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
@@ -211,7 +217,7 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
 def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
     """The trial of a configuration, with its device and native dtype decided; projected if its hardware is not here.
 
-    Raises HardwareError for hardware that must be measured and is not here.
+    Raises HardwareError for hardware that must be measured and is not here, or not in the number asked for.
     """
     present = is_present(config.hardware, devices)
     if config.execution == "measure" and not present:
@@ -232,4 +238,6 @@ def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
     device = config.compute.device
     if device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
-    return Trial.from_config(replace(config, compute=settled(config.compute, device)), projected=projected)
+    trial = Trial.from_config(replace(config, compute=settled(config.compute, device)), projected=projected)
+    check_devices(trial, config.hardware, devices)
+    return trial
