@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 from zbench.analysis.work import work_key, work_names
@@ -122,26 +123,24 @@ def make_plan(
         check_scenes(workload)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     trials = [trial for trial, _ in asked]
-    too_many_devices = too_many(asked, devices)
-
-    def unfit(described: Descriptions) -> Callable[[Trial], str | None]:
-        return lambda trial: too_many_devices(trial) or described.supports(trial)
-
+    unfit = partial(_unfit, too_many(asked, devices), engines)
     judged_by: Callable[[Trial], Trial] = reference_of
     if first.sweep.reference_weights is not None:
         judged_by = named_reference(first.sweep.reference_weights, trials)
-    space = arrange(trials, baseline_of, judged_by=judged_by, supports=unfit(engines), process_of=engines.process)
+    space = arrange(trials, baseline_of, judged_by=judged_by, supports=unfit, process_of=engines.process)
     named_by = space
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
-        named_by = arrange(trials, baseline_of, judged_by=judged_by, supports=unfit(own))
+        named_by = arrange(
+            trials, baseline_of, judged_by=judged_by, supports=partial(_unfit, too_many(asked, devices), own)
+        )
     chosen = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
         raise OverrideError(
             f"an empty sweep: none of {len(chosen.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
-    _check_baselines(chosen.placed, first.sweep.baseline, engines)
+    _check_baselines(chosen.placed, first.sweep.baseline, unfit)
     return Plan(
         name=first.sweep.name or f"{prefix}-{_question(named_by, first.search, first.sweep.reference_weights)}",
         command=command,
@@ -158,6 +157,11 @@ def make_plan(
     )
 
 
+def _unfit(too_many_devices: Callable[[Trial], str | None], engines: Descriptions, trial: Trial) -> str | None:
+    """Why a trial cannot work here, or None: too few devices, or what its engine says."""
+    return too_many_devices(trial) or engines.supports(trial)
+
+
 def _question(space: Space, search: SearchConfig, reference_weights: str | None) -> str:
     """8 hex digits of what a sweep asks: which of these trials, by which search, judged against which weights' images.
 
@@ -171,12 +175,12 @@ def _question(space: Space, search: SearchConfig, reference_weights: str | None)
     return hashlib.sha256("".join(words).encode()).hexdigest()[:8]
 
 
-def _check_baselines(placed: Sequence[Placed], named: str | None, engines: Descriptions) -> None:
+def _check_baselines(placed: Sequence[Placed], named: str | None, unfit: Callable[[Trial], str | None]) -> None:
     """Raise ConfigError for a named baseline that cannot work, saying for which piece of work."""
     works = {work_key(p.trial): p.trial for p in placed}
     names = dict(zip(works, work_names(list(works.values())), strict=True))
     for trial in (p.trial for p in placed if p.is_baseline and not p.is_reference):
-        problem = constraint(trial, geometry_of(trial.pipeline)) or engines.supports(trial)
+        problem = constraint(trial, geometry_of(trial.pipeline)) or unfit(trial)
         if problem is not None:
             raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
 
