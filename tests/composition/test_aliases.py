@@ -59,7 +59,7 @@ def test_every_flag_and_variable_that_zbench_writes_for_sglang_is_known() -> Non
     """Those of a subject that a config has; `--port` and the like have no key."""
     parts = [
         *[offload.sglang_part(OffloadConfig(mode=mode)) for mode in ("none", "group")],
-        sglang_part(ParallelConfig(cfg_size=2)),
+        sglang_part(ParallelConfig(cfg_size=2, dp_size=2, gather_size=2)),
     ]
     flags = {flag for part in parts for flag in part.flags if flag.startswith("--")}
     cache = method_of(DBCacheConfig()).sglang_environment(1).environment

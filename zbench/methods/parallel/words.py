@@ -21,11 +21,16 @@ def labels(parallel: ParallelConfig) -> tuple[str, ...]:
 
 
 def sglang_part(parallel: ParallelConfig) -> SGLangPart:
-    """Every degree is said, so that SGLang's defaults decide none; with ring the one backend that it rings with."""
+    """Every degree that matters is said, so that SGLang's defaults decide none; with ring the one backend it rings with.
+
+    What older versions lack is left out where it would say 1 of one device.
+    """
     dims = ParallelDims.of(parallel)
-    flags = ["--num-gpus", str(dims.devices), "--tp-size", str(dims.tp), "--dp-size", str(dims.dp)]
-    flags += ["--sp-degree", str(dims.sequence), "--ulysses-degree", str(dims.ulysses)]
-    flags += ["--ring-degree", str(dims.ring), "--kv-gather-degree", str(dims.gather)]
+    flags = ["--num-gpus", str(dims.devices), "--tp-size", str(dims.tp)]
+    flags += ["--sp-degree", str(dims.sequence)]
+    flags += ["--ulysses-degree", str(dims.ulysses), "--ring-degree", str(dims.ring)]
+    flags += ["--kv-gather-degree", str(dims.gather)] if dims.sequence > 1 else []
+    flags += ["--dp-size", str(dims.dp)] if dims.dp > 1 else []
     flags += ["--enable-cfg-parallel", "true"] if dims.cfg > 1 else []
     flags += ["--attention-backend", "fa"] if dims.ring > 1 else []
     notes = tuple(f"{said} has no counterpart in SGLang; this leaves it out." for said in _options(parallel))
