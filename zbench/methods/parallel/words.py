@@ -21,7 +21,7 @@ def labels(parallel: ParallelConfig) -> tuple[str, ...]:
 
 
 def sglang_part(parallel: ParallelConfig) -> SGLangPart:
-    """Every degree that matters is said, so that SGLang's defaults decide none; with ring the one backend it rings with.
+    """Every degree that matters is said, so that no default decides one; with ring the one backend that it rings with.
 
     What older versions lack is left out where it would say 1 of one device.
     """
