@@ -12,11 +12,8 @@ from zbench.zimage.geometry import Geometry
 LOG_SUM_EXP_BACKENDS = ("native", "flash", "_flash_3", "sage")
 """Attention backends (diffusers' names) that give cache-dit the log-sum-exp, which ring attention merges with."""
 
-CACHE_DIT_BACKENDS = (*LOG_SUM_EXP_BACKENDS, "flash_varlen")
-"""Those that are cache-dit's own once it is loaded: they know of shares that are uneven or sent ahead."""
-
-ULYSSES_BACKENDS = (*CACHE_DIT_BACKENDS, "_native_cudnn", "_native_flash")
-"""Those that exchange tokens for heads. The others would attend to a share of the tokens and say nothing."""
+ULYSSES_BACKENDS = (*LOG_SUM_EXP_BACKENDS, "flash_varlen", "_native_cudnn")
+"""Those that cache-dit exchanges tokens for heads around. diffusers' others would attend to a share of the tokens."""
 
 
 def stack_problem(
@@ -82,12 +79,6 @@ def _ulysses(parallel: ParallelConfig, dims: ParallelDims, heads: int, backend: 
             f"parallel.ulysses_async=true: beside parallel.ring_size={dims.ring} cache-dit 1.5.3 attends to a share "
             "of the tokens alone; leave it out"
         )
-    for key in ("ulysses_async", "ulysses_anything"):
-        if getattr(parallel, key) and backend not in CACHE_DIT_BACKENDS:
-            return (
-                f"parallel.{key}=true: compute.attention_backend={backend} is none of cache-dit's; "
-                f"{', '.join(CACHE_DIT_BACKENDS)} are"
-            )
     if backend not in ULYSSES_BACKENDS:
         return (
             f"parallel.ulysses_size={dims.ulysses}: compute.attention_backend={backend} exchanges no tokens for heads; "
