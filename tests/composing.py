@@ -1,6 +1,9 @@
 """Composition for tests: on a machine without a GPU."""
 
+from typing import Any
+
 from zbench.composition import Jobs, expand
+from zbench.sweeper.here import fill_grid
 
 
 def resolve_auto(group: str, choices: dict[str, str]) -> str:
@@ -10,6 +13,6 @@ def resolve_auto(group: str, choices: dict[str, str]) -> str:
     return "zimage_tiny" if choices["hardware"] == "cpu" else "zimage_turbo"
 
 
-def jobs(*overrides: str, **options: object) -> Jobs:
+def jobs(*overrides: str, **options: Any) -> Jobs:
     """The jobs of a command line."""
-    return expand(list(overrides), resolve_auto, **options)  # type: ignore[arg-type]
+    return expand(list(overrides), resolve_auto, **{"fill_grid": fill_grid, **options})

@@ -28,6 +28,7 @@ from zbench.composition import expand
 from zbench.config import (
     DBCacheConfig,
     EngineConfig,
+    ParallelConfig,
     Prompt,
     SCMConfig,
     WorkloadConfig,
@@ -402,6 +403,18 @@ def test_json_has_no_nan_and_both_launches():
     assert data["zbench"]["overrides"][0] == "pipeline=zimage_tiny"
     assert data["sglang"]["request"]["num_inference_steps"] == 8
     assert data["runner_up"]["label"] == "F1B0_W2_MC3_R0.24_T1O1"
+
+
+def test_a_sharded_trial_comes_with_cache_dits_yaml_and_what_that_lacks():
+    sharded = trial(parallel=ParallelConfig(ulysses_size=2, vae="split"))
+    said = answer([complete(trial()), complete(sharded, latency_s=0.4)])
+    text, data = said.to_text(), said.to_dict()
+    assert "parallelism_config:\n  ulysses_size: 2\n  attention_backend: native\n# cache-dit shares a decode" in text
+    assert data["cache_dit"]["parallelism_config"] == {"ulysses_size": 2, "attention_backend": "native"}
+    assert data["cache_dit"]["processes"] == 2 and "parallel.ulysses_size=2" in data["zbench"]["overrides"]
+    assert "cache_dit" not in answer([complete(trial())]).to_dict()
+    gathered = answer([complete(trial(parallel=ParallelConfig(gather_size=2)))]).to_text()
+    assert "With cache-dit: nothing of it is sharded." in gathered and "# cache-dit has no gather" in gathered
 
 
 def composed(overrides, config_dir=None):

@@ -17,7 +17,7 @@ from hydra._internal.utils import get_args_parser  # the parser hydra.main itsel
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from zbench.composition import CONFIG_NAME, conf_dir, expand
+from zbench.composition import CONFIG_NAME, Jobs, conf_dir, expand
 from zbench.composition.aliases import meant
 from zbench.composition.grammar import text_override
 from zbench.composition.session import check_search_path, read_configs_as_text, readable
@@ -28,7 +28,7 @@ from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
 from zbench.streams import talk
 from zbench.sweeper.baseline import named_baseline
-from zbench.sweeper.here import auto_resolver, one_job
+from zbench.sweeper.here import auto_resolver, fill_grid, one_job
 from zbench.sweeper.plan import Plan, make_plan
 
 STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
@@ -49,8 +49,13 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
     check_search_path(overrides)
     flags = [arg for arg in args if arg not in overrides]
+
+    def expanded() -> Jobs:
+        grids = command != "run"
+        return expand(overrides, resolve_auto, config_dir=options.config_dir, grids=grids, fill_grid=fill_grid)
+
     if shows and (options.cfg or options.info):
-        jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
+        jobs = expanded()
         if len(jobs.jobs) > 1:
             talk(f"showing the first of {len(jobs.jobs)} jobs")
         show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
@@ -58,7 +63,7 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     if shows:
         show([*(word for word in overrides if not text_override(word)), *_help_header(about), *flags], command)
         return None
-    jobs = expand(overrides, resolve_auto, config_dir=options.config_dir, grids=command != "run")
+    jobs = expanded()
     outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
     if outside and command == "plan":
         talk(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}")

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from zbench.hardware.footprint import least_offload
-from zbench.methods import lora, offload
+from zbench.methods import lora, offload, parallel
 from zbench.methods.cache import method_of
-from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.geometry import SEQUENCE_MULTIPLE, Geometry
 
@@ -174,8 +173,18 @@ def _cache_fits(trial: Trial, geometry: Geometry) -> str | None:
 
 
 def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
-    dims = ParallelDims.of(trial.parallel)
-    return dims.problem(geometry.transformer.n_heads, trial.compute.attention_backend)
+    """A projection is of the built-in pipeline's stack; of what is measured, its engine knows its own rules."""
+    problem = parallel.problem(trial.parallel, trial.pipeline, geometry)
+    if problem is not None or trial.hardware is None:
+        return problem
+    return parallel.stack_problem(
+        trial.parallel,
+        trial.pipeline,
+        geometry,
+        offload=trial.offload,
+        compute=trial.compute,
+        cache=trial.cache,
+    )
 
 
 def _offload_fits(trial: Trial) -> str | None:

@@ -30,7 +30,7 @@ from zbench.config import (
 )
 from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
-from zbench.methods import dtypes, lora, offload
+from zbench.methods import dtypes, lora, offload, parallel
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry, VaeGeometry
@@ -178,12 +178,17 @@ class Trial:
         return self.vram_limit_gib if self.hardware is None else self.hardware.usable_gib
 
     @property
+    def images(self) -> int:
+        """Images that one call makes, those of all replicas."""
+        return ParallelDims.of(self.parallel).dp * self.pipeline.images
+
+    @property
     def label(self) -> str:
         """Short name, cache-dit's own for the cache: `F1B0_W4_MC3_R0.24`; other groups where not default."""
         cap_gib = self.vram_limit_gib if self.hardware is None else self.hardware.vram_limit_gib
         parts = (
             method_of(self.cache).label,
-            *ParallelDims.of(self.parallel).labels,
+            *parallel.labels(self.parallel),
             offload.label(self.offload),
             None if cap_gib is None else f"cap:{cap_gib:g}GiB",
             "compiled" if self.compute.compile else None,

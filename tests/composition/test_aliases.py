@@ -9,7 +9,7 @@ from zbench.config import SCHEMAS, DBCacheConfig, OffloadConfig, ParallelConfig
 from zbench.methods import offload
 from zbench.methods.cache import method_of
 from zbench.methods.cache.none import SGLANG
-from zbench.methods.parallel import ParallelDims
+from zbench.methods.parallel import sglang_part
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,11 @@ from zbench.methods.parallel import ParallelDims
         ("size", "pipeline.height and pipeline.width"),
         ("height", "pipeline.height"),
         ("tp_size", "parallel.tp_size"),
+        ("--kv-gather-degree", "parallel.gather_size"),
+        ("dp", "parallel.dp_size"),
+        ("cfg_parallel_size", "parallel.cfg_size"),
+        ("sp_size", "parallel.ulysses_size, parallel.ring_size and parallel.gather_size"),
+        ("num_gpus", "hardware.num_devices"),
         ("--enable-torch-compile", "compute=compiled"),
         ("dit_cpu_offload", "offload=dit"),
         ("model_path", "pipeline.weights"),
@@ -54,7 +59,7 @@ def test_every_flag_and_variable_that_zbench_writes_for_sglang_is_known() -> Non
     """Those of a subject that a config has; `--port` and the like have no key."""
     parts = [
         *[offload.sglang_part(OffloadConfig(mode=mode)) for mode in ("none", "group")],
-        ParallelDims.of(ParallelConfig()).sglang_part(),
+        sglang_part(ParallelConfig(cfg_size=2, dp_size=2, gather_size=2)),
     ]
     flags = {flag for part in parts for flag in part.flags if flag.startswith("--")}
     cache = method_of(DBCacheConfig()).sglang_environment(1).environment

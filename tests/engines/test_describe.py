@@ -57,8 +57,8 @@ def test_without_code_from_outside_such_an_engine_is_not_even_imported() -> None
     assert engines.supports(foreign) is None
     assert engines.process(foreign) == engines.process(replace(foreign, cache=DBCacheConfig()))
     assert engines.process(foreign) != engines.process(replace(foreign, pipeline=replace(TINY, steps=9)))
-    sharded = trial(parallel=ParallelConfig(tp_size=2))
-    assert "2 devices" in (engines.supports(sharded) or ""), "zbench's own is asked"
+    sharded = trial(parallel=ParallelConfig(ulysses_size=8))
+    assert "cache-dit" in (engines.supports(sharded) or ""), "zbench's own is asked"
     with pytest.raises(ConfigError, match="no_such_module"):
         Descriptions(allow_code=True).supports(foreign)
 

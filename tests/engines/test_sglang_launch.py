@@ -77,6 +77,43 @@ def test_sglang_degrees_and_ring_backend():
     assert flags["--attention-backend"] == "fa"  # ring needs the log-sum-exp
 
 
+def test_sglang_degrees_of_gather_guidance_and_replicas():
+    parallel = ParallelConfig(gather_size=2, cfg_size=2, dp_size=2)
+    launch = sglang_launch(trial(pipeline=TURBO, parallel=parallel))
+    flags = flags_of(launch)
+    degrees = [flags[f"--{name}"] for name in ("num-gpus", "sp-degree", "kv-gather-degree", "dp-size")]
+    assert degrees == ["8", "2", "2", "2"] and flags["--enable-cfg-parallel"] == "true"
+    assert not any("refuses" in note for note in launch.notes)
+    assert "--enable-cfg-parallel" not in sglang_launch(trial(pipeline=TURBO)).arguments
+
+
+@pytest.mark.parametrize(
+    ("degrees", "says"),
+    [
+        (
+            {"tp_size": 2, "ulysses_size": 2},
+            "15 heads a device after tensor parallelism are not divisible",
+        ),
+        ({"ulysses_size": 4}, "30 heads a device"),
+        ({"ulysses_size": 2, "gather_size": 2}, "its kv-gather degree must be all of its sequence degree"),
+        ({"ulysses_size": 2, "ring_size": 2}, None),
+        ({"gather_size": 4}, None),
+        ({"ring_size": 4}, None),
+    ],
+)
+def test_what_sglang_refuses_is_said(degrees, says):
+    notes = sglang_launch(trial(pipeline=TURBO, parallel=ParallelConfig(**degrees))).notes
+    refused = [note for note in notes if note.startswith("SGLang refuses these degrees: ")]
+    assert (says is None and not refused) or says in refused[0]
+
+
+def test_options_that_sglang_lacks_are_said_to_be_left_out():
+    parallel = ParallelConfig(ulysses_size=2, ulysses_async=True, vae="split")
+    notes = sglang_launch(trial(pipeline=TURBO, parallel=parallel)).notes
+    lacking = [note.split(" has no counterpart")[0] for note in notes if "no counterpart" in note]
+    assert lacking == ["parallel.ulysses_async=true", "parallel.vae=split"]
+
+
 @pytest.mark.parametrize(
     ("mode", "cache", "flags_on"),
     [

@@ -22,6 +22,7 @@ from zbench.errors import ConfigError
 from zbench.hardware.published import published_figures
 from zbench.hardware.roofline import expect, project
 from zbench.measurement import Projection, Request
+from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 from zbench.zimage.flops import step_flops
 from zbench.zimage.geometry import Geometry
@@ -268,3 +269,64 @@ def test_a_fused_lora_costs_nothing_and_the_projection_says_so() -> None:
     assert styled.computed_step_s == plain.computed_step_s and styled.peak_device_bytes == plain.peak_device_bytes
     told = [line for line in styled.assumptions if "LoRA" in line]
     assert told and told[0] not in plain.assumptions
+
+
+# Several devices.
+
+
+def sharded_ms(**degrees: int) -> float:
+    return step_ms(hardware="h200", parallel=ParallelConfig(**{f"{key}_size": n for key, n in degrees.items()}))
+
+
+def test_gather_sends_what_ring_sends_and_divides_what_ulysses_divides() -> None:
+    assert sharded_ms(gather=2) == pytest.approx(sharded_ms(ring=2)) == pytest.approx(sharded_ms(ulysses=2))
+    assert sharded_ms(gather=4) < sharded_ms(gather=3) < sharded_ms(gather=2) < sharded_ms()
+
+
+def test_the_largest_share_counts() -> None:
+    """4,160 tokens over 64 devices are 65 each; over 63, 67 at most."""
+    whole = step_flops(geometry(), 4096, 64).total
+    assert ParallelDims(gather=63).token_share(4160) == 67 / 4160
+    assert sharded_ms(gather=64) < sharded_ms(gather=63) and whole > 0
+
+
+def test_a_pass_of_guidance_on_a_device_of_its_own_halves_a_step() -> None:
+    guided = replace(TURBO, guidance_scale=4.0)
+    both, one = (step_ms(hardware="h200", pipeline=guided, parallel=ParallelConfig(cfg_size=n)) for n in (1, 2))
+    assert one == pytest.approx(sharded_ms(), rel=0.001) and one > sharded_ms()  # the outputs are exchanged
+    assert both > 1.9 * one
+
+
+def test_images_side_by_side_change_no_latency() -> None:
+    one, four = (projected(hardware="h200", parallel=ParallelConfig(dp_size=n)) for n in (1, 4))
+    assert one.rounds == four.rounds and one.stages_s == four.stages_s
+    assert one.peak_device_bytes == four.peak_device_bytes and one.floor_s == four.floor_s
+
+
+def test_a_decode_is_split_where_it_is_asked_for() -> None:
+    whole, split = (
+        projected(hardware="h200", parallel=ParallelConfig(gather_size=2, vae=vae)).stages_s["decode"]
+        for vae in ("whole", "split")
+    )
+    assert split == pytest.approx(whole / 2)
+    assert projected(hardware="h200").stages_s["decode"] == whole
+
+
+def test_a_split_text_encoder_computes_half_and_sends_its_hidden_states() -> None:
+    whole, split = (
+        projected(hardware="h200", parallel=ParallelConfig(gather_size=2, text_encoder=way)).stages_s["text_encode"]
+        for way in ("whole", "tp")
+    )
+    assert whole / 2 < split < whole
+
+
+def test_ranks_on_a_cpu_share_its_cores() -> None:
+    """A split forward takes as long, one device's decode is made by each, and images side by side one after another."""
+    tiny = trial(compute=ComputeConfig(device="cpu"))
+
+    def expected_s(**options: object) -> float:
+        made = replace(tiny, parallel=ParallelConfig(**options))
+        return expect(made, geometry("zimage_tiny"), profile("cpu")).latency_s
+
+    assert expected_s(dp_size=2) > 1.9 * expected_s() - 0.1
+    assert expected_s() < expected_s(gather_size=2, vae="split") < expected_s(gather_size=2) < 2 * expected_s()

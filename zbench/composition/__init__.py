@@ -4,13 +4,14 @@ Composition itself is Hydra's. `typed` reads what the user asked for, `expand` d
 `points` makes the jobs of one combination, `grammar` spells values, `session` holds Hydra. Nothing here runs a trial.
 """
 
-from zbench.composition.expand import Job, Jobs, ResolveAuto, expand
+from zbench.composition.expand import FillGrid, Job, Jobs, ResolveAuto, expand
 from zbench.composition.session import CONFIG_NAME, conf_dir, profile_patterns
 from zbench.composition.typed import NO_AXES, overlay
 
 __all__ = (
     "CONFIG_NAME",
     "NO_AXES",
+    "FillGrid",
     "Job",
     "Jobs",
     "ResolveAuto",

@@ -24,11 +24,24 @@ from zbench.composition.session import check_search_path, group_options, hydra_s
 from zbench.composition.typed import Axis, Choice, Deletion, Typed, read
 from zbench.composition.unknown import unknown_key
 from zbench.config import SCHEMAS, Config
+from zbench.config.hardware import MOST_DEVICES
 from zbench.config.ranges import shortened
 from zbench.errors import ConfigError, OverrideError
 
 # What `auto` stands for, given the group and the choices made so far.
 ResolveAuto = Callable[[str, dict[str, str]], str]
+
+AUTO = "auto"
+"""An axis of a grid that depends on the devices there are."""
+
+FillGrid = Callable[[str, str | None, int | None], Sequence[Mapping[str, Any]]]
+"""The points of such an axis, each as the group's keys and values, given the group, the hardware's `nvml_name`, and
+`hardware.num_devices`."""
+
+
+def no_grid_filled(group: str, _nvml_name: str | None, _num_devices: int | None) -> Sequence[Mapping[str, Any]]:
+    """Where nobody asked which devices there are. Raises ConfigError."""
+    raise ConfigError(f"{group}.grid", AUTO, "depends on the devices there are, and nobody looked; list its points")
 
 
 @dataclass(frozen=True)
@@ -50,17 +63,22 @@ class Jobs:
 
 
 def expand(
-    overrides: list[str], resolve_auto: ResolveAuto, *, config_dir: str | None = None, grids: bool = True
+    overrides: list[str],
+    resolve_auto: ResolveAuto,
+    *,
+    config_dir: str | None = None,
+    grids: bool = True,
+    fill_grid: FillGrid = no_grid_filled,
 ) -> Jobs:
     """Every job that `overrides` ask for, duplicates collapsed.
 
-    With `grids` (a sweep) each choice's own grid is added, and comma lists and ranges are axes;
-    without (one run), choices stand at their defaults and an axis is an error. Raises OverrideError
-    or ConfigError for anything that does not parse, compose, arrive or lie in range.
+    With `grids` (a sweep) each choice's own grid is added, and comma lists and ranges are axes; `fill_grid` knows the
+    points of those that depend on the devices there are. Without (one run), choices stand at their defaults and an axis
+    is an error. Raises OverrideError or ConfigError for anything that does not parse, compose, arrive or lie in range.
     """
     check_search_path(overrides)
     with hydra_session(config_dir) as extra, one_line_errors():
-        return _Expansion(read(parse(overrides), grids=grids), extra, resolve_auto, grids).jobs()
+        return _Expansion(read(parse(overrides), grids=grids), extra, resolve_auto, fill_grid, grids).jobs()
 
 
 @dataclass(frozen=True)
@@ -76,10 +94,13 @@ class _Group:
 class _Expansion:
     """The state of one call of `expand`."""
 
-    def __init__(self, typed: Typed, extra: list[str], resolve_auto: ResolveAuto, grids: bool) -> None:
+    def __init__(
+        self, typed: Typed, extra: list[str], resolve_auto: ResolveAuto, fill_grid: FillGrid, grids: bool
+    ) -> None:
         self.typed = typed
         self.combiner = Combiner([*extra, *(item.line for item in typed.verbatim)])
         self.resolve_auto = resolve_auto
+        self.fill_grid = fill_grid
         self.grids = grids
         self.used: set[Key] = set()
         self.points = 0  # asked for so far, duplicates included
@@ -88,7 +109,7 @@ class _Expansion:
         self.digests: dict[int, tuple[object, str]] = {}  # of group configs by identity; holding them keeps that
         self.settled: dict[tuple[Choice, ...], dict[str, str]] = {}
         self.read: dict[str, Typed] = {}
-        self.groups: dict[tuple[str, str, int], tuple[_Group, GroupPoints]] = {}
+        self.groups: dict[tuple[str, str, int, str], tuple[_Group, GroupPoints]] = {}
 
     def jobs(self) -> Jobs:
         found: dict[str, Job] = {}
@@ -158,7 +179,8 @@ class _Expansion:
             self._count(axes)
             points = resolved_points(whole, axes, self.checked)
         else:
-            ready = {name: self._ready(name, part, swept) for name, part in composed.parts.items()}
+            hardware = composed.parts["hardware"].text
+            ready = {name: self._ready(name, part, swept, hardware) for name, part in composed.parts.items()}
             groups = {name: group for name, (group, _) in ready.items()}
             ranked = [(rank, name, n) for name, g in groups.items() for n, (rank, _) in enumerate(g.axes)]
             order = [(name, number) for _, name, number in sorted(ranked)]
@@ -189,9 +211,15 @@ class _Expansion:
             if key[0] not in groups:
                 self.lacking.setdefault((key, key[0]), (item, groups["pipeline"].cfg))
 
-    def _ready(self, name: str, part: Part, swept: Typed) -> tuple[_Group, GroupPoints]:
-        """A group with its axes: made once, however many combinations it is part of."""
-        key = name, part.text, id(swept)
+    def _ready(self, name: str, part: Part, swept: Typed, hardware: str) -> tuple[_Group, GroupPoints]:
+        """A group with its axes: made once, however many combinations it is part of.
+
+        `hardware` is that group's text, for the axes that depend on it.
+        """
+        grid = get(part.root, (name, "grid"))
+        typed = any(key[:2] == (name, "grid") for axis in self.typed.axes for key in axis.keys)
+        depends = typed or (OmegaConf.is_dict(grid) and AUTO in grid.values())
+        key = name, part.text, id(swept), hardware if depends else ""
         if key not in self.groups:
             group = self._asked_of(name, copy.deepcopy(part.root), swept)
             self.groups[key] = group, GroupPoints(name, group.cfg, [axis for _, axis in group.axes])
@@ -214,7 +242,8 @@ class _Expansion:
                 group.axes.append(((1, place, 0), left))
         taken = [*asked, *(key for _, axis in group.axes for key in axis.keys)]
         number = list(cfg).index(name)
-        group.axes.extend(((2, number, place), axis) for place, axis in enumerate(self._grid_axes(name, cfg, taken)))
+        axes = self._grid_axes(name, cfg, taken, [*swept.axes, *self.typed.axes])
+        group.axes.extend(((2, number, place), axis) for place, axis in enumerate(axes))
         return group
 
     def _typed_axis(self, axis: Axis, group: _Group) -> Axis:
@@ -246,16 +275,31 @@ class _Expansion:
         group.deleted.append(item.line)
         self.used.add(item.key)
 
-    def _grid_axes(self, group: str, cfg: DictConfig, taken: list[Key]) -> Iterator[Axis]:
-        """The axes of a group's own grid that nothing else has taken the place of."""
+    def _grid_axes(self, group: str, cfg: DictConfig, taken: list[Key], typed: Sequence[Axis]) -> Iterator[Axis]:
+        """The axes of a group's own grid that nothing else has taken the place of; `typed` are all that were asked."""
         grid = get(cfg, (group, "grid"))
         for name, expression in grid.items() if self.grids and OmegaConf.is_dict(grid) else ():
-            for axis in self._read(f"{group}.{name}={expression}").axes:
+            if expression == AUTO:
+                axes = [self._filled(f"{group}.grid.{name}={expression}", group, cfg, typed)]
+            else:
+                axes = self._read(f"{group}.{name}={expression}").axes
+            for axis in axes:
                 if not all(has(cfg, key) for key in axis.keys):
                     raise ConfigError(f"{group}.grid.{name}", expression, f"{group} has no key {name}")
                 left = _left(axis, taken)
                 if left.keys:
                     yield left
+
+    def _filled(self, line: str, group: str, cfg: DictConfig, typed: Sequence[Axis]) -> Axis:
+        """The axis that depends on the devices of the hardware, of the largest number of them that was asked for."""
+        key = ("hardware", "num_devices")
+        asked = [point[key] for axis in typed for point in axis.points if key in point] or [get(cfg, key)]
+        known = [number for number in asked if isinstance(number, int)]
+        most = max(known) if len(known) == len(asked) else None
+        if any(isinstance(number, int) and not 1 <= number <= MOST_DEVICES for number in known):
+            most = 1  # the check of the value says so
+        points = self.fill_grid(group, get(cfg, ("hardware", "nvml_name")), most)
+        return Axis(line, tuple({(group, name): value for name, value in point.items()} for point in points))
 
     def _identity(self, config: Config) -> str:
         return "".join(self._digest(getattr(config, item.name)) for item in fields(config))

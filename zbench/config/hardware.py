@@ -12,6 +12,8 @@ from zbench.errors import ConfigError
 MOST = 1e7
 """No device has as many GiB, GB/s or TFLOPS."""
 
+MOST_DEVICES = 1024
+
 VRAM_RESERVE_GIB = 0.5  # of `hardware.vram_limit_gib`, left to what grows outside torch's allocator
 
 
@@ -45,7 +47,7 @@ class HardwareConfig(Group):
     peak_bf16_tflops: float | None = number(None, 0, MOST, above=True)  # dense
     peak_fp8_tflops: float | None = number(None, 0, MOST, above=True)  # dense
     memory_gib: float | None = number(None, 0, MOST, above=True)
-    num_devices: int | None = number(None, 1, 1024)  # that a trial may use at most; null: all that are here
+    num_devices: int | None = number(None, 1, MOST_DEVICES)  # that a trial may use at most; null: all that are here
     vram_limit_gib: float | None = number(None, 0, MOST, above=True)  # cap on measured trials, as of a smaller card
     memory_bandwidth_gb_s: float | None = number(None, 0, MOST, above=True)
     interconnect: str | None = None

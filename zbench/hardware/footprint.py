@@ -13,7 +13,7 @@ from zbench.hardware.traffic import WeightBytes, weights
 from zbench.methods import dtypes, offload
 from zbench.methods.cache import method_of
 from zbench.methods.offload import MOVING_MORE, OffloadMode
-from zbench.methods.parallel import ParallelDims
+from zbench.methods.parallel import ParallelDims, share
 from zbench.trial import Trial
 from zbench.zimage.flops import padded_tokens
 from zbench.zimage.geometry import Geometry
@@ -96,6 +96,21 @@ def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: S
     return None
 
 
+def trial_weights(trial: Trial, geometry: Geometry, dtype_bytes: int) -> WeightBytes:
+    """Bytes of each component's weights on one device of a trial, all resident."""
+    dims = ParallelDims.of(trial.parallel)
+    over = dims.ranks if trial.parallel.text_encoder == "tp" else 1
+    return weights(geometry, dtype_bytes, dims, text_encoder_over=over)
+
+
+def decode_share(trial: Trial, geometry: Geometry) -> float:
+    """The largest part of an image's decode that one device of those that make it has, of 1: rows of latents."""
+    if trial.parallel.vae == "whole":
+        return 1.0
+    rows = max(1, trial.pipeline.height // geometry.vae.scale_factor)
+    return share(rows, ParallelDims.of(trial.parallel).ranks) / rows
+
+
 def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, float]:
     """Bytes of weights on the device during each stage.
 
@@ -103,7 +118,7 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     alone. By layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is
     in no block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
     """
-    loaded: WeightBytes = weights(geometry, dtype_bytes, ParallelDims.of(trial.parallel))
+    loaded: WeightBytes = trial_weights(trial, geometry, dtype_bytes)
     mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer
     table = encoder.vocab_size * encoder.hidden_size * dtype_bytes
     if mode == "sequential":
@@ -125,12 +140,18 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
 
 
 def _activations(trial: Trial, geometry: Geometry, dtype_bytes: int, text_tokens: int) -> dict[str, float]:
-    """Bytes alive at each stage's worst moment; sequence parallelism splits a step's, nothing splits the
-    decode's."""
+    """Bytes alive at each stage's worst moment, on the device with the largest share.
+
+    Sequence parallelism splits a step's tokens, but for the keys and values that gather has of all of them; guidance on
+    two devices halves the samples; a decode is split where the trial says so.
+    """
     pipeline, t, vae = trial.pipeline, geometry.transformer, geometry.vae
     image = padded_tokens(geometry.image_tokens(pipeline.height, pipeline.width))
     dims = ParallelDims.of(trial.parallel)
-    tokens = pipeline.samples * (image + padded_tokens(text_tokens)) / dims.sequence
+    both = image + padded_tokens(text_tokens)
+    samples = dims.samples(pipeline.samples)
+    tokens = samples * share(both, dims.sequence)
+    gathered = 2 * (samples * share(both, dims.ulysses) - tokens) / dims.tp if dims.gather > 1 else 0
     kept = method_of(trial.cache).kept_tensors
     ffn = FFN_TENSORS * t.ffn_dim / dims.tp
     decoded = (
@@ -142,6 +163,6 @@ def _activations(trial: Trial, geometry: Geometry, dtype_bytes: int, text_tokens
     encoded = pipeline.batch_size * pipeline.max_sequence_length * FFN_TENSORS * geometry.text_encoder.intermediate_size
     return {
         "text_encode": encoded * dtype_bytes,
-        "denoise": tokens * (ffn + (HIDDEN_TENSORS + kept) * t.dim) * dtype_bytes,
-        "decode": DECODE_TENSORS * decoded * dtype_bytes,
+        "denoise": (tokens * (ffn + (HIDDEN_TENSORS + kept) * t.dim) + gathered * t.dim) * dtype_bytes,
+        "decode": DECODE_TENSORS * decoded * decode_share(trial, geometry) * dtype_bytes,
     }

@@ -4,6 +4,8 @@ says of every figure what it rests on.
 A stage takes its FLOPs over the matmul rate that the profile's `efficiency` says is reached, plus the bytes
 its activations move over the memory bandwidth, plus what neither explains (`step_gap_s`), plus what devices
 exchange and what offloading copies. Nothing is taken to overlap, but for group offload with a stream.
+Of several devices the one with the largest share counts; replicas (`dp`) change no latency, on a CPU they share its
+cores as all ranks do.
 
 How far off it is, in one forward at 1024x1024 in bf16 (the tests hold it to this):
 
@@ -148,7 +150,8 @@ class _Cost:
         # compile touches the transformer alone: text encoder and VAE run eager.
         self.eager_gap_s = 0.0 if rates else hardware.efficiency.eager_step_gap_s
         self.dims = ParallelDims.of(trial.parallel)
-        self.weights = traffic.weights(geometry, self.rates.dtype_bytes, self.dims)
+        self.weights = footprint.trial_weights(trial, geometry, self.rates.dtype_bytes)
+        self.turns = self.dims.devices if hardware.nvml_name is None else 1  # ranks on a CPU share its cores
         self.image_tokens = geometry.image_tokens(trial.pipeline.height, trial.pipeline.width)
 
     @property
@@ -168,44 +171,63 @@ class _Cost:
         }
 
     def text_encode_s(self) -> float:
-        """One prompt, and the empty one with guidance. A layer is given the gap of an eager transformer
-        block."""
-        run = flops.text_encoder_flops(self.geometry, self.trial.pipeline.max_sequence_length)
-        gap_s = self.eager_gap_s * self.geometry.text_encoder.n_layers / GAP_BLOCKS
-        gemm_s = max(run.gemm / self.rates.gemm, self.weights.text_encoder / self.rates.bandwidth)
-        return self.trial.pipeline.encoded_prompts * (gemm_s + run.attention / self.rates.attention + gap_s)
+        """One prompt, and the empty one with guidance, split over the devices of an image where the trial says so.
+
+        A layer is given the gap of an eager transformer block. Split, it has two all-reduces of its hidden state.
+        """
+        encoder, tokens = self.geometry.text_encoder, self.trial.pipeline.max_sequence_length
+        over = self.dims.ranks if self.trial.parallel.text_encoder == "tp" else 1
+        run = flops.text_encoder_flops(self.geometry, tokens)
+        gap_s = self.eager_gap_s * encoder.n_layers / GAP_BLOCKS
+        gemm_s = max(run.gemm / over / self.rates.gemm, self.weights.text_encoder / self.rates.bandwidth)
+        reduced = 2 * encoder.n_layers * 2 * (over - 1) / over * tokens * encoder.hidden_size * self.rates.dtype_bytes
+        prompt_s = gemm_s + run.attention / over / self.rates.attention + gap_s
+        return self.trial.pipeline.encoded_prompts * (self.turns * prompt_s + self._exchange_s(reduced))
 
     def decode_s(self) -> float:
-        """The VAE's decode on one device, its attention at the rate of its convolutions, where it was
-        measured."""
+        """The VAE's decode, its attention at the rate of its convolutions, where it was measured.
+
+        Devices that share it have a part of its rows; what they exchange at their borders is not counted.
+        """
         pipeline = self.trial.pipeline
         run = flops.vae_decode_flops(self.geometry, pipeline.height, pipeline.width)
-        return self.trial.pipeline.images * run.total / self.rates.vae
+        part = footprint.decode_share(self.trial, self.geometry)
+        return self.turns * part * self.trial.pipeline.images * run.total / self.rates.vae
 
     def compute_s(self, blocks: int) -> float:
-        """Arithmetic of a forward through `blocks` main blocks, shared evenly by all devices, and its
-        gaps."""
-        run = flops.step_flops(self.geometry, self.image_tokens, self.text_tokens, blocks) * self.trial.pipeline.samples
-        devices, n_layers = self.dims.devices, self.geometry.transformer.n_layers
+        """Arithmetic of a forward through `blocks` main blocks on the device with the largest share, and its gaps."""
+        samples = self.dims.samples(self.trial.pipeline.samples)
+        run = flops.step_flops(self.geometry, self.image_tokens, self.text_tokens, blocks) * samples
+        n_layers, heads = self.geometry.transformer.n_layers, self.geometry.transformer.n_heads
         read_s = self.weights.step(blocks, n_layers) / self.rates.bandwidth
-        gemm_s = max(run.gemm / devices / self.rates.gemm, read_s)
+        gemm_s = max(run.gemm * self._token_share / self.dims.tp / self.rates.gemm, read_s)
+        attended = run.attention * self.dims.attention_share(self._tokens, heads)
         gap_s = self.rates.gap_s * (blocks + 2 * self.geometry.transformer.n_refiner_layers) / GAP_BLOCKS
-        return gemm_s + run.attention / devices / self.rates.attention + gap_s
+        return self.turns * (gemm_s + attended / self.rates.attention + gap_s)
 
     def step_s(self, blocks: int) -> float:
         """A step: arithmetic, activations (which tensor parallelism does not split), exchange, offload."""
-        trial, dim = self.trial, self.geometry.transformer.dim
-        tokens = (
-            traffic.block_tokens(self.geometry, self.image_tokens, self.text_tokens, blocks)
-            * self.trial.pipeline.samples
-        )
-        hidden_bytes = float(tokens * dim * self.rates.dtype_bytes)
-        moved_s = self.rates.activation_passes * hidden_bytes / self.dims.sequence / self.rates.bandwidth
-        exchange_s = self._exchange_s(hidden_bytes * self.dims.sent_share)
-        busy_s = self.compute_s(blocks) + moved_s + exchange_s
-        touched = self.weights.step(blocks, self.geometry.transformer.n_layers)
+        trial, t = self.trial, self.geometry.transformer
+        samples = self.dims.samples(trial.pipeline.samples)
+        tokens = traffic.block_tokens(self.geometry, self.image_tokens, self.text_tokens, blocks) * samples
+        hidden_bytes = float(tokens * t.dim * self.rates.dtype_bytes)
+        moved = self.turns * self.rates.activation_passes * hidden_bytes * self._token_share
+        output_bytes = trial.pipeline.samples * self.image_tokens * t.patch_dim * self.rates.dtype_bytes
+        sent = hidden_bytes * self.dims.sent_share + output_bytes * self.dims.output_share
+        busy_s = self.compute_s(blocks) + moved / self.rates.bandwidth + self._exchange_s(sent)
+        touched = self.weights.step(blocks, t.n_layers)
         copy_s = self._host_s(traffic.step_transfer_bytes(trial.offload, touched))
         return max(busy_s, copy_s) if offload.overlaps(trial.offload) else busy_s + copy_s
+
+    @property
+    def _tokens(self) -> int:
+        """Of the main blocks' sequence."""
+        return flops.padded_tokens(self.image_tokens) + flops.padded_tokens(self.text_tokens)
+
+    @property
+    def _token_share(self) -> float:
+        """The largest part of a sequence that one device has; the refiners' sequences are taken to be shared alike."""
+        return self.dims.token_share(self._tokens)
 
     def peak_bytes(self) -> int:
         arguments = (self.trial, self.geometry, self.rates.dtype_bytes, self.text_tokens)
@@ -213,7 +235,8 @@ class _Cost:
         return footprint.peak_allocated_bytes(*arguments) if on_cpu else footprint.peak_device_bytes(*arguments)
 
     def _exchange_s(self, sent_bytes: float) -> float:
-        if not sent_bytes:
+        """Nothing on a CPU, whose ranks share its memory."""
+        if not sent_bytes or self.hardware.nvml_name is None:
             return 0.0
         return sent_bytes / (_figure(self.hardware, "interconnect_gb_s") * 1e9 * self.hardware.efficiency.interconnect)
 
@@ -258,7 +281,7 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
     ]
     if trial.pipeline.lora is not None:
         lines.append(lora.PROJECTED)
-    if ParallelDims.of(trial.parallel).devices > 1 and not trial.compute.compile:
+    if ParallelDims.of(trial.parallel).ranks > 1 and not trial.compute.compile:
         lines.append("sharded and eager: two H200 took 12 to 90 % longer than this model says")
     if offload.BY_NAME[trial.offload.mode].waiting:
         share = _host_link(trial, hardware)

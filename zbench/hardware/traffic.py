@@ -29,15 +29,21 @@ class WeightBytes:
         return self.text_encoder + self.transformer + self.vae
 
 
-def weights(geometry: Geometry, dtype_bytes: int, dims: ParallelDims) -> WeightBytes:
-    """Tensor parallelism splits the transformer (its norms, which it does not split, are 0.02 % of it);
-    sequence parallelism splits no weights; text encoder and VAE are whole on every device."""
-    count = parameters(geometry)
-    tp = dims.tp
+def weights(geometry: Geometry, dtype_bytes: int, dims: ParallelDims, *, text_encoder_over: int = 1) -> WeightBytes:
+    """Tensor parallelism splits the attention and the feed-forward of the transformer's blocks; what modulates them and
+    what is outside of them is whole on every device. Sequence parallelism splits no weights.
+
+    The text encoder's layers are split over `text_encoder_over` devices, its table of tokens is not; the VAE is whole.
+    """
+    count, t, encoder = parameters(geometry), geometry.transformer, geometry.text_encoder
+    of_block = 4 * t.dim**2 + 3 * t.dim * t.ffn_dim  # queries, keys, values and output; SwiGLU
+    refiners = 2 * t.n_refiner_layers
+    gone = of_block * (dims.tp - 1) / dims.tp
+    table = encoder.vocab_size * encoder.hidden_size
     return WeightBytes(
-        text_encoder=count.text_encoder * dtype_bytes,
-        transformer=count.transformer * dtype_bytes // tp,
-        transformer_outside_blocks=outside_block_parameters(geometry) * dtype_bytes // tp,
+        text_encoder=round((table + (count.text_encoder - table) / text_encoder_over) * dtype_bytes),
+        transformer=round((count.transformer - gone * (t.n_layers + refiners)) * dtype_bytes),
+        transformer_outside_blocks=round((outside_block_parameters(geometry) - gone * refiners) * dtype_bytes),
         vae=(count.vae_decoder + count.vae_encoder) * dtype_bytes,
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from zbench.analysis.figures import TrialFigures
 from zbench.engines.sglang.launch import sglang_launch
+from zbench.methods.parallel import cache_dit_sharding
 from zbench.recommend.constraints import Judged
 from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.recommend.uses import DeviceUse
@@ -49,7 +50,8 @@ class Recommendation:
         said += [f"Note: {note}." for note in self.notes]
         lines = [*map(printable, said), "", "Run it again:", zbench_command(self.trial, zbench_overrides(self.trial))]
         lines += ["", "Serve it with SGLang:", launch.command, "", "Ask it for an image:", launch.request_command]
-        return "\n".join([*lines, "", *(f"# {note}" for note in launch.notes)])
+        lines += ["", *(f"# {note}" for note in launch.notes)]
+        return "\n".join([*lines, *_cache_dit_lines(self.trial)])
 
     def to_dict(self) -> dict[str, Any]:
         """For programs; JSON-ready."""
@@ -73,6 +75,7 @@ class Recommendation:
                 "request_command": launch.request_command,
                 "notes": list(launch.notes),
             },
+            **_cache_dit(self.trial),
         }
 
     def _binding_lines(self) -> list[str]:
@@ -138,6 +141,25 @@ class Advice:
         data = [answer.to_dict() for answer in self.answers]
         answer = data if len(data) > 1 else data[0]
         return json_text(json.dumps(answer, ensure_ascii=False, allow_nan=False, indent=2))
+
+
+def _cache_dit_lines(trial: Trial) -> list[str]:
+    """The YAML that shards a pipeline with cache-dit, and what it leaves out; nothing for one device."""
+    sharding = cache_dit_sharding(trial.parallel, trial.compute.attention_backend)
+    if sharding is None:
+        return []
+    head = [f"With cache-dit, in {sharding.processes} processes (torchrun), as cache_dit.load_configs reads it:"]
+    said = [*head, *sharding.yaml.splitlines()] if sharding.config else ["With cache-dit: nothing of it is sharded."]
+    return ["", *said, *(printable(f"# {note}") for note in sharding.notes)]
+
+
+def _cache_dit(trial: Trial) -> dict[str, Any]:
+    """The same for programs; empty for one device."""
+    sharding = cache_dit_sharding(trial.parallel, trial.compute.attention_backend)
+    if sharding is None:
+        return {}
+    told = {"parallelism_config": dict(sharding.config), "processes": sharding.processes, "notes": sharding.notes}
+    return {"cache_dit": {**told, "yaml": sharding.yaml}}
 
 
 def _speed(row: TrialFigures) -> str:

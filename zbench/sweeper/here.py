@@ -1,10 +1,15 @@
 """What a command line means on this machine: what `auto` stands for here, and the configuration of one trial."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from zbench.composition import ResolveAuto, expand, profile_patterns
 from zbench.config import Config
-from zbench.errors import HardwareError
-from zbench.hardware.detect import match_profile, present_devices, unmatched
+from zbench.errors import ConfigError, HardwareError
+from zbench.hardware.detect import describe_present, match_profile, present_devices, unmatched
+from zbench.methods.parallel import every_split
 from zbench.plugins import check_targets
+from zbench.sweeper.devices import matching
 
 
 def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Config:
@@ -31,3 +36,20 @@ def auto_resolver(config_dir: str | None) -> ResolveAuto:
         return name
 
     return resolve
+
+
+def fill_grid(group: str, nvml_name: str | None, num_devices: int | None) -> Sequence[Mapping[str, Any]]:
+    """The points of a grid's axis that depends on the devices of the hardware: for `parallel`, every split of them.
+
+    Without `num_devices` they are those that are here, 1 on a CPU. Raises ConfigError where nobody can know how many
+    there are, and for a group that has no such axis.
+    """
+    if group != "parallel":
+        raise ConfigError(f"{group}.grid", "auto", "only an axis of parallel depends on the devices; list its points")
+    if num_devices is None and nvml_name is not None:
+        devices = present_devices()
+        num_devices = len(matching(nvml_name, devices))
+        if not num_devices:
+            problem = f"is needed by parallel=all, as that hardware is not here ({describe_present(devices)})"
+            raise ConfigError("hardware.num_devices", None, problem)
+    return every_split(num_devices or 1)

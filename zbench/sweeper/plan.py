@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 from zbench.analysis.work import work_key, work_names
@@ -31,6 +32,7 @@ from zbench.methods.lora import check_used
 from zbench.plugins import check_targets
 from zbench.search import preview
 from zbench.space import Placed, Space, arrange, constraint, reference_of
+from zbench.sweeper.devices import check_devices, too_many
 from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes
@@ -121,21 +123,24 @@ def make_plan(
         check_scenes(workload)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     trials = [trial for trial, _ in asked]
+    unfit = partial(_unfit, too_many(asked, devices), engines)
     judged_by: Callable[[Trial], Trial] = reference_of
     if first.sweep.reference_weights is not None:
         judged_by = named_reference(first.sweep.reference_weights, trials)
-    space = arrange(trials, baseline_of, judged_by=judged_by, supports=engines.supports, process_of=engines.process)
+    space = arrange(trials, baseline_of, judged_by=judged_by, supports=unfit, process_of=engines.process)
     named_by = space
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
-        named_by = arrange(trials, baseline_of, judged_by=judged_by, supports=own.supports)
+        named_by = arrange(
+            trials, baseline_of, judged_by=judged_by, supports=partial(_unfit, too_many(asked, devices), own)
+        )
     chosen = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
         raise OverrideError(
             f"an empty sweep: none of {len(chosen.pruned)} trials can work; {placed.trial.label}: {reason}"
         )
-    _check_baselines(chosen.placed, first.sweep.baseline, engines)
+    _check_baselines(chosen.placed, first.sweep.baseline, unfit)
     return Plan(
         name=first.sweep.name or f"{prefix}-{_question(named_by, first.search, first.sweep.reference_weights)}",
         command=command,
@@ -152,6 +157,11 @@ def make_plan(
     )
 
 
+def _unfit(too_many_devices: Callable[[Trial], str | None], engines: Descriptions, trial: Trial) -> str | None:
+    """Why a trial cannot work here, or None: too few devices, or what its engine says."""
+    return too_many_devices(trial) or engines.supports(trial)
+
+
 def _question(space: Space, search: SearchConfig, reference_weights: str | None) -> str:
     """8 hex digits of what a sweep asks: which of these trials, by which search, judged against which weights' images.
 
@@ -165,12 +175,12 @@ def _question(space: Space, search: SearchConfig, reference_weights: str | None)
     return hashlib.sha256("".join(words).encode()).hexdigest()[:8]
 
 
-def _check_baselines(placed: Sequence[Placed], named: str | None, engines: Descriptions) -> None:
+def _check_baselines(placed: Sequence[Placed], named: str | None, unfit: Callable[[Trial], str | None]) -> None:
     """Raise ConfigError for a named baseline that cannot work, saying for which piece of work."""
     works = {work_key(p.trial): p.trial for p in placed}
     names = dict(zip(works, work_names(list(works.values())), strict=True))
     for trial in (p.trial for p in placed if p.is_baseline and not p.is_reference):
-        problem = constraint(trial, geometry_of(trial.pipeline)) or engines.supports(trial)
+        problem = constraint(trial, geometry_of(trial.pipeline)) or unfit(trial)
         if problem is not None:
             raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
 
@@ -211,7 +221,7 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
 def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
     """The trial of a configuration, with its device and native dtype decided; projected if its hardware is not here.
 
-    Raises HardwareError for hardware that must be measured and is not here.
+    Raises HardwareError for hardware that must be measured and is not here, or not in the number asked for.
     """
     present = is_present(config.hardware, devices)
     if config.execution == "measure" and not present:
@@ -232,4 +242,6 @@ def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
     device = config.compute.device
     if device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
-    return Trial.from_config(replace(config, compute=settled(config.compute, device)), projected=projected)
+    trial = Trial.from_config(replace(config, compute=settled(config.compute, device)), projected=projected)
+    check_devices(trial, config.hardware, devices)
+    return trial

@@ -388,7 +388,7 @@ def _projected(trial: Trial, measured: Measurement) -> Measurement:
     """A proxy's measurement with the roofline's answer for the trial's own hardware."""
     assert trial.hardware is not None
     projection = project(trial, geometry_of(trial.pipeline), measured.requests)
-    requests = [replace(r, images=trial.pipeline.images) for r in measured.window.requests]
+    requests = [replace(r, images=trial.images) for r in measured.window.requests]
     return replace(
         measured,
         window=replace(measured.window, requests=requests),

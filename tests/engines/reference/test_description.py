@@ -22,9 +22,19 @@ def process(cache: CacheConfig | None = None, **groups: Any) -> str:
     return ReferenceEngine().residency(trial(cache, **groups)).process
 
 
-def test_it_runs_on_one_device() -> None:
-    assert supports(pipeline=TURBO) == ""
-    assert supports(pipeline=TURBO, parallel=ParallelConfig(tp_size=2)).startswith("2 devices: engine=reference ")
+def test_it_runs_on_one_device_and_on_several() -> None:
+    assert supports(pipeline=TURBO) == "" and supports(compute=CPU, parallel=ParallelConfig(gather_size=3)) == ""
+    for degrees in ({"tp_size": 2, "ulysses_size": 2}, {"dp_size": 4}, {"ring_size": 2}):
+        assert supports(pipeline=TURBO, parallel=ParallelConfig(**degrees)) == ""
+
+
+def test_it_says_what_its_stack_cannot_shard() -> None:
+    said = supports(pipeline=TURBO, parallel=ParallelConfig(ulysses_size=16))
+    assert said.startswith("parallel.ulysses_size=16: 30 heads over 16 devices need 2 padded ones")
+    assert "p2p alone" in supports(parallel=ParallelConfig(ring_size=2, ring_rotate_method="allgather"))
+    group = OffloadConfig(mode="group")
+    assert supports(parallel=ParallelConfig(gather_size=2), offload=group).startswith("offload.mode=group: ")
+    assert supports(parallel=ParallelConfig(dp_size=2), offload=group) == ""
 
 
 @pytest.mark.parametrize(("mode", "works"), [("none", True), ("group", True), ("all", True), ("sequential", False)])

@@ -4,10 +4,9 @@ The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engi
 """
 
 from zbench.engines import Engine, Residency, residency_by_keys
-from zbench.methods import offload
+from zbench.methods import offload, parallel
 from zbench.methods.attention import check_backend
-from zbench.methods.parallel import ParallelDims
-from zbench.trial import Trial
+from zbench.trial import Trial, geometry_of
 
 PER_REQUEST = ("cache", "workload", "pipeline.steps")
 """What the loaded pipeline takes anew with every configuration. Guidance is not among them: it doubles the batch, and
@@ -18,17 +17,22 @@ class ReferenceEngine:
     """See `zbench.engines.EngineDescription`. It takes no options."""
 
     def supports(self, trial: Trial) -> str | None:
-        """It runs on one device; some of its offload modes and its cap on memory need a GPU.
+        """What its stack cannot shard; some of its offload modes and its cap on memory need a GPU.
 
         Raises ConfigError for an attention kernel that is none, or not here.
         """
         check_backend(trial.compute.attention_backend)
-        devices, on_cpu = ParallelDims.of(trial.parallel).devices, trial.compute.device == "cpu"
-        if devices > 1:
-            return (
-                f"{devices} devices: engine={trial.engine.name} measures on one device; "
-                "a projection estimates sharding, such as hardware=b300 where there is none"
-            )
+        sharded = parallel.stack_problem(
+            trial.parallel,
+            trial.pipeline,
+            geometry_of(trial.pipeline),
+            offload=trial.offload,
+            compute=trial.compute,
+            cache=trial.cache,
+        )
+        if sharded is not None:
+            return sharded
+        on_cpu = trial.compute.device == "cpu"
         if on_cpu and (problem := offload.problem_on_a_cpu(trial.offload)) is not None:
             return problem
         if on_cpu and trial.vram_limit_gib is not None:

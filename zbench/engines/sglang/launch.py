@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zbench.methods import dtypes, lora, offload
+from zbench.engines.sglang.degrees import refusal
+from zbench.methods import dtypes, lora, offload, parallel
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.methods.sglang import SGLangPart
 from zbench.sanitize import printable, shell_line
-from zbench.trial import Trial
+from zbench.trial import Trial, geometry_of
 from zbench.zimage.on_disk import names_a_file
 
 MODEL = "Tongyi-MAI/Z-Image-Turbo"
@@ -59,7 +60,8 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
         SGLangPart(notes=() if trial.engine.target.startswith("zbench.") else (other,)),
         SGLangPart(("sglang", "serve", "--model-path", model, "--port", str(PORT)), notes=model_notes),
         lora.sglang_part(trial.pipeline),
-        dims.sglang_part(),
+        parallel.sglang_part(trial.parallel),
+        SGLangPart(notes=_refused(trial, dims)),
         offload.sglang_part(trial.offload),
         SGLangPart(COMPILED if trial.compute.compile else ()),
         cache.sglang_flags(),
@@ -73,6 +75,14 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
         request=request,
         notes=tuple(printable(note) for part in parts for note in part.notes),
     )
+
+
+def _refused(trial: Trial, dims: ParallelDims) -> tuple[str, ...]:
+    """What is to be said where SGLang would not start."""
+    if dims.devices == 1:
+        return ()
+    why = refusal(dims, geometry_of(trial.pipeline).transformer.n_heads)
+    return () if why is None else (f"SGLang refuses these degrees: {why}.",)
 
 
 def _model(trial: Trial) -> tuple[str, tuple[str, ...]]:
