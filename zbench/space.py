@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from zbench.hardware.footprint import least_offload
-from zbench.methods import lora, offload, parallel
+from zbench.methods import graphs, lora, offload, parallel
 from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.geometry import SEQUENCE_MULTIPLE, Geometry
@@ -144,6 +144,7 @@ def constraint(trial: Trial, geometry: Geometry) -> str | None:
         _skipping_means_something(trial),
         _sharding_fits(trial, geometry),
         _offload_fits(trial),
+        graphs.problem(trial.compute, trial.offload, decides_on_host=method_of(trial.cache).choice != "none"),
         lora.problem(trial.pipeline, projected=trial.hardware is not None),
     )
     return next((reason for reason in checks if reason), None)

@@ -45,6 +45,8 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("parallel", "gather_size"),
         ("parallel", "cfg_size"),
         ("parallel", "dp_size"),
+        ("parallel", "gather_by"),
+        ("compute", "cuda_graph"),
         ("parallel", "ulysses_anything"),
         ("parallel", "ulysses_async"),
         ("parallel", "ring_rotate_method"),
@@ -192,6 +194,7 @@ class Trial:
             offload.label(self.offload),
             None if cap_gib is None else f"cap:{cap_gib:g}GiB",
             "compiled" if self.compute.compile else None,
+            "graph" if self.compute.cuda_graph else None,
             dtypes.label(self.compute.dtype),
             lora.label(self.pipeline),
         )

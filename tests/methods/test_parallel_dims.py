@@ -7,7 +7,7 @@ import pytest
 from zbench.config import ParallelConfig
 from zbench.methods.parallel import KEY, ParallelDims, all_have_tokens, every_split, labels, share
 
-OPTIONS = {"ulysses_anything", "ulysses_async", "ring_rotate_method", "vae", "text_encoder"}
+OPTIONS = {"gather_by", "ulysses_anything", "ulysses_async", "ring_rotate_method", "vae", "text_encoder"}
 
 
 def test_every_degree_of_the_schema_is_one_here() -> None:

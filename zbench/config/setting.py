@@ -12,6 +12,7 @@ from zbench.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16")
 ROTATE_METHODS = ("p2p", "allgather")
+GATHER_BY = ("auto", "collectives", "copies")
 VAE_MODES = ("whole", "split", "tiled")
 TEXT_ENCODER_MODES = ("whole", "tp")
 OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
@@ -37,6 +38,7 @@ class ParallelConfig(Group):
     gather_size: int = number(1, 1, 1024)  # each device keeps its queries and gathers keys and values
     cfg_size: int = number(1, 1, 1024)  # guidance's two passes on two devices
     dp_size: int = number(1, 1, 1024)  # images side by side
+    gather_by: str = "auto"  # collectives; copies: the GPUs' copy engines; auto: copies where they can
     ulysses_anything: bool = False  # cache-dit's Ulysses for tokens and heads that do not divide
     ulysses_async: bool = False  # exchange queries while keys are computed
     ring_rotate_method: str = "p2p"  # how keys and values travel
@@ -61,12 +63,14 @@ class ComputeConfig(Group):
     device: str = "auto"  # auto: cuda where the hardware is a GPU, else cpu; a trial's is never auto
     dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     compile: bool = False  # torch.compile of the repeated transformer blocks
+    cuda_graph: bool = False  # each forward of the transformer is one launch
     attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
 
 
 def check_parallel(parallel: ParallelConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     one_of("parallel.ring_rotate_method", parallel.ring_rotate_method, ROTATE_METHODS)
+    one_of("parallel.gather_by", parallel.gather_by, GATHER_BY)
     one_of("parallel.vae", parallel.vae, VAE_MODES)
     one_of("parallel.text_encoder", parallel.text_encoder, TEXT_ENCODER_MODES)
 

@@ -37,6 +37,7 @@ class Effective:
     threads: Count | None = None
     attention_backend: str | None = None
     compile: bool | None = None
+    cuda_graph: bool | None = None
     offload: str | None = None
     pin_memory: bool | None = None
     offload_moved_bytes: dict[str, Count] | None = None  # by component, copied to the device for the last call

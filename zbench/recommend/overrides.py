@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value, literal
+from zbench.config import ComputeConfig
 from zbench.methods.cache import method_of
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
@@ -53,12 +54,18 @@ def _choices(trial: Trial) -> dict[str, str]:
         "parallel": "single",
         "offload": trial.offload.mode,
         "cache": method_of(trial.cache).choice,
-        "compute": "compiled" if trial.compute.compile else "eager",
+        "compute": _compute(trial.compute),
         "workload": _named("workload", trial.workload.name, "single"),
     }
     return (
         choices if trial.hardware is None else {"hardware": _named("hardware", trial.hardware.name, "cpu"), **choices}
     )
+
+
+def _compute(compute: ComputeConfig) -> str:
+    if compute.cuda_graph:
+        return "graph"
+    return "compiled" if compute.compile else "eager"
 
 
 def _named(group: str, name: str, otherwise: str) -> str:

@@ -4,7 +4,7 @@ The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engi
 """
 
 from zbench.engines import Engine, Residency, residency_by_keys
-from zbench.methods import offload, parallel
+from zbench.methods import graphs, offload, parallel
 from zbench.methods.attention import check_backend
 from zbench.trial import Trial, geometry_of
 
@@ -34,6 +34,8 @@ class ReferenceEngine:
             return sharded
         on_cpu = trial.compute.device == "cpu"
         if on_cpu and (problem := offload.problem_on_a_cpu(trial.offload)) is not None:
+            return problem
+        if on_cpu and (problem := graphs.problem_on_a_cpu(trial.compute)) is not None:
             return problem
         if on_cpu and trial.vram_limit_gib is not None:
             return f"hardware.vram_limit_gib={trial.vram_limit_gib:g} caps a GPU; this trial runs on the CPU"

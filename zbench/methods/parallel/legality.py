@@ -80,6 +80,8 @@ def _options(parallel: ParallelConfig, dims: ParallelDims) -> str | None:
     if parallel.ring_rotate_method != "p2p" and dims.ring == 1:
         method = parallel.ring_rotate_method
         return f"parallel.ring_rotate_method={method}: parallel.ring_size=1 passes nothing on; leave it out"
+    if parallel.gather_by != "auto" and dims.gather == 1:
+        return f"parallel.gather_by={parallel.gather_by}: parallel.gather_size=1 gathers nothing; leave it out"
     return None
 
 

@@ -35,7 +35,7 @@ def stack_problem(
     checks = (
         _ring(parallel, dims, pipeline, compute.attention_backend),
         _ulysses(parallel, dims, geometry.transformer.n_heads, compute.attention_backend),
-        _gather(parallel, dims, geometry.transformer.n_heads),
+        _gather(parallel, dims, geometry.transformer.n_heads, compute),
         _offload(parallel, dims, offload.mode),
         _lora(dims, pipeline),
         _cache(dims, cache),
@@ -93,9 +93,11 @@ def _ulysses(parallel: ParallelConfig, dims: ParallelDims, heads: int, backend: 
     return None
 
 
-def _gather(parallel: ParallelConfig, dims: ParallelDims, heads: int) -> str | None:
+def _gather(parallel: ParallelConfig, dims: ParallelDims, heads: int, compute: ComputeConfig) -> str | None:
     if dims.gather == 1:
         return None
+    if parallel.gather_by == "copies" and compute.device == "cpu":
+        return "parallel.gather_by=copies: GPUs copy, and this trial runs on the CPU; collectives do on both"
     for key in ("ulysses_anything", "ulysses_async"):
         if getattr(parallel, key):
             return f"parallel.{key}=true: is cache-dit's, and parallel.gather_size={dims.gather} is not; leave it out"

@@ -14,6 +14,7 @@ def labels(parallel: ParallelConfig) -> tuple[str, ...]:
         ("uaa", parallel.ulysses_anything),
         ("async", parallel.ulysses_async),
         (parallel.ring_rotate_method, parallel.ring_rotate_method != "p2p"),
+        (f"by:{parallel.gather_by}", parallel.gather_by != "auto"),
         (f"vae:{parallel.vae}", parallel.vae != "whole"),
         (f"text:{parallel.text_encoder}", parallel.text_encoder != "whole"),
     )

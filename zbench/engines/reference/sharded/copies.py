@@ -47,14 +47,17 @@ def register(carrier: Carrier) -> int:
     return len(_carriers) - 1
 
 
-@torch.library.custom_op("zbench::send_share", mutates_args=("whole",))
-def send_share(share: Tensor, whole: Tensor, carrier: int) -> None:
-    """See `Carrier.send`; what was sent stays untouched until `await_shares`."""
+@torch.library.custom_op("zbench::send_share", mutates_args=("whole", "later"))
+def send_share(share: Tensor, whole: Tensor, later: Tensor, carrier: int) -> None:
+    """See `Carrier.send`; what was sent stays untouched until `await_shares`.
+
+    `later` is left as it is. It is said to change, so that a compiler computes nothing of it before.
+    """
     _carriers[carrier].send(share, whole)
 
 
 @send_share.register_fake
-def _(share: Tensor, whole: Tensor, carrier: int) -> None:
+def _(share: Tensor, whole: Tensor, later: Tensor, carrier: int) -> None:
     return None
 
 
@@ -89,7 +92,7 @@ class PeerCopies:
         self._of = [[each.get_buffer(r, (elements,), dtype) for r in ranks] for each in self._handles]
         self._flags = [[each.get_signal_pad(r, (self._ranks,), torch.uint32) for r in ranks] for each in self._handles]
         self._one = torch.ones(1, dtype=torch.uint32, device=device)
-        self._stream = torch.cuda.Stream(priority=-1)
+        self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
 
     def send(self, share: Tensor, whole: Tensor) -> None:

@@ -70,7 +70,7 @@ class _Peers:
         """The way back."""
         if self.size == 1:
             return x
-        parts = self._exchange(x.unflatten(0, (self.size, -1)))  # part of the heads x tokens x batch x heads x width
+        parts = self._exchange(x.reshape(self.size, -1, *x.shape[1:]))  # part of the heads x tokens x batch x heads x width
         return parts.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
     def _exchange(self, parts: Tensor) -> Tensor:
@@ -123,9 +123,9 @@ class GatherAttnProcessor:
             return self._ulysses.tokens_for_heads(F.pad(x, (0, 0, 0, 0, 0, 0, 0, lacking)) if lacking else x)
 
         value = exchanged(attn.to_v(hidden_states).unflatten(-1, (attn.heads, -1)))
-        value = self._begin(value.contiguous(), VALUES)
+        value = self._begin(value.contiguous(), VALUES, hidden_states)
         key = attn.to_k(hidden_states).unflatten(-1, (attn.heads, -1))
-        key = self._begin(exchanged(rotated(_normed(attn.norm_k, key), rotation)).contiguous(), KEYS)
+        key = self._begin(exchanged(rotated(_normed(attn.norm_k, key), rotation)).contiguous(), KEYS, hidden_states)
         query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
         query = exchanged(rotated(_normed(attn.norm_q, query), rotation))
         value, key = self._complete(value, VALUES)[:tokens], self._complete(key, KEYS)[:tokens]
@@ -145,13 +145,16 @@ class GatherAttnProcessor:
         attended = attended[:, : end - begin].flatten(2, 3).to(hidden_states.dtype)
         for layer in attn.to_out:
             attended = layer(attended)
-        return attended
+        return attended  # type: ignore[no-any-return]
 
-    def _begin(self, share: Tensor, kind: int) -> Tensor:
-        """Begin to gather a share (tokens x batch x heads x width); `_complete` takes what comes back."""
+    def _begin(self, share: Tensor, kind: int, later: Tensor) -> Tensor:
+        """Begin to gather a share (tokens x batch x heads x width); `_complete` takes what comes back.
+
+        What is computed of `later` from now on is computed meanwhile.
+        """
         if self._carrier is None:
             return self._gather.begin_gather(share)
-        send_share(share, self._buffers[kind], self._carrier)
+        send_share(share, self._buffers[kind], later, self._carrier)
         return share
 
     def _complete(self, begun: Tensor, kind: int) -> Tensor:
@@ -168,7 +171,7 @@ def rotated(x: Tensor, rotation: Tensor) -> Tensor:
 
     `x`: batch x tokens x heads x width. `rotation`: cosine and sine, batch x tokens x half a head x 1 x 2.
     """
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
     cosine, sine = rotation.transpose(2, 3).unbind(-1)
     turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
     return turned.flatten(-2).to(x.dtype)
