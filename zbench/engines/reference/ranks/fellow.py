@@ -18,6 +18,9 @@ from zbench.probes.memory import oom_kills
 LOG_LINES, LOG_CHARACTERS = 30, 400
 """Of its last words, how many lines are kept, and of each how much."""
 
+WHERE = signal.SIGUSR1
+"""Asks a follower where it stands."""
+
 LAST_WORDS_S = 1.0
 """How long the last words of one that died may take to arrive, and the kernel to say how it died."""
 
@@ -79,6 +82,10 @@ class Fellow:
             return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
         except psutil.Error:
             return False
+
+    def ask_where(self) -> None:
+        """Have it print where it stands, even in native code; nothing comes of one that is stopped."""
+        self.process.send_signal(WHERE)
 
     def last_words(self) -> tuple[str, ...]:
         """The end of what it printed."""

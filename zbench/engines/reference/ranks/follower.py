@@ -30,6 +30,7 @@ from typing import Any
 from zbench.engines.failure import failure
 from zbench.engines.lifeline import die_with
 from zbench.engines.reference.ranks import Member, RankWorld, load_member
+from zbench.engines.reference.ranks.fellow import WHERE
 from zbench.engines.reference.ranks.part import take_part
 from zbench.engines.reference.ranks.progress import Progress
 from zbench.methods.parallel import ParallelDims
@@ -107,6 +108,7 @@ def main() -> None:
     """See this module."""
     read_fd, write_fd, rank_0 = (int(argument) for argument in sys.argv[1:4])
     faulthandler.enable()
+    faulthandler.register(WHERE, all_threads=False)
     die_with(rank_0)
     for fd in (read_fd, write_fd):
         os.set_inheritable(fd, False)

@@ -88,7 +88,6 @@ class RankGroup:
         call = (prompt_text, seed, negative_prompt)
         if not self._fellows:
             return self._own.generate(*call)
-        began_s = time.perf_counter()
         own = None if self._allocator is None else self._allocator.own
         (made, part), answers = self._mirrored(
             {"command": "generate", "call": call}, lambda: take_part(self._own, own, call)
@@ -100,7 +99,7 @@ class RankGroup:
         slowest = max(parts, key=lambda each: each.ended_s)
         return replace(
             made,
-            latency_s=slowest.ended_s - began_s,
+            latency_s=slowest.ended_s - min(each.began_s for each in parts),
             stages_s=slowest.stages_s,
             steps_s=slowest.steps_s,
             images=self._dims.dp * made.images,

@@ -6,14 +6,17 @@ has raised it within seconds, told to `on_lost` by this thread.
 
 import os
 import selectors
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from zbench.engines import LostRank
 from zbench.engines.failure import RankError
-from zbench.engines.reference.ranks.fellow import Fellow
+from zbench.engines.reference.ranks.fellow import LOG_CHARACTERS, LOG_LINES, Fellow
 from zbench.engines.reference.ranks.progress import Progress, Reached
 from zbench.errors import ZbenchError
 
@@ -49,6 +52,7 @@ class Lookout:
         self._loss: _Loss | None = None
         self._calling = False  # whether a call is under way
         self._own_works = False  # whether rank 0 is at its own part of it
+        self._caller = 0  # the thread that calls
         self._closing = False
         self._since = progress.read()  # where each rank was when the call began
         self._wake, self._waking = os.pipe()
@@ -63,7 +67,7 @@ class Lookout:
             late = next((fellow for fellow in self._fellows if fellow.answer is None), None)
             if late is not None:
                 raise RankError(late.lost("rank_lost", "is still at a call that failed"))
-            self._loss = None
+            self._loss, self._caller = None, threading.get_ident()
             self._since = self._progress.read()
             self._calling = self._own_works = True
 
@@ -173,21 +177,34 @@ class Lookout:
         return False
 
     def _hung(self, reached: Sequence[Reached]) -> LostRank:
-        """The rank that has come least far since the call began, of those that are still at it."""
+        """The rank that has come least far since the call began, of those that are still at it; where each stands is in
+        its log. Ranks that wait for one another within a step have all come as far: then none is singled out."""
         working = {fellow.rank: fellow for fellow in self._fellows if fellow.answer is None}
+        for fellow in working.values():
+            fellow.ask_where()
+        own_words = self._where() if self._own_works else ()
+        time.sleep(POLL_S)  # for what they say
         ranks = [*([0] if self._own_works else []), *working]
         done = {rank: reached[rank].count - self._since[rank].count for rank in ranks}
-        stopped = [rank for rank, fellow in working.items() if fellow.is_stopped]
-        rank = (stopped or sorted(ranks, key=lambda each: done[each]))[0]
-        doing, most = reached[rank].doing, max(done.values())
-        where = f"gave no sign of life for {self._hang_s:g} s; its last was {doing or 'none'}"
-        if rank in stopped:
-            where += ", and it is stopped (SIGSTOP)"
-        elif done[rank] == most:
-            where += ", as far as every other rank that is at it"
-        else:
-            where += f", {most - done[rank]} behind the rank that is farthest"
-        where += f"; engine.options.hang_s={self._hang_s:g} sets the limit"
-        if rank in working:
-            return working[rank].lost("rank_hung", where)
-        return LostRank(0, "rank_hung", f"rank 0 {where}")
+        stopped = [rank for rank in working if working[rank].is_stopped]
+        lagging = stopped or [rank for rank in ranks if done[rank] == min(done.values())]
+        doing = reached[lagging[0]].doing or "none"
+        how = f"gave no sign of life for {self._hang_s:g} s; "
+        limit = f"; engine.options.hang_s={self._hang_s:g} sets the limit"
+        if len(lagging) > 1:
+            named = f"ranks {', '.join(map(str, lagging))}"
+            return LostRank(lagging[0], "rank_hung", f"{named} {how}the last of each was {doing}{limit}")
+        behind = max(done.values()) - done[lagging[0]]
+        how += f"its last was {doing}" + (f", {behind} behind the rank that is farthest" if behind else "")
+        how += ", and it is stopped (SIGSTOP)" if stopped else ""
+        if lagging[0] in working:
+            return working[lagging[0]].lost("rank_hung", how + limit)
+        return LostRank(0, "rank_hung", f"rank 0 {how}{limit}", own_words)
+
+    def _where(self) -> tuple[str, ...]:
+        """Where rank 0 stands, its innermost call last; it is printed, too."""
+        frame = sys._current_frames().get(self._caller)
+        lines = "".join(traceback.format_stack(frame, LOG_LINES // 2)).splitlines()
+        with suppress(OSError, ValueError):
+            print("rank 0 stands at", *lines, sep="\n", file=sys.stderr, flush=True)
+        return tuple(line[:LOG_CHARACTERS] for line in lines)
