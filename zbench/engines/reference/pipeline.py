@@ -62,7 +62,6 @@ class ReferencePipeline:
         self.device = "cpu"
         self.span_s = (0.0, 0.0)
         self._world, self._beat = world, beat
-        self._on_gpu = False
         self._context_bytes: int | None = None
         self._threads_before = torch.get_num_threads()
         self._mesh: Any = None
@@ -71,8 +70,7 @@ class ReferencePipeline:
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Raises ConfigError, or WeightsUnavailableError naming the file that is missing or wrong."""
         kind = _device(trial.compute.device)
-        self._on_gpu = kind == "cuda"
-        self.device = kind if self._world is None or not self._on_gpu else f"{kind}:{self._world.rank}"
+        self.device = kind if self._world is None or kind == "cpu" else f"{kind}:{self._world.rank}"
         if self._on_gpu:
             self._context_bytes = context_bytes(_present(self._world))  # while nothing is loaded
         elif self._world is not None:
@@ -212,6 +210,10 @@ class ReferencePipeline:
             yield
         finally:
             self._watch(self.pipe)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device != "cpu"
 
     def _watch(self, pipe: Any) -> None:
         self._clock = _watched(pipe, self._on_gpu, self._beat)

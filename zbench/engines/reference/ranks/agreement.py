@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zbench.engines.reference.ranks.part import Part
+from zbench.engines.reference.ranks.part import RankPart
 
 TOLERANCE = {"float32": 1e-3}
 """Largest root mean square difference of two ranks' latents, as a share of the latents' own, by dtype."""
@@ -17,7 +17,7 @@ TOLERANCE_OF_OTHERS = 0.1
 """Of bf16 and narrower dtypes, whose rounding alone moves final latents by a few percent."""
 
 
-def disagreement(parts: Sequence[Part], ranks_each: int, dtype: str) -> tuple[int, str] | None:
+def disagreement(parts: Sequence[RankPart], ranks_each: int, dtype: str) -> tuple[int, str] | None:
     """The first rank that differs from the first of its replica and what differs, or None.
 
     `parts` are by rank, `ranks_each` is how many of them make one image.
@@ -30,7 +30,7 @@ def disagreement(parts: Sequence[Part], ranks_each: int, dtype: str) -> tuple[in
     return None
 
 
-def _differs(ours: Part, theirs: Part, dtype: str) -> str | None:
+def _differs(ours: RankPart, theirs: RankPart, dtype: str) -> str | None:
     if ours.cached_steps != theirs.cached_steps:
         return f"cached steps {ours.cached_steps} and {theirs.cached_steps}"
     if ours.text_tokens != theirs.text_tokens:

@@ -19,7 +19,7 @@ from zbench.engines.reference.ranks.agreement import disagreement
 from zbench.engines.reference.ranks.fellow import Fellow
 from zbench.engines.reference.ranks.lookout import Lookout
 from zbench.engines.reference.ranks.meeting import Meeting
-from zbench.engines.reference.ranks.part import Part, take_part
+from zbench.engines.reference.ranks.part import RankPart, take_part
 from zbench.engines.reference.ranks.progress import Progress
 from zbench.measurement import Effective
 from zbench.methods.parallel import ParallelDims
@@ -92,7 +92,7 @@ class RankGroup:
         (made, part), answers = self._mirrored(
             {"command": "generate", "call": call}, lambda: take_part(self._own, own, call)
         )
-        parts = [part, *(Part(**answer["part"]) for answer in answers)]
+        parts = [part, *(RankPart(**answer["part"]) for answer in answers)]
         self._hold_together(parts)
         if self._allocator is not None:
             self._allocator.note(parts)
@@ -194,7 +194,7 @@ class RankGroup:
             self._lookout.end()
         return made, [fellow.answer or {} for fellow in self._fellows]
 
-    def _hold_together(self, parts: Sequence[Part]) -> None:
+    def _hold_together(self, parts: Sequence[RankPart]) -> None:
         """Raise RankError for a rank that made another image than the others of its replica."""
         found = disagreement(parts, self._dims.ranks, self._dtype)
         if found is not None:
@@ -222,7 +222,7 @@ class _FullestAllocator:
         self.own.reset_peaks()
         self._peaks = (0, 0)
 
-    def note(self, parts: Sequence[Part]) -> None:
+    def note(self, parts: Sequence[RankPart]) -> None:
         """What the ranks held at most during a call."""
         held = [(part.peak_allocated_bytes or 0, part.peak_reserved_bytes or 0) for part in parts]
         self._peaks = max(self._peaks[0], *(each[0] for each in held)), max(self._peaks[1], *(each[1] for each in held))

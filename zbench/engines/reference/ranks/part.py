@@ -22,7 +22,7 @@ SAMPLES = 1024
 
 
 @dataclass(frozen=True)
-class Part:
+class RankPart:
     """What a rank saw of a call, and what the ranks of a replica must agree on."""
 
     began_s: float  # when its clock started, by `time.perf_counter`, which all processes of a machine share
@@ -60,13 +60,13 @@ class Part:
         return None if self.latents is None else np.frombuffer(base64.b64decode(self.latents), np.float32)
 
 
-def take_part(member: Member, allocator: Allocator | None, call: tuple[str, int, str]) -> tuple[Generation, Part]:
+def take_part(member: Member, allocator: Allocator | None, call: tuple[str, int, str]) -> tuple[Generation, RankPart]:
     """Make one call of `member`, whose allocator is given; its peaks are of this call alone."""
     if allocator is not None:
         allocator.reset_peaks()
     made = member.generate(*call)
     began_s, ended_s = member.span_s
-    return made, Part(
+    return made, RankPart(
         began_s=began_s,
         ended_s=ended_s,
         latency_s=made.latency_s,
