@@ -57,6 +57,7 @@ class Ranked:
         print(f"rank {self._rank} of {self._ranks} is {os.getpid()}", flush=True)
         options = trial.engine.options
         self._misdeed = options.get("misdeed") if options.get("bad_rank", 0) == self._rank else None
+        self._notices = options.get("misdeed") == "die and be noticed"
         if self._misdeed == "break loose":
             raise RuntimeError("cannot load")
         if self._misdeed == "cannot be imported":
@@ -74,7 +75,7 @@ class Ranked:
         self._calls += 1
         began_s = time.perf_counter()
         misdeed = self._misdeed if self._calls == GOES_WRONG_IN else None
-        steps_s = [self._step(misdeed if step == 1 else None) for step in range(self._steps)]
+        steps_s = [self._step(misdeed if step == 0 else None) for step in range(self._steps)]
         self.span_s = began_s, time.perf_counter()
         rng = np.random.default_rng([seed, *prompt_text.encode()])
         latents = rng.standard_normal((16, 4, 4)).astype(np.float32)
@@ -108,6 +109,8 @@ class Ranked:
         began_s = time.perf_counter()
         self._beat("step")
         self._misbehave(misdeed)
+        if self._notices and self._calls == GOES_WRONG_IN:
+            self._notice()
         self._beat("exchange")
         if misdeed == "hang with all others":
             time.sleep(3600)
@@ -121,10 +124,20 @@ class Ranked:
         self._beat("step")
         return time.perf_counter() - began_s
 
+    def _notice(self) -> None:
+        """The death of another, as gloo does by the end of its connections."""
+        assert self._world is not None
+        while not (self._world.meeting / "died").exists():
+            time.sleep(0.01)
+        raise ConnectionError("closed by peer")
+
     def _misbehave(self, misdeed: str | None) -> None:
         if misdeed is not None:
             print(f"about to {misdeed}", flush=True)
-        if misdeed == "die":
+        if misdeed == "die and be noticed" and self._world is not None:
+            (self._world.meeting / "died").touch()
+            time.sleep(0.3)  # others say so first
+        if misdeed in ("die", "die and be noticed"):
             os.kill(os.getpid(), signal.SIGKILL)
         elif misdeed == "crash":
             os.abort()

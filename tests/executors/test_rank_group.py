@@ -141,6 +141,11 @@ def test_a_rank_that_dies_fails_the_trial_by_name(
     assert reason.stage is not None
 
 
+def test_a_death_is_the_cause_of_what_others_then_fail_with(executor: LocalExecutor, tmp_path: Path) -> None:
+    reason = why(executor, ranked(misdeed="die and be noticed", bad_rank=2), tmp_path)
+    assert (reason.code, reason.message) == ("rank_lost", "rank 2 died of SIGKILL (signal 9)")
+
+
 def test_rank_0_that_dies_takes_all_others_along(executor: LocalExecutor, tmp_path: Path) -> None:
     reason = why(executor, ranked(misdeed="die", bad_rank=0), tmp_path)
     assert reason.code == "worker_died" and "about to die" in reason.log_tail

@@ -77,10 +77,14 @@ class Lookout:
             self._calling = self._own_works = False
 
     def wait(self) -> None:
-        """Until every follower has answered; rank 0's own part is done. Raises RankError."""
+        """Until every follower has answered; rank 0's own part is done. Raises RankError.
+
+        Of one that failed: but first it is seen whether another's death was behind it.
+        """
         with self._news:
             self._own_works = False
             self._news.wait_for(lambda: self._loss is not None or self._all_answered())
+            self._news.wait_for(self._is_settled, GRACE_S)
             if self._loss is not None:
                 raise self._raised(self._loss)
 
