@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -16,10 +17,13 @@ from zbench.engines import LostRank
 from zbench.probes.memory import oom_kills
 
 LOG_LINES, LOG_CHARACTERS = 30, 400
-"""Of its last words, how many lines are kept, and of each how much."""
+"""Of its last words, how many lines are told, and of each how much."""
 
-WHERE = signal.SIGUSR1
-"""Asks a follower where it stands."""
+KEPT_LINES, LEADING_LINES = 200, 8
+"""How many are kept, for a trace is long; and how many of those before a trace are told with it."""
+
+WHERE, TRACE = signal.SIGUSR1, "(most recent call first):"
+"""Asks a follower where it stands, and how the first line of `faulthandler`'s answer ends."""
 
 LAST_WORDS_S = 1.0
 """How long the last words of one that died may take to arrive, and the kernel to say how it died."""
@@ -34,7 +38,8 @@ class Fellow:
         self.answer: dict[str, Any] | None = {"event": "started"}
         """To the latest command; None while it is at it."""
         self._pending = b""
-        self._words: deque[str] = deque(maxlen=LOG_LINES)
+        self._words: deque[str] = deque(maxlen=KEPT_LINES)
+        self._n_words = self._words_before = 0  # lines that it has printed, and had when it was asked where it stands
         self._kills_before = oom_kills()
         theirs_read, self._write_fd = os.pipe()
         self.read_fd, theirs_write = os.pipe()
@@ -85,15 +90,40 @@ class Fellow:
 
     def ask_where(self) -> None:
         """Have it print where it stands, even in native code; nothing comes of one that is stopped."""
+        self._words_before = self._n_words
         self.process.send_signal(WHERE)
+
+    def where(self) -> tuple[str, ...]:
+        """Its answer, its innermost call first; waits for it a moment."""
+        until_s, seen = time.monotonic() + LAST_WORDS_S, -1
+        while time.monotonic() < until_s and not (seen == self._n_words > self._words_before):
+            seen = self._n_words
+            time.sleep(0.1)
+        words = tuple(self._words)
+        said = [place for place, line in enumerate(words) if line.endswith(TRACE)]
+        return words[said[-1] + 1 :] if said else ()
 
     def last_words(self) -> tuple[str, ...]:
         """The end of what it printed."""
-        return tuple(self._words)
+        return tuple(self._words)[-LOG_LINES:]
 
-    def lost(self, code: str, what: str, stage: str | None = None, memory: dict[str, int] | None = None) -> LostRank:
-        """That it fails the trial; `what` says how, after its number."""
-        return LostRank(self.rank, code, f"rank {self.rank} {what}", self.last_words(), stage, memory)
+    def last_words_and_where(self) -> tuple[str, ...]:
+        """The end of what it printed until it was asked, and the innermost calls of its answer."""
+        where, words = self.where(), tuple(self._words)
+        return (*words[: len(words) - len(where)][-LEADING_LINES:], *where)[:LOG_LINES]
+
+    def lost(
+        self,
+        code: str,
+        what: str,
+        *,
+        tail: tuple[str, ...] | None = None,
+        stage: str | None = None,
+        memory: dict[str, int] | None = None,
+    ) -> LostRank:
+        """That it fails the trial; `what` says how, after its number, and `tail` is else its last words."""
+        words = self.last_words() if tail is None else tail
+        return LostRank(self.rank, code, f"rank {self.rank} {what}", words, stage, memory)
 
     def death(self) -> LostRank:
         """How it died; its pipe has ended, or its process."""
@@ -135,5 +165,6 @@ class Fellow:
             for line in printed:
                 text = line.decode(errors="replace").rstrip("\n")
                 self._words.append(text[:LOG_CHARACTERS])
+                self._n_words += 1
                 with suppress(OSError, ValueError):  # where there is no room for the log
                     print(f"[rank {self.rank}] {text}", file=sys.stderr, flush=True)

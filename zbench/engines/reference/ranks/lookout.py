@@ -152,7 +152,8 @@ class Lookout:
             is_there = fellow.read()
             answer = fellow.answer
             if answer is not None and answer["event"] == "failed":
-                said = fellow.lost(answer["code"], f"failed: {answer['message']}", answer["stage"], answer["memory"])
+                what = f"failed: {answer['message']}"
+                said = fellow.lost(answer["code"], what, stage=answer["stage"], memory=answer["memory"])
                 self._found(said, answer["at_s"], is_final=False)
             self._news.notify_all()
         if not is_there and not self._closing:
@@ -186,8 +187,8 @@ class Lookout:
         working = {fellow.rank: fellow for fellow in self._fellows if fellow.answer is None}
         for fellow in working.values():
             fellow.ask_where()
-        own_words = self._where() if self._own_works else ()
-        time.sleep(POLL_S)  # for what they say
+        stands = {0: self._where()} if self._own_works else {}
+        stands |= {rank: fellow.where() for rank, fellow in working.items()}
         ranks = [*([0] if self._own_works else []), *working]
         done = {rank: reached[rank].count - self._since[rank].count for rank in ranks}
         stopped = [rank for rank in working if working[rank].is_stopped]
@@ -197,18 +198,22 @@ class Lookout:
         limit = f"; engine.options.hang_s={self._hang_s:g} sets the limit"
         if len(lagging) > 1:
             named = f"ranks {', '.join(map(str, lagging))}"
-            return LostRank(lagging[0], "rank_hung", f"{named} {how}the last of each was {doing}{limit}")
+            each = max(LOG_LINES // len(lagging), 3)
+            tail = [f"[rank {rank}] {line}" for rank in lagging for line in stands[rank][:each]]
+            return LostRank(lagging[0], "rank_hung", f"{named} {how}the last of each was {doing}{limit}", tuple(tail))
         behind = max(done.values()) - done[lagging[0]]
         how += f"its last was {doing}" + (f", {behind} behind the rank that is farthest" if behind else "")
         how += ", and it is stopped (SIGSTOP)" if stopped else ""
         if lagging[0] in working:
-            return working[lagging[0]].lost("rank_hung", how + limit)
-        return LostRank(0, "rank_hung", f"rank 0 {how}{limit}", own_words)
+            fellow = working[lagging[0]]
+            return fellow.lost("rank_hung", how + limit, tail=fellow.last_words_and_where())
+        return LostRank(0, "rank_hung", f"rank 0 {how}{limit}", stands[0])
 
     def _where(self) -> tuple[str, ...]:
-        """Where rank 0 stands, its innermost call last; it is printed, too."""
+        """Where rank 0 stands, its innermost call first; it is printed, too."""
         frame = sys._current_frames().get(self._caller)
-        lines = "".join(traceback.format_stack(frame, LOG_LINES // 2)).splitlines()
+        calls = reversed(traceback.extract_stack(frame, LOG_LINES))
+        lines = [f'File "{call.filename}", line {call.lineno} in {call.name}' for call in calls]
         with suppress(OSError, ValueError):
             print("rank 0 stands at", *lines, sep="\n", file=sys.stderr, flush=True)
         return tuple(line[:LOG_CHARACTERS] for line in lines)
