@@ -122,7 +122,7 @@ class Fellow:
         memory: dict[str, int] | None = None,
     ) -> LostRank:
         """That it fails the trial; `what` says how, after its number, and `tail` is else its last words."""
-        words = self.last_words() if tail is None else tail
+        words = (self.last_words() if tail is None else tail) or (f"rank {self.rank} printed nothing",)
         return LostRank(self.rank, code, f"rank {self.rank} {what}", words, stage, memory)
 
     def death(self) -> LostRank:

@@ -29,6 +29,9 @@ LONGEST_LOOK_S = 2 * POLL_S
 GRACE_S = 3.0
 """How long the main thread has to find out by itself, and to say so with its own words."""
 
+LONG_AGO_S = -GRACE_S
+"""When a rank was lost that hangs: nobody is to find out by himself any more."""
+
 
 @dataclass
 class _Loss:
@@ -142,7 +145,7 @@ class Lookout:
                 quiet_s = quiet_s if self._calling else 0.0
                 looked_s, before = now_s, reached
                 if quiet_s > self._hang_s:
-                    self._found(self._hung(reached), time.perf_counter(), is_final=True)
+                    self._found(self._hung(reached), LONG_AGO_S, is_final=True)
                 if not self._told():
                     return
 
