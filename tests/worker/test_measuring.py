@@ -15,11 +15,11 @@ from scripted import ScriptedEngine
 
 from zbench.config import DBCacheConfig, MeasureConfig
 from zbench.engines import Generation
+from zbench.engines.failure import code_of
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import Cold, Effective, Measurement
 from zbench.probes.watched import Watched
 from zbench.record import Record, held_to_its_images
-from zbench.worker.__main__ import _code
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
 from zbench.worker.measuring import measure_trials
@@ -164,7 +164,7 @@ def test_stop_is_noticed_before_the_next_round(tmp_path: Path) -> None:
 )
 def test_every_face_of_running_out_of_memory_is_known(error: Exception, code: str) -> None:
     """torch has a type of its own on CUDA and none on a CPU, where only its allocator's name tells."""
-    assert _code(error) == code
+    assert code_of(error) == code
 
 
 def without_reference(folder: Path, *, is_reference: bool) -> Measurement:

@@ -16,11 +16,12 @@ from zbench.config import Config
 from zbench.decode import typed
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
-from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient, WorkerGone, death, oom_kills
+from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient, WorkerGone, death
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.measurement import INVALID_IMAGES, Effective, Request, Role
 from zbench.methods.lora import check_used
 from zbench.probes.disturbance import SUSPENDED
+from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
 from zbench.space import constraint
 from zbench.stats import warm_from

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from zbench.config import EngineConfig
 from zbench.errors import ConfigError
@@ -80,6 +80,37 @@ class EngineDescription(Protocol):
     def engine(self) -> Engine:
         """Import the engine's stack, and make one that holds nothing yet."""
         ...
+
+
+@dataclass(frozen=True)
+class LostRank:
+    """One process of an engine of several that fails its trial, and why."""
+
+    rank: int
+    code: str  # rank_lost, rank_hung, ranks_disagree, or what the rank's own failure is called
+    message: str  # one line that names the rank
+    log_tail: tuple[str, ...] = ()  # its last words; empty: they are in the worker's own log
+    stage: str | None = None
+    memory: dict[str, int] | None = None
+
+    def told(self, stage: str) -> dict[str, Any]:
+        """As fields of a worker's `failed` event; `stage` is where the worker itself was."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "stage": self.stage or stage,
+            "memory": self.memory,
+            "log_tail": list(self.log_tail),
+        }
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """An engine of several processes. One may be lost while the thread that waits for it cannot be told."""
+
+    on_lost: Callable[[LostRank], None]
+    """Called by another thread than the engine's caller's, where no call has raised the loss within seconds. The engine
+    is of no use then: who is told ends the process and all that it started."""
 
 
 class Engine(Protocol):

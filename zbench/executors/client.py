@@ -114,6 +114,11 @@ class WorkerClient:
             os.close(self._ends.pop())
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
+        return self.process.poll() is not None
+
+    @property
     def is_stopped(self) -> bool:
         """Whether somebody stopped the worker (SIGSTOP), so that it cannot answer."""
         try:
@@ -249,15 +254,6 @@ def death(code: int, oom_killed: bool) -> Reason:
             return Reason("out_of_memory", "the worker was killed (signal 9) by the kernel's out-of-memory killer")
         return Reason("worker_died", "the worker was killed (signal 9), often the kernel's out-of-memory killer")
     return Reason("worker_died", f"the worker died of {name} (signal {-code})")
-
-
-def oom_kills() -> int:
-    """Processes the kernel has killed for memory since it booted (proc(5), vmstat); 0 where it does not say."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _variables(home: Path | None) -> dict[str, str]:

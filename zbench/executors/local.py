@@ -15,15 +15,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zbench.config import ExecutorConfig
+from zbench.config import ExecutorConfig, ParallelConfig
 from zbench.decode import typed
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, OnEvent, Setting, Stopped, Task, TaskResult
-from zbench.executors.client import OtherProtocol, Patience, WorkerClient, WorkerGone, death, oom_kills
+from zbench.executors.client import OtherProtocol, Patience, WorkerClient, WorkerGone, death
 from zbench.hardware.detect import describe_present, environment_on, present_devices
 from zbench.hardware.nvml import Device
 from zbench.measurement import Measurement
 from zbench.methods.parallel import ParallelDims
+from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE, Reason
 
 POLL_S = 0.2
@@ -39,7 +40,13 @@ class _Slot:
     client: WorkerClient | None = None
     shown: dict[str, str] = field(default_factory=dict)  # variables that its worker was started with
     process: str | None = None  # residency of what its worker has loaded
+    parallel: ParallelConfig | None = None  # degrees of what it ran last; None: nothing yet
     running: "_Running | None" = None
+
+    def forget(self) -> WorkerClient | None:
+        """Its worker, of which nothing is known here any more."""
+        client, self.client, self.process, self.parallel = self.client, None, None, None
+        return client
 
 
 @dataclass
@@ -158,18 +165,23 @@ class LocalExecutor:
                 new.running.beside |= dict.fromkeys(_ids(slot.running.task))
 
     def _client(self, slot: _Slot, task: Task) -> WorkerClient:
-        """The slot's worker; a fresh one, if there is none that sees the devices that the task needs."""
+        """The slot's worker; a fresh one, if there is none that sees the devices that the task needs.
+
+        What process groups and sharding leave in a process is no other topology's: where either uses several devices,
+        another one has a worker of its own, as has another pipeline of the same one.
+        """
         alone = not _has_a_device_of_its_own(task)
         wanted = {} if alone else slot.variables
         for other in self._slots if alone else ():  # what an idle worker holds is not the task's
             if other is not slot:
                 self._let_go(other)
-        if slot.client is None or slot.shown != wanted:
+        if slot.client is None or slot.shown != wanted or slot.client.has_ended or _is_of_another_group(slot, task):
             self._let_go(slot)
             self._started += 1
             log = self._log_folder / f"worker-{os.getpid()}-{self._started}.log"
             slot.client = WorkerClient(log, variables=wanted, allow_code=self._allow_code)
             slot.shown = wanted
+        slot.parallel = task.settings[0].trial.parallel
         return slot.client
 
     def _after_a_moment(self) -> list[_Slot]:
@@ -228,7 +240,8 @@ class LocalExecutor:
             return [_completed(each) for each in event["measurements"]]
         if kind == "failed":
             running.turn_of = event["trial_id"]
-            reason = Reason(event["code"], event["message"], stage=event["stage"], memory=event["memory"])
+            tail = tuple(event.get("log_tail", ()))
+            reason = Reason(event["code"], event["message"], tail, stage=event["stage"], memory=event["memory"])
             return _blamed(running, reason)
         if kind == "stopped":
             return _for_all(task, Stopped())
@@ -240,12 +253,12 @@ class LocalExecutor:
 
     def _let_go(self, slot: _Slot) -> None:
         """Ask its worker to leave, and make it leave if it does not."""
-        client, slot.client, slot.process = slot.client, None, None
+        client = slot.forget()
         if client is not None:
             client.quit()
 
     def _discard(self, slot: _Slot) -> int:
-        client, slot.client, slot.process = slot.client, None, None
+        client = slot.forget()
         return 0 if client is None else client.discard()
 
 
@@ -273,6 +286,14 @@ def _has_a_device_of_its_own(task: Task) -> bool:
     return trial.compute.device == "cuda" and ParallelDims.of(trial.parallel).devices == 1
 
 
+def _is_of_another_group(slot: _Slot, task: Task) -> bool:
+    """Whether a worker's processes, or those that the task needs, work for one topology and one pipeline alone."""
+    parallel = task.settings[0].trial.parallel
+    if slot.parallel is None or all(ParallelDims.of(each).devices == 1 for each in (slot.parallel, parallel)):
+        return False
+    return (slot.process, replace(slot.parallel, grid={})) != (task.process, replace(parallel, grid={}))
+
+
 def _for_all(task: Task, result: TaskResult) -> list[TaskResult]:
     return [result] * len(task.settings)
 
@@ -294,7 +315,10 @@ def _last_words(client: WorkerClient, running: _Running) -> str:
 
 
 def _with_log(result: TaskResult, tail: tuple[str, ...]) -> TaskResult:
-    return Failed(replace(result.reason, log_tail=tail)) if isinstance(result, Failed) else result
+    """With the end of the worker's log, where the reason has no rank's own."""
+    if not isinstance(result, Failed) or result.reason.log_tail:
+        return result
+    return Failed(replace(result.reason, log_tail=tail))
 
 
 def _completed(measurement: object) -> TaskResult:

@@ -6,9 +6,11 @@ Read before and after a round, outside its clock. Thresholds are far above what 
 """
 
 import gc
+import os
 import resource
 import signal
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -35,7 +37,7 @@ class HostState:
     wall_s: float
     collections: int  # by the garbage collector, of any generation
     major_faults: int  # pages of this process read from disk
-    own_cpu_s: float  # of all threads of this process
+    own_cpu_s: float  # of all threads of this process and of those that work with it
     busy_cpu_s: float  # of all cores, whoever used them
     stolen_cpu_s: float
     cores: int
@@ -44,8 +46,11 @@ class HostState:
     continued: int = 0  # how often this process was told to go on (SIGCONT)
 
 
-def host_state() -> HostState:
-    """The counters now; takes a tenth of a millisecond, and some more for each core that shows its frequency."""
+def host_state(fellows: Collection[int] = ()) -> HostState:
+    """The counters now; takes a tenth of a millisecond, and some more for each core that shows its frequency.
+
+    `fellows` are the ids of other processes that work for the same trial: what they compute is no other's load.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpu = psutil.cpu_times()
     busy = sum(getattr(cpu, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
@@ -54,7 +59,7 @@ def host_state() -> HostState:
         wall_s=time.time(),
         collections=sum(generation["collections"] for generation in gc.get_stats()),
         major_faults=usage.ru_majflt,
-        own_cpu_s=usage.ru_utime + usage.ru_stime,
+        own_cpu_s=usage.ru_utime + usage.ru_stime + sum(map(_cpu_s, fellows)),
         busy_cpu_s=busy,
         stolen_cpu_s=getattr(cpu, "steal", 0.0),
         cores=psutil.cpu_count() or 1,
@@ -89,20 +94,24 @@ def disturbances(before: HostState, after: HostState, highest_mhz: float | None 
 class RoundWatch:
     """Watches one round after another of a block."""
 
-    def __init__(self) -> None:
-        """From now on SIGCONT is counted; Python lets only the main thread ask for that."""
+    def __init__(self, pids: Collection[int] = ()) -> None:
+        """From now on SIGCONT is counted; Python lets only the main thread ask for that.
+
+        `pids` are the processes that make the round; this one need not be among them.
+        """
         with suppress(ValueError):
             signal.signal(signal.SIGCONT, _count_continued)
-        self._before = host_state()
+        self._fellows = tuple(pid for pid in pids if pid != os.getpid())
+        self._before = host_state(self._fellows)
         self._highest_mhz: float | None = None
 
     def begin(self) -> None:
         """A round is about to start."""
-        self._before = host_state()
+        self._before = host_state(self._fellows)
 
     def end(self) -> list[str]:
         """What disturbed it."""
-        after = host_state()
+        after = host_state(self._fellows)
         seen = [f for f in (self._highest_mhz, self._before.frequency_mhz, after.frequency_mhz) if f]
         self._highest_mhz = max(seen, default=None)
         return disturbances(self._before, after, self._highest_mhz)
@@ -115,6 +124,15 @@ def _count_continued(number: int, frame: FrameType | None) -> None:
     """Signal handler; where native code was stopped it runs once that is left, before the round is over."""
     global _continued
     _continued += 1
+
+
+def _cpu_s(pid: int) -> float:
+    """Seconds that a process has computed; 0 of one that is gone or hidden."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _asleep_s() -> float:

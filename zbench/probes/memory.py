@@ -89,6 +89,21 @@ class MemoryProbe:
         return total, {} if whole else {place: SINCE_START}
 
 
+def oom_kills() -> int:
+    """Processes the kernel has killed for memory since it booted (proc(5), vmstat); 0 where it does not say."""
+    try:
+        lines = (_PROC / "vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def own_peak_rss_bytes() -> int:
+    """Most that this process held in host memory, since it started or since a probe last reset it."""
+    peak = _status_bytes(_PROC / "self" / "status", "VmHWM")
+    return _rusage_peak_bytes() if peak is None else peak
+
+
 def _status_bytes(status: Path, key: str) -> int | None:
     """A `key:   123 kB` line of /proc/PID/status, in bytes."""
     try:

@@ -69,8 +69,10 @@ class CudaTimer:
 class StageClock(Generic[M]):
     """Spans of named stages, taken by wrapping methods and hooking modules; `close` takes every wrapper off again."""
 
-    def __init__(self, timer: Timer[M]) -> None:
+    def __init__(self, timer: Timer[M], on_mark: Callable[[str], None] = lambda stage: None) -> None:
+        """`on_mark` is told of a stage whenever it begins or ends; it stands inside timed calls, and must be quick."""
         self.timer = timer
+        self._on_mark = on_mark
         self.latest: str | None = None  # stage that began last
         self._spans: dict[str, list[tuple[M, M]]] = {}
         self._open: dict[str, M] = {}
@@ -86,10 +88,12 @@ class StageClock(Generic[M]):
         """Mark a beginning."""
         self.latest = stage
         self._open[stage] = self.timer.mark()
+        self._on_mark(stage)
 
     def end(self, stage: str) -> None:
         """Mark the end of what `begin` began."""
         self._spans.setdefault(stage, []).append((self._open.pop(stage), self.timer.mark()))
+        self._on_mark(stage)
 
     def spans_s(self, stage: str) -> list[float]:
         """Seconds of every span of a stage, in order. Ask after the timer has been synchronised."""

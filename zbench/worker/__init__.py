@@ -26,11 +26,12 @@ with this trial's, which are then made twice, is what `is_reference` says.
 | `done` | `measurements`, in the order of the settings |
 | `prepared` | `first_latency_s`, `effective` |
 | `generated` | `request` |
-| `failed` | `trial_id` (whose turn), `code`, `message`, `stage`, `memory` |
+| `failed` | `trial_id` (whose turn), `code`, `message`, `stage`, `memory`; of a rank its `log_tail`, if it has one |
 | `stopped` | |
 
 A `code` is out_of_memory, machine (which failed, and not the trial), weights, config, error, or invalid_images: of
-`prepare` alone, for a measurement keeps the requests that made such images.
+`prepare` alone, for a measurement keeps the requests that made such images. Of several ranks it may also be rank_lost,
+rank_hung or ranks_disagree.
 """
 
 PROTOCOL_VERSION = 6

@@ -13,21 +13,20 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, Generation, StageError, describe, process_of
-from zbench.errors import StoreError, WeightsUnavailableError, ZbenchError, machine_fault, one_line, with_causes
+from zbench.engines import Engine, Generation, Grouped, LostRank, describe, process_of
+from zbench.engines.failure import CodedError, failure
+from zbench.errors import ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.judging import judges_for
-from zbench.record import MACHINE
 from zbench.trial import Trial
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.gauges import Gauges
@@ -50,6 +49,7 @@ class Pipes:
         self.stop = threading.Event()
         self._read_fd = read_fd
         self._out = os.fdopen(write_fd, "w", encoding="utf-8", buffering=1)
+        self._telling = threading.Lock()
         threading.Thread(target=self._read, name="zbench-commands", daemon=True).start()
 
     def _read(self) -> None:
@@ -65,8 +65,20 @@ class Pipes:
 
     def tell(self, event: dict[str, Any]) -> None:
         """Write one event."""
+        line = json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n"
+        with self._telling:
+            self._write(line)
+
+    def tell_last(self, event: dict[str, Any] | None) -> NoReturn:
+        """Write one event, if there is one, and end: nothing is written after it. Any thread may ask for it."""
+        with self._telling:
+            if event is not None:
+                self._write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
+            _die()
+
+    def _write(self, line: str) -> None:
         try:
-            self._out.write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
+            self._out.write(line)
         except BrokenPipeError:
             _die()
 
@@ -93,6 +105,8 @@ class Worker:
         self._made = 0  # requests of a comparison
         self._sides: dict[str, _Side] = {}  # those prepared on the resident pipeline
         self._configured: str | None = None  # the request level of what it is configured for
+        self._answering = False  # whether a command is being carried out
+        self._jobs: list[TrialJob] = []  # of the task
 
     def serve(self) -> None:
         """Until `quit`."""
@@ -108,9 +122,25 @@ class Worker:
             answers = {"run": self._run, "prepare": self._prepare, "generate": self._generate}
             answer = answers.get(command["command"])
             if answer is not None:
-                self._pipes.tell(answer(command))
+                self._answering = True
+                said = answer(command)
+                self._answering = False
+                self._pipes.tell(said)
             else:  # a stop that came when its trial was already over
                 self._pipes.stop.clear()
+
+    def _lost(self, lost: LostRank) -> None:
+        """A process of the engine's is lost, and the main thread may never know: say so for it, and end.
+
+        Where nothing was asked for, the end says enough.
+        """
+        with suppress(OSError, ValueError):
+            print(lost.message, flush=True)
+        if not self._answering:
+            self._pipes.tell_last(None)
+        told = _whose(self._jobs)
+        about = {"trial_id": told.trial.trial_id if told else None}
+        self._pipes.tell_last({"event": "failed", **lost.told(told.stage if told else "a call"), **about})
 
     def _prepare(self, command: dict[str, Any]) -> dict[str, Any]:
         """Load and configure a trial whose rounds are then asked for one by one."""
@@ -161,8 +191,9 @@ class Worker:
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         """One task; the event that ends it."""
         jobs: list[TrialJob] = []
+        self._jobs = jobs
         try:
-            jobs = self._jobs(command)
+            jobs = self._jobs = self._jobs_of(command)
             for job in jobs:
                 with suppress(OSError):  # where there is no room for the log: what is measured says so better
                     print(f"trial {job.trial.trial_id} {job.trial.label}", flush=True)
@@ -175,11 +206,11 @@ class Worker:
             self._pipes.stop.clear()
             return {"event": "stopped"}
         except Exception as error:
-            told = next((job for job in jobs if job.busy), jobs[0] if jobs else None)
+            told = _whose(jobs)
             failed = _failed(error, told.stage if told else "reading the task", self._engine)
             return failed | {"trial_id": told.trial.trial_id if told else None}
 
-    def _jobs(self, command: dict[str, Any]) -> list[TrialJob]:
+    def _jobs_of(self, command: dict[str, Any]) -> list[TrialJob]:
         measure = MeasureConfig(**command["measure"])
         judges = judges_for(measure)
         return [
@@ -217,11 +248,13 @@ class Worker:
         began = time.perf_counter()
         engine = self._engine = description.engine()  # imports the engine's stack, which is no part of load_s
         imported = time.perf_counter()
+        if isinstance(engine, Grouped):
+            engine.on_lost = self._lost
         talk = LoadingTalk(self._pipes.tell)
         engine.launch(trial, talk)
         load_s = time.perf_counter() - imported - talk.checking_s
         cold = Cold(load_s=load_s, parts_s={"import": imported - began, "checksums": talk.checking_s})
-        self._process = process
+        self._process, self._watch = process, RoundWatch(engine.watch().pids)
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
         self._pipes.tell({"event": "loaded", "load_s": load_s})
@@ -237,8 +270,15 @@ class Worker:
             gc.collect()
 
 
-class _ImagesInvalid(Exception):
+def _whose(jobs: list[TrialJob]) -> TrialJob | None:
+    """The one whose turn it is; of a task that could not be read, nobody."""
+    return next((job for job in jobs if job.busy), jobs[0] if jobs else None)
+
+
+class _ImagesInvalid(CodedError):
     """A call outside any window made images that are none."""
+
+    code = INVALID_IMAGES
 
 
 def _good_images(engine: Engine, pair: Pair) -> Generation:
@@ -250,54 +290,11 @@ def _good_images(engine: Engine, pair: Pair) -> Generation:
 
 
 def _failed(error: Exception, stage: str, engine: Engine | None) -> dict[str, Any]:
-    """The event that says so, with the memory at that moment where it ran out."""
-    with suppress(OSError):  # where there is no room for the log either
-        traceback.print_exc()
-    cause: BaseException = error
-    if isinstance(error, StageError) and error.__cause__ is not None:
-        cause, stage = error.__cause__, f"{stage}, {error.stage}"
-    code = _code(cause)
-    ran_out = any(cls.__name__ == "OutOfMemoryError" for cls in type(cause).__mro__)  # torch's, for a device
-    memory = _memory_now(engine) if ran_out and engine is not None else None
-    return {"event": "failed", "code": code, "message": _message(cause, stage), "stage": stage, "memory": memory}
+    """The event that says so."""
+    return {"event": "failed", **failure(error, stage, engine)}
 
 
-def _memory_now(engine: Engine) -> dict[str, int] | None:
-    """What its allocator says, if it has one that still answers: the failure itself is not to be lost."""
-    try:
-        allocator = engine.watch().allocator
-        return None if allocator is None else allocator.now()
-    except Exception:
-        with suppress(OSError):
-            traceback.print_exc()
-        return None
-
-
-def _code(error: BaseException) -> str:
-    """Out of memory is told by type where there is one, and by torch's own words on a CPU, where there is none.
-
-    Of what else an error was raised from, only the machine's failures count: they say more than what followed.
-    """
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator" in str(error):
-        return "out_of_memory"
-    if isinstance(error, StoreError) or any(machine_fault(str(each)) for each in with_causes(error)):
-        return MACHINE
-    if isinstance(error, WeightsUnavailableError):
-        return "weights"
-    if isinstance(error, _ImagesInvalid):
-        return INVALID_IMAGES
-    return "config" if isinstance(error, ZbenchError) else "error"
-
-
-def _message(error: BaseException, stage: str) -> str:
-    text = one_line(error)
-    if isinstance(error, ZbenchError | _ImagesInvalid):
-        return text
-    return f"{type(error).__name__} during {stage}: {text}"
-
-
-def _die() -> None:
+def _die() -> NoReturn:
     """End now, with every process that this one started: the worker leads its own process group."""
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -4,19 +4,16 @@ Linux alone has the first (prctl(2), PR_SET_PDEATHSIG). There it is the end of t
 counts, so it is asked for only where that was the parent's main thread.
 """
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 
+from zbench.engines.lifeline import die_with
 from zbench.worker import watcher
 
 VARIABLE = "ZBENCH_WORKER_OF"
 """In a worker's environment, `PID:FD`: its parent's process id, empty where no main thread started it, and the end of a
 pipe that the parent alone can write to."""
-
-PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
@@ -25,10 +22,8 @@ def end_with_parent() -> None:
     Raises OSError or CalledProcessError where no watcher can be started.
     """
     parent, _, life = os.environ.get(VARIABLE, "").partition(":")
-    if parent.isdecimal() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != int(parent):  # it went before it could be asked for
-            os._exit(1)
+    if parent.isdecimal():
+        die_with(int(parent))
     if not life.isdecimal():
         return
     subprocess.run(

@@ -109,7 +109,7 @@ class _TimedWindow:
     def __init__(self, engine: Engine, shares: Sequence[_Share], cycle: Sequence[Pair], gauges: Gauges) -> None:
         self._engine, self._shares, self._cycle, self._gauges = engine, shares, cycle, gauges
         self._configured = shares[-1]
-        self._watch = RoundWatch()
+        self._watch = RoundWatch(engine.watch().pids)
         self._began_s = 0.0
         self.requests: list[Request] = []
 

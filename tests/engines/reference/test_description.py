@@ -37,6 +37,13 @@ def test_it_says_what_its_stack_cannot_shard() -> None:
     assert supports(parallel=ParallelConfig(dp_size=2), offload=group) == ""
 
 
+@pytest.mark.parametrize("hang_s", [0, -1, 1e9, True, "10"])
+def test_a_time_after_which_ranks_hang_is_one(hang_s: Any) -> None:
+    assert ReferenceEngine(hang_s=60).supports(trial(pipeline=TURBO)) is None
+    with pytest.raises(ConfigError, match=r"engine.options.hang_s=.*: must be 1 to 86400 seconds"):
+        ReferenceEngine(hang_s=hang_s)
+
+
 @pytest.mark.parametrize(("mode", "works"), [("none", True), ("group", True), ("all", True), ("sequential", False)])
 def test_an_offload_mode_that_needs_an_accelerator_is_refused_on_a_cpu(mode: str, works: bool) -> None:
     assert (supports(offload=OffloadConfig(mode=mode), compute=CPU) == "") == works

@@ -21,7 +21,7 @@ def fractions(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told.append)
-    monkeypatch.setattr(vram_limit, "context_bytes", lambda: CONTEXT)
+    monkeypatch.setattr(vram_limit, "context_bytes", lambda device: CONTEXT)
     return told
 
 
@@ -40,6 +40,6 @@ def test_a_cap_that_cannot_be_kept_is_refused(cap_gib: float, why: str, fraction
 
 
 def test_without_a_measured_context_nothing_is_claimed(fractions: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vram_limit, "context_bytes", lambda: None)
+    monkeypatch.setattr(vram_limit, "context_bytes", lambda device: None)
     with pytest.raises(ConfigError, match="nothing can be proven"):
         set_vram_limit(16)

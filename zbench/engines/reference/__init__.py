@@ -4,9 +4,13 @@ The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engi
 """
 
 from zbench.engines import Engine, Residency, residency_by_keys
+from zbench.errors import ConfigError
 from zbench.methods import graphs, offload, parallel
 from zbench.methods.attention import check_backend
 from zbench.trial import Trial, geometry_of
+
+HANG_S = 300.0
+"""How long no rank may give a sign of life during a call. The first one compiles, which takes a minute or two."""
 
 PER_REQUEST = ("cache", "workload", "pipeline.steps")
 """What the loaded pipeline takes anew with every configuration. Guidance is not among them: it doubles the batch, and
@@ -14,7 +18,16 @@ what torch then keeps of the device's memory would count as the next trial's."""
 
 
 class ReferenceEngine:
-    """See `zbench.engines.EngineDescription`. It takes no options."""
+    """See `zbench.engines.EngineDescription`."""
+
+    def __init__(self, hang_s: float = HANG_S) -> None:
+        """`hang_s` is how long no rank of a trial on several devices may give a sign of life, in seconds.
+
+        Raises ConfigError for what is no such time.
+        """
+        if isinstance(hang_s, bool) or not isinstance(hang_s, int | float) or not 1 <= hang_s <= 86_400:
+            raise ConfigError("engine.options.hang_s", hang_s, "must be 1 to 86400 seconds")
+        self._hang_s = float(hang_s)
 
     def supports(self, trial: Trial) -> str | None:
         """What its stack cannot shard; some of its offload modes and its cap on memory need a GPU.
@@ -47,6 +60,6 @@ class ReferenceEngine:
 
     def engine(self) -> Engine:
         """Imports torch, diffusers and cache-dit."""
-        from zbench.engines.reference.pipeline import ReferencePipeline
+        from zbench.engines.reference.ranks.group import RankGroup
 
-        return ReferencePipeline()
+        return RankGroup("zbench.engines.reference.pipeline:ReferencePipeline", self._hang_s)

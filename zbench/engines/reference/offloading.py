@@ -90,9 +90,10 @@ class Offloading:
 
     def __init__(self, pipe: Any, config: OffloadConfig, device: str) -> None:
         """`pipe` is a diffusers `ZImagePipeline`; what does not wait on the host must be on `device` already."""
-        self._mode, self._pin = config.mode, config.pin_memory and device == "cuda"
-        self._stream = config.use_stream and device == "cuda"
         self._device = torch.device(device)
+        on_gpu = self._device.type == "cuda"
+        self._mode, self._pin = config.mode, config.pin_memory and on_gpu
+        self._stream = config.use_stream and on_gpu
         self._moved: Counter[str] = Counter()
         self._copies: list[HostCopy] = []
         _refuse_packed(pipe, config.mode)
@@ -101,7 +102,7 @@ class Offloading:
                 module = getattr(pipe, component)
                 _pin(module, self._pin)
                 self._count_layers(component, module)
-            pipe.enable_sequential_cpu_offload()
+            pipe.enable_sequential_cpu_offload(device=self._device)
         elif config.mode == "group":
             for component in COMPONENTS:
                 self._in_groups(component, getattr(pipe, component), config.num_blocks_per_group)

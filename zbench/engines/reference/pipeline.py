@@ -1,7 +1,8 @@
 """The reference engine: diffusers' ZImagePipeline, resident, with cache-dit switched on and off around it.
 
-It runs on one device, the one that the trial names. It refuses settings that cache-dit would only assert on; what
-`ReferenceEngine.supports` rules out does not get here. Everything it wraps or hooks is taken off again by `close`.
+It runs on one device, the one that the trial names; of several it is one rank's part (`ranks.group`). It refuses
+settings that cache-dit would only assert on; what `ReferenceEngine.supports` rules out does not get here. Everything it
+wraps or hooks is taken off again by `close`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from zbench.engines.reference.decoded import Decoded
 from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.lora import load_lora
 from zbench.engines.reference.offloading import Offloading
+from zbench.engines.reference.ranks import Beat, RankWorld
 from zbench.engines.reference.text_tokens import TextTokens, cut_tokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, key_of, resolve_weights
+from zbench.environment import cores_available
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Effective
@@ -51,19 +54,29 @@ WEIGHTS_SEED = 0
 
 
 class ReferencePipeline:
-    """See `zbench.engines.Engine`."""
+    """See `zbench.engines.Engine` and `ranks.Member`."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: RankWorld | None = None, beat: Beat = lambda doing: None) -> None:
+        """`world` is this rank's place, None where there is but one; `beat` is told of every stage and step."""
         self.pipe: Any = None  # diffusers.ZImagePipeline
         self.device = "cpu"
+        self.span_s = (0.0, 0.0)
+        self._world, self._beat = world, beat
         self._context_bytes: int | None = None
+        self._threads_before = torch.get_num_threads()
+        self._mesh: Any = None
+        self._sharded: Any = None
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Raises ConfigError, or WeightsUnavailableError naming the file that is missing or wrong."""
-        self.device = _device(trial.compute.device)
-        self._context_bytes = context_bytes() if self.device == "cuda" else None  # while nothing is loaded
+        kind = _device(trial.compute.device)
+        self.device = kind if self._world is None or kind == "cpu" else f"{kind}:{self._world.rank}"
+        if self._on_gpu:
+            self._context_bytes = context_bytes(_present(self._world))  # while nothing is loaded
+        elif self._world is not None:
+            torch.set_num_threads(_threads(self._world))
         self._trial = trial
-        self._dtype = _dtype(trial.compute.dtype, self.device)
+        self._dtype = _dtype(trial.compute.dtype, kind)
         waiting = offload.BY_NAME[trial.offload.mode].waiting
         self._weights, self._loaded = _load(trial, self._dtype, self.device, waiting, on_progress)
         pipe = self._loaded.pipe
@@ -71,10 +84,13 @@ class ReferencePipeline:
             digest = load_lora(pipe, self._weights.lora, trial.pipeline)
             self._loaded = self._loaded._replace(content=self._loaded.content._replace(lora_sha256=digest))
         _set_vae(pipe.vae, trial.pipeline)
-        _set_compute(pipe, trial.compute)
+        _set_attention(pipe, trial.compute)
+        self._shard(pipe, trial)
+        if trial.compute.compile:
+            pipe.transformer.compile_repeated_blocks(fullgraph=True)
         self._offloading = Offloading(pipe, trial.offload, self.device)
         release_host_memory()  # what loading needed for a moment is no peak of a generation
-        if self.device == "cuda":
+        if self._on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         self._limit = None if trial.vram_limit_gib is None else set_vram_limit(trial.vram_limit_gib)
@@ -90,7 +106,8 @@ class ReferencePipeline:
     def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """The clock starts with the device idle and stops when the images are in host memory.
 
-        Image k of the call has the seed `seed + k`; the first is the one returned.
+        Image k of the call has the seed `seed + k`; the first is the one returned. Images of a later replica follow
+        those of the one before it.
         """
         latents: list[torch.Tensor] = []
 
@@ -98,7 +115,9 @@ class ReferencePipeline:
             latents[:] = [tensors["latents"]]
             return {}
 
-        arguments = call_arguments(self._trial.pipeline, prompt_text, seed, negative_prompt)
+        pipeline = self._trial.pipeline
+        first_seed = seed + (0 if self._world is None else self._world.replica * pipeline.images)
+        arguments = call_arguments(pipeline, prompt_text, first_seed, negative_prompt)
         clock = self._clock
         clock.reset()
         self._decoded.reset()
@@ -113,7 +132,8 @@ class ReferencePipeline:
             clock.timer.synchronize()
         except Exception as error:
             raise StageError({None: "text_encode", STEP: "denoise"}.get(clock.latest, str(clock.latest))) from error
-        latency_s = time.perf_counter() - began
+        self.span_s = began, time.perf_counter()
+        latency_s = self.span_s[1] - began
         cached_steps, residual_diffs = self._cache.statistics()
         images = [np.asarray(image.convert("RGB"), dtype=np.uint8) for image in made]
         seen = {
@@ -132,9 +152,9 @@ class ReferencePipeline:
             steps_s=clock.spans_s(STEP),
             cached_steps=cached_steps,
             residual_diffs=residual_diffs,
-            images=self._trial.pipeline.images,
+            images=pipeline.images,
             text_tokens=self._tokens.latest,
-            device_s=clock.timer.seconds(device_began, device_ended) if self.device == "cuda" else None,
+            device_s=clock.timer.seconds(device_began, device_ended) if self._on_gpu else None,
             compiled=self._trial.compute.compile and _graphs_compiled() > graphs,
             invalid_reasons=[*(name for name, is_so in seen.items() if is_so), *image_faults(images[1:], None)],
         )
@@ -143,8 +163,8 @@ class ReferencePipeline:
         """See `Engine.effective`."""
         trial = self._trial
         return Effective(
-            device=self.device,
-            device_name=torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
+            device="cuda" if self._on_gpu else "cpu",
+            device_name=torch.cuda.get_device_name() if self._on_gpu else "cpu",
             dtype=str(self._dtype).removeprefix("torch."),
             weights=self._weights.source,
             weights_note=self._weights.note,
@@ -176,7 +196,7 @@ class ReferencePipeline:
 
     def watch(self) -> Watched:
         """This process, and the device that torch calls the current one."""
-        if self.device != "cuda":
+        if not self._on_gpu:
             return Watched((os.getpid(),))
         shown, current = visible(Nvml().devices()), torch.cuda.current_device()
         devices = (shown[current].index,) if current < len(shown) else ()
@@ -191,9 +211,33 @@ class ReferencePipeline:
         finally:
             self._watch(self.pipe)
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device != "cpu"
+
     def _watch(self, pipe: Any) -> None:
-        self._clock = _watched(pipe, self.device)
+        self._clock = _watched(pipe, self._on_gpu, self._beat)
         self._tokens, self._decoded = TextTokens(pipe.transformer), Decoded(pipe)
+
+    def _shard(self, pipe: Any, trial: Trial) -> None:
+        """Share the work of an image with the other ranks of the replica, if there are any."""
+        if self._world is None or self._world.dims.ranks == 1:
+            return
+        from zbench.engines.reference.sharded import shard
+        from zbench.engines.reference.sharded.mesh import join
+
+        self._beat("meeting")
+        self._mesh = join(self._world, self.device)
+        self._beat("sharding")
+        self._sharded = shard(pipe, trial, self._mesh)
+
+    def _unshard(self) -> None:
+        sharded, self._sharded = self._sharded, None
+        mesh, self._mesh = self._mesh, None
+        if sharded is not None:
+            sharded.close()
+        if mesh is not None:
+            mesh.leave()
 
     def _unwatch(self) -> None:
         self._clock.close()
@@ -201,18 +245,21 @@ class ReferencePipeline:
         self._decoded.close()
 
     def close(self) -> None:
-        """Take off hooks, drop the pipeline, give the memory back."""
+        """Take off hooks, drop the pipeline, leave the other ranks, give the memory back."""
+        torch.set_num_threads(self._threads_before)
         if self.pipe is None:
+            self._unshard()
             return
         self._unwatch()
         self._cache.off()
+        self._unshard()
         self.pipe = None
         self._loaded = self._loaded._replace(pipe=None)
         del self._cache, self._clock, self._tokens, self._decoded, self._offloading
         if self._trial.compute.compile:
             torch.compiler.reset()
         gc.collect()
-        if self.device == "cuda":
+        if self._on_gpu:
             torch.cuda.empty_cache()
         release_host_memory()
         if self._limit is not None:
@@ -247,9 +294,9 @@ def _graphs_compiled() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-def _watched(pipe: Any, device: str) -> StageClock[Any]:
-    """A clock on the stages and steps of `pipe`."""
-    clock: StageClock[Any] = StageClock(CudaTimer(torch.cuda) if device == "cuda" else HostTimer())
+def _watched(pipe: Any, on_gpu: bool, beat: Beat) -> StageClock[Any]:
+    """A clock on the stages and steps of `pipe`, which also gives a sign of life with each."""
+    clock: StageClock[Any] = StageClock(CudaTimer(torch.cuda) if on_gpu else HostTimer(), beat)
     clock.watch_method(pipe, "encode_prompt", "text_encode")
     clock.watch_module(pipe.transformer, STEP)
     clock.watch_method(pipe.vae, "decode", "decode")
@@ -262,6 +309,22 @@ def _device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device", name, "torch sees no GPU; hardware=cpu measures on the CPU")
     return name
+
+
+def _present(world: RankWorld | None) -> int:
+    """The number of this rank's GPU. Raises ConfigError where there are fewer than ranks."""
+    if world is None:
+        return 0
+    there = torch.cuda.device_count()
+    if there < world.dims.devices:
+        asked = ", ".join(world.dims.labels)
+        raise ConfigError("parallel", asked, f"needs {world.dims.devices} GPUs, and torch sees {there}")
+    return world.rank
+
+
+def _threads(world: RankWorld) -> int:
+    """Threads of one rank on a CPU: ranks share its cores, and a library that was told to use fewer does."""
+    return min(torch.get_num_threads(), max(1, cores_available() // world.dims.devices))
 
 
 def _dtype(name: str, device: str) -> torch.dtype:
@@ -319,11 +382,9 @@ def _download(hub_id: str) -> Any:
         raise WeightsUnavailableError(f"pipeline.download=true: {hub_id} could not be fetched ({error})") from error
 
 
-def _set_compute(pipe: Any, compute: ComputeConfig) -> None:
+def _set_attention(pipe: Any, compute: ComputeConfig) -> None:
     if compute.attention_backend != "native":
         try:
             pipe.transformer.set_attention_backend(compute.attention_backend)
         except (ValueError, RuntimeError, ImportError) as error:
             raise ConfigError("compute.attention_backend", compute.attention_backend, str(error)) from error
-    if compute.compile:
-        pipe.transformer.compile_repeated_blocks(fullgraph=True)

@@ -37,7 +37,7 @@ def set_vram_limit(limit_gib: float) -> VramLimit:
     if limit > total:
         problem = f"the card has {total / GIB:.1f} GiB; a cap cannot make it larger"
         raise ConfigError("hardware.vram_limit_gib", limit_gib, problem)
-    context = context_bytes()
+    context = context_bytes(torch.cuda.current_device())
     if context is None:
         problem = "NVML does not say what the context takes, so nothing can be proven; leave it out"
         raise ConfigError("hardware.vram_limit_gib", limit_gib, problem)
@@ -55,19 +55,22 @@ def lift_vram_limit() -> None:
 
 
 @functools.cache
-def context_bytes() -> int | None:
+def context_bytes(device: int) -> int | None:
     """Device memory of this process outside torch's allocator, with the libraries' handles made; measured once.
 
-    None where NVML does not say: it hides this process, and others may have changed what the device holds.
+    `device` is torch's number of the one that this process is to compute on; it is the current one from then on, and no
+    other is touched. None where NVML does not say: it hides this process, and others may have changed what the device
+    holds.
     """
     nvml = Nvml()
     devices = visible(nvml.devices())
-    if not devices:
-        return None
     touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    before = None if touched else nvml.used_bytes(devices[0].index)
+    before = None if touched or device >= len(devices) else nvml.used_bytes(devices[device].index)
+    torch.cuda.set_device(device)  # first of all: a context is made on the current one
+    if device >= len(devices):
+        return None
     _touch_libraries()
-    found = nvml.process_memory(devices[0].index, [os.getpid()], before)
+    found = nvml.process_memory(devices[device].index, [os.getpid()], before)
     return None if found is None else max(0, found.bytes - torch.cuda.memory_reserved())
 
 

@@ -1,9 +1,16 @@
 """Several processes that run one trial together: who they are, how they start, and what ends them all; no torch."""
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from zbench.engines import Engine
 from zbench.methods.parallel import ParallelDims
+
+Beat = Callable[[str], None]
+"""Told of a sign of life: what its rank does now, in a word."""
 
 
 @dataclass(frozen=True)
@@ -24,3 +31,28 @@ class RankWorld:
     def rank_in_replica(self) -> int:
         """Its rank among those that make one image together: its rank in torch.distributed."""
         return self.rank % self.dims.ranks
+
+
+class Member(Engine, Protocol):
+    """What runs in each rank: an engine that also says where it computes, and when its latest call was."""
+
+    @property
+    def device(self) -> str:
+        """What torch calls it: cuda:1, cpu."""
+        ...
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """When the clock of the latest call started and when it stopped, by `time.perf_counter`."""
+        ...
+
+
+MakeMember = Callable[[RankWorld | None, Beat], Member]
+"""Makes a rank's engine; without a world it is the only one."""
+
+
+def load_member(place: str) -> MakeMember:
+    """What `module:Name` names; that module's stack is imported."""
+    module, _, name = place.partition(":")
+    made: MakeMember = getattr(importlib.import_module(module), name)
+    return made

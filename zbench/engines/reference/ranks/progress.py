@@ -1,0 +1,47 @@
+"""How far each rank is, in a file that all of a trial map: a rank bumps its own count and reads nobody's.
+
+A bump is two stores into memory, so it stands inside timed calls. A count that is read while it is written is off by
+one bump at most, and is read again.
+"""
+
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_PLACE = struct.Struct("<Q56s")
+FILE_NAME = "progress"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a rank is."""
+
+    count: int  # of its signs of life so far
+    doing: str  # what the last one said
+
+
+class Progress:
+    """The signs of life of all ranks of a trial."""
+
+    def __init__(self, meeting: Path, ranks: int) -> None:
+        """Map the file in `meeting`, made where it is not there."""
+        self._ranks = ranks
+        with (meeting / FILE_NAME).open("a+b") as file:
+            file.truncate(ranks * _PLACE.size)
+            self._memory = mmap.mmap(file.fileno(), ranks * _PLACE.size)
+        self._counts = [0] * ranks
+
+    def bump(self, rank: int, doing: str) -> None:
+        """A sign of life of a rank; its own process alone gives one."""
+        self._counts[rank] += 1
+        _PLACE.pack_into(self._memory, rank * _PLACE.size, self._counts[rank], doing.encode()[:56])
+
+    def read(self) -> list[Reached]:
+        """Of every rank."""
+        places = (_PLACE.unpack_from(self._memory, rank * _PLACE.size) for rank in range(self._ranks))
+        return [Reached(count, doing.rstrip(b"\0").decode(errors="replace")) for count, doing in places]
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._memory.close()
