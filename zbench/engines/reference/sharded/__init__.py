@@ -1,0 +1,1 @@
+"""The pipeline of one rank: what its replica's ranks compute together, and what each computes alone."""
