@@ -7,7 +7,6 @@ for others. Along one dimension of the mesh ranks are numbered as `ParallelDims`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -44,8 +43,6 @@ class Mesh:
         self.ring = self._group("ring")
         self.ulysses = self._group("ulysses")
         self.tp = self._group("tp")
-        self.real_tokens: Callable[[int], int] | None = None
-        """Set by who pads a rank's share of the main blocks' tokens: of so many, how many come first and are real."""
 
     def part(self, *dimensions: str) -> DeviceMesh:
         """The mesh of these dimensions alone, in which this rank lies."""

@@ -1,0 +1,115 @@
+"""What cache-dit shards: tensor parallelism, Ulysses and ring, on meshes of ours, so that guidance can be split too.
+
+Its planners say which layers are split and where tokens are. `enable_parallelism` is gone round: it would
+make meshes of all ranks there are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from cache_dit.attention import _maybe_register_custom_attn_backends
+from cache_dit.distributed import ParallelismConfig
+from cache_dit.distributed.autoencoders.autoencoder_kl import AutoencoderKLDataParallelismPlanner
+from cache_dit.distributed.core import _ContextParallelConfig, _enable_context_parallelism
+from cache_dit.distributed.core._context_parallel import _remove_context_parallel
+from cache_dit.distributed.text_encoders.qwen3 import Qwen3TensorParallelismPlanner
+from cache_dit.distributed.transformers.zimage import (
+    ZImageContextParallelismPlanner,
+    ZImageTensorParallelismPlanner,
+)
+from torch import nn
+
+from zbench.config import ParallelConfig
+from zbench.engines.reference.sharded.mesh import Mesh
+from zbench.errors import ConfigError
+
+
+class ShardedTokens:
+    """A transformer whose tokens are spread by Ulysses and ring, until `close`."""
+
+    def __init__(self, transformer: Any, parallel: ParallelConfig, mesh: Mesh) -> None:
+        """Raises ConfigError for what cache-dit does not have."""
+        _maybe_register_custom_attn_backends()
+        options: dict[str, Any] = {
+            "ulysses_anything": parallel.ulysses_anything,
+            "ulysses_async": parallel.ulysses_async,
+        }
+        degrees = {"ulysses": parallel.ulysses_size, "ring": parallel.ring_size}
+        try:
+            self._config = _ContextParallelConfig(
+                ulysses_degree=degrees["ulysses"],
+                ring_degree=degrees["ring"],
+                rotate_method=parallel.ring_rotate_method,
+                **options,
+            )
+        except NotImplementedError as error:
+            raise ConfigError("parallel.ring_rotate_method", parallel.ring_rotate_method, str(error)) from error
+        except ValueError as error:
+            raise ConfigError("parallel.ulysses_anything", parallel.ulysses_anything, str(error)) from error
+        part = mesh.part("ring", "ulysses")
+        ranks = mesh.dims.ring * mesh.dims.ulysses
+        place = mesh.place("ring") * mesh.dims.ulysses + mesh.place("ulysses")
+        self._config.setup(rank=place, world_size=ranks, device=torch.device(part.device_type), mesh=part)
+        self._transformer = transformer
+        told = ParallelismConfig(
+            ulysses_size=degrees["ulysses"],
+            ring_size=degrees["ring"],
+            ring_rotate_method=parallel.ring_rotate_method,
+            **options,
+        )
+        self._plan = ZImageContextParallelismPlanner().apply(transformer=transformer, parallelism_config=told)
+        _enable_context_parallelism(transformer, config=self._config, cp_plan=self._plan)
+
+    def close(self) -> None:
+        """Leave the transformer as it was."""
+        _remove_context_parallel(self._transformer, self._plan)
+        for module in self._transformer.modules():
+            holder: Any
+            for holder in (module, getattr(module, "processor", None)):
+                if getattr(holder, "_cp_config", None) is self._config:
+                    holder._cp_config = holder._parallel_config = None
+
+
+def split_weights(transformer: Any, mesh: Mesh) -> None:
+    """Keep this rank's part of the attention's heads and of the feed-forward's columns; the rest is given back.
+
+    There is no way back: who wants whole weights loads them again. Raises ConfigError for layers that are no plain
+    linear ones, such as an adapter's.
+    """
+    try:
+        ZImageTensorParallelismPlanner().parallelize_transformer(transformer=transformer, tp_mesh=mesh.part("tp"))
+    except (NotImplementedError, ValueError) as error:
+        raise ConfigError("parallel.tp_size", mesh.dims.tp, str(error)) from error
+
+
+def split_text_encoder(text_encoder: nn.Module, mesh: Mesh) -> None:
+    """Split a Qwen3 over all ranks of the replica, for all of them encode the same texts. There is no way back.
+
+    Raises ConfigError where its heads do not divide.
+    """
+    ranks, size = mesh.world_size, text_encoder.config
+    for what in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+        if getattr(size, what) % ranks:
+            raise ConfigError(
+                "parallel.text_encoder",
+                "tp",
+                f"{what}={getattr(size, what)} of the text encoder is not "
+                f"divisible by {ranks} devices; parallel.text_encoder=whole is",
+            )
+    Qwen3TensorParallelismPlanner().parallelize_text_encoder(text_encoder=text_encoder, tp_mesh=mesh.whole())
+
+
+class SharedTiles:
+    """A VAE that decodes in tiles, each rank some of them, until `close`. The image is another than whole decode's."""
+
+    def __init__(self, vae: Any, mesh: Mesh) -> None:
+        """`vae`: diffusers' AutoencoderKL."""
+        self._vae, self._tiled = vae, vae.use_tiling
+        AutoencoderKLDataParallelismPlanner().parallelize_tiling(auto_encoder=vae, dp_mesh=mesh.whole())
+
+    def close(self) -> None:
+        """Leave the VAE as it was."""
+        del self._vae._tiled_encode, self._vae.tiled_decode
+        self._vae.use_tiling = self._tiled
