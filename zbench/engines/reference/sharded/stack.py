@@ -12,7 +12,7 @@ import torch
 from cache_dit.attention import _maybe_register_custom_attn_backends
 from cache_dit.distributed import ParallelismConfig
 from cache_dit.distributed.autoencoders.autoencoder_kl import AutoencoderKLDataParallelismPlanner
-from cache_dit.distributed.core import _ContextParallelConfig, _enable_context_parallelism
+from cache_dit.distributed.core import _ContextParallelConfig, _ContextParallelInput, _enable_context_parallelism
 from cache_dit.distributed.core._context_parallel import _remove_context_parallel
 from cache_dit.distributed.text_encoders.qwen3 import Qwen3TensorParallelismPlanner
 from cache_dit.distributed.transformers.zimage import (
@@ -59,7 +59,7 @@ class ShardedTokens:
             ring_rotate_method=parallel.ring_rotate_method,
             **options,
         )
-        self._plan = ZImageContextParallelismPlanner().apply(transformer=transformer, parallelism_config=told)
+        self._plan = _whole_plan(transformer, told)
         _enable_context_parallelism(transformer, config=self._config, cp_plan=self._plan)
 
     def close(self) -> None:
@@ -70,6 +70,20 @@ class ShardedTokens:
             for holder in (module, getattr(module, "processor", None)):
                 if getattr(holder, "_cp_config", None) is self._config:
                     holder._cp_config = holder._parallel_config = None
+
+
+def _whole_plan(transformer: Any, told: ParallelismConfig) -> dict[str, Any]:
+    """cache-dit's plan of where tokens are split and gathered.
+
+    It names the first and the last layer of a refiner. Where they are one, the gathering has taken the splitting's
+    place, which is put back.
+    """
+    plan: dict[str, Any] = ZImageContextParallelismPlanner().apply(transformer=transformer, parallelism_config=told)
+    for refiner in ("noise_refiner", "context_refiner"):
+        if len(getattr(transformer, refiner)) == 1:
+            splitting = {"x": _ContextParallelInput(split_dim=1, expected_dims=3)}
+            plan[f"{refiner}.0"] = [splitting, plan[f"{refiner}.0"]]
+    return plan
 
 
 def split_weights(transformer: Any, mesh: Mesh) -> None:

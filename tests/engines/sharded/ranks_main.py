@@ -1,0 +1,101 @@
+"""One rank of the test: `ranks_main.py RANK FOLDER`. It runs the cases of FOLDER/cases.json, one mesh after another.
+
+A case that needs fewer ranks leaves the last ones idle. What a rank made lies in FOLDER as NAME.RANK.npy and .json.
+"""
+
+import copy
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
+
+import numpy as np
+import torch
+from rank_cases import NEGATIVE, PROMPT, SEED, trial_of
+
+from zbench.engines.reference.caching import CacheSwitch
+from zbench.engines.reference.pipeline import call_arguments
+from zbench.engines.reference.ranks import RankWorld
+from zbench.engines.reference.sharded import shard
+from zbench.engines.reference.sharded.mesh import join
+from zbench.methods.parallel import ParallelDims
+from zbench.zimage.layout import Checkpoint, preset_folder
+from zbench.zimage.loading import load_pipeline
+
+
+def made(pipe: Any, case: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Latents, and what the cache said; the image's pixels too where the decode is shared."""
+    trial = trial_of(case)
+    cache = CacheSwitch(pipe)
+    cache.set(trial.cache, trial.pipeline.steps)
+    negative = NEGATIVE if trial.pipeline.guidance_scale > 0 else ""
+    arguments = call_arguments(trial.pipeline, PROMPT, SEED, case.get("negative", negative))
+    latents: list[torch.Tensor] = []
+
+    def keep(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        latents[:] = [tensors["latents"]]
+        return {}
+
+    image = pipe(**arguments, callback_on_step_end=keep, output_type="np").images[0]
+    skipped, differences = cache.statistics()
+    cache.off()
+    return latents[0].numpy(), {"cached": skipped, "diffs": differences, "mean": float(np.mean(image))}
+
+
+def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
+    """All caches of one topology on one mesh."""
+    trial = trial_of(case)
+    dims = ParallelDims.of(trial.parallel)
+    if rank >= dims.ranks:
+        return
+    pipe = copy.copy(base)
+    for part in ("transformer", "text_encoder", "vae"):
+        setattr(pipe, part, copy.deepcopy(getattr(base, part)))
+    mesh = sharded = None
+    if dims.ranks > 1:
+        meeting = folder / case["name"]
+        meeting.mkdir(exist_ok=True)
+        mesh = join(RankWorld(rank, dims, meeting), "cpu")
+    try:
+        if mesh is not None:
+            sharded = shard(pipe, trial, mesh)
+        if trial.compute.compile:
+            pipe.transformer.compile_repeated_blocks(fullgraph=case.get("fullgraph", True))
+        for cache in case.get("caches", ["plain"]):
+            latents, said = made(pipe, {**case, "cache": cache})
+            write(folder, f"{case['name']}-{cache}.{rank}", latents, said)
+    except Exception as error:
+        said = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+        write(folder, f"{case['name']}-error.{rank}", np.zeros(0), said)
+    finally:
+        if sharded is not None:
+            sharded.close()
+        if trial.compute.compile:
+            torch.compiler.reset()
+        if mesh is not None:
+            mesh.leave()
+
+
+def write(folder: Path, name: str, latents: np.ndarray, said: dict[str, Any]) -> None:
+    np.save(folder / f"{name}.npy", latents)
+    (folder / f"{name}.json").write_text(json.dumps(said))
+
+
+def main() -> None:
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    cases = json.loads((folder / "cases.json").read_text())
+    base = load_pipeline(Checkpoint(preset_folder("zimage_tiny"), weights="random"), dtype=torch.float32, device="cpu")
+    for case in cases:
+        began = time.perf_counter()
+        run(case, base, rank, folder)
+        print(rank, case["name"], round(time.perf_counter() - began, 2), flush=True)
+
+
+if __name__ == "__main__":
+    main()
