@@ -1,0 +1,170 @@
+"""A decode split by rows is the whole one up to rounding, on every rank, with a rank's share of the work."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from decode_ranks import LATENTS, SIZES, Seen, cases, decoded, four_levels, latents, traces
+
+from zbench.engines.reference.sharded.decode import shares_of, split_decode
+from zbench.errors import ConfigError
+
+RANKS = max(SIZES)
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What four processes left, in groups of two, three and four."""
+    folder = tmp_path_factory.mktemp("ranks")
+    one_thread = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    path = os.pathsep.join([str(HERE.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / "decode_ranks.py"), str(folder), str(rank), str(RANKS)],
+            env={**os.environ, **one_thread, "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(RANKS)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * RANKS, said
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, tuple[torch.Tensor, int]]:
+    """By name of the case: the image that one process makes, and its largest activation."""
+    made = {}
+    for name, vae, of in cases():
+        seen = Seen(vae)
+        made[name] = (decoded(name, vae, of), seen.largest)
+        seen.close()
+    return made
+
+
+def image(folder: Path, name: str, size: int, rank: int) -> Any:
+    return np.load(folder / f"{name}-{size}-{rank}.npy")
+
+
+def told(folder: Path, name: str, size: int, rank: int) -> dict[str, Any]:
+    return dict(json.loads((folder / f"{name}-{size}-{rank}.json").read_text()))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_image_is_that_of_one_process(folder: Path, whole: dict[str, Any], size: int) -> None:
+    for name, (expected, _) in whole.items():
+        if "bf16" not in name:
+            assert np.abs(image(folder, name, size, 0) - expected.numpy()).max() <= 1e-4, name
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_in_bf16_it_is_as_near_to_float32_as_one_process(folder: Path, whole: dict[str, Any], size: int) -> None:
+    """Statistics and norms are computed in float32, so a split adds no error of its own; rounding is another one."""
+    exact = decoded("exact", four_levels().bfloat16().float(), latents(four_levels(), "odd").bfloat16().float())
+    alone = (whole["four_levels_bf16-odd"][0].float() - exact).norm()
+    split = (torch.from_numpy(image(folder, "four_levels_bf16-odd", size, 0)) - exact).norm()
+    assert 0 < split <= 1.25 * alone
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_rank_has_the_same_image(folder: Path, whole: dict[str, Any], size: int) -> None:
+    for name in whole:
+        images = [image(folder, name, size, rank) for rank in range(size)]
+        assert all(np.array_equal(images[0], other) for other in images[1:]), name
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_rank_computes_its_share(folder: Path, whole: dict[str, Any], size: int) -> None:
+    """The largest activation stands at the last upsampling, whose input has a row more on either side: eight rows of
+    latents are 64 there. So a share is its own rows, and two halves of a row of latents at most."""
+    for name, (_, largest) in whole.items():
+        rows = LATENTS[name.split("-")[1]][1]
+        for rank, own in enumerate(shares_of(rows, size)):
+            assert told(folder, name, size, rank)["largest"] <= largest * (own + 1) / rows, (name, rank)
+
+
+def test_collectives_are_those_that_are_documented(folder: Path) -> None:
+    """Two norms a residual block (2 in the middle, 2 a level), the last norm, three upsamplings, attention, image."""
+    assert told(folder, "four_levels-square", 4, 0)["collectives"] == 2 * (2 + 4 * 2) + 1 + 3 + 1 + 1
+    assert told(folder, "four_levels_sliced-wide", 4, 0)["collectives"] == 2 * 26  # each image of the batch by itself
+
+
+def test_a_closed_split_leaves_nothing_behind(folder: Path, whole: dict[str, Any]) -> None:
+    for name in whole:
+        assert told(folder, name, 2, 1)["traces"] == []
+
+
+class Alone:
+    """A process group of several ranks that nobody talks in."""
+
+    group_name = "nobody"
+
+    def rank(self) -> int:
+        return 0
+
+    def size(self) -> int:
+        return 2
+
+
+def test_one_rank_changes_nothing() -> None:
+    vae = four_levels()
+    handle = split_decode(vae, None)
+    assert traces(vae) == []
+    handle.close()
+
+
+def test_closing_lets_a_norm_be_itself_where_something_wrapped_it() -> None:
+    """Offload by accelerate keeps the `forward` that it found, and puts its own in its place."""
+    vae: Any = four_levels()
+    expected = decoded("whole", vae, latents(vae, "odd"))
+    handle: Any = split_decode(vae, Alone())  # type: ignore[arg-type]
+    norm = vae.decoder.conv_norm_out
+    norm.forward = (lambda found: lambda rows: found(rows))(norm.forward)
+    assert traces(vae) != []
+    handle.close()
+    handle.close()
+    assert torch.equal(decoded("whole", vae, latents(vae, "odd")), expected)
+
+
+def test_tiles_are_refused_before_and_later() -> None:
+    vae: Any = four_levels()
+    vae.enable_tiling()
+    with pytest.raises(ConfigError, match=r"parallel\.vae=split: pipeline\.vae_tiling=true"):
+        split_decode(vae, Alone())  # type: ignore[arg-type]
+    assert traces(vae) == []
+    vae.disable_tiling()
+    split_decode(vae, Alone())  # type: ignore[arg-type]
+    vae.enable_tiling()
+    with pytest.raises(ConfigError, match=r"pipeline\.vae_tiling=true"):
+        decoded("tiled", vae, latents(vae, "odd"))
+
+
+def test_fewer_rows_than_ranks_are_refused() -> None:
+    vae: Any = four_levels()
+    split_decode(vae, Alone())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="1 rows of latents cannot be split over 2 ranks"):
+        decoded("low", vae, latents(vae, "odd")[:, :, :1])
+
+
+def test_parts_that_look_beyond_their_rows_are_refused() -> None:
+    vae: Any = four_levels()
+    vae.decoder.up_blocks[0].extra = torch.nn.Conv2d(16, 16, 3, padding=1)
+    with pytest.raises(ConfigError, match=r"parts that are not split \(Conv2d\)"):
+        split_decode(vae, Alone())  # type: ignore[arg-type]
+
+
+def test_shares_differ_by_a_row_at_most() -> None:
+    assert shares_of(128, 2) == [64, 64]
+    assert shares_of(11, 4) == [3, 3, 3, 2]
