@@ -5,7 +5,7 @@ from typing import Any
 
 from factories import TINY, trial
 
-from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, ParallelConfig, SCMConfig
+from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig, ParallelConfig, SCMConfig
 from zbench.trial import Trial
 
 PROMPT = "a large red circle on a white background"
@@ -25,6 +25,8 @@ TOPOLOGIES: dict[str, dict[str, int]] = {
     "ulysses4": {"ulysses_size": 4},
     "ring4": {"ring_size": 4},
     "tp4": {"tp_size": 4},
+    "ulysses3": {"ulysses_size": 3},
+    "tp3": {"tp_size": 3},
     "tp2_ulysses2": {"tp_size": 2, "ulysses_size": 2},
     "tp2_ring2": {"tp_size": 2, "ring_size": 2},
     "tp2_gather2": {"tp_size": 2, "gather_size": 2},
@@ -47,11 +49,12 @@ CACHES: dict[str, CacheConfig | None] = {
 
 
 def trial_of(case: dict[str, Any]) -> Trial:
-    """`case`: topology, and optionally cache (a name), and changes of `parallel`, `pipeline` and `compute`."""
+    """`case` names a topology, and may name a cache and an offload mode, and change other groups."""
     guided = {"guidance_scale": 1.5} if case.get("guided") else {}
     return trial(
         CACHES[case.get("cache", "plain")],
         pipeline=replace(SMALL, **guided, **case.get("pipeline", {})),
         parallel=ParallelConfig(**TOPOLOGIES[case["topology"]], **case.get("parallel", {})),
+        offload=OffloadConfig(mode=case.get("offload", "none"), pin_memory=False, use_stream=False),
         compute=replace(ComputeConfig(device="cpu", dtype="float32"), **case.get("compute", {})),
     )

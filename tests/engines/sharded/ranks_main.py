@@ -6,6 +6,7 @@ A case that needs fewer ranks leaves the last ones idle. What a rank made lies i
 import copy
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ import torch
 from rank_cases import NEGATIVE, PROMPT, SEED, trial_of
 
 from zbench.engines.reference.caching import CacheSwitch
+from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.pipeline import call_arguments
 from zbench.engines.reference.ranks import RankWorld
 from zbench.engines.reference.sharded import shard
@@ -53,6 +55,7 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
     dims = ParallelDims.of(trial.parallel)
     if rank >= dims.ranks:
         return
+    base = base if "heads" not in case else loaded(with_heads(folder / f"heads{case['heads']}.{rank}", case["heads"]))
     pipe = copy.copy(base)
     for part in ("transformer", "text_encoder", "vae"):
         setattr(pipe, part, copy.deepcopy(getattr(base, part)))
@@ -66,6 +69,7 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
             sharded = shard(pipe, trial, mesh)
         if trial.compute.compile:
             pipe.transformer.compile_repeated_blocks(fullgraph=case.get("fullgraph", True))
+        Offloading(pipe, trial.offload, "cpu")
         for cache in case.get("caches", ["plain"]):
             latents, said = made(pipe, {**case, "cache": cache})
             write(folder, f"{case['name']}-{cache}.{rank}", latents, said)
@@ -79,6 +83,23 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
             torch.compiler.reset()
         if mesh is not None:
             mesh.leave()
+    if case.get("again"):  # alone, with the pipeline that was shared
+        write(folder, f"{case['name']}-closed.{rank}", *made(pipe, case))
+
+
+def loaded(folder: Path) -> Any:
+    return load_pipeline(Checkpoint(folder, weights="random"), dtype=torch.float32, device="cpu")
+
+
+def with_heads(place: Path, heads: int) -> Path:
+    """The tiny preset with so many heads of the same width."""
+    if not place.exists():
+        shutil.copytree(preset_folder("zimage_tiny"), place)
+        config = place / "transformer" / "config.json"
+        said = json.loads(config.read_text())
+        width = said["dim"] // said["n_heads"]
+        config.write_text(json.dumps({**said, "n_heads": heads, "n_kv_heads": heads, "dim": heads * width}))
+    return place
 
 
 def write(folder: Path, name: str, latents: np.ndarray, said: dict[str, Any]) -> None:
@@ -90,7 +111,7 @@ def main() -> None:
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
     cases = json.loads((folder / "cases.json").read_text())
-    base = load_pipeline(Checkpoint(preset_folder("zimage_tiny"), weights="random"), dtype=torch.float32, device="cpu")
+    base = loaded(preset_folder("zimage_tiny"))
     for case in cases:
         began = time.perf_counter()
         run(case, base, rank, folder)

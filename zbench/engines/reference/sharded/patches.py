@@ -1,4 +1,4 @@
-"""All that sharding replaces in cache-dit: how ranks agree on a residual difference, and ring attention on a CPU.
+"""All that sharding replaces in cache-dit: how ranks agree on a residual difference, and what a CPU with gloo lacks.
 
 It is written against one version of cache-dit; with another it refuses, for what it replaces may have changed.
 
@@ -6,6 +6,7 @@ It is written against one version of cache-dit; with another it refuses, for wha
   average. Here ranks add up sums and counts: every rank gets the one difference that a single process would.
 - Ring attention asks for CUDA's flash attention and merges with a Triton kernel. On a CPU torch has a flash attention
   that returns the log-sum-exp too, and cache-dit has a merge in plain torch.
+- `ulysses_anything` gathers shares of several sizes, which NCCL can and gloo cannot: here they are padded to one size.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from zbench.errors import ConfigError
 
@@ -38,12 +40,13 @@ class Patches:
             )
         from cache_dit.attention.backends import native
         from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
-        from cache_dit.distributed.core import _templated_ring
+        from cache_dit.distributed.core import _context_parallel, _templated_ring
 
         self._own: list[tuple[Any, str, Any]] = []
         self._replace(CachedContextManager, "similarity", agreeing)
         if device == "cpu":
             self._replace(native, "_native_attention_forward_op", with_log_sum_exp)
+            self._replace(_context_parallel, "_all_gather_anything", padded)
             self._replace(_templated_ring, "fused_merge_attn_states", lambda _own: None)
 
     def _replace(self, owner: Any, name: str, made_from: Callable[[Any], Any]) -> None:
@@ -108,3 +111,22 @@ def with_log_sum_exp(own: Callable[..., Any]) -> Callable[..., Any]:
         return out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
 
     return attention
+
+
+def padded(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """cache-dit's gathering of shares that differ along one dimension, all of them sent as large as the largest."""
+
+    @wraps(own)
+    def gathered(share: Tensor, dim: int, group: ProcessGroup) -> Tensor:
+        ranks = group.size()
+        sizes = share.new_empty(ranks, dtype=torch.int64)
+        dist.all_gather_into_tensor(sizes, sizes.new_tensor([share.shape[dim]]), group=group)
+        lacking = list(share.shape)
+        lacking[dim] = int(sizes.max()) - share.shape[dim]
+        sent = torch.cat([share, share.new_zeros(lacking)], dim=dim)
+        received = [torch.empty_like(sent) for _ in range(ranks)]
+        dist.all_gather(received, sent, group=group)
+        shares = (part.narrow(dim, 0, size) for part, size in zip(received, sizes.tolist(), strict=True))
+        return torch.cat(list(shares), dim=dim)
+
+    return gathered

@@ -6,6 +6,7 @@ make meshes of all ranks there are.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from cache_dit.attention import _maybe_register_custom_attn_backends
 from cache_dit.distributed import ParallelismConfig
 from cache_dit.distributed.autoencoders.autoencoder_kl import AutoencoderKLDataParallelismPlanner
 from cache_dit.distributed.core import _ContextParallelConfig, _ContextParallelInput, _enable_context_parallelism
-from cache_dit.distributed.core._context_parallel import _remove_context_parallel
+from cache_dit.distributed.core._context_parallel import _ContextParallelSplitHook, _remove_context_parallel
+from cache_dit.distributed.core._hooks import HookRegistry
 from cache_dit.distributed.text_encoders.qwen3 import Qwen3TensorParallelismPlanner
 from cache_dit.distributed.transformers.zimage import (
     ZImageContextParallelismPlanner,
@@ -30,7 +32,8 @@ class ShardedTokens:
     """A transformer whose tokens are spread by Ulysses and ring, until `close`."""
 
     def __init__(self, transformer: Any, parallel: ParallelConfig, mesh: Mesh) -> None:
-        """Raises ConfigError for what cache-dit does not have."""
+        """Raises ConfigError for what cache-dit does not have, or does wrongly."""
+        _refuse(transformer.config.n_heads // mesh.dims.tp, parallel)
         _maybe_register_custom_attn_backends()
         options: dict[str, Any] = {
             "ulysses_anything": parallel.ulysses_anything,
@@ -61,6 +64,7 @@ class ShardedTokens:
         )
         self._plan = _whole_plan(transformer, told)
         _enable_context_parallelism(transformer, config=self._config, cp_plan=self._plan)
+        _read_signatures(transformer)
 
     def close(self) -> None:
         """Leave the transformer as it was."""
@@ -70,6 +74,17 @@ class ShardedTokens:
             for holder in (module, getattr(module, "processor", None)):
                 if getattr(holder, "_cp_config", None) is self._config:
                     holder._cp_config = holder._parallel_config = None
+
+
+def _refuse(heads: int, parallel: ParallelConfig) -> None:
+    """What cache-dit would only assert on in the first forward, or not at all; `heads` are those that tp leaves."""
+    ulysses, ring = parallel.ulysses_size, parallel.ring_size
+    if parallel.ulysses_async and ring > 1:  # it would leave the keys of other ranks out without a word
+        raise ConfigError("parallel.ulysses_async", True, f"it forgets ring_size={ring}: set ulysses_async=false")
+    padded = -(-heads // ulysses) * ulysses
+    if padded - heads >= padded // ulysses and padded > heads:
+        problem = f"of {heads} heads padded to {padded}, a device would have none but padding: take fewer devices"
+        raise ConfigError("parallel.ulysses_size", ulysses, problem)
 
 
 def _whole_plan(transformer: Any, told: ParallelismConfig) -> dict[str, Any]:
@@ -86,16 +101,32 @@ def _whole_plan(transformer: Any, told: ParallelismConfig) -> dict[str, Any]:
     return plan
 
 
+def _read_signatures(transformer: nn.Module) -> None:
+    """Hooks read the signatures of their modules now, and not while a compiler traces them, which it cannot."""
+    for module in transformer.modules():
+        registry = getattr(module, HookRegistry._registry_attr, None)
+        for hook in registry.hooks.values() if registry is not None else ():
+            if isinstance(hook, _ContextParallelSplitHook):
+                parameters = list(inspect.signature(type(module).forward).parameters)[1:]
+                places = {parameter: place for place, parameter in enumerate(parameters)}
+                hook.module_forward_metadata.cached_parameter_indices = places
+
+
 def split_weights(transformer: Any, mesh: Mesh) -> None:
     """Keep this rank's part of the attention's heads and of the feed-forward's columns; the rest is given back.
 
-    There is no way back: who wants whole weights loads them again. Raises ConfigError for layers that are no plain
-    linear ones, such as an adapter's.
+    There is no way back: who wants whole weights loads them again. Raises ConfigError where heads or columns do not
+    divide, and for an adapter's layers, which are no plain linear ones.
     """
-    try:
-        ZImageTensorParallelismPlanner().parallelize_transformer(transformer=transformer, tp_mesh=mesh.part("tp"))
-    except (NotImplementedError, ValueError) as error:
-        raise ConfigError("parallel.tp_size", mesh.dims.tp, str(error)) from error
+    ranks = mesh.dims.tp
+    if getattr(transformer, "peft_config", None):
+        problem = "an adapter's layers cannot be split: set pipeline.lora_fused=true"
+        raise ConfigError("parallel.tp_size", ranks, problem)
+    columns = transformer.layers[0].feed_forward.w1.out_features
+    for what, count in (("heads", transformer.config.n_heads), ("feed-forward columns", columns)):
+        if count % ranks:
+            raise ConfigError("parallel.tp_size", ranks, f"{count} {what} are not divisible by {ranks}")
+    ZImageTensorParallelismPlanner().parallelize_transformer(transformer=transformer, tp_mesh=mesh.part("tp"))
 
 
 def split_text_encoder(text_encoder: nn.Module, mesh: Mesh) -> None:
