@@ -65,10 +65,13 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
         meeting.mkdir(exist_ok=True)
         mesh = join(RankWorld(rank, dims, meeting), "cpu")
     try:
+        if trial.compute.attention_backend != "native":
+            pipe.transformer.set_attention_backend(trial.compute.attention_backend)
         if mesh is not None:
             sharded = shard(pipe, trial, mesh)
-        if trial.compute.compile:
-            pipe.transformer.compile_repeated_blocks(fullgraph=case.get("fullgraph", True))
+        if trial.compute.compile:  # traced, which shows that blocks are whole; generating code would take long
+            whole = sharded is None or sharded.compiles_whole
+            pipe.transformer.compile_repeated_blocks(fullgraph=whole, backend=case.get("backend", "eager"))
         Offloading(pipe, trial.offload, "cpu")
         for cache in case.get("caches", ["plain"]):
             latents, said = made(pipe, {**case, "cache": cache})

@@ -58,6 +58,10 @@ CASES = [
     case("ulysses3", TWO, "ulysses3_8_heads", heads=8, parallel={"ulysses_anything": True}),
     *(case(mode, ["plain"], f"{mode}_all", offload="all") for mode in ("ulysses2", "ring2", "gather2")),
     *(
+        case(mode, TWO, f"{mode}_compiled", compute={"compile": True})
+        for mode in ("tp2", "ulysses2", "ring2", "gather3", "cfg2")
+    ),
+    *(
         case(mode, ["plain"], f"{mode}_again", again=True, parallel={"vae": vae})
         for mode, vae in (("ulysses2", "whole"), ("ring2", "tiled"), ("gather2", "split"), ("cfg2", "whole"))
     ),
@@ -75,6 +79,14 @@ REFUSED = {
     "ring2_allgather": (
         case("ring2", [], parallel={"ring_rotate_method": "allgather"}),
         "parallel.ring_rotate_method=allgather",
+    ),
+    "ring2_cudnn": (
+        case("ring2", [], compute={"attention_backend": "_native_cudnn"}),
+        "compute.attention_backend=_native_cudnn: it does not return the log-sum-exp",
+    ),
+    "ulysses2_math": (
+        case("ulysses2", [], compute={"attention_backend": "_native_math"}),
+        "compute.attention_backend=_native_math: Ulysses and ring have cache-dit's kernels: _native_cudnn",
     ),
     "tp3": (case("tp3", []), "parallel.tp_size=3: 4 heads"),
     "ulysses3": (case("ulysses3", []), "parallel.ulysses_size=3: of 4 heads padded to 6"),

@@ -65,8 +65,7 @@ def _refuse_beside_gather(heads: int, trial: Trial) -> None:
 
 
 def shard(pipe: Any, trial: Trial, mesh: Mesh) -> Sharded:
-    """Shard a loaded pipeline; its attention backend is set before or after, by diffusers' name, and it is compiled
-    after.
+    """Shard a loaded pipeline, after its attention backend was set, and before it is compiled or offloaded.
 
     Raises ConfigError for a combination that cannot work.
     """

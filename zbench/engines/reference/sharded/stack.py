@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from cache_dit.attention import _maybe_register_custom_attn_backends
+from cache_dit.attention.backends.register import _AttnBackendRegistry
 from cache_dit.distributed import ParallelismConfig
 from cache_dit.distributed.autoencoders.autoencoder_kl import AutoencoderKLDataParallelismPlanner
 from cache_dit.distributed.core import _ContextParallelConfig, _ContextParallelInput, _enable_context_parallelism
@@ -21,20 +22,29 @@ from cache_dit.distributed.transformers.zimage import (
     ZImageContextParallelismPlanner,
     ZImageTensorParallelismPlanner,
 )
+from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from zbench.config import ParallelConfig
 from zbench.engines.reference.sharded.mesh import Mesh
 from zbench.errors import ConfigError
 
+KERNELS = {"_native_cudnn": "_sdpa_cudnn"}
+"""cache-dit's names of kernels that diffusers calls otherwise."""
+
 
 class ShardedTokens:
     """A transformer whose tokens are spread by Ulysses and ring, until `close`."""
 
     def __init__(self, transformer: Any, parallel: ParallelConfig, mesh: Mesh) -> None:
-        """Raises ConfigError for what cache-dit does not have, or does wrongly."""
+        """Raises ConfigError for what cache-dit does not have, or does wrongly.
+
+        A kernel that diffusers was told to use (`set_attention_backend`, before) becomes cache-dit's of that name.
+        """
         _refuse(transformer.config.n_heads // mesh.dims.tp, parallel)
         _maybe_register_custom_attn_backends()
+        self._kernels = [(m.processor, m.processor._attention_backend) for m in _attentions(transformer)]
         options: dict[str, Any] = {
             "ulysses_anything": parallel.ulysses_anything,
             "ulysses_async": parallel.ulysses_async,
@@ -63,17 +73,40 @@ class ShardedTokens:
             **options,
         )
         self._plan = _whole_plan(transformer, told)
+        for processor, kernel in self._kernels:
+            processor._attention_backend = kernel_of(kernel, parallel.ring_size)
         _enable_context_parallelism(transformer, config=self._config, cp_plan=self._plan)
         _read_signatures(transformer)
 
     def close(self) -> None:
         """Leave the transformer as it was."""
         _remove_context_parallel(self._transformer, self._plan)
+        for processor, kernel in self._kernels:
+            processor._attention_backend = kernel
         for module in self._transformer.modules():
             holder: Any
             for holder in (module, getattr(module, "processor", None)):
                 if getattr(holder, "_cp_config", None) is self._config:
                     holder._cp_config = holder._parallel_config = None
+
+
+def _attentions(transformer: nn.Module) -> list[Any]:
+    return [module for module in transformer.modules() if isinstance(module, Attention)]
+
+
+def kernel_of(diffusers_own: str | None, ring: int) -> AttentionBackendName:
+    """cache-dit's kernel for one of diffusers'; None is the native one. Raises ConfigError where there is none."""
+    asked = AttentionBackendName(diffusers_own or "native").value
+    name = KERNELS.get(asked, asked)
+    there = sorted(set(_AttnBackendRegistry.list_context_parallel_backends()))
+    if name not in there:
+        spelled = ", ".join(sorted({"native", *KERNELS, *there} - set(KERNELS.values())))
+        problem = f"Ulysses and ring have cache-dit's kernels: {spelled}"
+        raise ConfigError("compute.attention_backend", asked, problem)
+    if ring > 1 and name == "_sdpa_cudnn":
+        problem = f"it does not return the log-sum-exp, which ring_size={ring} merges with; native does"
+        raise ConfigError("compute.attention_backend", asked, problem)
+    return AttentionBackendName(name)
 
 
 def _refuse(heads: int, parallel: ParallelConfig) -> None:
