@@ -4,6 +4,7 @@ A case that needs fewer ranks leaves the last ones idle. What a rank made lies i
 """
 
 import copy
+import faulthandler
 import json
 import os
 import shutil
@@ -49,8 +50,33 @@ def made(pipe: Any, case: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
     return latents[0].numpy(), {"cached": skipped, "diffs": differences, "mean": float(np.mean(image))}
 
 
-def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
-    """All caches of one topology on one mesh."""
+class Meetings:
+    """The mesh of the case that runs; cases of one topology that follow one another meet once."""
+
+    def __init__(self, rank: int, folder: Path) -> None:
+        self._rank, self._folder, self._meeting = rank, folder, ""
+        self._mesh: Any = None
+
+    def mesh(self, dims: ParallelDims, meeting: str) -> Any:
+        """None where one rank is alone; `meeting` is a name that this topology's cases share."""
+        if meeting != self._meeting:
+            self.leave()
+            self._meeting = meeting
+            if dims.ranks > 1:
+                place = self._folder / meeting
+                place.mkdir(exist_ok=True)
+                self._mesh = join(RankWorld(self._rank, dims, place), "cpu")
+        return self._mesh
+
+    def leave(self) -> None:
+        self._meeting = ""
+        if self._mesh is not None:
+            self._mesh.leave()
+            self._mesh = None
+
+
+def run(case: dict[str, Any], base: Any, rank: int, folder: Path, meetings: Meetings) -> None:
+    """All caches of one case."""
     trial = trial_of(case)
     dims = ParallelDims.of(trial.parallel)
     if rank >= dims.ranks:
@@ -59,14 +85,10 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
     pipe = copy.copy(base)
     for part in ("transformer", "text_encoder", "vae"):
         setattr(pipe, part, copy.deepcopy(getattr(base, part)))
-    mesh = sharded = None
-    if dims.ranks > 1:
-        meeting = folder / case["name"]
-        meeting.mkdir(exist_ok=True)
-        mesh = join(RankWorld(rank, dims, meeting), "cpu")
+    sharded = None
+    mesh = meetings.mesh(dims, case["meeting"])
     try:
-        if trial.compute.attention_backend != "native":
-            pipe.transformer.set_attention_backend(trial.compute.attention_backend)
+        pipe.transformer.set_attention_backend(trial.compute.attention_backend)  # of later pipelines too, by diffusers
         if mesh is not None:
             sharded = shard(pipe, trial, mesh)
         if trial.compute.compile:  # traced, which shows that blocks are whole; generating code would take long
@@ -84,9 +106,8 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path) -> None:
             sharded.close()
         if trial.compute.compile:
             torch.compiler.reset()
-        if mesh is not None:
-            mesh.leave()
     if case.get("again"):  # alone, with the pipeline that was shared
+        meetings.leave()
         write(folder, f"{case['name']}-closed.{rank}", *made(pipe, case))
 
 
@@ -113,12 +134,15 @@ def write(folder: Path, name: str, latents: np.ndarray, said: dict[str, Any]) ->
 def main() -> None:
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
+    faulthandler.enable()
     cases = json.loads((folder / "cases.json").read_text())
+    meetings = Meetings(rank, folder)
     base = loaded(preset_folder("zimage_tiny"))
     for case in cases:
         began = time.perf_counter()
-        run(case, base, rank, folder)
+        run(case, base, rank, folder, meetings)
         print(rank, case["name"], round(time.perf_counter() - began, 2), flush=True)
+    meetings.leave()
 
 
 if __name__ == "__main__":

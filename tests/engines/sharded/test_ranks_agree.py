@@ -96,6 +96,9 @@ REFUSED = {
     "ring2_masked": (case("ring2", ["plain"], guided=True, negative=LONG), "ring attention takes no mask"),
 }
 CASES += [{**refused, "name": name} for name, (refused, _said) in REFUSED.items()]
+CASES.sort(key=lambda one: (bool(one.get("again")), str(one["topology"])))  # so that ranks meet once a topology
+for one in CASES:
+    one["meeting"] = one["name"] if one.get("again") else one["topology"]
 RANKS_OF = {"tp2": 2, "ulysses2": 2, "ring2": 2, "gather2": 2, "cfg2": 2, "gather3": 3, "ulysses3": 3}
 
 
