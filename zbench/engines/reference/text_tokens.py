@@ -36,7 +36,8 @@ class TextTokens:
 
     def __init__(self, transformer: Any) -> None:
         self.latest: list[int] = []  # of the last forward: with guidance, prompts first and then negative prompts
-        self._hook = transformer.register_forward_pre_hook(self._read, with_kwargs=True)
+        # first of all hooks, for one of them may leave only a part of the batch to this device
+        self._hook = transformer.register_forward_pre_hook(self._read, with_kwargs=True, prepend=True)
 
     def _read(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """`cap_feats`, one tensor (tokens × width) a sample, is the third argument of `forward`."""

@@ -1,0 +1,72 @@
+"""The pipeline of one rank: what the ranks of its replica compute together, and what each computes alone.
+
+Every rank runs the whole pipeline in step with the others, with the same prompts, noise and scheduler. Only the
+transformer's forward, and where asked the text encoder and the decode, are shared among them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zbench.engines.reference.sharded.decode import split_decode
+from zbench.engines.reference.sharded.gather import ShardedSequence
+from zbench.engines.reference.sharded.guidance import SplitGuidance
+from zbench.engines.reference.sharded.mesh import Mesh
+from zbench.engines.reference.sharded.patches import Patches
+from zbench.engines.reference.sharded.stack import ShardedTokens, SharedTiles, split_text_encoder, split_weights
+from zbench.errors import ConfigError
+from zbench.trial import Trial
+
+
+class Sharded:
+    """A pipeline that is sharded as its trial says. Weights that were split stay split after `close`."""
+
+    def __init__(self, pipe: Any, trial: Trial, mesh: Mesh) -> None:
+        """See `shard`."""
+        self.compiles_whole = mesh.ring is None
+        """Whether a block compiles without a break: ring's sends and receives are none of a compiler's."""
+        parallel, dims = trial.parallel, mesh.dims
+        self._handles: list[Any] = [Patches(mesh.device_mesh.device_type)]
+        if mesh.gather is not None:
+            _refuse_beside_gather(pipe.transformer.config.n_heads // dims.tp, trial)
+            self._handles.append(ShardedSequence(pipe.transformer, mesh.gather, mesh.ulysses))
+        elif mesh.ulysses is not None or mesh.ring is not None:
+            self._handles.append(ShardedTokens(pipe.transformer, parallel, mesh))
+        if mesh.tp is not None:
+            split_weights(pipe.transformer, mesh)
+        if mesh.cfg is not None:
+            if trial.pipeline.guidance_scale <= 0:
+                raise ConfigError("parallel.cfg_size", dims.cfg, "without guidance there is one pass: set cfg_size=1")
+            self._handles.append(SplitGuidance(pipe.transformer, mesh.cfg))
+        if parallel.text_encoder == "tp":
+            split_text_encoder(pipe.text_encoder, mesh)
+        if parallel.vae == "tiled":
+            self._handles.append(SharedTiles(pipe.vae, mesh))
+        elif parallel.vae == "split":
+            self._handles.append(split_decode(pipe.vae, mesh.replica_group))
+
+    def close(self) -> None:
+        """Take off what can be taken off, the last first. The mesh is left as it is."""
+        while self._handles:
+            self._handles.pop().close()
+
+
+def _refuse_beside_gather(heads: int, trial: Trial) -> None:
+    """`heads` are those that tp leaves."""
+    parallel = trial.parallel
+    if parallel.ring_size > 1:
+        raise ConfigError("parallel.gather_size", parallel.gather_size, "gather takes ring's place: set ring_size=1")
+    for option in ("ulysses_anything", "ulysses_async"):
+        if getattr(parallel, option):
+            raise ConfigError(f"parallel.{option}", True, f"it is cache-dit's, and gather is not: set {option}=false")
+    if heads % parallel.ulysses_size:
+        problem = f"{heads} heads are not divisible by {parallel.ulysses_size}, which they must be beside gather"
+        raise ConfigError("parallel.ulysses_size", parallel.ulysses_size, problem)
+
+
+def shard(pipe: Any, trial: Trial, mesh: Mesh) -> Sharded:
+    """Shard a loaded pipeline, after its attention backend was set, and before it is compiled or offloaded.
+
+    Raises ConfigError for a combination that cannot work.
+    """
+    return Sharded(pipe, trial, mesh)
