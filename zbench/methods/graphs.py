@@ -1,4 +1,4 @@
-"""A transformer's forward as one launch (CUDA graphs): what goes with it. No torch, no trial."""
+"""A forward as one launch (CUDA graphs), the transformer's and the decode's: what goes with it; no torch, no trial."""
 
 from zbench.config import ComputeConfig, OffloadConfig
 from zbench.methods.offload import BY_NAME
@@ -16,7 +16,7 @@ def problem(compute: ComputeConfig, offload: OffloadConfig, *, decides_on_host: 
     if decides_on_host:
         return f"{KEY}: a captured forward is the same in every step, and a cache skips some; use cache=none"
     mode = BY_NAME[offload.mode]
-    if mode.by_layers or "transformer" in mode.waiting:
+    if mode.by_layers or {"transformer", "vae"} & set(mode.waiting):
         return f"{KEY}: offload.mode={offload.mode} moves the weights that are captured; use another mode"
     return None
 

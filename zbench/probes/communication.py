@@ -8,7 +8,7 @@ This module imports torch where a call is profiled, and nowhere else.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-COLLECTIVES = ("nccl", "nvshmem", "memcpy ptop", "one_shot_all_", "two_shot_all_", "multimem_")
+COLLECTIVES = ("nccl", "nvshmem", "memcpy ptop", "wait_signal", "one_shot_all_", "two_shot_all_", "multimem_")
 """What names of communicating kernels hold, in lower case: NCCL's (ncclDevKernel_AllGather_RING_LL), copies between
 peers (Memcpy PtoP), and those of torch's symmetric memory. A copy within a device is work like any other."""
 

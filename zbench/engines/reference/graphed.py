@@ -1,8 +1,8 @@
-"""The transformer's forward as CUDA graphs: one launch in place of some thousand, so that the host cannot fall behind.
+"""Forwards as CUDA graphs: one launch in place of some thousand, so that the host cannot fall behind the device.
 
 A graph is captured for each shape of the inputs, a prompt's length among them, and replayed from then on. Collectives
 and copies between devices are captured too. Nothing may look at values on the host, so a step cache, which decides
-there, and weights that wait there do not go with it (`space`).
+there, and weights that wait there do not go with it (`methods.graphs`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 WARM_UP = 2
 """Calls before a capture: what is made once (handles, compiled code, tables) is no part of a graph."""
@@ -20,53 +21,51 @@ WARM_UP = 2
 class _Captured(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]
-    outputs: list[Tensor]
+    made: Any
 
 
 class GraphedForward:
-    """Takes the place of a Z-Image transformer's `forward`, until `close`. Outputs hold until the next call."""
+    """Takes the place of a module's `forward`, until `close`. What it gives holds until its next call."""
 
-    def __init__(self, transformer: Any) -> None:
-        """`transformer`: diffusers' ZImageTransformer2DModel, sharded and compiled before, on the current device."""
-        self._transformer = transformer
-        self._own: Callable[..., Any] = transformer.forward
-        self._captured: dict[tuple[Any, ...], _Captured] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        transformer.forward = self
+    def __init__(self, module: Any, pool: Any) -> None:
+        """`module` is on the current device, sharded and compiled before. Graphs that replay in the order in which
+        they were captured may share a `pool` of memory (`torch.cuda.graph_pool_handle`)."""
+        self._module, self._pool = module, pool
+        self._own: Callable[..., Any] = module.forward
+        self._captured: dict[Any, _Captured] = {}
+        module.forward = self
 
     @property
     def count(self) -> int:
         """How many shapes were captured so far."""
         return len(self._captured)
 
-    def __call__(
-        self, x: list[Tensor], t: Tensor, cap_feats: list[Tensor], return_dict: bool = False, **options: Any
-    ) -> tuple[list[Tensor]]:
-        """As the pipeline calls the transformer. Raises ValueError for what a graph does not answer with."""
-        if return_dict or any(value is not None for value in options.values()):
-            raise ValueError(f"a captured forward takes no further arguments, and gives a tuple: {sorted(options)}")
-        inputs = [*x, t, *cap_feats]
-        key = (len(x), *((tuple(tensor.shape), tensor.dtype) for tensor in inputs))
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module's own; whatever is no tensor is a part of the shape."""
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        shape = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        key = (structure, *shape)
         if key not in self._captured:
-            self._captured[key] = self._capture(inputs, len(x))
+            self._captured[key] = self._capture(leaves, structure)
         captured = self._captured[key]
-        for kept, new in zip(captured.inputs, inputs, strict=True):
+        for kept, new in zip(captured.inputs, tensors, strict=True):
             kept.copy_(new)
         captured.graph.replay()
-        return (list(captured.outputs),)
+        return pytree.tree_map(lambda leaf: leaf, captured.made)  # containers of its own: who gets them may fill them
 
     def close(self) -> None:
-        """Leave the transformer its own forward; the graphs' memory is given back."""
-        if vars(self._transformer).get("forward") is self:
-            del self._transformer.forward
+        """Leave the module its own forward; the graphs' memory is given back."""
+        if vars(self._module).get("forward") is self:
+            del self._module.forward
         self._captured.clear()
 
-    def _capture(self, inputs: list[Tensor], samples: int) -> _Captured:
-        kept = [tensor.clone() for tensor in inputs]
+    def _capture(self, leaves: list[Any], structure: Any) -> _Captured:
+        leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
 
-        def forward() -> list[Tensor]:
-            made: tuple[list[Tensor]] = self._own(kept[:samples], kept[samples], kept[samples + 1 :], return_dict=False)
-            return made[0]
+        def forward() -> Any:
+            args, kwargs = pytree.tree_unflatten(list(leaves), structure)
+            return self._own(*args, **kwargs)
 
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -77,5 +76,5 @@ class GraphedForward:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # NCCL's threads go on
-            outputs = forward()
-        return _Captured(graph, kept, outputs)
+            made = forward()
+        return _Captured(graph, [leaf for leaf in leaves if isinstance(leaf, Tensor)], made)

@@ -24,6 +24,7 @@ from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.decoded import Decoded
+from zbench.engines.reference.graphed import GraphedForward
 from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.lora import load_lora
 from zbench.engines.reference.offloading import Offloading
@@ -34,7 +35,7 @@ from zbench.engines.weights import WeightsPlace, key_of, resolve_weights
 from zbench.environment import cores_available
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.hardware.nvml import Nvml, visible
-from zbench.measurement import Effective
+from zbench.measurement import Communication, Effective
 from zbench.methods import offload
 from zbench.methods.dtypes import dtype_on
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
@@ -66,6 +67,7 @@ class ReferencePipeline:
         self._threads_before = torch.get_num_threads()
         self._mesh: Any = None
         self._sharded: Any = None
+        self._graphed: list[GraphedForward] = []
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Raises ConfigError, or WeightsUnavailableError naming the file that is missing or wrong."""
@@ -87,7 +89,10 @@ class ReferencePipeline:
         _set_attention(pipe, trial.compute)
         self._shard(pipe, trial)
         if trial.compute.compile:
-            pipe.transformer.compile_repeated_blocks(fullgraph=True)
+            _compile(pipe.transformer, self._sharded)
+        if trial.compute.cuda_graph:
+            pool = torch.cuda.graph_pool_handle()
+            self._graphed = [GraphedForward(module, pool) for module in (pipe.transformer, pipe.vae.decoder)]
         self._offloading = Offloading(pipe, trial.offload, self.device)
         release_host_memory()  # what loading needed for a moment is no peak of a generation
         if self._on_gpu:
@@ -123,7 +128,7 @@ class ReferencePipeline:
         self._decoded.reset()
         self._offloading.reset()
         clock.timer.synchronize()
-        graphs = _graphs_compiled() if self._trial.compute.compile else 0
+        made_before = self._graphs_made
         began = time.perf_counter()
         device_began = clock.timer.mark()
         try:
@@ -155,7 +160,7 @@ class ReferencePipeline:
             images=pipeline.images,
             text_tokens=self._tokens.latest,
             device_s=clock.timer.seconds(device_began, device_ended) if self._on_gpu else None,
-            compiled=self._trial.compute.compile and _graphs_compiled() > graphs,
+            compiled=self._graphs_made > made_before,
             invalid_reasons=[*(name for name, is_so in seen.items() if is_so), *image_faults(images[1:], None)],
         )
 
@@ -184,6 +189,7 @@ class ReferencePipeline:
             threads=torch.get_num_threads(),
             attention_backend=trial.compute.attention_backend,
             compile=trial.compute.compile,
+            cuda_graph=trial.compute.cuda_graph,
             offload=trial.offload.mode,
             pin_memory=self._offloading.pin_memory,
             offload_moved_bytes=self._offloading.moved_bytes,
@@ -192,7 +198,17 @@ class ReferencePipeline:
             allocator_limit_bytes=None if self._limit is None else self._limit.allocator_bytes,
             cache=self._cache.effective(),
             cut_tokens=cut_tokens(self.pipe.tokenizer, trial.pipeline, trial.workload.prompts),
+            other={} if self._sharded is None else self._sharded.told,
         )
+
+    def communication(self, prompt_text: str, seed: int, negative_prompt: str = "") -> list[Communication]:
+        """See `Profiled`: this rank's."""
+        from zbench.engines.reference.sharded.profiling import measure_communication
+
+        arguments = call_arguments(self._trial.pipeline, prompt_text, seed, negative_prompt)
+        rank = 0 if self._world is None else self._world.rank
+        seen = measure_communication(self.pipe.transformer, lambda: self.pipe(**arguments), rank)
+        return [] if seen is None else [seen]
 
     def watch(self) -> Watched:
         """This process, and the device that torch calls the current one."""
@@ -210,6 +226,12 @@ class ReferencePipeline:
             yield
         finally:
             self._watch(self.pipe)
+
+    @property
+    def _graphs_made(self) -> int:
+        """By torch.compile, and captured; who made one has a time that says nothing."""
+        captured = sum(graphed.count for graphed in self._graphed)
+        return captured + (_graphs_compiled() if self._trial.compute.compile else 0)
 
     @property
     def _on_gpu(self) -> bool:
@@ -232,6 +254,8 @@ class ReferencePipeline:
         self._sharded = shard(pipe, trial, self._mesh)
 
     def _unshard(self) -> None:
+        while self._graphed:
+            self._graphed.pop().close()
         sharded, self._sharded = self._sharded, None
         mesh, self._mesh = self._mesh, None
         if sharded is not None:
@@ -285,6 +309,12 @@ def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int, negati
         "max_sequence_length": pipeline.max_sequence_length,
         "generator": [torch.Generator("cpu").manual_seed(seed + k) for k in range(pipeline.images)],
     }
+
+
+def _compile(transformer: Any, sharded: Any) -> None:
+    """Compile the blocks, whole where their shards allow it, and in the order in which these communicate."""
+    whole, options = (True, None) if sharded is None else (sharded.compiles_whole, sharded.compile_options)
+    transformer.compile_repeated_blocks(fullgraph=whole, options=options)
 
 
 def _graphs_compiled() -> int:

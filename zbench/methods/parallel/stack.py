@@ -35,6 +35,7 @@ def stack_problem(
     checks = (
         _ring(parallel, dims, pipeline, compute.attention_backend),
         _ulysses(parallel, dims, geometry.transformer.n_heads, compute.attention_backend),
+        _compiled(parallel, compute),
         _gather(parallel, dims, geometry.transformer.n_heads, compute),
         _offload(parallel, dims, offload.mode),
         _lora(dims, pipeline),
@@ -90,6 +91,16 @@ def _ulysses(parallel: ParallelConfig, dims: ParallelDims, heads: int, backend: 
             f"{named}: {left} heads over {dims.ulysses} devices need {padded} padded ones, and cache-dit takes fewer "
             "than a device has; use fewer devices, or parallel.gather_size"
         )
+    return None
+
+
+def _compiled(parallel: ParallelConfig, compute: ComputeConfig) -> str | None:
+    if parallel.ulysses_anything and compute.compile:
+        return (
+            "parallel.ulysses_anything=true: asks sizes of other ranks, which torch.compile cannot; use compute=eager"
+        )
+    if parallel.ring_size > 1 and compute.cuda_graph:
+        return f"compute.cuda_graph=true: nobody has captured ring's sends (parallel.ring_size={parallel.ring_size})"
     return None
 
 

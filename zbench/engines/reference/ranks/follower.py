@@ -8,6 +8,7 @@ RANK_0 is the process id of the one that started it, with which it ends, however
 | `launch` | `member`, `rank`, `dims`, `meeting`, `trial` | `done` with `pid`, `devices` (NVML's indices) |
 | `configure` | `trial` | `done` |
 | `generate` | `call`: prompt, seed, negative prompt | `done` with `part` |
+| `communication` | `call` | `done` with `communication`: what of it was, by its profiler |
 | `quit` | | the process ends with code 0 |
 
 What fails is answered by `failed`, with `code`, `message`, `stage`, `memory` and `at_s`, when it did.
@@ -31,13 +32,13 @@ from zbench.engines.failure import failure
 from zbench.engines.lifeline import die_with
 from zbench.engines.reference.ranks import Member, RankWorld, load_member
 from zbench.engines.reference.ranks.fellow import WHERE
-from zbench.engines.reference.ranks.part import take_part
+from zbench.engines.reference.ranks.part import profiled, take_part
 from zbench.engines.reference.ranks.progress import Progress
 from zbench.methods.parallel import ParallelDims
 from zbench.probes.watched import Allocator
 from zbench.trial import Trial
 
-STAGES = {"launch": "loading", "configure": "cache configuration", "generate": "a call"}
+STAGES = {"launch": "loading", "configure": "cache configuration", "generate": "a call", "communication": "a profile"}
 
 
 class Follower:
@@ -45,7 +46,12 @@ class Follower:
 
     def __init__(self) -> None:
         """Nothing is launched yet."""
-        self._carry_out = {"launch": self._launch, "configure": self._configure, "generate": self._generate}
+        self._carry_out = {
+            "launch": self._launch,
+            "configure": self._configure,
+            "generate": self._generate,
+            "communication": self._communication,
+        }
         self._member: Member | None = None
         self._allocator: Allocator | None = None
 
@@ -92,6 +98,13 @@ class Follower:
         _, part = take_part(self._member, self._allocator, (prompt_text, seed, negative_prompt))
         gc.collect()  # outside every clock, while rank 0 looks at its image
         return {"part": asdict(part)}
+
+    def _communication(self, command: dict[str, Any]) -> dict[str, Any]:
+        assert self._member is not None
+        prompt_text, seed, negative_prompt = command["call"]
+        return {
+            "communication": [asdict(each) for each in profiled(self._member, (prompt_text, seed, negative_prompt))]
+        }
 
 
 def _read(fd: int, commands: "queue.SimpleQueue[dict[str, Any]]") -> None:

@@ -19,9 +19,9 @@ from zbench.engines.reference.ranks.agreement import disagreement
 from zbench.engines.reference.ranks.fellow import Fellow
 from zbench.engines.reference.ranks.lookout import Lookout
 from zbench.engines.reference.ranks.meeting import Meeting
-from zbench.engines.reference.ranks.part import RankPart, take_part
+from zbench.engines.reference.ranks.part import RankPart, profiled, take_part
 from zbench.engines.reference.ranks.progress import Progress
-from zbench.measurement import Effective
+from zbench.measurement import Communication, Effective
 from zbench.methods.parallel import ParallelDims
 from zbench.probes.watched import Allocator, Watched
 from zbench.trial import Trial
@@ -108,6 +108,12 @@ class RankGroup:
             invalid_reasons=list(dict.fromkeys(reason for each in parts for reason in each.invalid_reasons)),
             ranks=[each.view(rank) for rank, each in enumerate(parts)],
         )
+
+    def communication(self, prompt_text: str, seed: int, negative_prompt: str = "") -> list[Communication]:
+        """See `Profiled`: that of every rank whose engine can say."""
+        call = (prompt_text, seed, negative_prompt)
+        own, answers = self._mirrored({"command": "communication", "call": call}, lambda: profiled(self._own, call))
+        return [*own, *(Communication(**each) for answer in answers for each in answer["communication"])]
 
     def effective(self) -> Effective:
         """Rank 0's."""

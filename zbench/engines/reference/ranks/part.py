@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zbench.engines import Generation
+from zbench.engines import Generation, Profiled
 from zbench.engines.reference.ranks import Member
-from zbench.measurement import RankView
+from zbench.measurement import Communication, RankView
 from zbench.probes.memory import own_peak_rss_bytes
 from zbench.probes.watched import Allocator
 from zbench.quality.validity import image_faults
@@ -84,6 +84,11 @@ def take_part(member: Member, allocator: Allocator | None, call: tuple[str, int,
         peak_reserved_bytes=None if allocator is None else allocator.peak_reserved_bytes(),
         host_peak_rss_bytes=own_peak_rss_bytes(),
     )
+
+
+def profiled(member: Member, call: tuple[str, int, str]) -> list[Communication]:
+    """What of one call more was communication, where the member can say; it is called either way, or by no rank."""
+    return member.communication(*call) if isinstance(member, Profiled) else []
 
 
 def _sampled(latents: "NDArray[np.float32]") -> str:

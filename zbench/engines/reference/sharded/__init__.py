@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zbench.engines.reference.sharded.copies import PeerCopies
 from zbench.engines.reference.sharded.decode import split_decode
 from zbench.engines.reference.sharded.gather import ShardedSequence
 from zbench.engines.reference.sharded.guidance import SplitGuidance
@@ -15,7 +16,11 @@ from zbench.engines.reference.sharded.mesh import Mesh
 from zbench.engines.reference.sharded.patches import Patches
 from zbench.engines.reference.sharded.stack import ShardedTokens, SharedTiles, split_text_encoder, split_weights
 from zbench.errors import ConfigError
-from zbench.trial import Trial
+from zbench.trial import Trial, geometry_of
+from zbench.zimage.flops import padded_tokens
+
+KEEP_ORDER = {"reorder_for_locality": False, "reorder_for_peak_memory": False}
+"""For Inductor: what is sent early is meant to be; it would begin to gather only where that is waited for."""
 
 
 class Sharded:
@@ -25,11 +30,17 @@ class Sharded:
         """See `shard`."""
         self.compiles_whole = mesh.ring is None
         """Whether a block compiles without a break: ring's sends and receives are none of a compiler's."""
+        self.compile_options = {**KEEP_ORDER} if mesh.gather is not None else None
+        """What the compiler must be told."""
+        self.told: dict[str, Any] = {}
+        """What took effect beyond what was asked."""
         parallel, dims = trial.parallel, mesh.dims
         self._handles: list[Any] = [Patches(mesh.device_mesh.device_type)]
         if mesh.gather is not None:
             _refuse_beside_gather(pipe.transformer.config.n_heads // dims.tp, trial)
-            self._handles.append(ShardedSequence(pipe.transformer, mesh.gather, mesh.ulysses))
+            sequence = ShardedSequence(pipe.transformer, mesh.gather, mesh.ulysses)
+            self._handles.append(sequence)
+            self.told["gather_by"] = _carried(sequence, pipe.transformer, trial, mesh)
         elif mesh.ulysses is not None or mesh.ring is not None:
             self._handles.append(ShardedTokens(pipe.transformer, parallel, mesh))
         if mesh.tp is not None:
@@ -49,6 +60,37 @@ class Sharded:
         """Take off what can be taken off, the last first. The mesh is left as it is."""
         while self._handles:
             self._handles.pop().close()
+
+
+def _carried(sequence: ShardedSequence, transformer: Any, trial: Trial, mesh: Mesh) -> str:
+    """What keys and values travel by: copies, where the GPUs can reach each other and layers take turns.
+
+    A cached step skips layers, so that two that share a buffer may follow each other: there it is collectives. Raises
+    ConfigError where copies were asked for and are not possible.
+    """
+    asked, group = trial.parallel.gather_by, mesh.gather
+    if asked == "collectives" or group is None or mesh.device_mesh.device_type != "cuda":
+        return "collectives"
+    problem = (
+        "a cache skips layers, between which copies take turns; cache=none" if trial.cache.method != "none" else None
+    )
+    if problem is None:
+        try:
+            sequence.carry(PeerCopies(group, _most_elements(transformer, trial, mesh), transformer.dtype))
+        except RuntimeError as error:
+            problem = f"the GPUs cannot reach each other's memory ({error}); collectives"
+    if problem is not None and asked == "copies":
+        raise ConfigError("parallel.gather_by", asked, f"{problem} can")
+    return "collectives" if problem is not None else "copies"
+
+
+def _most_elements(transformer: Any, trial: Trial, mesh: Mesh) -> int:
+    """Of the keys of the longest sequence that there may be, with all ranks' shares as large as the largest."""
+    pipeline = trial.pipeline
+    image = padded_tokens(geometry_of(pipeline).image_tokens(pipeline.height, pipeline.width))
+    tokens = image + padded_tokens(pipeline.max_sequence_length) + mesh.dims.sequence
+    samples = pipeline.samples // mesh.dims.cfg
+    return int(tokens * samples * transformer.config.dim // mesh.dims.tp)
 
 
 def _refuse_beside_gather(heads: int, trial: Trial) -> None:

@@ -67,10 +67,10 @@ class _Peers:
         return self._exchange(parts).flatten(0, 1)
 
     def heads_for_tokens(self, x: Tensor) -> Tensor:
-        """The way back."""
+        """The way back; what is exchanged is part of the heads x tokens x batch x heads x width."""
         if self.size == 1:
             return x
-        parts = self._exchange(x.reshape(self.size, -1, *x.shape[1:]))  # part of the heads x tokens x batch x heads x width
+        parts = self._exchange(x.reshape(self.size, -1, *x.shape[1:]))
         return parts.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
     def _exchange(self, parts: Tensor) -> Tensor:
@@ -211,12 +211,6 @@ class ShardedSequence:
         number = register(carrier)
         for layer, (attention, _) in enumerate(self._processors):
             attention.processor.carry(number, tuple(carrier.buffers[layer % TURNS :: TURNS]))
-
-    @property
-    def weight(self) -> float:
-        """The rank's tokens over the mean of all ranks': what its part of a mean over tokens weighs."""
-        begin, end = share_of(self._tokens, self._ranks, self._index)
-        return (end - begin) * self._ranks / self._tokens if self._tokens else 1.0
 
     def close(self) -> None:
         """Leave the transformer as it was."""
