@@ -413,8 +413,8 @@ def _download(hub_id: str) -> Any:
 
 
 def _set_attention(pipe: Any, compute: ComputeConfig) -> None:
-    if compute.attention_backend != "native":
-        try:
-            pipe.transformer.set_attention_backend(compute.attention_backend)
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise ConfigError("compute.attention_backend", compute.attention_backend, str(error)) from error
+    """Native too: diffusers keeps the latest name for the whole process, beside that of each layer."""
+    try:
+        pipe.transformer.set_attention_backend(compute.attention_backend)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError("compute.attention_backend", compute.attention_backend, str(error)) from error

@@ -97,7 +97,7 @@ def _ulysses(parallel: ParallelConfig, dims: ParallelDims, heads: int, backend: 
 def _compiled(parallel: ParallelConfig, compute: ComputeConfig) -> str | None:
     if parallel.ulysses_anything and compute.compile:
         return (
-            "parallel.ulysses_anything=true: asks sizes of other ranks, which torch.compile cannot; use compute=eager"
+            "parallel.ulysses_anything=true: asks other ranks for sizes, which torch.compile cannot; use compute=eager"
         )
     if parallel.ring_size > 1 and compute.cuda_graph:
         return f"compute.cuda_graph=true: nobody has captured ring's sends (parallel.ring_size={parallel.ring_size})"
