@@ -27,6 +27,9 @@ from zbench.methods.parallel import ParallelDims
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE, Reason
 
+PROFILE_S = 120.0
+"""How long a worker may take to profile what it has measured."""
+
 POLL_S = 0.2
 """Longest wait between two looks at `should_stop` and the clock."""
 
@@ -59,6 +62,7 @@ class _Running:
     kills_before: int
     told_to_stop: bool = False
     turn_of: str | None = None  # id of the trial whose turn it is, where there are several
+    measured: list[TaskResult] | None = None  # what came of it, while its worker goes on to profile
     beside: dict[str, None] = field(default_factory=dict)
 
 
@@ -205,8 +209,12 @@ class LocalExecutor:
         if results is None:
             return None
         slot.running = None
-        if any(isinstance(result, Failed) for result in results):
+        failed = any(isinstance(result, Failed) for result in results)
+        if failed:
             self._discard(slot)
+        if running.measured is not None and not all(isinstance(result, Completed) for result in results):
+            results = running.measured
+        elif failed:
             tail = client.log_tail(running.log_offset)
             results = [_with_log(result, tail) for result in results]
         return Done(running.task, tuple(results), client.environment, tuple(running.beside))
@@ -247,6 +255,9 @@ class LocalExecutor:
             return _for_all(task, Stopped())
         if kind == "turn":
             running.turn_of = event["trial_id"]
+        elif kind == "measured":
+            running.measured = [_completed(each) for each in event["measurements"]]
+            running.patience = Patience(PROFILE_S, client)
         elif kind != "hello":
             on_event(task, event)
         return None

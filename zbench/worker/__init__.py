@@ -23,6 +23,7 @@ with this trial's, which are then made twice, is what `is_reference` says.
 | `loaded` | `load_s`, checksums left out |
 | `round` | `trial_id`, `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
 | `turn` | `trial_id`: whose turn it is from now on, where trials take turns |
+| `measured` | `measurements` as below, before ranks are profiled: what then fails takes nothing of them along |
 | `done` | `measurements`, in the order of the settings |
 | `prepared` | `first_latency_s`, `effective` |
 | `generated` | `request` |

@@ -9,7 +9,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 
 from zbench.engines import Engine
@@ -33,7 +33,7 @@ from zbench.stats.estimate import relative_half_width
 from zbench.worker.cross_checks import Check, clock_check
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
-from zbench.worker.profiling import Profile, profile_of, why_not_profiled
+from zbench.worker.profiling import PROFILE_FAILED, Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
 from zbench.worker.warm_up import WarmUp, warm_up
 from zbench.workload import Pair, pairs, whole_cycles
@@ -56,7 +56,6 @@ class _Share:
     first_cycle: list[Artifact] = field(default_factory=list)
     second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
     clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
-    communication: Profile = field(default_factory=Profile)
     stop_reason: str = ""
     was_suspended: bool = False  # during one of its requests
 
@@ -97,10 +96,9 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
     window = replace(window, memory=readings.memory, energy=readings.energy)
     if len(shares) == 1:
         shares[0].effective = engine.effective()  # with what the requests moved
-    for share in shares:
-        share.communication = timed.profile(share)
     loaded = [cold, *[None] * (len(shares) - 1)]
-    return [_measurement(share, window, readings, each) for share, each in zip(shares, loaded, strict=True)]
+    made = [_measurement(share, window, readings, each) for share, each in zip(shares, loaded, strict=True)]
+    return timed.profiled(made)
 
 
 class _TimedWindow:
@@ -131,11 +129,28 @@ class _TimedWindow:
             share.stop_reason = reason
         return Window(self.requests, reasons[0], started_at=started_at, wall_s=self.requests[-1].done_s)
 
-    def profile(self, share: _Share) -> Profile:
-        """What of a trial's forwards is communication: by one call more, where there may be any."""
-        reason = INVALID_IMAGES if share.is_spoilt else why_not_profiled(share.job.trial, share.effective)
-        if reason is not None:
-            return Profile(reason=reason)
+    def profiled(self, made: list[Measurement]) -> list[Measurement]:
+        """With what of each trial's forwards is communication: by one call more, where there may be any.
+
+        The measurements are told before: a profile that fails takes nothing of them along.
+        """
+        reasons = [
+            INVALID_IMAGES if share.is_spoilt else why_not_profiled(share.job.trial, share.effective)
+            for share in self._shares
+        ]
+        if None in reasons:
+            kept = [
+                Profile(reason=reason or PROFILE_FAILED).within(each)
+                for reason, each in zip(reasons, made, strict=True)
+            ]
+            self._shares[0].job.tell({"event": "measured", "measurements": [asdict(each) for each in kept]})
+        profiles = [
+            self._profile(share) if reason is None else Profile(reason=reason)
+            for share, reason in zip(self._shares, reasons, strict=True)
+        ]
+        return [profile.within(each) for profile, each in zip(profiles, made, strict=True)]
+
+    def _profile(self, share: _Share) -> Profile:
         with share.job.during("profiling communication"):
             self._configure(share)
             return profile_of(self._engine, self._cycle[0])
@@ -223,8 +238,6 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
     if share.clock.reason is not None:
         reasons["telemetry.clock_check"] = share.clock.reason
-    if share.communication.reason is not None:
-        reasons["communication"] = share.communication.reason
     telemetry = replace(readings.telemetry, garbage_collection="between cycles", clock_check=share.clock.telemetry)
     kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
     return Measurement(
@@ -245,7 +258,6 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         prompt_fidelity=verdict.prompt_fidelity,
         noise_floor=verdict.noise_floor,
         effective=effective,
-        communication=share.communication.of_ranks,
         judges_sha256={} if effective.weights == "random" else job.judges.sha256,
         reference_sha256=_of_reference(job),
         validity=[*warm.suspicions(), *readings.validity, *filter(None, [share.clock.doubt, _flat(share)])],

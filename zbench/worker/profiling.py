@@ -1,12 +1,15 @@
 """What of a trial's forwards is communication: by one call more under a profiler, once its window is over."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zbench.engines import Engine, Profiled
-from zbench.measurement import Communication, Effective
+from zbench.measurement import Communication, Effective, Measurement
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 from zbench.workload import Pair
+
+PROFILE_FAILED = "profile_failed"
+"""Why nothing is known of the communication: the call under the profiler failed, or did not end."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,11 @@ class Profile:
 
     of_ranks: list[Communication] = field(default_factory=list)
     reason: str | None = None
+
+    def within(self, measurement: Measurement) -> Measurement:
+        """The measurement that this is a part of."""
+        said = {} if self.reason is None else {"communication": self.reason}
+        return replace(measurement, communication=self.of_ranks, reasons=measurement.reasons | said)
 
 
 def why_not_profiled(trial: Trial, effective: Effective) -> str | None:

@@ -54,11 +54,15 @@ class GraphedForward:
         captured.graph.replay()
         return pytree.tree_map(lambda leaf: leaf, captured.made)  # containers of its own: who gets them may fill them
 
+    def forget(self) -> None:
+        """Capture anew what is called from now on; the graphs' memory is given back."""
+        self._captured.clear()
+
     def close(self) -> None:
-        """Leave the module its own forward; the graphs' memory is given back."""
+        """Leave the module its own forward."""
         if vars(self._module).get("forward") is self:
             del self._module.forward
-        self._captured.clear()
+        self.forget()
 
     def _capture(self, leaves: list[Any], structure: Any) -> _Captured:
         leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]

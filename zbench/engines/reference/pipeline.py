@@ -38,6 +38,7 @@ from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Communication, Effective
 from zbench.methods import offload
 from zbench.methods.dtypes import dtype_on
+from zbench.probes.communication import profiled_kernels
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
 from zbench.probes.watched import Watched
 from zbench.quality.validity import image_faults
@@ -202,12 +203,19 @@ class ReferencePipeline:
         )
 
     def communication(self, prompt_text: str, seed: int, negative_prompt: str = "") -> list[Communication]:
-        """See `Profiled`: this rank's."""
+        """See `Profiled`: this rank's. Graphs are captured anew: a profiler may not see those made before it came."""
         from zbench.engines.reference.sharded.profiling import measure_communication
 
-        arguments = call_arguments(self._trial.pipeline, prompt_text, seed, negative_prompt)
+        def call() -> None:
+            self.pipe(**call_arguments(self._trial.pipeline, prompt_text, seed, negative_prompt))
+
+        if self._graphed:
+            profiled_kernels(lambda: None)  # from here on there is a profiler
+            for graphed in self._graphed:
+                graphed.forget()
+            call()
         rank = 0 if self._world is None else self._world.rank
-        seen = measure_communication(self.pipe.transformer, lambda: self.pipe(**arguments), rank)
+        seen = measure_communication(self.pipe.transformer, call, rank)
         return [] if seen is None else [seen]
 
     def watch(self) -> Watched:

@@ -6,6 +6,7 @@ It is written against one version of cache-dit; with another it refuses, for wha
   average. Here ranks add up sums and counts: every rank gets the one difference that a single process would.
 - Ring attention asks for CUDA's flash attention and merges with a Triton kernel. On a CPU torch has a flash attention
   that returns the log-sum-exp too, and cache-dit has a merge in plain torch.
+- Dynamo of torch 2.11 does not look into the function that torch's own functional all-gather ends with.
 - `ulysses_anything` gathers shares of several sizes, which NCCL can and gloo cannot: here they are padded to one size.
 """
 
@@ -42,6 +43,7 @@ class Patches:
         from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
         from cache_dit.distributed.core import _context_parallel, _templated_ring
 
+        _let_dynamo_gather()
         self._own: list[tuple[Any, str, Any]] = []
         self._replace(CachedContextManager, "similarity", agreeing)
         if device == "cpu":
@@ -59,6 +61,16 @@ class Patches:
         while self._own:
             owner, name, own = self._own.pop()
             setattr(owner, name, own)
+
+
+def _let_dynamo_gather() -> None:
+    """Where its rules do not name the function, it is put into graphs as it is; that stays so."""
+    from torch import _utils
+    from torch._dynamo import trace_rules
+
+    place = "_maybe_view_chunk_cat"
+    if hasattr(_utils, place) and f"torch._utils.{place}" not in trace_rules.manual_torch_name_rule_map:
+        torch.compiler.allow_in_graph(getattr(_utils, place))  # type: ignore[no-untyped-call]
 
 
 def agreeing(own: Callable[..., bool]) -> Callable[..., bool]:
