@@ -25,11 +25,14 @@ class _Captured(NamedTuple):
 
 
 class GraphedForward:
-    """Takes the place of a module's `forward`, until `close`. What it gives holds until its next call."""
+    """Takes the place of a module's `forward`, until `close`. What it gives is the caller's own."""
 
     def __init__(self, module: Any, pool: Any) -> None:
-        """`module` is on the current device, sharded and compiled before. Graphs that replay in the order in which
-        they were captured may share a `pool` of memory (`torch.cuda.graph_pool_handle`)."""
+        """`module` is on the current device, sharded and compiled before.
+
+        Graphs that never run at the same time may share a `pool` of memory (`torch.cuda.graph_pool_handle`): none of
+        them has anything in it that another one's replay must leave alone.
+        """
         self._module, self._pool = module, pool
         self._own: Callable[..., Any] = module.forward
         self._captured: dict[Any, _Captured] = {}
@@ -52,17 +55,18 @@ class GraphedForward:
         for kept, new in zip(captured.inputs, tensors, strict=True):
             kept.copy_(new)
         captured.graph.replay()
-        return pytree.tree_map(lambda leaf: leaf, captured.made)  # containers of its own: who gets them may fill them
+        return pytree.tree_map(_own, captured.made)
 
-    def forget(self) -> None:
-        """Capture anew what is called from now on; the graphs' memory is given back."""
+    def forget(self, pool: Any) -> None:
+        """Capture anew what is called from now on, into another pool: torch takes none whose graphs are all gone."""
         self._captured.clear()
+        self._pool = pool
 
     def close(self) -> None:
         """Leave the module its own forward."""
         if vars(self._module).get("forward") is self:
             del self._module.forward
-        self.forget()
+        self._captured.clear()
 
     def _capture(self, leaves: list[Any], structure: Any) -> _Captured:
         leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -82,3 +86,8 @@ class GraphedForward:
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # NCCL's threads go on
             made = forward()
         return _Captured(graph, [leaf for leaf in leaves if isinstance(leaf, Tensor)], made)
+
+
+def _own(leaf: Any) -> Any:
+    """A replay writes where the last one wrote. A decode in tiles or slices keeps what several of them gave."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf

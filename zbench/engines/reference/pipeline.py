@@ -211,8 +211,9 @@ class ReferencePipeline:
 
         if self._graphed:
             profiled_kernels(lambda: None)  # from here on there is a profiler
+            pool = torch.cuda.graph_pool_handle()
             for graphed in self._graphed:
-                graphed.forget()
+                graphed.forget(pool)
             call()
         rank = 0 if self._world is None else self._world.rank
         seen = measure_communication(self.pipe.transformer, call, rank)
