@@ -204,6 +204,13 @@ def test_a_lora_beside_the_layers_and_a_cache_from_outside_are_refused() -> None
     assert stack_why(dp=2, cache=outside) == "" and stack_why(gather=2, cache=DBCacheConfig()) == ""
 
 
+def test_copies_take_turns_between_layers_which_a_cache_skips() -> None:
+    said = stack_why(gather=2, gather_by="copies", cache=DBCacheConfig())
+    assert said.startswith("parallel.gather_by=copies: cache.method=dbcache skips layers") and "cache=none" in said
+    assert stack_why(gather=2, gather_by="copies") == ""
+    assert stack_why(gather=2, gather_by="collectives", cache=DBCacheConfig()) == ""
+
+
 def test_what_is_legal_of_four_devices() -> None:
     """The tiny pipeline without guidance: of 28 splits those that ring × gather and guidance do not forbid."""
     legal = [point for point in every_split(4) if not problem(ParallelConfig(**point), TINY, geometry_of(TINY))]

@@ -70,6 +70,18 @@ def test_one_pipeline_serves_what_differs_per_request(groups: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
+    ("compute", "gather_by", "serves"),
+    [(GPU, "auto", False), (GPU, "copies", False), (GPU, "collectives", True), (CPU, "auto", True)],
+)
+def test_a_pipeline_whose_shares_travel_by_copies_serves_no_cache(
+    compute: ComputeConfig, gather_by: str, serves: bool
+) -> None:
+    gather = {"compute": compute, "parallel": ParallelConfig(gather_size=2, gather_by=gather_by)}
+    assert (process(**gather) == process(DBCacheConfig(), **gather)) == serves
+    assert process(DBCacheConfig(), **gather) == process(DBCacheConfig(max_warmup_steps=2), **gather)
+
+
+@pytest.mark.parametrize(
     "groups",
     [
         {"pipeline": replace(TINY, weights="random")},

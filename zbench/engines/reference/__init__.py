@@ -3,6 +3,8 @@
 The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engine` imports and makes.
 """
 
+from dataclasses import replace
+
 from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.errors import ConfigError
 from zbench.methods import graphs, offload, parallel
@@ -55,8 +57,13 @@ class ReferenceEngine:
         return None
 
     def residency(self, trial: Trial) -> Residency:
-        """One loaded pipeline serves any cache, number of steps, prompts and seeds."""
-        return residency_by_keys(trial, PER_REQUEST)
+        """One loaded pipeline serves any cache, number of steps, prompts and seeds.
+
+        But where gather's shares travel by copies: that pipeline serves no cache.
+        """
+        made = residency_by_keys(trial, PER_REQUEST)
+        copies = parallel.may_copy(trial.parallel, trial.compute, trial.cache)
+        return replace(made, process=f"{made.process} by copies") if copies else made
 
     def engine(self) -> Engine:
         """Imports torch, diffusers and cache-dit."""

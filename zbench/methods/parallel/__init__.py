@@ -14,7 +14,7 @@ A further degree is one field of `ParallelDims`: its key in the config, its sign
 from zbench.methods.parallel.dims import KEY, ParallelDims, all_have_tokens, share
 from zbench.methods.parallel.every import every_split
 from zbench.methods.parallel.legality import problem
-from zbench.methods.parallel.stack import LOG_SUM_EXP_BACKENDS, stack_problem
+from zbench.methods.parallel.stack import LOG_SUM_EXP_BACKENDS, may_copy, spreads_heads, stack_problem
 from zbench.methods.parallel.words import CacheDitSharding, cache_dit_sharding, labels, sglang_part
 
 __all__ = [
@@ -26,8 +26,10 @@ __all__ = [
     "cache_dit_sharding",
     "every_split",
     "labels",
+    "may_copy",
     "problem",
     "sglang_part",
     "share",
+    "spreads_heads",
     "stack_problem",
 ]

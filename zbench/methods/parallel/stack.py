@@ -36,7 +36,7 @@ def stack_problem(
         _ring(parallel, dims, pipeline, compute.attention_backend),
         _ulysses(parallel, dims, geometry.transformer.n_heads, compute.attention_backend),
         _compiled(parallel, compute),
-        _gather(parallel, dims, geometry.transformer.n_heads, compute),
+        _gather(parallel, dims, geometry.transformer.n_heads, compute, cache),
         _offload(parallel, dims, offload.mode),
         _lora(dims, pipeline),
         _cache(dims, cache),
@@ -44,7 +44,17 @@ def stack_problem(
     return next((reason for reason in checks if reason), None)
 
 
-def uneven_heads(heads: int, devices: int) -> bool:
+def may_copy(parallel: ParallelConfig, compute: ComputeConfig, cache: CacheConfig) -> bool:
+    """Whether gather's shares may travel by copies, where the GPUs can reach each other.
+
+    Layers that follow one another take turns with the buffers. A cache skips layers, so that two which share a buffer
+    may be neighbours.
+    """
+    copies = parallel.gather_size > 1 and parallel.gather_by != "collectives"
+    return copies and compute.device != "cpu" and cache.method == "none"
+
+
+def spreads_heads(heads: int, devices: int) -> bool:
     """Whether cache-dit can spread so many heads: it pads them, with fewer than a device then has."""
     each = share(heads, devices)
     padded = each * devices - heads
@@ -85,7 +95,7 @@ def _ulysses(parallel: ParallelConfig, dims: ParallelDims, heads: int, backend: 
             f"parallel.ulysses_size={dims.ulysses}: compute.attention_backend={backend} exchanges no tokens for heads; "
             f"{', '.join(ULYSSES_BACKENDS)} do"
         )
-    if not uneven_heads(left, dims.ulysses):
+    if not spreads_heads(left, dims.ulysses):
         padded = share(left, dims.ulysses) * dims.ulysses - left
         return (
             f"{named}: {left} heads over {dims.ulysses} devices need {padded} padded ones, and cache-dit takes fewer "
@@ -104,11 +114,18 @@ def _compiled(parallel: ParallelConfig, compute: ComputeConfig) -> str | None:
     return None
 
 
-def _gather(parallel: ParallelConfig, dims: ParallelDims, heads: int, compute: ComputeConfig) -> str | None:
+def _gather(
+    parallel: ParallelConfig, dims: ParallelDims, heads: int, compute: ComputeConfig, cache: CacheConfig
+) -> str | None:
     if dims.gather == 1:
         return None
     if parallel.gather_by == "copies" and compute.device == "cpu":
         return "parallel.gather_by=copies: GPUs copy, and this trial runs on the CPU; collectives do on both"
+    if parallel.gather_by == "copies" and not may_copy(parallel, compute, cache):
+        return (
+            f"parallel.gather_by=copies: cache.method={cache.method} skips layers, between which copies take turns; "
+            "use collectives, or cache=none"
+        )
     for key in ("ulysses_anything", "ulysses_async"):
         if getattr(parallel, key):
             return f"parallel.{key}=true: is cache-dit's, and parallel.gather_size={dims.gather} is not; leave it out"

@@ -16,6 +16,7 @@ from zbench.engines.reference.sharded.mesh import Mesh
 from zbench.engines.reference.sharded.patches import Patches
 from zbench.engines.reference.sharded.stack import ShardedTokens, SharedTiles, split_text_encoder, split_weights
 from zbench.errors import ConfigError
+from zbench.methods.parallel import may_copy
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.flops import padded_tokens
 
@@ -63,25 +64,21 @@ class Sharded:
 
 
 def _carried(sequence: ShardedSequence, transformer: Any, trial: Trial, mesh: Mesh) -> str:
-    """What keys and values travel by: copies, where the GPUs can reach each other and layers take turns.
+    """What keys and values travel by: copies, where they may and the GPUs can reach each other; else collectives.
 
-    A cached step skips layers, so that two that share a buffer may follow each other: there it is collectives. Raises
-    ConfigError where copies were asked for and are not possible.
+    Raises ConfigError where copies were asked for and the GPUs cannot.
     """
-    asked, group = trial.parallel.gather_by, mesh.gather
-    if asked == "collectives" or group is None or mesh.device_mesh.device_type != "cuda":
+    may = may_copy(trial.parallel, trial.compute, trial.cache) and mesh.device_mesh.device_type == "cuda"
+    if not may or mesh.gather is None:
         return "collectives"
-    problem = (
-        "a cache skips layers, between which copies take turns; cache=none" if trial.cache.method != "none" else None
-    )
-    if problem is None:
-        try:
-            sequence.carry(PeerCopies(group, _most_elements(transformer, trial, mesh), transformer.dtype))
-        except RuntimeError as error:
-            problem = f"the GPUs cannot reach each other's memory ({error}); collectives"
-    if problem is not None and asked == "copies":
-        raise ConfigError("parallel.gather_by", asked, f"{problem} can")
-    return "collectives" if problem is not None else "copies"
+    try:
+        sequence.carry(PeerCopies(mesh.gather, _most_elements(transformer, trial, mesh), transformer.dtype))
+    except RuntimeError as error:
+        if trial.parallel.gather_by == "copies":
+            problem = f"the GPUs cannot reach each other's memory ({error}); collectives need not"
+            raise ConfigError("parallel.gather_by", "copies", problem) from error
+        return "collectives"
+    return "copies"
 
 
 def _most_elements(transformer: Any, trial: Trial, mesh: Mesh) -> int:
