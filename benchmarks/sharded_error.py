@@ -19,7 +19,7 @@ import torch
 from zbench.composition import expand
 from zbench.engines.reference.pipeline import WEIGHTS_SEED, call_arguments
 from zbench.engines.reference.ranks import RankWorld
-from zbench.engines.reference.sharded import shard
+from zbench.engines.reference.sharded import Sharded
 from zbench.engines.reference.sharded.mesh import join
 from zbench.engines.weights import resolve_weights
 from zbench.methods.parallel import ParallelDims
@@ -71,7 +71,7 @@ def measure(rank: int, pipeline: str, overrides: list[str], folder: str) -> None
         meeting.mkdir(exist_ok=True)
         pipe = loaded()
         mesh = join(RankWorld(rank, ParallelDims.of(trial.parallel), meeting), device)
-        sharded = shard(pipe, trial, mesh)
+        sharded = Sharded(pipe, trial, mesh)
         error = float((latents(pipe, trial) - exact).norm() / exact.norm()) if rank == 0 else latents(pipe, trial).sum()
         sharded.close()
         mesh.leave()

@@ -24,7 +24,7 @@ from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.pipeline import call_arguments
 from zbench.engines.reference.ranks import RankWorld
-from zbench.engines.reference.sharded import shard
+from zbench.engines.reference.sharded import Sharded
 from zbench.engines.reference.sharded.mesh import join
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.layout import Checkpoint, preset_folder
@@ -90,7 +90,7 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path, meetings: Meet
     try:
         pipe.transformer.set_attention_backend(trial.compute.attention_backend)  # of later pipelines too, by diffusers
         if mesh is not None:
-            sharded = shard(pipe, trial, mesh)
+            sharded = Sharded(pipe, trial, mesh)
         if trial.compute.compile:  # traced, which shows that blocks are whole; generating code would take long
             whole = sharded is None or sharded.compiles_whole
             pipe.transformer.compile_repeated_blocks(fullgraph=whole, backend=case.get("backend", "eager"))

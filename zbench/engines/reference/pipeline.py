@@ -254,13 +254,13 @@ class ReferencePipeline:
         """Share the work of an image with the other ranks of the replica, if there are any."""
         if self._world is None or self._world.dims.ranks == 1:
             return
-        from zbench.engines.reference.sharded import shard
+        from zbench.engines.reference.sharded import Sharded
         from zbench.engines.reference.sharded.mesh import join
 
         self._beat("meeting")
         self._mesh = join(self._world, self.device)
         self._beat("sharding")
-        self._sharded = shard(pipe, trial, self._mesh)
+        self._sharded = Sharded(pipe, trial, self._mesh)
 
     def _unshard(self) -> None:
         while self._graphed:

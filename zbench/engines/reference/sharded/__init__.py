@@ -28,15 +28,30 @@ class Sharded:
     """A pipeline that is sharded as its trial says. Weights that were split stay split after `close`."""
 
     def __init__(self, pipe: Any, trial: Trial, mesh: Mesh) -> None:
-        """See `shard`."""
+        """Shard a loaded pipeline, after its attention backend was set, and before it is compiled or offloaded.
+
+        Raises ConfigError for a combination that cannot work; but for split weights the pipeline is as before then.
+        """
         self.compiles_whole = mesh.ring is None
         """Whether a block compiles without a break: ring's sends and receives are none of a compiler's."""
-        self.compile_options = {**KEEP_ORDER} if mesh.gather is not None else None
+        self.compile_options = KEEP_ORDER if mesh.gather is not None else None
         """What the compiler must be told."""
         self.told: dict[str, Any] = {}
         """What took effect beyond what was asked."""
-        parallel, dims = trial.parallel, mesh.dims
         self._handles: list[Any] = [Patches(mesh.device_mesh.device_type)]
+        try:
+            self._shard(pipe, trial, mesh)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Take off what can be taken off, the last first. The mesh is left as it is."""
+        while self._handles:
+            self._handles.pop().close()
+
+    def _shard(self, pipe: Any, trial: Trial, mesh: Mesh) -> None:
+        parallel, dims = trial.parallel, mesh.dims
         if mesh.gather is not None:
             _refuse_beside_gather(pipe.transformer.config.n_heads // dims.tp, trial)
             sequence = ShardedSequence(pipe.transformer, mesh.gather, mesh.ulysses)
@@ -56,11 +71,6 @@ class Sharded:
             self._handles.append(SharedTiles(pipe.vae, mesh))
         elif parallel.vae == "split":
             self._handles.append(split_decode(pipe.vae, mesh.replica_group))
-
-    def close(self) -> None:
-        """Take off what can be taken off, the last first. The mesh is left as it is."""
-        while self._handles:
-            self._handles.pop().close()
 
 
 def _carried(sequence: ShardedSequence, transformer: Any, trial: Trial, mesh: Mesh) -> str:
@@ -101,11 +111,3 @@ def _refuse_beside_gather(heads: int, trial: Trial) -> None:
     if heads % parallel.ulysses_size:
         problem = f"{heads} heads are not divisible by {parallel.ulysses_size}, which they must be beside gather"
         raise ConfigError("parallel.ulysses_size", parallel.ulysses_size, problem)
-
-
-def shard(pipe: Any, trial: Trial, mesh: Mesh) -> Sharded:
-    """Shard a loaded pipeline, after its attention backend was set, and before it is compiled or offloaded.
-
-    Raises ConfigError for a combination that cannot work.
-    """
-    return Sharded(pipe, trial, mesh)

@@ -29,6 +29,7 @@ from torch import nn
 from zbench.config import ParallelConfig
 from zbench.engines.reference.sharded.mesh import Mesh
 from zbench.errors import ConfigError
+from zbench.methods.parallel import share, spreads_heads
 
 KERNELS = {"_native_cudnn": "_sdpa_cudnn"}
 """cache-dit's names of kernels that diffusers calls otherwise."""
@@ -114,8 +115,8 @@ def _refuse(heads: int, parallel: ParallelConfig) -> None:
     ulysses, ring = parallel.ulysses_size, parallel.ring_size
     if parallel.ulysses_async and ring > 1:  # it would leave the keys of other ranks out without a word
         raise ConfigError("parallel.ulysses_async", True, f"it forgets ring_size={ring}: set ulysses_async=false")
-    padded = -(-heads // ulysses) * ulysses
-    if padded - heads >= padded // ulysses and padded > heads:
+    if not spreads_heads(heads, ulysses):
+        padded = share(heads, ulysses) * ulysses
         problem = f"of {heads} heads padded to {padded}, a device would have none but padding: take fewer devices"
         raise ConfigError("parallel.ulysses_size", ulysses, problem)
 
