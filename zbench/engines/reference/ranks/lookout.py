@@ -144,8 +144,8 @@ class Lookout:
                 quiet_s = quiet_s + min(now_s - looked_s, LONGEST_LOOK_S) if reached == before else 0.0
                 quiet_s = quiet_s if self._calling else 0.0
                 looked_s, before = now_s, reached
-                if quiet_s > self._hang_s:
-                    self._found(self._hung(reached), LONG_AGO_S, is_final=True)
+                if quiet_s > self._hang_s and (lost := self._hung(reached)) is not None:
+                    self._found(lost, LONG_AGO_S, is_final=True)
                 if not self._told():
                     return
 
@@ -184,15 +184,19 @@ class Lookout:
         self._on_lost(loss.lost)
         return False
 
-    def _hung(self, reached: Sequence[Reached]) -> LostRank:
+    def _hung(self, reached: Sequence[Reached]) -> LostRank | None:
         """The rank that has come least far since the call began, of those that are still at it; where each stands is in
-        its log. Ranks that wait for one another within a step have all come as far: then none is singled out."""
+        its log. Ranks that wait for one another within a step have all come as far: then none is singled out. None
+        where all have ended after all."""
+        own_works = self._own_works
         working = {fellow.rank: fellow for fellow in self._fellows if fellow.answer is None}
+        if not own_works and not working:
+            return None
         for fellow in working.values():
             fellow.ask_where()
-        stands = {0: self._where()} if self._own_works else {}
+        stands = {0: self._where()} if own_works else {}
         stands |= {rank: fellow.where() for rank, fellow in working.items()}
-        ranks = [*([0] if self._own_works else []), *working]
+        ranks = [*([0] if own_works else []), *working]
         done = {rank: reached[rank].count - self._since[rank].count for rank in ranks}
         stopped = [rank for rank in working if working[rank].is_stopped]
         lagging = stopped or [rank for rank in ranks if done[rank] == min(done.values())]
