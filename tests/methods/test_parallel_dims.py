@@ -5,7 +5,16 @@ from dataclasses import fields
 import pytest
 
 from zbench.config import ParallelConfig
-from zbench.methods.parallel import KEY, ParallelDims, all_have_tokens, every_split, labels, share
+from zbench.methods.parallel import (
+    KEY,
+    ParallelDims,
+    all_have_tokens,
+    even_shares,
+    every_split,
+    labels,
+    share,
+    whole_share,
+)
 
 OPTIONS = {"gather_by", "ulysses_anything", "ulysses_async", "ring_rotate_method", "vae", "text_encoder"}
 
@@ -24,7 +33,14 @@ def test_devices_are_the_product_and_the_sequence_is_that_of_its_degrees() -> No
     assert ParallelDims().labels == () and ParallelDims().devices == 1
 
 
+def test_shares_differ_by_a_row_at_most() -> None:
+    assert even_shares(128, 2) == [64, 64]
+    assert even_shares(11, 4) == [3, 3, 3, 2]
+
+
 def test_shares_are_whole_but_the_last() -> None:
+    assert [whole_share(32, 5, index) for index in range(5)] == [(0, 7), (7, 14), (14, 21), (21, 28), (28, 32)]
+    assert [whole_share(9, 4, index) for index in (2, 3)] == [(6, 9), (9, 9)]
     assert [share(32, n) for n in (1, 3, 5, 32)] == [32, 11, 7, 1]
     assert [n for n in range(1, 17) if all_have_tokens(32, n)] == [1, 2, 3, 4, 5, 6, 7, 8, 11, 16]
     assert ParallelDims(gather=3).token_share(32) == 11 / 32

@@ -124,7 +124,9 @@ def test_a_decode_and_a_text_encoder_are_split_where_they_can_be() -> None:
     tiles = replace(TURBO, vae_tiling=True)
     assert "pipeline.vae_tiling=true" in why(tiles, gather=2, vae="split") and why(tiles, gather=2, vae="tiled") == ""
     short = replace(TURBO, height=16)  # 2 rows of latents
-    assert "2 rows of latents" in why(short, gather=3, vae="split")
+    assert "2 rows of latents are fewer than 3 devices" in why(short, gather=3, vae="split")
+    ten_rows = replace(TURBO, height=80)  # whole shares of 2 would leave none for the sixth device; these are 2 and 1
+    assert why(ten_rows, gather=6, vae="split") == ""
 
 
 @pytest.mark.parametrize("size", range(2, 17))

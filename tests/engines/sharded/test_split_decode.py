@@ -14,8 +14,9 @@ from decode_ranks import LATENTS, SIZES, Seen, cases, decoded, four_levels, late
 from diffusers import AutoencoderKL
 
 from zbench.engines.reference.sharded import decode
-from zbench.engines.reference.sharded.decode import shares_of, split_decode
+from zbench.engines.reference.sharded.decode import split_decode
 from zbench.errors import ConfigError
+from zbench.methods.parallel import even_shares
 from zbench.zimage.layout import preset_folder
 
 RANKS = max(SIZES)
@@ -94,7 +95,7 @@ def test_a_rank_computes_its_share(folder: Path, whole: dict[str, Any], size: in
     latents are 64 there. So a share is its own rows, and two halves of a row of latents at most."""
     for name, (_, largest) in whole.items():
         rows = LATENTS[name.split("-")[1]][1]
-        for rank, own in enumerate(shares_of(rows, size)):
+        for rank, own in enumerate(even_shares(rows, size)):
             assert told(folder, name, size, rank)["largest"] <= largest * (own + 1) / rows, (name, rank)
 
 
@@ -193,8 +194,3 @@ def test_parts_that_look_beyond_their_rows_are_refused() -> None:
     vae.decoder.up_blocks[0].extra = torch.nn.Conv2d(16, 16, 3, padding=1)
     with pytest.raises(ConfigError, match=r"parts that are not split \(Conv2d\)"):
         split_decode(vae, Alone())  # type: ignore[arg-type]
-
-
-def test_shares_differ_by_a_row_at_most() -> None:
-    assert shares_of(128, 2) == [64, 64]
-    assert shares_of(11, 4) == [3, 3, 3, 2]

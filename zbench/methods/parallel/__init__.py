@@ -11,7 +11,7 @@
 A further degree is one field of `ParallelDims`: its key in the config, its sign in labels, and what it splits.
 """
 
-from zbench.methods.parallel.dims import KEY, ParallelDims, all_have_tokens, share
+from zbench.methods.parallel.dims import KEY, ParallelDims, all_have_tokens, even_shares, share, whole_share
 from zbench.methods.parallel.every import every_split
 from zbench.methods.parallel.legality import problem
 from zbench.methods.parallel.stack import LOG_SUM_EXP_BACKENDS, may_copy, spreads_heads, stack_problem
@@ -24,6 +24,7 @@ __all__ = [
     "ParallelDims",
     "all_have_tokens",
     "cache_dit_sharding",
+    "even_shares",
     "every_split",
     "labels",
     "may_copy",
@@ -32,4 +33,5 @@ __all__ = [
     "share",
     "spreads_heads",
     "stack_problem",
+    "whole_share",
 ]

@@ -14,9 +14,21 @@ def share(items: int, devices: int) -> int:
     return -(-items // devices)
 
 
+def whole_share(tokens: int, devices: int, index: int) -> tuple[int, int]:
+    """Where device `index`'s share begins and ends: a whole one, but for the last devices, which have what is left."""
+    each = share(tokens, devices)
+    return min(index * each, tokens), min((index + 1) * each, tokens)
+
+
 def all_have_tokens(tokens: int, devices: int) -> bool:
-    """Whether each device has a token where all but the last have whole shares."""
-    return (devices - 1) * share(tokens, devices) < tokens
+    """Whether each device has a token where shares are whole ones."""
+    begin, end = whole_share(tokens, devices, devices - 1)
+    return begin < end
+
+
+def even_shares(rows: int, devices: int) -> list[int]:
+    """Rows of each device, one after another from the top; they differ by one at most."""
+    return [rows // devices + int(device < rows % devices) for device in range(devices)]
 
 
 def _degree(key: str, sign: str, *, splits_heads: bool = False, splits_sequence: bool = False) -> Any:

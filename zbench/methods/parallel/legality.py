@@ -130,11 +130,8 @@ def _decode(parallel: ParallelConfig, dims: ParallelDims, pipeline: PipelineConf
     if parallel.vae == "split" and pipeline.vae_tiling:
         return "parallel.vae=split: pipeline.vae_tiling=true decodes in tiles; parallel.vae=tiled shares tiles"
     rows = pipeline.height // geometry.vae.scale_factor
-    if parallel.vae == "split" and not all_have_tokens(rows, dims.ranks):
-        return (
-            f"parallel.vae=split: {rows} rows of latents leave none for the last of {dims.ranks} devices; "
-            "use parallel.vae=whole"
-        )
+    if parallel.vae == "split" and rows < dims.ranks:
+        return f"parallel.vae=split: {rows} rows of latents are fewer than {dims.ranks} devices; use parallel.vae=whole"
     return None
 
 

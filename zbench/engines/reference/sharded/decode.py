@@ -36,15 +36,11 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from zbench.errors import ConfigError
+from zbench.methods.parallel import even_shares
 
 collectives = torch.ops._c10d_functional
 
 KEY, VALUE = "parallel.vae", "split"
-
-
-def shares_of(rows: int, ranks: int) -> list[int]:
-    """Rows of each rank, one after another from the top; they differ by one at most."""
-    return [rows // ranks + int(rank < rows % ranks) for rank in range(ranks)]
 
 
 def split_decode(vae: Any, group: ProcessGroup | None) -> SplitDecode:
@@ -141,7 +137,7 @@ class _Rows:
         if rows < self.ranks:
             problem = f"an image of {rows} rows of latents cannot be split over {self.ranks} ranks; leave it whole"
             raise ConfigError(KEY, VALUE, problem)
-        shares = shares_of(rows, self.ranks)
+        shares = even_shares(rows, self.ranks)
         if self.shares != shares or self._weights.device != latents.device:
             self.shares = shares
             weights = [share / rows for share in shares]

@@ -23,17 +23,12 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from zbench.engines.reference.sharded.copies import TURNS, Carrier, await_shares, register, send_share
+from zbench.methods.parallel import share, whole_share
 
 collectives = torch.ops._c10d_functional
 
 KEYS, VALUES = 0, 1
 """Kinds of what is gathered."""
-
-
-def share_of(tokens: int, ranks: int, index: int) -> tuple[int, int]:
-    """Where the share of rank `index` begins and ends; a whole share is ceil(tokens / ranks)."""
-    share = -(-tokens // ranks)
-    return min(index * share, tokens), min((index + 1) * share, tokens)
 
 
 class _Peers:
@@ -80,6 +75,24 @@ class _Peers:
         return received
 
 
+class _Ranks:
+    """Those that a sequence is spread over, and this one's place among them: Ulysses' groups lie inside gather's."""
+
+    def __init__(self, gather: ProcessGroup | None, ulysses: ProcessGroup | None) -> None:
+        self.gather, self.ulysses = _Peers(gather), _Peers(ulysses)
+        self._count = self.gather.size * self.ulysses.size
+        self._index = self.gather.rank * self.ulysses.size + self.ulysses.rank
+
+    def own(self, tokens: int) -> tuple[int, int]:
+        """Where this rank's share begins and ends."""
+        return whole_share(tokens, self._count, self._index)
+
+    def lacking(self, tokens: int) -> int:
+        """How many tokens its share lacks to a whole one."""
+        begin, end = self.own(tokens)
+        return share(tokens, self._count) - (end - begin)
+
+
 class GatherAttnProcessor:
     """Z-Image's attention on a rank's share of the tokens; a processor of diffusers' `Attention`.
 
@@ -90,10 +103,8 @@ class GatherAttnProcessor:
     _attention_backend = None
     _parallel_config = None  # diffusers looks for it
 
-    def __init__(self, gather: ProcessGroup | None, ulysses: ProcessGroup | None) -> None:
-        self._gather, self._ulysses = _Peers(gather), _Peers(ulysses)
-        self._ranks = self._gather.size * self._ulysses.size
-        self._index = self._gather.rank * self._ulysses.size + self._ulysses.rank
+    def __init__(self, ranks: _Ranks) -> None:
+        self._ranks = ranks
         self._carrier: int | None = None  # None: by collectives
         self._buffers: tuple[Tensor, ...] = ()  # of keys and of values
 
@@ -113,14 +124,14 @@ class GatherAttnProcessor:
         if freqs_cis is None:
             raise ValueError("freqs_cis says how many tokens there are, and is missing")
         tokens = freqs_cis.shape[1]
-        begin, end = share_of(tokens, self._ranks, self._index)
-        lacking = -(-tokens // self._ranks) - (end - begin)
+        begin, end = self._ranks.own(tokens)
+        lacking, ulysses = self._ranks.lacking(tokens), self._ranks.ulysses
         rotation = freqs_cis[:, begin:end].unsqueeze(3)  # the same for all heads
 
         def exchanged(x: Tensor) -> Tensor:
             """Tokens first and padded to a whole share; what Ulysses exchanges is exchanged."""
             x = x.transpose(0, 1)
-            return self._ulysses.tokens_for_heads(F.pad(x, (0, 0, 0, 0, 0, 0, 0, lacking)) if lacking else x)
+            return ulysses.tokens_for_heads(F.pad(x, (0, 0, 0, 0, 0, 0, 0, lacking)) if lacking else x)
 
         value = exchanged(attn.to_v(hidden_states).unflatten(-1, (attn.heads, -1)))
         value = self._begin(value.contiguous(), VALUES, hidden_states)
@@ -141,7 +152,7 @@ class GatherAttnProcessor:
             backend=self._attention_backend,
             parallel_config=None,
         )
-        attended = self._ulysses.heads_for_tokens(attended.transpose(0, 1)).transpose(0, 1)
+        attended = ulysses.heads_for_tokens(attended.transpose(0, 1)).transpose(0, 1)
         attended = attended[:, : end - begin].flatten(2, 3).to(hidden_states.dtype)
         for layer in attn.to_out:
             attended = layer(attended)
@@ -153,17 +164,17 @@ class GatherAttnProcessor:
         What is computed of `later` from now on is computed meanwhile.
         """
         if self._carrier is None:
-            return self._gather.begin_gather(share)
+            return self._ranks.gather.begin_gather(share)
         send_share(share, self._buffers[kind], later, self._carrier)
         return share
 
     def _complete(self, begun: Tensor, kind: int) -> Tensor:
         """All shares, one after another."""
         if self._carrier is None:
-            return self._gather.wait(begun)
+            return self._ranks.gather.wait(begun)
         await_shares(begun, self._buffers[kind], self._carrier)
-        tokens, *others = begun.shape
-        return self._buffers[kind][: begun.numel() * self._gather.size].view(tokens * self._gather.size, *others)
+        shares, (tokens, *others) = self._ranks.gather.size, begun.shape
+        return self._buffers[kind][: begun.numel() * shares].view(tokens * shares, *others)
 
 
 def rotated(x: Tensor, rotation: Tensor) -> Tensor:
@@ -191,13 +202,11 @@ class ShardedSequence:
     def __init__(self, transformer: Any, gather: ProcessGroup | None, ulysses: ProcessGroup | None) -> None:
         """`transformer`: diffusers' ZImageTransformer2DModel, its weights whole or split by tensor parallelism."""
         self._transformer = transformer
-        self._gather, self._ulysses = _Peers(gather), _Peers(ulysses)
-        self._ranks = self._gather.size * self._ulysses.size
-        self._index = self._gather.rank * self._ulysses.size + self._ulysses.rank
+        self._ranks = _Ranks(gather, ulysses)
         self._tokens = 0  # of the joined sequence of the forward that runs
         self._processors = [(m, m.processor) for m in transformer.modules() if isinstance(m, Attention)]
         for attention, own in self._processors:
-            processor = GatherAttnProcessor(gather, ulysses)
+            processor = GatherAttnProcessor(self._ranks)
             processor._attention_backend = own._attention_backend
             attention.set_processor(processor)
         transformer._prepare_sequence = self._prepare_sequence
@@ -243,14 +252,14 @@ class ShardedSequence:
 
     def _share(self, whole: Tensor) -> Tensor:
         """The rank's tokens of batch x tokens x width."""
-        begin, end = share_of(whole.shape[1], self._ranks, self._index)
+        begin, end = self._ranks.own(whole.shape[1])
         return whole[:, begin:end].contiguous()
 
-    def _whole(self, share: Tensor, tokens: int) -> Tensor:
-        """All tokens, of which `share` (batch x the rank's tokens x width) is a part."""
-        lacking = -(-tokens // self._ranks) - share.shape[1]
-        padded = F.pad(share, (0, 0, 0, lacking)) if lacking else share
+    def _whole(self, own: Tensor, tokens: int) -> Tensor:
+        """All tokens, of which `own` (batch x the rank's tokens x width) are a part."""
+        lacking = self._ranks.lacking(tokens)
+        padded = F.pad(own, (0, 0, 0, lacking)) if lacking else own
         gathered = padded.transpose(0, 1)
-        for peers in (self._ulysses, self._gather):
+        for peers in (self._ranks.ulysses, self._ranks.gather):
             gathered = peers.wait(peers.begin_gather(gathered))
         return gathered[:tokens].transpose(0, 1)
