@@ -38,7 +38,11 @@ class Carrier(Protocol):
 
 
 _carriers: list[Carrier] = []
-"""Those that operators know by number: an operator of a compiled graph takes no objects."""
+"""Those that operators know by number: an operator of a compiled graph takes no objects.
+
+They stay until the process ends. torch keeps by address what ranks know of each other's memory, so a buffer in the
+place of a former one could be taken for it.
+"""
 
 
 def register(carrier: Carrier) -> int:
@@ -98,7 +102,7 @@ class PeerCopies:
     def send(self, share: Tensor, whole: Tensor) -> None:
         """See `Carrier.send`."""
         slot = self._slots[whole.data_ptr()]
-        sent, of, flags = share.reshape(-1), self._of[slot], self._flags[slot]
+        sent, of, flags = share.view(-1), self._of[slot], self._flags[slot]  # no copy, which nothing would keep
         begin = self._rank * sent.numel()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
