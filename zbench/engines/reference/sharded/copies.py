@@ -37,18 +37,20 @@ class Carrier(Protocol):
         ...
 
 
-_carriers: list[Carrier] = []
-"""Those that operators know by number: an operator of a compiled graph takes no objects.
-
-They stay until the process ends. torch keeps by address what ranks know of each other's memory, so a buffer in the
-place of a former one could be taken for it.
-"""
+_carriers: dict[int, Carrier] = {}
+"""Those that operators know by number: an operator of a compiled graph takes no objects."""
 
 
 def register(carrier: Carrier) -> int:
-    """Its number."""
-    _carriers.append(carrier)
-    return len(_carriers) - 1
+    """Its number, until it is released."""
+    number = max(_carriers, default=-1) + 1
+    _carriers[number] = carrier
+    return number
+
+
+def release(number: int) -> None:
+    """Let a carrier and its buffers go."""
+    del _carriers[number]
 
 
 @torch.library.custom_op("zbench::send_share", mutates_args=("whole", "later"))

@@ -22,7 +22,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from zbench.engines.reference.sharded.copies import TURNS, Carrier, await_shares, register, send_share
+from zbench.engines.reference.sharded.copies import TURNS, Carrier, await_shares, register, release, send_share
 from zbench.methods.parallel import share, whole_share
 
 collectives = torch.ops._c10d_functional
@@ -203,6 +203,7 @@ class ShardedSequence:
         """`transformer`: diffusers' ZImageTransformer2DModel, its weights whole or split by tensor parallelism."""
         self._transformer = transformer
         self._ranks = _Ranks(gather, ulysses)
+        self._carrier: int | None = None
         self._tokens = 0  # of the joined sequence of the forward that runs
         self._processors = [(m, m.processor) for m in transformer.modules() if isinstance(m, Attention)]
         for attention, own in self._processors:
@@ -217,7 +218,7 @@ class ShardedSequence:
 
     def carry(self, carrier: Carrier) -> None:
         """Gather keys and values by a carrier whose buffers hold the longest sequence; before anything is compiled."""
-        number = register(carrier)
+        number = self._carrier = register(carrier)
         for layer, (attention, _) in enumerate(self._processors):
             attention.processor.carry(number, tuple(carrier.buffers[layer % TURNS :: TURNS]))
 
@@ -228,6 +229,9 @@ class ShardedSequence:
         del self._transformer._prepare_sequence, self._transformer._build_unified_sequence
         for attention, own in self._processors:
             attention.set_processor(own)
+        if self._carrier is not None:
+            release(self._carrier)
+            self._carrier = None
 
     def _prepare_sequence(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The rank's share of a padded sequence, with the rotation and the mask of all of it."""
