@@ -16,7 +16,7 @@ from zbench.errors import ConfigError, NothingFeasibleError, RecordError, Zbench
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.recommend.constraints import Constraint, Limits, constraints_of, hardware_memory
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
-from zbench.recommend.uses import DeviceUse, Goal, rank_uses, use_notes
+from zbench.recommend.uses import DeviceUse, Goal, counted, rank_uses, use_notes
 from zbench.record import Record
 from zbench.report.tables.main import table_head
 from zbench.report.text import cells
@@ -68,8 +68,7 @@ def _questions(
             yield name, None, rows
             continue
         for devices in goal.numbers(rows):
-            many = "1 device" if devices == 1 else f"{devices} devices"
-            yield f"{name}, {goal.objective} on {many}", replace(goal, devices=devices), rows
+            yield f"{name}, {goal.objective} on {counted(devices)}", replace(goal, devices=devices), rows
 
 
 def _answer(

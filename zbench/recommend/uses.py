@@ -53,13 +53,12 @@ class DeviceUse:
 
     def __str__(self) -> str:
         """`For throughput on 2 devices: 2 copies of it side by side, 1 device each, …`."""
-        used = self.row.devices
-        each = "1 device" if used == 1 else f"{used} devices"
+        each = counted(self.row.devices)
         how = (
             f"{self.copies} copies of it side by side, {each} each" if self.copies > 1 else f"one copy of it on {each}"
         )
         rate = "" if self.images_per_s is None else f", {cells.digits(self.images_per_s)} images/s"
-        told = f"{_words(self.devices, self.objective)}: {how}{rate}"
+        told = f"For {self.objective} on {counted(self.devices)}: {how}{rate}"
         if not self.is_projection:
             return told
         dp = self.copies * self.row.dp_size
@@ -98,7 +97,7 @@ def rank_uses(rows: Sequence[TrialFigures], trial_of: TrialOf, objective: Object
     few = [row for row in rows if row.devices <= devices]
     if not few:
         least = min(row.devices for row in rows)
-        raise RecordError(f"no trial here ran on {_many(devices)} or fewer; the fewest are --devices {least}")
+        raise RecordError(f"no trial here ran on {counted(devices)} or fewer; the fewest are --devices {least}")
     if objective == "latency":
         sharded = [row for row in few if row.dp_size == 1] or few
         uses = [DeviceUse(objective, devices, row, 1, row.images_per_s, False) for row in sharded]
@@ -116,7 +115,7 @@ def use_notes(feasible: Sequence[TrialFigures], trial_of: TrialOf, chosen: Devic
     if (best.row.key, best.copies) != (chosen.row.key, chosen.copies):
         notes.append(f"--objective {other} would choose {best.short}")
     if all(row.devices != chosen.devices for row in feasible):
-        notes.append(f"no trial to choose from ran on {_many(chosen.devices)}")
+        notes.append(f"no trial to choose from ran on {counted(chosen.devices)}")
     return notes
 
 
@@ -141,9 +140,6 @@ def _replica(trial: Trial) -> Trial:
     return replace(trial, parallel=replace(trial.parallel, dp_size=1))
 
 
-def _many(devices: int) -> str:
+def counted(devices: int) -> str:
+    """`1 device`, `2 devices`."""
     return "1 device" if devices == 1 else f"{devices} devices"
-
-
-def _words(devices: int, objective: Objective) -> str:
-    return f"For {objective} on {_many(devices)}"

@@ -69,6 +69,12 @@ class Follower:
         if self._member is not None:
             self._member.close()
 
+    @property
+    def _launched(self) -> Member:
+        if self._member is None:
+            raise RuntimeError("nothing was launched")
+        return self._member
+
     def _launch(self, command: dict[str, Any]) -> dict[str, Any]:
         dims = ParallelDims(**command["dims"])
         world = RankWorld(command["rank"], dims, Path(command["meeting"]))
@@ -88,23 +94,21 @@ class Follower:
         return {"pid": os.getpid(), "devices": list(watched.devices)}
 
     def _configure(self, command: dict[str, Any]) -> dict[str, Any]:
-        assert self._member is not None
-        self._member.configure(Trial.from_dict(command["trial"]))
+        self._launched.configure(Trial.from_dict(command["trial"]))
         return {}
 
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
-        assert self._member is not None
-        prompt_text, seed, negative_prompt = command["call"]
-        _, part = take_part(self._member, self._allocator, (prompt_text, seed, negative_prompt))
+        _, part = take_part(self._launched, self._allocator, _call(command))
         gc.collect()  # outside every clock, while rank 0 looks at its image
         return {"part": asdict(part)}
 
     def _communication(self, command: dict[str, Any]) -> dict[str, Any]:
-        assert self._member is not None
-        prompt_text, seed, negative_prompt = command["call"]
-        return {
-            "communication": [asdict(each) for each in profiled(self._member, (prompt_text, seed, negative_prompt))]
-        }
+        return {"communication": [asdict(each) for each in profiled(self._launched, _call(command))]}
+
+
+def _call(command: dict[str, Any]) -> tuple[str, int, str]:
+    prompt_text, seed, negative_prompt = command["call"]
+    return prompt_text, seed, negative_prompt
 
 
 def _read(fd: int, commands: "queue.SimpleQueue[dict[str, Any]]") -> None:
