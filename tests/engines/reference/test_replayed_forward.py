@@ -53,6 +53,15 @@ def test_what_a_call_gave_stays_when_the_next_is_replayed(pools: list[Any]) -> N
     assert "forward" not in vars(module) and handle.count == 0
 
 
+def test_closed_it_has_the_forward_that_others_had_given_it(pools: list[Any]) -> None:
+    module: Any = Doubled()
+    hooked = module.forward = lambda x: [3 * x]
+    handle = GraphedForward(module, "pool")
+    module(torch.ones(2))
+    handle.close()
+    assert module.forward is hooked and module(torch.ones(2))[0].tolist() == [3, 3]
+
+
 def test_what_is_captured_anew_has_another_pool(pools: list[Any]) -> None:
     module = Doubled()
     handle = GraphedForward(module, "first")

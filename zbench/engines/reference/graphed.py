@@ -35,6 +35,7 @@ class GraphedForward:
         """
         self._module, self._pool = module, pool
         self._own: Callable[..., Any] = module.forward
+        self._replaced = vars(module).get("forward")  # what hooks put there, such as those of Ulysses
         self._captured: dict[Any, _Captured] = {}
         module.forward = self
 
@@ -66,6 +67,8 @@ class GraphedForward:
         """Leave the module its own forward."""
         if vars(self._module).get("forward") is self:
             del self._module.forward
+            if self._replaced is not None:
+                self._module.forward = self._replaced
         self._captured.clear()
 
     def _capture(self, leaves: list[Any], structure: Any) -> _Captured:
