@@ -14,6 +14,7 @@ from zbench.config import (
     OffloadConfig,
     ParallelConfig,
     PipelineConfig,
+    SCMConfig,
 )
 from zbench.methods.parallel import LOG_SUM_EXP_BACKENDS, every_split, problem, stack_problem
 from zbench.trial import geometry_of
@@ -202,6 +203,20 @@ def test_a_lora_beside_the_layers_and_a_cache_from_outside_are_refused() -> None
     outside = CustomCacheConfig(method="mine", target="a:B")
     assert stack_why(gather=2, cache=outside).startswith("cache.method=mine: ")
     assert stack_why(dp=2, cache=outside) == "" and stack_why(gather=2, cache=DBCacheConfig()) == ""
+
+
+def test_copies_take_turns_between_layers_that_no_cache_skips() -> None:
+    assert stack_why(gather=2, gather_by="copies") == "" and stack_why(gather=2, cache=DBCacheConfig()) == ""
+    said = stack_why(gather=2, gather_by="copies", cache=DBCacheConfig())
+    assert said.startswith("parallel.gather_by=copies: cache.method=dbcache skips layers")
+
+
+def test_ring_cannot_compare_prompts_that_one_process_would_pad() -> None:
+    compared, forced = DBCacheConfig(), SCMConfig(residual_diff_threshold=1.0)
+    said = stack_why(GUIDED, cfg=2, ring=2, cache=compared)
+    assert said.startswith("parallel.cfg_size=2 × parallel.ring_size=2: cache.method=dbcache compares")
+    assert stack_why(GUIDED, cfg=2, ring=2) == stack_why(GUIDED, cfg=2, gather=2, cache=compared) == ""
+    assert stack_why(GUIDED, cfg=2, ring=2, cache=forced) == ""
 
 
 def test_what_is_legal_of_four_devices() -> None:

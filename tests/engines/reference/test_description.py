@@ -107,3 +107,15 @@ def test_the_kernels_are_those_that_diffusers_has() -> None:
     from diffusers.models.attention_dispatch import AttentionBackendName
 
     assert list(backends()) == [name.value for name in AttentionBackendName]
+
+
+def test_what_may_gather_by_copies_serves_no_cache() -> None:
+    """Copies are chosen as it is loaded, and are wrong where a cache skips layers."""
+    for parallel, compute, alike in (
+        (ParallelConfig(gather_size=2), GPU, False),
+        (ParallelConfig(gather_size=2, gather_by="collectives"), GPU, True),
+        (ParallelConfig(gather_size=2), CPU, True),
+        (ParallelConfig(ulysses_size=2), GPU, True),
+    ):
+        groups = {"parallel": parallel, "compute": compute}
+        assert (process(**groups) == process(DBCacheConfig(), **groups)) == alike

@@ -3,6 +3,8 @@
 The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engine` imports and makes.
 """
 
+from dataclasses import replace
+
 from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.errors import ConfigError
 from zbench.methods import graphs, offload, parallel
@@ -55,8 +57,15 @@ class ReferenceEngine:
         return None
 
     def residency(self, trial: Trial) -> Residency:
-        """One loaded pipeline serves any cache, number of steps, prompts and seeds."""
-        return residency_by_keys(trial, PER_REQUEST)
+        """One loaded pipeline serves any cache, number of steps, prompts and seeds.
+
+        But for one that may gather by copies: that is decided as it is loaded, and no cache may skip layers there.
+        """
+        made = residency_by_keys(trial, PER_REQUEST)
+        sharding, on_cpu = trial.parallel, trial.compute.device == "cpu"
+        if sharding.gather_size == 1 or sharding.gather_by == "collectives" or on_cpu or trial.cache.method != "none":
+            return made
+        return replace(made, process=f"{made.process} by copies")
 
     def engine(self) -> Engine:
         """Imports torch, diffusers and cache-dit."""

@@ -5,6 +5,7 @@ and the reason says so.
 """
 
 from zbench.config import CacheConfig, ComputeConfig, CustomCacheConfig, OffloadConfig, ParallelConfig, PipelineConfig
+from zbench.methods.cache import method_of
 from zbench.methods.offload import BY_NAME
 from zbench.methods.parallel.dims import ParallelDims, share
 from zbench.zimage.geometry import Geometry
@@ -37,6 +38,7 @@ def stack_problem(
         _ulysses(parallel, dims, geometry.transformer.n_heads, compute.attention_backend),
         _compiled(parallel, compute),
         _gather(parallel, dims, geometry.transformer.n_heads, compute),
+        _copies(parallel, cache),
         _offload(parallel, dims, offload.mode),
         _lora(dims, pipeline),
         _cache(dims, cache),
@@ -121,6 +123,15 @@ def _gather(parallel: ParallelConfig, dims: ParallelDims, heads: int, compute: C
     return None
 
 
+def _copies(parallel: ParallelConfig, cache: CacheConfig) -> str | None:
+    if parallel.gather_by == "copies" and cache.method != "none":
+        return (
+            f"parallel.gather_by=copies: cache.method={cache.method} skips layers, between which copies take turns; "
+            "parallel.gather_by=collectives takes any cache"
+        )
+    return None
+
+
 def _offload(parallel: ParallelConfig, dims: ParallelDims, mode: str) -> str | None:
     """Whole components may wait on the host where their weights are plain and nobody else wraps what calls them."""
     waiting, key = BY_NAME[mode].waiting, f"offload.mode={mode}"
@@ -160,5 +171,11 @@ def _cache(dims: ParallelDims, cache: CacheConfig) -> str | None:
         return (
             f"cache.method={cache.method}: nobody has run a cache from outside zbench on several devices an image, "
             "which must all skip the same steps; parallel.dp_size makes images side by side"
+        )
+    threshold = method_of(cache).threshold
+    if dims.cfg > 1 and dims.ring > 1 and threshold is not None and 0 < threshold < 1:
+        return (
+            f"{dims.named('cfg', 'ring')}: cache.method={cache.method} compares two prompts as long as the longer one, "
+            "which may need a mask, and ring takes none; parallel.gather_size takes ring's place"
         )
     return None
