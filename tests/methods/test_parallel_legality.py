@@ -14,6 +14,7 @@ from zbench.config import (
     OffloadConfig,
     ParallelConfig,
     PipelineConfig,
+    SCMConfig,
 )
 from zbench.methods.parallel import LOG_SUM_EXP_BACKENDS, every_split, problem, stack_problem
 from zbench.trial import geometry_of
@@ -211,6 +212,14 @@ def test_copies_take_turns_between_layers_which_a_cache_skips() -> None:
     assert said.startswith("parallel.gather_by=copies: cache.method=dbcache skips layers") and "cache=none" in said
     assert stack_why(gather=2, gather_by="copies") == ""
     assert stack_why(gather=2, gather_by="collectives", cache=DBCacheConfig()) == ""
+
+
+def test_ring_cannot_compare_prompts_that_one_process_would_pad() -> None:
+    compared, forced = DBCacheConfig(), SCMConfig(residual_diff_threshold=1.0)
+    said = stack_why(GUIDED, cfg=2, ring=2, cache=compared)
+    assert said.startswith("parallel.cfg_size=2 × parallel.ring_size=2: cache.method=dbcache compares")
+    assert stack_why(GUIDED, cfg=2, ring=2) == stack_why(GUIDED, cfg=2, gather=2, cache=compared) == ""
+    assert stack_why(GUIDED, cfg=2, ring=2, cache=forced) == ""
 
 
 def test_what_is_legal_of_four_devices() -> None:

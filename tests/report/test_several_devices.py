@@ -12,7 +12,7 @@ from zbench.report.page.html import render_html
 from zbench.report.page.markdown import render_markdown
 from zbench.report.text.scaling import scaling_sentences
 
-U2, TP2 = ParallelConfig(ulysses_size=2), ParallelConfig(tp_size=2)
+U2, TP2, DP2 = ParallelConfig(ulysses_size=2), ParallelConfig(tp_size=2), ParallelConfig(dp_size=2)
 
 
 def page(*records):
@@ -44,7 +44,15 @@ def test_the_best_topology_what_stops_it_and_images_side_by_side_in_words():
 
 def test_what_was_not_measured_is_called_a_projection():
     text = said(one_device(), two_devices())
-    assert "one image a device is best: 2.000 images/s, a projection (2 times one device's" in text
+    known = "a projection (2 times one device's; data parallelism was not measured)"
+    assert f"one image a device is best: 2.000 images/s, {known}" in text
+
+
+def test_data_parallelism_that_was_measured_and_is_not_trusted_is_not_called_unmeasured():
+    straggling = timed(on(DP2), 1.02, {"denoise": 0.8}, ranks=(1.02, 0.6), images=2)
+    text = said(one_device(), straggling)
+    known = "a projection (2 times one device's; data parallelism has no trusted measurement)"
+    assert text == f"On 2 devices one image a device makes 2.000 images/s, {known}."
 
 
 def test_sharding_that_does_not_pay_is_called_that():

@@ -5,6 +5,7 @@ and the reason says so.
 """
 
 from zbench.config import CacheConfig, ComputeConfig, CustomCacheConfig, OffloadConfig, ParallelConfig, PipelineConfig
+from zbench.methods.cache import method_of
 from zbench.methods.offload import BY_NAME
 from zbench.methods.parallel.dims import ParallelDims, share
 from zbench.zimage.geometry import Geometry
@@ -177,5 +178,11 @@ def _cache(dims: ParallelDims, cache: CacheConfig) -> str | None:
         return (
             f"cache.method={cache.method}: nobody has run a cache from outside zbench on several devices an image, "
             "which must all skip the same steps; parallel.dp_size makes images side by side"
+        )
+    threshold = method_of(cache).threshold
+    if dims.cfg > 1 and dims.ring > 1 and threshold is not None and 0 < threshold < 1:
+        return (
+            f"{dims.named('cfg', 'ring')}: cache.method={cache.method} compares two prompts as long as the longer one, "
+            "which may need a mask, and ring takes none; parallel.gather_size takes ring's place"
         )
     return None

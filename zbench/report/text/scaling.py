@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from zbench.analysis.scaling import DeviceScaling
-from zbench.analysis.sharded import PrunedTopologies, SameDevices, ShardedTrial
+from zbench.analysis.sharded import ImagesSideBySide, PrunedTopologies, SameDevices, ShardedTrial
 from zbench.report.text import cells
 
 MOST_GROUPS = 6
@@ -87,11 +87,17 @@ def _for_rate(group: SameDevices) -> list[str]:
     name = other.row.label if other.is_measured else "one image a device"
     rate = f"{cells.digits(other.images_per_s)} images/s"
     if not other.is_measured:
-        rate += f", a projection ({group.devices} times one device's; data parallelism was not measured)"
+        rate += f", a projection ({group.devices} times one device's{_why_projected(group, other)})"
     if not sharding:
-        return [f"{name[0].upper()}{name[1:]} makes {rate}." if not other.is_measured else f"{name} makes {rate}."]
+        return [f"On {group.devices} devices {name} makes {rate}."]
     best = max(sharding, key=lambda row: row.images_per_s or 0.0)
     theirs = f"{cells.digits(best.images_per_s or 0.0)} images/s"
     if (best.images_per_s or 0.0) > other.images_per_s:
         return [f"For images/s {best.label} is best too: {theirs}, where {name} makes {rate}."]
     return [f"For images/s {name} is best: {rate}, where {best.label} makes {theirs}."]
+
+
+def _why_projected(group: SameDevices, other: ImagesSideBySide) -> str:
+    doubt = ", which is not to be trusted" if other.row.caveats else ""
+    tried = any(trial.is_data_parallel for trial in group.trials)
+    return f"{doubt}; data parallelism {'has no trusted measurement' if tried else 'was not measured'}"
