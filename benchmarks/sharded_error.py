@@ -8,13 +8,12 @@ enough, else CPUs, where both are float32 and the ratio says nothing. Prints one
 import copy
 import gc
 import json
-import multiprocessing
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from ranks import run_ranks
 
 from zbench.composition import expand
 from zbench.engines.reference.pipeline import WEIGHTS_SEED, call_arguments
@@ -85,18 +84,11 @@ def measure(rank: int, pipeline: str, overrides: list[str], folder: str) -> None
 
 
 def main(pipeline: str, overrides: list[str]) -> int:
-    """Start one process a rank; the worst of their exit codes."""
+    """Start one process a rank; their exit code."""
     needed = {ParallelDims.of(trial_of(pipeline, override).parallel).devices for override in overrides}
     if len(needed) != 1:
         raise SystemExit(f"settings of {sorted(needed)} devices: all must take equally many")
-    spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        ranks = [spawn.Process(target=measure, args=(r, pipeline, overrides, folder)) for r in range(needed.pop())]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join()
-        return max(abs(process.exitcode or 0) for process in ranks)
+    return run_ranks(measure, needed.pop(), pipeline, overrides)
 
 
 if __name__ == "__main__":

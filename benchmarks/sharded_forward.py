@@ -7,10 +7,8 @@ On CPUs it is a small transformer in float32, to try the command.
 """
 
 import json
-import multiprocessing
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from diffusers import ZImageTransformer2DModel
+from ranks import run_ranks
 
 from zbench.engines.reference.graphed import GraphedForward
 from zbench.engines.reference.ranks import RankWorld
@@ -147,17 +146,6 @@ def run(rank: int, ranks: int, folder: str) -> None:
     mesh.leave()
 
 
-def main(ranks: int) -> int:
-    """Start one process a rank; the worst of their exit codes."""
-    spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        started = [spawn.Process(target=run, args=(rank, ranks, folder)) for rank in range(ranks)]
-        for process in started:
-            process.start()
-        for process in started:
-            process.join()
-        return max(abs(process.exitcode or 0) for process in started)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2))
+    asked = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    raise SystemExit(run_ranks(run, asked, asked))

@@ -6,16 +6,14 @@ SIDE x SIDE pixels. NCCL where there is a GPU a rank, gloo elsewhere. Prints one
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL
+from ranks import run_ranks
 
 from zbench.engines.reference.sharded.decode import split_decode
 from zbench.engines.reference.sharded.profiling import measure_communication
@@ -24,15 +22,7 @@ from zbench.zimage.layout import preset_folder
 REPEATS = 10
 
 
-def main(ranks: int, side: int) -> int:
-    """Start one process a rank; the worst of their exit codes."""
-    with tempfile.TemporaryDirectory() as folder:
-        me = [sys.executable, __file__, str(ranks), str(side)]
-        started = [subprocess.Popen([*me, str(rank), folder]) for rank in range(ranks)]
-        return max(abs(process.wait()) for process in started)
-
-
-def measure(ranks: int, side: int, rank: int, folder: Path) -> None:
+def measure(rank: int, ranks: int, side: int, folder: str) -> None:
     """One rank."""
     on_cuda = torch.cuda.device_count() >= ranks
     device = torch.device("cuda", rank) if on_cuda else torch.device("cpu")
@@ -98,9 +88,6 @@ def figures(vae: Any, exact: torch.Tensor, latents: torch.Tensor) -> dict[str, f
 
 
 if __name__ == "__main__":
-    asked = [int(value) for value in sys.argv[1:4]]
-    size = (asked + [2, 1024][len(asked) :])[:2] if len(asked) < 2 else asked[:2]
-    if len(asked) == 3:
-        measure(*size, asked[2], Path(sys.argv[4]))
-    else:
-        sys.exit(main(*size))
+    asked = [int(value) for value in sys.argv[1:3]]
+    size = [*asked, *[2, 1024][len(asked) :]]
+    sys.exit(run_ranks(measure, size[0], *size))
