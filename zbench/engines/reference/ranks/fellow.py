@@ -103,6 +103,13 @@ class Fellow:
         said = [place for place, line in enumerate(words) if line.endswith(TRACE)]
         return words[said[-1] + 1 :] if said else ()
 
+    def hear_out(self) -> None:
+        """Wait a moment for what it has printed until now."""
+        until_s, heard = time.monotonic() + LAST_WORDS_S, -1
+        while time.monotonic() < until_s and heard != self._n_words:
+            heard = self._n_words
+            time.sleep(0.1)
+
     def last_words(self) -> tuple[str, ...]:
         """The end of what it printed."""
         return tuple(self._words)[-LOG_LINES:]

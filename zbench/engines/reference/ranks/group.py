@@ -205,7 +205,9 @@ class RankGroup:
         found = disagreement(parts, self._dims.ranks, self._dtype)
         if found is not None:
             rank, what = found
-            raise RankError(self._fellows[rank - 1].lost("ranks_disagree", what))
+            fellow = self._fellows[rank - 1]
+            fellow.hear_out()
+            raise RankError(fellow.lost("ranks_disagree", what))
 
     def _kill(self) -> None:
         for fellow in self._fellows:
