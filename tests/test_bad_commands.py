@@ -37,6 +37,7 @@ ONE_LINE: list[tuple[list[str], str]] = [
     (["search.target="], "search.target='': must be module:Class"),
     # options
     (["engine.options.a=1"], "engine.options={'a': 1}: ReferenceEngine does not take these"),
+    (["engine.options.a=1"], "its options: hang_s"),
     (["executor.options.a=1"], "executor=local takes none"),
     (["search.options.a=1"], "search.options"),
     (["compute.attention_backend=zzz"], "compute.attention_backend=zzz: must be one of flash, "),

@@ -149,6 +149,7 @@ def test_a_death_is_the_cause_of_what_others_then_fail_with(executor: LocalExecu
 def test_rank_0_that_dies_takes_all_others_along(executor: LocalExecutor, tmp_path: Path) -> None:
     reason = why(executor, ranked(misdeed="die", bad_rank=0), tmp_path)
     assert reason.code == "worker_died" and "about to die" in reason.log_tail
+    assert reason.message.startswith("rank 0, the worker itself, was killed (signal 9)")
 
 
 @pytest.mark.parametrize("rank", [0, 1])

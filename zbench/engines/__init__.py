@@ -6,6 +6,7 @@ A new engine is one folder with a class that fits `EngineDescription`, and one f
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -173,7 +174,8 @@ def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescrip
         try:
             return found(**config.options)
         except TypeError as error:
-            problem = f"{found.__name__} does not take these ({error})"
+            takes = ", ".join(inspect.signature(found).parameters) or "none"
+            problem = f"{found.__name__} does not take these ({error}); its options: {takes}"
             raise ConfigError("engine.options", config.options, problem) from error
 
     made: EngineDescription = load_object(

@@ -244,16 +244,16 @@ def _cannot_start(python: str, log: Path, error: OSError) -> str:
     return f"cannot start a worker, {what}; {way_out}"
 
 
-def death(code: int, oom_killed: bool) -> Reason:
-    """Why a worker ended that was not asked to."""
+def death(code: int, oom_killed: bool, who: str = "the worker") -> Reason:
+    """Why a worker ended that was not asked to; `who` is what it is called."""
     if code >= 0:
-        return Reason("worker_died", f"the worker ended by itself with exit code {code}")
+        return Reason("worker_died", f"{who} ended by itself with exit code {code}")
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     if -code == signal.SIGKILL:
         if oom_killed:
-            return Reason("out_of_memory", "the worker was killed (signal 9) by the kernel's out-of-memory killer")
-        return Reason("worker_died", "the worker was killed (signal 9), often the kernel's out-of-memory killer")
-    return Reason("worker_died", f"the worker died of {name} (signal {-code})")
+            return Reason("out_of_memory", f"{who} was killed (signal 9) by the kernel's out-of-memory killer")
+        return Reason("worker_died", f"{who} was killed (signal 9), often the kernel's out-of-memory killer")
+    return Reason("worker_died", f"{who} died of {name} (signal {-code})")
 
 
 def _variables(home: Path | None) -> dict[str, str]:

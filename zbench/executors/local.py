@@ -202,7 +202,7 @@ class LocalExecutor:
         try:
             results = self._look(client, running, on_event, stopping)
         except WorkerGone:
-            reason = death(self._discard(slot), oom_kills() > running.kills_before)
+            reason = death(self._discard(slot), oom_kills() > running.kills_before, _worker_of(running.task))
             if client.environment is None:  # it never came to say hello, so nothing is known about a trial
                 reason = Reason(MACHINE, f"{reason.message} before it could take a trial{_last_words(client, running)}")
             results = _for_all(running.task, Stopped()) if self._aborted else _blamed(running, reason)
@@ -314,6 +314,12 @@ def _blamed(running: _Running, reason: Reason) -> list[TaskResult]:
     if running.turn_of is None:
         return _for_all(running.task, Failed(reason))
     return [Failed(reason) if i == running.turn_of else Disrupted() for i in _ids(running.task)]
+
+
+def _worker_of(task: Task) -> str:
+    """What its worker is called: of a task of several ranks, it is the first of them."""
+    several = ParallelDims.of(task.settings[0].trial.parallel).devices > 1
+    return "rank 0, the worker itself," if several else "the worker"
 
 
 def _ids(task: Task) -> list[str]:

@@ -5,6 +5,7 @@ one bump at most, and is read again.
 """
 
 import mmap
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,15 @@ class Progress:
     """The signs of life of all ranks of a trial."""
 
     def __init__(self, meeting: Path, ranks: int) -> None:
-        """Map the file in `meeting`, made where it is not there."""
+        """Map the file in `meeting`, made where it is not there. Raises OSError where there is no room for it: a store
+        into a page that the disk has no room for would end the process (SIGBUS)."""
         self._ranks = ranks
-        with (meeting / FILE_NAME).open("a+b") as file:
-            file.truncate(ranks * _PLACE.size)
-            self._memory = mmap.mmap(file.fileno(), ranks * _PLACE.size)
+        fd = os.open(meeting / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, ranks * _PLACE.size)
+            self._memory = mmap.mmap(fd, ranks * _PLACE.size)
+        finally:
+            os.close(fd)
         self._counts = [0] * ranks
 
     def bump(self, rank: int, doing: str) -> None:
