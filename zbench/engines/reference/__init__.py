@@ -9,6 +9,7 @@ from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.errors import ConfigError
 from zbench.methods import graphs, offload, parallel
 from zbench.methods.attention import check_backend
+from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
 
 HANG_S = 300.0
@@ -63,7 +64,7 @@ class ReferenceEngine:
         """
         made = residency_by_keys(trial, PER_REQUEST)
         sharding, on_cpu = trial.parallel, trial.compute.device == "cpu"
-        if sharding.gather_size == 1 or sharding.gather_by == "collectives" or on_cpu or trial.cache.method != "none":
+        if sharding.gather_size == 1 or sharding.gather_by == "collectives" or on_cpu or method_of(trial.cache).skips:
             return made
         return replace(made, process=f"{made.process} by copies")
 

@@ -39,6 +39,7 @@ def stack_problem(
         _compiled(parallel, compute),
         _gather(parallel, dims, geometry.transformer.n_heads, compute),
         _copies(parallel, cache),
+        _tiles(parallel, dims),
         _offload(parallel, dims, offload.mode),
         _lora(dims, pipeline),
         _cache(dims, cache),
@@ -124,10 +125,19 @@ def _gather(parallel: ParallelConfig, dims: ParallelDims, heads: int, compute: C
 
 
 def _copies(parallel: ParallelConfig, cache: CacheConfig) -> str | None:
-    if parallel.gather_by == "copies" and cache.method != "none":
+    if parallel.gather_by == "copies" and method_of(cache).skips:
         return (
             f"parallel.gather_by=copies: cache.method={cache.method} skips layers, between which copies take turns; "
             "parallel.gather_by=collectives takes any cache"
+        )
+    return None
+
+
+def _tiles(parallel: ParallelConfig, dims: ParallelDims) -> str | None:
+    if parallel.vae == "tiled" and dims.ranks > 2:
+        return (
+            f"parallel.vae=tiled: of {dims.ranks} devices cache-dit 1.5.3 gives the third and later ones another image, "
+            "which it passes on before it is there; use parallel.vae=split"
         )
     return None
 

@@ -16,6 +16,7 @@ from zbench.engines.reference.sharded.mesh import Mesh
 from zbench.engines.reference.sharded.patches import Patches
 from zbench.engines.reference.sharded.stack import ShardedTokens, SharedTiles, split_text_encoder, split_weights
 from zbench.errors import ConfigError
+from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.flops import padded_tokens
 
@@ -36,6 +37,10 @@ class Sharded:
         """What took effect beyond what was asked."""
         parallel, dims = trial.parallel, mesh.dims
         self._handles: list[Any] = [Patches(mesh.device_mesh.device_type)]
+        if mesh.cfg is not None:
+            if trial.pipeline.guidance_scale <= 0:
+                raise ConfigError("parallel.cfg_size", dims.cfg, "without guidance there is one pass: set cfg_size=1")
+            self._handles.append(SplitGuidance(pipe.transformer, mesh.cfg))
         if mesh.gather is not None:
             _refuse_beside_gather(pipe.transformer.config.n_heads // dims.tp, trial)
             sequence = ShardedSequence(pipe.transformer, mesh.gather, mesh.ulysses)
@@ -45,10 +50,6 @@ class Sharded:
             self._handles.append(ShardedTokens(pipe.transformer, parallel, mesh))
         if mesh.tp is not None:
             split_weights(pipe.transformer, mesh)
-        if mesh.cfg is not None:
-            if trial.pipeline.guidance_scale <= 0:
-                raise ConfigError("parallel.cfg_size", dims.cfg, "without guidance there is one pass: set cfg_size=1")
-            self._handles.append(SplitGuidance(pipe.transformer, mesh.cfg))
         if parallel.text_encoder == "tp":
             split_text_encoder(pipe.text_encoder, mesh)
         if parallel.vae == "tiled":
@@ -72,7 +73,7 @@ def _carried(sequence: ShardedSequence, transformer: Any, trial: Trial, mesh: Me
     if asked == "collectives" or group is None or mesh.device_mesh.device_type != "cuda":
         return "collectives"
     problem = (
-        "a cache skips layers, between which copies take turns; cache=none" if trial.cache.method != "none" else None
+        "a cache skips layers, between which copies take turns; cache=none" if method_of(trial.cache).skips else None
     )
     if problem is None:
         try:
