@@ -136,7 +136,7 @@ def _copies(parallel: ParallelConfig, cache: CacheConfig) -> str | None:
 def _tiles(parallel: ParallelConfig, dims: ParallelDims) -> str | None:
     if parallel.vae == "tiled" and dims.ranks > 2:
         return (
-            f"parallel.vae=tiled: of {dims.ranks} devices cache-dit 1.5.3 gives the third and later ones another image, "
+            f"parallel.vae=tiled: of {dims.ranks} devices cache-dit 1.5.3 gives the third and later another image, "
             "which it passes on before it is there; use parallel.vae=split"
         )
     return None
