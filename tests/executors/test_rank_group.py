@@ -29,6 +29,8 @@ from zbench.probes.disturbance import SUSPENDED
 from zbench.record import Reason
 from zbench.trial import Trial
 
+pytestmark = pytest.mark.timeout(1200)  # many processes: on a busy machine they take their time
+
 HERE = Path(__file__).parent
 MEASURE = MeasureConfig(max_warmup_rounds=1, min_rounds=2, max_rounds=2, timeout_s=120.0)
 ENDS_WITHIN_S = 10.0

@@ -123,11 +123,28 @@ def test_options_without_what_they_are_for_are_refused(options: dict[str, Any], 
 def test_a_decode_and_a_text_encoder_are_split_where_they_can_be() -> None:
     assert why(gather=3, vae="split") == "" and why(gather=2, text_encoder="tp") == ""
     tiles = replace(TURBO, vae_tiling=True)
-    assert "pipeline.vae_tiling=true" in why(tiles, gather=2, vae="split") and why(tiles, gather=2, vae="tiled") == ""
+    assert "pipeline.vae_tiling=true" in why(tiles, gather=2, vae="split") and "one tile" in why(
+        tiles, gather=2, vae="tiled"
+    )
     short = replace(TURBO, height=16)  # 2 rows of latents
     assert "2 rows of latents are fewer than 3 devices" in why(short, gather=3, vae="split")
     ten_rows = replace(TURBO, height=80)  # whole shares of 2 would leave none for the sixth device; these are 2 and 1
     assert why(ten_rows, gather=6, vae="split") == ""
+
+
+def test_a_tiled_decode_has_a_tile_for_each_device() -> None:
+    """Z-Image's tiles have 1,024 pixels a side and 768 between; the tiny pipeline's 256 and 192."""
+    assert "1024×1024 pixels are one tile" in why(gather=2, vae="tiled")
+    large = replace(TURBO, height=1280, width=1280)
+    assert why(large, gather=4, vae="tiled") == "" and "are 4 tiles, fewer than 5" in why(large, gather=5, vae="tiled")
+    wide = replace(TINY, height=160, width=272)
+    assert why(wide, gather=2, vae="tiled") == "" and "are 2 tiles, fewer than 4" in why(wide, gather=4, vae="tiled")
+
+
+def test_tiles_are_shared_by_two_devices_as_cache_dit_has_it() -> None:
+    large = replace(TURBO, height=1280, width=1280)
+    assert stack_why(large, gather=2, vae="tiled") == stack_why(large, dp=2, gather=2, vae="tiled") == ""
+    assert stack_why(large, gather=3, vae="tiled").startswith("parallel.vae=tiled: of 3 devices cache-dit")
 
 
 @pytest.mark.parametrize("size", range(2, 17))

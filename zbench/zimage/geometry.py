@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,17 @@ class VaeGeometry:
     """Whether a 1x1 convolution precedes the decoder."""
     scaling_factor: float
     shift_factor: float
+    sample_size: int
+    """Pixels along one side of a tile, where it decodes in tiles."""
+
+    def tiles(self, height: int, width: int) -> int:
+        """How many tiles diffusers decodes an image in where tiling is on; 1 is the whole image."""
+        tile = self.sample_size // self.scale_factor
+        sides = height // self.scale_factor, width // self.scale_factor
+        if max(sides) <= tile:
+            return 1
+        apart = int(tile * 0.75)  # they overlap by a quarter
+        return math.prod(-(-side // apart) for side in sides)
 
     @property
     def scale_factor(self) -> int:
@@ -113,6 +125,7 @@ class VaeGeometry:
             post_quant_conv=config.flag("use_post_quant_conv", True),
             scaling_factor=config.number("scaling_factor"),
             shift_factor=config.number("shift_factor"),
+            sample_size=config.positive("sample_size", 32),
         )
 
 
@@ -165,8 +178,8 @@ class _Config:
             raise ValueError(f"{self.path}: key {key!r} is missing")
         return self.values[key]
 
-    def positive(self, key: str) -> int:
-        value = self._value(key)
+    def positive(self, key: str, default: int | None = None) -> int:
+        value = self._value(key) if default is None or key in self.values else default
         if type(value) is not int or value <= 0:
             raise ValueError(f"{self.path}: {key}={value!r} must be a positive integer")
         return value

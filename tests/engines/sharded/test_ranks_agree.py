@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.timeout(1200)  # many processes: on a busy machine they take their time
+
 HERE = Path(__file__).parent
 TESTS = HERE.parents[1]
 RANKS = 4
@@ -43,6 +45,7 @@ CASES = [
     case("cfg2", TWO),
     case("ulysses2", TWO, "ulysses2_anything", parallel={"ulysses_anything": True}),
     case("ulysses2", TWO, "ulysses2_async", parallel={"ulysses_async": True}),
+    *(case("tp2", ["plain"], f"tp2_offload_{mode}", offload=mode) for mode in ("text_encoder", "vae")),
     case("tp2", ["plain"], "tp2_text_encoder", parallel={"text_encoder": "tp"}),
     case("ulysses2_ring2", TWO),
     case("tp2_ulysses2", TWO),
@@ -54,6 +57,9 @@ CASES = [
     case("cfg2_ring2", TWO),
     case("ulysses2", TWO, "ulysses2_masked", guided=True, negative=LONG),
     case("gather3", TWO, "gather3_masked", guided=True, negative=LONG),
+    case("cfg2", TWO, "cfg2_masked", negative=LONG),
+    case("cfg2_gather2", TWO, "cfg2_gather2_masked", negative=LONG),
+    case("cfg2_ulysses2", TWO, "cfg2_ulysses2_masked", negative=LONG),
     case("tp2_ulysses2", TWO, "tp2_ulysses2_6_heads", heads=6),
     case("ulysses3", TWO, "ulysses3_8_heads", heads=8, parallel={"ulysses_anything": True}),
     *(case(mode, ["plain"], f"{mode}_all", offload="all") for mode in ("ulysses2", "ring2", "gather2")),
@@ -63,7 +69,13 @@ CASES = [
     ),
     *(
         case(mode, ["plain"], f"{mode}_again", again=True, parallel={"vae": vae})
-        for mode, vae in (("ulysses2", "whole"), ("ring2", "tiled"), ("gather2", "split"), ("cfg2", "whole"))
+        for mode, vae in (
+            ("ulysses2", "whole"),
+            ("ring2", "tiled"),
+            ("gather2", "split"),
+            ("cfg2", "whole"),
+            ("cfg2_gather2", "whole"),
+        )
     ),
 ]
 REFUSED = {

@@ -19,6 +19,8 @@ from zbench.errors import ConfigError
 from zbench.methods.parallel import even_shares
 from zbench.zimage.layout import preset_folder
 
+pytestmark = pytest.mark.timeout(1200)  # many processes: on a busy machine they take their time
+
 RANKS = max(SIZES)
 HERE = Path(__file__).parent
 
@@ -39,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in range(RANKS)
     ]
     try:
-        said = [process.communicate(timeout=240)[1] for process in started]
+        said = [process.communicate(timeout=900)[1] for process in started]
     finally:
         for process in started:
             process.kill()

@@ -219,12 +219,17 @@ def _nbytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in _tensors(module))
 
 
+def _weights_of(pipe: Any, component: str) -> list[Tensor]:
+    return list(getattr(pipe, component).parameters())
+
+
 def _refuse_packed(pipe: Any, mode: str) -> None:
-    """Raise ConfigError where weights are packed in a way that cannot be moved as plain bytes.
+    """Raise ConfigError where weights that `mode` moves are packed so that they cannot be moved as plain bytes.
 
     Those of GGUF are bytes with a name; accelerate's hooks lose the name.
     """
-    kinds = {type(p).__name__ for component in COMPONENTS for p in getattr(pipe, component).parameters()}
+    moved = BY_NAME[mode].waiting
+    kinds = {type(p).__name__ for component in COMPONENTS if component in moved for p in _weights_of(pipe, component)}
     packed = kinds - {"Parameter"} - ({"GGUFParameter"} if mode != "sequential" else set())
     if mode != "none" and packed:
         way = "offload=group and offload=all can" if packed == {"GGUFParameter"} else "offload=none leaves them there"

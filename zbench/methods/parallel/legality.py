@@ -129,10 +129,24 @@ def _decode(parallel: ParallelConfig, dims: ParallelDims, pipeline: PipelineConf
         return f"parallel.vae={parallel.vae}: one device makes an image by itself; use parallel.vae=whole"
     if parallel.vae == "split" and pipeline.vae_tiling:
         return "parallel.vae=split: pipeline.vae_tiling=true decodes in tiles; parallel.vae=tiled shares tiles"
+    if parallel.vae == "tiled":
+        return _tiles(dims, pipeline, geometry)
     rows = pipeline.height // geometry.vae.scale_factor
     if parallel.vae == "split" and rows < dims.ranks:
         return f"parallel.vae=split: {rows} rows of latents are fewer than {dims.ranks} devices; use parallel.vae=whole"
     return None
+
+
+def _tiles(dims: ParallelDims, pipeline: PipelineConfig, geometry: Geometry) -> str | None:
+    """cache-dit gives tiles out in turn, and stops at a device without any."""
+    tiles = geometry.vae.tiles(pipeline.height, pipeline.width)
+    if tiles >= dims.ranks:
+        return None
+    size = f"parallel.vae=tiled: {pipeline.height}×{pipeline.width} pixels"
+    way = "use parallel.vae=whole" if pipeline.vae_tiling else "use parallel.vae=split"
+    if tiles == 1:
+        return f"{size} are one tile, which each device would decode whole; {way}"
+    return f"{size} are {tiles} tiles, fewer than {dims.ranks} devices; {way}"
 
 
 def _text_encoder(parallel: ParallelConfig, dims: ParallelDims, geometry: Geometry) -> str | None:

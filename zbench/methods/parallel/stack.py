@@ -38,6 +38,7 @@ def stack_problem(
         _ulysses(parallel, dims, geometry.transformer.n_heads, compute.attention_backend),
         _compiled(parallel, compute),
         _gather(parallel, dims, geometry.transformer.n_heads, compute, cache),
+        _tiles(parallel, dims),
         _offload(parallel, dims, offload.mode),
         _lora(dims, pipeline),
         _cache(dims, cache),
@@ -135,6 +136,15 @@ def _gather(
         return (
             f"{dims.named('tp', 'ulysses', 'gather')}: {left} heads are not divisible by "
             f"parallel.ulysses_size={dims.ulysses}; parallel.gather_size alone takes any number"
+        )
+    return None
+
+
+def _tiles(parallel: ParallelConfig, dims: ParallelDims) -> str | None:
+    if parallel.vae == "tiled" and dims.ranks > 2:
+        return (
+            f"parallel.vae=tiled: of {dims.ranks} devices the third and later had another image when it was tried with "
+            "cache-dit 1.5.3; use parallel.vae=split"
         )
     return None
 

@@ -52,6 +52,10 @@ class Sharded:
 
     def _shard(self, pipe: Any, trial: Trial, mesh: Mesh) -> None:
         parallel, dims = trial.parallel, mesh.dims
+        if mesh.cfg is not None:
+            if trial.pipeline.guidance_scale <= 0:
+                raise ConfigError("parallel.cfg_size", dims.cfg, "without guidance there is one pass: set cfg_size=1")
+            self._handles.append(SplitGuidance(pipe.transformer, mesh.cfg))
         if mesh.gather is not None:
             _refuse_beside_gather(pipe.transformer.config.n_heads // dims.tp, trial)
             sequence = ShardedSequence(pipe.transformer, mesh.gather, mesh.ulysses)
@@ -61,10 +65,6 @@ class Sharded:
             self._handles.append(ShardedTokens(pipe.transformer, parallel, mesh))
         if mesh.tp is not None:
             split_weights(pipe.transformer, mesh)
-        if mesh.cfg is not None:
-            if trial.pipeline.guidance_scale <= 0:
-                raise ConfigError("parallel.cfg_size", dims.cfg, "without guidance there is one pass: set cfg_size=1")
-            self._handles.append(SplitGuidance(pipe.transformer, mesh.cfg))
         if parallel.text_encoder == "tp":
             split_text_encoder(pipe.text_encoder, mesh)
         if parallel.vae == "tiled":

@@ -210,6 +210,8 @@ class ShardedSequence:
             processor = GatherAttnProcessor(self._ranks)
             processor._attention_backend = own._attention_backend
             attention.set_processor(processor)
+        self._joined_before = vars(transformer).get("_build_unified_sequence")  # that of split guidance, or none
+        self._joined = transformer._build_unified_sequence
         transformer._prepare_sequence = self._prepare_sequence
         transformer._build_unified_sequence = self._build_unified_sequence
         self._hooks = [
@@ -227,6 +229,8 @@ class ShardedSequence:
         for hook in self._hooks:
             hook.remove()
         del self._transformer._prepare_sequence, self._transformer._build_unified_sequence
+        if self._joined_before is not None:
+            self._transformer._build_unified_sequence = self._joined_before
         for attention, own in self._processors:
             attention.set_processor(own)
         if self._carrier is not None:
@@ -242,11 +246,8 @@ class ShardedSequence:
     def _build_unified_sequence(self, x: Tensor, x_freqs: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """As above, of image and text together; `args` go on with what the text is."""
         x_seqlens, x_noise_mask, cap, cap_freqs, *others = args
-        own = type(self._transformer)._build_unified_sequence
         whole_x, whole_cap = self._whole(x, x_freqs.shape[1]), self._whole(cap, cap_freqs.shape[1])
-        made = own(
-            self._transformer, whole_x, x_freqs, x_seqlens, x_noise_mask, whole_cap, cap_freqs, *others, **kwargs
-        )
+        made = self._joined(whole_x, x_freqs, x_seqlens, x_noise_mask, whole_cap, cap_freqs, *others, **kwargs)
         unified, *rest = made
         self._tokens = unified.shape[1]
         return self._share(unified), *rest
