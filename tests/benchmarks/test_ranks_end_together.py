@@ -3,6 +3,8 @@
 import importlib
 import sys
 import time
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import ModuleType
 
@@ -13,9 +15,11 @@ FOREVER_S = 3600
 
 
 @pytest.fixture
-def ranks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module; the process that Python starts beside spawned ones is ended, for other tests count children."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("ranks")
+    yield importlib.import_module("ranks")
+    resource_tracker._resource_tracker._stop()
 
 
 def writes(rank: int, word: str, folder: str) -> None:
