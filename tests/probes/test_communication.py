@@ -150,3 +150,12 @@ def test_marks_are_kernels_that_do_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "_sleep", slept.append)
     communication.mark()
     assert slept == [1]
+
+
+def test_a_copy_hides_no_waiting_for_a_peer() -> None:
+    kernels = [
+        KernelSpan("gemm", 0.0, 1.0),
+        KernelSpan("Memcpy DtoD (Device -> Device)", 0.5, 3.0),
+        KernelSpan("wait_signal_kernel", 1.0, 3.0),
+    ]
+    assert communication_share(kernels) == (3.0, 2.0, 2.0)

@@ -24,7 +24,7 @@ class RankView:
 class Communication:
     """What of the forwards of one untimed call was communication, by the profiler on one rank. Seconds.
 
-    Exposed is communication during which no other kernel ran on the device.
+    Exposed is communication during which no kernel computed on the device.
     """
 
     rank: Count

@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 COLLECTIVES = ("nccl", "nvshmem", "memcpy ptop", "wait_signal", "one_shot_all_", "two_shot_all_", "multimem_")
 """What names of communicating kernels hold, in lower case: NCCL's (ncclDevKernel_AllGather_RING_LL), copies between
-peers (Memcpy PtoP), and those of torch's symmetric memory. A copy within a device is work like any other."""
+peers (Memcpy PtoP), and those of torch's symmetric memory, waiting for a peer (wait_signal) among them."""
+
+COPIES = ("memcpy", "memset")
+"""How names of copies and fills begin. They compute nothing, so they hide no communication: a peer's memory may look
+like the device's own (Memcpy DtoD)."""
 
 COMPILED = "triton_"
 """How names of Inductor's kernels begin. They go on with the operators that were fused, collectives around included."""
@@ -32,13 +36,18 @@ class KernelSpan(NamedTuple):
         name = self.name.lower()
         return not name.startswith(COMPILED) and any(part in name for part in COLLECTIVES)
 
+    @property
+    def computes(self) -> bool:
+        """Whether the device computes meanwhile."""
+        return not self.communicates and not self.name.lower().startswith(COPIES)
+
 
 class CommunicationShare(NamedTuple):
     """Seconds of a stretch of kernels."""
 
     span_s: float  # from the first one's start to the last one's end
     communication_s: float  # in which at least one of them communicated
-    exposed_s: float  # of that, in which no other ran
+    exposed_s: float  # of that, in which none computed
 
 
 def communication_share(kernels: Iterable[KernelSpan]) -> CommunicationShare:
@@ -47,7 +56,7 @@ def communication_share(kernels: Iterable[KernelSpan]) -> CommunicationShare:
     if not kernels:
         return CommunicationShare(0.0, 0.0, 0.0)
     communicating = _union(kernel for kernel in kernels if kernel.communicates)
-    others = _union(kernel for kernel in kernels if not kernel.communicates)
+    others = _union(kernel for kernel in kernels if kernel.computes)
     span_s = max(kernel.end_s for kernel in kernels) - min(kernel.start_s for kernel in kernels)
     communication_s = sum(end - start for start, end in communicating)
     return CommunicationShare(span_s, communication_s, max(communication_s - _common_s(communicating, others), 0.0))
