@@ -2,7 +2,8 @@
 
 `python benchmarks/sharded_error.py PIPELINE OVERRIDE [OVERRIDE…]`: the final latents of one prompt, for each of the
 parallel settings, such as `parallel=gather` or `parallel=tp`. All need equally many devices: GPUs where there are
-enough, else CPUs, where both are float32 and the ratio says nothing. Prints one JSON line a setting from rank 0.
+enough, else CPUs, where both are float32 and the ratio says nothing. Prints one JSON line a setting from rank 0, with
+the share of the transformer's bytes that it holds.
 """
 
 import copy
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from ranks import run_ranks
+from torch.distributed.tensor import DTensor
 
 from zbench.composition import expand
 from zbench.engines.reference.pipeline import WEIGHTS_SEED, call_arguments
@@ -39,6 +41,12 @@ def latents(pipe: Any, trial: Trial) -> torch.Tensor:
     with torch.no_grad():
         made = pipe(**call_arguments(trial.pipeline, PROMPT, SEED), output_type="latent").images
     return made.float().cpu()
+
+
+def bytes_here(module: Any) -> int:
+    """Of its parameters, what lies on this rank."""
+    local = [each.to_local() if isinstance(each, DTensor) else each for each in module.parameters()]
+    return sum(each.numel() * each.element_size() for each in local)
 
 
 def measure(rank: int, pipeline: str, overrides: list[str], folder: str) -> None:
@@ -69,9 +77,11 @@ def measure(rank: int, pipeline: str, overrides: list[str], folder: str) -> None
         meeting = Path(folder) / str(number)
         meeting.mkdir(exist_ok=True)
         pipe = loaded()
+        whole = bytes_here(pipe.transformer)
         mesh = join(RankWorld(rank, ParallelDims.of(trial.parallel), meeting), device)
         sharded = Sharded(pipe, trial, mesh)
         error = float((latents(pipe, trial) - exact).norm() / exact.norm()) if rank == 0 else latents(pipe, trial).sum()
+        share = bytes_here(pipe.transformer) / whole
         sharded.close()
         mesh.leave()
         del pipe, sharded, mesh
@@ -79,7 +89,13 @@ def measure(rank: int, pipeline: str, overrides: list[str], folder: str) -> None
         if on_gpu:
             torch.cuda.empty_cache()
         if rank == 0:
-            told = {"setting": override, "device": device, "error": float(error), "one_device": own}
+            told = {
+                "setting": override,
+                "device": device,
+                "error": float(error),
+                "one_device": own,
+                "weights_share": share,
+            }
             print(json.dumps(told | {"ratio": float(error) / own if own else None}), flush=True)
 
 

@@ -1,12 +1,25 @@
-"""That a process ends with the one that started it, by the kernel; where there is no Linux, nothing happens."""
+"""What ties a process to the one that started it: it ends with that one, and says where it stands when it is asked.
+
+The former is the kernel's work; where there is no Linux, nothing happens.
+"""
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
 """Of prctl(2). It is the end of the thread that started the process which counts: a main thread must have."""
+
+WHERE = signal.SIGUSR1
+"""Asks a process of ours where it stands."""
+
+
+def tell_where_when_asked() -> None:
+    """Print this process's stack on stderr at each WHERE, its innermost call first, even from native code."""
+    faulthandler.enable()
+    faulthandler.register(WHERE, all_threads=False)
 
 
 def die_with(parent: int) -> None:

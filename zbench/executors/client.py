@@ -22,11 +22,15 @@ from typing import Any
 import psutil
 
 import zbench
+from zbench.engines.lifeline import WHERE
 from zbench.errors import MachineError, machine_fault
 from zbench.plugins import ALLOW_CODE
 from zbench.record import Reason
 from zbench.worker import PROTOCOL_VERSION
 from zbench.worker.lifetime import VARIABLE
+
+WORDS_S = 1.0
+"""How long processes that are asked where they stand have for their answer."""
 
 QUIT_S = 5.0
 """How long a worker may take to leave when asked."""
@@ -169,6 +173,11 @@ class WorkerClient:
     def has_pending(self) -> bool:
         """Whether an event was read already, so that `next_event` does not wait."""
         return b"\n" in self._pending
+
+    def ask_where(self) -> None:
+        """Have every process of the group print where it stands into the log; those of libraries may end by it."""
+        self.send(WHERE)
+        time.sleep(WORDS_S)
 
     def kill(self) -> None:
         """End the worker and everything in its process group, now. May be called twice."""

@@ -241,6 +241,7 @@ class LocalExecutor:
                 raise WorkerGone
             if left_s > 0:
                 return None
+            client.ask_where()
             limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
             return _blamed(running, Reason("timeout", f"took longer than {limit}"))
         kind = event["event"]

@@ -4,7 +4,6 @@ A thread reads commands while the main thread works. When the pipe ends, the par
 process ends at once with everything it started; where that thread cannot run, `lifetime` sees to it.
 """
 
-import faulthandler
 import gc
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 from zbench.config import MeasureConfig
 from zbench.engines import Engine, Generation, Grouped, LostRank, describe, process_of
 from zbench.engines.failure import CodedError, failure
+from zbench.engines.lifeline import tell_where_when_asked
 from zbench.errors import ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
@@ -303,7 +303,7 @@ def _die() -> NoReturn:
 
 def main() -> None:
     """`python -m zbench.worker READ_FD WRITE_FD [--allow-code]`."""
-    faulthandler.enable()
+    tell_where_when_asked()
     end_with_parent()
     os.environ["CACHE_DIT_LOG_LEVEL"] = "error"
     pipes = Pipes(int(sys.argv[1]), int(sys.argv[2]))

@@ -116,18 +116,26 @@ class _TimedWindow:
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._began_s = time.perf_counter()
         reasons = [""]
-        while "" in reasons:
-            for pair in self._cycle:
-                backwards = len(self._shares[0].requests) % 2
-                for share in reversed(self._shares) if backwards else self._shares:
-                    with share.job.during("timed rounds"):
-                        self._turn(share, pair)
-            gc.collect()
-            spent_s = (time.perf_counter() - self._began_s) / len(self._shares)
-            reasons = [_stop_reason(share, len(self._cycle), spent_s) for share in self._shares]
+        gc.freeze()  # what warm-up left, compiled code above all, stays out of the collections between rounds
+        try:
+            while "" in reasons:
+                self._cycle_of_turns()
+                gc.collect()
+                spent_s = (time.perf_counter() - self._began_s) / len(self._shares)
+                reasons = [_stop_reason(share, len(self._cycle), spent_s) for share in self._shares]
+        finally:
+            gc.unfreeze()
         for share, reason in zip(self._shares, reasons, strict=True):
             share.stop_reason = reason
         return Window(self.requests, reasons[0], started_at=started_at, wall_s=self.requests[-1].done_s)
+
+    def _cycle_of_turns(self) -> None:
+        """Every prompt and seed once, of every trial; the trials take turns, A B and then B A."""
+        for pair in self._cycle:
+            backwards = len(self._shares[0].requests) % 2
+            for share in reversed(self._shares) if backwards else self._shares:
+                with share.job.during("timed rounds"):
+                    self._turn(share, pair)
 
     def profiled(self, made: list[Measurement]) -> list[Measurement]:
         """With what of each trial's forwards is communication: by one call more, where there may be any.

@@ -28,7 +28,8 @@ def profiler(monkeypatch: pytest.MonkeyPatch, kernels: list[KernelSpan]) -> None
     monkeypatch.setattr(profiling, "profiled_kernels", answer)
 
 
-def test_every_forward_is_marked_at_both_ends(monkeypatch: pytest.MonkeyPatch, marks: list[str]) -> None:
+def test_the_first_forward_is_left_out(monkeypatch: pytest.MonkeyPatch, marks: list[str]) -> None:
+    """In it ranks also wait for the one that comes last."""
     profiler(monkeypatch, [KernelSpan("gemm", 1.0, 3.0), KernelSpan("ncclDevKernel_AllGather", 2.0, 5.0)])
     transformer = nn.Linear(2, 2)
     transformer.register_forward_pre_hook(lambda *_: marks.append("forward"))
@@ -40,7 +41,7 @@ def test_every_forward_is_marked_at_both_ends(monkeypatch: pytest.MonkeyPatch, m
         marks.append("decode")
 
     seen = measure_communication(transformer, call, rank=1)
-    assert marks == ["text", "mark", "forward", "mark", "mark", "forward", "mark", "decode"]
+    assert marks == ["text", "forward", "mark", "forward", "mark", "decode"]
     assert seen == Communication(rank=1, forwards_s=4.0, communication_s=3.0, exposed_s=2.0)
     transformer(torch.zeros(1, 2))
     assert marks[-2:] == ["decode", "forward"]

@@ -1,8 +1,12 @@
 """What the VAE decoded, while it is still numbers: diffusers clamps it and makes bytes of it, in which NaN is 0."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Decoded:
@@ -32,3 +36,11 @@ class Decoded:
     def close(self) -> None:
         """Look away."""
         del self._processor.postprocess
+
+
+def pixels_of(image: Any) -> "NDArray[np.uint8]":
+    """Height × width × 3, of a PIL image or of a tensor of 3 × height × width from 0 to 1."""
+    if isinstance(image, torch.Tensor):
+        rounded: NDArray[np.uint8] = (image.permute(1, 2, 0).float() * 255).round().to("cpu", torch.uint8).numpy()
+        return rounded
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)

@@ -16,14 +16,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from zbench.config import ComputeConfig, PipelineConfig
 from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
-from zbench.engines.reference.decoded import Decoded
+from zbench.engines.reference.decoded import Decoded, pixels_of
 from zbench.engines.reference.graphed import GraphedForward
 from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.lora import load_lora
@@ -93,7 +92,7 @@ class ReferencePipeline:
             _compile(pipe.transformer, self._sharded)
         if trial.compute.cuda_graph:
             pool = torch.cuda.graph_pool_handle()
-            self._graphed = [GraphedForward(module, pool) for module in (pipe.transformer, pipe.vae.decoder)]
+            self._graphed = [GraphedForward(module, pool) for module in _graphable(pipe, trial)]
         self._offloading = Offloading(pipe, trial.offload, self.device)
         release_host_memory()  # what loading needed for a moment is no peak of a generation
         if self._on_gpu:
@@ -124,6 +123,8 @@ class ReferencePipeline:
         pipeline = self._trial.pipeline
         first_seed = seed + (0 if self._world is None else self._world.replica * pipeline.images)
         arguments = call_arguments(pipeline, prompt_text, first_seed, negative_prompt)
+        if self._world is not None and self._world.rank_in_replica:
+            arguments["output_type"] = "pt"  # the replica's first rank gives the image; the others need not convert it
         clock = self._clock
         clock.reset()
         self._decoded.reset()
@@ -141,7 +142,7 @@ class ReferencePipeline:
         self.span_s = began, time.perf_counter()
         latency_s = self.span_s[1] - began
         cached_steps, residual_diffs = self._cache.statistics()
-        images = [np.asarray(image.convert("RGB"), dtype=np.uint8) for image in made]
+        images = [pixels_of(image) for image in made]
         seen = {
             "non_finite_latents": not torch.isfinite(latents[0]).all(),
             "non_finite_image": not self._decoded.take_finite(),
@@ -324,6 +325,15 @@ def _compile(transformer: Any, sharded: Any) -> None:
     """Compile the blocks, whole where their shards allow it, and in the order in which these communicate."""
     whole, options = (True, None) if sharded is None else (sharded.compiles_whole, sharded.compile_options)
     transformer.compile_repeated_blocks(fullgraph=whole, options=options)
+
+
+def _graphable(pipe: Any, trial: Trial) -> list[Any]:
+    """The modules whose forwards become one launch; a text encoder that is moved or sharded stays as it is."""
+    modules = [pipe.transformer, pipe.vae.decoder]
+    waits = "text_encoder" in offload.BY_NAME[trial.offload.mode].waiting
+    if not waits and trial.parallel.text_encoder == "whole":
+        modules.append(pipe.text_encoder)
+    return modules
 
 
 def _graphs_compiled() -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from zbench.engines import LostRank
+from zbench.engines.lifeline import WHERE
 from zbench.probes.memory import oom_kills
 
 LOG_LINES, LOG_CHARACTERS = 30, 400
@@ -22,8 +23,8 @@ LOG_LINES, LOG_CHARACTERS = 30, 400
 KEPT_LINES, LEADING_LINES = 200, 8
 """How many are kept, for a trace is long; and how many of those before a trace are told with it."""
 
-WHERE, TRACE = signal.SIGUSR1, "(most recent call first):"
-"""Asks a follower where it stands, and how the first line of `faulthandler`'s answer ends."""
+TRACE = "(most recent call first):"
+"""How the first line of a follower's answer to WHERE ends."""
 
 LAST_WORDS_S = 1.0
 """How long the last words of one that died may take to arrive, and the kernel to say how it died."""

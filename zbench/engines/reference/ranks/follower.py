@@ -14,7 +14,6 @@ RANK_0 is the process id of the one that started it, with which it ends, however
 What fails is answered by `failed`, with `code`, `message`, `stage`, `memory` and `at_s`, when it did.
 """
 
-import faulthandler
 import gc
 import json
 import os
@@ -29,9 +28,8 @@ from types import FrameType
 from typing import Any
 
 from zbench.engines.failure import failure
-from zbench.engines.lifeline import die_with
+from zbench.engines.lifeline import die_with, tell_where_when_asked
 from zbench.engines.reference.ranks import Member, RankWorld, load_member
-from zbench.engines.reference.ranks.fellow import WHERE
 from zbench.engines.reference.ranks.part import profiled, take_part
 from zbench.engines.reference.ranks.progress import Progress
 from zbench.methods.parallel import ParallelDims
@@ -94,12 +92,14 @@ class Follower:
         return {"pid": os.getpid(), "devices": list(watched.devices)}
 
     def _configure(self, command: dict[str, Any]) -> dict[str, Any]:
+        gc.unfreeze()  # of what is let go now, nothing stays
         self._launched.configure(Trial.from_dict(command["trial"]))
         return {}
 
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
         _, part = take_part(self._launched, self._allocator, _call(command))
         gc.collect()  # outside every clock, while rank 0 looks at its image
+        gc.freeze()  # rank 0 waits for this answer, and compiled code takes long to look through
         return {"part": asdict(part)}
 
     def _communication(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -124,8 +124,7 @@ def _read(fd: int, commands: "queue.SimpleQueue[dict[str, Any]]") -> None:
 def main() -> None:
     """See this module."""
     read_fd, write_fd, rank_0 = (int(argument) for argument in sys.argv[1:4])
-    faulthandler.enable()
-    faulthandler.register(WHERE, all_threads=False)
+    tell_where_when_asked()
     die_with(rank_0)
     for fd in (read_fd, write_fd):
         os.set_inheritable(fd, False)

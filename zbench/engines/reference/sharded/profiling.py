@@ -10,20 +10,17 @@ from zbench.probes.communication import communication_share, mark, profiled_kern
 
 
 def measure_communication(transformer: Any, call: Callable[[], object], rank: int) -> Communication | None:
-    """Run `call`, which runs `transformer` once a step, on CUDA; None where the profiler saw none of its forwards.
+    """Run `call`, which runs `transformer` once a step, on CUDA; None where the profiler saw no two of its forwards.
 
-    Every rank makes the same call at the same time. Nothing of it is a result: the profiler slows it down. Raises what
-    the call raises; the hooks are off then too.
+    From the end of the first forward to that of the last: in the first, ranks also wait for the one whose text encoding
+    took longest, which is no communication of theirs. Every rank makes the same call at the same time. Nothing of it is
+    a result: the profiler slows it down. Raises what the call raises; the hook is off then too.
     """
-    hooks = [
-        transformer.register_forward_pre_hook(lambda *_: mark(), prepend=True),
-        transformer.register_forward_hook(lambda *_: mark(), always_call=True),
-    ]
+    hook = transformer.register_forward_hook(lambda *_: mark(), always_call=True)
     try:
         kernels = profiled_kernels(call)
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     if not kernels:
         return None
     return Communication(rank, *communication_share(kernels))
