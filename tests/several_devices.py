@@ -44,7 +44,7 @@ def timed(
         RankView(
             rank=rank,
             latency_s=seconds,
-            stages_s=stages_s,
+            stages_s=stages_s | {"denoise": stages_s["denoise"] + seconds - latency_s},
             steps_s=[stages_s["denoise"] / STEPS] * STEPS,
             device=f"cuda:{rank}",
             peak_device_bytes=int(peaks_gib[rank] * GIB) if peaks_gib else None,

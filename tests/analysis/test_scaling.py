@@ -199,7 +199,7 @@ def test_the_peak_that_says_most_is_taken():
 @pytest.mark.parametrize(
     ("ranks", "named"),
     [
-        ((0.6, 0.55), None),
+        ((0.6, 0.56), None),
         ((0.6, 0.5), "rank 0 (cuda:0)"),
         ((0.5, 0.51, 0.6), "rank 2 (cuda:2)"),
         ((0.5, 0.6, 0.6, 0.62), None),
@@ -212,6 +212,16 @@ def test_a_straggler_is_named_and_its_trial_is_doubted(ranks, named):
     if named:
         (caveat,) = row.caveats
         assert caveat.startswith(f"{named} holds the others up")
+
+
+def test_a_rank_that_alone_makes_the_picture_is_no_straggler():
+    """It takes the time of the others and that of converting the image, which holds nobody up."""
+    record = two_devices(ranks=(0.6, 0.6))
+    measured = record.measurement
+    views = [replace(view, latency_s=0.6 if view.rank == 0 else 0.4) for view in measured.requests[0].ranks]
+    requests = [replace(r, ranks=views) for r in measured.requests]
+    measured = replace(measured, window=replace(measured.window, requests=requests))
+    assert row_of(replace(record, measurement=measured)).is_trusted
 
 
 def test_groups_and_what_images_side_by_side_would_make():

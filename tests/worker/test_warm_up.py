@@ -1,6 +1,7 @@
 """When warming up ends, and what it runs until then."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,15 @@ def test_every_prompt_is_compiled_before_any_is_timed() -> None:
     warm = warmed(engine, compile=True, budget_s=1e-9)
     assert len(set(engine.prompts)) == 2 and len(set(engine.prompts[1:])) == 1
     assert warm.end == "settled" and len(warm.latencies_s) == 5, "the compiled round is no part of the series"
+
+
+def test_a_round_that_compiles_takes_nothing_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    latencies = [20.0, *[1.0] * 20]
+    engine = ScriptedEngine(latencies, compiles=[0])
+    clock = SimpleNamespace(monotonic=lambda: sum(latencies[: len(engine.prompts)]))
+    monkeypatch.setattr("zbench.worker.warm_up.time", clock)
+    warm = warmed(engine, budget_s=8.0)
+    assert warm.end == "settled" and 4 < len(warm.latencies_s) < 8
 
 
 def test_a_stop_is_noticed() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zbench.analysis.metrics import REGISTRY, latencies_s, rank_latencies_s
+from zbench.analysis.metrics import REGISTRY, latencies_s, rank_stages_s
 from zbench.analysis.quality import is_its_own_reference
 from zbench.measurement import CALLED, METRICS, SLOWING, Effective, Measurement
 from zbench.record import Record
@@ -172,18 +172,18 @@ def _invalid(measurement: Measurement) -> list[Caveat]:
 
 def _straggling(measurement: Measurement) -> list[Caveat]:
     """Where one rank takes far longer than the others; of an even number the lower of the two middle ones counts."""
-    latencies = rank_latencies_s(measurement)
-    if len(latencies) < 2:
+    stages_s = rank_stages_s(measurement)
+    if len(stages_s) < 2:
         return []
-    middle = sorted(latencies.values())[(len(latencies) - 1) // 2]
-    rank = max(latencies, key=lambda rank: latencies[rank])
-    if latencies[rank] <= STRAGGLING * middle:
+    middle = sorted(stages_s.values())[(len(stages_s) - 1) // 2]
+    rank = max(stages_s, key=lambda rank: stages_s[rank])
+    if stages_s[rank] <= STRAGGLING * middle:
         return []
     views = (view for r in measurement.requests for view in r.ranks if view.rank == rank and view.device)
     device = next((f" ({view.device})" for view in views), "")
     said = (
-        f"rank {rank}{device} holds the others up: its requests take {latencies[rank]:.3f} s, "
-        f"{latencies[rank] / middle:.2f} times the ranks' median"
+        f"rank {rank}{device} holds the others up: its stages take {stages_s[rank]:.3f} s, "
+        f"{stages_s[rank] / middle:.2f} times the ranks' median"
     )
     return [Caveat(said, ("latency",))]
 

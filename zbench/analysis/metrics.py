@@ -112,12 +112,15 @@ def exposed_share(communication: Communication) -> float | None:
     return communication.exposed_s / communication.forwards_s if communication.forwards_s > 0 else None
 
 
-def rank_latencies_s(measurement: Measurement) -> dict[int, float]:
-    """Rank to the median seconds of its valid requests; empty on one device."""
+def rank_stages_s(measurement: Measurement) -> dict[int, float]:
+    """Rank to the median seconds of the stages of its valid requests; empty on one device.
+
+    What comes after them is left out: the first rank of an image alone turns it into a picture.
+    """
     by_rank: dict[int, list[float]] = {}
     for r in measurement.requests:
         for view in r.ranks if r.valid else ():
-            by_rank.setdefault(view.rank, []).append(view.latency_s)
+            by_rank.setdefault(view.rank, []).append(sum(view.stages_s.values()) or view.latency_s)
     return {rank: median(seconds) for rank, seconds in sorted(by_rank.items())}
 
 

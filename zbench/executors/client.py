@@ -49,6 +49,10 @@ round, another number in each process. Latencies of equal workers lay up to 6 % 
 LEAVES_NO_GAPS = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 """For torch's CUDA allocator: what is freed in pieces can be used again as a whole, so peaks are those of tensors."""
 
+CAPTURES_EXCHANGES = {"NCCL_GRAPH_REGISTER": "0"}
+"""For NCCL, which else registers the buffers of an exchange that is captured into a CUDA graph with the other GPUs:
+two H200 that captured Ulysses' stood still there for 200 s, and went on at once without."""
+
 HOME = Path(zbench.__file__).resolve().parent.parent
 """The folder that holds this very zbench."""
 
@@ -271,4 +275,10 @@ def _variables(home: Path | None) -> dict[str, str]:
     What the user set of malloc's thresholds and torch's allocator stays.
     """
     path = [] if home is None else [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**KEEPS_FREED_MEMORY, **LEAVES_NO_GAPS, **os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    return {
+        **KEEPS_FREED_MEMORY,
+        **LEAVES_NO_GAPS,
+        **CAPTURES_EXCHANGES,
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+    }

@@ -7,7 +7,7 @@ prompt is painted once before, because a caption of another length may be compil
 import time
 from dataclasses import dataclass, field
 
-from zbench.engines import Engine
+from zbench.engines import Engine, Generation
 from zbench.measurement import SpoiltWarmUp
 from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
@@ -41,26 +41,31 @@ def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
 
 
 def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
-    """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled."""
+    """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled.
+
+    The budget begins anew after a round that compiled or captured: such a round may take longer than all of it.
+    """
     most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s
     compiling = to_compile(job.trial, cycle) if most else []
     latencies: list[float] = []
     spoilt: list[SpoiltWarmUp] = []
 
-    def one(pair: Pair) -> None:
+    def one(pair: Pair) -> Generation:
         job.check_stop()
         made = engine.generate(*pair.call)
         latencies.append(made.latency_s)
         if faults := spoilt_by(made):
             spoilt.append(SpoiltWarmUp(pair.prompt_id, pair.seed, faults))
         job.tell_round("warmup", len(latencies) - 1, latencies[-1], len(compiling) + min(LEAST, most), total)
+        return made
 
     total = len(compiling) + most
     for pair in compiling:
         one(pair)
     began = time.monotonic()
     while len(latencies) < total:
-        one(cycle[0])
+        if one(cycle[0]).compiled:
+            began = time.monotonic()
         alike = latencies[len(compiling) :]
         if is_stationary(alike).settled:
             return WarmUp(latencies, "settled", most, spoilt)
