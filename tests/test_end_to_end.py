@@ -111,7 +111,7 @@ def calm(record: Record) -> Record:
     """As a machine without other load measures it; what a busy one measures, `recommend` does not trust."""
     m = measured(record)
     requests = [replace(request, disturbances=[]) for request in m.requests]
-    return replace(record, measurement=replace(m, validity=[], requests=requests))
+    return replace(record, measurement=replace(m, validity=[], window=replace(m.window, requests=requests)))
 
 
 def test_recommend_and_report_read_what_the_sweep_left(demo: Path, tmp_path: Path) -> None:
