@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run the tests side by side; a file's tests share one.
+TEST_PROCESSES ?= 2
 READY := $(VENV)/.ready
 
 .PHONY: help demo gate test lint types unit fuzz format clean
@@ -33,7 +35,7 @@ types: $(READY) ## mypy --strict on the package
 	$(BIN)/mypy
 
 unit: $(READY) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 fuzz: $(READY) ## twenty times as many damaged records, journals and command lines as make test has
 	ZBENCH_FUZZ_EXAMPLES=20 $(BIN)/python -m pytest tests/fuzz --timeout=3600

@@ -1,6 +1,10 @@
 """What every test shares: digests of files are remembered in a folder of this test run, not in the user's."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported, here and in the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # else the threads of each side wait for those of the other
+
 from collections.abc import Iterator
 from pathlib import Path
 

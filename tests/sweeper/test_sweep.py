@@ -136,8 +136,8 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) 
             break
         orphans += kill(process)
         assert not before or len(records(tmp_path)) >= before
-    _, alive = psutil.wait_procs(orphans, timeout=5)
-    assert not alive, "a worker outlived its parent by 5 s"
+    _, alive = psutil.wait_procs(orphans, timeout=30)
+    assert not alive, "a worker outlived its parent by 30 s"
     end = zbench(tmp_path, *args)
     assert end.returncode == 0, end.stderr
     counts = Counter(r.trial_id for r in records(tmp_path))

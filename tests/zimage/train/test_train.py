@@ -90,6 +90,7 @@ def test_the_last_of_the_best_weights_are_kept(tmp_path: Path) -> None:
     assert keeps.is_best(0.9) and not keeps.is_best(0.89)
 
 
+@pytest.mark.timeout(1200)  # three processes that import torch: on a busy machine they take their time
 def test_smoke_mode_writes_a_pipeline_that_paints(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "zbench.zimage.train", "--smoke", "--out", "out", "--work", "work"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
