@@ -31,7 +31,7 @@ from zbench.trial import Trial, preset_geometry
 REPORTS = Path(__file__).parent.parent / "reports"
 PRESET = "zimage_turbo"
 WIDTHS = (8, 8, 60, 10, 10, 9)
-PLAIN = ("eager", "diffusers' forward", "cuDNN attention")
+PLAIN = ("eager", "second host", "diffusers' forward", "cuDNN attention")
 """What of a published setting changes nothing that is projected."""
 DEGREES = {"tp": "tp_size", "ulysses": "ulysses_size", "ring": "ring_size"}
 

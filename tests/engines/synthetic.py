@@ -143,6 +143,12 @@ class Synthetic:
         diffs = {str(step): 0.5 / (step + 1) for step in steps}
         return [step for step in steps if diffs[str(step)] < self._cache.residual_diff_threshold], diffs
 
+    def _hang(self, depth: int) -> None:
+        """As deep in calls as torch is."""
+        if depth:
+            self._hang(depth - 1)
+        time.sleep(3600)
+
     def _misbehave(self) -> str | None:
         """Do what the trial's threshold asks for; what it is called, if it is to be seen in an image."""
         threshold = self._cache.residual_diff_threshold if isinstance(self._cache, DBCacheConfig) else -1.0
@@ -154,7 +160,7 @@ class Synthetic:
             os.kill(os.getpid(), signal.SIGKILL)
         elif misdeed == "hang":
             print("about to hang", flush=True)
-            time.sleep(3600)
+            self._hang(60)
         elif misdeed == "raise":
             raise RuntimeError("the pipeline broke\nover two lines")
         elif misdeed == "memory":

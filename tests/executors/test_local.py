@@ -148,7 +148,8 @@ def test_trial_that_hangs_is_ended_at_its_timeout(executor: LocalExecutor, tmp_p
     began = time.monotonic()
     why = reason(run(executor, synthetic(0.1, hang_on=0.1), tmp_path, measure=measure))
     assert why.code == "timeout" and "measure.timeout_s=2" in why.message and "about to hang" in why.log_tail
-    assert any("in generate" in line for line in why.log_tail), "where it stood"
+    (asked,) = (at for at, line in enumerate(why.log_tail) if line.endswith("(most recent call first):"))
+    assert "in _hang" in why.log_tail[asked + 1], "the innermost call is told, however deep it is"
     assert time.monotonic() - began < 2.0 + ENDS_WITHIN_S
     completed(run(executor, synthetic(0.2, hang_on=0.1), tmp_path))
 

@@ -18,7 +18,7 @@ BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give 
 INVALID = 0.5  # share of rounds above which those that are left may not stand for the trial
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
-STRAGGLING = 1.1  # a rank whose requests take so many times the ranks' median holds the others up
+STRAGGLING = 1.1  # a rank whose stages take so many times the ranks' median holds the others up
 MOST_CUT = 3  # prompts that are named as cut; the others are counted
 
 

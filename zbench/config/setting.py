@@ -63,7 +63,7 @@ class ComputeConfig(Group):
     device: str = "auto"  # auto: cuda where the hardware is a GPU, else cpu; a trial's is never auto
     dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     compile: bool = False  # torch.compile of the repeated transformer blocks
-    cuda_graph: bool = False  # each forward of the transformer, and the decode, is one launch
+    cuda_graph: bool = False  # each forward of the transformer, the text encoding and the decode are one launch each
     attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
 
 

@@ -8,6 +8,7 @@ import faulthandler
 import os
 import signal
 import sys
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """Of prctl(2). It is the end of the thread that started the process which counts: a main thread must have."""
@@ -20,6 +21,16 @@ def tell_where_when_asked() -> None:
     """Print this process's stack on stderr at each WHERE, its innermost call first, even from native code."""
     faulthandler.enable()
     faulthandler.register(WHERE, all_threads=False)
+
+
+def answers(pid: int, number: signal.Signals) -> bool:
+    """Whether a process does something of its own at a signal (Linux); else it may end by it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def die_with(parent: int) -> None:

@@ -7,6 +7,7 @@ it (`worker.lifetime`), and a watcher beside it kills all that it started.
 """
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from typing import Any
 import psutil
 
 import zbench
-from zbench.engines.lifeline import WHERE
+from zbench.engines.lifeline import WHERE, answers
 from zbench.errors import MachineError, machine_fault
 from zbench.plugins import ALLOW_CODE
 from zbench.record import Reason
@@ -41,6 +42,8 @@ was stopped (Ctrl-Z), or the whole machine slept."""
 
 LOG_TAIL_LINES = 30
 LOG_LINE_CHARACTERS = 400
+RANK = re.compile(r"^\[rank \d+\] ")
+"""How a line of the log begins that a follower printed."""
 
 KEEPS_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 """For glibc's malloc, which else gives tensors back to the kernel and asks for them again: 0 to 900 page faults a
@@ -48,10 +51,6 @@ round, another number in each process. Latencies of equal workers lay up to 6 % 
 
 LEAVES_NO_GAPS = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 """For torch's CUDA allocator: what is freed in pieces can be used again as a whole, so peaks are those of tensors."""
-
-CAPTURES_EXCHANGES = {"NCCL_GRAPH_REGISTER": "0"}
-"""For NCCL, which else registers the buffers of an exchange that is captured into a CUDA graph with the other GPUs:
-two H200 that captured Ulysses' stood still there for 200 s, and went on at once without."""
 
 HOME = Path(zbench.__file__).resolve().parent.parent
 """The folder that holds this very zbench."""
@@ -178,10 +177,19 @@ class WorkerClient:
         """Whether an event was read already, so that `next_event` does not wait."""
         return b"\n" in self._pending
 
-    def ask_where(self) -> None:
-        """Have every process of the group print where it stands into the log; those of libraries may end by it."""
-        self.send(WHERE)
+    def ask_where(self) -> tuple[str, ...]:
+        """Have its processes print where they stand into the log; the innermost calls of each rank."""
+        said_before = self.log_bytes
+        with suppress(psutil.Error):
+            worker = psutil.Process(self.process.pid)
+            for each in (worker, *worker.children(recursive=True)):
+                if answers(each.pid, WHERE):
+                    each.send_signal(WHERE)
         time.sleep(WORDS_S)
+        by_rank: dict[str, list[str]] = {}
+        for line in self._log_lines(said_before):
+            by_rank.setdefault("".join(RANK.findall(line)), []).append(line)
+        return tuple(line for said in by_rank.values() for line in said[: LOG_TAIL_LINES // len(by_rank)])
 
     def kill(self) -> None:
         """End the worker and everything in its process group, now. May be called twice."""
@@ -214,13 +222,16 @@ class WorkerClient:
 
     def log_tail(self, offset: int) -> tuple[str, ...]:
         """Last lines of the log after `offset` bytes; none where it is gone."""
+        return tuple(self._log_lines(offset)[-LOG_TAIL_LINES:])
+
+    def _log_lines(self, offset: int) -> list[str]:
         try:
             with self.log.open("rb") as log:
                 log.seek(offset)
                 lines = log.read().decode(errors="replace").splitlines()
         except OSError:
-            return ()
-        return tuple(line[:LOG_LINE_CHARACTERS] for line in lines[-LOG_TAIL_LINES:])
+            return []
+        return [line[:LOG_LINE_CHARACTERS] for line in lines]
 
 
 LIVE: set[WorkerClient] = set()
@@ -275,10 +286,4 @@ def _variables(home: Path | None) -> dict[str, str]:
     What the user set of malloc's thresholds and torch's allocator stays.
     """
     path = [] if home is None else [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        **KEEPS_FREED_MEMORY,
-        **LEAVES_NO_GAPS,
-        **CAPTURES_EXCHANGES,
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-    }
+    return {**KEEPS_FREED_MEMORY, **LEAVES_NO_GAPS, **os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -27,6 +27,9 @@ from zbench.methods.parallel import ParallelDims
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE, Reason
 
+LEADING_LINES = 6
+"""Of the log, before where the processes of a trial stood that took too long."""
+
 PROFILE_S = 120.0
 """How long a worker may take to profile what it has measured."""
 
@@ -241,9 +244,9 @@ class LocalExecutor:
                 raise WorkerGone
             if left_s > 0:
                 return None
-            client.ask_where()
             limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
-            return _blamed(running, Reason("timeout", f"took longer than {limit}"))
+            before = client.log_tail(running.log_offset)[-LEADING_LINES:]
+            return _blamed(running, Reason("timeout", f"took longer than {limit}", (*before, *client.ask_where())))
         kind = event["event"]
         if kind == "done":
             return [_completed(each) for each in event["measurements"]]

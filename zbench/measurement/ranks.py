@@ -28,6 +28,6 @@ class Communication:
     """
 
     rank: Count
-    forwards_s: Seconds  # from the first kernel of the first forward to the last of the last one
+    forwards_s: Seconds  # from the end of the first forward to that of the last
     communication_s: Seconds  # in which a collective's kernel ran
     exposed_s: Seconds

@@ -1,4 +1,7 @@
-"""A forward as one launch (CUDA graphs), the transformer's and the decode's: what goes with it; no torch, no trial."""
+"""Forwards as one launch each (CUDA graphs), the transformer's, the text encoding's and the decode's: what goes with.
+
+No torch, no trial.
+"""
 
 from zbench.config import ComputeConfig, OffloadConfig
 from zbench.methods.offload import BY_NAME

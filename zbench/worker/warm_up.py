@@ -43,7 +43,7 @@ def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
 def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
     """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled.
 
-    The budget begins anew after a round that compiled or captured: such a round may take longer than all of it.
+    A round that compiled or captured is not alike: budget and series begin anew after it.
     """
     most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s
     compiling = to_compile(job.trial, cycle) if most else []
@@ -62,11 +62,11 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
     total = len(compiling) + most
     for pair in compiling:
         one(pair)
-    began = time.monotonic()
+    began, first = time.monotonic(), len(compiling)
     while len(latencies) < total:
         if one(cycle[0]).compiled:
-            began = time.monotonic()
-        alike = latencies[len(compiling) :]
+            began, first = time.monotonic(), len(latencies)
+        alike = latencies[first:]
         if is_stationary(alike).settled:
             return WarmUp(latencies, "settled", most, spoilt)
         if len(alike) >= LEAST and time.monotonic() - began >= budget_s:

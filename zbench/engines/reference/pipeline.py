@@ -92,7 +92,7 @@ class ReferencePipeline:
             _compile(pipe.transformer, self._sharded)
         if trial.compute.cuda_graph:
             pool = torch.cuda.graph_pool_handle()
-            self._graphed = [GraphedForward(module, pool) for module in _graphable(pipe, trial)]
+            self._graphed = [GraphedForward(module, pool) for module in graphable(pipe, trial)]
         self._offloading = Offloading(pipe, trial.offload, self.device)
         release_host_memory()  # what loading needed for a moment is no peak of a generation
         if self._on_gpu:
@@ -327,7 +327,7 @@ def _compile(transformer: Any, sharded: Any) -> None:
     transformer.compile_repeated_blocks(fullgraph=whole, options=options)
 
 
-def _graphable(pipe: Any, trial: Trial) -> list[Any]:
+def graphable(pipe: Any, trial: Trial) -> list[Any]:
     """The modules whose forwards become one launch; a text encoder that is moved or sharded stays as it is."""
     modules = [pipe.transformer, pipe.vae.decoder]
     waits = "text_encoder" in offload.BY_NAME[trial.offload.mode].waiting

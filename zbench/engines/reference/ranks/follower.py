@@ -86,9 +86,7 @@ class Follower:
         member.launch(Trial.from_dict(command["trial"]), lambda stage, done, total: beat(stage))
         watched = member.watch()
         self._allocator = watched.allocator
-        gc.collect()
-        gc.freeze()  # as in rank 0
-        gc.disable()
+        gc.disable()  # as in rank 0
         return {"pid": os.getpid(), "devices": list(watched.devices)}
 
     def _configure(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +97,8 @@ class Follower:
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
         _, part = take_part(self._launched, self._allocator, _call(command))
         gc.collect()  # outside every clock, while rank 0 looks at its image
-        gc.freeze()  # rank 0 waits for this answer, and compiled code takes long to look through
+        if part.compiled or not gc.get_freeze_count():
+            gc.freeze()  # rank 0 waits for this answer, and compiled code takes long to look through
         return {"part": asdict(part)}
 
     def _communication(self, command: dict[str, Any]) -> dict[str, Any]:

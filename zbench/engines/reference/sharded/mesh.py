@@ -23,6 +23,10 @@ DIMENSIONS = ("cfg", "gather", "ring", "ulysses", "tp")
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 LOOPBACK = "lo"
 
+NO_REGISTERING = ("NCCL_GRAPH_REGISTER", "0")
+"""NCCL else registers the buffers of an exchange that is captured into a CUDA graph with the other GPUs: two H200 that
+captured Ulysses' stood still there for 200 s, and went on at once without."""
+
 PATIENCE = timedelta(minutes=10)
 """How long a collective waits for a rank, and ranks for one another at the start."""
 
@@ -72,6 +76,7 @@ def join(world: RankWorld, device: str) -> Mesh:
     place = torch.device(device)
     for interface in INTERFACES:
         os.environ.setdefault(interface, LOOPBACK)
+    os.environ.setdefault(*NO_REGISTERING)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     ranks = world.dims.ranks
