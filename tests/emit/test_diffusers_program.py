@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from factories import TINY, trial
-from hostile import HOSTILE
+from hostile import HOSTILE, commands_to_ci, unseen
+from loras import diffusers
 from PIL import Image
+from safetensors.numpy import save_file
 
 from zbench.config import (
     CacheConfig,
@@ -103,6 +105,21 @@ def test_the_program_makes_the_trials_images(
         assert np.array_equal(made[name], image), name
 
 
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_a_fine_tune_in_one_file_with_its_own_vae_and_a_style(is_fused: bool, saved: Path, tmp_path: Path) -> None:
+    """Everything that may take the place of a part of the pipeline, each from a path with a space in it."""
+    (weights,) = (saved / "transformer").glob("*.safetensors")
+    save_file(diffusers(), tmp_path / "a style.safetensors")
+    parts = {"vae": str(saved / "vae"), "lora": str(tmp_path / "a style.safetensors")}
+    pipeline = replace(SMALL, steps=4, weights=str(weights), lora_scale=0.5, lora_fused=is_fused, **parts)
+    wanted = trial(pipeline=pipeline, workload=CAT, compute=ON_CPU)
+    write([emit(wanted, "diffusers")], tmp_path)
+    made, own = run(tmp_path / "generate.py", tmp_path), own_images(wanted)
+    plain = own_images(replace(wanted, pipeline=replace(pipeline, lora=None, lora_scale=1.0, lora_fused=True)))
+    (name,) = own
+    assert np.array_equal(made[name], own[name]) and not np.array_equal(made[name], plain[name])
+
+
 def test_the_yaml_skips_the_steps_that_the_program_skips(saved: Path, tmp_path: Path) -> None:
     """cache-dit's own loader, in the place of the program's own lines, gives the same image."""
     wanted = of(saved, SCMConfig(scm_preset="fast", scm_policy="static", enable_taylorseer=True), SMALL, CAT)
@@ -122,6 +139,7 @@ def test_no_text_leaves_its_quotes() -> None:
     hostile = replace(SMALL, weights=f"/w/{HOSTILE}", vae=HOSTILE, variant=HOSTILE)
     workload = WorkloadConfig(name=HOSTILE, prompts=[Prompt("a", HOSTILE, negative_prompt=HOSTILE)])
     text = emit(trial(pipeline=hostile, workload=workload), "diffusers").to_text()
+    assert not unseen(text) and not commands_to_ci(text)
     constants = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
     assert {HOSTILE, f"/w/{HOSTILE}"} <= constants
 

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import yaml
-
 from zbench.carried import Words, notes_of_rest
-from zbench.emit.emission import Emission, EmittedFile, commented
+from zbench.emit.emission import Emission, EmittedFile, commented, yaml_text
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims, cache_dit_sharding
 from zbench.trial import Trial
@@ -52,5 +50,5 @@ def emit_cache_dit(trial: Trial) -> Emission:
         notes.insert(0, "Without cache_config cache-dit skips no step.")
     notes += notes_of_rest(trial, Words("cache-dit", carries, reasons=REASONS), notes)
     use = "cache_dit.enable_cache(pipe, **cache_dit.load_configs('cache_dit.yaml'))"
-    text = commented(f"For cache-dit 1.5.3: {use}", *notes) + yaml.safe_dump(config, sort_keys=False, width=10_000)
+    text = commented(f"For cache-dit 1.5.3: {use}", *notes) + yaml_text(config)
     return Emission("cache-dit", (EmittedFile(FILE, text),), tuple(notes))

@@ -10,7 +10,7 @@ from typing import Any
 
 from zbench import __version__
 from zbench.carried import VRAM_LIMIT, Words, notes_of_rest
-from zbench.emit.emission import Emission, EmittedFile, commented
+from zbench.emit.emission import Emission, EmittedFile, commented, python_text
 from zbench.methods.cache import method_of
 from zbench.methods.dtypes import dtype_on
 from zbench.methods.offload import BY_NAME
@@ -70,7 +70,8 @@ def _weights(trial: Trial, device: str) -> tuple[list[str], list[str]]:
     lines = [f"device, dtype = {device!r}, torch.{dtype_on(device, trial.compute.dtype).name}"]
     parts = []
     if pipeline.vae is not None:
-        lines.append(f"vae = AutoencoderKL.from_pretrained({os.path.expanduser(pipeline.vae)!r}, dtype=dtype)")
+        vae = python_text(os.path.expanduser(pipeline.vae))
+        lines.append(f"vae = AutoencoderKL.from_pretrained({vae}, dtype=dtype)")
         parts.append("vae=vae")
     if is_file:
         notes.append(
@@ -79,15 +80,16 @@ def _weights(trial: Trial, device: str) -> tuple[list[str], list[str]]:
         )
         lines += [
             "transformer = ZImageTransformer2DModel.from_single_file(",
-            f"    {path!r}, config={source!r}, subfolder='transformer', dtype=dtype",
+            f"    {python_text(path)}, config={python_text(source)}, subfolder='transformer', dtype=dtype",
             ")",
         ]
         parts.append("transformer=transformer")
-    told = {"variant": repr(pipeline.variant)} if pipeline.variant is not None else {}
+    told = {"variant": python_text(pipeline.variant)} if pipeline.variant is not None else {}
     told |= {} if pipeline.download else {"local_files_only": "True"}
     options = "".join(f", {key}={value}" for key, value in told.items())
     own = "".join(f", {part}" for part in parts)
-    lines.append(f"pipe = ZImagePipeline.from_pretrained({source!r}, dtype=dtype, use_safetensors=True{options}{own})")
+    arguments = f"{python_text(source)}, dtype=dtype, use_safetensors=True{options}{own}"
+    lines.append(f"pipe = ZImagePipeline.from_pretrained({arguments})")
     return lines, notes
 
 
@@ -111,15 +113,15 @@ def _lora(trial: Trial) -> list[str]:
         return []
     path = Path(os.path.expanduser(pipeline.lora))
     folder, file = (path.parent, path.name) if names_a_file(path) else (path, None)
-    named = "" if file is None else f", weight_name={file!r}"
-    lines = [f"pipe.load_lora_weights({str(folder)!r}{named}, adapter_name='style', local_files_only=True)"]
+    named = "" if file is None else f", weight_name={python_text(file)}"
+    lines = [f"pipe.load_lora_weights({python_text(str(folder))}{named}, adapter_name='style', local_files_only=True)"]
     if pipeline.lora_fused:
         return [*lines, f"pipe.fuse_lora(lora_scale={pipeline.lora_scale!r})", "pipe.unload_lora_weights()"]
     return [*lines, f"pipe.set_adapters(['style'], [{pipeline.lora_scale!r}])"]
 
 
 def _compute(trial: Trial) -> list[str]:
-    kernel = [f"pipe.transformer.set_attention_backend({trial.compute.attention_backend!r})"]
+    kernel = [f"pipe.transformer.set_attention_backend({python_text(trial.compute.attention_backend)})"]
     return [*kernel, *(["pipe.transformer.compile_repeated_blocks(fullgraph=True)"] if trial.compute.compile else [])]
 
 
@@ -185,7 +187,7 @@ def _call_lines(trial: Trial) -> Iterator[str]:
     has_negative = any(prompt.negative_prompt for prompt in trial.workload.prompts)
     yield "prompts = [  # with what guidance leads away from"
     for prompt in trial.workload.prompts:
-        yield f"    ({prompt.text!r}, {prompt.negative_prompt!r}),"
+        yield f"    ({python_text(prompt.text)}, {python_text(prompt.negative_prompt)}),"
     yield "]"
     yield f"for number, (prompt, {'negative' if has_negative else '_'}) in enumerate(prompts):"
     yield f"    for seed in {trial.workload.seeds!r}:"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from zbench.sanitize import printable
 
 
@@ -39,3 +41,29 @@ class Emission:
 def commented(*lines: str) -> str:
     """Lines as comments of a shell, of YAML and of Python; no text leaves its comment."""
     return "".join(f"# {printable(line)}\n" for line in lines)
+
+
+def python_text(text: str) -> str:
+    """A text as Python writes it; none that a CI would take for a command (`##[error]`)."""
+    return repr(text).replace("##", r"#\x23")
+
+
+def yaml_text(data: dict[str, Any]) -> str:
+    """YAML in the order given; no text is a command to a CI."""
+    dumped: str = yaml.dump(data, Dumper=_OneLineDumper, sort_keys=False, width=LONGEST_LINE)
+    return dumped.replace("##", r"\x23#")
+
+
+LONGEST_LINE = 2**30
+"""So that no text is broken, and none of it begins a line."""
+
+
+class _OneLineDumper(yaml.SafeDumper):
+    """Puts double quotes around what has `##` in it, where it can be written as an escape."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """As YAML's own, but for the quotes."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "##" in text else None)
+
+
+_OneLineDumper.add_representer(str, _OneLineDumper.represent_text)

@@ -8,9 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from zbench.emit.emission import Emission, EmittedFile, commented
+from zbench.emit.emission import Emission, EmittedFile, commented, yaml_text
 from zbench.engines.sglang.launch import HOST, PORT, SGLangLaunch, sglang_launch
 from zbench.engines.sglang.versions import INSTALLED, NEWEST, accepted, fitted
 from zbench.sanitize import json_text, printable, shell_line
@@ -77,7 +75,8 @@ def check_command(launch: SGLangLaunch) -> str:
 def _compose(launch: SGLangLaunch, version: str) -> str:
     """A docker compose file: the port on loopback, local folders read-only where they are, every `$` kept from it."""
     words = list(launch.arguments)
-    words[words.index("--host") + 1] = EVERYWHERE
+    if "--host" in words:
+        words[words.index("--host") + 1] = EVERYWHERE
     mounts: list[dict[str, Any]] = [{"type": "bind", "source": "~/.cache/huggingface", "target": CACHE}]
     for flag in PATH_FLAGS:
         if flag in words:
@@ -86,7 +85,7 @@ def _compose(launch: SGLangLaunch, version: str) -> str:
             if path.is_absolute() or path.exists() or words[place].startswith("."):
                 words[place] = os.path.abspath(path)
                 mounts.append({"type": "bind", "source": words[place], "target": words[place], "read_only": True})
-    gpus = int(words[words.index("--num-gpus") + 1])
+    gpus = int(words[words.index("--num-gpus") + 1]) if "--num-gpus" in words else 1
     reserved = {"driver": "nvidia", "count": gpus, "capabilities": ["gpu"]}
     service = {
         "image": f"{IMAGE}:v{version}",
@@ -98,7 +97,7 @@ def _compose(launch: SGLangLaunch, version: str) -> str:
         "shm_size": "32g",
         "deploy": {"resources": {"reservations": {"devices": [reserved]}}},
     }
-    text = yaml.safe_dump(_uninterpolated({"services": {"sglang": service}}), sort_keys=False, width=10_000)
+    text = yaml_text(_uninterpolated({"services": {"sglang": service}}))
     return commented(printable(IMAGE_NOTE.format(version=version))) + text
 
 

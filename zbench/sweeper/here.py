@@ -29,13 +29,9 @@ def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = 
 def one_trial(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Trial:
     """The trial that a command line names, projected where its hardware is not here; nothing is loaded.
 
-    Raises OverrideError and its like for what does not compose or names several, ConfigError for what cannot work.
+    Raises OverrideError and its like for what does not compose or cannot work, ConfigError as `one_job` does.
     """
-    jobs = expand(overrides, auto_resolver(config_dir), config_dir=config_dir, grids=False).jobs
-    if len(jobs) > 1:
-        raise OverrideError(f"{' '.join(overrides)}: are {len(jobs)} configurations; give one value to each key")
-    config = jobs[0].config
-    check_targets([config], allow_code=allow_code)
+    config = one_job(overrides, config_dir, allow_code=allow_code)
     check_used([config.pipeline])
     trial = trial_of(config, present_devices())
     reason = constraint(trial, geometry_of(trial.pipeline))
