@@ -33,10 +33,10 @@ from zbench.config import (
     SCMConfig,
     WorkloadConfig,
 )
+from zbench.emit.overrides import zbench_command, zbench_overrides
 from zbench.errors import ConfigError, Exit, NothingFeasibleError, RecordError
 from zbench.measurement import ImageQuality
 from zbench.recommend import Advice, Limits, NoAnswer, recommend
-from zbench.recommend.overrides import zbench_command, zbench_overrides
 from zbench.report.text.findings import findings
 from zbench.store import read_records
 from zbench.trial import Trial

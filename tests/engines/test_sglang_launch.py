@@ -171,7 +171,16 @@ def test_sglang_is_told_the_mask_and_warns_of_several_gpus_in_this_order():
     launch = sglang_launch(trial(SCMConfig(scm_preset="fast"), pipeline=TURBO, compute=compute, parallel=parallel))
     assert launch.environment["SGLANG_CACHE_DIT_SCM_PRESET"] == "fast"
     assert launch.environment["SGLANG_CACHE_DIT_SCM_POLICY"] == "dynamic"
-    told = ["breakable", "compute.dtype=float32 is not carried over", "step mask", "several GPUs", "Steps are set by"]
+    told = [
+        "compute.attention_backend=native is SGLang's",
+        "breakable",
+        "compute.dtype=float32 is not carried over",
+        "step mask",
+        "several GPUs",
+        "Steps are set by",
+        "first prompt of 2",
+        "Names of zbench's own",
+    ]
     assert all(part in note for part, note in zip(told, launch.notes, strict=True)), launch.notes
 
 
@@ -194,10 +203,12 @@ def test_a_request_has_the_negative_prompt_where_there_is_one():
     assert "negative_prompt" not in sglang_launch(trial(pipeline=TURBO)).request
 
 
-def test_sglang_gets_the_lora_and_its_scale_and_is_told_what_it_decides_itself():
+def test_sglang_gets_the_lora_its_scale_and_whether_it_is_merged():
     styled = replace(TURBO, lora="/a style/x.safetensors", lora_scale=0.8, lora_fused=False)
     launch = sglang_launch(trial(pipeline=styled))
     assert (flags_of(launch)["--lora-path"], flags_of(launch)["--lora-scale"]) == ("/a style/x.safetensors", "0.8")
     assert "'/a style/x.safetensors'" in launch.command
-    assert any("pipeline.lora_fused=false is not carried over" in note for note in launch.notes)
+    assert flags_of(launch)["--lora-merge-mode"] == "dynamic"
+    fused = sglang_launch(trial(pipeline=replace(styled, lora_fused=True)))
+    assert flags_of(fused)["--lora-merge-mode"] == "merge"
     assert "--lora-path" not in sglang_launch(trial(pipeline=TURBO)).arguments

@@ -62,14 +62,62 @@ def recommend(command: Command, args: list[str]) -> int:
     )
     parser.add_argument("--devices", type=int, metavar="N", help="for this number of devices alone")
     parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
+    parser.add_argument("--emit", type=Path, metavar="FOLDER", help="write it there for every tool, with its notes")
+    _sglang_version(parser)
     options = parser.parse_args(args)
     records = open_runs([options.run], options.runs_dir)
     limits = Limits(options.max_vram_gib, options.min_ssim, options.min_psnr_db, options.min_prompt_fidelity)
     asked = options.objective is not None or options.devices is not None
     goal = Goal(options.objective or OBJECTIVES[0], options.devices) if asked else None
+    if options.sglang_version is not None and options.emit is None:
+        raise ZbenchError("--sglang-version: says what is written for SGLang; add --emit FOLDER, or leave it out")
     advice = choose(view_of(records), limits, allow_proxy=options.allow_proxy, goal=goal)
+    if options.emit is not None:
+        for path in advice.write(options.emit, options.sglang_version):
+            talk(f"wrote {path}")
     print(advice.to_json() if options.format == "json" else advice.to_text())
     return Exit.DONE if advice.is_whole else Exit.FAILED
+
+
+def emit(command: Command, args: list[str]) -> int:
+    """A configuration in other tools' words."""
+    import json
+
+    from zbench.cli.parsers import command_parser
+    from zbench.emit import TOOLS, write
+    from zbench.emit import emit as words_of
+    from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
+    from zbench.sanitize import json_text
+    from zbench.sweeper.here import one_trial
+
+    parser = command_parser(command, ("text", "json"))
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=CHOICE or key=value, as of zbench run")
+    parser.add_argument("--to", choices=(*TOOLS, "all"), required=True, help="whose words; all of them need --out")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write its files there (default: print them)")
+    parser.add_argument("--config-dir", help="folder with groups of your own")
+    parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
+    _sglang_version(parser)
+    options = parser.parse_intermixed_args(args)
+    tools = TOOLS if options.to == "all" else (options.to,)
+    if options.sglang_version is not None and "sglang" not in tools:
+        raise ZbenchError(f"--sglang-version: has no place with --to {options.to}; leave it out, or take --to sglang")
+    if len(tools) > 1 and options.out is None:
+        raise ZbenchError("--to all: writes files; add --out FOLDER, or name one tool")
+    trial = one_trial(options.overrides, options.config_dir, allow_code=options.allow_code)
+    made = [words_of(trial, tool, sglang_version=options.sglang_version) for tool in tools]
+    if options.out is not None:
+        for path in write(made, options.out, [f"{trial.label}: nothing here was measured."]):
+            print(path)
+    elif options.format == "json":
+        print(json_text(json.dumps(made[0].to_dict(), ensure_ascii=False, indent=2)))
+    else:
+        print(made[0].to_text())
+    return Exit.DONE
+
+
+def _sglang_version(parser: "argparse.ArgumentParser") -> None:
+    told = "leave out, and name, the flags that this version lacks: 0.5.12, …, or installed, which asks it"
+    parser.add_argument("--sglang-version", metavar="VERSION", help=f"{told} (default: the newest that is known)")
 
 
 def compare(command: Command, args: list[str]) -> int:

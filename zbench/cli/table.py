@@ -51,6 +51,13 @@ TABLE = (
         reading.recommend,
     ),
     Command(
+        "emit",
+        READ,
+        "OVERRIDE … --to TOOL",
+        "a configuration in the words of zbench, SGLang, cache-dit or diffusers; needs no run and runs nothing",
+        reading.emit,
+    ),
+    Command(
         "compare",
         READ,
         "BASE NEW",

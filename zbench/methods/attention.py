@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from zbench.errors import ConfigError
+from zbench.methods.sglang import SGLangPart
 
 KEY = "compute.attention_backend"
 NATIVE = "native"
@@ -23,6 +24,16 @@ PACKAGES = {
 }
 """The package that a kernel needs, by its name or by what that begins with."""
 
+SGLANG = {
+    **dict.fromkeys(("flash", "flash_varlen", "_flash_3", "_flash_varlen_3"), "fa"),
+    "sage": "sage_attn",
+    "_native_cudnn": "torch_cudnn_sdpa",
+}
+"""SGLang's name for the same kernel, or for the one of its family that it has for the card."""
+
+SGLANG_RINGS = ("fa", "sage_attn")
+"""SGLang's kernels that give ring attention what it merges with."""
+
 
 def check_backend(name: str) -> None:
     """Raise ConfigError for a kernel that diffusers does not know or would fetch, or whose package is not here."""
@@ -37,6 +48,20 @@ def check_backend(name: str) -> None:
     package = PACKAGES.get(prefix)
     if package is not None and find_spec(package) is None:
         raise ConfigError(KEY, name, f"needs the package {package}, which is not installed; {NATIVE} needs none")
+
+
+def sglang_part(name: str, *, rings: bool) -> SGLangPart:
+    """SGLang's kernel; left to SGLang where the measured one is PyTorch's own, for its own choice is the faster one."""
+    same = SGLANG.get(name)
+    if rings and same not in SGLANG_RINGS:
+        said = f"{KEY}={name} is not carried over: SGLang rings with fa or sage_attn."
+        return SGLangPart(("--attention-backend", "fa"), notes=(said,))
+    if same is not None:
+        return SGLangPart(("--attention-backend", same), carries=(KEY,))
+    if name == NATIVE:
+        said = f"{KEY}={name} is SGLang's torch_sdpa; this leaves SGLang its own choice for the card."
+        return SGLangPart(notes=(said,))
+    return SGLangPart(notes=(f"{KEY}={name} is not carried over: SGLang has no kernel of this name.",))
 
 
 @cache

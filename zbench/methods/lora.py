@@ -74,11 +74,12 @@ def problem(pipeline: PipelineConfig, *, projected: bool) -> str | None:
 
 
 def sglang_part(pipeline: PipelineConfig) -> SGLangPart:
-    """SGLang loads it with the model, and decides itself whether it is merged into the weights."""
+    """SGLang loads it with the model; fused, it is merged into the weights, and else computed beside them."""
     if pipeline.lora is None:
         return SGLangPart()
-    fused = f"pipeline.lora_fused={str(pipeline.lora_fused).lower()}"
+    merged = "merge" if pipeline.lora_fused else "dynamic"
+    scale = repr(float(pipeline.lora_scale))
     return SGLangPart(
-        flags=("--lora-path", pipeline.lora, "--lora-scale", f"{pipeline.lora_scale:g}"),
-        notes=(f"{fused} is not carried over: SGLang decides itself whether it merges a LoRA into the weights.",),
+        flags=("--lora-path", pipeline.lora, "--lora-scale", scale, "--lora-merge-mode", merged),
+        carries=("pipeline.lora", "pipeline.lora_scale", "pipeline.lora_fused"),
     )

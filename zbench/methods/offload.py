@@ -99,5 +99,7 @@ def sglang_part(offload: OffloadConfig) -> SGLangPart:
     }
     inexact = f"offload.mode={mode.name} has no exact counterpart in SGLang; its layerwise offload is the nearest."
     return SGLangPart(
-        flags=tuple(part for pair in flags.items() for part in pair), notes=(inexact,) if mode.by_layers else ()
+        flags=tuple(part for pair in flags.items() for part in pair),
+        notes=(inexact,) if mode.by_layers else (),
+        carries=("offload.mode", "offload.pin_memory"),
     )

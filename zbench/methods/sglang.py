@@ -11,6 +11,8 @@ class SGLangPart:
     flags: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    carries: tuple[str, ...] = ()
+    """Dotted keys of the config whose every value is in the flags and the environment."""
 
 
 def spelled(on: bool) -> str:

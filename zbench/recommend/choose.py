@@ -15,6 +15,7 @@ from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.recommend.constraints import Constraint, Limits, constraints_of, hardware_memory
+from zbench.recommend.evidence import evidence_of, not_measured
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
 from zbench.recommend.uses import DeviceUse, Goal, counted, rank_uses, use_notes
 from zbench.record import Record
@@ -107,6 +108,8 @@ def _answer(
         runner_up=feasible[1] if len(feasible) > 1 else None,
         notes=(*_notes(chosen, feasible, use), *other, *left_out),
         use=use,
+        evidence=evidence_of(chosen, view.by_key[chosen.key]),
+        unmeasured=not_measured(chosen, view.by_key[chosen.key]),
     )
 
 

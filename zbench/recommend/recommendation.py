@@ -1,14 +1,19 @@
 """A recommendation and how it reads, as text or JSON; it decides nothing."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from zbench.analysis.figures import TrialFigures
+from zbench.emit import TOOLS, Emission, emit, write
+from zbench.emit.overrides import zbench_command, zbench_overrides
+from zbench.emit.sglang import SGLANG, check_command
 from zbench.engines.sglang.launch import sglang_launch
 from zbench.methods.parallel import cache_dit_sharding
 from zbench.recommend.constraints import Judged
-from zbench.recommend.overrides import zbench_command, zbench_overrides
+from zbench.recommend.evidence import evidence_lines
 from zbench.recommend.uses import DeviceUse
 from zbench.report.text import cells
 from zbench.sanitize import json_text, printable
@@ -37,6 +42,10 @@ class Recommendation:
     notes: tuple[str, ...]
     use: DeviceUse | None = None
     """Of the devices that the choice is for, where that was asked."""
+    evidence: tuple[str, ...] = ()
+    """What it rests on: the record, the engine, where it ran."""
+    unmeasured: tuple[str, ...] = ()
+    """What nobody measured of it."""
 
     def to_text(self) -> str:
         """For people; plain text without a line feed at its end."""
@@ -47,10 +56,13 @@ class Recommendation:
         said += [f"  {text}" for text in _figures(self.chosen)]
         said += [f"  {judged}" for judged in self.judged]
         said += ["", *self._binding_lines(), self._runner_up_line()]
+        said += evidence_lines(self.evidence, self.unmeasured)
         said += [f"Note: {note}." for note in self.notes]
         lines = [*map(printable, said), "", "Run it again:", zbench_command(self.trial, zbench_overrides(self.trial))]
         lines += ["", "Serve it with SGLang:", launch.command, "", "Ask it for an image:", launch.request_command]
         lines += ["", *(f"# {note}" for note in launch.notes)]
+        if self.is_candidate:
+            lines += ["", "For SGLang it is a candidate. Check it there, once it serves:", check_command(launch)]
         return "\n".join([*lines, *_cache_dit_lines(self.trial)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +78,8 @@ class Recommendation:
             "binding": [{"missed": [asdict(j) for j in b.missed], "faster": b.faster.to_dict()} for b in self.binding],
             "runner_up": None if self.runner_up is None else self.runner_up.to_dict(),
             "notes": list(self.notes),
+            "evidence": list(self.evidence),
+            "not_measured": list(self.unmeasured),
             "zbench": {"overrides": overrides, "command": zbench_command(self.trial, overrides)},
             "sglang": {
                 "environment": launch.environment,
@@ -74,9 +88,21 @@ class Recommendation:
                 "request": launch.request,
                 "request_command": launch.request_command,
                 "notes": list(launch.notes),
+                "is_candidate": self.is_candidate,
+                "check": check_command(launch),
             },
             **_cache_dit(self.trial),
         }
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether SGLang's words for it have still to be checked on SGLang."""
+        return self.trial.engine.name != SGLANG
+
+    def emissions(self, sglang_version: str | None = None) -> list[Emission]:
+        """It in the words of every tool."""
+        measured = f"Measured: {'; '.join(self.evidence)}" if self.evidence else None
+        return [emit(self.trial, tool, sglang_version=sglang_version, measured=measured) for tool in TOOLS]
 
     def _binding_lines(self) -> list[str]:
         by_rate = self.use is not None and self.use.objective == "throughput"
@@ -125,6 +151,19 @@ class Advice:
     def is_whole(self) -> bool:
         """Whether every piece of work has an answer."""
         return all(isinstance(answer, Recommendation) for answer in self.answers)
+
+    def write(self, folder: Path, sglang_version: str | None = None) -> list[Path]:
+        """Files of every recommendation for every tool, in a folder of its own where there are several; their paths.
+
+        Raises ZbenchError where they cannot be written, ConfigError for a version of SGLang that nobody knows.
+        """
+        found = [answer for answer in self.answers if isinstance(answer, Recommendation)]
+        paths: list[Path] = []
+        for number, answer in enumerate(found, 1):
+            name = re.sub(r"[^A-Za-z0-9]+", "-", answer.work.replace("×", "x")).strip("-")
+            place = folder if len(found) == 1 else folder / f"{number}-{name}"
+            paths += write(answer.emissions(sglang_version), place, answer.to_text().splitlines())
+        return paths
 
     def to_text(self) -> str:
         """For people; a heading for each piece of work where there are several."""

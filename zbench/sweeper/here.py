@@ -5,11 +5,15 @@ from typing import Any
 
 from zbench.composition import ResolveAuto, expand, profile_patterns
 from zbench.config import Config
-from zbench.errors import ConfigError, HardwareError
+from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, match_profile, present_devices, unmatched
+from zbench.methods.lora import check_used
 from zbench.methods.parallel import every_split
 from zbench.plugins import check_targets
+from zbench.space import constraint
 from zbench.sweeper.devices import matching
+from zbench.sweeper.plan import trial_of
+from zbench.trial import Trial, geometry_of
 
 
 def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Config:
@@ -20,6 +24,20 @@ def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = 
     config = expand(overrides, auto_resolver(config_dir), config_dir=config_dir, grids=False).jobs[0].config
     check_targets([config], allow_code=allow_code)
     return config
+
+
+def one_trial(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Trial:
+    """The trial that a command line names, projected where its hardware is not here; nothing is loaded.
+
+    Raises OverrideError and its like for what does not compose or cannot work, ConfigError as `one_job` does.
+    """
+    config = one_job(overrides, config_dir, allow_code=allow_code)
+    check_used([config.pipeline])
+    trial = trial_of(config, present_devices())
+    reason = constraint(trial, geometry_of(trial.pipeline))
+    if reason is not None:
+        raise OverrideError(reason)
+    return trial
 
 
 def auto_resolver(config_dir: str | None) -> ResolveAuto:

@@ -12,6 +12,18 @@ CACHE_TENSORS = 4
 """Hidden states DBCache keeps between steps: residuals of the first and of the middle blocks, now and before."""
 
 
+SGLANG_NAMES = {
+    "FN": "Fn_compute_blocks",
+    "BN": "Bn_compute_blocks",
+    "WARMUP": "max_warmup_steps",
+    "RDT": "residual_diff_threshold",
+    "MC": "max_continuous_cached_steps",
+    "TAYLORSEER": "enable_taylorseer",
+    "TS_ORDER": "taylorseer_order",
+}
+"""What SGLang's variable is called after its beginning, and the parameter that it holds."""
+
+
 @dataclass(frozen=True)
 class CacheDitArguments:
     """Arguments by keyword, for an engine that has cache-dit; this module has not."""
@@ -126,21 +138,12 @@ class DBCache:
         )
 
     def sglang_environment(self, devices: int) -> SGLangPart:
-        cache = self.cache
-        values = {
-            "ENABLED": "true",
-            "FN": str(cache.Fn_compute_blocks),
-            "BN": str(cache.Bn_compute_blocks),
-            "WARMUP": str(cache.max_warmup_steps),
-            "RDT": f"{cache.residual_diff_threshold:g}",
-            "MC": str(cache.max_continuous_cached_steps),
-            "TAYLORSEER": spelled(cache.enable_taylorseer),
-            "TS_ORDER": str(cache.taylorseer_order),
-        }
+        values = {f"{SGLANG}{name}": _environment(getattr(self.cache, key)) for name, key in SGLANG_NAMES.items()}
         warned = "SGLang warns about DBCache together with several GPUs; compare its images before relying on it."
         return SGLangPart(
-            environment={f"{SGLANG}{name}": value for name, value in values.items()},
+            environment={f"{SGLANG}ENABLED": spelled(True), **values},
             notes=(warned,) if devices > 1 else (),
+            carries=("cache.method", *(f"cache.{key}" for key in SGLANG_NAMES.values())),
         )
 
     @property
@@ -155,3 +158,10 @@ class DBCache:
     @property
     def _extrapolated(self) -> str:
         return f"_T1O{self.cache.taylorseer_order}" if self.cache.enable_taylorseer else ""
+
+
+def _environment(value: object) -> str:
+    """A parameter as SGLang reads it."""
+    if isinstance(value, bool):
+        return spelled(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

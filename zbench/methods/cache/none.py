@@ -84,4 +84,4 @@ class NoCache:
         return SGLangPart()
 
     def sglang_environment(self, devices: int) -> SGLangPart:
-        return SGLangPart(environment={f"{SGLANG}ENABLED": spelled(False)})
+        return SGLangPart(environment={f"{SGLANG}ENABLED": spelled(False)}, carries=("cache.method",))

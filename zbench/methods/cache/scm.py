@@ -15,6 +15,11 @@ STEP_MASKS = {
 }
 """Steps that cache-dit's masks (`steps_mask`) skip, by the steps of an image that people use."""
 
+FIRST_REQUEST_ALONE = (
+    "SGLang 0.5.15.post1 held a forced mask (cache.scm_policy=static) for its first request alone; afterwards the "
+    "threshold decided."
+)
+
 LEAST_STEPS, FEWER = 8, (4, 6)
 """cache-dit has masks for so many steps or more, and for these."""
 
@@ -76,4 +81,7 @@ class StepMask(DBCache):
         made = super().sglang_environment(devices)
         values = {f"{SGLANG}SCM_PRESET": self.cache.scm_preset, f"{SGLANG}SCM_POLICY": self.cache.scm_policy}
         note = "The step mask depends on the number of steps, so the request must keep num_inference_steps."
-        return replace(made, environment={**made.environment, **values}, notes=(note, *made.notes))
+        carries = (*made.carries, "cache.scm_preset", "cache.scm_policy")
+        forced = (FIRST_REQUEST_ALONE,) if self.is_forced else ()
+        notes = (note, *forced, *made.notes)
+        return replace(made, environment={**made.environment, **values}, notes=notes, carries=carries)

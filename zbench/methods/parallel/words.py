@@ -1,10 +1,12 @@
 """Parallel degrees in words: a trial's label, SGLang's flags, cache-dit's configuration; what has no counterpart."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+import yaml
 
 from zbench.config import ParallelConfig
-from zbench.methods.parallel.dims import ParallelDims
+from zbench.methods.parallel.dims import KEY, ParallelDims
 from zbench.methods.sglang import SGLangPart
 
 
@@ -22,7 +24,7 @@ def labels(parallel: ParallelConfig) -> tuple[str, ...]:
 
 
 def sglang_part(parallel: ParallelConfig) -> SGLangPart:
-    """Every degree that matters is said, so that no default decides one; with ring the one backend that it rings with.
+    """Every degree that matters is said, so that no default decides one.
 
     What older versions lack is left out where it would say 1 of one device.
     """
@@ -33,9 +35,8 @@ def sglang_part(parallel: ParallelConfig) -> SGLangPart:
     flags += ["--kv-gather-degree", str(dims.gather)] if dims.sequence > 1 else []
     flags += ["--dp-size", str(dims.dp)] if dims.dp > 1 else []
     flags += ["--enable-cfg-parallel", "true"] if dims.cfg > 1 else []
-    flags += ["--attention-backend", "fa"] if dims.ring > 1 else []
     notes = tuple(f"{said} has no counterpart in SGLang; this leaves it out." for said in _options(parallel))
-    return SGLangPart(flags=tuple(flags), notes=notes)
+    return SGLangPart(tuple(flags), notes=notes, carries=tuple(f"parallel.{f.metadata[KEY]}" for f in fields(dims)))
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class CacheDitSharding:
         """As `cache_dit.load_configs` reads it; empty where cache-dit has no part in it."""
         if not self.config:
             return ""
-        lines = [f"  {key}: {_spelled(value)}" for key, value in self.config.items()]
-        return "\n".join(["parallelism_config:", *lines])
+        return yaml.safe_dump({"parallelism_config": dict(self.config)}, sort_keys=False).rstrip("\n")
 
 
 def cache_dit_sharding(parallel: ParallelConfig, attention_backend: str) -> CacheDitSharding | None:
@@ -89,14 +89,9 @@ def _options(parallel: ParallelConfig) -> list[str]:
     told = {
         "ulysses_anything": ("true", parallel.ulysses_anything),
         "ulysses_async": ("true", parallel.ulysses_async),
+        "gather_by": (parallel.gather_by, parallel.gather_by != "auto"),
         "ring_rotate_method": (parallel.ring_rotate_method, parallel.ring_rotate_method != "p2p"),
         "vae": (parallel.vae, parallel.vae != "whole"),
         "text_encoder": (parallel.text_encoder, parallel.text_encoder != "whole"),
     }
     return [f"parallel.{key}={value}" for key, (value, on) in told.items() if on]
-
-
-def _spelled(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
