@@ -68,9 +68,10 @@ def test_compose_says_what_the_line_says_with_every_dollar_twice() -> None:
     assert all(word.count("$") % 2 == 0 for word in made["command"])
     told = [*launch.arguments]
     told[told.index("--host") + 1] = "0.0.0.0"
-    assert words == told and made["environment"] == launch.environment
+    assert words == told and made["environment"] == {**launch.environment, "HF_HOME": "/models/huggingface"}
     assert made["ports"] == ["127.0.0.1:30000:30000"]
     mounted = {mount["target"].replace("$$", "$"): mount.get("read_only") for mount in made["volumes"]}
+    assert "/models/huggingface" in mounted, "where HF_HOME says that the hub's files are"
     assert mounted["/models/a $HOME: 'b'"] is True and mounted["/models/vae"] is True
     assert made["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 1
     assert service(asked, "0.5.12")["image"] == "lmsysorg/sglang:v0.5.12"

@@ -18,7 +18,7 @@ BASH = "#!/usr/bin/env bash\n"
 SGLANG = "sglang"
 NOT_MEASURED = "Nothing was measured: these words come from a configuration alone"
 IMAGE = "lmsysorg/sglang"
-CACHE = "/root/.cache/huggingface"
+CACHE = "/models/huggingface"  # in its container, where HF_HOME names it
 EVERYWHERE = "0.0.0.0"  # inside its container; the host publishes the port on loopback alone
 IMAGE_NOTE = (
     "Nobody has run this compose file. SGLang's page installs its diffusion packages into the image first: "
@@ -90,7 +90,7 @@ def _compose(launch: SGLangLaunch, version: str) -> str:
     service = {
         "image": f"{IMAGE}:v{version}",
         "command": words,
-        "environment": dict(launch.environment),
+        "environment": {**launch.environment, "HF_HOME": CACHE},
         "ports": [f"{HOST}:{PORT}:{PORT}"],
         "volumes": mounts,
         "ipc": "host",
