@@ -44,6 +44,7 @@ ROOMS = (
     "recommend",
     "export",
     "ab",
+    "serving",
     "hydra_app",
     "cli",
 )
