@@ -17,7 +17,7 @@ from hydra._internal.utils import get_args_parser  # the parser hydra.main itsel
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from zbench.composition import CONFIG_NAME, Job, Jobs, conf_dir, expand
+from zbench.composition import CONFIG_NAME, Jobs, conf_dir, expand
 from zbench.composition.aliases import meant
 from zbench.composition.grammar import text_override
 from zbench.composition.session import check_search_path, read_configs_as_text, readable
@@ -87,19 +87,13 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
 def served(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Trial | None:
     """The one trial of a command line that serves it, or None if it only asked Hydra to show something.
 
-    Raises as `planned` does, OverrideError for several trials, HardwareError for hardware that is not here, and
+    Raises as `planned` does, HardwareError for hardware that is not here, and
     ZbenchError for what cannot work.
     """
     asked = _asked(args, command, about)
     if asked is None:
         return None
     _, _, jobs = asked
-    if len(jobs.jobs) > 1:
-        one, two = ([w for w in job.overrides if w not in other.overrides] for job, other in _first_two(jobs))
-        raise OverrideError(
-            f"zbench {command} serves one configuration, and these words make {len(jobs.jobs)} "
-            f"({' '.join(one)} and {' '.join(two)}, say); give one value each"
-        )
     config = jobs.jobs[0].config
     check_targets([config], allow_code=allow_code)
     devices = present_devices()
@@ -113,11 +107,6 @@ def served(args: list[str], command: str, about: str = "", *, allow_code: bool =
         raise ZbenchError(problem)
     check_weights([trial])
     return trial
-
-
-def _first_two(jobs: Jobs) -> list[tuple[Job, Job]]:
-    one, two = jobs.jobs[:2]
-    return [(one, two), (two, one)]
 
 
 def _asked(args: list[str], command: str, about: str) -> tuple[list[str], str | None, Jobs] | None:

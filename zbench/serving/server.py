@@ -28,6 +28,9 @@ from zbench.trial import Trial
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+BACKLOG = 2048
+"""Connections that may wait to be taken up."""
+
 LAST_BYTES_S = 10.0
 """How long clients may take to read their answers once nothing is painted any more."""
 
@@ -134,7 +137,7 @@ class ImageServer:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket on that address. Raises ZbenchError that names the flag."""
+    """A socket that listens on that address. Raises ZbenchError that names the flag."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0
@@ -146,6 +149,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise ZbenchError(
