@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from zbench import __version__
-from zbench.serving.line import Job, Line, QueueClosed, QueueFull
+from zbench.serving.line import Line, QueueClosed, QueuedRequest, QueueFull
 from zbench.serving.metrics import ServerMetrics
 from zbench.serving.orders import Menu
 from zbench.serving.pictures import encoded
@@ -143,7 +143,7 @@ async def _images(desk: Desk, request: Request) -> Response:
         raise _not_ready(desk)
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Any] = loop.create_future()
-    job = Job(order, _settler(loop, outcome))
+    job = QueuedRequest(order, _settler(loop, outcome))
     try:
         desk.line.put(job)
     except QueueFull as error:

@@ -14,7 +14,7 @@ from zbench.serving.orders import Order
 
 
 @dataclass(eq=False)
-class Job:
+class QueuedRequest:
     """One request in the queue."""
 
     order: Order
@@ -42,7 +42,7 @@ class Line:
     def __init__(self, most: int) -> None:
         """At most `most` wait; the one that is served is not among them."""
         self._most = most
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[QueuedRequest] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
@@ -56,7 +56,7 @@ class Line:
         """Whether nothing is taken any more."""
         return self._closed
 
-    def put(self, job: Job) -> None:
+    def put(self, job: QueuedRequest) -> None:
         """Raises QueueFull or QueueClosed."""
         with self._changed:
             if self._closed:
@@ -66,14 +66,14 @@ class Line:
             self._waiting.append(job)
             self._changed.notify()
 
-    def take(self) -> Job | None:
+    def take(self) -> QueuedRequest | None:
         """The next one, waited for; None once the queue is closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             return self._waiting.popleft() if self._waiting else None
 
-    def leave(self, job: Job) -> bool:
+    def leave(self, job: QueuedRequest) -> bool:
         """Its client is gone: it is taken out, or, where it is served already, marked. Whether it still waited."""
         with self._changed:
             job.left = True
@@ -82,7 +82,7 @@ class Line:
                 return True
             return False
 
-    def close(self) -> list[Job]:
+    def close(self) -> list[QueuedRequest]:
         """Take nothing any more, and give those that waited."""
         with self._changed:
             self._closed = True

@@ -18,7 +18,7 @@ from zbench.errors import Exit, ZbenchError
 from zbench.methods.cache import method_of
 from zbench.probes.memory import MemoryProbe
 from zbench.record import MACHINE
-from zbench.serving.line import Job, Line, QueueClosed
+from zbench.serving.line import Line, QueueClosed, QueuedRequest
 from zbench.serving.orders import Menu, Order
 from zbench.trial import Trial
 from zbench.worker.request import spoilt_by
@@ -112,7 +112,7 @@ class Studio:
         self._told_s = 0.0
         self.state = "starting"
         self.error: ZbenchError | None = None
-        self.serving: Job | None = None  # the one that is painted now
+        self.serving: QueuedRequest | None = None  # the one that is painted now
         self.latest_s = 1.0  # of the latest request, for who asks when to come again
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zbench-engine", daemon=True)
@@ -160,7 +160,7 @@ class Studio:
         self._talk(f"loaded in {loaded_s:.1f} s; warming up with one request")
         if self._line.is_closed:
             return
-        self._paint(engine, Job(self._menu.own_order(), lambda painted: None))
+        self._paint(engine, QueuedRequest(self._menu.own_order(), lambda painted: None))
         gc.collect()
         gc.freeze()  # what is resident stays out of collections
         self._talk(f"warmed up in {time.monotonic() - began - loaded_s:.1f} s")
@@ -174,7 +174,7 @@ class Studio:
             self._told_s = now
             self._talk(f"{stage} weights: {done_bytes / 1e9:.3g} of {total_bytes / 1e9:.3g} GB")
 
-    def _serve(self, job: Job) -> None:
+    def _serve(self, job: QueuedRequest) -> None:
         engine = self._engine
         assert engine is not None
         self.serving = job
@@ -192,7 +192,7 @@ class Studio:
         finally:
             self.serving = None
 
-    def _paint(self, engine: Engine, job: Job) -> Painted | None:
+    def _paint(self, engine: Engine, job: QueuedRequest) -> Painted | None:
         """One call for each image; None where its client left before all were made."""
         order, queue_s = job.order, time.monotonic() - job.came_s
         self._configure(engine, order.trial)
