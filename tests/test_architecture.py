@@ -46,6 +46,7 @@ ROOMS = (
     "recommend",
     "export",
     "ab",
+    "serving",
     "hydra_app",
     "cli",
 )

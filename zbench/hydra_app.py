@@ -1,4 +1,4 @@
-"""`run`, `sweep` and `plan` as Hydra applications: Hydra's own flags, help and completion on zbench's configs.
+"""`run`, `sweep`, `plan` and `serve` as Hydra applications: Hydra's own flags, help and completion on zbench's configs.
 
 What only shows something (`--cfg`, `--info`, `--help`, completion) is left to Hydra; what measures is
 composed by `composition` and planned here.
@@ -22,14 +22,20 @@ from zbench.composition.aliases import meant
 from zbench.composition.grammar import text_override
 from zbench.composition.session import check_search_path, read_configs_as_text, readable
 from zbench.config import Config, register_schemas
-from zbench.errors import Exit, OverrideError, one_line
-from zbench.hardware.detect import present_devices
+from zbench.engines import Descriptions
+from zbench.errors import Exit, HardwareError, OverrideError, ZbenchError, one_line
+from zbench.hardware.detect import describe_present, present_devices
+from zbench.methods.lora import check_used
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
+from zbench.space import constraint
 from zbench.streams import talk
 from zbench.sweeper.baseline import named_baseline
+from zbench.sweeper.conduct import check_weights
+from zbench.sweeper.devices import too_many
 from zbench.sweeper.here import auto_resolver, fill_grid, one_job
-from zbench.sweeper.plan import Plan, make_plan
+from zbench.sweeper.plan import Plan, make_plan, trial_of
+from zbench.trial import Trial, geometry_of
 
 STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
 """What proxies of projected trials run on."""
@@ -43,27 +49,10 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     `command` is run, sweep or plan, `about` what its help begins with. Raises OverrideError and its like for what
     does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.
     """
-    options, unknown = _parsed(args, command)
-    shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
-    resolve_auto = auto_resolver(options.config_dir)
-    overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
-    check_search_path(overrides)
-    flags = [arg for arg in args if arg not in overrides]
-
-    def expanded() -> Jobs:
-        grids = command != "run"
-        return expand(overrides, resolve_auto, config_dir=options.config_dir, grids=grids, fill_grid=fill_grid)
-
-    if shows and (options.cfg or options.info):
-        jobs = expanded()
-        if len(jobs.jobs) > 1:
-            talk(f"showing the first of {len(jobs.jobs)} jobs")
-        show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
+    asked = _asked(args, command, about)
+    if asked is None:
         return None
-    if shows:
-        show([*(word for word in overrides if not text_override(word)), *_help_header(about), *flags], command)
-        return None
-    jobs = expanded()
+    overrides, config_dir, jobs = asked
     outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
     if outside and command == "plan":
         talk(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}")
@@ -77,11 +66,11 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     baseline_of = None
     if named_setting is not None:
         baseline_of = named_baseline(
-            named_setting, lambda more: one_job([*STAND_IN, *more], options.config_dir, allow_code=allow_code)
+            named_setting, lambda more: one_job([*STAND_IN, *more], config_dir, allow_code=allow_code)
         )
 
     def stand_in() -> Config:
-        return one_job(list(STAND_IN), options.config_dir)
+        return one_job(list(STAND_IN), config_dir)
 
     return make_plan(
         jobs,
@@ -93,6 +82,56 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
         runs=command != "plan",
         allow_code=allow_code,
     )
+
+
+def served(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Trial | None:
+    """The one trial of a command line that serves it, or None if it only asked Hydra to show something.
+
+    Raises as `planned` does, HardwareError for hardware that is not here, and
+    ZbenchError for what cannot work.
+    """
+    asked = _asked(args, command, about)
+    if asked is None:
+        return None
+    _, _, jobs = asked
+    config = jobs.jobs[0].config
+    check_targets([config], allow_code=allow_code)
+    devices = present_devices()
+    trial = trial_of(config, devices)
+    if trial.hardware is not None:
+        raise HardwareError(f"hardware={trial.hardware.name}: is not here ({describe_present(devices)}); leave it out")
+    check_used([trial.pipeline])
+    problem = constraint(trial, geometry_of(trial.pipeline)) or too_many([(trial, config.hardware)], devices)(trial)
+    problem = problem or Descriptions(allow_code=allow_code).supports(trial)
+    if problem is not None:
+        raise ZbenchError(problem)
+    check_weights([trial])
+    return trial
+
+
+def _asked(args: list[str], command: str, about: str) -> tuple[list[str], str | None, Jobs] | None:
+    """The overrides of a command line, its folder of configs and its jobs; None if Hydra was only to show something."""
+    options, unknown = _parsed(args, command)
+    shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
+    resolve_auto = auto_resolver(options.config_dir)
+    overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
+    check_search_path(overrides)
+    flags = [arg for arg in args if arg not in overrides]
+
+    def expanded() -> Jobs:
+        grids = command in ("sweep", "plan")
+        return expand(overrides, resolve_auto, config_dir=options.config_dir, grids=grids, fill_grid=fill_grid)
+
+    if shows and (options.cfg or options.info):
+        jobs = expanded()
+        if len(jobs.jobs) > 1:
+            talk(f"showing the first of {len(jobs.jobs)} jobs")
+        show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
+        return None
+    if shows:
+        show([*(word for word in overrides if not text_override(word)), *_help_header(about), *flags], command)
+        return None
+    return overrides, options.config_dir, expanded()
 
 
 def _parsed(args: list[str], command: str) -> tuple[Namespace, list[str]]:

@@ -2,18 +2,20 @@
 
 import textwrap
 
-from zbench.cli import looking, measuring, reading
+from zbench.cli import looking, measuring, reading, serving
 from zbench.cli.command import Command
 from zbench.errors import Exit
 
 MEASURE = "measure"
 READ = "read"
 LOOK = "look"
+SERVE = "serve"
 
 GROUPS = {  # name, what is said beside it
     MEASURE: "(OVERRIDE is GROUP=CHOICE or key=value; run, sweep, plan take Hydra's flags too: --cfg job, --info, …)",
     READ: "(RUN is a sweep's name under runs/, a run folder, or a records.jsonl)",
     LOOK: "",
+    SERVE: "(OVERRIDE as above; on 127.0.0.1:30000 unless --host and --port say otherwise)",
 }
 
 TABLE = (
@@ -88,6 +90,14 @@ TABLE = (
         "what hardware and software is here and what it can do; --noise: how steady it is; "
         "--measure: the rates this device reaches, which reports hold their figures against",
         looking.doctor,
+    ),
+    Command(
+        "serve",
+        SERVE,
+        "[OVERRIDE …]",
+        "one configuration's pipeline behind OpenAI's images endpoint",
+        serving.serve,
+        is_hydra=True,
     ),
 )
 

@@ -164,6 +164,18 @@ class Profiled(Protocol):
         ...
 
 
+@runtime_checkable
+class Resizing(Protocol):
+    """What an `EngineDescription` has besides whose pipelines can be configured for another size where nobody measures.
+
+    A size is of `Residency.process` all the same: what a larger image left behind would count as the next trial's.
+    """
+
+    def resizes(self, trial: Trial) -> bool:
+        """Whether the pipeline that is launched for `trial` makes other sizes once it is configured for them."""
+        ...
+
+
 def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescription:
     """The description that `engine.target` names, made with `engine.options`.
 

@@ -65,6 +65,11 @@ class ReferenceEngine:
         copies = parallel.may_copy(trial.parallel, trial.compute, trial.cache)
         return replace(made, process=f"{made.process} by copies") if copies else made
 
+    def resizes(self, trial: Trial) -> bool:
+        """One device does, eager: code that was compiled, and graphs, are for one size."""
+        fixed = trial.compute.compile or trial.compute.cuda_graph
+        return not fixed and parallel.ParallelDims.of(trial.parallel).devices == 1
+
     def engine(self) -> Engine:
         """Imports torch, diffusers and cache-dit."""
         from zbench.engines.reference.ranks.group import RankGroup

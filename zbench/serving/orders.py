@@ -1,0 +1,192 @@
+"""What a request means to the loaded pipeline: the trial it is configured for, prompt, seed and number of images.
+
+One server holds what `Residency.process` of its trial names. A request may change what `Residency.request` names (cache
+and steps), and the size where the engine says so, up to as many pixels as the trial has: those were seen to fit.
+"""
+
+import secrets
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePath
+from typing import Any
+
+from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, SCMConfig, check
+from zbench.config.pipeline import PIXEL_GRID, SEED_LIMIT
+from zbench.config.ranges import check_text
+from zbench.engines import EngineDescription, Resizing, process_of
+from zbench.errors import ConfigError, ZbenchError
+from zbench.serving.protocol import GenerationBody, check_form, size_of
+from zbench.serving.refusal import RequestRefused
+from zbench.space import constraint
+from zbench.trial import Trial, geometry_of, group_of
+
+DRAWN_SEEDS = 2**31
+"""A seed that nobody gave is drawn below it, so that any client can send it back."""
+
+SCM_KEYS = {"scm_preset", "scm_policy"}
+
+PARAMS = {
+    "pipeline.steps": "num_inference_steps",
+    "pipeline.height": "size",
+    "pipeline.width": "size",
+    "workload.seeds": "seed",
+    "cache": "cache_dit_params",
+}
+"""A trial's keys, and the request's fields that set them; the longest beginning counts."""
+
+
+def check_servable(trial: Trial) -> None:
+    """Raise ConfigError for a trial whose calls make several images: an engine hands out the first alone."""
+    several = {
+        "pipeline.batch_size": trial.pipeline.batch_size,
+        "pipeline.images_per_prompt": trial.pipeline.images_per_prompt,
+        "parallel.dp_size": trial.parallel.dp_size,
+    }
+    for key, value in several.items():
+        if value != 1:
+            raise ConfigError(key, value, "a served call makes one image; leave it out, requests ask for more by n")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be painted, in which form."""
+
+    trial: Trial
+    prompt: str
+    negative_prompt: str
+    seed: int  # of the first image; those of the others follow
+    n: int
+    output_format: str = "png"
+    quality: int | None = None  # of jpeg and webp
+
+
+class Menu:
+    """What the server of one trial can be asked for."""
+
+    def __init__(self, trial: Trial, description: EngineDescription, names: tuple[str, ...] = ()) -> None:
+        """`names` are further names that requests may call the model by."""
+        self.trial, self._description = trial, description
+        pipeline = trial.pipeline
+        self.model = names[0] if names else pipeline.name
+        folder = None if pipeline.weights in ("auto", "random") else pipeline.weights
+        known = (*names, pipeline.name, pipeline.hub_id, folder, None if folder is None else PurePath(folder).name)
+        self.models = tuple(dict.fromkeys(filter(None, (*known, "default"))))
+
+    def order(self, body: GenerationBody) -> Order:
+        """What `body` asks for. Raises RequestRefused that names the field and the way out."""
+        check_form(body)
+        self._check_model(body.model)
+        seed = secrets.randbelow(DRAWN_SEEDS) if body.seed is None else body.seed
+        n = body.n or 1
+        if seed + n > SEED_LIMIT:
+            message = f"seed={seed}: the {n} images have seeds that follow it, and they end at {SEED_LIMIT - 1}"
+            raise RequestRefused(400, message, param="seed", code="invalid_value")
+        negative = body.negative_prompt or ""
+        self._check_texts(body.prompt, negative)
+        trial = self._trial(body)
+        return Order(trial, body.prompt, negative, seed, n, body.output_format or "png", body.output_compression)
+
+    def own_order(self) -> Order:
+        """The server's own first request: the trial's first prompt and seed."""
+        workload = self.trial.workload
+        prompt = workload.prompts[0]
+        return Order(self.trial, prompt.text, prompt.negative_prompt, workload.seeds[0], 1)
+
+    def _check_model(self, model: str | None) -> None:
+        if model is not None and model not in self.models:
+            message = f"model={model[:60]}: this server has {', '.join(self.models[:-1])}; leave model out"
+            raise RequestRefused(404, message, param="model", code="model_not_found")
+
+    def _check_texts(self, prompt: str, negative: str) -> None:
+        for name, text in (("prompt", prompt), ("negative_prompt", negative)):
+            try:
+                check_text(name, text)
+            except ConfigError as error:
+                raise RequestRefused(400, str(error), param=name, code="invalid_value") from error
+        if not prompt.strip():
+            raise RequestRefused(400, "prompt: is empty; say what to paint", param="prompt", code="invalid_value")
+        if negative and self.trial.pipeline.guidance_scale == 0:
+            message = (
+                "negative_prompt: without guidance it changes nothing; start the server with pipeline.guidance_scale "
+                "above 0, or leave it out"
+            )
+            raise RequestRefused(400, message, param="negative_prompt", code="unsupported_value")
+
+    def _trial(self, body: GenerationBody) -> Trial:
+        """The trial that a request asks for, which the loaded pipeline can be configured for."""
+        own = self.trial.pipeline
+        if body.guidance_scale is not None and body.guidance_scale != own.guidance_scale:
+            message = (
+                f"guidance_scale={body.guidance_scale:g}: this server was started with {own.guidance_scale:g}; start "
+                f"one with pipeline.guidance_scale={body.guidance_scale:g}, or leave it out"
+            )
+            raise RequestRefused(400, message, param="guidance_scale", code="unsupported_value")
+        try:
+            pipeline = replace(self._sized(body), steps=body.num_inference_steps or own.steps)
+            trial = replace(self.trial, pipeline=pipeline, cache=self._cache(body))
+            check(trial)
+            problem = constraint(trial, geometry_of(pipeline)) or self._description.supports(trial)
+        except ConfigError as error:
+            raise RequestRefused(400, str(error), param=param_of(error.key), code="invalid_value") from error
+        except ZbenchError as error:
+            raise RequestRefused(400, str(error), code="invalid_value") from error
+        if problem is not None:
+            raise RequestRefused(400, problem, param=param_of(problem), code="unsupported_value")
+        same_size = replace(trial, pipeline=replace(pipeline, height=own.height, width=own.width))
+        if process_of(self._description, same_size) != process_of(self._description, self.trial):
+            message = "the pipeline that this server has loaded cannot be set so; start one with these values"
+            raise RequestRefused(400, message, param="cache_dit_params", code="unsupported_value")
+        return trial
+
+    def _sized(self, body: GenerationBody) -> PipelineConfig:
+        own = self.trial.pipeline
+        width, height = size_of(body) or (own.width, own.height)
+        if (width, height) == (own.width, own.height):
+            return own
+        says = self._description
+        if not isinstance(says, Resizing) or not says.resizes(self.trial):
+            raise self._other_size(width, height, f"this server makes {own.width}x{own.height} alone")
+        if width * height > own.width * own.height:
+            raise self._other_size(width, height, f"this server makes no more pixels than {own.width}x{own.height}")
+        if width % PIXEL_GRID or height % PIXEL_GRID or not width or not height:
+            message = f"size={width}x{height}: sides are positive multiples of {PIXEL_GRID} pixels"
+            raise RequestRefused(400, message, param="size", code="invalid_value")
+        return replace(own, width=width, height=height)
+
+    def _other_size(self, width: int, height: int, why: str) -> RequestRefused:
+        way = f"start one with pipeline.width={width} pipeline.height={height}"
+        return RequestRefused(400, f"size={width}x{height}: {why}; {way}", param="size", code="unsupported_value")
+
+    def _cache(self, body: GenerationBody) -> CacheConfig:
+        """`enable_cache_dit` and `cache_dit_params` over the server's own cache, as SGLang has it."""
+        own, params = self.trial.cache, body.cache_dit_params or {}
+        if body.enable_cache_dit is False:
+            if params:
+                message = "cache_dit_params: with enable_cache_dit=false they mean nothing; leave one of them out"
+                raise RequestRefused(400, message, param="cache_dit_params", code="invalid_value")
+            return CacheConfig()
+        if not params:
+            skips = own.method != "none"
+            return own if skips or body.enable_cache_dit is None else DBCacheConfig()
+        return _dbcache(own, params)
+
+
+def _dbcache(own: CacheConfig, params: dict[str, Any]) -> CacheConfig:
+    """DBCache or a step mask with `params` in place of its own values. Raises RequestRefused for a key that is none."""
+    kind = SCMConfig if isinstance(own, SCMConfig) or SCM_KEYS & set(params) else DBCacheConfig
+    known = [item.name for item in fields(SCMConfig) if item.name not in ("method", "grid")]
+    unknown = sorted(set(params) - set(known))
+    if unknown:
+        message = f"cache_dit_params.{unknown[0][:60]}: no such parameter; there are: {', '.join(known)}"
+        raise RequestRefused(400, message, param="cache_dit_params", code="unknown_parameter")
+    start = asdict(own) if isinstance(own, DBCacheConfig) else asdict(DBCacheConfig())
+    for name in ("grid", "method"):
+        start.pop(name, None)
+    try:
+        return group_of(kind, {**start, **params}, "cache_dit_params")
+    except ValueError as error:
+        raise RequestRefused(400, str(error), param="cache_dit_params", code="invalid_value") from error
+
+
+def param_of(key: str) -> str | None:
+    """The request's field that sets a trial's key; None where no field does."""
+    return next((param for beginning, param in PARAMS.items() if key.startswith(beginning)), None)
