@@ -54,6 +54,7 @@ class Follower:
         }
         self._member: Member | None = None
         self._allocator: Allocator | None = None
+        self._has_frozen = False
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         """What came of a command."""
@@ -93,14 +94,16 @@ class Follower:
 
     def _configure(self, command: dict[str, Any]) -> dict[str, Any]:
         gc.unfreeze()  # of what is let go now, nothing stays
+        self._has_frozen = False
         self._launched.configure(Trial.from_dict(command["trial"]))
         return {}
 
     def _generate(self, command: dict[str, Any]) -> dict[str, Any]:
         _, part = take_part(self._launched, self._allocator, _call(command))
         gc.collect()  # outside every clock, while rank 0 looks at its image
-        if part.compiled or not gc.get_freeze_count():
-            gc.freeze()  # rank 0 waits for this answer, and compiled code takes long to look through
+        if part.compiled or not self._has_frozen:
+            gc.freeze()  # rank 0 waits for this answer, and compiled code takes long to look through, or to count
+            self._has_frozen = True
         return {"part": asdict(part)}
 
     def _communication(self, command: dict[str, Any]) -> dict[str, Any]:
