@@ -1,4 +1,4 @@
-"""A follower collects garbage after each call, and keeps what calls left behind for good out of the next collections."""
+"""A follower collects garbage after each call, and what calls left for good stays out of the next collections."""
 
 import gc
 from dataclasses import replace
