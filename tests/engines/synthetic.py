@@ -6,6 +6,7 @@ Misbehaviour is keyed by `residual_diff_threshold`, so that one sweep has health
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,9 @@ class SyntheticEngine:
     def residency(self, trial: Trial) -> Residency:
         return residency_by_keys(trial, ("cache", "workload", "pipeline.steps"))
 
+    def batching_problem(self, trial: Trial) -> str | None:
+        return None
+
     def engine(self) -> "Synthetic":
         return Synthetic(**self._settings)
 
@@ -105,9 +109,19 @@ class Synthetic:
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
         misdeed = self._misbehave()
+        return self._made(prompt_text, seed, misdeed, self._slept_s())
+
+    def generate_batch(self, calls: Sequence[tuple[str, int, str]]) -> list[Generation]:
+        """As long as one image takes."""
+        misdeed, latency_s = self._misbehave(), self._slept_s()
+        return [self._made(prompt, seed, misdeed, latency_s) for prompt, seed, _ in calls]
+
+    def _slept_s(self) -> float:
         began = time.perf_counter()
         time.sleep(self._round_s)
-        latency_s = time.perf_counter() - began
+        return time.perf_counter() - began
+
+    def _made(self, prompt_text: str, seed: int, misdeed: str | None, latency_s: float) -> Generation:
         cached, diffs = self._skipping()
         rng = np.random.default_rng([seed, *prompt_text.encode()])
         latents = rng.standard_normal((16, 4, 4)).astype(np.float32)

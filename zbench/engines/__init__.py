@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -173,6 +173,31 @@ class Resizing(Protocol):
 
     def resizes(self, trial: Trial) -> bool:
         """Whether the pipeline that is launched for `trial` makes other sizes once it is configured for them."""
+        ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """What an `EngineDescription` has besides whose engines may make images of several requests in one call."""
+
+    def batching_problem(self, trial: Trial) -> str | None:
+        """Why the pipeline that is launched for `trial` makes one request's at a time, naming key and value, or None.
+
+        Where it is None, the engine is a `Batched` one.
+        """
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """What an `Engine` has besides that makes images of several requests in one call."""
+
+    def generate_batch(self, calls: Sequence[tuple[str, int, str]]) -> list[Generation]:
+        """One image for each prompt, seed and negative prompt, in their order and as configured.
+
+        Each is what `generate` makes of it, up to what summing in another order rounds. What is said of the call, its
+        latency and its steps, is said of each. Raises StageError from whatever stopped it; then there are none.
+        """
         ...
 
 

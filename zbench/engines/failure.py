@@ -11,6 +11,22 @@ from zbench.engines import Engine, LostRank, StageError
 from zbench.errors import StoreError, WeightsUnavailableError, ZbenchError, machine_fault, one_line, with_causes
 from zbench.record import MACHINE
 
+STICKY = (
+    "an illegal memory access was encountered",
+    "device-side assert triggered",
+    "unspecified launch failure",
+    "misaligned address",
+    "an illegal instruction was encountered",
+    "invalid program counter",
+    "hardware stack error",
+    "operation not supported on global/shared address space",
+    "the launch timed out and was terminated",
+    "context is destroyed",
+)
+"""What CUDA says of errors after which every call of the process fails (its runtime API, `cudaError_t`), in its words.
+
+A trial may be to blame for them, so they are no failures of the machine."""
+
 
 class CodedError(Exception):
     """An error that says its own code, and the whole of what there is to say."""
@@ -69,6 +85,11 @@ def code_of(error: BaseException) -> str:
     if isinstance(error, CodedError):
         return error.code
     return "config" if isinstance(error, ZbenchError) else "error"
+
+
+def is_sticky(error: BaseException) -> bool:
+    """Whether no later call of this process can use the GPU, whoever is to blame."""
+    return any(words in str(each).lower() for each in with_causes(error) for words in STICKY)
 
 
 def _message(error: BaseException, stage: str) -> str:
