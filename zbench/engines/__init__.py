@@ -221,7 +221,13 @@ def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescrip
             raise ConfigError("engine.options", names, problem) from error
 
     made: EngineDescription = load_object(
-        "engine", "engine.target", config.target, EngineDescription, make, allow_code=allow_code
+        "engine",
+        "engine.target",
+        config.target,
+        EngineDescription,
+        make,
+        optional=(Resizing, Batching),
+        allow_code=allow_code,
     )
     return made
 
