@@ -168,6 +168,24 @@ class Profiled(Protocol):
 
 
 @runtime_checkable
+class LaunchedInParts(Protocol):
+    """What an `Engine` has besides whose launch makes a first image of its own."""
+
+    def launch_parts(self) -> dict[str, float]:
+        """Seconds of the latest launch by what it was: `first_request`, and what came before."""
+        ...
+
+
+@runtime_checkable
+class Launching(Protocol):
+    """What an `EngineDescription` has besides whose launches take so long that a plan counts them."""
+
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for the trial is expected to take, before any was measured."""
+        ...
+
+
+@runtime_checkable
 class Resizing(Protocol):
     """What an `EngineDescription` has besides whose pipelines can be configured for another size where nobody measures.
 
