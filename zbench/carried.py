@@ -26,6 +26,8 @@ OWN_NAMES = (
     "engine.name",
     "engine.target",
     "engine.loads_weights",
+    "engine.base_url",
+    "engine.options",
     "workload.name",
     "workload.prompts.id",
     "workload.prompts.language",
@@ -83,6 +85,16 @@ def notes_of_rest(trial: Trial, words: Words, said: Iterable[str] = ()) -> tuple
         if key not in words.carries and f"{key}=" not in named and not _asks_for_nothing(trial, words, key, value):
             grouped.setdefault(_reason(words, key), []).append(f"{key}={told(value)}")
     return tuple(f"{reason}: {', '.join(pairs)}." for reason, pairs in grouped.items())
+
+
+def left_out(trial: Trial, words: Words) -> dict[str, str]:
+    """All settings that the words do not carry and that ask for something, as they are told; names of zbench's own
+    apart. Who runs the words as they are runs another trial."""
+    return {
+        key: told(value)
+        for key, value in settings(trial).items()
+        if key not in words.carries and key not in OWN_NAMES and not _asks_for_nothing(trial, words, key, value)
+    }
 
 
 def told(value: object) -> str:

@@ -37,6 +37,8 @@ class Caveat:
 def own_caveats(measurement: Measurement) -> list[str]:
     """What a trial's own rounds say against it."""
     found = [Caveat(text, ("latency", "memory")) for text in measurement.validity]
+    if measurement.effective.server is not None:
+        found += [Caveat(text, METRICS) for text in measurement.effective.server.differs]
     found += [*_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
 

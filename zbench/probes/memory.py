@@ -76,6 +76,8 @@ class MemoryProbe:
     def _host_peak_bytes(self) -> tuple[int | None, dict[str, str]]:
         """A process that is gone, but for those that were named, held nothing."""
         place, total, whole = "memory.host_peak_rss_bytes", 0, True
+        if not self._watched.pids:  # a server that somebody else started
+            return None, {place: PID_HIDDEN}
         for pid in self._processes():
             since_start = not self._was_reset.get(pid, True)  # one that came later has no other life
             peak = None
