@@ -260,6 +260,11 @@ class Descriptions:
             return residency_by_keys(trial, ("cache", "workload", "hardware")).process
         return process_of(asked, trial)
 
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for it should take; 0 of an engine that does not count them, or is not asked."""
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        return asked.launch_s(trial) if isinstance(asked, Launching) else 0.0
+
     def _of(self, config: EngineConfig) -> EngineDescription | None:
         place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)
         if not self._outside and not place.is_own:
