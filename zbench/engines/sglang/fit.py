@@ -78,8 +78,6 @@ def _sharding(trial: Trial) -> str | None:
 
 def _cache(trial: Trial, takes: Accepted) -> str | None:
     method = method_of(trial.cache)
-    if method.target is not None:
-        return f"cache.target={method.target}: SGLang runs no cache method from outside it"
     if method.skips and method.decider is None and takes.keeps_forced_masks is False:
         return (
             f"cache.scm_policy=static: sglang {takes.version} holds a forced mask for its first request alone, and "
