@@ -295,6 +295,8 @@ def _compared(
     other = doubt.other_content(record, baseline, "speed baseline")
     if other is None:
         known["speedup"] = _speedup(record, baseline)
+        idle = doubt.without_effect(record, reference, known.get("within_noise", False), known["speedup"])
+        said += [] if idle is None else [idle]
     elif record.baseline_id != record.reference_id:
         said.append(other)
     return known, said

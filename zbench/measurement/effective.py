@@ -13,7 +13,7 @@ CONTENT = ("weights", "configs", "lora")
 
 @dataclass(frozen=True)
 class ServerView:
-    """What is known of the server behind an engine, and where it did another thing than it was asked for."""
+    """What an engine knows of the server behind it."""
 
     version: str | None = None
     command: list[str] = field(default_factory=list)  # that started it; empty: somebody else did
@@ -22,7 +22,6 @@ class ServerView:
     stages_s: dict[str, Seconds] = field(default_factory=dict)  # of an untimed request, device synchronised
     steps_s: list[Seconds] = field(default_factory=list)  # of the same request
     probed: Count = 0  # prompts and seeds of which such a request told the cached steps
-    differs: list[str] = field(default_factory=list)  # a sentence each, without a full stop
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class Effective:
     cache: dict[str, Any] | None = None  # step skipping as its library holds it; empty: no step is skipped
     server: ServerView | None = None  # of an engine behind one
     cut_tokens: dict[str, int] = field(default_factory=dict)  # by prompt id, beyond max_sequence_length; empty: none
+    tells_cached_steps: bool | None = None  # False: a server that does not say which steps it skipped
+    doubts: list[str] = field(default_factory=list)  # sentences: where it is not what was asked for, or nobody says
     other: dict[str, Any] = field(default_factory=dict)  # what an engine from elsewhere has to say, JSON-ready
 
     def differs_in_content(self, than: "Effective") -> str | None:

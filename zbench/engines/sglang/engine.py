@@ -4,7 +4,6 @@ Its requests are timed by their client. What a server says of its own steps is a
 the timed ones, for asking makes it wait for its GPU.
 """
 
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from zbench.config import Prompt
 from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.images_client import ImagesReply
+from zbench.engines.openai_images.listening import watched_at
 from zbench.engines.sglang.options import SGLangOptions
 from zbench.engines.sglang.perf import PerfDump, cached_steps, read_dump
 from zbench.engines.sglang.server import ServerFailure, SGLangServer
@@ -25,8 +25,8 @@ from zbench.methods.parallel import ParallelDims
 from zbench.probes.watched import Watched
 from zbench.trial import Trial, geometry_of
 
-MOST_PROBED = 8
-"""Prompts and seeds of a trial of which an untimed request is made; of further ones no cached steps are known."""
+MOST_PROBED = 16
+"""Prompts and seeds of a trial of which an untimed request is made. Of more, cached steps are not told."""
 
 GRAPHS_WIN = "Cache-DiT was requested but is disabled"
 """In SGLang's log where its CUDA graph turned the cache off."""
@@ -45,9 +45,9 @@ class SGLang:
         self._trial: Trial | None = None
         self._per_request = False
         self._asked: tuple[object, ...] | None = None  # cache and steps of the last request
-        self._plain: dict[tuple[str, int, int], str] = {}  # prompt, seed, steps to the image without a cache
         self._probed: dict[tuple[str, int], list[int]] = {}  # cached steps by prompt and seed
         self._dump: PerfDump | None = None  # of the first pair
+        self._tells = False  # whether the cached steps of all pairs are known
         self._differs: dict[str, None] = {}
         self._dumps = 0
 
@@ -76,8 +76,10 @@ class SGLang:
         if _setting(trial) != self._asked:
             self._reply(*pairs[0])
             self._asked = _setting(trial)
-        for prompt, seed in pairs[:MOST_PROBED]:
-            self._probe(prompt, seed)
+        if self._options.perf_dumps and not self._options.attaches:  # whose files would be elsewhere
+            for prompt, seed in pairs[:MOST_PROBED]:
+                self._probe(prompt, seed)
+        self._tells = len(self._probed) == len(pairs)
         self._compare()
 
     def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
@@ -90,7 +92,7 @@ class SGLang:
             latency_s=made.latency_s,
             stages_s={},
             steps_s=[],
-            cached_steps=self._probed.get((prompt_text, seed), []),
+            cached_steps=self._probed.get((prompt_text, seed), []) if self._tells else [],
             images=made.count,
             served=True,
             server_s=made.server_s,
@@ -121,14 +123,17 @@ class SGLang:
                 stages_s={} if dump is None else dump.stages_s,
                 steps_s=[] if dump is None else dump.steps_s,
                 probed=len(self._probed),
-                differs=list(self._differs),
             ),
+            tells_cached_steps=self._tells,
+            doubts=list(self._differs),
         )
 
     def watch(self) -> Watched:
         """The server's processes, and the first devices that it may see."""
+        if self._options.base_url is not None:
+            return watched_at(self._options.base_url)
         pids = self._server.pids
-        if self._trial is None or self._trial.compute.device == "cpu" or self._options.attaches:
+        if self._trial is None or self._trial.compute.device == "cpu":
             return Watched(pids)
         wanted = ParallelDims.of(self._trial.parallel).devices
         return Watched(pids, tuple(device.index for device in present_devices()[:wanted]))
@@ -154,43 +159,26 @@ class SGLang:
             height, width, *_ = made.images[0].shape
             got, asked = (f"{made.count} of {width}x{height}", f"{body['n']} of {body['size']}")
             if got != asked:
-                raise ServerFailure("other_images", f"sglang serve made other images: {got}, not {asked}")
+                raise ServerFailure("other_work", f"sglang serve made other images: {got}, not {asked}")
         except ServerFailure as error:
             raise StageError("a request") from error
         return made
 
     def _probe(self, prompt: Prompt, seed: int) -> None:
-        """One request more, for what it tells of its steps, and for its image."""
+        """One request more, for what it tells of its steps."""
         trial, method = self._own_trial, method_of(self._own_trial.cache)
-        told = self._options.perf_dumps and not self._options.attaches
-        if not told and not self._per_request:
-            return
-        path = self._dump_path() if told else None
-        made = self._reply(prompt, seed, **({} if path is None else {"perf_dump_path": str(path)}))
-        dump = None if path is None else read_dump(path)
-        if dump is not None:
-            self._dump = self._dump or dump
-            blocks = geometry_of(trial.pipeline).transformer.n_layers
-            share = (method.cached_blocks(blocks) or 0) / blocks
-            certain = max(1, int(method.parameters.get("max_warmup_steps", 1)) if method.decider else MASKED_CERTAINLY)
-            cached = cached_steps(dump.steps_s, share, certain) if method.skips else []
-            self._probed[prompt.text, seed] = cached
-        elif told:
+        path = self._dump_path()
+        self._reply(prompt, seed, perf_dump_path=str(path))
+        dump = read_dump(path)
+        if dump is None:
             self._differs["it wrote no performance dump, so that nothing is known of its steps"] = None
-        self._hold(prompt, seed, made)
-
-    def _hold(self, prompt: Prompt, seed: int, made: ImagesReply) -> None:
-        """Where requests say the cache, an image must be another than without one."""
-        trial = self._own_trial
-        key = (prompt.text, seed, trial.pipeline.steps)
-        digest = hashlib.sha256(made.images[0].tobytes()).hexdigest()
-        if not method_of(trial.cache).skips:
-            self._plain[key] = digest
-        elif self._per_request and self._plain.get(key) == digest and not self._probed.get((prompt.text, seed)):
-            self._differs[
-                "enable_cache_dit was accepted and changed nothing: its image is that without a cache, to the last "
-                "pixel; engine.options.per_request_cache=false has a launch say it"
-            ] = None
+            return
+        self._dump = self._dump or dump
+        blocks = geometry_of(trial.pipeline).transformer.n_layers
+        share = (method.cached_blocks(blocks) or 0) / blocks
+        certain = max(1, int(method.parameters.get("max_warmup_steps", 1)) if method.decider else MASKED_CERTAINLY)
+        cached = cached_steps(dump.steps_s, share, certain) if method.skips else []
+        self._probed[prompt.text, seed] = cached
 
     def _dump_path(self) -> Path:
         if self._folder is None:
@@ -208,7 +196,10 @@ class SGLang:
         if method.skips and GRAPHS_WIN in self._server.said():
             found["its CUDA graph turned step skipping off, as its log says"] = None
         elif method.skips and self._probed and not any(self._probed.values()):
-            found[f"no step was skipped with {method.label}: the cache did nothing here, or was off"] = None
+            ignored = "the cache was off"
+            if self._per_request:
+                ignored = "it ignored enable_cache_dit (engine.options.per_request_cache=false has a launch say it)"
+            found[f"no step was skipped with {method.label}: {ignored}, or no change lay below its threshold"] = None
         if trial.pipeline.guidance_scale > 0 and "cfg_normalization" not in (self._takes.request or ()):
             found[
                 "cfg_normalization is off in zbench's requests, and SGLang takes it from none: for the base model its "

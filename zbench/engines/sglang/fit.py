@@ -4,6 +4,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
+from zbench.carried import told
 from zbench.config import ComputeConfig, OffloadConfig, ParallelConfig
 from zbench.engines.sglang.degrees import refusal
 from zbench.engines.sglang.launch import FULL_SIZE, MOST_IMAGES, sglang_launch
@@ -59,10 +60,9 @@ def _model(trial: Trial, options: SGLangOptions) -> str | None:
 
 def _settings(trial: Trial) -> str | None:
     """What has no counterpart, or excludes one another in SGLang."""
-    left_out = {key: value for key, value in sglang_launch(trial).left_out.items() if key not in ITS_OWN}
-    if left_out:
-        key, value = next(iter(left_out.items()))
-        return f"{key}={value}: SGLang has no counterpart of it"
+    for key, value in sglang_launch(trial).uncarried.items():
+        if key not in ITS_OWN:
+            return f"{key}={told(value)}: SGLang has no counterpart of it"
     compute = trial.compute
     if compute.cuda_graph and (compute.compile or method_of(trial.cache).skips):
         other = "compute.compile=true" if compute.compile else "a cache, which it would silently turn off"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zbench.carried import Words, left_out, notes_of_rest
+from zbench.carried import OWN_NAMES, Words, notes_of_rest, uncarried
 from zbench.config import ComputeConfig, PipelineConfig, Prompt
 from zbench.engines.sglang.degrees import refusal
 from zbench.methods import attention, dtypes, lora, offload, parallel
@@ -62,8 +62,8 @@ class SGLangLaunch:
     notes: tuple[str, ...]
     requests: tuple[dict[str, Any], ...] = ()
     """A body for every prompt with every seed, in the trial's order; `request` is the first."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    """Settings of the trial that ask for something and are in none of these words, with their values."""
+    uncarried: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the trial that ask for something and are in none of these words; names of zbench's own apart."""
 
     @property
     def command(self) -> str:
@@ -118,7 +118,7 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
         request=requests[0],
         notes=tuple(map(printable, [*notes, *notes_of_rest(trial, words, notes)])),
         requests=requests,
-        left_out=left_out(trial, words),
+        uncarried={key: value for key, value in uncarried(trial, words).items() if key not in OWN_NAMES},
     )
 
 
