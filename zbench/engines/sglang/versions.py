@@ -70,7 +70,11 @@ def accepted(
     """
     if version == INSTALLED:
         found = os.environ if environment is None else environment
-        return _installed(key, tuple(program), tuple(sorted(found.items())))
+        place = shutil.which(program[0], path=found.get("PATH"))
+        if place is None:
+            known = ", ".join(known_versions())
+            raise ConfigError(key, INSTALLED, f"there is no {program[0]} on the PATH; name a version: {known}")
+        return _installed(key, tuple(program), tuple(sorted(found.items())), os.stat(place).st_mtime_ns)
     if version not in _table():
         known = ", ".join(known_versions())
         way = f"there are {known}, and {INSTALLED}; benchmarks/sglang_flags.py reads another's wheel"
@@ -120,12 +124,11 @@ def flags_in_help(text: str) -> frozenset[str]:
 
 
 @cache
-def _installed(key: str, program: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> Accepted:
-    """Asked once: its version, which takes it a moment; where the table has none such, its help too."""
+def _installed(
+    key: str, program: tuple[str, ...], environment: tuple[tuple[str, str], ...], changed_ns: int
+) -> Accepted:
+    """Asked once, unless it changed: its version, which takes it a moment; where the table has none such, its help."""
     variables, typed = dict(environment), " ".join(program)
-    if shutil.which(program[0], path=variables.get("PATH")) is None:
-        known = ", ".join(known_versions())
-        raise ConfigError(key, INSTALLED, f"there is no {program[0]} on the PATH; name a version: {known}")
     told = VERSION.search(_answer(key, (*program, "version"), variables))
     if told is not None and told[1] in _table():
         return accepted(told[1])
