@@ -23,6 +23,9 @@ NOT_YET_S = 0.5
 STARTING = ("unreachable", "closed_early", "refused")
 SERVICE_UNAVAILABLE = 503
 
+OWN_WEIGHTS = "the server's own, which it does not name; images are judged against its own without a cache"
+"""What a reader should know of the weights."""
+
 STAGES = ("text_encode", "denoise", "decode")
 
 
@@ -89,6 +92,7 @@ class ServedImages:
         steps = told.get("steps")
         return Effective(
             weights="random" if trial.pipeline.weights == "random" else None,
+            weights_note=OWN_WEIGHTS,
             steps=steps if type(steps) is int and steps >= 0 else None,
             tells_cached_steps="cached_steps" in told,
             doubts=self._doubts(trial),
