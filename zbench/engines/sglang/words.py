@@ -62,17 +62,27 @@ def launch_of(trial: Trial, options: SGLangOptions, takes: Accepted) -> SGLangLa
 
 def caches_per_request(trial: Trial, options: SGLangOptions, takes: Accepted) -> bool:
     """Whether each request says its cache. Compiled code and graphs hold theirs, so there the launch says it."""
-    if trial.compute.compile or trial.compute.cuda_graph:
-        return False
-    if options.per_request_cache is not None:
+    if options.per_request_cache is not None and not _holds_its_cache(trial):
         return options.per_request_cache
-    return takes.request is not None and {ENABLES, PARAMETERS} <= set(takes.request)
+    return requests_take_caches(trial, takes)
+
+
+def requests_take_caches(trial: Trial, takes: Accepted) -> bool:
+    """Whether the version takes a cache from each request, and the trial leaves it the choice."""
+    declared = set(takes.request or ())
+    return not _holds_its_cache(trial) and {ENABLES, PARAMETERS} <= declared
+
+
+def cache_fields(trial: Trial) -> dict[str, Any]:
+    """The trial's cache as fields of a request."""
+    method = method_of(trial.cache)
+    return {ENABLES: True, PARAMETERS: method.parameters} if method.skips else {ENABLES: False}
+
+
+def _holds_its_cache(trial: Trial) -> bool:
+    return trial.compute.compile or trial.compute.cuda_graph
 
 
 def body_of(trial: Trial, prompt: Prompt, seed: int, *, per_request: bool) -> dict[str, Any]:
     """One request, with the trial's cache where requests say that."""
-    body = request_body(trial, prompt, seed)
-    if not per_request:
-        return body
-    method = method_of(trial.cache)
-    return body | ({ENABLES: True, PARAMETERS: method.parameters} if method.skips else {ENABLES: False})
+    return request_body(trial, prompt, seed) | (cache_fields(trial) if per_request else {})
