@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_the_image_over_http_is_that_of_zbench_run(tmp_path: Path) -> None:
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))))
     assert (image == np.asarray(Image.open(kept).convert("RGB"))).all()
     assert process.returncode == 0, err
+
+
+def test_without_its_extra_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("fastapi", "uvicorn"):
+        monkeypatch.setitem(sys.modules, name, None)  # Python's own way to say that there is none
+    assert main(["serve", "hardware=cpu", "--port", "0"]) == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("note: ")]
+    assert line == "zbench: error: zbench serve needs fastapi, uvicorn; pip install 'zbench[serve]' brings them"
 
 
 def test_a_port_that_is_taken_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
