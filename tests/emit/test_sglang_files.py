@@ -21,6 +21,7 @@ from zbench.config import (
     ParallelConfig,
     Prompt,
     SCMConfig,
+    ServedEngineConfig,
     WorkloadConfig,
 )
 from zbench.emit import emit, write
@@ -96,6 +97,16 @@ def test_the_check_is_the_same_trial_on_sglang_itself() -> None:
         assert there.engine.target == "zbench.engines.sglang:SGLangEngine"
         assert replace(there, engine=asked.engine).to_dict() == replace(asked, hardware=None).to_dict()
         assert SGLangEngine(version="0.5.23").supports(there) is None
+
+
+def test_what_sglang_measured_is_checked_as_it_was() -> None:
+    """With the options that it ran with: a folder of random weights, which SGLang does not make itself."""
+    own = {"model_path": "/models/Z-Image-Turbo", "ready_timeout_s": 900}
+    engine = ServedEngineConfig(name="sglang", target="zbench.engines.sglang:SGLangEngine", options=own)
+    asked = replace(CACHED, engine=engine, pipeline=replace(TURBO, weights="random"))
+    check = shlex.split(str(emit(asked, "sglang", sglang_version="0.5.23").check))
+    assert check[0] == "zbench" and "engine=sglang" in check
+    assert any("model_path" in word and "/models/Z-Image-Turbo" in word for word in check)
 
 
 def test_what_zbench_cannot_measure_there_is_left_to_sglangs_own_client() -> None:

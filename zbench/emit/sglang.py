@@ -12,7 +12,7 @@ from typing import Any
 from zbench.emit.emission import Emission, EmittedFile, commented, yaml_text
 from zbench.emit.overrides import engine_choice, zbench_command, zbench_overrides
 from zbench.engines.sglang.launch import HOST, PORT, SGLangLaunch, sglang_launch
-from zbench.engines.sglang.versions import INSTALLED, NEWEST, Accepted, accepted, fitted
+from zbench.engines.sglang.versions import NEWEST, Accepted, accepted, fitted, known_versions
 from zbench.engines.sglang.words import cache_fields, requests_take_caches
 from zbench.methods.cache import method_of
 from zbench.sanitize import json_text, printable, shell_line
@@ -44,12 +44,9 @@ def emit_sglang(trial: Trial, version: str | None = None, measured: str | None =
     version = version or NEWEST
     takes = accepted(version)
     launch = fitted(_with_caches(trial, sglang_launch(trial), takes), takes)
+    image = takes.version if takes.version in known_versions() else NEWEST
     check, why_none = check_of(trial, launch, version)
     candidate = "For SGLang it is a candidate; check.sh measures it there."
-    unchecked = (
-        f"zbench run engine={SGLANG} cannot measure it: {why_none}. So check.sh asks SGLang's own client, which "
-    )
-    unchecked += "looks at no image, once sglang.sh serves."
     notes = (
         f"{measured or NOT_MEASURED}.",
         *([candidate] if trial.engine.name != SGLANG else []),
@@ -61,7 +58,7 @@ def emit_sglang(trial: Trial, version: str | None = None, measured: str | None =
     files = (
         EmittedFile("sglang.sh", f"{BASH}{commented(*notes)}{script}exec {shell_line(launch.arguments)}\n"),
         EmittedFile("sglang.env", "".join(f"{setting}\n" for setting in launch.settings)),
-        EmittedFile("docker-compose.yaml", _compose(launch, NEWEST if version == INSTALLED else version)),
+        EmittedFile("docker-compose.yaml", _compose(launch, image)),
         EmittedFile("request.json", f"{json_text(json.dumps(launch.request, ensure_ascii=False, indent=2))}\n"),
         EmittedFile("request.sh", f"{BASH}{launch.request_command}\n"),
         EmittedFile("requests.jsonl", requests),
@@ -78,8 +75,11 @@ def check_of(trial: Trial, launch: SGLangLaunch, version: str = NEWEST) -> tuple
     """
     from zbench.engines.sglang import SGLangEngine
 
-    there = replace(trial, engine=engine_choice(SGLANG), hardware=None) if trial.engine.name != SGLANG else trial
-    problem = SGLangEngine(version=version).supports(there)
+    own = engine_choice(SGLANG)
+    engine = trial.engine if trial.engine.target == own.target else own
+    there = replace(trial, engine=engine, hardware=None)
+    options = {**engine.options, "version": version}
+    problem = SGLangEngine(base_url=getattr(engine, "base_url", None), **options).supports(there)
     if problem is not None:
         return load_command(launch), problem
     return zbench_command(there, zbench_overrides(there)), None
