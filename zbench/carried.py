@@ -26,6 +26,7 @@ OWN_NAMES = (
     "engine.name",
     "engine.target",
     "engine.loads_weights",
+    "engine.base_url",
     "workload.name",
     "workload.prompts.id",
     "workload.prompts.language",

@@ -192,8 +192,8 @@ def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescrip
         except TypeError as error:
             takes = ", ".join(inspect.signature(found).parameters) or "none"
             problem = f"{found.__name__} does not take these ({error}); its options: {takes}"
-            names = ", ".join(config.arguments)  # what they hold may be a key
-            raise ConfigError("engine.options", names, problem) from error
+            names = ", ".join(f"{name!r}: …" for name in config.options)  # what they hold may be a key
+            raise ConfigError("engine.options", f"{{{names}}}", problem) from error
 
     made: EngineDescription = load_object(
         "engine", "engine.target", config.target, EngineDescription, make, allow_code=allow_code

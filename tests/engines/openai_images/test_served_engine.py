@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from factories import TINY, trial
+from fake_nvml import GIB, FakeGpu, FakeNvml
 from images_server import Call, ScriptedServer, images_server, picture, pixels
 
 from zbench.config import CacheConfig, DBCacheConfig
@@ -15,6 +16,7 @@ from zbench.engines import Engine
 from zbench.engines.images_client import ImagesServerError
 from zbench.engines.openai_images import ImagesEngine
 from zbench.engines.openai_images.listening import ELSEWHERE, HIDDEN, watched_at
+from zbench.hardware.nvml import Nvml
 from zbench.trial import Trial
 
 SMALL = replace(TINY, width=64, height=48)
@@ -178,3 +180,24 @@ def test_a_server_elsewhere_is_not() -> None:
     assert watched_at("http://192.0.2.1:30000").unseen == ELSEWHERE
     assert watched_at("http://no.such.host.invalid:1").unseen == ELSEWHERE
     assert watched_at("http://127.0.0.1:1").unseen == HIDDEN
+
+
+def own_tree() -> tuple[int, int]:
+    """This process, which serves here, and another."""
+    return os.getpid(), os.getppid()
+
+
+def test_of_several_devices_the_servers_own_are_watched() -> None:
+    own, other = own_tree()
+    gpus = (FakeGpu(compute={other: GIB}), FakeGpu(compute={own: 20 * GIB, other: GIB}))
+    with images_server(paints) as server:
+        watched = watched_at(server.url, Nvml(FakeNvml(*gpus)))
+        assert watched.devices == (1,) and watched.unseen is None
+
+
+def test_a_device_that_does_not_show_whose_memory_is_whose_is_not_watched() -> None:
+    """What the server held before zbench came cannot be told by a difference."""
+    with images_server(paints) as server:
+        watched = watched_at(server.url, Nvml(FakeNvml(FakeGpu(compute={os.getpid(): None}))))
+        assert watched.devices == () and watched.unseen == HIDDEN and os.getpid() in watched.pids
+        assert watched_at(server.url, Nvml(FakeNvml())).unseen is None, "no device hides nothing"
