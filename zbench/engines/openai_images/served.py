@@ -120,7 +120,8 @@ class ServedImages:
             for key, asked in pairs_of
             if told.get(key, asked) != asked
         ]
-        differ += ["the server says that it took other seeds"] if self._seeds_differ else []
+        sent = "workload.seeds" in self._dialect.carries
+        differ += ["the server says that it took other seeds"] if sent and self._seeds_differ else []
         return differ + ([] if self._dialect.left_open is None else [self._dialect.left_open])
 
     def _answered_first(self, trial: Trial) -> None:
