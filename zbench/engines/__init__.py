@@ -117,6 +117,13 @@ class Grouped(Protocol):
     """Called by another thread than the engine's caller's, where no call has raised the loss within seconds. The engine
     is of no use then: who is told ends the process and all that it started."""
 
+    def call_together(self, trial: Trial) -> None:
+        """Start the trial's other processes, and import the stack in all at the same time; `launch` comes next.
+
+        It is no part of loading's time. Raises what an import does.
+        """
+        ...
+
 
 class Engine(Protocol):
     """One resident pipeline. In this order: launch, then configure and generate as often as wanted, then close."""
