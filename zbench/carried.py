@@ -27,6 +27,7 @@ OWN_NAMES = (
     "engine.target",
     "engine.loads_weights",
     "engine.base_url",
+    "engine.options",
     "workload.name",
     "workload.prompts.id",
     "workload.prompts.language",

@@ -176,6 +176,24 @@ class Profiled(Protocol):
 
 
 @runtime_checkable
+class LaunchedInParts(Protocol):
+    """What an `Engine` has besides whose launch makes a first image of its own."""
+
+    def launch_parts(self) -> dict[str, float]:
+        """Seconds of the latest launch by what it was: `first_request`, and what came before."""
+        ...
+
+
+@runtime_checkable
+class Launching(Protocol):
+    """What an `EngineDescription` has besides whose launches take so long that a plan counts them."""
+
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for the trial is expected to take, before any was measured."""
+        ...
+
+
+@runtime_checkable
 class Resizing(Protocol):
     """What an `EngineDescription` has besides whose pipelines can be configured for another size where nobody measures.
 
@@ -248,6 +266,11 @@ class Descriptions:
         if asked is None:
             return residency_by_keys(trial, ("cache", "workload", "hardware")).process
         return process_of(asked, trial)
+
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for it should take; 0 of an engine that does not count them, or is not asked."""
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        return asked.launch_s(trial) if isinstance(asked, Launching) else 0.0
 
     def _of(self, config: EngineConfig) -> EngineDescription | None:
         place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)
