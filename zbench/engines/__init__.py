@@ -45,6 +45,9 @@ class Generation:
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
     invalid_reasons: list[str] = field(default_factory=list)  # what only it can see, of `measurement.SPOILS_IMAGES`
     ranks: list[RankView] = field(default_factory=list)  # of several devices, by rank; `latency_s` is the slowest's
+    served: bool = False  # by a server, which alone knows when it began; `latency_s` is what its client saw
+    server_s: float | None = None  # what a server says that it took; None: it does not say
+    server_peak_bytes: int | None = None  # what it says that it held of its device at most
 
 
 class StageError(Exception):

@@ -119,7 +119,8 @@ class Request:
     """One call of a pipeline. Comparisons pair requests by (`prompt_id`, `seed`).
 
     `due_s`, `sent_s`, `begun_s` and `done_s` are seconds after the window's start. One after another, a request is due
-    when it is sent and begins at once.
+    when it is sent and begins at once. A server tells how long it took, and not when it began: it is taken to have
+    begun that long before its answer was there.
     """
 
     index: Count  # its place in the order of the window
@@ -143,6 +144,7 @@ class Request:
     invalid_reasons: list[str] = field(default_factory=list)  # SPOILS_IMAGES, throttled:sw_thermal, compiled
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
     server_s: Seconds | None = None  # what a server says that it took; None without one
+    server_peak_bytes: Count | None = None  # what a server says that it held of its device at most
     ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ import uvicorn
 
 from zbench.engines import EngineDescription
 from zbench.errors import Exit, ZbenchError
-from zbench.executors.client import CAPTURES_EXCHANGES, LEAVES_NO_GAPS
+from zbench.executors.client import LEAVES_NO_GAPS
 from zbench.serving.app import make_app, make_desk, say
 from zbench.serving.line import Line, QueueClosed
 from zbench.serving.orders import Menu
@@ -73,7 +73,7 @@ class ImageServer:
 
     def run(self) -> None:
         """Serve until a signal. Raises what the engine failed with; a second signal ends the process."""
-        for name, value in (LEAVES_NO_GAPS | CAPTURES_EXCHANGES | {"CACHE_DIT_LOG_LEVEL": "error"}).items():
+        for name, value in (LEAVES_NO_GAPS | {"CACHE_DIT_LOG_LEVEL": "error"}).items():
             os.environ.setdefault(name, value)
         asyncio.run(self._serve())
         if self._studio.error is not None:

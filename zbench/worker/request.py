@@ -30,11 +30,15 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
 
     `window_began_s` is when the window began, on the clock of `time.perf_counter`. Raises what the engine raises.
     """
-    begun_s = time.perf_counter() - window_began_s
+    sent_s = time.perf_counter() - window_began_s
     made = engine.generate(*pair.call)
     done_s = time.perf_counter() - window_began_s
     if not (math.isfinite(made.latency_s) and made.latency_s > 0):
         raise ValueError(f"{type(engine).__name__}.generate says that the call took {made.latency_s} s")
+    begun_s: float | None = sent_s
+    if made.served:
+        done_s = sent_s + made.latency_s  # afterwards its picture was decoded here
+        begun_s = None if made.server_s is None else max(sent_s, done_s - made.server_s)
     invalid_reasons = [*spoilt_by(made), *(["compiled"] if made.compiled else [])]
     request = Request(
         index=turn.index,
@@ -42,8 +46,8 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
         role=turn.role,
         prompt_id=pair.prompt_id,
         seed=pair.seed,
-        due_s=begun_s,
-        sent_s=begun_s,
+        due_s=sent_s,
+        sent_s=sent_s,
         begun_s=begun_s,
         done_s=done_s,
         latency_s=made.latency_s,
@@ -55,6 +59,8 @@ def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -
         images=made.images,
         text_tokens=made.text_tokens,
         ranks=made.ranks,
+        server_s=made.server_s,
+        server_peak_bytes=made.server_peak_bytes,
         valid=not invalid_reasons,
         invalid_reasons=invalid_reasons,
     )
