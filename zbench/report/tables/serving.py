@@ -16,7 +16,7 @@ from zbench.record import Record
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
 from zbench.report.text import cells
 from zbench.report.text.serving import peaks
-from zbench.stats import median, quantile
+from zbench.stats import median, median_interval, quantile
 
 PAGE = "b300_page"
 """The workload whose report is the pages' tables."""
@@ -30,7 +30,7 @@ LOAD_HEADERS = (
     "p95, s",
     "p99, s",
     "queueing p50 (p95), s",
-    "call, s",
+    "call, s [95 %]",
     "from image to image, s",
     "goodput, requests/s",
 )
@@ -64,7 +64,7 @@ def load_table(view: View) -> TextTable | None:
             cells.digits(load.latency_mean_s),
             *(cells.digits(load.latency_s(q)) for q in (0.5, 0.95, 0.99)),
             _queueing(load),
-            cells.digits(median(load.services_s)) if load.services_s else cells.ABSENT,
+            _call(load),
             _optional(load.steady_s),
             _goodput(load),
         )
@@ -152,7 +152,9 @@ def _load(measured: Measurement | None) -> ServingFigures | None:
 def _legend(loads: Sequence[ServingFigures]) -> list[str]:
     lines = [
         "Mean and percentiles are from sent to done, as SGLang's bench_serving has them. Queueing: from due to begun. "
-        "Call: the median of what calls took without the waiting. A percentile of few requests is near the largest."
+        "Call: the median of what calls took without the waiting.",
+        "Requests that wait for each other are not independent, so percentiles under load have no interval; of few "
+        "requests they lie near the largest.",
     ]
     objectives = sorted({load.objective_s for load in loads if load.objective_s is not None})
     if objectives:
@@ -165,6 +167,15 @@ def _legend(loads: Sequence[ServingFigures]) -> list[str]:
         counted = ", ".join(f"{code} {number}" for code, number in failed.items())
         lines.append(f"Failed requests: {counted}. Latencies are those of the others.")
     return lines
+
+
+def _call(load: ServingFigures) -> str:
+    """Median of the calls themselves, and its interval."""
+    if not load.services_s:
+        return cells.ABSENT
+    text, interval = cells.digits(median(load.services_s)), median_interval(load.services_s)
+    decimals = len(text.partition(".")[2])
+    return text if interval is None else f"{text} [{interval[0]:.{decimals}f}, {interval[1]:.{decimals}f}]"
 
 
 def _queueing(load: ServingFigures) -> str:
