@@ -69,7 +69,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["workload.arrivals=often"], "workload.arrivals=often: must be one of sequential, concurrent, poisson, replay"),
+        (
+            ["workload.arrivals=often"],
+            "workload.arrivals=often: must be one of sequential, concurrent, poisson, replay",
+        ),
         (["workload.rate_per_s=2"], "means nothing with workload.arrivals=sequential; add workload.arrivals=poisson"),
         (["workload.concurrency=1"], "workload.concurrency=1: means nothing with workload.arrivals=sequential"),
         (["workload.warm_up=false"], "workload.warm_up=false: means nothing with workload.arrivals=sequential"),
