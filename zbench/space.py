@@ -6,6 +6,7 @@ Pure: it decides from configs and the model's geometry alone, before anything is
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
+from zbench.config import ServedEngineConfig
 from zbench.hardware.footprint import least_offload
 from zbench.methods import graphs, lora, offload, parallel
 from zbench.methods.cache import method_of
@@ -143,6 +144,7 @@ def constraint(trial: Trial, geometry: Geometry) -> str | None:
         _positions_fit(trial, geometry),
         _cache_fits(trial, geometry),
         _skipping_means_something(trial),
+        _served_is_measured(trial),
         _sharding_fits(trial, geometry),
         _offload_fits(trial),
         graphs.problem(trial.compute, trial.offload, decides_on_host=method_of(trial.cache).choice != "none"),
@@ -179,6 +181,13 @@ def _cache_fits(trial: Trial, geometry: Geometry) -> str | None:
         return method.why_not_projected
     misfit = method.problem(geometry.transformer.n_layers, trial.pipeline.steps, trial.pipeline.name)
     return None if misfit is None else str(misfit)
+
+
+def _served_is_measured(trial: Trial) -> str | None:
+    if trial.hardware is None or not isinstance(trial.engine, ServedEngineConfig):
+        return None
+    there = "measures a server where it is and projects nothing; leave hardware= out, or use engine=reference"
+    return f"hardware={trial.hardware.name}: engine={trial.engine.name} {there}"
 
 
 def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:

@@ -27,6 +27,7 @@ from zbench.config import (
     PipelineConfig,
     WorkloadConfig,
     cache_class,
+    engine_class,
 )
 from zbench.config.arrivals import OF_KINDS
 from zbench.decode import check_untyped, typed
@@ -104,19 +105,19 @@ class Trial:
         """
         groups: dict[str, type] = {
             "pipeline": PipelineConfig,
-            "engine": EngineConfig,
             "parallel": ParallelConfig,
             "offload": OffloadConfig,
             "compute": ComputeConfig,
             "workload": WorkloadConfig,
         }
-        lacking = [name for name in (*groups, "cache") if name not in data]
+        lacking = [name for name in (*groups, "engine", "cache") if name not in data]
         if lacking:
             raise ValueError(f"no group {', '.join(lacking)}")
         try:
             groups["cache"] = cache_class(data["cache"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"cache={str(data['cache'])[:60]}: of no method that is known") from error
+        groups["engine"] = engine_class(data["engine"])
         groups |= {"hardware": HardwareConfig} if data.get("hardware") is not None else {}
         read: dict[str, Any] = {name: group_of(schema, data[name], name) for name, schema in groups.items()}
         limit = data.get("vram_limit_gib")

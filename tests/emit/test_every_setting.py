@@ -18,6 +18,7 @@ from zbench.config import (
     PipelineConfig,
     Prompt,
     SCMConfig,
+    ServedEngineConfig,
     WorkloadConfig,
 )
 from zbench.config.job import SCHEMAS
@@ -35,6 +36,7 @@ BASES = {
     "sharded": trial(
         DBCacheConfig(), pipeline=TURBO, compute=GPU, parallel=ParallelConfig(ulysses_size=2, ring_size=2)
     ),
+    "served": trial(engine=ServedEngineConfig(name="served", target="a:B", base_url="http://127.0.0.1:1")),
     "streamed": trial(pipeline=TURBO, compute=GPU, offload=OffloadConfig(mode="group")),
 }
 OTHER: dict[str, Any] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from zbench.analysis.metrics import REGISTRY, latencies_s, rank_stages_s
 from zbench.analysis.quality import is_its_own_reference
 from zbench.measurement import CALLED, METRICS, SLOWING, Effective, Measurement
+from zbench.methods.cache import method_of
 from zbench.record import Record
 from zbench.stats import median
 from zbench.trial import Trial
@@ -19,6 +20,7 @@ INVALID = 0.5  # share of rounds above which those that are left may not stand f
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
 STRAGGLING = 1.1  # a rank whose stages take so many times the ranks' median holds the others up
+SHOWS = 1.03  # a speed-up below it is none that skipping a step of a few dozen gives
 MOST_CUT = 3  # prompts that are named as cut; the others are counted
 
 
@@ -36,7 +38,8 @@ class Caveat:
 
 def own_caveats(measurement: Measurement) -> list[str]:
     """What a trial's own rounds say against it."""
-    found = [Caveat(text, ("latency", "memory")) for text in measurement.validity]
+    said = [*measurement.validity, *measurement.effective.doubts]
+    found = [Caveat(text, ("latency", "memory")) for text in said]
     found += [*_failed(measurement), *_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
 
@@ -70,7 +73,12 @@ def unlike_its_reference(record: Record, reference: Record) -> str | None:
     ours, theirs = record.valid_measurement, reference.valid_measurement
     if ours is None or theirs is None or not ours.quality or record.is_reference:
         return None
-    if any(r.cached_steps for r in ours.requests) or not computes_alike(record.trial, reference.trial, offload=False):
+    may_skip = ours.effective.tells_cached_steps is False and method_of(record.trial.cache).skips
+    if (
+        may_skip
+        or any(r.cached_steps for r in ours.requests)
+        or not computes_alike(record.trial, reference.trial, offload=False)
+    ):
         return None
     if is_its_own_reference(ours, theirs):
         return None
@@ -79,6 +87,31 @@ def unlike_its_reference(record: Record, reference: Record) -> str | None:
         f"it skipped no step and computes as its reference does, yet its images differ (SSIM {worst:.3f} at worst): "
         "something else changed between the two; measure both again with sweep.fresh=true"
     )
+
+
+def without_effect(record: Record, reference: Record | None, within_noise: bool, speedup: float | None) -> str | None:
+    """That a server took a cache setting and shows nothing of it: the uncached images, or no more than their own noise
+    and no speed-up.
+
+    Where images were judged and are equal to the last byte, the measurement itself says so.
+    """
+    measured, method = record.valid_measurement, method_of(record.trial.cache)
+    if measured is None or measured.effective.tells_cached_steps is not False or not method.skips:
+        return None
+    theirs = None if reference is None else reference.valid_measurement
+    if measured.quality and all(one.identical for one in measured.quality):
+        return None
+    if theirs is not None and _hashes(measured) == _hashes(theirs):
+        shown = "its images are the uncached ones to the last byte"
+    elif within_noise and speedup is not None and speedup < SHOWS:
+        shown = f"its images lie within the noise of the uncached ones and take as long ({speedup:.2f}×)"
+    else:
+        return None
+    return f"the server was asked for {method.label}, and {shown}: it ignored the setting, or skipped no step by it"
+
+
+def _hashes(measurement: Measurement) -> set[tuple[str, int, str | None]]:
+    return {(r.prompt_id, r.seed, r.image_sha256) for r in measurement.requests}
 
 
 def beyond_skipping(record: Record, baseline: Record | None, speedup: float | None) -> str | None:

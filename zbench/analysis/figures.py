@@ -318,6 +318,8 @@ def _compared(
         known["missing"] = (*known["missing"], ("speedup", OTHER_ARRIVALS))
     elif other is None:
         known["speedup"] = _speedup(record, baseline)
+        idle = doubt.without_effect(record, reference, known.get("within_noise", False), known["speedup"])
+        said += [] if idle is None else [idle]
     if other is not None and record.baseline_id != record.reference_id:
         said.append(other)
     return known, said

@@ -78,7 +78,8 @@ def pooled_psnr_db(values: Sequence[float]) -> float:
 
 
 def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
-    """The peak in bytes that says most, and which it is: device, reserved or allocated (torch's), or host RSS."""
+    """The peak in bytes that says most, and which it is: device, reserved or allocated (torch's), host RSS, or server,
+    where that alone says."""
     if measurement.projection is not None:
         return measurement.projection.peak_device_bytes, "device"
     memory = measurement.memory
@@ -87,14 +88,15 @@ def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
         (memory.peak_reserved_bytes, "reserved"),
         (memory.peak_allocated_bytes, "allocated"),
         (memory.host_peak_rss_bytes, "host RSS"),
+        (max((r.server_peak_bytes for r in measurement.requests if r.server_peak_bytes), default=None), "server"),
     )
     return next(((size, kind) for size, kind in kinds if size is not None), (None, None))
 
 
 def device_memory_bytes(measurement: Measurement) -> float | None:
-    """The peak on the device; None where only the host's is known."""
+    """The peak on the device; None where only the host's is known, or what a server says of some memory of its own."""
     size, kind = peak_memory(measurement)
-    return None if kind == "host RSS" else size
+    return None if kind in ("host RSS", "server") else size
 
 
 def rank_peak(view: RankView) -> tuple[int | None, str | None]:
@@ -182,7 +184,9 @@ def _joules_an_image(measurement: Measurement) -> float | None:
 
 
 def _cached_steps(measurement: Measurement) -> float | None:
-    """Mean an image, so that none counts more for having been made more often."""
+    """Mean an image, so that none counts more for having been made more often. None where a server does not say."""
+    if measurement.effective.tells_cached_steps is False:
+        return None
     images = rounds_by_image(measurement.requests)
     return mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values())
 

@@ -107,6 +107,10 @@ ALIASES: dict[str, str] = {
     "precision": "compute.dtype",
     "dit_precision": "compute.dtype",
     "attention": "compute.attention_backend",
+    # of a server
+    "url": "engine.base_url",
+    "api_base": "engine.base_url",
+    "server": "engine.base_url",
     # how it is measured
     "rounds": "measure.min_rounds and measure.max_rounds",
     "repeats": "measure.min_rounds and measure.max_rounds",

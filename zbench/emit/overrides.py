@@ -13,7 +13,7 @@ from omegaconf import MISSING
 
 from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value, literal
-from zbench.config import ComputeConfig
+from zbench.config import ComputeConfig, ServedEngineConfig
 from zbench.methods.cache import method_of
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
@@ -48,9 +48,10 @@ def zbench_command(trial: Trial, overrides: Sequence[str]) -> str:
 
 def _choices(trial: Trial) -> dict[str, str]:
     """Group to the choice of zbench's own that is nearest to the trial's."""
+    served = isinstance(trial.engine, ServedEngineConfig)
     choices = {
         "pipeline": _named("pipeline", trial.pipeline.name, "zimage_turbo"),
-        "engine": _named("engine", trial.engine.name, "reference"),
+        "engine": _named("engine", trial.engine.name, "openai_images" if served else "reference"),
         "parallel": "single",
         "offload": trial.offload.mode,
         "cache": method_of(trial.cache).choice,

@@ -71,7 +71,8 @@ class Residency:
 
 
 class EngineDescription(Protocol):
-    """What an engine says of itself before any of its stack is imported. Made with `engine.options`."""
+    """What an engine says of itself before any of its stack is imported. Made with `engine.options`,
+    and with `engine.base_url` where its config has one."""
 
     def supports(self, trial: Trial) -> str | None:
         """Why this engine cannot run `trial`, naming key and value, or None. Asked of trials to be measured alone."""
@@ -202,18 +203,19 @@ class Resizing(Protocol):
 
 
 def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescription:
-    """The description that `engine.target` names, made with `engine.options`.
+    """The description that `engine.target` names, made with `engine.options`, and `engine.base_url` where there is one.
 
     Raises ConfigError as `plugins.load_object` does, and for options that it does not take.
     """
 
     def make(found: type[EngineDescription]) -> EngineDescription:
         try:
-            return found(**config.options)
+            return found(**config.arguments)
         except TypeError as error:
             takes = ", ".join(inspect.signature(found).parameters) or "none"
             problem = f"{found.__name__} does not take these ({error}); its options: {takes}"
-            raise ConfigError("engine.options", config.options, problem) from error
+            names = ", ".join(config.arguments)  # what they hold may be a key
+            raise ConfigError("engine.options", names, problem) from error
 
     made: EngineDescription = load_object(
         "engine", "engine.target", config.target, EngineDescription, make, allow_code=allow_code
@@ -234,9 +236,9 @@ def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
 
 
 def process_of(description: EngineDescription, trial: Trial) -> str:
-    """What must be equal for one process to serve two trials: the engine, its options, and what it says itself."""
+    """What must be equal for one process to serve two trials: the engine, its arguments, and what it says itself."""
     process = description.residency(trial).process
-    return json.dumps([trial.engine.target, trial.engine.options, process], sort_keys=True)
+    return json.dumps([trial.engine.target, trial.engine.arguments, process], sort_keys=True)
 
 
 class Descriptions:
@@ -266,7 +268,7 @@ class Descriptions:
         place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)
         if not self._outside and not place.is_own:
             return None
-        key = json.dumps([config.target, config.options], sort_keys=True)
+        key = json.dumps([config.target, config.arguments], sort_keys=True)
         if key not in self._made:
             self._made[key] = describe(config, allow_code=self._allow_code)
         return self._made[key]

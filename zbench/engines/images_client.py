@@ -59,7 +59,7 @@ class ImagesServerError(CodedError):
     def __init__(
         self, code: str, message: str, *, status: int | None = None, retry_after_s: float | None = None
     ) -> None:
-        """`code` is unreachable, timeout, closed_early, broken_reply, http_status or refused (429).
+        """`code` is unreachable, timeout, closed_early, broken_reply, http_status, refused (429) or other_work.
 
         `status` is the HTTP status, `retry_after_s` when a server that refused wants to be asked again.
         """
@@ -96,7 +96,7 @@ class ImagesClient:
         `timeout_s` is how long one answer may take. Raises ConfigError for an address or a key that cannot be one.
         """
         self.url = server_url(base_url)
-        self._key = _key(key_env)
+        self._key = key_in(key_env)
         self._key_env = key_env
         self._timeout_s, self._largest_bytes = timeout_s, largest_bytes
         self._client = httpx.Client(
@@ -284,8 +284,11 @@ def server_url(base_url: str, key: str = "engine.base_url") -> str:
     return str(url).rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def _key(key_env: str | None) -> str | None:
-    """The key itself. Raises ConfigError, which does not show it, for one that no header can hold."""
+def key_in(key_env: str | None) -> str | None:
+    """The key that an environment variable holds, if it is set.
+
+    Raises ConfigError, which does not show it, for one that no header can hold.
+    """
     key = os.environ.get(key_env, "").strip() if key_env else ""
     if any(not "!" <= char <= "~" for char in key):
         problem = f"the key in {key_env} holds a character that no key has, such as a space; set it anew"

@@ -46,6 +46,8 @@ class Effective:
     allocator_limit_bytes: Count | None = None
     cache: dict[str, Any] | None = None  # step skipping as its library holds it; empty: no step is skipped
     cut_tokens: dict[str, int] = field(default_factory=dict)  # by prompt id, beyond max_sequence_length; empty: none
+    tells_cached_steps: bool | None = None  # False: a server that does not say which steps it skipped
+    doubts: list[str] = field(default_factory=list)  # sentences: where it is not what was asked for, or nobody says
     other: dict[str, Any] = field(default_factory=dict)  # what an engine from elsewhere has to say, JSON-ready
 
     def differs_in_content(self, than: "Effective") -> str | None:

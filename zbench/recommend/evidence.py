@@ -23,6 +23,9 @@ def evidence_of(row: TrialFigures, record: Record) -> tuple[str, ...]:
     device = None if measured is None else measured.effective.device_name
     place = device if device not in (None, "cpu") else record.environment.get("cpu") or "a CPU"
     software = f" ({stack})" if stack and trial.engine.name == OWN_ENGINE else ""
+    server = None if measured is None else measured.effective.other.get("server")
+    if server is not None:
+        software, place = f" at {server}", f"whatever that runs on, by a client on {place}"
     images = len(trial.workload.prompts) * len(trial.workload.seeds)
     return (
         f"trial {row.trial_id} of {row.sweep}: {row.rounds} requests, one after another, of {images} pairs of prompt "

@@ -63,7 +63,7 @@ class Gauges:
         if self._devices is None:
             on_device = self._watched.devices or self._watched.allocator is not None
             missing = ("memory.peak_device_bytes", "energy", "telemetry.memory_check")
-            reasons |= dict.fromkeys(missing, "no_nvml" if on_device else "no_gpu")
+            reasons |= dict.fromkeys(missing, "no_nvml" if on_device else self._watched.unseen or "no_gpu")
             return Readings(Memory(**peaks), None, reasons=reasons)
         seen = self._devices.stop(rounds)
         reasons |= {_PLACES.get(key, f"telemetry.{key}"): reason for key, reason in seen.reasons.items()}

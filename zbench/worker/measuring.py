@@ -30,7 +30,7 @@ from zbench.quality.artifacts import Artifact, contents, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.quality.validity import is_of_one_colour
 from zbench.stats.estimate import relative_half_width
-from zbench.worker.cross_checks import clock_check
+from zbench.worker.cross_checks import cache_doubt, clock_check
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
 from zbench.worker.load import LoadWindow
@@ -42,6 +42,9 @@ from zbench.workload import Pair, pairs, whole_cycles
 
 JUDGEMENTS = ("quality", "prompt_fidelity", "noise_floor")
 """Fields of a measurement that are said of images."""
+
+UNTOLD = "server_does_not_say"
+"""Why it is not known which steps were skipped."""
 
 SHARED_WINDOW = "shared_window"
 """Why a trial has no memory and no energy of its own: the window's are of several trials."""
@@ -249,6 +252,9 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
         reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
     if share.clock.reason is not None:
         reasons["telemetry.clock_check"] = share.clock.reason
+    if effective.tells_cached_steps is False:
+        reasons["cached_steps"] = UNTOLD
+    doubts = (share.clock.doubt, _flat(share), cache_doubt(job.trial, effective, verdict.quality))
     collected = "after the window" if window.arrivals.kind != "sequential" else "between cycles"
     telemetry = replace(readings.telemetry, garbage_collection=collected, clock_check=share.clock.telemetry)
     kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
@@ -272,7 +278,7 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
         effective=effective,
         judges_sha256={} if effective.weights == "random" else job.judges.sha256,
         reference_sha256=_of_reference(job),
-        validity=[*warm.suspicions(), *readings.validity, *filter(None, [share.clock.doubt, _flat(share)])],
+        validity=[*warm.suspicions(), *readings.validity, *filter(None, doubts)],
         reasons=reasons | verdict.reasons,
     )
 

@@ -32,6 +32,7 @@ def environment_lines(records: Iterable[Record]) -> list[tuple[str, str]]:
         ("Hardware", _hardware(environment, hardware)),
         ("Software", _software(environment)),
         ("Pipeline", said["Pipeline"]),
+        ("Server", said["Server"]),
         ("Weights", said["Weights"]),
         ("Resolution", said["Resolution"]),
         ("Steps", said["Steps"] + " transformer forwards an image"),
@@ -140,6 +141,15 @@ def _pipeline(record: Record) -> str:
     return ", ".join(parts)
 
 
+def _server(record: Record) -> str:
+    """Of a trial that a server made; hardware and software above are its client's."""
+    if record.measurement is None or "server" not in record.measurement.effective.other:
+        return ""
+    other = record.measurement.effective.other
+    models = f", models: {', '.join(map(str, other['models']))}" if other.get("models") else ""
+    return f"{other['server']}{models}; hardware and software are its client's"
+
+
 def _weights(record: Record) -> str:
     """How they are stored where that is not what they compute in, and what else a reader should know of them."""
     if record.measurement is None or record.measurement.projection is not None:
@@ -183,6 +193,7 @@ def _environment_changes(environments: Iterable[dict[str, Any]], newest: dict[st
 
 DESCRIBED: dict[str, Callable[[Record], str]] = {
     "Pipeline": _pipeline,
+    "Server": _server,
     "Weights": _weights,
     "Resolution": lambda r: f"{r.trial.pipeline.width}×{r.trial.pipeline.height}",
     "Steps": lambda r: str(r.trial.pipeline.steps),

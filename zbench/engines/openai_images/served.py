@@ -1,0 +1,171 @@
+"""An engine that is a server's client: a call is one request. It starts no server and ends none.
+
+What the server tells of itself is kept: its own time, its memory, and with `zbench serve` steps, cache and stages.
+`effective` says where that is not what was asked for. The first request after a change is made in `configure`, untimed.
+"""
+
+import time
+from typing import Any
+
+from zbench.engines import Generation, OnProgress
+from zbench.engines.images_client import ImagesClient, ImagesReply, ImagesServerError
+from zbench.engines.openai_images.dialects import Dialect
+from zbench.engines.openai_images.listening import watched_at
+from zbench.measurement import Effective
+from zbench.methods.cache import method_of
+from zbench.probes.watched import Watched
+from zbench.trial import Trial
+from zbench.workload import pairs
+
+NOT_YET_S = 0.5
+"""Seconds between two tries at a server that does not answer yet."""
+
+STARTING = ("unreachable", "closed_early", "refused")
+SERVICE_UNAVAILABLE = 503
+
+OWN_WEIGHTS = "the server's own, which it does not name; images are judged against its own without a cache"
+"""What a reader should know of the weights."""
+
+STAGES = ("text_encode", "denoise", "decode")
+
+
+class ServedImages:
+    """See `zbench.engines.Engine`; any number of threads may call `generate` at once."""
+
+    def __init__(
+        self, client: ImagesClient, dialect: Dialect, *, model: str | None, fields: dict[str, Any], ready_s: float
+    ) -> None:
+        """`fields` go into every request; of one that is None nothing is sent."""
+        self._client, self._dialect, self._ready_s = client, dialect, ready_s
+        self._fields = ({} if model is None else {"model": model}) | fields
+        self._models: list[str] = []
+        self._trial: Trial | None = None
+        self._told: dict[str, Any] = {}  # of the latest answer, by `zbench serve`
+        self._seeds_differ = False
+
+    def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
+        """Wait until the server answers a first request. Raises ImagesServerError where it does not in time."""
+        self._answered_first(trial)
+        self._trial = trial
+        try:
+            self._models = self._client.models()
+        except ImagesServerError:
+            self._models = []  # not every server lists them
+
+    def configure(self, trial: Trial) -> None:
+        """With one request that is no sample: what a cache held for the former setting is gone after it."""
+        changed = self._trial is None or self._setting(trial) != self._setting(self._trial)
+        self._trial, self._told, self._seeds_differ = trial, {}, False
+        if changed:
+            self._first_call(trial)
+
+    def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
+        """One request. Raises ImagesServerError, also for images of another number or size than were asked for."""
+        assert self._trial is not None
+        reply = self._call(self._trial, prompt_text, seed, negative_prompt)
+        told = reply.fields.get("zbench")
+        self._told = told = told if isinstance(told, dict) else {}
+        self._seeds_differ = self._seeds_differ or told.get("seed", seed) != seed
+        stages_s = _first(told.get("stages_s"), dict) or {}
+        return Generation(
+            image=reply.images[0],
+            latents=None,
+            latency_s=reply.latency_s,
+            stages_s={name: float(stages_s[name]) for name in STAGES if _is_seconds(stages_s.get(name))},
+            steps_s=[],
+            cached_steps=[step for step in _first(told.get("cached_steps"), list) or [] if type(step) is int],
+            images=reply.count,
+            compiled=told.get("compiled") is True,
+            served=True,
+            server_s=reply.server_s,
+            server_peak_bytes=reply.peak_memory_bytes,
+        )
+
+    def at_once(self) -> int | None:
+        """As many as are wanted: the server has its own queue."""
+        return None
+
+    def effective(self) -> Effective:
+        """What the server told; of its weights, kernels and precision it says nothing."""
+        trial, told = self._trial, self._told
+        assert trial is not None
+        steps = told.get("steps")
+        return Effective(
+            weights="random" if trial.pipeline.weights == "random" else None,
+            weights_note=OWN_WEIGHTS,
+            steps=steps if type(steps) is int and steps >= 0 else None,
+            tells_cached_steps="cached_steps" in told,
+            doubts=self._doubts(trial),
+            other={
+                "server": self._client.url,
+                "dialect": self._dialect.name,
+                "models": self._models[:10],
+                **({"cache": str(told["cache"])} if "cache" in told else {}),
+            },
+        )
+
+    def watch(self) -> Watched:
+        """The processes of this machine that listen at the server's address."""
+        return watched_at(self._client.url)
+
+    def close(self) -> None:
+        """Connections alone: the server is not this engine's."""
+        self._client.close()
+
+    def _doubts(self, trial: Trial) -> list[str]:
+        told, label = self._told, method_of(trial.cache).label
+        pairs_of = (("steps", trial.pipeline.steps), ("cache", label))
+        differ = [
+            f"asked for {key} {asked}, the server says {told[key]}"
+            for key, asked in pairs_of
+            if told.get(key, asked) != asked
+        ]
+        differ += ["the server says that it took other seeds"] if self._seeds_differ else []
+        return differ + ([] if self._dialect.left_open is None else [self._dialect.left_open])
+
+    def _answered_first(self, trial: Trial) -> None:
+        """A server may be alive and not ready: it loads, or another is put in its place."""
+        until = time.monotonic() + self._ready_s
+        while True:
+            try:
+                self._first_call(trial)
+                return
+            except ImagesServerError as error:
+                waits = error.code in STARTING or error.status == SERVICE_UNAVAILABLE
+                if not waits or time.monotonic() >= until:
+                    raise
+            time.sleep(NOT_YET_S)
+
+    def _first_call(self, trial: Trial) -> None:
+        first = pairs(trial.workload)[0]
+        self._call(trial, first.prompt_text, first.seed, first.negative_prompt)
+
+    def _setting(self, trial: Trial) -> dict[str, Any]:
+        """All of a request but what is painted."""
+        return self._dialect.body(trial, "", 0, "")
+
+    def _call(self, trial: Trial, prompt: str, seed: int, negative: str) -> ImagesReply:
+        body = self._dialect.body(trial, prompt, seed, negative) | self._fields
+        reply = self._client.generate({key: value for key, value in body.items() if value is not None})
+        pipeline = trial.pipeline
+        height, width = reply.images[0].shape[:2]
+        if reply.count != pipeline.images:
+            raise _other_work(self._client.url, f"n={pipeline.images}", f"{reply.count} images")
+        if (width, height) != (pipeline.width, pipeline.height):
+            asked = f"pipeline.width={pipeline.width} pipeline.height={pipeline.height}"
+            raise _other_work(self._client.url, asked, f"an image of {width}x{height}")
+        return reply
+
+
+def _other_work(url: str, asked: str, got: str) -> ImagesServerError:
+    way = "ask for what it makes, or start it otherwise"
+    return ImagesServerError("other_work", f"{url}: asked for {asked} and answered with {got}; {way}")
+
+
+def _first(listed: Any, kind: type) -> Any:
+    """Of the first image of a call, where the server tells it in that form."""
+    return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], kind) else None
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1e-6 <= value < 1e9
