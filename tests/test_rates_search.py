@@ -61,8 +61,9 @@ def test_where_no_rate_meets_it_the_search_ends() -> None:
     assert lowest is not None and LEAST_SHARE <= lowest < 2 * LEAST_SHARE
 
 
-def test_where_one_request_alone_takes_longer_no_load_is_tried() -> None:
-    assert rates_of(list(searched(load_search(GRID, arrange([SEEKING])), lambda rate: 1.0, alone_s=2.5))) == [None]
+def test_where_one_request_alone_takes_longer_one_load_shows_that_no_rate_will_do() -> None:
+    search = load_search(GRID, arrange([SEEKING]))
+    assert rates_of(list(searched(search, lambda rate: 2.5, alone_s=2.5))) == [None, 0.2]
 
 
 def test_where_every_rate_meets_it_the_search_ends_too() -> None:

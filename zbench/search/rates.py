@@ -78,8 +78,8 @@ class RateHunt:
             return alone
         latency_s = _median_latency_s(told[alone.trial_id])
         objective_s = self.seeking.workload.latency_objective_s
-        if latency_s is None or objective_s is None or latency_s > objective_s:
-            return None  # even one request alone takes longer
+        if latency_s is None or objective_s is None:
+            return None
         met: list[float] = []
         unmet: list[float] = []
         for rate_per_s in self.rates_per_s:
@@ -88,7 +88,8 @@ class RateHunt:
                 return self._at(rate_per_s)
             (met if _meets(record) else unmet).append(rate_per_s)
         following = next_rate(met, unmet, 1 / latency_s)
-        if following is None or following in self.rates_per_s:
+        in_vain = bool(unmet) and latency_s > objective_s  # even one request alone takes longer
+        if following is None or following in self.rates_per_s or in_vain:
             return None
         self.rates_per_s.append(following)
         return self._at(following)

@@ -87,8 +87,9 @@ def page_table(view: View) -> TextTable | None:
         return None
     ordered = sorted(rows, key=lambda entry: entry[2].requests)
     legend = (
-        "First image: seconds after the start until it was there, cold where the pipeline had just been launched. "
-        "Steady: the median from one image to the next, in the order in which they came.",
+        "Cold: the pipeline had just been launched, and this was its first call. Ready: a server that had answered one "
+        "request. Resident: it was there from the trial before. First image: seconds after the start until it was "
+        "there. Steady: the median from one image to the next, in the order in which they came.",
     )
     return TextTable(
         (),
@@ -129,15 +130,21 @@ def rate_findings(curve: RateCurve) -> list[str]:
         beyond = "none that misses it was tried" if unmet is None else f"{unmet.rate_per_s:g} misses it"
         said = [f"{curve.setting}: {met.rate_per_s:g} requests/s is the highest rate that meets {aim}; {beyond}."]
     if curve.alone_per_s is not None:
-        said.append(f"One after another {cells.digits(curve.alone_per_s)} requests/s are served.")
+        alone_s = 1 / curve.alone_per_s
+        missed = ", which misses it without any load" if alone_s > curve.objective_s else ""
+        served = f"One after another {cells.digits(curve.alone_per_s)} requests/s are served"
+        said.append(f"{served}, each in {cells.digits(alone_s)} s{missed}.")
     return said
 
 
 def cold_or_warm(measurement: Measurement) -> str:
-    """How a window of load began."""
-    if measurement.window.arrivals.warmed_up:
+    """How a window of load began. A server has answered a first request before it is called ready."""
+    arrivals = measurement.window.arrivals
+    if arrivals.warmed_up:
         return "warm"
-    return "resident" if measurement.cold.load_s is None else "cold"
+    if measurement.cold.load_s is None:
+        return "resident"
+    return "cold" if arrivals.at_once == 1 else "ready"
 
 
 def load_of(record: Record) -> ServingFigures | None:
