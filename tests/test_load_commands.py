@@ -67,6 +67,24 @@ def test_a_load_of_which_nothing_came_back_has_failed_with_that_reason(tmp_path:
     assert (record.reason.code, record.reason.message) == ("http_status", "503 from the server: busy")
 
 
+def test_a_load_may_last_longer_than_a_trial_as_long_as_answers_come(tmp_path: Path) -> None:
+    """24 requests take 6 s at least, and each of them a fraction of the limit."""
+    load = ("workload.arrivals=concurrent", "workload.concurrency=1", "workload.requests=24", "workload.warm_up=false")
+    done = zbench(
+        tmp_path,
+        "run",
+        *SYNTHETIC,
+        *NAMED,
+        "workload=single",
+        *load,
+        "measure.timeout_s=5",
+        "engine.options.round_s=0.25",
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = journal(tmp_path)
+    assert record.measurement is not None and len(record.measurement.requests) == 24
+
+
 SEEK = (
     *SYNTHETIC,
     *QUICK,

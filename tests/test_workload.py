@@ -7,6 +7,7 @@ from zbench.config import Prompt, WorkloadConfig
 from zbench.workload import (
     DEFAULT_REQUESTS,
     due_times_s,
+    longest_gap_s,
     one_after_another,
     pairs,
     request_count,
@@ -51,6 +52,12 @@ def test_replayed_requests_are_due_at_their_times_in_order() -> None:
     replay = poisson(arrivals="replay", rate_per_s=None, arrival_times_s=[0.0, 0.5, 0.5, 3.0])
     assert due_times_s(replay) == [0.0, 0.5, 0.5, 3.0] and request_count(replay) == 4
     assert due_times_s(replace(replay, requests=2)) == [0.0, 0.5]
+
+
+def test_the_longest_time_in_which_nothing_is_due_is_known() -> None:
+    replay = poisson(arrivals="replay", rate_per_s=None, arrival_times_s=[2.0, 2.5, 9.0])
+    assert longest_gap_s(replay) == 6.5 and longest_gap_s(replace(replay, arrival_times_s=[7.0])) == 7.0
+    assert longest_gap_s(WorkloadConfig(name="w", prompts=replay.prompts)) == 0.0
 
 
 def test_prompts_are_asked_for_in_turn() -> None:

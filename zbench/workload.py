@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from zbench.config import WorkloadConfig
 from zbench.config.arrivals import OF_KINDS
@@ -80,6 +80,12 @@ def due_times_s(workload: WorkloadConfig) -> list[float] | None:
     draw = random.Random(workload.arrivals_seed)
     times_s = accumulate(draw.expovariate(1.0) for _ in range(count))
     return [time_s / workload.rate_per_s for time_s in times_s]
+
+
+def longest_gap_s(workload: WorkloadConfig) -> float:
+    """The longest time in which no request is due, the first one's included; 0 where they wait for each other alone."""
+    due_s = due_times_s(workload) if workload.is_load else None
+    return max((later - former for former, later in pairwise([0.0, *(due_s or [])])), default=0.0)
 
 
 def one_after_another(workload: WorkloadConfig) -> WorkloadConfig:

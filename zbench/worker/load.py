@@ -104,6 +104,7 @@ class LoadWindow:
         """One answer, while others are on their way: nothing here may take long."""
         job, pair = self._share.job, self._pairs[answer.index]
         number = len(self._looked_at) + len(self._failures)
+        job.tell_round("timed", number, answer.done_s - answer.sent_s, len(self._pairs), len(self._pairs))
         if answer.made is None:
             self._fail(answer, pair)
             return
@@ -117,7 +118,6 @@ class LoadWindow:
         blamed = self._gauges.reasons_between(self._began_s + begun_s, self._began_s + times.done_s)
         turn = Turn(answer.index, job.trial.trial_id, job.role)
         self._looked_at.append(looking.submit(_request, made, pair, turn, times, blamed))
-        job.tell_round("timed", number, times.latency_s, len(self._pairs), len(self._pairs))
 
     def _fail(self, answer: Answer, pair: Pair) -> None:
         """Count it. Raises what is no failure of one request alone."""
