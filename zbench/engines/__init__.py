@@ -175,6 +175,28 @@ class Profiled(Protocol):
         ...
 
 
+FAILURES_OF_ONE_REQUEST = frozenset(
+    {"http_status", "timeout", "unreachable", "broken_reply", "closed_early", "refused"}
+)
+"""Codes of what befalls one request of a load and not its trial: it is counted, unless nothing but such came back."""
+
+
+@runtime_checkable
+class Concurrent(Protocol):
+    """What an `Engine` has besides whose `generate` may be called by several threads at the same time.
+
+    A request that failed raises a `CodedError` of FAILURES_OF_ONE_REQUEST, alone or as the cause of a StageError. What
+    ends the trial, such as a server that is gone, has another code.
+    """
+
+    def at_once(self) -> int | None:
+        """How many calls it takes at one time, each from a thread of its own; None: it has no bound.
+
+        An engine without this is called by one thread, the one that launched it, and other requests wait in the worker.
+        """
+        ...
+
+
 @runtime_checkable
 class LaunchedInParts(Protocol):
     """What an `Engine` has besides whose launch makes a first image of its own."""
