@@ -81,6 +81,40 @@ def test_what_the_server_tells_is_kept() -> None:
     assert "judged against its own" in str(effective.weights_note) and effective.weights is None
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        3,
+        {"seed": "x", "steps": 10**30, "cache": ["a"], "cached_steps": [[-1, "b"]], "stages_s": [{"denoise": -1}]},
+        {"steps": True, "cached_steps": 5, "stages_s": {"denoise": 1}, "compiled": "yes"},
+        {"steps": -1, "cached_steps": [[10**9]], "stages_s": []},
+    ],
+)
+def test_what_is_told_in_another_form_is_not_told(told: Any) -> None:
+    """A record must be readable whatever a server writes."""
+    with images_server(lambda call: call.images(picture(), zbench=told)) as server, engine_over(server) as engine:
+        engine.launch(small(CACHED))
+        engine.configure(small(CACHED))
+        made, effective = engine.generate("a cat", 5), engine.effective()
+    assert made.cached_steps == [] and made.stages_s == {} and not made.compiled
+    assert effective.steps is None and effective.tells_cached_steps is False and effective.doubts == []
+
+
+def test_names_without_end_are_cut() -> None:
+    def script(call: Call) -> None:
+        if call.path == "/v1/models":
+            call.answer(200, {"data": [{"id": "m" * 10_000}] * 100})
+        else:
+            call.images(picture(), zbench={"cache": "c" * 10_000})
+
+    with images_server(script) as server, engine_over(server) as engine:
+        engine.launch(small())
+        engine.configure(small())
+        engine.generate("a cat", 5)
+        effective = engine.effective()
+    assert len(effective.other["models"]) == 10 and len(str(effective)) < 3000
+
+
 def test_what_is_not_as_asked_is_said() -> None:
     told = {"seed": 99, "steps": 9, "cache": "none", "cached_steps": [[]]}
     with images_server(lambda call: call.images(picture(), zbench=told)) as server, engine_over(server) as engine:
