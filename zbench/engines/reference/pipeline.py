@@ -150,8 +150,7 @@ class ReferencePipeline:
             latents[:] = [tensors["latents"]]
             return {}
 
-        if self._world is not None and self._world.rank_in_replica:
-            arguments["output_type"] = "pt"  # the replica's first rank gives the image; the others need not convert it
+        arguments["output_type"] = "pt"  # it is made into bytes here, on the device
         clock = self._clock
         clock.reset()
         self._decoded.reset()
@@ -162,6 +161,7 @@ class ReferencePipeline:
         device_began = clock.timer.mark()
         try:
             made = self.pipe(**arguments, callback_on_step_end=keep_latents).images
+            images = [pixels_of(image) for image in made]
             device_ended = clock.timer.mark()
             clock.timer.synchronize()
         except Exception as error:
@@ -181,7 +181,7 @@ class ReferencePipeline:
             "device_s": clock.timer.seconds(device_began, device_ended) if self._on_gpu else None,
             "compiled": self._graphs_made > made_before,
         }
-        return Called([pixels_of(image) for image in made], latents[0], self._decoded.take_finite(), told)
+        return Called(images, latents[0], self._decoded.take_finite(), told)
 
     def effective(self) -> Effective:
         """See `Engine.effective`."""
