@@ -12,13 +12,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Engine, Generation, StageError
+from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation, StageError
 from zbench.engines.failure import code_of
 from zbench.errors import one_line
 from zbench.measurement import Arrivals, FailedRequest, Measurement, Request, Window
 from zbench.probes.disturbance import SUSPENDED, RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.worker.arriving import Answer, Answers, Clock, Schedule, by_threads, in_one_queue
+from zbench.worker.calls import Calls
 from zbench.worker.cross_checks import clock_check
 from zbench.worker.gauges import Gauges
 from zbench.worker.profiling import Profile
@@ -35,11 +36,12 @@ ALL_SENT = "all_sent"
 class LoadWindow:
     """Its requests, in the order in which they were due."""
 
-    def __init__(self, engine: Engine, share: Share, gauges: Gauges) -> None:
-        self._engine, self._share, self._gauges = engine, share, gauges
+    def __init__(self, calls: Calls, share: Share, gauges: Gauges) -> None:
+        self._calls, self._engine = calls, calls.engine
+        self._share, self._gauges = share, gauges
         self._workload = share.job.trial.workload
         self._pairs = requested(self._workload)
-        self._watch = RoundWatch(engine.watch().pids)
+        self._watch = RoundWatch(calls.engine.watch().pids)
         self._failures: list[FailedRequest] = []
         self._errors: list[Exception] = []
         self._looked_at: list[Future[Request]] = []
@@ -96,7 +98,7 @@ class LoadWindow:
         return in_one_queue(self._call, schedule, clock)
 
     def _call(self, index: int) -> Generation:
-        made = self._engine.generate(*self._pairs[index].call)
+        made = self._calls.make(self._share.job.trial, self._pairs[index])
         hold_latency(self._engine, made)
         return made
 

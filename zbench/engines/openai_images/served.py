@@ -62,7 +62,11 @@ class ServedImages:
     def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """One request. Raises ImagesServerError, also for images of another number or size than were asked for."""
         assert self._trial is not None
-        reply = self._call(self._trial, prompt_text, seed, negative_prompt)
+        return self.generate_for(self._trial, prompt_text, seed, negative_prompt)
+
+    def generate_for(self, trial: Trial, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
+        """The same for a trial of another size or other steps."""
+        reply = self._call(trial, prompt_text, seed, negative_prompt)
         told = reply.fields.get("zbench")
         self._told = told = told if isinstance(told, dict) else {}
         self._seeds_differ = self._seeds_differ or told.get("seed", seed) != seed
@@ -93,7 +97,7 @@ class ServedImages:
         return Effective(
             weights="random" if trial.pipeline.weights == "random" else None,
             weights_note=OWN_WEIGHTS,
-            steps=steps if type(steps) is int and steps >= 0 else None,
+            steps=steps if type(steps) is int and steps >= 0 and not trial.workload.mixes else None,
             tells_cached_steps="cached_steps" in told,
             doubts=self._doubts(trial),
             other={
@@ -114,7 +118,8 @@ class ServedImages:
 
     def _doubts(self, trial: Trial) -> list[str]:
         told, label = self._told, method_of(trial.cache).label
-        pairs_of = (("steps", trial.pipeline.steps), ("cache", label))
+        steps = () if trial.workload.mixes else (("steps", trial.pipeline.steps),)
+        pairs_of = (*steps, ("cache", label))
         differ = [
             f"asked for {key} {asked}, the server says {told[key]}"
             for key, asked in pairs_of
