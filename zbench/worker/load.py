@@ -7,10 +7,12 @@ is collected once the window is over.
 
 import gc
 import time
+from bisect import bisect_right
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 
 from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation, StageError
 from zbench.engines.failure import code_of
@@ -145,13 +147,9 @@ class LoadWindow:
 
     def _with_disturbances(self, request: Request) -> Request:
         """With what befell the host between sent and done. A time in which the process was stopped is nobody's."""
-        causes = [
-            cause
-            for began_s, ended_s, found in self._disturbed
-            if began_s < request.done_s and ended_s > request.sent_s
-            for cause in found
-        ]
-        disturbed = list(dict.fromkeys(causes))
+        first = bisect_right(self._disturbed, request.sent_s, key=lambda slice_: slice_[1])
+        meanwhile = takewhile(lambda slice_: slice_[0] < request.done_s, islice(self._disturbed, first, None))
+        disturbed = list(dict.fromkeys(cause for _, _, found in meanwhile for cause in found))
         invalid = [*request.invalid_reasons, *(cause for cause in disturbed if cause == SUSPENDED)]
         self._share.was_suspended |= SUSPENDED in disturbed
         return replace(request, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)
