@@ -25,9 +25,11 @@ POLL_S = 0.2
 DYING_S = 2.0
 """How long a server may take to be gone after it closed a connection: then its end is the reason, not that."""
 
-NOT_YET = ("unreachable", "closed_early", "refused")
-UNAVAILABLE = 503
-"""Answers of a server that is still starting."""
+GONE = ("unreachable", "closed_early")
+"""Of a request that a server's end may have stopped."""
+
+NOT_YET, UNAVAILABLE = (*GONE, "refused"), 503
+"""Codes, or the status, of a server that is still starting."""
 
 
 class ServerFailure(CodedError):
@@ -154,7 +156,7 @@ class SGLangServer:
     def _told(self, error: ImagesServerError) -> ServerFailure:
         """A failed request, or the end of the server behind it."""
         until = time.monotonic() + DYING_S
-        while self._program is not None and error.code in NOT_YET and time.monotonic() < until:
+        while self._program is not None and error.code in GONE and time.monotonic() < until:
             if self._program.exit_code is not None:
                 return self._death("during a request")
             time.sleep(POLL_S / 4)
