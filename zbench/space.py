@@ -140,6 +140,7 @@ def _in_order(placed: Iterable[Placed], process_of: Callable[[Trial], str]) -> t
 def constraint(trial: Trial, geometry: Geometry) -> str | None:
     """Why `trial` cannot work on any engine, or None. Names the keys and values that do not fit."""
     checks = (
+        _load_fits(trial),
         _positions_fit(trial, geometry),
         _cache_fits(trial, geometry),
         _skipping_means_something(trial),
@@ -150,6 +151,13 @@ def constraint(trial: Trial, geometry: Geometry) -> str | None:
         lora.problem(trial.pipeline, projected=trial.hardware is not None),
     )
     return next((reason for reason in checks if reason), None)
+
+
+def _load_fits(trial: Trial) -> str | None:
+    if trial.hardware is None or not trial.workload.is_load:
+        return None
+    where = f"hardware={trial.hardware.name} is not here"
+    return f"workload.arrivals={trial.workload.arrivals}: a load is measured and never projected, and {where}"
 
 
 def _positions_fit(trial: Trial, geometry: Geometry) -> str | None:

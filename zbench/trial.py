@@ -29,6 +29,7 @@ from zbench.config import (
     cache_class,
     engine_class,
 )
+from zbench.config.arrivals import OF_KINDS
 from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
 from zbench.methods import dtypes, lora, offload, parallel
@@ -57,6 +58,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("workload", "prompt"),
         ("workload", "prompts_file"),
         ("workload", "negative_prompt"),
+        *(("workload", name) for name in ("arrivals", *OF_KINDS)),
         ("workload.prompts", "negative_prompt"),
     }
 )
@@ -198,6 +200,7 @@ class Trial:
             "graph" if self.compute.cuda_graph else None,
             dtypes.label(self.compute.dtype),
             lora.label(self.pipeline),
+            self.workload.load_label,
         )
         return " ".join(part for part in parts if part is not None)
 

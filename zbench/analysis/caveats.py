@@ -40,7 +40,7 @@ def own_caveats(measurement: Measurement) -> list[str]:
     """What a trial's own rounds say against it."""
     said = [*measurement.validity, *measurement.effective.doubts]
     found = [Caveat(text, ("latency", "memory")) for text in said]
-    found += [*_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
+    found += [*_failed(measurement), *_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
 
 
@@ -120,6 +120,8 @@ def beyond_skipping(record: Record, baseline: Record | None, speedup: float | No
     """
     if speedup is None or baseline is None or not computes_alike(record.trial, baseline.trial, offload=True):
         return None
+    if record.trial.workload.is_load:  # who waits less is faster by more than what was skipped
+        return None
     skipped, of_baseline = _skipped(record), _skipped(baseline)
     steps = record.trial.pipeline.steps
     if skipped is None or of_baseline is None or skipped >= steps:
@@ -175,6 +177,16 @@ def was_slowed(baseline: Measurement) -> bool:
         return False
     samples = latencies_s(baseline)
     return bool(samples) and median(samples) > SLOWED * min([*samples, *baseline.warmup_latencies_s])
+
+
+def _failed(measurement: Measurement) -> list[Caveat]:
+    """Requests of a load that brought no image, which statistics of the others do not show."""
+    failures = measurement.window.failures
+    if not failures:
+        return []
+    every = len(failures) + len(measurement.requests)
+    said = f"{len(failures)} of {every} requests failed ({_counted(failed.code for failed in failures)})"
+    return [Caveat(said, ("latency",))]
 
 
 def _disturbed(measurement: Measurement) -> list[Caveat]:

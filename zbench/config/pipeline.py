@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from zbench.config.arrivals import LONGEST_S, MOST_AT_ONCE, MOST_REQUESTS, check_arrivals
 from zbench.config.group import Group
 from zbench.config.ranges import check_name, check_text, number, shortened, within
 from zbench.errors import ConfigError
@@ -78,9 +79,10 @@ class Prompt:
 
 @dataclass
 class WorkloadConfig(Group):
-    """Which images are generated: every prompt with every seed.
+    """Which images are generated, every prompt with every seed, and when each is asked for.
 
-    A composed job has its prompts in `prompts` alone: `composition.prompts` puts there what the other three name.
+    A composed job has its prompts in `prompts` alone: `composition.prompts` puts there what the other three name. So it
+    is with `arrivals_file` and `arrival_times_s` (`composition.arrivals`).
     """
 
     name: str = MISSING
@@ -89,6 +91,32 @@ class WorkloadConfig(Group):
     prompt: str | None = None  # one prompt, in place of `prompts`
     prompts_file: str | None = None  # txt, jsonl or csv, in place of `prompts`
     negative_prompt: str = ""  # of every prompt that has none of its own
+    arrivals: str = "sequential"  # each when the former is done; concurrent, poisson and replay are load
+    concurrency: int | None = number(None, 1, MOST_AT_ONCE)  # load: at most so many at once; null: no bound
+    rate_per_s: float | None = number(None, 0, MOST_REQUESTS, above=True)  # poisson: mean; null: it is sought
+    requests: int | None = number(None, 1, MOST_REQUESTS)  # load: how many, prompts and seeds in turn
+    arrivals_seed: int = number(0, 0, SEED_LIMIT - 1)  # poisson: which draw of times
+    arrivals_file: str | None = None  # replay: when each request is due, seconds, one a line
+    arrival_times_s: list[float] = field(default_factory=list, metadata=within(0, LONGEST_S))  # replay: its times
+    latency_objective_s: float | None = number(None, 0, LONGEST_S, above=True)  # load: from due to done
+    warm_up: bool = True  # load: false begins with whatever the pipeline is, cold where it was just launched
+
+    @property
+    def is_load(self) -> bool:
+        """Whether requests come as `arrivals` says, and not each when the former is done."""
+        return self.arrivals != "sequential"
+
+    @property
+    def seeks_rate(self) -> bool:
+        """Whether it stands for the highest rate that meets its objective, and is no trial before one is chosen."""
+        return self.arrivals == "poisson" and self.rate_per_s is None
+
+    @property
+    def load_label(self) -> str | None:
+        """How requests arrive, in a trial's label: `concurrent:20`, `poisson:2.5/s`; None one after another."""
+        of = {"concurrent": f":{self.concurrency}", "poisson": f":{self.rate_per_s or 0:.4g}/s"}
+        sought = "poisson:rate sought" if self.seeks_rate else f"{self.arrivals}{of.get(self.arrivals, '')}"
+        return sought if self.is_load else None
 
 
 def check_pipeline(pipeline: PipelineConfig) -> None:
@@ -129,6 +157,7 @@ def check_workload(workload: WorkloadConfig) -> None:
             said = "two prompts have this id" if same else f"another is {known[alike]}, the same file on many systems"
             raise ConfigError("workload.prompts", prompt.id, f"{said}; every id must be unique")
         known[alike] = prompt.id
+    check_arrivals(workload)
 
 
 def check_prompt(prompt: Prompt, path: str) -> None:

@@ -117,6 +117,13 @@ class Grouped(Protocol):
     """Called by another thread than the engine's caller's, where no call has raised the loss within seconds. The engine
     is of no use then: who is told ends the process and all that it started."""
 
+    def call_together(self, trial: Trial) -> None:
+        """Start the trial's other processes, and import the stack in all at the same time; `launch` comes next.
+
+        It is no part of loading's time. Raises what an import does.
+        """
+        ...
+
 
 class Engine(Protocol):
     """One resident pipeline. In this order: launch, then configure and generate as often as wanted, then close."""
@@ -168,6 +175,28 @@ class Profiled(Protocol):
         ...
 
 
+FAILURES_OF_ONE_REQUEST = frozenset(
+    {"http_status", "timeout", "unreachable", "broken_reply", "closed_early", "refused"}
+)
+"""Codes of what befalls one request of a load and not its trial: it is counted, unless nothing but such came back."""
+
+
+@runtime_checkable
+class Concurrent(Protocol):
+    """What an `Engine` has besides whose `generate` may be called by several threads at the same time.
+
+    A request that failed raises a `CodedError` of FAILURES_OF_ONE_REQUEST, alone or as the cause of a StageError. What
+    ends the trial, such as a server that is gone, has another code.
+    """
+
+    def at_once(self) -> int | None:
+        """How many calls it takes at one time, each from a thread of its own; None: it has no bound.
+
+        An engine without this is called by one thread, the one that launched it, and other requests wait in the worker.
+        """
+        ...
+
+
 @runtime_checkable
 class LaunchedInParts(Protocol):
     """What an `Engine` has besides whose launch makes a first image of its own."""
@@ -210,8 +239,8 @@ def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescrip
         except TypeError as error:
             takes = ", ".join(inspect.signature(found).parameters) or "none"
             problem = f"{found.__name__} does not take these ({error}); its options: {takes}"
-            names = ", ".join(config.arguments)  # what they hold may be a key
-            raise ConfigError("engine.options", names, problem) from error
+            names = ", ".join(f"{name!r}: …" for name in config.options)  # what they hold may be a key
+            raise ConfigError("engine.options", f"{{{names}}}", problem) from error
 
     made: EngineDescription = load_object(
         "engine", "engine.target", config.target, EngineDescription, make, allow_code=allow_code

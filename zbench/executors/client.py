@@ -253,6 +253,10 @@ class Patience:
         self._left_s, self._client, self._clock = limit_s, client, clock
         self._looked = clock()
 
+    def renew(self, limit_s: float) -> None:
+        """From now on so many seconds are left."""
+        self._left_s, self._looked = limit_s, self._clock()
+
     def left_s(self) -> float:
         """Seconds left; to be asked some times a second."""
         now = self._clock()

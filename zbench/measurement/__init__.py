@@ -38,6 +38,7 @@ __all__ = [
     "Decibels",
     "Effective",
     "Energy",
+    "FailedRequest",
     "ImageQuality",
     "Likeness",
     "Measurement",
@@ -304,9 +305,26 @@ class Telemetry:
 class Arrivals:
     """How a window's requests arrived."""
 
-    kind: Literal["sequential", "concurrent", "poisson"] = "sequential"  # sequential: each when the former was done
-    concurrency: Count = 1  # at most so many at once
+    kind: Literal["sequential", "concurrent", "poisson", "replay"] = "sequential"  # each when the former was done
+    concurrency: Count | None = 1  # at most so many at once; None: no bound
     rate_per_s: Figure | None = None  # poisson: mean requests a second
+    objective_s: Seconds | None = None  # what a request is to take at most, from due to done
+    at_once: Count | None = 1  # how many calls the engine took at one time; None: no bound
+    warmed_up: bool = True  # whether calls came before the window, or it began with whatever the pipeline was
+
+
+@dataclass(frozen=True)
+class FailedRequest:
+    """A request of a load that brought no image; its trial went on. Seconds after the window's start."""
+
+    index: Count  # its place in the order in which requests were due
+    prompt_id: str
+    seed: Whole
+    due_s: Offset
+    sent_s: Offset
+    done_s: Offset  # when it was known to have failed
+    code: str  # one of engines.FAILURES_OF_ONE_REQUEST
+    message: str
 
 
 @dataclass(frozen=True)
@@ -317,11 +335,12 @@ class Window:
     """
 
     requests: list[Request]
-    stop_reason: str  # interval, max_rounds, budget, or invalid_images at the fewest rounds
+    stop_reason: str  # interval, max_rounds, budget, invalid_images at the fewest rounds; of a load: all_sent
     left_out: Count = 0  # requests of other trials, which their own records keep
     started_at: str | None = None  # ISO 8601, UTC
     wall_s: Seconds | None = None  # from its start to the end of its last request; None in records of schema 1
     arrivals: Arrivals = field(default_factory=Arrivals)
+    failures: list[FailedRequest] = field(default_factory=list)  # of a load: requests that brought no image
     memory: Memory = field(default_factory=Memory)
     energy: Energy | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -247,10 +247,11 @@ class Worker:
         self._unload()
         self._pipes.tell({"event": "loading"})
         began = time.perf_counter()
-        engine = self._engine = description.engine()  # imports the engine's stack, which is no part of load_s
-        imported = time.perf_counter()
+        engine = self._engine = description.engine()
         if isinstance(engine, Grouped):
             engine.on_lost = self._lost
+            engine.call_together(trial)
+        imported = time.perf_counter()  # the engine's stack; that is no part of load_s
         talk = LoadingTalk(self._pipes.tell)
         engine.launch(trial, talk)
         load_s = time.perf_counter() - imported - talk.checking_s

@@ -51,9 +51,11 @@ class Gauges:
 
     def end_round(self) -> list[str]:
         """Why the round does not count, as `Request.invalid_reasons` names it; none without a device to ask."""
-        if self._devices is None:
-            return []
-        return self._devices.reasons_between(self._round_began_s, time.perf_counter())
+        return self.reasons_between(self._round_began_s, time.perf_counter())
+
+    def reasons_between(self, began_s: float, ended_s: float) -> list[str]:
+        """The same of a request between these times of `time.perf_counter`, where others ran beside it."""
+        return [] if self._devices is None else self._devices.reasons_between(began_s, ended_s)
 
     def stop(self, rounds: int) -> Readings:
         """End the block, in which `rounds` generations ran."""

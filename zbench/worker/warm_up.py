@@ -21,7 +21,7 @@ class WarmUp:
     """Latencies in seconds, in time order, and why there are no more."""
 
     latencies_s: list[float]
-    end: str  # settled, max_rounds or budget
+    end: str  # settled, max_rounds or budget; left_out where the workload wants none
     most: int  # rounds that `measure` allowed
     spoilt: list[SpoiltWarmUp] = field(default_factory=list)
 
@@ -31,6 +31,10 @@ class WarmUp:
             return []
         limit = f"measure.{'budget_s' if self.end == 'budget' else 'max_warmup_rounds'}"
         return [f"latencies had not settled after {len(self.latencies_s)} warm-up rounds, where {limit} ends them"]
+
+
+NOT_WARMED_UP = WarmUp([], "left_out", 0)
+"""Of a load that is to begin with whatever the pipeline is (`workload.warm_up=false`)."""
 
 
 def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:

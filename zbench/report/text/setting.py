@@ -169,7 +169,8 @@ def _weights(record: Record) -> str:
 def _workload(record: Record) -> str:
     workload = record.trial.workload
     seeds = "1 seed" if len(workload.seeds) == 1 else f"{len(workload.seeds)} seeds"
-    return f"{len(workload.prompts)} × {seeds} ({workload.name})"
+    load = "" if workload.load_label is None else f", {workload.load_label}"
+    return f"{len(workload.prompts)} × {seeds} ({workload.name}{load})"
 
 
 def _measure(record: Record) -> str:
