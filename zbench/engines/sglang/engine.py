@@ -76,7 +76,8 @@ class SGLang:
         if _setting(trial) != self._asked:
             self._reply(*pairs[0])
             self._asked = _setting(trial)
-        if self._options.perf_dumps and not self._options.attaches:  # whose files would be elsewhere
+        told = self._options.perf_dumps and not self._options.attaches  # whose files would be elsewhere
+        if told and trial.workload.warm_up:
             for prompt, seed in pairs[:MOST_PROBED]:
                 self._probe(prompt, seed)
         self._tells = len(self._probed) == len(pairs)
