@@ -26,6 +26,8 @@ OWN_NAMES = (
     "engine.name",
     "engine.target",
     "engine.loads_weights",
+    "engine.base_url",
+    "engine.options",
     "workload.name",
     "workload.prompts.id",
     "workload.prompts.language",

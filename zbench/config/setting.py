@@ -33,6 +33,11 @@ class EngineConfig(Group):
         """What its description is made with."""
         return dict(self.options)
 
+    @property
+    def loads_here(self) -> bool:
+        """Whether `pipeline.weights` must be on this machine."""
+        return self.loads_weights
+
 
 @dataclass
 class ServedEngineConfig(EngineConfig):
@@ -44,6 +49,11 @@ class ServedEngineConfig(EngineConfig):
     def arguments(self) -> dict[str, Any]:
         """What its description is made with."""
         return {**self.options, "base_url": self.base_url}
+
+    @property
+    def loads_here(self) -> bool:
+        """Of a server that is there already nobody here loads anything."""
+        return self.loads_weights and self.base_url is None
 
 
 def engine_class(data: Mapping[str, Any]) -> type[EngineConfig]:

@@ -117,6 +117,13 @@ class Grouped(Protocol):
     """Called by another thread than the engine's caller's, where no call has raised the loss within seconds. The engine
     is of no use then: who is told ends the process and all that it started."""
 
+    def call_together(self, trial: Trial) -> None:
+        """Start the trial's other processes, and import the stack in all at the same time; `launch` comes next.
+
+        It is no part of loading's time. Raises what an import does.
+        """
+        ...
+
 
 class Engine(Protocol):
     """One resident pipeline. In this order: launch, then configure and generate as often as wanted, then close."""
@@ -203,6 +210,24 @@ class Mixing(Protocol):
 
 
 @runtime_checkable
+class LaunchedInParts(Protocol):
+    """What an `Engine` has besides whose launch makes a first image of its own."""
+
+    def launch_parts(self) -> dict[str, float]:
+        """Seconds of the latest launch by what it was: `first_request`, and what came before."""
+        ...
+
+
+@runtime_checkable
+class Launching(Protocol):
+    """What an `EngineDescription` has besides whose launches take so long that a plan counts them."""
+
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for the trial is expected to take, before any was measured."""
+        ...
+
+
+@runtime_checkable
 class Resizing(Protocol):
     """What an `EngineDescription` has besides whose pipelines can be configured for another size and other steps while
     they are loaded. Prompts may then have their own in one window.
@@ -227,8 +252,8 @@ def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescrip
         except TypeError as error:
             takes = ", ".join(inspect.signature(found).parameters) or "none"
             problem = f"{found.__name__} does not take these ({error}); its options: {takes}"
-            names = ", ".join(config.arguments)  # what they hold may be a key
-            raise ConfigError("engine.options", names, problem) from error
+            names = ", ".join(f"{name!r}: …" for name in config.options)  # what they hold may be a key
+            raise ConfigError("engine.options", f"{{{names}}}", problem) from error
 
     made: EngineDescription = load_object(
         "engine", "engine.target", config.target, EngineDescription, make, allow_code=allow_code
@@ -294,6 +319,11 @@ class Descriptions:
         if asked is None:
             return residency_by_keys(trial, ("cache", "workload", "hardware")).process
         return process_of(asked, trial)
+
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for it should take; 0 of an engine that does not count them, or is not asked."""
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        return asked.launch_s(trial) if isinstance(asked, Launching) else 0.0
 
     def _of(self, config: EngineConfig) -> EngineDescription | None:
         place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)

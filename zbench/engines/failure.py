@@ -16,6 +16,8 @@ class CodedError(Exception):
     """An error that says its own code, and the whole of what there is to say."""
 
     code = "error"
+    log_tail: tuple[str, ...] = ()
+    """The last words of the program that it is about; empty: they are in the worker's own log."""
 
 
 class RankError(CodedError):
@@ -29,7 +31,8 @@ class RankError(CodedError):
 def failure(error: Exception, stage: str, engine: Engine | None) -> dict[str, Any]:
     """`code`, `message`, `stage` and `memory`, the latter at this moment and only where it ran out.
 
-    A RankError's `log_tail` is added. The error is printed, with its trace.
+    The `log_tail` of a RankError is added, and that of another CodedError that has one. The error is printed, with its
+    trace.
     """
     with suppress(OSError):  # where there is no room for the log either
         traceback.print_exc()
@@ -40,7 +43,8 @@ def failure(error: Exception, stage: str, engine: Engine | None) -> dict[str, An
         cause, stage = error.__cause__, f"{stage}, {error.stage}"
     ran_out = any(cls.__name__ == "OutOfMemoryError" for cls in type(cause).__mro__)  # torch's, for a device
     memory = _memory_now(engine) if ran_out and engine is not None else None
-    return {"code": code_of(cause), "message": _message(cause, stage), "stage": stage, "memory": memory}
+    tail = {"log_tail": list(cause.log_tail)} if isinstance(cause, CodedError) and cause.log_tail else {}
+    return {"code": code_of(cause), "message": _message(cause, stage), "stage": stage, "memory": memory, **tail}
 
 
 def _memory_now(engine: Engine) -> dict[str, int] | None:

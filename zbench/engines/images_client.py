@@ -11,6 +11,7 @@ import binascii
 import io
 import math
 import os
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,7 @@ class ImagesClient:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S),
             follow_redirects=False,
             trust_env=False,  # no proxy, and no key out of a .netrc
+            verify=ssl.create_default_context(),  # by the certificates of this machine
             headers={"accept-encoding": "identity"} | ({"authorization": f"Bearer {self._key}"} if self._key else {}),
         )
 

@@ -24,6 +24,7 @@ import psutil
 
 import zbench
 from zbench.engines.lifeline import WHERE, answers
+from zbench.engines.programs.surroundings import LOGS, changed
 from zbench.errors import MachineError, machine_fault
 from zbench.plugins import ALLOW_CODE
 from zbench.record import Reason
@@ -103,7 +104,12 @@ class WorkerClient:
                     stderr=subprocess.STDOUT,
                     pass_fds=theirs,
                     start_new_session=True,
-                    env=_variables(home) | dict(variables or {}) | {VARIABLE: f"{_main_thread()}:{theirs[2]}"},
+                    env={
+                        **_variables(home),
+                        **(variables or {}),
+                        LOGS: str(log.parent.resolve()),
+                        VARIABLE: f"{_main_thread()}:{theirs[2]}",
+                    },
                 )
         except BaseException as error:
             self._close_pipes()
@@ -290,4 +296,5 @@ def _variables(home: Path | None) -> dict[str, str]:
     What the user set of malloc's thresholds and torch's allocator stays.
     """
     path = [] if home is None else [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**KEEPS_FREED_MEMORY, **LEAVES_NO_GAPS, **os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    ours = {name: value for name, value in (KEEPS_FREED_MEMORY | LEAVES_NO_GAPS).items() if name not in os.environ}
+    return changed(os.environ, {**ours, "PYTHONPATH": os.pathsep.join(path)})

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zbench.config import ExecutorConfig, ParallelConfig
+from zbench.config import ExecutorConfig, ParallelConfig, ServedEngineConfig
 from zbench.decode import typed
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, OnEvent, Setting, Stopped, Task, TaskResult
@@ -300,8 +300,11 @@ def _slots(concurrent: int, devices: Callable[[], Sequence[Device]]) -> list[_Sl
 
 
 def _has_a_device_of_its_own(task: Task) -> bool:
-    """Whether it may run beside others: on one GPU. Trials on the CPU share its cores."""
+    """Whether it may run beside others: on one GPU. Trials on the CPU share its cores, and those of a server that is
+    there already share that."""
     trial = task.settings[0].trial
+    if isinstance(trial.engine, ServedEngineConfig) and trial.engine.base_url is not None:
+        return False
     return trial.compute.device == "cuda" and ParallelDims.of(trial.parallel).devices == 1
 
 

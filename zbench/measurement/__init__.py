@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from zbench.decode import Count, Figure, Positive, Seconds, Whole
-from zbench.measurement.effective import CONTENT, Effective
+from zbench.measurement.effective import CONTENT, Effective, ServerView
 from zbench.measurement.ranks import Communication, RankView
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "RankView",
     "Request",
     "Role",
+    "ServerView",
     "Share",
     "Source",
     "SpoiltWarmUp",

@@ -154,6 +154,7 @@ class Studio:
         engine = self._engine = self._description.engine()
         if isinstance(engine, Grouped):
             engine.on_lost = self._lost
+            engine.call_together(trial)
         engine.launch(trial, self._tell_load)
         loaded_s = time.monotonic() - began
         self.state = "warming up"

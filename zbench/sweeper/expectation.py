@@ -8,6 +8,7 @@ from zbench.errors import ConfigError
 from zbench.hardware.roofline import expect
 from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
+from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
 from zbench.workload import due_times_s, request_count, whole_cycles
@@ -22,7 +23,7 @@ def expected_trial(plan: Plan, trial: Trial) -> tuple[float | None, int | None]:
 
 def expected_sweep_s(plan: Plan) -> float | None:
     """Wall time of the whole sweep in seconds; None where it cannot be said."""
-    measure, total = plan.measure, LOAD_S
+    measure, total = plan.measure, LOAD_S + sum(each.all_s for each in launches(plan))
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
     for trial in (placed.trial for placed in plan.trials):
         if trial.hardware is None:

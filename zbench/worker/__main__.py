@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, Generation, Grouped, LostRank, describe, process_of, why_not
+from zbench.engines import Engine, Generation, Grouped, LaunchedInParts, LostRank, describe, process_of, why_not
 from zbench.engines.failure import CodedError, failure
 from zbench.engines.lifeline import tell_where_when_asked
+from zbench.engines.programs.surroundings import changed
 from zbench.errors import ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
@@ -246,14 +247,19 @@ class Worker:
         self._unload()
         self._pipes.tell({"event": "loading"})
         began = time.perf_counter()
-        engine = self._engine = description.engine()  # imports the engine's stack, which is no part of load_s
-        imported = time.perf_counter()
+        engine = self._engine = description.engine()
         if isinstance(engine, Grouped):
             engine.on_lost = self._lost
+            engine.call_together(trial)
+        imported = time.perf_counter()  # the engine's stack; that is no part of load_s
         talk = LoadingTalk(self._pipes.tell)
         engine.launch(trial, talk)
         load_s = time.perf_counter() - imported - talk.checking_s
-        cold = Cold(load_s=load_s, parts_s={"import": imported - began, "checksums": talk.checking_s})
+        parts_s = engine.launch_parts() if isinstance(engine, LaunchedInParts) else {}
+        first_s = parts_s.get("first_request")
+        load_s -= first_s or 0.0
+        own = {"import": imported - began, "checksums": talk.checking_s}
+        cold = Cold(load_s=load_s, first_latency_s=first_s, parts_s=own | parts_s)
         self._process, self._watch = process, RoundWatch(engine.watch().pids)
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
@@ -305,7 +311,7 @@ def main() -> None:
     """`python -m zbench.worker READ_FD WRITE_FD [--allow-code]`."""
     tell_where_when_asked()
     end_with_parent()
-    os.environ["CACHE_DIT_LOG_LEVEL"] = "error"
+    os.environ.update(changed(os.environ, {"CACHE_DIT_LOG_LEVEL": "error"}))
     pipes = Pipes(int(sys.argv[1]), int(sys.argv[2]))
     Worker(pipes, allow_code=ALLOW_CODE in sys.argv[3:]).serve()
     sys.stdout.flush()

@@ -244,7 +244,8 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
     with job.during("comparing images"):
         verdict = _judge(share, effective)
     if cold is not None:
-        cold = replace(cold, first_latency_s=[*warm.latencies_s, share.requests[0].latency_s][0])
+        first_s = [cold.first_latency_s, *warm.latencies_s, share.requests[0].latency_s]
+        cold = replace(cold, first_latency_s=next(s for s in first_s if s is not None))
     else:
         reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
     if share.clock.reason is not None:

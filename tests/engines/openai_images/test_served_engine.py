@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from factories import TINY, trial
+from fake_nvml import GIB, FakeGpu, FakeNvml
 from images_server import Call, ScriptedServer, images_server, picture, pixels
 
 from zbench.config import CacheConfig, DBCacheConfig
@@ -15,6 +16,7 @@ from zbench.engines import Engine
 from zbench.engines.images_client import ImagesServerError
 from zbench.engines.openai_images import ImagesEngine
 from zbench.engines.openai_images.listening import ELSEWHERE, HIDDEN, watched_at
+from zbench.hardware.nvml import Nvml
 from zbench.trial import Trial
 
 SMALL = replace(TINY, width=64, height=48)
@@ -77,6 +79,40 @@ def test_what_the_server_tells_is_kept() -> None:
     assert effective.steps == 8 and effective.tells_cached_steps is True and effective.doubts == []
     assert effective.other["server"] == server.url and effective.other["cache"] == "F1B0_W4_MC3_R0.4"
     assert "judged against its own" in str(effective.weights_note) and effective.weights is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        3,
+        {"seed": "x", "steps": 10**30, "cache": ["a"], "cached_steps": [[-1, "b"]], "stages_s": [{"denoise": -1}]},
+        {"steps": True, "cached_steps": 5, "stages_s": {"denoise": 1}, "compiled": "yes"},
+        {"steps": -1, "cached_steps": [[10**9]], "stages_s": []},
+    ],
+)
+def test_what_is_told_in_another_form_is_not_told(told: Any) -> None:
+    """A record must be readable whatever a server writes."""
+    with images_server(lambda call: call.images(picture(), zbench=told)) as server, engine_over(server) as engine:
+        engine.launch(small(CACHED))
+        engine.configure(small(CACHED))
+        made, effective = engine.generate("a cat", 5), engine.effective()
+    assert made.cached_steps == [] and made.stages_s == {} and not made.compiled
+    assert effective.steps is None and effective.tells_cached_steps is False and effective.doubts == []
+
+
+def test_names_without_end_are_cut() -> None:
+    def script(call: Call) -> None:
+        if call.path == "/v1/models":
+            call.answer(200, {"data": [{"id": "m" * 10_000}] * 100})
+        else:
+            call.images(picture(), zbench={"cache": "c" * 10_000})
+
+    with images_server(script) as server, engine_over(server) as engine:
+        engine.launch(small())
+        engine.configure(small())
+        engine.generate("a cat", 5)
+        effective = engine.effective()
+    assert len(effective.other["models"]) == 10 and len(str(effective)) < 3000
 
 
 def test_what_is_not_as_asked_is_said() -> None:
@@ -178,3 +214,24 @@ def test_a_server_elsewhere_is_not() -> None:
     assert watched_at("http://192.0.2.1:30000").unseen == ELSEWHERE
     assert watched_at("http://no.such.host.invalid:1").unseen == ELSEWHERE
     assert watched_at("http://127.0.0.1:1").unseen == HIDDEN
+
+
+def own_tree() -> tuple[int, int]:
+    """This process, which serves here, and another."""
+    return os.getpid(), os.getppid()
+
+
+def test_of_several_devices_the_servers_own_are_watched() -> None:
+    own, other = own_tree()
+    gpus = (FakeGpu(compute={other: GIB}), FakeGpu(compute={own: 20 * GIB, other: GIB}))
+    with images_server(paints) as server:
+        watched = watched_at(server.url, Nvml(FakeNvml(*gpus)))
+        assert watched.devices == (1,) and watched.unseen is None
+
+
+def test_a_device_that_does_not_show_whose_memory_is_whose_is_not_watched() -> None:
+    """What the server held before zbench came cannot be told by a difference."""
+    with images_server(paints) as server:
+        watched = watched_at(server.url, Nvml(FakeNvml(FakeGpu(compute={os.getpid(): None}))))
+        assert watched.devices == () and watched.unseen == HIDDEN and os.getpid() in watched.pids
+        assert watched_at(server.url, Nvml(FakeNvml())).unseen is None, "no device hides nothing"

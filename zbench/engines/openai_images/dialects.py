@@ -20,7 +20,7 @@ MOST_IMAGES = 10
 OWN_WEIGHTS = ("auto", "random")
 """`random` says that the server's weights are, so that its images are not judged."""
 
-NAMES = (*OWN_NAMES, "engine.options", "engine.base_url", "compute.device")
+NAMES = (*OWN_NAMES, "compute.device")
 SIZED = ("pipeline.height", "pipeline.width", "pipeline.batch_size", "pipeline.images_per_prompt")
 PLAIN = {"pipeline.weights": OWN_WEIGHTS, "pipeline.max_sequence_length": (512, 128), "compute.dtype": ("auto",)}
 """Values that ask for nothing: what presets have by themselves."""

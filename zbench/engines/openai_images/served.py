@@ -9,6 +9,7 @@ from typing import Any
 
 from zbench.engines import Generation, OnProgress
 from zbench.engines.images_client import ImagesClient, ImagesReply, ImagesServerError
+from zbench.engines.openai_images.account import ServerAccount, account_in, shown
 from zbench.engines.openai_images.dialects import Dialect
 from zbench.engines.openai_images.listening import watched_at
 from zbench.measurement import Effective
@@ -26,7 +27,8 @@ SERVICE_UNAVAILABLE = 503
 OWN_WEIGHTS = "the server's own, which it does not name; images are judged against its own without a cache"
 """What a reader should know of the weights."""
 
-STAGES = ("text_encode", "denoise", "decode")
+MOST_MODELS = 10
+"""Names of a server's models that are kept."""
 
 
 class ServedImages:
@@ -40,7 +42,7 @@ class ServedImages:
         self._fields = ({} if model is None else {"model": model}) | fields
         self._models: list[str] = []
         self._trial: Trial | None = None
-        self._told: dict[str, Any] = {}  # of the latest answer, by `zbench serve`
+        self._told = ServerAccount()  # of the latest answer
         self._seeds_differ = False
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
@@ -48,14 +50,14 @@ class ServedImages:
         self._answered_first(trial)
         self._trial = trial
         try:
-            self._models = self._client.models()
+            self._models = [shown(name) for name in self._client.models()[:MOST_MODELS]]
         except ImagesServerError:
             self._models = []  # not every server lists them
 
     def configure(self, trial: Trial) -> None:
         """With one request that is no sample: what a cache held for the former setting is gone after it."""
         changed = self._trial is None or self._setting(trial) != self._setting(self._trial)
-        self._trial, self._told, self._seeds_differ = trial, {}, False
+        self._trial, self._told, self._seeds_differ = trial, ServerAccount(), False
         if changed:
             self._first_call(trial)
 
@@ -67,19 +69,17 @@ class ServedImages:
     def generate_for(self, trial: Trial, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """The same for a trial of another size or other steps."""
         reply = self._call(trial, prompt_text, seed, negative_prompt)
-        told = reply.fields.get("zbench")
-        self._told = told = told if isinstance(told, dict) else {}
-        self._seeds_differ = self._seeds_differ or told.get("seed", seed) != seed
-        stages_s = _first(told.get("stages_s"), dict) or {}
+        self._told = told = account_in(reply.fields)
+        self._seeds_differ = self._seeds_differ or told.seed not in (None, seed)
         return Generation(
             image=reply.images[0],
             latents=None,
             latency_s=reply.latency_s,
-            stages_s={name: float(stages_s[name]) for name in STAGES if _is_seconds(stages_s.get(name))},
+            stages_s=told.stages_s,
             steps_s=[],
-            cached_steps=[step for step in _first(told.get("cached_steps"), list) or [] if type(step) is int],
+            cached_steps=told.cached_steps or [],
             images=reply.count,
-            compiled=told.get("compiled") is True,
+            compiled=told.compiled,
             served=True,
             server_s=reply.server_s,
             server_peak_bytes=reply.peak_memory_bytes,
@@ -93,18 +93,17 @@ class ServedImages:
         """What the server told; of its weights, kernels and precision it says nothing."""
         trial, told = self._trial, self._told
         assert trial is not None
-        steps = told.get("steps")
         return Effective(
             weights="random" if trial.pipeline.weights == "random" else None,
-            weights_note=OWN_WEIGHTS,
-            steps=steps if type(steps) is int and steps >= 0 and not trial.workload.mixes else None,
-            tells_cached_steps="cached_steps" in told,
+            weights_note=None if trial.pipeline.weights == "random" else OWN_WEIGHTS,
+            steps=None if trial.workload.mixes else told.steps,
+            tells_cached_steps=told.cached_steps is not None,
             doubts=self._doubts(trial),
             other={
                 "server": self._client.url,
                 "dialect": self._dialect.name,
-                "models": self._models[:10],
-                **({"cache": str(told["cache"])} if "cache" in told else {}),
+                "models": self._models,
+                **({} if told.cache is None else {"cache": told.cache}),
             },
         )
 
@@ -118,14 +117,15 @@ class ServedImages:
 
     def _doubts(self, trial: Trial) -> list[str]:
         told, label = self._told, method_of(trial.cache).label
-        steps = () if trial.workload.mixes else (("steps", trial.pipeline.steps),)
-        pairs_of = (*steps, ("cache", label))
+        steps = trial.pipeline.steps if not trial.workload.mixes else told.steps  # its latest prompt's own
+        asked = (("steps", steps, told.steps), ("cache", label, told.cache))
         differ = [
-            f"asked for {key} {asked}, the server says {told[key]}"
-            for key, asked in pairs_of
-            if told.get(key, asked) != asked
+            f"asked for {key} {wanted}, the server says {said}"
+            for key, wanted, said in asked
+            if said not in (None, wanted)
         ]
-        differ += ["the server says that it took other seeds"] if self._seeds_differ else []
+        sent = "workload.seeds" in self._dialect.carries
+        differ += ["the server says that it took other seeds"] if sent and self._seeds_differ else []
         return differ + ([] if self._dialect.left_open is None else [self._dialect.left_open])
 
     def _answered_first(self, trial: Trial) -> None:
@@ -165,12 +165,3 @@ class ServedImages:
 def _other_work(url: str, asked: str, got: str) -> ImagesServerError:
     way = "ask for what it makes, or start it otherwise"
     return ImagesServerError("other_work", f"{url}: asked for {asked} and answered with {got}; {way}")
-
-
-def _first(listed: Any, kind: type) -> Any:
-    """Of the first image of a call, where the server tells it in that form."""
-    return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], kind) else None
-
-
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 1e-6 <= value < 1e9

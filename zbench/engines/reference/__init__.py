@@ -71,7 +71,7 @@ class ReferenceEngine:
         return not fixed and parallel.ParallelDims.of(trial.parallel).devices == 1
 
     def engine(self) -> Engine:
-        """Imports torch, diffusers and cache-dit."""
+        """Torch, diffusers and cache-dit are imported when it is called together."""
         from zbench.engines.reference.ranks.group import RankGroup
 
         return RankGroup("zbench.engines.reference.pipeline:ReferencePipeline", self._hang_s)

@@ -38,9 +38,11 @@ class Decoded:
         del self._processor.postprocess
 
 
-def pixels_of(image: Any) -> "NDArray[np.uint8]":
-    """Height × width × 3, of a PIL image or of a tensor of 3 × height × width from 0 to 1."""
-    if isinstance(image, torch.Tensor):
-        rounded: NDArray[np.uint8] = (image.permute(1, 2, 0).float() * 255).round().to("cpu", torch.uint8).numpy()
-        return rounded
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+def pixels_of(image: torch.Tensor) -> "NDArray[np.uint8]":
+    """Height × width × 3 in host memory, of 3 × height × width from 0 to 1.
+
+    The bytes are those that diffusers gives as a PIL image, made on the device: there it takes 1 ms, on a host 20.
+    """
+    rounded = (image.float() * 255).round().to(torch.uint8)
+    made: NDArray[np.uint8] = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
+    return made

@@ -123,8 +123,7 @@ class ReferencePipeline:
         pipeline = self._trial.pipeline
         first_seed = seed + (0 if self._world is None else self._world.replica * pipeline.images)
         arguments = call_arguments(pipeline, prompt_text, first_seed, negative_prompt)
-        if self._world is not None and self._world.rank_in_replica:
-            arguments["output_type"] = "pt"  # the replica's first rank gives the image; the others need not convert it
+        arguments["output_type"] = "pt"  # it is made into bytes here, on the device
         clock = self._clock
         clock.reset()
         self._decoded.reset()
@@ -135,6 +134,7 @@ class ReferencePipeline:
         device_began = clock.timer.mark()
         try:
             made = self.pipe(**arguments, callback_on_step_end=keep_latents).images
+            images = [pixels_of(image) for image in made]
             device_ended = clock.timer.mark()
             clock.timer.synchronize()
         except Exception as error:
@@ -142,7 +142,6 @@ class ReferencePipeline:
         self.span_s = began, time.perf_counter()
         latency_s = self.span_s[1] - began
         cached_steps, residual_diffs = self._cache.statistics()
-        images = [pixels_of(image) for image in made]
         seen = {
             "non_finite_latents": not torch.isfinite(latents[0]).all(),
             "non_finite_image": not self._decoded.take_finite(),

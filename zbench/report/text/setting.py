@@ -143,6 +143,9 @@ def _pipeline(record: Record) -> str:
 
 def _server(record: Record) -> str:
     """Of a trial that a server made; hardware and software above are its client's."""
+    if record.measurement is not None and (started := record.measurement.effective.server) is not None:
+        version = f"{record.trial.engine.name} {started.version or 'of a version that is not known'}"
+        return f"{version}, {'started by zbench' if started.command else 'which was there'}"
     if record.measurement is None or "server" not in record.measurement.effective.other:
         return ""
     other = record.measurement.effective.other

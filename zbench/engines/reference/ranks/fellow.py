@@ -33,8 +33,11 @@ LAST_WORDS_S = 1.0
 class Fellow:
     """One follower. What it prints is printed here, each line after `[rank N]`."""
 
-    def __init__(self, rank: int) -> None:
-        """Start it, in this process's group; it ends with this process. Raises OSError."""
+    def __init__(self, rank: int, member: str) -> None:
+        """Start it, in this process's group; it ends with this process. It imports `member` (`load_member`) at once.
+
+        Raises OSError.
+        """
         self.rank = rank
         self.answer: dict[str, Any] | None = {"event": "started"}
         """To the latest command; None while it is at it."""
@@ -48,7 +51,7 @@ class Fellow:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "zbench.engines.reference.ranks.follower"),
-                    *(str(theirs_read), str(theirs_write), str(os.getpid())),
+                    *(str(theirs_read), str(theirs_write), str(os.getpid()), member),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

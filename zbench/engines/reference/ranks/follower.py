@@ -1,11 +1,12 @@
 """A rank that follows: a process that does what rank 0 tells it and says how that went; it decides nothing.
 
-`python -m zbench.engines.reference.ranks.follower READ_FD WRITE_FD RANK_0` speaks JSON lines over two inherited pipes.
-RANK_0 is the process id of the one that started it, with which it ends, however that dies.
+`python -m zbench.engines.reference.ranks.follower READ_FD WRITE_FD RANK_0 MEMBER` speaks JSON lines over two inherited
+pipes. RANK_0 is the process id of the one that started it, with which it ends, however that dies. MEMBER is what makes
+its engine, which is imported before the first command is read.
 
 | command | fields | answered by |
 |---|---|---|
-| `launch` | `member`, `rank`, `dims`, `meeting`, `trial` | `done` with `pid`, `devices` (NVML's indices) |
+| `launch` | `rank`, `dims`, `meeting`, `trial` | `done` with `pid`, `devices` (NVML's indices) |
 | `configure` | `trial` | `done` |
 | `generate` | `call`: prompt, seed, negative prompt | `done` with `part` |
 | `communication` | `call` | `done` with `communication`: what of it was, by its profiler |
@@ -29,7 +30,7 @@ from typing import Any
 
 from zbench.engines.failure import failure
 from zbench.engines.lifeline import die_with, tell_where_when_asked
-from zbench.engines.reference.ranks import Member, RankWorld, load_member
+from zbench.engines.reference.ranks import MakeMember, Member, RankWorld, load_member
 from zbench.engines.reference.ranks.part import profiled, take_part
 from zbench.engines.reference.ranks.progress import Progress
 from zbench.methods.parallel import ParallelDims
@@ -42,8 +43,9 @@ STAGES = {"launch": "loading", "configure": "cache configuration", "generate": "
 class Follower:
     """Carries out one command after another."""
 
-    def __init__(self) -> None:
-        """Nothing is launched yet."""
+    def __init__(self, make: MakeMember) -> None:
+        """Nothing is launched yet; `make` makes what will be."""
+        self._make = make
         self._carry_out = {
             "launch": self._launch,
             "configure": self._configure,
@@ -82,7 +84,7 @@ class Follower:
             progress.bump(world.rank, doing)
 
         beat("starting")
-        member = self._member = load_member(command["member"])(world, beat)
+        member = self._member = self._make(world, beat)
         member.launch(Trial.from_dict(command["trial"]), lambda stage, done, total: beat(stage))
         watched = member.watch()
         self._allocator = watched.allocator
@@ -135,7 +137,7 @@ def main() -> None:
     signal.signal(signal.SIGCONT, tell_rank_0)
     commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(read_fd, commands), name="zbench-commands", daemon=True).start()
-    follower = Follower()
+    follower = Follower(load_member(sys.argv[4]))
     with os.fdopen(write_fd, "w", encoding="utf-8", buffering=1) as out:
         while (command := commands.get())["command"] != "quit":
             out.write(json.dumps(follower.answer(command), allow_nan=False) + "\n")

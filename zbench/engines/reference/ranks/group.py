@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from zbench.engines import Generation, LostRank, OnProgress
 from zbench.engines.failure import RankError
 from zbench.engines.reference import HANG_S
-from zbench.engines.reference.ranks import Member, RankWorld, load_member
+from zbench.engines.reference.ranks import MakeMember, Member, RankWorld, load_member
 from zbench.engines.reference.ranks.agreement import disagreement
 from zbench.engines.reference.ranks.fellow import Fellow
 from zbench.engines.reference.ranks.lookout import Lookout
@@ -36,12 +36,13 @@ class RankGroup:
     """See `zbench.engines.Engine` and `Grouped`."""
 
     def __init__(self, member: str, hang_s: float = HANG_S) -> None:
-        """`member` is `module:Name` of what makes a rank's engine (`MakeMember`); its stack is imported.
+        """`member` is `module:Name` of what makes a rank's engine (`MakeMember`).
 
         `hang_s` is how long no rank may give a sign of life during a call, in seconds.
         """
         self._place, self._hang_s = member, hang_s
-        self._make = load_member(member)
+        self._make: MakeMember | None = None
+        self._world: RankWorld | None = None
         self._member: Member | None = None
         self._dims = ParallelDims()
         self._fellows: list[Fellow] = []
@@ -53,15 +54,24 @@ class RankGroup:
         self._told: list[dict[str, Any]] = []  # what followers said of their launch
         self.on_lost: Callable[[LostRank], None] = lambda lost: self._kill()
 
+    def call_together(self, trial: Trial) -> None:
+        """See `Grouped`."""
+        self._dims = ParallelDims.of(trial.parallel)
+        if self._dims.devices > 1:
+            self._world = self._start(self._dims)
+        self._make = load_member(self._place)
+
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
-        """Start the followers and launch in every rank. Raises what a rank's engine does, and RankError."""
-        self._dims = dims = ParallelDims.of(trial.parallel)
-        if dims.devices == 1:
-            self._member = self._make(None, self._beat)
+        """In every rank. Raises what a rank's engine does, and RankError."""
+        make, world = self._make, self._world
+        if make is None:
+            raise RuntimeError("the group was not called together")
+        if world is None:
+            self._member = make(None, self._beat)
             self._member.launch(trial, on_progress)
             return
-        world = self._start(dims)
-        command = {"command": "launch", "member": self._place, "dims": asdict(dims), "meeting": str(world.meeting)}
+        dims = asdict(world.dims)
+        command = {"command": "launch", "dims": dims, "meeting": str(world.meeting)}
 
         def told(stage: str, done_bytes: int, total_bytes: int) -> None:
             self._beat(stage)
@@ -70,7 +80,7 @@ class RankGroup:
 
         def launch() -> None:
             self._beat("starting")
-            self._member = self._make(world, self._beat)
+            self._member = make(world, self._beat)
             self._member.launch(trial, told)
 
         commands = [{**command, "rank": fellow.rank, "trial": trial.to_dict()} for fellow in self._fellows]
@@ -153,6 +163,7 @@ class RankGroup:
         for fellow in self._fellows:
             fellow.close(max(until_s - time.monotonic(), 0.0))
         self._fellows, self._lookout, self._told, self._allocator = [], None, [], None
+        self._world = None
         self._running.close()
 
     @property
@@ -162,14 +173,14 @@ class RankGroup:
         return self._member
 
     def _start(self, dims: ParallelDims) -> RankWorld:
-        """Followers, which have nothing to do yet, and who looks out for them; rank 0's own place."""
+        """Followers, which import their stack at once, and who looks out for them; rank 0's own place."""
         meeting = Meeting()
         self._running.callback(meeting.close)
         progress = Progress(meeting.folder, dims.devices)
         self._running.callback(progress.close)
         self._beat = lambda doing: progress.bump(0, doing)
         for rank in range(1, dims.devices):
-            self._fellows.append(Fellow(rank))
+            self._fellows.append(Fellow(rank, self._place))
         self._lookout = Lookout(self._fellows, progress, self._hang_s, lambda lost: self.on_lost(lost))
         return RankWorld(0, dims, meeting.folder)
 
