@@ -231,9 +231,22 @@ def test_a_plan_says_how_many_launches_there_are_and_what_each_costs(tmp_path: P
 
 
 def test_a_served_pipeline_is_swept_through_sglangs_words(tmp_path: Path) -> None:
-    """The tiny pipeline itself behind `zbench serve`: the images are real ones, and so are the caches' effects."""
-    found = swept(tmp_path, *CACHES, "engine.options.perf_dumps=false", FAKE_ZBENCH=1)
-    assert [record.state for record in found.values()] == ["COMPLETE"] * 3 and len(launches(tmp_path)) == 1
-    likeness = [found[label].measurement.quality[0] for label in list(found)[1:]]
-    assert all(0.3 < each.ssim < 1 and not each.identical for each in likeness)
+    """The tiny pipeline itself behind `zbench serve`: the image is a real one, and so is the cache's effect."""
+    more = (*CACHES[:2], "cache.residual_diff_threshold=0.4", "engine.options.perf_dumps=false", "pipeline.steps=4")
+    found = swept(tmp_path, *more, FAKE_ZBENCH=1)
+    assert [record.state for record in found.values()] == ["COMPLETE"] * 2 and len(launches(tmp_path)) == 1
+    (likeness,) = found["F1B0_W2_MC3_R0.4"].measurement.quality
+    assert 0.3 < likeness.ssim < 1 and not likeness.identical
     assert not fakes(tmp_path)
+
+
+def test_requests_at_once_of_several_sizes_go_to_one_server(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a cat", "width": 32, "height": 32, "steps": 4}\n{"prompt": "a dog"}\n')
+    load = ("workload.arrivals=concurrent", "workload.concurrency=4", f"workload.prompts_file={prompts}")
+    done = zbench(tmp_path, "run", *[w for w in words(tmp_path, *load) if "a cat" not in w])
+    assert done.returncode == 0, done.stderr
+    measured = records(tmp_path)["none concurrent:4"].measurement
+    assert len(measured.effective.server.steps_s) == 4
+    assert measured.effective.doubts == [] and measured.effective.server.probed == 2
+    assert not measured.window.failures and len(launches(tmp_path)) == 1

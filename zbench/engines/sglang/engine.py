@@ -45,7 +45,7 @@ class SGLang:
         self._trial: Trial | None = None
         self._per_request = False
         self._asked: tuple[object, ...] | None = None  # cache and steps of the last request
-        self._probed: dict[tuple[str, int], list[int]] = {}  # cached steps by prompt and seed
+        self._probed: dict[tuple[object, ...], list[int]] = {}  # cached steps by image
         self._dump: PerfDump | None = None  # of the first pair
         self._tells = False  # whether the cached steps of all pairs are known
         self._differs: dict[str, None] = {}
@@ -72,28 +72,32 @@ class SGLang:
         """Ask for the trial's images once, untimed: what a change of setting costs is no trial's, and it tells of
         steps. Raises StageError."""
         self._trial, self._probed, self._dump, self._differs = trial, {}, None, {}
-        pairs = [(prompt, seed) for prompt in trial.workload.prompts for seed in trial.workload.seeds]
+        pairs = [(trial.with_own(p.own), p, seed) for p in trial.workload.prompts for seed in trial.workload.seeds]
         if _setting(trial) != self._asked:
             self._reply(*pairs[0])
             self._asked = _setting(trial)
         told = self._options.perf_dumps and not self._options.attaches  # whose files would be elsewhere
         if told and trial.workload.warm_up:
-            for prompt, seed in pairs[:MOST_PROBED]:
-                self._probe(prompt, seed)
+            for pair in pairs[:MOST_PROBED]:
+                self._probe(*pair)
         self._tells = len(self._probed) == len(pairs)
         self._compare()
 
     def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """One request. Any number of threads may ask. Raises StageError."""
+        return self.generate_for(self._own_trial, prompt_text, seed, negative_prompt)
+
+    def generate_for(self, trial: Trial, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
+        """The same at another size, or with other steps."""
         prompt = Prompt(id="prompt", text=prompt_text, negative_prompt=negative_prompt)
-        made = self._reply(prompt, seed)
+        made = self._reply(trial, prompt, seed)
         return Generation(
             image=made.images[0],
             latents=None,
             latency_s=made.latency_s,
             stages_s={},
             steps_s=[],
-            cached_steps=self._probed.get((prompt_text, seed), []) if self._tells else [],
+            cached_steps=self._probed.get(_image(trial, prompt_text, seed), []) if self._tells else [],
             images=made.count,
             served=True,
             server_s=made.server_s,
@@ -151,9 +155,8 @@ class SGLang:
         assert self._trial is not None, "configure comes first"
         return self._trial
 
-    def _reply(self, prompt: Prompt, seed: int, **more: Any) -> ImagesReply:
+    def _reply(self, trial: Trial, prompt: Prompt, seed: int, **more: Any) -> ImagesReply:
         """One answer that is what was asked for in number and size. Raises StageError."""
-        trial = self._own_trial
         body = body_of(trial, prompt, seed, per_request=self._per_request) | more
         try:
             made = self._server.generate(body)
@@ -165,11 +168,10 @@ class SGLang:
             raise StageError("a request") from error
         return made
 
-    def _probe(self, prompt: Prompt, seed: int) -> None:
+    def _probe(self, trial: Trial, prompt: Prompt, seed: int) -> None:
         """One request more, for what it tells of its steps."""
-        trial, method = self._own_trial, method_of(self._own_trial.cache)
-        path = self._dump_path()
-        self._reply(prompt, seed, perf_dump_path=str(path))
+        path, method, steps = self._dump_path(), method_of(trial.cache), trial.pipeline.steps
+        self._reply(trial, prompt, seed, perf_dump_path=str(path))
         dump = read_dump(path)
         if dump is None:
             self._differs["it wrote no performance dump, so that nothing is known of its steps"] = None
@@ -179,7 +181,9 @@ class SGLang:
         share = (method.cached_blocks(blocks) or 0) / blocks
         certain = max(1, int(method.parameters.get("max_warmup_steps", 1)) if method.decider else MASKED_CERTAINLY)
         cached = cached_steps(dump.steps_s, share, certain) if method.skips else []
-        self._probed[prompt.text, seed] = cached
+        self._probed[_image(trial, prompt.text, seed)] = cached
+        if dump.steps_s and len(dump.steps_s) != steps:
+            self._differs[f"it made {len(dump.steps_s)} steps, not pipeline.steps={steps}"] = None
 
     def _dump_path(self) -> Path:
         if self._folder is None:
@@ -191,9 +195,6 @@ class SGLang:
         """What was asked for, and what the server told."""
         trial, method = self._own_trial, method_of(self._own_trial.cache)
         found = self._differs
-        steps = [] if self._dump is None else self._dump.steps_s
-        if steps and len(steps) != trial.pipeline.steps:
-            found[f"it made {len(steps)} steps, not pipeline.steps={trial.pipeline.steps}"] = None
         if method.skips and GRAPHS_WIN in self._server.said():
             found["its CUDA graph turned step skipping off, as its log says"] = None
         elif method.skips and self._probed and not any(self._probed.values()):
@@ -206,6 +207,12 @@ class SGLang:
                 "cfg_normalization is off in zbench's requests, and SGLang takes it from none: for the base model its "
                 "own default is on"
             ] = None
+
+
+def _image(trial: Trial, prompt_text: str, seed: int) -> tuple[object, ...]:
+    """What tells one image of a trial from its others."""
+    pipeline = trial.pipeline
+    return prompt_text, seed, pipeline.steps, pipeline.width, pipeline.height
 
 
 def _setting(trial: Trial) -> tuple[object, ...]:
