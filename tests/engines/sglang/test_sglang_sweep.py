@@ -13,8 +13,11 @@ import psutil
 import pytest
 from commands import TESTS, kill, start, wait_for, workers_of, zbench
 
+from zbench.config import PipelineConfig
+from zbench.engines.weights import resolve_weights
 from zbench.record import Record
 from zbench.store import latest, read_records
+from zbench.zimage.layout import preset_folder
 
 QUICK = "measure={min_rounds:2,max_rounds:2,max_warmup_rounds:1,timeout_s:60}"
 ENDLESS = "measure={min_rounds:5000,max_rounds:5000,max_warmup_rounds:1,timeout_s:600}"
@@ -238,6 +241,21 @@ def test_a_served_pipeline_is_swept_through_sglangs_words(tmp_path: Path) -> Non
     (likeness,) = found["F1B0_W2_MC3_R0.4"].measurement.quality
     assert 0.3 < likeness.ssim < 1 and not likeness.identical
     assert not fakes(tmp_path)
+
+
+def test_the_record_knows_the_content_of_the_weights_that_were_served(tmp_path: Path) -> None:
+    """The tiny pipeline's folder under the large one's name; the fake reads none of it."""
+    tiny = preset_folder("zimage_tiny")
+    more = [w for w in words(tmp_path) if not w.startswith(("pipeline.weights=", "engine.loads_weights="))]
+    done = zbench(tmp_path, "run", *more, "pipeline.preset=zimage_tiny", f"pipeline.weights={tiny}")
+    assert done.returncode == 0, done.stderr
+    effective = records(tmp_path)["none"].measurement.effective
+    there = resolve_weights(PipelineConfig(name="x", preset="zimage_tiny", weights=str(tiny), height=64, width=64))
+    assert effective.weights == "folder"
+    assert effective.weights_sha256 == there.content().weights_sha256 is not None
+    assert effective.configs_sha256 == there.content().configs_sha256
+    gone = zbench(tmp_path, "run", *more, "pipeline.weights=/no/such/folder")
+    assert gone.returncode == 2 and "pipeline.weights=/no/such/folder" in gone.stderr
 
 
 def test_requests_at_once_of_several_sizes_go_to_one_server(tmp_path: Path) -> None:

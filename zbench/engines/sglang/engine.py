@@ -18,6 +18,7 @@ from zbench.engines.sglang.perf import PerfDump, cached_steps, read_dump
 from zbench.engines.sglang.server import ServerFailure, SGLangServer
 from zbench.engines.sglang.versions import Accepted
 from zbench.engines.sglang.words import body_of, caches_per_request, server_words
+from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.hardware.detect import present_devices
 from zbench.measurement import Effective, ServerView
 from zbench.methods.cache import method_of
@@ -43,6 +44,8 @@ class SGLang:
         self._server = SGLangServer(options)
         self._folder: Path | None = None  # of performance dumps
         self._trial: Trial | None = None
+        self._place: WeightsPlace | None = None  # where the server's weights lie; None: not here, or random
+        self._content: dict[str, Any] = {}
         self._per_request = False
         self._asked: tuple[object, ...] | None = None  # cache and steps of the last request
         self._probed: dict[tuple[object, ...], list[int]] = {}  # cached steps by image
@@ -53,7 +56,9 @@ class SGLang:
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Start the server, or find the one that is there; it has made an image then. Raises ServerFailure."""
-        self._trial = trial
+        self._trial, self._place, self._content = trial, None, {}
+        if trial.engine.loads_here and trial.pipeline.weights != "random":
+            self._know_content(trial, on_progress or (lambda stage, done, total: None))
         self._per_request = caches_per_request(trial, self._options, self._takes)
         first = trial.workload.prompts[0]
         body = body_of(trial, first, trial.workload.seeds[0], per_request=self._per_request)
@@ -107,13 +112,14 @@ class SGLang:
     def effective(self) -> Effective:
         """What was asked for where SGLang says nothing, and what it said."""
         trial, options, server = self._own_trial, self._options, self._server
-        pipeline = trial.pipeline
-        is_folder = Path(options.model_path or pipeline.weights).expanduser().is_dir()
-        weights = "random" if pipeline.weights == "random" else "folder" if is_folder else "hub_cache"
-        dump = self._dump
+        pipeline, place, dump = trial.pipeline, self._place, self._dump
+        devices = [] if trial.compute.device == "cpu" or options.attaches else present_devices()
         return Effective(
             device=trial.compute.device,
-            weights=weights,
+            device_name=devices[0].name if devices else None,
+            weights="random" if pipeline.weights == "random" else None if place is None else place.source,
+            weights_note=None if place is None else place.note,
+            **self._content,
             n_blocks=geometry_of(pipeline).transformer.n_layers,
             steps=len(dump.steps_s) if dump is not None and dump.steps_s else None,
             compile=trial.compute.compile,
@@ -154,6 +160,13 @@ class SGLang:
     def _own_trial(self) -> Trial:
         assert self._trial is not None, "configure comes first"
         return self._trial
+
+    def _know_content(self, trial: Trial, on_progress: OnProgress) -> None:
+        """What the files hold that the server is to load. Raises WeightsUnavailableError where they are not here."""
+        on_progress("checking", 0, 0)
+        self._place = resolve_weights(trial.pipeline)
+        content = self._place.content()
+        self._content = {} if content is None else content._asdict()
 
     def _reply(self, trial: Trial, prompt: Prompt, seed: int, **more: Any) -> ImagesReply:
         """One answer that is what was asked for in number and size. Raises StageError."""
