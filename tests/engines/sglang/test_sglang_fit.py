@@ -213,7 +213,7 @@ def _given(**options: Any) -> dict[str, Any]:
         ({"flags": {"port": 3}}, "engine.options.flags.port='3': is set by engine.options.port"),
         ({"flags": {"model-path": "/x"}}, "is set by pipeline.weights or engine.options.model_path"),
         ({"flags": {"warmup-mode": "--host"}}, "engine.options.flags.warmup-mode"),
-        ({"version": 0.5}, "must be installed or a version, in quotes"),
+        ({"version": 0.5}, "must be installed, or a version such as 0.5.23"),
         ({"port": 70000}, "engine.options.port='70000': must be 0 (a free one) to 65535"),
         ({"port": True}, "engine.options.port"),
         ({"ready_timeout_s": 0}, "engine.options.ready_timeout_s='0': must be above 0"),

@@ -41,7 +41,7 @@ def why_not(trial: Trial, options: SGLangOptions, takes: Accepted) -> str | None
 def _model(trial: Trial, options: SGLangOptions) -> str | None:
     pipeline = trial.pipeline
     if pipeline.name not in FULL_SIZE:
-        return f"pipeline={pipeline.name}: SGLang serves {' and '.join(FULL_SIZE)}, at their own size"
+        return f"pipeline={pipeline.name}: SGLang serves {' and '.join(FULL_SIZE)}; use pipeline={FULL_SIZE[0]}"
     if names_a_file(Path(os.path.expanduser(pipeline.weights))):
         return f"pipeline.weights={pipeline.weights}: SGLang serves a folder or a hub id, not the transformer's file"
     if pipeline.weights == "random" and options.model_path is None and not options.attaches:

@@ -53,7 +53,7 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
         raise _fault("program", program, "must be a list of words, such as [sglang] or [python,/opt/sglang/bin/sglang]")
     _check_flags(said.pop("flags"))
     if not isinstance(said["version"], str):
-        raise _fault("version", said["version"], f"must be {INSTALLED} or a version, in quotes: '0.5.23'")
+        raise _fault("version", said["version"], f"must be {INSTALLED}, or a version such as 0.5.23")
     if not isinstance(said["host"], str) or not said["host"]:
         raise _fault("host", said["host"], f"must be an address, such as {HOST}")
     port = said["port"]
