@@ -210,6 +210,7 @@ def _given(**options: Any) -> dict[str, Any]:
         ({"environment": {"A=B": "1"}}, "is no name of a variable"),
         ({"environment": [1]}, "engine.options.environment"),
         ({"flags": {"--warmup-mode": "off"}}, "write it without its dashes"),
+        ({"flags": {"api-key": "sk-secret"}}, "engine.options.flags.api-key=…: is a key or a password"),
         ({"flags": {"port": 3}}, "engine.options.flags.port='3': is set by engine.options.port"),
         ({"flags": {"model-path": "/x"}}, "is set by pipeline.weights or engine.options.model_path"),
         ({"flags": {"warmup-mode": "--host"}}, "engine.options.flags.warmup-mode"),

@@ -268,3 +268,12 @@ def test_requests_at_once_of_several_sizes_go_to_one_server(tmp_path: Path) -> N
     assert len(measured.effective.server.steps_s) == 4
     assert measured.effective.doubts == [] and measured.effective.server.probed == 2
     assert not measured.window.failures and len(launches(tmp_path)) == 1
+
+
+def test_two_caches_take_turns_on_one_server(tmp_path: Path) -> None:
+    sides = ("--a", "cache=none", "--b", "cache=dbcache cache.max_warmup_steps=2 cache.residual_diff_threshold=0.4")
+    common = [word for word in words(tmp_path) if not word.startswith(("measure=", "sweep."))]
+    done = zbench(tmp_path, "ab", *sides, *common)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert len(launches(tmp_path)) == 1 and not fakes(tmp_path)
+    assert "both on one pipeline" in done.stdout and "FASTER" in done.stdout

@@ -6,6 +6,7 @@ the timed ones, for asking makes it wait for its GPU.
 
 import shutil
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ MASKED_CERTAINLY = 2
 """Steps that every mask of cache-dit's computes at the beginning, at least."""
 
 
+@dataclass
+class _Seen:
+    """What a trial's untimed requests told."""
+
+    cached_steps: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # by image
+    dump: PerfDump | None = None  # of its first image
+    is_whole: bool = False  # whether the cached steps of all images are known
+    differs: dict[str, None] = field(default_factory=dict)  # sentences, each once
+
+
 class SGLang:
     """See `zbench.engines.Engine`."""
 
@@ -48,10 +59,8 @@ class SGLang:
         self._content: dict[str, Any] = {}
         self._per_request = False
         self._asked: tuple[object, ...] | None = None  # cache and steps of the last request
-        self._probed: dict[tuple[object, ...], list[int]] = {}  # cached steps by image
-        self._dump: PerfDump | None = None  # of the first pair
-        self._tells = False  # whether the cached steps of all pairs are known
-        self._differs: dict[str, None] = {}
+        self._seen: dict[str, _Seen] = {}  # by trial id
+        self._now = _Seen()
         self._dumps = 0
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
@@ -74,19 +83,24 @@ class SGLang:
         return None
 
     def configure(self, trial: Trial) -> None:
-        """Ask for the trial's images once, untimed: what a change of setting costs is no trial's, and it tells of
-        steps. Raises StageError."""
-        self._trial, self._probed, self._dump, self._differs = trial, {}, None, {}
+        """After a change one request is made that is nobody's, and where the trial is new, each of its images once,
+        untimed, for what that tells of steps. Raises StageError."""
+        self._trial = trial
         pairs = [(trial.with_own(p.own), p, seed) for p in trial.workload.prompts for seed in trial.workload.seeds]
         if _setting(trial) != self._asked:
             self._reply(*pairs[0])
             self._asked = _setting(trial)
+        if trial.trial_id in self._seen:  # it takes turns with another
+            self._now = self._seen[trial.trial_id]
+            return
+        self._now = now = _Seen()
         told = self._options.perf_dumps and not self._options.attaches  # whose files would be elsewhere
         if told and trial.workload.warm_up:
             for pair in pairs[:MOST_PROBED]:
                 self._probe(*pair)
-        self._tells = len(self._probed) == len(pairs)
+        now.is_whole = len(now.cached_steps) == len(pairs)
         self._compare()
+        self._seen[trial.trial_id] = now
 
     def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """One request. Any number of threads may ask. Raises StageError."""
@@ -102,7 +116,7 @@ class SGLang:
             latency_s=made.latency_s,
             stages_s={},
             steps_s=[],
-            cached_steps=self._probed.get(_image(trial, prompt_text, seed), []) if self._tells else [],
+            cached_steps=self._now.cached_steps.get(_image(trial, prompt_text, seed), []),
             images=made.count,
             served=True,
             server_s=made.server_s,
@@ -112,7 +126,7 @@ class SGLang:
     def effective(self) -> Effective:
         """What was asked for where SGLang says nothing, and what it said."""
         trial, options, server = self._own_trial, self._options, self._server
-        pipeline, place, dump = trial.pipeline, self._place, self._dump
+        pipeline, place, dump = trial.pipeline, self._place, self._now.dump
         devices = [] if trial.compute.device == "cpu" or options.attaches else present_devices()
         return Effective(
             device=trial.compute.device,
@@ -133,10 +147,10 @@ class SGLang:
                 per_request_cache=self._per_request,
                 stages_s={} if dump is None else dump.stages_s,
                 steps_s=[] if dump is None else dump.steps_s,
-                probed=len(self._probed),
+                probed=len(self._now.cached_steps),
             ),
-            tells_cached_steps=self._tells,
-            doubts=list(self._differs),
+            tells_cached_steps=self._now.is_whole,
+            doubts=list(self._now.differs),
         )
 
     def watch(self) -> Watched:
@@ -187,16 +201,16 @@ class SGLang:
         self._reply(trial, prompt, seed, perf_dump_path=str(path))
         dump = read_dump(path)
         if dump is None:
-            self._differs["it wrote no performance dump, so that nothing is known of its steps"] = None
+            self._now.differs["it wrote no performance dump, so that nothing is known of its steps"] = None
             return
-        self._dump = self._dump or dump
+        self._now.dump = self._now.dump or dump
         blocks = geometry_of(trial.pipeline).transformer.n_layers
         share = (method.cached_blocks(blocks) or 0) / blocks
         certain = max(1, int(method.parameters.get("max_warmup_steps", 1)) if method.decider else MASKED_CERTAINLY)
         cached = cached_steps(dump.steps_s, share, certain) if method.skips else []
-        self._probed[_image(trial, prompt.text, seed)] = cached
+        self._now.cached_steps[_image(trial, prompt.text, seed)] = cached
         if dump.steps_s and len(dump.steps_s) != steps:
-            self._differs[f"it made {len(dump.steps_s)} steps, not pipeline.steps={steps}"] = None
+            self._now.differs[f"it made {len(dump.steps_s)} steps, not pipeline.steps={steps}"] = None
 
     def _dump_path(self) -> Path:
         if self._folder is None:
@@ -207,10 +221,10 @@ class SGLang:
     def _compare(self) -> None:
         """What was asked for, and what the server told."""
         trial, method = self._own_trial, method_of(self._own_trial.cache)
-        found = self._differs
+        found = self._now.differs
         if method.skips and GRAPHS_WIN in self._server.said():
             found["its CUDA graph turned step skipping off, as its log says"] = None
-        elif method.skips and self._probed and not any(self._probed.values()):
+        elif method.skips and self._now.cached_steps and not any(self._now.cached_steps.values()):
             ignored = "the cache was off"
             if self._per_request:
                 ignored = "it ignored enable_cache_dit (engine.options.per_request_cache=false has a launch say it)"

@@ -22,6 +22,9 @@ from zbench.errors import ConfigError
 from zbench.sanitize import shell_line
 
 POLL_S = 0.2
+ATTACH_S = 60.0
+"""How long one that somebody else started may take to make a first image: it is said to be there."""
+
 DYING_S = 2.0
 """How long a server may take to be gone after it closed a connection: then its end is the reason, not that."""
 
@@ -65,7 +68,7 @@ class SGLangServer:
             _check_free(options, port)
             self._launch(make(port), port)
         began = time.perf_counter()
-        waiting = _Waiting(began + options.ready_timeout_s, on_progress)
+        waiting = _Waiting(began + self._patience_s, on_progress)
         while not self._own_client.health():
             waiting.on("to start", self._lost(waiting))
         self.parts_s["launch"] = time.perf_counter() - began
@@ -106,6 +109,11 @@ class SGLangServer:
         program, self._program = self._program, None
         if program is not None:
             program.close()
+
+    @property
+    def _patience_s(self) -> float:
+        limit_s = self._options.ready_timeout_s
+        return limit_s if self._options.base_url is None else min(limit_s, ATTACH_S)
 
     @property
     def _own_client(self) -> ImagesClient:
@@ -149,8 +157,10 @@ class SGLangServer:
             return self._death("before it had made its first image")
         if waiting.is_over:
             limit = f"engine.options.ready_timeout_s={self._options.ready_timeout_s:g}"
-            where = self._options.base_url or "sglang serve"
-            return self._failure("server_not_ready", f"{where} had not made its first image within {limit}")
+            if self._options.base_url is None:
+                return self._failure("server_not_ready", f"sglang serve had not made its first image within {limit}")
+            said = f"{self._options.base_url} had not answered with an image within {self._patience_s:g} s"
+            return self._failure("server_not_ready", f"{said}; start it, or leave engine.base_url out")
         return None
 
     def _told(self, error: ImagesServerError) -> ServerFailure:
