@@ -196,6 +196,7 @@ def serve(version: str, words: list[str]) -> None:
         print("Loading pipeline components: 17%", flush=True)
         time.sleep(600)
     Handler.server_of = Server(version, flags)
+    ThreadingHTTPServer.request_queue_size = 128
     server = ThreadingHTTPServer((flags["host"], int(flags["port"])), Handler)
     print("The server is fired up and ready to roll!", flush=True)
     server.serve_forever()

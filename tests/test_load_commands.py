@@ -168,3 +168,23 @@ def test_the_built_in_pipeline_is_served_from_one_queue(tmp_path: Path) -> None:
     assert (first.queue_s, second.due_s) == (first.begun_s, 0.0)
     assert second.begun_s is not None and second.begun_s >= first.done_s, "it waits for the one before it"
     assert first.image_sha256 == second.image_sha256
+
+
+def test_the_built_in_pipeline_makes_each_prompt_at_its_own_size(tmp_path: Path) -> None:
+    from PIL import Image
+
+    prompts = tmp_path / "mixed.jsonl"
+    prompts.write_text('{"id": "a", "prompt": "a"}\n{"id": "b", "prompt": "b", "width": 96, "steps": 2}\n')
+    load = (f"workload.prompts_file={prompts}", "workload.arrivals=concurrent", "workload.concurrency=4")
+    size = ("pipeline=zimage_tiny", "hardware=cpu", "pipeline.steps=1", "pipeline.height=64", "pipeline.width=64")
+    done = zbench(tmp_path, "run", *size, *load, "measure.max_warmup_rounds=1", *NAMED)
+    assert done.returncode == 0, done.stderr
+    (record,) = journal(tmp_path)
+    assert record.measurement is not None
+    assert [(r.prompt_id, len(r.steps_s)) for r in record.measurement.requests] == [("a", 1), ("b", 2)] * 2
+    made = tmp_path / "runs" / "s" / "artifacts" / record.trial_id
+    sizes = {}
+    for name in ("a", "b"):
+        with Image.open(made / f"{name}-0.png") as picture:
+            sizes[name] = picture.size
+    assert sizes == {"a": (64, 64), "b": (96, 64)}

@@ -139,6 +139,17 @@ def _in_order(placed: Iterable[Placed], process_of: Callable[[Trial], str]) -> t
 
 def constraint(trial: Trial, geometry: Geometry) -> str | None:
     """Why `trial` cannot work on any engine, or None. Names the keys and values that do not fit."""
+    reason = _of_pipeline(trial, geometry)
+    if reason is not None or not trial.workload.mixes:
+        return reason
+    if trial.hardware is not None:
+        return f"workload.prompts: sizes of single prompts are measured, and hardware={trial.hardware.name} is not here"
+    own = ((p.id, _of_pipeline(trial.with_own(p.own), geometry)) for p in trial.workload.prompts if p.own)
+    return next((f"workload.prompts: {prompt_id}: {reason}" for prompt_id, reason in own if reason), None)
+
+
+def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
+    """The same for all that it makes at its own size."""
     checks = (
         _load_fits(trial),
         _positions_fit(trial, geometry),

@@ -7,6 +7,7 @@ are no part of it.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, lru_cache
@@ -30,6 +31,7 @@ from zbench.config import (
     engine_class,
 )
 from zbench.config.arrivals import OF_KINDS
+from zbench.config.pipeline import OWN_OF_PROMPTS
 from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
 from zbench.methods import dtypes, lora, offload, parallel
@@ -60,6 +62,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("workload", "negative_prompt"),
         *(("workload", name) for name in ("arrivals", *OF_KINDS)),
         ("workload.prompts", "negative_prompt"),
+        *(("workload.prompts", name) for name in OWN_OF_PROMPTS),
     }
 )
 """Fields that came after schema 2, each with its group; a list's entries are the group `group.list`. At its default
@@ -176,6 +179,11 @@ class Trial:
             cache=CacheConfig(),
             compute=native,
         )
+
+    def with_own(self, own: Mapping[str, int]) -> "Trial":
+        """The same at the size and steps that one prompt asks for; itself where it asks for none."""
+        changes: dict[str, Any] = dict(own)
+        return replace(self, pipeline=replace(self.pipeline, **changes)) if own else self
 
     @property
     def memory_gib(self) -> float | None:

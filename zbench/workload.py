@@ -1,7 +1,8 @@
 """What a trial generates: every prompt with every seed, and when each is due; it generates nothing."""
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 from zbench.config import WorkloadConfig
@@ -18,6 +19,9 @@ class Pair:
     prompt_text: str
     seed: int
     negative_prompt: str = ""
+    own: Mapping[str, int] = field(
+        default_factory=dict, hash=False
+    )  # of the pipeline's size and steps, what is this prompt's
 
     @property
     def call(self) -> tuple[str, int] | tuple[str, int, str]:
@@ -29,7 +33,7 @@ class Pair:
 def pairs(workload: WorkloadConfig) -> list[Pair]:
     """One cycle: prompts in the order given, each with all seeds."""
     return [
-        Pair(prompt.id, prompt.text, seed, prompt.negative_prompt)
+        Pair(prompt.id, prompt.text, seed, prompt.negative_prompt, prompt.own)
         for prompt in workload.prompts
         for seed in workload.seeds
     ]

@@ -190,3 +190,37 @@ def test_images_of_a_load_that_are_none_are_seen(tmp_path: Path) -> None:
     result = measured(tmp_path, ScriptedEngine(black=[2]), under(arrivals="concurrent", concurrency=3))
     assert [r.invalid_reasons for r in result.requests] == [[], ["black_image"], []]
     assert "1 of 3 requests" in (result.image_fault or "")
+
+
+class Watching:
+    """Says what befell the host between one answer and the next, in turn."""
+
+    told: tuple[list[str], ...] = ()
+
+    def __init__(self, pids: object) -> None:
+        self._told = iter(self.told)
+
+    def begin(self) -> None:
+        """Nothing is read."""
+
+    def end(self) -> list[str]:
+        return next(self._told)
+
+
+def test_what_befalls_the_host_befell_every_request_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three are due at once: while the second is made the third waits, and the first is done."""
+    monkeypatch.setattr(Watching, "told", ([], ["page_faults"], []))
+    monkeypatch.setattr("zbench.worker.load.RoundWatch", Watching)
+    result = measured(tmp_path, ScriptedEngine(), under(arrivals="concurrent", concurrency=3))
+    assert [r.disturbances for r in result.requests] == [[], ["page_faults"], ["page_faults"]]
+    assert all(r.valid for r in result.requests)
+
+
+def test_requests_during_which_the_worker_was_stopped_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watching, "told", ([], [], ["suspended"]))
+    monkeypatch.setattr("zbench.worker.load.RoundWatch", Watching)
+    result = measured(tmp_path, ScriptedEngine(), under(arrivals="replay", arrival_times_s=[0.0, 0.0, 0.05]))
+    assert [r.invalid_reasons for r in result.requests] == [[], [], ["suspended"]]
+    assert result.reasons["energy"] == "suspended"

@@ -120,8 +120,8 @@ def beyond_skipping(record: Record, baseline: Record | None, speedup: float | No
     """
     if speedup is None or baseline is None or not computes_alike(record.trial, baseline.trial, offload=True):
         return None
-    if record.trial.workload.is_load:  # who waits less is faster by more than what was skipped
-        return None
+    if record.trial.workload.is_load or record.trial.workload.mixes:
+        return None  # who waits less is faster by more than what was skipped; and steps may be each prompt's own
     skipped, of_baseline = _skipped(record), _skipped(baseline)
     steps = record.trial.pipeline.steps
     if skipped is None or of_baseline is None or skipped >= steps:

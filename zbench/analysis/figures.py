@@ -275,7 +275,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "images": max((r.images for r in rounds), default=1),
         "peak_memory_bytes": memory_bytes,
         "memory_kind": memory_kind,
-        "steps": trial.pipeline.steps,
+        "steps": None if any("steps" in p.own for p in trial.workload.prompts) else trial.pipeline.steps,
         "latency_source": sources.get("latency"),
         "memory_source": sources.get("memory"),
         "cached_steps_source": sources.get("cached_steps"),

@@ -116,6 +116,8 @@ class _Counter:
     def of_stage(self, stage: str) -> Callable[[Request], Flops | None] | str:
         """Counts a round; in words, why none can be counted."""
         pipeline = self.trial.pipeline
+        if self.trial.workload.mixes:
+            return "its prompts have sizes or steps of their own"
         if stage == "text_encode":
             return self._text_encode
         if stage == "denoise":

@@ -198,6 +198,18 @@ class Concurrent(Protocol):
 
 
 @runtime_checkable
+class Mixing(Protocol):
+    """What an `Engine` has besides that takes size and steps with each call, and so needs not be configured for them.
+
+    An engine that is `Concurrent` and whose description resizes is this too: nobody can configure it between calls.
+    """
+
+    def generate_for(self, trial: Trial, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
+        """As `generate`, for the trial that it is configured for, at another size or with other steps."""
+        ...
+
+
+@runtime_checkable
 class LaunchedInParts(Protocol):
     """What an `Engine` has besides whose launch makes a first image of its own."""
 
@@ -217,7 +229,8 @@ class Launching(Protocol):
 
 @runtime_checkable
 class Resizing(Protocol):
-    """What an `EngineDescription` has besides whose pipelines can be configured for another size where nobody measures.
+    """What an `EngineDescription` has besides whose pipelines can be configured for another size and other steps while
+    they are loaded. Prompts may then have their own in one window.
 
     A size is of `Residency.process` all the same: what a larger image left behind would count as the next trial's.
     """
@@ -291,6 +304,24 @@ def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
     return Residency(json.dumps(process, sort_keys=True), json.dumps(request, sort_keys=True))
 
 
+def why_not(description: EngineDescription, trial: Trial) -> str | None:
+    """Why an engine cannot run `trial`, sizes and steps of single prompts included, or None.
+
+    Raises ConfigError as `EngineDescription.supports` does.
+    """
+    problem = description.supports(trial)
+    mixing = [prompt for prompt in trial.workload.prompts if prompt.own]
+    if problem is not None or not mixing:
+        return problem
+    first = mixing[0]
+    asked = " ".join(f"{key}={value}" for key, value in first.own.items())
+    if not isinstance(description, Resizing) or not description.resizes(trial):
+        way = "leave it out, or sweep pipeline.height, pipeline.width and pipeline.steps"
+        return f"workload.prompts: {first.id} has {asked}, and engine={trial.engine.name} makes all alike here; {way}"
+    told = ((prompt.id, description.supports(trial.with_own(prompt.own))) for prompt in mixing)
+    return next((f"workload.prompts: {prompt_id}: {reason}" for prompt_id, reason in told if reason), None)
+
+
 def process_of(description: EngineDescription, trial: Trial) -> str:
     """What must be equal for one process to serve two trials: the engine, its arguments, and what it says itself."""
     process = description.residency(trial).process
@@ -311,7 +342,7 @@ class Descriptions:
         A projected trial is not asked of its engine: what runs in its place is another trial.
         """
         asked = None if trial.hardware is not None else self._of(trial.engine)
-        return None if asked is None else asked.supports(trial)
+        return None if asked is None else why_not(asked, trial)
 
     def process(self, trial: Trial) -> str:
         """`process_of` it; where its engine is not asked, one serves what differs in cache and workload alone."""

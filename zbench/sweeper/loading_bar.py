@@ -64,7 +64,7 @@ class LoadingBar:
     def _update(self, label: str, event: dict[str, Any]) -> None:
         done, total = event["done_bytes"], event["total_bytes"]
         if not total:
-            self._wait(label, event["stage"])
+            self._wait(label, "checking weights" if event["stage"] == "checking" else event["stage"])
             return
         label, doing = printable(label), printable(f"{event['stage']} weights")
         if not self.shown:

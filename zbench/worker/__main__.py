@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, Generation, Grouped, LaunchedInParts, LostRank, describe, process_of
+from zbench.engines import Engine, Generation, Grouped, LaunchedInParts, LostRank, describe, process_of, why_not
 from zbench.engines.failure import CodedError, failure
 from zbench.engines.lifeline import tell_where_when_asked
 from zbench.engines.programs.surroundings import changed
@@ -238,7 +238,7 @@ class Worker:
         """
         check_targets([trial], allow_code=self._allow_code)
         description = describe(trial.engine, allow_code=self._allow_code)
-        problem = description.supports(trial)
+        problem = why_not(description, trial)
         if problem is not None:
             raise ZbenchError(problem)
         process = process_of(description, trial)

@@ -7,18 +7,21 @@ is collected once the window is over.
 
 import gc
 import time
+from bisect import bisect_right
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 
-from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Engine, Generation, StageError
+from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation, StageError
 from zbench.engines.failure import code_of
 from zbench.errors import one_line
 from zbench.measurement import Arrivals, FailedRequest, Measurement, Request, Window
 from zbench.probes.disturbance import SUSPENDED, RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.worker.arriving import Answer, Answers, Clock, Schedule, by_threads, in_one_queue
+from zbench.worker.calls import Calls
 from zbench.worker.cross_checks import clock_check
 from zbench.worker.gauges import Gauges
 from zbench.worker.profiling import Profile
@@ -35,11 +38,12 @@ ALL_SENT = "all_sent"
 class LoadWindow:
     """Its requests, in the order in which they were due."""
 
-    def __init__(self, engine: Engine, share: Share, gauges: Gauges) -> None:
-        self._engine, self._share, self._gauges = engine, share, gauges
+    def __init__(self, calls: Calls, share: Share, gauges: Gauges) -> None:
+        self._calls, self._engine = calls, calls.engine
+        self._share, self._gauges = share, gauges
         self._workload = share.job.trial.workload
         self._pairs = requested(self._workload)
-        self._watch = RoundWatch(engine.watch().pids)
+        self._watch = RoundWatch(calls.engine.watch().pids)
         self._failures: list[FailedRequest] = []
         self._errors: list[Exception] = []
         self._looked_at: list[Future[Request]] = []
@@ -96,7 +100,7 @@ class LoadWindow:
         return in_one_queue(self._call, schedule, clock)
 
     def _call(self, index: int) -> Generation:
-        made = self._engine.generate(*self._pairs[index].call)
+        made = self._calls.make(self._share.job.trial, self._pairs[index])
         hold_latency(self._engine, made)
         return made
 
@@ -143,13 +147,9 @@ class LoadWindow:
 
     def _with_disturbances(self, request: Request) -> Request:
         """With what befell the host between sent and done. A time in which the process was stopped is nobody's."""
-        causes = [
-            cause
-            for began_s, ended_s, found in self._disturbed
-            if began_s < request.done_s and ended_s > request.sent_s
-            for cause in found
-        ]
-        disturbed = list(dict.fromkeys(causes))
+        first = bisect_right(self._disturbed, request.sent_s, key=lambda slice_: slice_[1])
+        meanwhile = takewhile(lambda slice_: slice_[0] < request.done_s, islice(self._disturbed, first, None))
+        disturbed = list(dict.fromkeys(cause for _, _, found in meanwhile for cause in found))
         invalid = [*request.invalid_reasons, *(cause for cause in disturbed if cause == SUSPENDED)]
         self._share.was_suspended |= SUSPENDED in disturbed
         return replace(request, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)

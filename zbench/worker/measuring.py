@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from zbench.engines import Engine
@@ -30,6 +31,7 @@ from zbench.quality.artifacts import Artifact, contents, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.quality.validity import is_of_one_colour
 from zbench.stats.estimate import relative_half_width
+from zbench.worker.calls import Calls
 from zbench.worker.cross_checks import cache_doubt, clock_check
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
@@ -60,17 +62,17 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
     if workload.is_load and len(jobs) > 1:  # what arrives at one is no load of another's
         loaded_for = [cold, *[None] * (len(jobs) - 1)]
         return [measure_trials(engine, [job], gauges, c)[0] for job, c in zip(jobs, loaded_for, strict=True)]
-    cycle = pairs(workload)
+    cycle, calls = pairs(workload), Calls(engine)
     shares = []
     for job in jobs:
         with job.during("cache configuration"):
-            engine.configure(job.trial)
+            calls.configure(job.trial)
         with job.during("warm-up rounds"):
-            warm = warm_up(engine, job, cycle) if workload.warm_up else NOT_WARMED_UP
+            warm = warm_up(engine, job, cycle, calls) if workload.warm_up else NOT_WARMED_UP
             shares.append(Share(job, warm, engine.effective()))
-    timed: TimedWindow = _RoundsWindow(engine, shares, cycle, gauges)
+    timed: TimedWindow = _RoundsWindow(calls, shares, cycle, gauges)
     if workload.is_load:
-        timed = LoadWindow(engine, shares[0], gauges)
+        timed = LoadWindow(calls, shares[0], gauges)
     with quiet_collector():
         gauges.start(engine.watch())
         try:
@@ -87,6 +89,7 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
         readings = replace(readings, energy=None, reasons=readings.reasons | {"energy": SUSPENDED})
     window = replace(window, memory=readings.memory, energy=readings.energy)
     if len(shares) == 1:
+        calls.configure(shares[0].job.trial)  # where the last prompt had a size of its own
         shares[0].effective = engine.effective()  # with what the requests moved
     loaded = [cold, *[None] * (len(shares) - 1)]
     made = [_measurement(share, window, readings, each) for share, each in zip(shares, loaded, strict=True)]
@@ -110,10 +113,9 @@ class TimedWindow(Protocol):
 class _RoundsWindow:
     """The timed block of rounds, one after another: whose turn it is, and when there is enough."""
 
-    def __init__(self, engine: Engine, shares: Sequence[Share], cycle: Sequence[Pair], gauges: Gauges) -> None:
-        self._engine, self._shares, self._cycle, self._gauges = engine, shares, cycle, gauges
-        self._configured = shares[-1]
-        self._watch = RoundWatch(engine.watch().pids)
+    def __init__(self, calls: Calls, shares: Sequence[Share], cycle: Sequence[Pair], gauges: Gauges) -> None:
+        self._calls, self._shares, self._cycle, self._gauges = calls, shares, cycle, gauges
+        self._watch = RoundWatch(calls.engine.watch().pids)
         self._began_s = 0.0
         self.requests: list[Request] = []
 
@@ -166,19 +168,13 @@ class _RoundsWindow:
 
     def _profile(self, share: Share) -> Profile:
         with share.job.during("profiling communication"):
-            self._configure(share)
-            return profile_of(self._engine, self._cycle[0])
-
-    def _configure(self, share: Share) -> None:
-        """Take up a trial's setting, unless it is the engine's already."""
-        if share is not self._configured:
-            self._engine.configure(share.job.trial)
-            self._configured = share
+            self._calls.configure(share.job.trial)
+            return profile_of(self._calls.engine, self._cycle[0])
 
     def _turn(self, share: Share, pair: Pair) -> None:
         """One request; one that gauges speak against is kept and does not count. One during which the process was
         stopped, or the machine slept, is not the trial's doing at all: it is kept too, and made again."""
-        self._configure(share)
+        self._calls.prepare(share.job.trial, pair)
         while SUSPENDED in self._request(share, pair).disturbances:
             share.was_suspended = True
 
@@ -188,7 +184,8 @@ class _RoundsWindow:
         self._watch.begin()
         self._gauges.begin_round()
         turn = Turn(len(self.requests), job.trial.trial_id, job.role)
-        timed, made = one_request(self._engine, pair, turn, self._began_s)
+        made_by = partial(self._calls.make, job.trial)
+        timed, made = one_request(self._calls.engine, pair, turn, self._began_s, made_by)
         disturbed = self._watch.end()
         suspended = [cause for cause in disturbed if cause == SUSPENDED]
         invalid = timed.invalid_reasons + suspended + self._gauges.end_round()

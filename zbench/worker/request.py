@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from zbench.engines import Engine, Generation
@@ -48,13 +49,19 @@ def times_of(made: Generation, sent_s: float, done_s: float, due_s: float | None
     return Times(sent_s if due_s is None else due_s, sent_s, begun_s, done_s, made.latency_s)
 
 
-def one_request(engine: Engine, pair: Pair, turn: Turn, window_began_s: float) -> tuple[Request, Generation]:
-    """Make one call, and say how it went.
+def one_request(
+    engine: Engine,
+    pair: Pair,
+    turn: Turn,
+    window_began_s: float,
+    make: Callable[[Pair], Generation] | None = None,
+) -> tuple[Request, Generation]:
+    """Make one call, and say how it went. `make` takes the place of the engine's own call.
 
     `window_began_s` is when the window began, on the clock of `time.perf_counter`. Raises what the engine raises.
     """
     sent_s = time.perf_counter() - window_began_s
-    made = engine.generate(*pair.call)
+    made = engine.generate(*pair.call) if make is None else make(pair)
     done_s = time.perf_counter() - window_began_s
     hold_latency(engine, made)
     return request_of(made, pair, turn, times_of(made, sent_s, done_s)), made

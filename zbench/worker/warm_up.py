@@ -11,6 +11,7 @@ from zbench.engines import Engine, Generation
 from zbench.measurement import SpoiltWarmUp
 from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
+from zbench.worker.calls import Calls
 from zbench.worker.job import TrialJob
 from zbench.worker.request import spoilt_by
 from zbench.workload import Pair
@@ -38,17 +39,19 @@ NOT_WARMED_UP = WarmUp([], "left_out", 0)
 
 
 def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
-    """A pair of each prompt but the first, where painting it may compile something."""
-    first = cycle[0].prompt_text
-    others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first}
-    return list(others.values()) if trial.compute.compile else []
+    """A pair of each prompt but the first, where painting it may compile something; and one of each size of its own."""
+    first = cycle[0]
+    others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first.prompt_text}
+    sizes = {tuple(pair.own.items()): pair for pair in cycle if pair.own != first.own}
+    return list(others.values()) if trial.compute.compile else list(sizes.values())
 
 
-def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
+def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | None = None) -> WarmUp:
     """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled.
 
     A round that compiled or captured is not alike: budget and series begin anew after it.
     """
+    calls = calls or Calls(engine)
     most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s
     compiling = to_compile(job.trial, cycle) if most else []
     latencies: list[float] = []
@@ -56,7 +59,7 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
 
     def one(pair: Pair) -> Generation:
         job.check_stop()
-        made = engine.generate(*pair.call)
+        made = calls.make(job.trial, pair)
         latencies.append(made.latency_s)
         if faults := spoilt_by(made):
             spoilt.append(SpoiltWarmUp(pair.prompt_id, pair.seed, faults))

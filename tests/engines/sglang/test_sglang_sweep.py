@@ -13,8 +13,11 @@ import psutil
 import pytest
 from commands import TESTS, kill, start, wait_for, workers_of, zbench
 
+from zbench.config import PipelineConfig
+from zbench.engines.weights import resolve_weights
 from zbench.record import Record
 from zbench.store import latest, read_records
+from zbench.zimage.layout import preset_folder
 
 QUICK = "measure={min_rounds:2,max_rounds:2,max_warmup_rounds:1,timeout_s:60}"
 ENDLESS = "measure={min_rounds:5000,max_rounds:5000,max_warmup_rounds:1,timeout_s:600}"
@@ -231,9 +234,46 @@ def test_a_plan_says_how_many_launches_there_are_and_what_each_costs(tmp_path: P
 
 
 def test_a_served_pipeline_is_swept_through_sglangs_words(tmp_path: Path) -> None:
-    """The tiny pipeline itself behind `zbench serve`: the images are real ones, and so are the caches' effects."""
-    found = swept(tmp_path, *CACHES, "engine.options.perf_dumps=false", FAKE_ZBENCH=1)
-    assert [record.state for record in found.values()] == ["COMPLETE"] * 3 and len(launches(tmp_path)) == 1
-    likeness = [found[label].measurement.quality[0] for label in list(found)[1:]]
-    assert all(0.3 < each.ssim < 1 and not each.identical for each in likeness)
+    """The tiny pipeline itself behind `zbench serve`: the image is a real one, and so is the cache's effect."""
+    more = (*CACHES[:2], "cache.residual_diff_threshold=0.4", "engine.options.perf_dumps=false", "pipeline.steps=4")
+    found = swept(tmp_path, *more, FAKE_ZBENCH=1)
+    assert [record.state for record in found.values()] == ["COMPLETE"] * 2 and len(launches(tmp_path)) == 1
+    (likeness,) = found["F1B0_W2_MC3_R0.4"].measurement.quality
+    assert 0.3 < likeness.ssim < 1 and not likeness.identical
     assert not fakes(tmp_path)
+
+
+def test_the_record_knows_the_content_of_the_weights_that_were_served(tmp_path: Path) -> None:
+    """The tiny pipeline's folder under the large one's name; the fake reads none of it."""
+    tiny = preset_folder("zimage_tiny")
+    more = [w for w in words(tmp_path) if not w.startswith(("pipeline.weights=", "engine.loads_weights="))]
+    done = zbench(tmp_path, "run", *more, "pipeline.preset=zimage_tiny", f"pipeline.weights={tiny}")
+    assert done.returncode == 0, done.stderr
+    effective = records(tmp_path)["none"].measurement.effective
+    there = resolve_weights(PipelineConfig(name="x", preset="zimage_tiny", weights=str(tiny), height=64, width=64))
+    assert effective.weights == "folder"
+    assert effective.weights_sha256 == there.content().weights_sha256 is not None
+    assert effective.configs_sha256 == there.content().configs_sha256
+    gone = zbench(tmp_path, "run", *more, "pipeline.weights=/no/such/folder")
+    assert gone.returncode == 2 and "pipeline.weights=/no/such/folder" in gone.stderr
+
+
+def test_requests_at_once_of_several_sizes_go_to_one_server(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a cat", "width": 32, "height": 32, "steps": 4}\n{"prompt": "a dog"}\n')
+    load = ("workload.arrivals=concurrent", "workload.concurrency=4", f"workload.prompts_file={prompts}")
+    done = zbench(tmp_path, "run", *[w for w in words(tmp_path, *load) if "a cat" not in w])
+    assert done.returncode == 0, done.stderr
+    measured = records(tmp_path)["none concurrent:4"].measurement
+    assert len(measured.effective.server.steps_s) == 4
+    assert measured.effective.doubts == [] and measured.effective.server.probed == 2
+    assert not measured.window.failures and len(launches(tmp_path)) == 1
+
+
+def test_two_caches_take_turns_on_one_server(tmp_path: Path) -> None:
+    sides = ("--a", "cache=none", "--b", "cache=dbcache cache.max_warmup_steps=2 cache.residual_diff_threshold=0.4")
+    common = [word for word in words(tmp_path) if not word.startswith(("measure=", "sweep."))]
+    done = zbench(tmp_path, "ab", *sides, *common)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert len(launches(tmp_path)) == 1 and not fakes(tmp_path)
+    assert "both on one pipeline" in done.stdout and "FASTER" in done.stdout

@@ -59,6 +59,10 @@ class ImagesEngine:
         """All that requests carry may change from one to the next."""
         return residency_by_keys(trial, PER_REQUEST)
 
+    def resizes(self, trial: Trial) -> bool:
+        """Each request has its size, and its steps where the dialect carries them."""
+        return "pipeline.steps" in self._dialect.carries or not any("steps" in p.own for p in trial.workload.prompts)
+
     def engine(self) -> Engine:
         """Imports an HTTP client."""
         from zbench.engines.images_client import ImagesClient

@@ -64,7 +64,11 @@ class ServedImages:
     def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
         """One request. Raises ImagesServerError, also for images of another number or size than were asked for."""
         assert self._trial is not None
-        reply = self._call(self._trial, prompt_text, seed, negative_prompt)
+        return self.generate_for(self._trial, prompt_text, seed, negative_prompt)
+
+    def generate_for(self, trial: Trial, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
+        """The same for a trial of another size or other steps."""
+        reply = self._call(trial, prompt_text, seed, negative_prompt)
         self._told = told = account_in(reply.fields)
         self._seeds_differ = self._seeds_differ or told.seed not in (None, seed)
         return Generation(
@@ -92,7 +96,7 @@ class ServedImages:
         return Effective(
             weights="random" if trial.pipeline.weights == "random" else None,
             weights_note=None if trial.pipeline.weights == "random" else OWN_WEIGHTS,
-            steps=told.steps,
+            steps=None if trial.workload.mixes else told.steps,
             tells_cached_steps=told.cached_steps is not None,
             doubts=self._doubts(trial),
             other={
@@ -113,7 +117,8 @@ class ServedImages:
 
     def _doubts(self, trial: Trial) -> list[str]:
         told, label = self._told, method_of(trial.cache).label
-        asked = (("steps", trial.pipeline.steps, told.steps), ("cache", label, told.cache))
+        steps = trial.pipeline.steps if not trial.workload.mixes else told.steps  # its latest prompt's own
+        asked = (("steps", steps, told.steps), ("cache", label, told.cache))
         differ = [
             f"asked for {key} {wanted}, the server says {said}"
             for key, wanted, said in asked

@@ -61,6 +61,10 @@ class SGLangEngine:
         per_request = caches_per_request(trial, self._options, self._takes())
         return residency_by_keys(trial, (*PER_REQUEST, *(("cache",) if per_request else ())))
 
+    def resizes(self, trial: Trial) -> bool:
+        """Each request says its size; code that was compiled, and graphs, are for one."""
+        return not (trial.compute.compile or trial.compute.cuda_graph)
+
     def launch_s(self, trial: Trial) -> float:
         """Seconds that a launch is expected to take, before any was measured."""
         return 0.0 if self._options.attaches else COMPILED_LAUNCH_S if trial.compute.compile else LAUNCH_S

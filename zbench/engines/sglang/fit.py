@@ -16,8 +16,8 @@ from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.on_disk import names_a_file
 
-ITS_OWN = ("compute.device", "pipeline.weights")
-"""Settings without a word of SGLang's that are judged here in another way."""
+ITS_OWN = ("compute.device", "pipeline.weights", "workload.")
+"""Settings without a word of SGLang's, or how they begin, that are the client's or are judged here in another way."""
 
 SPARED = ("--strict-ports", "--performance-mode", "--regional-compile", "--warmup-resolutions")
 """Flags that older versions lack and that change no trial there: they have not what these steer."""
@@ -41,7 +41,7 @@ def why_not(trial: Trial, options: SGLangOptions, takes: Accepted) -> str | None
 def _model(trial: Trial, options: SGLangOptions) -> str | None:
     pipeline = trial.pipeline
     if pipeline.name not in FULL_SIZE:
-        return f"pipeline={pipeline.name}: SGLang serves {' and '.join(FULL_SIZE)}, at their own size"
+        return f"pipeline={pipeline.name}: SGLang serves {' and '.join(FULL_SIZE)}; use pipeline={FULL_SIZE[0]}"
     if names_a_file(Path(os.path.expanduser(pipeline.weights))):
         return f"pipeline.weights={pipeline.weights}: SGLang serves a folder or a hub id, not the transformer's file"
     if pipeline.weights == "random" and options.model_path is None and not options.attaches:
@@ -61,7 +61,7 @@ def _model(trial: Trial, options: SGLangOptions) -> str | None:
 def _settings(trial: Trial) -> str | None:
     """What has no counterpart, or excludes one another in SGLang."""
     for key, value in sglang_launch(trial).uncarried.items():
-        if key not in ITS_OWN:
+        if not key.startswith(ITS_OWN):
             return f"{key}={told(value)}: SGLang has no counterpart of it"
     compute = trial.compute
     if compute.cuda_graph and (compute.compile or method_of(trial.cache).skips):

@@ -13,8 +13,8 @@ from zbench.errors import ConfigError
 READY_S, REQUEST_S = 480.0, 600.0
 AUTO = "auto"
 LONGEST_S = 86_400.0
-SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY$|^KEY$|APIKEY)", re.IGNORECASE)
-"""Names of variables whose values appear in no record."""
+SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|[_-]KEY$|^KEY$|APIKEY)", re.IGNORECASE)
+"""Names of variables and flags whose values may appear in no record."""
 
 FLAG = re.compile(r"[a-z][a-z0-9.-]*")
 OWN_FLAGS = ("host", "port", "strict-ports", "model-path")
@@ -53,7 +53,7 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
         raise _fault("program", program, "must be a list of words, such as [sglang] or [python,/opt/sglang/bin/sglang]")
     _check_flags(said.pop("flags"))
     if not isinstance(said["version"], str):
-        raise _fault("version", said["version"], f"must be {INSTALLED} or a version, in quotes: '0.5.23'")
+        raise _fault("version", said["version"], f"must be {INSTALLED}, or a version such as 0.5.23")
     if not isinstance(said["host"], str) or not said["host"]:
         raise _fault("host", said["host"], f"must be an address, such as {HOST}")
     port = said["port"]
@@ -110,6 +110,9 @@ def _check_flags(given: Any) -> None:
     for name, value in given.items():
         if not isinstance(name, str) or not FLAG.fullmatch(name):
             raise _fault("flags", name, "is no flag; write it without its dashes, such as warmup-mode")
+        if SECRET.search(name):
+            way = "is a key or a password, which a record would hold; give it to SGLang in another way"
+            raise ConfigError(f"engine.options.flags.{name}", "…", way)
         if name in OWN_FLAGS:
             ways = {"model-path": "pipeline.weights or engine.options.model_path", "strict-ports": "nothing: it is on"}
             raise _fault(f"flags.{name}", value, f"is set by {ways.get(name, f'engine.options.{name}')}")

@@ -22,12 +22,17 @@ from zbench.errors import ConfigError
 from zbench.sanitize import shell_line
 
 POLL_S = 0.2
+ATTACH_S = 60.0
+"""How long one that somebody else started may take to make a first image: it is said to be there."""
+
 DYING_S = 2.0
 """How long a server may take to be gone after it closed a connection: then its end is the reason, not that."""
 
-NOT_YET = ("unreachable", "closed_early", "refused")
-UNAVAILABLE = 503
-"""Answers of a server that is still starting."""
+GONE = ("unreachable", "closed_early")
+"""Of a request that a server's end may have stopped."""
+
+NOT_YET, UNAVAILABLE = (*GONE, "refused"), 503
+"""Codes, or the status, of a server that is still starting."""
 
 
 class ServerFailure(CodedError):
@@ -63,7 +68,7 @@ class SGLangServer:
             _check_free(options, port)
             self._launch(make(port), port)
         began = time.perf_counter()
-        waiting = _Waiting(began + options.ready_timeout_s, on_progress)
+        waiting = _Waiting(began + self._patience_s, on_progress)
         while not self._own_client.health():
             waiting.on("to start", self._lost(waiting))
         self.parts_s["launch"] = time.perf_counter() - began
@@ -104,6 +109,11 @@ class SGLangServer:
         program, self._program = self._program, None
         if program is not None:
             program.close()
+
+    @property
+    def _patience_s(self) -> float:
+        limit_s = self._options.ready_timeout_s
+        return limit_s if self._options.base_url is None else min(limit_s, ATTACH_S)
 
     @property
     def _own_client(self) -> ImagesClient:
@@ -147,14 +157,16 @@ class SGLangServer:
             return self._death("before it had made its first image")
         if waiting.is_over:
             limit = f"engine.options.ready_timeout_s={self._options.ready_timeout_s:g}"
-            where = self._options.base_url or "sglang serve"
-            return self._failure("server_not_ready", f"{where} had not made its first image within {limit}")
+            if self._options.base_url is None:
+                return self._failure("server_not_ready", f"sglang serve had not made its first image within {limit}")
+            said = f"{self._options.base_url} had not answered with an image within {self._patience_s:g} s"
+            return self._failure("server_not_ready", f"{said}; start it, or leave engine.base_url out")
         return None
 
     def _told(self, error: ImagesServerError) -> ServerFailure:
         """A failed request, or the end of the server behind it."""
         until = time.monotonic() + DYING_S
-        while self._program is not None and error.code in NOT_YET and time.monotonic() < until:
+        while self._program is not None and error.code in GONE and time.monotonic() < until:
             if self._program.exit_code is not None:
                 return self._death("during a request")
             time.sleep(POLL_S / 4)

@@ -124,8 +124,8 @@ def rate_findings(curve: RateCurve) -> list[str]:
     met, unmet = curve.highest_met, curve.lowest_unmet
     aim = f"p95 within {curve.objective_s:g} s, from due to done"
     if met is None:
-        tried = "" if unmet is None else f"; the lowest that was tried is {unmet.rate_per_s:g} requests/s"
-        said = [f"{curve.setting}: no rate meets {aim}{tried}."]
+        lowest = "" if unmet is None else f"; the lowest is {unmet.rate_per_s:g} requests/s"
+        said = [f"{curve.setting}: none of the rates that were tried meets {aim}{lowest}."]
     else:
         beyond = "none that misses it was tried" if unmet is None else f"{unmet.rate_per_s:g} misses it"
         said = [f"{curve.setting}: {met.rate_per_s:g} requests/s is the highest rate that meets {aim}; {beyond}."]
