@@ -42,6 +42,27 @@ def test_a_signal_ends_it_in_order_with_exit_code_0(tmp_path: Path, number: sign
     assert not list(tmp_path.iterdir()), "it keeps no record"
 
 
+def test_a_sweep_of_one_server_compares_sizes_of_batches(tmp_path: Path) -> None:
+    """Each trial's requests say how many may share a call; four are there at once."""
+    small = ("pipeline.height=32", "pipeline.width=32", "pipeline.steps=2")  # what the synthetic engine paints
+    server = (*SYNTHETIC, *small, "engine.options.round_s=0.05", "--batching-max-size", "4")
+    process, url = served(tmp_path, *server)
+    load = ("workload=single", "workload.arrivals=concurrent", "workload.concurrency=4", "workload.requests=12")
+    words = ("hardware=cpu", "pipeline=zimage_tiny", *small, *load, "engine=openai_images", f"engine.base_url={url}")
+    done = zbench(tmp_path, "sweep", *words, "engine.options.fields.batching_max_size=1,4", timeout_s=280)
+    metrics = httpx.get(f"{url}/metrics").text.splitlines()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert done.returncode == 0, done.stderr
+    [journal] = tmp_path.glob("runs/*/records.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    sizes = [record["config"]["engine"]["options"]["fields"]["batching_max_size"] for record in records]
+    assert sorted(sizes) == [1, 4] and {record["state"] for record in records} == {"COMPLETE"}
+    counts = {line.split(" ")[0]: float(line.split(" ")[1]) for line in metrics if line.startswith("zbench_batch_size")}
+    alone = counts['zbench_batch_size_bucket{le="1.0"}']
+    assert 12 <= alone < counts["zbench_batch_size_count"], "all of the first trial's, and not all of the second's"
+
+
 def test_the_image_over_http_is_that_of_zbench_run(tmp_path: Path) -> None:
     words = ("hardware=cpu", "workload=single", "pipeline.steps=3", "pipeline.height=64", "pipeline.width=96")
     done = zbench(tmp_path, "run", *words, "measure=quick", timeout_s=280)
