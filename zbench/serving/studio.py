@@ -92,7 +92,9 @@ class Studio:
         engine.launch(trial, self._tell_load)
         loaded_s = time.monotonic() - began
         self.state = "warming up"
-        self._talk(f"loaded in {loaded_s:.1f} s; warming up with one request")
+        most = self._menu.batching.max_size
+        more = f" and one of {most} images" if most > 1 else ""
+        self._talk(f"loaded in {loaded_s:.1f} s; warming up with one request{more}")
         if self._line.is_closed:
             return
         self._painter = Painter(engine, self._menu.description)
