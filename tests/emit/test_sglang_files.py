@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -126,6 +127,31 @@ def test_requests_say_the_cache_where_the_version_takes_it(version: str, takes: 
         assert ("cache_dit_params" in body) == takes and body.get("cache_dit_params", PARAMETERS) == PARAMETERS
     plain = json.loads(files(turbo(compute=ComputeConfig(device="cuda")), version)["request.json"])
     assert plain.get("enable_cache_dit", True) is not takes and "cache_dit_params" not in plain
+
+
+@pytest.mark.parametrize(
+    ("load", "says"),
+    [
+        ({}, "--num-prompts 20 --max-concurrency 1 "),
+        ({"arrivals": "concurrent", "concurrency": 8}, "--num-prompts 8 --max-concurrency 8 "),
+        ({"arrivals": "concurrent", "concurrency": 8, "requests": 40}, "--num-prompts 40 --max-concurrency 8 "),
+        ({"arrivals": "poisson", "rate_per_s": 0.5}, "--num-prompts 20 --max-concurrency 20 --request-rate 0.5 "),
+    ],
+)
+def test_the_load_is_that_of_the_workload(load: dict[str, Any], says: str) -> None:
+    workload = WorkloadConfig(name="w", prompts=[Prompt("a", "a cat")], **load)
+    made = emit(turbo(workload=workload, compute=ComputeConfig(device="cuda")), "sglang")
+    (text,) = (file.text for file in made.files if file.name == "load.sh")
+    assert says in text
+    named = [note for note in made.notes if "load.sh says it to SGLang's own" in note]
+    assert len(named) == bool(load) and all(f"workload.{key}=" in named[0] for key in load)
+
+
+def test_a_prompts_own_size_and_steps_are_in_its_requests() -> None:
+    prompts = [Prompt("a", "a cat"), Prompt("b", "a dog", width=512, height=768, steps=4)]
+    made = files(turbo(workload=WorkloadConfig(name="w", prompts=prompts, seeds=[1])))
+    own = [(body["size"], body["num_inference_steps"]) for body in map(json.loads, made["requests.jsonl"].splitlines())]
+    assert own == [("1024x1024", 8), ("512x768", 4)]
 
 
 def test_compiled_code_and_caches_from_outside_are_no_matter_of_a_request() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zbench.config import WorkloadConfig
 from zbench.emit.emission import Emission, EmittedFile, commented, yaml_text
 from zbench.emit.overrides import engine_choice, zbench_command, zbench_overrides
 from zbench.engines.sglang.launch import HOST, PORT, SGLangLaunch, sglang_launch
@@ -63,7 +64,7 @@ def emit_sglang(trial: Trial, version: str | None = None, measured: str | None =
         EmittedFile("request.sh", f"{BASH}{launch.request_command}\n"),
         EmittedFile("requests.jsonl", requests),
         EmittedFile("check.sh", f"{BASH}{check}\n"),
-        EmittedFile("load.sh", f"{BASH}{load_command(launch)}\n"),
+        EmittedFile("load.sh", f"{BASH}{load_command(launch, trial.workload)}\n"),
     )
     return Emission("sglang", files, notes, check)
 
@@ -81,7 +82,7 @@ def check_of(trial: Trial, launch: SGLangLaunch, version: str = NEWEST) -> tuple
     options = {**engine.options, "version": version}
     problem = SGLangEngine(base_url=getattr(engine, "base_url", None), **options).supports(there)
     if problem is not None:
-        return load_command(launch), problem
+        return load_command(launch, trial.workload), problem
     return zbench_command(there, zbench_overrides(there)), None
 
 
@@ -93,17 +94,26 @@ def _with_caches(trial: Trial, launch: SGLangLaunch, takes: Accepted) -> SGLangL
     return replace(launch, request=bodies[0], requests=bodies)
 
 
-def load_command(launch: SGLangLaunch) -> str:
-    """SGLang's own client against the server: as many requests, one after another, of the same work."""
+def load_command(launch: SGLangLaunch, workload: WorkloadConfig) -> str:
+    """SGLang's own client against the server: requests of the same work, as the workload has them come.
+
+    One after another, where it names no load that this client knows.
+    """
     body = launch.request
     width, _, height = str(body["size"]).partition("x")
+    at_once, requests = 1, CHECKED_REQUESTS
+    if workload.arrivals in ("concurrent", "poisson"):
+        requests = workload.requests or (workload.concurrency or 1 if workload.rate_per_s is None else CHECKED_REQUESTS)
+        at_once = workload.concurrency or requests
+    rate = {} if workload.rate_per_s is None else {"--request-rate": f"{workload.rate_per_s:g}"}
     told = {
         "--base-url": f"http://{HOST}:{PORT}",
         "--model": launch.arguments[launch.arguments.index("--model-path") + 1],
         "--task": "text-to-image",
         "--dataset": "random",
-        "--num-prompts": str(CHECKED_REQUESTS),
-        "--max-concurrency": "1",
+        "--num-prompts": str(requests),
+        "--max-concurrency": str(at_once),
+        **rate,
         "--width": width,
         "--height": height,
         "--num-inference-steps": str(body["num_inference_steps"]),

@@ -49,6 +49,10 @@ REASONS = {
     "pipeline.height": "SGLang serves Z-Image-Turbo here, at its own size",
     "pipeline.max_sequence_length": "SGLang reads as many tokens as Z-Image-Turbo was made for",
     "compute.device": "SGLang runs on a GPU",
+    **dict.fromkeys(
+        (f"workload.{key}" for key in ("arrivals", "concurrency", "rate_per_s", "requests")),
+        "How requests come is their client's to decide; load.sh says it to SGLang's own",
+    ),
 }
 
 
@@ -110,7 +114,9 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
     notes = tuple(note for part in parts for note in part.notes)
     words = Words("SGLang", {key for part in parts for key in part.carries}, PLAIN, REASONS)
     requests = tuple(
-        request_body(trial, prompt, seed) for prompt in _prompts(trial) for seed in trial.workload.seeds or [0]
+        request_body(trial.with_own(prompt.own), prompt, seed)
+        for prompt in _prompts(trial)
+        for seed in trial.workload.seeds or [0]
     )
     return SGLangLaunch(
         environment={name: value for part in parts for name, value in part.environment.items()},
@@ -217,7 +223,8 @@ def _of_requests(trial: Trial) -> SGLangPart:
         )
     carries = ["steps", "guidance_scale", "batch_size", "images_per_prompt"]
     carries += ["width", "height", "max_sequence_length"] if _is_served(pipeline) else []
-    words = ("prompts.text", "prompts.negative_prompt", "seeds")
+    words = ["prompts.text", "prompts.negative_prompt", "prompts.steps", "seeds"]
+    words += ["prompts.width", "prompts.height"] if _is_served(pipeline) else []
     return SGLangPart(
         notes=tuple(said), carries=(*(f"pipeline.{key}" for key in carries), *(f"workload.{key}" for key in words))
     )
