@@ -59,6 +59,12 @@ OTHER: dict[str, Any] = {
     "workload.prompt": "a dog",
     "workload.prompts_file": "a.txt",
     "workload.prompts.scene": "a scene",
+    **{f"workload.prompts.{name}": value for name, value in (("height", 512), ("width", 768), ("steps", 3))},
+    "workload.concurrency": 4,
+    "workload.rate_per_s": 2.0,
+    "workload.requests": 30,
+    "workload.arrivals_file": "times.txt",
+    "workload.latency_objective_s": 1.5,
     "engine.target": "mine:Engine",
     "cache.target": "mine:Cache",
 }
