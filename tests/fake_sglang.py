@@ -6,6 +6,7 @@ version FAKE_VERSION in zbench's table. What it does besides is in its environme
 FAKE_LAUNCHES   a file that gets a line of JSON for each launch: arguments and SGLANG_* variables
 FAKE_MISDEEDS   JSON, a threshold (SGLANG_CACHE_DIT_RDT or that of a request) to what happens in its third request
 FAKE_START      never_ready, dies: what happens to every launch
+FAKE_SETTLES    JSON, arguments that become others than they were given
 FAKE_ZBENCH     1: images come from a `zbench serve` of the tiny pipeline behind it
 """
 
@@ -174,6 +175,10 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def plain(value: str) -> Any:
+    return {"true": True, "false": False}.get(value, int(value) if value.isdecimal() else value)
+
+
 def serve(version: str, words: list[str]) -> None:
     from zbench.engines.sglang.versions import accepted
 
@@ -186,6 +191,8 @@ def serve(version: str, words: list[str]) -> None:
     if "FAKE_LAUNCHES" in os.environ:
         with open(os.environ["FAKE_LAUNCHES"], "a", encoding="utf-8") as out:
             out.write(json.dumps({"flags": flags, "environment": told}) + "\n")
+    settled = {name.replace("-", "_"): plain(value) for name, value in flags.items()}
+    print(f"[11-27 09:00:00] server_args: {json.dumps(settled | json.loads(os.environ.get('FAKE_SETTLES', '{}')))}")
     start = os.environ.get("FAKE_START")
     if start == "dies":
         print("loading the model")

@@ -99,7 +99,11 @@ def test_one_launch_serves_a_cache_grid_and_the_record_says_what_took_effect(tmp
     assert measured.effective.steps == 8 and server.version == "0.5.23" and server.per_request_cache
     assert server.stages_s == pytest.approx({"text_encode": 0.0125, "denoise": 0.032, "decode": 0.025})
     assert len(server.steps_s) == 8 and measured.effective.doubts == []
-    assert (tmp_path / "runs" / "s" / "logs" / server.log).read_text().startswith("The server is fired up")
+    assert (
+        (tmp_path / "runs" / "s" / "logs" / server.log)
+        .read_text()
+        .endswith("The server is fired up and ready to roll!\n")
+    )
     assert request.server_s == pytest.approx(0.032) and request.server_peak_bytes == 100 * 2**20
     assert request.latency_s > request.server_s and request.queue_s == pytest.approx(
         request.latency_s - request.server_s, abs=1e-6
@@ -178,6 +182,10 @@ def test_a_flag_of_ones_own_reaches_the_server_and_one_that_it_lacks_is_pruned(t
     [
         ({"FAKE_IGNORES": 1}, "no step was skipped with F1B0_W2_MC3_R0.4: it ignored enable_cache_dit"),
         ({"FAKE_GRAPH": 1}, "its CUDA graph turned step skipping off, as its log says"),
+        (
+            {"FAKE_SETTLES": '{"dit_cpu_offload": true, "ulysses_degree": null}'},
+            "sglang serve was given --dit-cpu-offload false and went on with true",
+        ),
         ({"FAKE_MORE_STEPS": 1}, "it made 9 steps, not pipeline.steps=8"),
     ],
 )
@@ -190,7 +198,8 @@ def test_what_took_another_effect_than_was_asked_is_found_and_told(
     assert any(said in each for each in differs), differs
     page = (tmp_path / "reports" / "s" / "report.md").read_text()
     assert said in page
-    assert ("FAKE_MORE_STEPS" in environment) == bool(found["none"].measurement.effective.doubts)
+    of_all = environment.keys() & {"FAKE_MORE_STEPS", "FAKE_SETTLES"}
+    assert bool(of_all) == bool(found["none"].measurement.effective.doubts)
 
 
 @pytest.mark.parametrize("whose", ["zbench", "worker"])

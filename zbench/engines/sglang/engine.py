@@ -17,6 +17,7 @@ from zbench.engines.openai_images.listening import watched_at
 from zbench.engines.sglang.options import SGLangOptions
 from zbench.engines.sglang.perf import PerfDump, cached_steps, read_dump
 from zbench.engines.sglang.server import ServerFailure, SGLangServer
+from zbench.engines.sglang.settled import changed_arguments, logged_arguments
 from zbench.engines.sglang.versions import Accepted
 from zbench.engines.sglang.words import body_of, caches_per_request, server_words
 from zbench.engines.weights import WeightsPlace, resolve_weights
@@ -221,8 +222,9 @@ class SGLang:
     def _compare(self) -> None:
         """What was asked for, and what the server told."""
         trial, method = self._own_trial, method_of(self._own_trial.cache)
-        found = self._now.differs
-        if method.skips and GRAPHS_WIN in self._server.said():
+        found, log = self._now.differs, self._server.said()
+        found |= dict.fromkeys(changed_arguments(self._server.command, logged_arguments(log)))
+        if method.skips and GRAPHS_WIN in log:
             found["its CUDA graph turned step skipping off, as its log says"] = None
         elif method.skips and self._now.cached_steps and not any(self._now.cached_steps.values()):
             ignored = "the cache was off"
