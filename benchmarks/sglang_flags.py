@@ -17,13 +17,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TABLE = Path(__file__).parent.parent / "zbench" / "engines" / "sglang" / "flags.json"
 PACKAGE = "sglang/multimodal_gen/"
 LEFT_OUT = (f"{PACKAGE}test/", f"{PACKAGE}benchmarks/", f"{PACKAGE}tools/", f"{PACKAGE}apps/")
 VARIABLES = "SGLANG_"
+ENDPOINT = "generations"
+READS_A_FIELD = ("request_extra_value", "request_field_value", "_get_extra_field")
+"""Functions of the images endpoint that take a request and the name of one of its fields."""
+
+REFRESHES, POLICY = "refresh_context_on_transformer", "steps_computation_policy"
+"""What every request but the first is prepared by, and its argument that keeps a forced step mask forced."""
 
 Functions = dict[tuple[str, str], ast.FunctionDef]
 """By class (empty: none) and name."""
@@ -76,7 +82,8 @@ def read_wheel(wheel: Path) -> dict[str, object]:
         "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
         "component_paths": any("component_paths" in source for source in sources),
         "flags": sorted(set(flags_of(start, "ServerArgs", "", functions, set()))),
-        "request": sorted(fields_of(trees, "ImageGenerationsRequest")),
+        "request": sorted(fields_of(trees, "ImageGenerationsRequest") | fields_read(trees)),
+        "keeps_forced_masks": any(k.arg == POLICY for call in calls_of(trees, REFRESHES) for k in call.keywords),
         "environment": sorted(s for s in strings if s.startswith(VARIABLES) and s.replace("_", "").isalnum()),
     }
 
@@ -86,6 +93,19 @@ def fields_of(trees: list[ast.Module], name: str) -> set[str]:
     classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     lines = [line for found in classes for line in found.body if isinstance(line, ast.AnnAssign)]
     return {ast.unparse(line.target) for line in lines}
+
+
+def fields_read(trees: list[ast.Module]) -> set[str]:
+    """The fields that the images endpoint (`async def generations`) reads of a request by their names."""
+    endpoints = [n for tree in trees for n in tree.body if isinstance(n, ast.AsyncFunctionDef) and n.name == ENDPOINT]
+    read = [call.args[1] for name in READS_A_FIELD for call in calls_of(endpoints, name) if len(call.args) > 1]
+    return {arg.value for arg in read if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+
+
+def calls_of(nodes: Iterable[ast.AST], name: str) -> list[ast.Call]:
+    """Every call of a function of that name."""
+    every = (n for node in nodes for n in ast.walk(node) if isinstance(n, ast.Call))
+    return [call for call in every if ast.unparse(call.func) == name]
 
 
 def functions_of(trees: list[ast.Module]) -> Functions:

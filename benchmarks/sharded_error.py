@@ -18,7 +18,8 @@ from ranks import run_ranks
 from torch.distributed.tensor import DTensor
 
 from zbench.composition import expand
-from zbench.engines.reference.pipeline import WEIGHTS_SEED, call_arguments
+from zbench.engines.reference.calls import call_arguments
+from zbench.engines.reference.pipeline import WEIGHTS_SEED
 from zbench.engines.reference.ranks import RankWorld
 from zbench.engines.reference.sharded import Sharded
 from zbench.engines.reference.sharded.mesh import join

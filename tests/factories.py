@@ -97,6 +97,11 @@ def trial(cache: CacheConfig | None = None, **groups: Any) -> Trial:
     return Trial(cache=cache or CacheConfig(), **{**defaults, **groups})
 
 
+def turbo(cache: CacheConfig | None = None, **groups: Any) -> Trial:
+    """A trial of the full-size pipeline."""
+    return trial(cache, **{"pipeline": TURBO, **groups})
+
+
 def measurement(
     of: Trial,
     *,

@@ -1,10 +1,11 @@
 """A server in this process over an engine without torch that paints when a test lets it."""
 
+import json
 import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from zbench.engines import Engine, Generation, OnProgress, Residency, residency_
 from zbench.measurement import Effective
 from zbench.methods.cache import method_of
 from zbench.probes.watched import Watched
+from zbench.serving.orders import ALONE, CallSharing, Menu
 from zbench.serving.server import ImageServer, bound
 from zbench.trial import Trial
 
@@ -28,9 +30,10 @@ WAIT_S = 60.0
 class GatedEngine:
     """Describes itself and is the engine too. A prompt that begins with `hold` is painted once `gate` lets it."""
 
-    def __init__(self, *, sizes: bool = True) -> None:
-        self._sizes = sizes
-        self.begun: queue.Queue[str] = queue.Queue()  # prompts whose painting has begun
+    def __init__(self, *, sizes: bool = True, batching_problem: str | None = None) -> None:
+        self._sizes, self._batching_problem = sizes, batching_problem
+        self.begun: queue.Queue[str] = queue.Queue()  # prompts whose painting has begun; of a batch, joined by +
+        self.batches: list[list[str]] = []  # prompts of each call for several
         self.gate = threading.Semaphore(0)
         self.loading = threading.Event()
         self.loading.set()
@@ -38,6 +41,8 @@ class GatedEngine:
         self.configured = 0
         self.closed = False
         self.misdeed: Exception | None = None
+        self.sick: Exception | None = None  # what every call fails of
+        self.sick_of_batches: Exception | None = None
 
     def supports(self, trial: Trial) -> str | None:
         return None
@@ -47,6 +52,9 @@ class GatedEngine:
 
     def resizes(self, trial: Trial) -> bool:
         return self._sizes
+
+    def batching_problem(self, trial: Trial) -> str | None:
+        return self._batching_problem
 
     def engine(self) -> Engine:
         return self
@@ -61,14 +69,29 @@ class GatedEngine:
         self.configured += 1
 
     def generate(self, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
-        self.begun.put(prompt_text)
-        if prompt_text.startswith("hold"):
+        self._begin([prompt_text])
+        return self._made(prompt_text, seed)
+
+    def generate_batch(self, calls: Sequence[tuple[str, int, str]]) -> list[Generation]:
+        if self.sick_of_batches is not None:
+            raise self.sick_of_batches
+        prompts = [prompt for prompt, *_ in calls]
+        self.batches.append(prompts)
+        self._begin(prompts)
+        return [self._made(prompt, seed) for prompt, seed, _ in calls]
+
+    def _begin(self, prompts: list[str]) -> None:
+        self.begun.put("+".join(prompts))
+        if any(prompt.startswith("hold") for prompt in prompts):
             assert self.gate.acquire(timeout=WAIT_S)
-        if prompt_text == "raise":
+        if self.sick is not None:
+            raise self.sick
+        if "raise" in prompts:
             raise RuntimeError("the pipeline broke\nover two lines")
+
+    def _made(self, prompt_text: str, seed: int) -> Generation:
         pipeline = self._trial.pipeline
-        made = (prompt_text, seed, pipeline.steps, method_of(self._trial.cache).label)
-        self.painted.append(made)
+        self.painted.append((prompt_text, seed, pipeline.steps, method_of(self._trial.cache).label))
         image = np.random.default_rng(seed).integers(0, 256, (pipeline.height, pipeline.width, 3)).astype(np.uint8)
         if prompt_text == "black":
             image = np.zeros_like(image)
@@ -135,21 +158,41 @@ class ServerInThread:
         return socket.create_connection((at.host, at.port or 80), timeout=WAIT_S)
 
 
+def bare_request(at: ServerInThread, **fields: Any) -> socket.socket:
+    """Send a request over a bare connection, which the test may close."""
+    body = json.dumps(fields).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    connection = at.connect()
+    connection.sendall(head.encode() + body)
+    return connection
+
+
 @contextmanager
-def running(engine: GatedEngine | None = None, *, queue_size: int = 4, ready: bool = True, **of: Any) -> Iterator[Any]:
+def running(
+    engine: GatedEngine | None = None,
+    *,
+    queue_size: int = 4,
+    ready: bool = True,
+    batching: CallSharing = ALONE,
+    **of: Any,
+) -> Iterator[Any]:
     """A server of an 64×48 trial, ready unless a test wants to see it before; stopped at the end."""
     from commands import wait_for
 
     engine = engine or GatedEngine()
     base = trial()
     base = replace(base, pipeline=replace(base.pipeline, width=64, height=48, **of))
-    at = ServerInThread(engine, ImageServer(base, engine, bound("127.0.0.1", 0), queue=queue_size))
+    menu = Menu(base, engine, batching=batching)
+    server = ImageServer(menu, bound("127.0.0.1", 0), queue=queue_size)
+    at = ServerInThread(engine, server)
     at.thread.start()
     try:
         if ready:
             wait_for(lambda: at.client.get("/health").status_code == 200)
-            at.began()  # its own request
+            for _ in {1, batching.max_size}:
+                at.began()  # its own requests
             engine.painted.clear()
+            engine.batches.clear()
         yield at
     finally:
         at.engine.loading.set()

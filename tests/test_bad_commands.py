@@ -36,7 +36,7 @@ ONE_LINE: list[tuple[list[str], str]] = [
     (["search.target=null"], "search.target=null"),
     (["search.target="], "search.target='': must be module:Class"),
     # options
-    (["engine.options.a=1"], "engine.options={'a': 1}: ReferenceEngine does not take these"),
+    (["engine.options.a=1"], "engine.options={'a': …}: ReferenceEngine does not take these"),
     (["engine.options.a=1"], "its options: hang_s"),
     (["executor.options.a=1"], "executor=local takes none"),
     (["search.options.a=1"], "search.options"),

@@ -7,7 +7,8 @@ from factories import complete, trial
 from outside_code import SMALL, Outside, records, zbench
 
 from zbench.analysis.view import view_of
-from zbench.config import DBCacheConfig, SearchConfig
+from zbench.config import DBCacheConfig, EngineConfig, SearchConfig
+from zbench.engines import Batching, Resizing, describe
 from zbench.errors import ConfigError, HardwareError
 from zbench.executors import Executor
 from zbench.plugins import load_object
@@ -139,3 +140,20 @@ def test_what_its_protocol_does_not_have_is_not_asked(outside: Outside) -> None:
     assert search.space is space and search.ask() is space.placed[0].trial and not hasattr(search, "_left")
     with pytest.raises(ConfigError, match=r"search\.target=sick:Deaf: Deaf\.tell failed: SystemExit: enough"):
         search.tell(complete(trial()), view_of([complete(trial())]).trials[0])
+
+
+def test_what_an_engine_from_outside_may_do_besides_is_asked_too(outside: Outside) -> None:
+    text = (
+        "from zbench.engines.reference import ReferenceEngine\n"
+        "class Sizes:\n"
+        "    def __init__(self):\n        self._own = ReferenceEngine()\n"
+        "    def supports(self, trial):\n        return None\n"
+        "    def residency(self, trial):\n        return self._own.residency(trial)\n"
+        "    def engine(self):\n        return self._own.engine()\n"
+        "    def resizes(self, trial):\n        return 'perhaps'\n"
+    )
+    outside.module("sizes", text)
+    engine = describe(EngineConfig(name="sizes", target="sizes:Sizes"), allow_code=True)
+    assert isinstance(engine, Resizing) and not isinstance(engine, Batching)
+    with pytest.raises(ConfigError, match=r"engine\.target=sizes:Sizes: Sizes\.resizes gave str, not bool"):
+        engine.resizes(trial())

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from zbench.cli.serving import NEEDED
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -43,6 +45,16 @@ def test_configs_and_weights_are_in_the_wheel(wheel: Path) -> None:
     assert any(name.startswith("zbench/zimage/presets/zimage_tiny/transformer/") for name in names)
     assert "zbench/report/page/template.html.j2" in names and "zbench/hardware/published.yaml" in names
     assert not [name for name in names if name.startswith(("tests/", "runs/", "reports/"))]
+
+
+def test_the_extra_serve_brings_what_serving_needs_and_dev_brings_it_too(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = archive.read(name).decode().splitlines()
+    wanted = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    for extra in ("serve", "dev"):
+        brought = {line.partition(">")[0].replace("-", "_") for line in wanted if f"extra == '{extra}'" in line}
+        assert set(NEEDED) <= brought, f"zbench[{extra}]"
 
 
 def test_the_trainer_stays_in_the_checkout(wheel: Path) -> None:

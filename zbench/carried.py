@@ -26,6 +26,8 @@ OWN_NAMES = (
     "engine.name",
     "engine.target",
     "engine.loads_weights",
+    "engine.base_url",
+    "engine.options",
     "workload.name",
     "workload.prompts.id",
     "workload.prompts.language",
@@ -79,10 +81,19 @@ def notes_of_rest(trial: Trial, words: Words, said: Iterable[str] = ()) -> tuple
     """
     named = " ".join(said)
     grouped: dict[str, list[str]] = {}
-    for key, value in settings(trial).items():
-        if key not in words.carries and f"{key}=" not in named and not _asks_for_nothing(trial, words, key, value):
+    for key, value in uncarried(trial, words).items():
+        if f"{key}=" not in named:
             grouped.setdefault(_reason(words, key), []).append(f"{key}={told(value)}")
     return tuple(f"{reason}: {', '.join(pairs)}." for reason, pairs in grouped.items())
+
+
+def uncarried(trial: Trial, words: Words) -> dict[str, object]:
+    """The settings that the words do not carry and that ask for something, by key."""
+    return {
+        key: value
+        for key, value in settings(trial).items()
+        if key not in words.carries and not _asks_for_nothing(trial, words, key, value)
+    }
 
 
 def told(value: object) -> str:

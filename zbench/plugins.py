@@ -9,7 +9,7 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -115,31 +115,43 @@ def load_object(
     protocol: type[Any],
     make: Callable[[type[Any]], Any],
     *,
+    optional: Sequence[type[Any]] = (),
     allow_code: bool = False,
 ) -> Any:
     """An object of the class that `target` names, as `make` makes it.
 
     Raises ConfigError as `load_class` does. Where the class is from outside, so does whatever it raises when it is made
-    or asked, and what it answers that is not of the type that `protocol` says.
+    or asked, and what it answers that is not of the type that `protocol` says. `optional` are further protocols of
+    methods alone that an object may fit; one that does not fit it at all is not asked for.
     """
     found = load_class(kind, key, target, protocol, allow_code=allow_code)
     if check_permitted(kind, key, target, allow_code=allow_code).is_own:
         return make(found)
     with _answerable(found, key, target, found.__name__):
         made = make(found)
-    return FromOutside(made, key, target, protocol)
+    return FromOutside(made, key, target, protocol, optional)
 
 
 class FromOutside:
     """An object from outside zbench, which answers for what it does: see `load_object`."""
 
-    def __init__(self, made: object, key: str, target: str, protocol: type[Any]) -> None:
+    def __init__(
+        self, made: object, key: str, target: str, protocol: type[Any], optional: Sequence[type[Any]] = ()
+    ) -> None:
         self._made, self._key, self._target, self._protocol = made, key, target, protocol
+        for further in optional:
+            if isinstance(made, further):  # as attributes of its own, so that it fits the protocol too
+                own = {name: each for name, each in vars(further).items() if inspect.isfunction(each)}
+                vars(self).update({n: self._asked(n, each) for n, each in own.items() if not n.startswith("_")})
 
     def __getattr__(self, name: str) -> Any:
         declared = inspect.getattr_static(self._protocol, name)  # AttributeError, where it is not asked for that
         if isinstance(declared, property):
             return self._answer(name, declared.fget, lambda: getattr(self._made, name))
+        return self._asked(name, declared)
+
+    def _asked(self, name: str, declared: Any) -> Callable[..., Any]:
+        """One of its methods."""
         return lambda *arguments, **named: self._answer(
             name, declared, lambda: getattr(self._made, name)(*arguments, **named)
         )

@@ -41,6 +41,9 @@ RENAMED = {"not_a_baseline": "not_a_reference"}
 MACHINE = "machine"
 """The code of what the machine failed at, and not the trial; such a failure is no answer, so it is not recorded."""
 
+SERVER_GONE = ("unreachable", "closed_early", "refused")
+"""Codes of what a server did not answer."""
+
 ENDED_FROM_OUTSIDE = re.compile(r"\(signal (1|2|3|7|9|15)\)")
 """A worker died of SIGHUP, SIGINT, SIGQUIT, SIGKILL or SIGTERM, which somebody sent; or of SIGBUS, as where a file that
 is mapped into memory cannot be read or has no room on its disk."""
@@ -67,6 +70,11 @@ class Reason:
             return ENDED_FROM_OUTSIDE.search(self.message) is not None
         said_by_an_error = self.code == "error" and machine_fault(self.message) is not None
         return self.code == MACHINE or said_by_an_error or COULD_NOT_SAVE.match(self.message) is not None
+
+    @property
+    def is_of_a_server(self) -> bool:
+        """Whether a server was gone or full, be it for this trial or not; it is then tried again by itself."""
+        return self.code in SERVER_GONE
 
 
 @dataclass(frozen=True)

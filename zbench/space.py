@@ -6,6 +6,7 @@ Pure: it decides from configs and the model's geometry alone, before anything is
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
+from zbench.config import ServedEngineConfig
 from zbench.hardware.footprint import least_offload
 from zbench.methods import graphs, lora, offload, parallel
 from zbench.methods.cache import method_of
@@ -138,16 +139,36 @@ def _in_order(placed: Iterable[Placed], process_of: Callable[[Trial], str]) -> t
 
 def constraint(trial: Trial, geometry: Geometry) -> str | None:
     """Why `trial` cannot work on any engine, or None. Names the keys and values that do not fit."""
+    reason = _of_pipeline(trial, geometry)
+    if reason is not None or not trial.workload.mixes:
+        return reason
+    if trial.hardware is not None:
+        return f"workload.prompts: sizes of single prompts are measured, and hardware={trial.hardware.name} is not here"
+    own = ((p.id, _of_pipeline(trial.with_own(p.own), geometry)) for p in trial.workload.prompts if p.own)
+    return next((f"workload.prompts: {prompt_id}: {reason}" for prompt_id, reason in own if reason), None)
+
+
+def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
+    """The same for all that it makes at its own size."""
     checks = (
+        _load_fits(trial),
         _positions_fit(trial, geometry),
         _cache_fits(trial, geometry),
         _skipping_means_something(trial),
+        _served_is_measured(trial),
         _sharding_fits(trial, geometry),
         _offload_fits(trial),
         graphs.problem(trial.compute, trial.offload, decides_on_host=method_of(trial.cache).choice != "none"),
         lora.problem(trial.pipeline, projected=trial.hardware is not None),
     )
     return next((reason for reason in checks if reason), None)
+
+
+def _load_fits(trial: Trial) -> str | None:
+    if trial.hardware is None or not trial.workload.is_load:
+        return None
+    where = f"hardware={trial.hardware.name} is not here"
+    return f"workload.arrivals={trial.workload.arrivals}: a load is measured and never projected, and {where}"
 
 
 def _positions_fit(trial: Trial, geometry: Geometry) -> str | None:
@@ -171,6 +192,13 @@ def _cache_fits(trial: Trial, geometry: Geometry) -> str | None:
         return method.why_not_projected
     misfit = method.problem(geometry.transformer.n_layers, trial.pipeline.steps, trial.pipeline.name)
     return None if misfit is None else str(misfit)
+
+
+def _served_is_measured(trial: Trial) -> str | None:
+    if trial.hardware is None or not isinstance(trial.engine, ServedEngineConfig):
+        return None
+    there = "measures a server where it is and projects nothing; leave hardware= out, or use engine=reference"
+    return f"hardware={trial.hardware.name}: engine={trial.engine.name} {there}"
 
 
 def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:

@@ -7,6 +7,7 @@ are no part of it.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, lru_cache
@@ -27,7 +28,10 @@ from zbench.config import (
     PipelineConfig,
     WorkloadConfig,
     cache_class,
+    engine_class,
 )
+from zbench.config.arrivals import OF_KINDS
+from zbench.config.pipeline import OWN_OF_PROMPTS
 from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
 from zbench.methods import dtypes, lora, offload, parallel
@@ -56,7 +60,9 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("workload", "prompt"),
         ("workload", "prompts_file"),
         ("workload", "negative_prompt"),
+        *(("workload", name) for name in ("arrivals", *OF_KINDS)),
         ("workload.prompts", "negative_prompt"),
+        *(("workload.prompts", name) for name in OWN_OF_PROMPTS),
     }
 )
 """Fields that came after schema 2, each with its group; a list's entries are the group `group.list`. At its default
@@ -102,19 +108,19 @@ class Trial:
         """
         groups: dict[str, type] = {
             "pipeline": PipelineConfig,
-            "engine": EngineConfig,
             "parallel": ParallelConfig,
             "offload": OffloadConfig,
             "compute": ComputeConfig,
             "workload": WorkloadConfig,
         }
-        lacking = [name for name in (*groups, "cache") if name not in data]
+        lacking = [name for name in (*groups, "engine", "cache") if name not in data]
         if lacking:
             raise ValueError(f"no group {', '.join(lacking)}")
         try:
             groups["cache"] = cache_class(data["cache"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"cache={str(data['cache'])[:60]}: of no method that is known") from error
+        groups["engine"] = engine_class(data["engine"])
         groups |= {"hardware": HardwareConfig} if data.get("hardware") is not None else {}
         read: dict[str, Any] = {name: group_of(schema, data[name], name) for name, schema in groups.items()}
         limit = data.get("vram_limit_gib")
@@ -174,6 +180,11 @@ class Trial:
             compute=native,
         )
 
+    def with_own(self, own: Mapping[str, int]) -> "Trial":
+        """The same at the size and steps that one prompt asks for; itself where it asks for none."""
+        changes: dict[str, Any] = dict(own)
+        return replace(self, pipeline=replace(self.pipeline, **changes)) if own else self
+
     @property
     def memory_gib(self) -> float | None:
         """Device memory that it may use: of the hardware it is projected onto, or under the cap it is held to."""
@@ -197,6 +208,7 @@ class Trial:
             "graph" if self.compute.cuda_graph else None,
             dtypes.label(self.compute.dtype),
             lora.label(self.pipeline),
+            self.workload.load_label,
         )
         return " ".join(part for part in parts if part is not None)
 

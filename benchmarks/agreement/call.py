@@ -14,7 +14,8 @@ from zbench.workload import pairs
 for variable, setting in LEAVES_NO_GAPS.items():  # as in a worker, and before torch is imported
     os.environ.setdefault(variable, setting)
 
-from zbench.engines.reference.pipeline import ReferencePipeline, call_arguments  # noqa: E402
+from zbench.engines.reference.calls import call_arguments  # noqa: E402
+from zbench.engines.reference.pipeline import ReferencePipeline  # noqa: E402
 
 TINY_ON_CPU = ("pipeline=zimage_tiny", "hardware=cpu", "workload=single")
 

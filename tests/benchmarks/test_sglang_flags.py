@@ -31,6 +31,8 @@ class SamplingParams:
 class ImageGenerationsRequest(BaseModel):
     prompt: str
     n: int = 1
+async def generations(request):
+    build(steps=request_extra_value(request, "late"), seed=other(request, "not_a_field"))
 """
 SERVER = """
 import os
@@ -50,6 +52,9 @@ class ServerArgs(Mixin):
 def add_more(parser):
     parser.add_argument("--more", action="store_true", help="see --not-a-flag")
 component_paths = os.environ.get("SGLANG_CACHE_DIT_FN")
+class Stage:
+    def forward(self):
+        refresh_context_on_transformer(self.transformer, 9, steps_computation_policy=self.policy)
 """
 
 
@@ -75,8 +80,8 @@ def test_every_flag_that_the_parser_gets_is_found_and_no_other(generator: Module
     read = generator.read_wheel(fake_wheel(tmp_path))
     flags = {"--model-path", "--data-parallel-size", "--dp-size", "--dp", "--role", "--more", "--vae-tiling"}
     assert set(read["flags"]) == flags | {"--vae-config.use-tiling"}
-    assert read["request"] == ["n", "prompt"] and read["environment"] == ["SGLANG_CACHE_DIT_FN"]
-    assert read["component_paths"] is True and len(read["sha256"]) == 64
+    assert read["request"] == ["late", "n", "prompt"] and read["environment"] == ["SGLANG_CACHE_DIT_FN"]
+    assert read["keeps_forced_masks"] is True and read["component_paths"] is True and len(read["sha256"]) == 64
 
 
 def test_the_command_writes_a_table_of_the_wheels_in_a_folder(
@@ -103,6 +108,11 @@ def test_the_committed_table_holds_three_versions_with_what_tells_them_apart() -
         "--no-such-flag": [],
     }.items():
         assert [version for version, takes in has.items() if takes(flag)] == versions, flag
+    takes = {version: accepted(version).request or () for version in known_versions()}
+    assert [version for version, fields in takes.items() if "enable_cache_dit" in fields] == ["0.5.23"]
+    assert [version for version, fields in takes.items() if "perf_dump_path" in fields] == known_versions()
+    assert not any("cfg_normalization" in fields for fields in takes.values())
+    assert [version for version in known_versions() if accepted(version).keeps_forced_masks] == ["0.5.23"]
     table = json.loads(TABLE.read_text())
     assert all(row["wheel"].startswith(f"sglang-{version}-") for version, row in table.items())
     assert not any("?" in flag for row in table.values() for flag in row["flags"])

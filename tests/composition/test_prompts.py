@@ -280,3 +280,29 @@ def test_a_cell_may_be_as_long_as_its_file_and_other_readers_keep_their_limit(tm
         (tmp_path / "p.csv").write_text(f'prompt\n"{text}"\n', encoding="utf-8")
         assert [prompt.text.strip() for prompt in read_prompts(tmp_path / "p.csv")] == [text.strip()]
         assert csv.field_size_limit() == before
+
+
+def test_prompts_of_a_file_may_have_a_size_and_steps_of_their_own(tmp_path: Path) -> None:
+    lines, table = tmp_path / "p.jsonl", tmp_path / "p.csv"
+    lines.write_text('{"prompt": "a"}\n{"prompt": "b", "width": 512, "steps": 4}\n')
+    table.write_text("prompt,width,steps\na,,\nb,512,4\n")
+    for path in (lines, table):
+        assert [prompt.own for prompt in read_prompts(path)] == [{}, {"width": 512, "steps": 4}]
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ('"width": "wide"', 'line 1: width is no whole number but "wide"'),
+        ('"width": 500', "line 1: width=500: must be a positive multiple of 16 pixels; nearest: 496 and 512"),
+        ('"steps": 0', "line 1: steps=0: must be at least 1"),
+        ('"steps": 4.5', "line 1: steps is no whole number but 4.5"),
+        ('"height": true', "line 1: height is no whole number but true"),
+    ],
+)
+def test_a_size_that_is_none_is_named_with_its_line(field: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(f'{{"prompt": "a", {field}}}\n')
+    with pytest.raises(ZbenchError) as raised:
+        read_prompts(path)
+    assert told in str(raised.value)

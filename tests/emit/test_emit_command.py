@@ -16,7 +16,7 @@ from zbench.store import RECORDS
 
 ON_A_GPU = ["pipeline=zimage_turbo", "hardware=h100", "cache=dbcache", "cache.max_warmup_steps=2"]
 EVERY = {"zbench.sh", "cache_dit.yaml", "generate.py", "NOTES.txt", "sglang.sh", "sglang.env", "docker-compose.yaml"}
-EVERY |= {"request.json", "request.sh", "requests.jsonl", "check.sh"}
+EVERY |= {"request.json", "request.sh", "requests.jsonl", "check.sh", "load.sh"}
 
 
 def written(folder: Path, records: list[Record]) -> str:
@@ -42,16 +42,16 @@ def test_all_tools_go_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert {path.name for path in paths} == EVERY and all(path.is_file() for path in paths)
     executable = {path.name for path in paths if path.stat().st_mode & 0o100}
-    assert executable == {"zbench.sh", "sglang.sh", "request.sh", "check.sh"}
+    assert executable == {"zbench.sh", "sglang.sh", "request.sh", "check.sh", "load.sh"}
     notes = (tmp_path / "out" / "NOTES.txt").read_text()
-    assert "nothing here was measured" in notes and "bench_serving" in notes
+    assert "nothing here was measured" in notes and "check it: zbench run pipeline=zimage_turbo " in notes
 
 
 def test_json_has_files_notes_and_the_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["emit", *ON_A_GPU, "--to", "sglang", "--format", "json", "--sglang-version", "0.5.12"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert json.loads(data["files"]["request.json"])["num_inference_steps"] == 8
-    assert "bench_serving" in data["check"] and any("sglang 0.5.12 has no" in note for note in data["notes"])
+    assert " engine=sglang " in data["check"] and any("sglang 0.5.12 has no" in note for note in data["notes"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
-from factories import SCENES, TURBO, trial
+from factories import SCENES, TURBO, trial, turbo
 
 from zbench.carried import settings
 from zbench.config import (
@@ -18,24 +18,23 @@ from zbench.config import (
     PipelineConfig,
     Prompt,
     SCMConfig,
+    ServedEngineConfig,
     WorkloadConfig,
 )
 from zbench.config.job import SCHEMAS
-from zbench.emit import TOOLS, emit
-from zbench.engines.sglang.launch import sglang_launch
+from zbench.emit import TOOLS, Emission, emit
 from zbench.trial import Trial
 
 GPU = ComputeConfig(device="cuda")
 BASES = {
-    "plain": trial(pipeline=TURBO, compute=GPU),
-    "masks": trial(SCMConfig(), pipeline=TURBO, compute=GPU),
+    "plain": turbo(compute=GPU),
+    "masks": turbo(SCMConfig(), compute=GPU),
     "tiny": trial(DBCacheConfig(enable_taylorseer=True)),
     "outside": trial(CustomCacheConfig(method="mine", target="a:B"), pipeline=replace(TURBO, guidance_scale=2.0)),
     "styled": trial(pipeline=replace(TURBO, lora="/a style/x.safetensors", weights="/a folder"), compute=GPU),
-    "sharded": trial(
-        DBCacheConfig(), pipeline=TURBO, compute=GPU, parallel=ParallelConfig(ulysses_size=2, ring_size=2)
-    ),
-    "streamed": trial(pipeline=TURBO, compute=GPU, offload=OffloadConfig(mode="group")),
+    "sharded": turbo(DBCacheConfig(), compute=GPU, parallel=ParallelConfig(ulysses_size=2, ring_size=2)),
+    "served": trial(engine=ServedEngineConfig(name="served", target="a:B", base_url="http://127.0.0.1:1")),
+    "streamed": turbo(compute=GPU, offload=OffloadConfig(mode="group")),
 }
 OTHER: dict[str, Any] = {
     "pipeline.preset": "zimage",
@@ -57,6 +56,12 @@ OTHER: dict[str, Any] = {
     "workload.prompt": "a dog",
     "workload.prompts_file": "a.txt",
     "workload.prompts.scene": "a scene",
+    **{f"workload.prompts.{name}": value for name, value in (("height", 512), ("width", 768), ("steps", 3))},
+    "workload.concurrency": 4,
+    "workload.rate_per_s": 2.0,
+    "workload.requests": 30,
+    "workload.arrivals_file": "times.txt",
+    "workload.latency_objective_s": 1.5,
     "engine.target": "mine:Engine",
     "cache.target": "mine:Cache",
 }
@@ -99,9 +104,8 @@ def words(made: Any) -> str:
     return "\n".join(line for line in lines if not line.startswith("# "))
 
 
-def tells_apart(tool: str, before: Trial, after: Trial, key: str) -> bool:
+def tells_apart(one: Emission, two: Emission, key: str) -> bool:
     """Whether the words differ, or a note that names the setting does."""
-    one, two = emit(before, tool), emit(after, tool)
     notes = set(one.notes) ^ set(two.notes)
     return words(one) != words(two) or any(f"{key}=" in note for note in notes)
 
@@ -111,7 +115,8 @@ def tells_apart(tool: str, before: Trial, after: Trial, key: str) -> bool:
 def test_every_setting_is_carried_or_named(tool: str, base: str) -> None:
     """That `zbench run` carries all is proven by composing its line again (tests/test_recommend.py)."""
     before = BASES[base]
-    lost = [key for key in settings(before) if not tells_apart(tool, before, changed(before, key), key)]
+    one = emit(before, tool)
+    lost = [key for key in settings(before) if not tells_apart(one, emit(changed(before, key), tool), key)]
     assert not lost, f"--to {tool}: neither in the words nor in a note"
 
 
@@ -127,9 +132,9 @@ def test_every_field_of_every_schema_is_a_setting() -> None:
 def test_what_is_no_config_group_is_named_too() -> None:
     hardware = HardwareConfig(name="h100", title="H100", datasheet="x")
     for tool in ("sglang", "cache-dit", "diffusers"):
-        capped = emit(trial(pipeline=TURBO, vram_limit_gib=16.0), tool)
+        capped = emit(turbo(vram_limit_gib=16.0), tool)
         assert any("hardware.vram_limit_gib=16" in note for note in capped.notes), tool
-        projected = emit(trial(pipeline=TURBO, hardware=hardware), tool)
+        projected = emit(turbo(hardware=hardware), tool)
         assert any("hardware.name=h100" in note for note in projected.notes), tool
 
 
@@ -156,26 +161,8 @@ def test_a_field_that_nobody_has_thought_of_is_named_in_a_note(tool: str) -> Non
     assert "compute.brand_new" not in " ".join(emit(trial(compute=NewerComputeConfig()), tool).notes)
 
 
-def test_a_batch_is_asked_for_whole() -> None:
-    batch = replace(TURBO, batch_size=2, images_per_prompt=3)
-    launch = sglang_launch(trial(pipeline=batch))
-    assert launch.request["n"] == 6
-    assert any("pipeline.batch_size=2 × pipeline.images_per_prompt=3" in note for note in launch.notes)
-    most = sglang_launch(trial(pipeline=replace(TURBO, batch_size=16))).notes
-    assert any("n=16 to SGLang; it makes at most 10 a request" in note for note in most)
-
-
-def test_every_prompt_with_every_seed_is_a_request() -> None:
-    workload = WorkloadConfig(name="w", prompts=SCENES.prompts, seeds=[3, 5])
-    launch = sglang_launch(trial(pipeline=TURBO, workload=workload))
-    asked = [(request["prompt"], request["seed"]) for request in launch.requests]
-    assert asked == [(prompt.text, seed) for prompt in SCENES.prompts for seed in (3, 5)]
-    assert launch.request == launch.requests[0]
-    assert any("the first prompt of 2 with the first seed of 2" in note for note in launch.notes)
-
-
 def test_values_of_a_note_are_one_line_of_bounded_length() -> None:
     workload = WorkloadConfig(name="a\nb" + "x" * 500, prompts=SCENES.prompts)
-    notes = emit(trial(pipeline=TURBO, workload=workload), "sglang").notes
+    notes = emit(turbo(workload=workload), "sglang").notes
     assert all("\n" not in note for note in notes)
     assert not any("x" * 100 in note for note in notes)

@@ -6,12 +6,14 @@ Misbehaviour is keyed by `residual_diff_threshold`, so that one sweep has health
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from zbench.config import CacheConfig, DBCacheConfig
 from zbench.engines import Generation, OnProgress, Residency, residency_by_keys
+from zbench.engines.failure import CodedError
 from zbench.measurement import Effective
 from zbench.probes.watched import Watched
 from zbench.trial import Trial
@@ -40,9 +42,12 @@ class SyntheticEngine:
         black_on: float | None = None,
         nan_on: float | None = None,
         spoilt_seed: int | None = None,
+        at_once: int | None = None,
+        fail_seeds: Sequence[int] = (),
     ) -> None:
-        """`refuse` is what it cannot run whatever it is asked for."""
-        self._refuse = refuse
+        """`refuse` is what it cannot run whatever it is asked for. With `at_once` as many threads may call it, and
+        requests of `fail_seeds` fail as a server's do."""
+        self._refuse, self._at_once, self._fail_seeds = refuse, at_once, tuple(fail_seeds)
         self._settings: dict[str, Any] = {
             "round_s": round_s,
             "load_s": load_s,
@@ -66,8 +71,13 @@ class SyntheticEngine:
     def residency(self, trial: Trial) -> Residency:
         return residency_by_keys(trial, ("cache", "workload", "pipeline.steps"))
 
+    def batching_problem(self, trial: Trial) -> str | None:
+        return None
+
     def engine(self) -> "Synthetic":
-        return Synthetic(**self._settings)
+        if self._at_once is None:
+            return Synthetic(**self._settings)
+        return SyntheticCrowd(self._at_once, self._fail_seeds, **self._settings)
 
 
 class Synthetic:
@@ -105,9 +115,19 @@ class Synthetic:
 
     def generate(self, prompt_text: str, seed: int) -> Generation:
         misdeed = self._misbehave()
+        return self._made(prompt_text, seed, misdeed, self._slept_s())
+
+    def generate_batch(self, calls: Sequence[tuple[str, int, str]]) -> list[Generation]:
+        """As long as one image takes."""
+        misdeed, latency_s = self._misbehave(), self._slept_s()
+        return [self._made(prompt, seed, misdeed, latency_s) for prompt, seed, _ in calls]
+
+    def _slept_s(self) -> float:
         began = time.perf_counter()
         time.sleep(self._round_s)
-        latency_s = time.perf_counter() - began
+        return time.perf_counter() - began
+
+    def _made(self, prompt_text: str, seed: int, misdeed: str | None, latency_s: float) -> Generation:
         cached, diffs = self._skipping()
         rng = np.random.default_rng([seed, *prompt_text.encode()])
         latents = rng.standard_normal((16, 4, 4)).astype(np.float32)
@@ -166,3 +186,25 @@ class Synthetic:
         elif misdeed == "memory":
             raise MemoryError("no more")
         return misdeed
+
+
+class RequestLost(CodedError):
+    """A server's answer that is none."""
+
+    code = "http_status"
+
+
+class SyntheticCrowd(Synthetic):
+    """The same for several threads at once, as a client of a server is."""
+
+    def __init__(self, at_once: int, fail_seeds: Sequence[int], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._at_once, self._fail_seeds = at_once, fail_seeds
+
+    def at_once(self) -> int | None:
+        return self._at_once
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        if seed in self._fail_seeds:
+            raise RequestLost("503 from the server: busy")
+        return super().generate(prompt_text, seed)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from factories import TURBO, trial
+from factories import SCENES, TURBO, trial, turbo
 
 from zbench.composition import expand
 from zbench.config import (
@@ -41,7 +41,7 @@ def test_sglang_gets_every_cache_parameter():
         enable_taylorseer=True,
         taylorseer_order=2,
     )
-    launch = sglang_launch(trial(cache, pipeline=TURBO))
+    launch = sglang_launch(turbo(cache))
     assert launch.environment == {
         "SGLANG_CACHE_DIT_ENABLED": "true",
         "SGLANG_CACHE_DIT_FN": "2",
@@ -57,13 +57,13 @@ def test_sglang_gets_every_cache_parameter():
 
 
 def test_sglang_without_a_cache_is_told_so_and_keeps_its_graph():
-    launch = sglang_launch(trial(pipeline=TURBO))
+    launch = sglang_launch(turbo())
     assert launch.environment == {"SGLANG_CACHE_DIT_ENABLED": "false"}
     assert "--enable-breakable-cuda-graph" not in launch.arguments
 
 
 def test_sglang_compiles_without_claims_about_its_graph():
-    launch = sglang_launch(trial(pipeline=TURBO, compute=ComputeConfig(compile=True, dtype="bfloat16")))
+    launch = sglang_launch(turbo(compute=ComputeConfig(compile=True, dtype="bfloat16")))
     flags = flags_of(launch)
     assert flags["--enable-torch-compile"] == flags["--regional-compile"] == "true"
     assert "--enable-breakable-cuda-graph" not in flags
@@ -71,7 +71,7 @@ def test_sglang_compiles_without_claims_about_its_graph():
 
 
 def test_sglang_degrees_and_ring_backend():
-    flags = flags_of(sglang_launch(trial(pipeline=TURBO, parallel=ParallelConfig(ulysses_size=2, ring_size=2))))
+    flags = flags_of(sglang_launch(turbo(parallel=ParallelConfig(ulysses_size=2, ring_size=2))))
     degrees = [flags[f"--{name}"] for name in ("num-gpus", "tp-size", "sp-degree", "ulysses-degree", "ring-degree")]
     assert degrees == ["4", "1", "4", "2", "2"]
     assert flags["--attention-backend"] == "fa"  # ring needs the log-sum-exp
@@ -79,12 +79,12 @@ def test_sglang_degrees_and_ring_backend():
 
 def test_sglang_degrees_of_gather_guidance_and_replicas():
     parallel = ParallelConfig(gather_size=2, cfg_size=2, dp_size=2)
-    launch = sglang_launch(trial(pipeline=TURBO, parallel=parallel))
+    launch = sglang_launch(turbo(parallel=parallel))
     flags = flags_of(launch)
     degrees = [flags[f"--{name}"] for name in ("num-gpus", "sp-degree", "kv-gather-degree", "dp-size")]
     assert degrees == ["8", "2", "2", "2"] and flags["--enable-cfg-parallel"] == "true"
     assert not any("refuses" in note for note in launch.notes)
-    assert "--enable-cfg-parallel" not in sglang_launch(trial(pipeline=TURBO)).arguments
+    assert "--enable-cfg-parallel" not in sglang_launch(turbo()).arguments
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_sglang_degrees_of_gather_guidance_and_replicas():
     ],
 )
 def test_what_sglang_refuses_is_said(degrees, says):
-    notes = sglang_launch(trial(pipeline=TURBO, parallel=ParallelConfig(**degrees))).notes
+    notes = sglang_launch(turbo(parallel=ParallelConfig(**degrees))).notes
     refused = [note for note in notes if note.startswith("SGLang refuses these degrees: ")]
     assert (says is None and not refused) or says in refused[0]
 
 
 def test_options_that_sglang_lacks_are_said_to_be_left_out():
     parallel = ParallelConfig(ulysses_size=2, ulysses_async=True, vae="split")
-    notes = sglang_launch(trial(pipeline=TURBO, parallel=parallel)).notes
+    notes = sglang_launch(turbo(parallel=parallel)).notes
     lacking = [note.split(" has no counterpart")[0] for note in notes if "no counterpart" in note]
     assert lacking == ["parallel.ulysses_async=true", "parallel.vae=split"]
 
@@ -128,7 +128,7 @@ def test_options_that_sglang_lacks_are_said_to_be_left_out():
     ],
 )
 def test_sglang_offload_is_never_left_to_auto(mode, cache, flags_on):
-    launch = sglang_launch(trial(cache, pipeline=TURBO, offload=OffloadConfig(mode=mode)))
+    launch = sglang_launch(turbo(cache, offload=OffloadConfig(mode=mode)))
     flags = flags_of(launch)
     offloads = {name: value for name, value in flags.items() if name.endswith("-offload")}
     assert len(offloads) == 5
@@ -168,7 +168,7 @@ def test_a_transformers_file_is_no_model_to_serve_and_that_is_said():
 
 def test_sglang_is_told_the_mask_and_warns_of_several_gpus_in_this_order():
     compute, parallel = ComputeConfig(dtype="float32"), ParallelConfig(ulysses_size=2)
-    launch = sglang_launch(trial(SCMConfig(scm_preset="fast"), pipeline=TURBO, compute=compute, parallel=parallel))
+    launch = sglang_launch(turbo(SCMConfig(scm_preset="fast"), compute=compute, parallel=parallel))
     assert launch.environment["SGLANG_CACHE_DIT_SCM_PRESET"] == "fast"
     assert launch.environment["SGLANG_CACHE_DIT_SCM_POLICY"] == "dynamic"
     told = [
@@ -185,7 +185,7 @@ def test_sglang_is_told_the_mask_and_warns_of_several_gpus_in_this_order():
 
 
 def test_a_cache_from_outside_is_not_claimed_to_run_in_sglang():
-    launch = sglang_launch(trial(CustomCacheConfig(method="mine", target="a:B"), pipeline=TURBO))
+    launch = sglang_launch(turbo(CustomCacheConfig(method="mine", target="a:B")))
     assert launch.environment == {"SGLANG_CACHE_DIT_ENABLED": "false"}
     assert "--enable-breakable-cuda-graph" not in launch.arguments
     assert any("cache.method=mine" in note for note in launch.notes)
@@ -198,9 +198,9 @@ def test_a_launch_needs_no_torch():
 
 def test_a_request_has_the_negative_prompt_where_there_is_one():
     prompts = [Prompt("a", "a cat", negative_prompt="blurry")]
-    asked = trial(pipeline=TURBO, workload=WorkloadConfig(name="w", prompts=prompts))
+    asked = turbo(workload=WorkloadConfig(name="w", prompts=prompts))
     assert sglang_launch(asked).request["negative_prompt"] == "blurry"
-    assert "negative_prompt" not in sglang_launch(trial(pipeline=TURBO)).request
+    assert "negative_prompt" not in sglang_launch(turbo()).request
 
 
 def test_sglang_gets_the_lora_its_scale_and_whether_it_is_merged():
@@ -211,4 +211,22 @@ def test_sglang_gets_the_lora_its_scale_and_whether_it_is_merged():
     assert flags_of(launch)["--lora-merge-mode"] == "dynamic"
     fused = sglang_launch(trial(pipeline=replace(styled, lora_fused=True)))
     assert flags_of(fused)["--lora-merge-mode"] == "merge"
-    assert "--lora-path" not in sglang_launch(trial(pipeline=TURBO)).arguments
+    assert "--lora-path" not in sglang_launch(turbo()).arguments
+
+
+def test_a_batch_is_asked_for_whole():
+    batch = replace(TURBO, batch_size=2, images_per_prompt=3)
+    launch = sglang_launch(trial(pipeline=batch))
+    assert launch.request["n"] == 6
+    assert any("pipeline.batch_size=2 × pipeline.images_per_prompt=3" in note for note in launch.notes)
+    most = sglang_launch(trial(pipeline=replace(TURBO, batch_size=16))).notes
+    assert any("n=16 to SGLang; it makes at most 10 a request" in note for note in most)
+
+
+def test_every_prompt_with_every_seed_is_a_request():
+    workload = WorkloadConfig(name="w", prompts=SCENES.prompts, seeds=[3, 5])
+    launch = sglang_launch(turbo(workload=workload))
+    asked = [(request["prompt"], request["seed"]) for request in launch.requests]
+    assert asked == [(prompt.text, seed) for prompt in SCENES.prompts for seed in (3, 5)]
+    assert launch.request == launch.requests[0]
+    assert any("the first prompt of 2 with the first seed of 2" in note for note in launch.notes)

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from factories import trial
+from images_server import Call, images_server, picture
 
 from zbench.config import (
     CacheConfig,
@@ -18,6 +19,7 @@ from zbench.config import (
     ExecutorConfig,
     MeasureConfig,
     ParallelConfig,
+    ServedEngineConfig,
 )
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, Setting, Task
@@ -145,6 +147,25 @@ def test_a_trial_of_several_devices_sees_them_all(executor: LocalExecutor, tmp_p
 
     assert executor.next_done(look, lambda: False).beside == ()
     assert seen[0] == [os.environ.get("CUDA_VISIBLE_DEVICES")]
+
+
+def test_a_trial_of_a_server_that_is_there_has_it_to_itself(executor: LocalExecutor, tmp_path: Path) -> None:
+    """Two at once would measure each other. A worker that runs alone is shown every device."""
+    seen: list[list[str | None]] = []
+
+    def look(_: Task, event: dict[str, Any]) -> None:
+        if event["event"] == "round":
+            seen.append([worker.environ().get("CUDA_VISIBLE_DEVICES") for worker in psutil.Process().children()])
+
+    def paints(call: Call) -> None:
+        call.images(picture(size=(256, 256)))
+
+    with images_server(paints) as server:
+        target = "zbench.engines.openai_images:ImagesEngine"
+        engine = ServedEngineConfig(name="openai_images", target=target, base_url=server.url)
+        executor.submit(task(tmp_path, trial(engine=engine, compute=ComputeConfig(device="cuda"))))
+        [result] = executor.next_done(look, lambda: False).results
+    assert isinstance(result, Completed) and seen[0] == [os.environ.get("CUDA_VISIBLE_DEVICES")]
 
 
 def test_one_that_hangs_is_ended_in_time_whatever_its_neighbour_says(executor: LocalExecutor, tmp_path: Path) -> None:

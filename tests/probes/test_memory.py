@@ -123,3 +123,12 @@ def test_devices_without_an_allocator_of_ours_have_no_peaks_of_one() -> None:
     probe = MemoryProbe(Watched((os.getpid(),), devices=(0,)))
     probe.start()
     assert probe.stop()[1]["memory.peak_reserved_bytes"] == "no_allocator"
+
+
+def test_of_a_server_elsewhere_nothing_is_claimed() -> None:
+    """Not even 0 bytes."""
+    probe = MemoryProbe(Watched((), unseen="server_elsewhere"))
+    probe.start()
+    peaks, reasons = probe.stop()
+    assert set(peaks.values()) == {None}
+    assert set(reasons.values()) == {"server_elsewhere"} and "memory.host_peak_rss_bytes" in reasons

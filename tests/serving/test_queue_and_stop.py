@@ -1,24 +1,15 @@
 """One request is painted at a time; the others wait, leave, are sent away or are told that the server stops."""
 
-import json
 import socket
 
 import httpx
 import pytest
 from commands import wait_for
-from gated_server import PATH, WAIT_S, GatedEngine, ServerInThread, running
+from gated_server import PATH, WAIT_S, GatedEngine, bare_request, running
 
 from zbench.errors import ZbenchError
 from zbench.serving import wire
-
-
-def ask(at: ServerInThread, prompt: str) -> socket.socket:
-    """Send a request over a bare connection, which the test may close."""
-    body = json.dumps({"prompt": prompt}).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    connection = at.connect()
-    connection.sendall(head.encode() + body)
-    return connection
+from zbench.serving.orders import CallSharing
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -57,7 +48,7 @@ def test_a_client_that_left_the_queue_is_never_painted_and_its_place_is_free() -
     with running(queue_size=1) as at:
         painting = at.in_background(prompt="hold 0")
         at.began()
-        gone = ask(at, "gone")
+        gone = bare_request(at, prompt="gone")
         at.wait_for_metric("zbench_waiting", 1)
         gone.close()
         at.wait_for_metric("zbench_waiting", 0)
@@ -71,10 +62,7 @@ def test_a_client_that_left_the_queue_is_never_painted_and_its_place_is_free() -
 
 def test_of_a_client_that_left_no_further_image_is_painted() -> None:
     with running() as at:
-        body = json.dumps({"prompt": "hold", "n": 10}).encode()
-        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-        connection = at.connect()
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        connection = bare_request(at, prompt="hold", n=10)
         at.began()
         connection.close()
         wait_for(lambda: at.metric('zbench_clients_left_total{where="pipeline"}') == 1)
@@ -132,6 +120,58 @@ def test_a_machine_that_fails_ends_the_server_after_it_told_the_client() -> None
         assert refused.status_code == 500 and refused.json()["error"]["code"] == "machine"
         at.thread.join(WAIT_S)
         assert isinstance(at.error, ZbenchError) and at.error.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: misaligned address",
+    ],
+)
+def test_an_error_that_cuda_keeps_ends_the_server_and_not_a_batch_one_by_one(said: str) -> None:
+    """After it every call of the process fails, whoever is to blame."""
+    with running(batching=CallSharing(2)) as at:
+        at.engine.sick = RuntimeError(said)
+        refused = at.post(n=2)
+        assert refused.status_code == 500 and "CUDA error" in refused.json()["error"]["message"]
+        at.thread.join(WAIT_S)
+        assert isinstance(at.error, ZbenchError) and at.error.exit_code == 4
+        assert str(at.error).endswith("no later call can succeed; start the server anew")
+        assert len(at.engine.batches) == 1 and at.engine.painted == []
+
+
+def test_calls_that_fail_one_after_another_end_the_server_once_its_own_fails_too() -> None:
+    """Of whatever they fail: nobody is answered 500 for ever."""
+    with running() as at:
+        at.engine.sick = RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+        assert [at.post().status_code for _ in range(3)] == [500] * 3
+        at.thread.join(WAIT_S)
+        assert isinstance(at.error, ZbenchError) and at.error.exit_code == 4
+        assert "3 calls failed, and the server's own request did too" in str(at.error)
+
+
+def test_requests_that_cannot_be_painted_do_not_end_it() -> None:
+    with running() as at:
+        assert [at.post(prompt="raise").status_code for _ in range(7)] == [500] * 7
+        assert [at.post(prompt="black").status_code for _ in range(7)] == [500] * 7
+        assert at.post().status_code == 200
+
+
+def test_who_waits_when_the_engine_is_lost_is_told() -> None:
+    with running(batching=CallSharing(3), queue_size=4) as at:
+        painting = at.in_background(prompt="hold")
+        at.began()
+        waiting = [at.in_background(prompt=f"{k}", num_inference_steps=3 + k % 2) for k in range(4)]
+        at.wait_for_metric("zbench_waiting", 4)
+        at.engine.sick = RuntimeError("CUDA error: an illegal memory access was encountered")
+        at.engine.gate.release()
+        assert answered(painting).json()["error"]["code"] == "error"
+        told = [answered(one) for one in waiting]
+        assert {one.status_code for one in told} == {503}
+        assert {one.json()["error"]["code"] for one in told} == {"server_failed"}
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:

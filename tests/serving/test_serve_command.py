@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,27 @@ def test_a_signal_ends_it_in_order_with_exit_code_0(tmp_path: Path, number: sign
     assert not list(tmp_path.iterdir()), "it keeps no record"
 
 
+def test_a_sweep_of_one_server_compares_sizes_of_batches(tmp_path: Path) -> None:
+    """Each trial's requests say how many may share a call; four are there at once."""
+    small = ("pipeline.height=32", "pipeline.width=32", "pipeline.steps=2")  # what the synthetic engine paints
+    server = (*SYNTHETIC, *small, "engine.options.round_s=0.05", "--batching-max-size", "4")
+    process, url = served(tmp_path, *server)
+    load = ("workload=single", "workload.arrivals=concurrent", "workload.concurrency=4", "workload.requests=12")
+    words = ("hardware=cpu", "pipeline=zimage_tiny", *small, *load, "engine=openai_images", f"engine.base_url={url}")
+    done = zbench(tmp_path, "sweep", *words, "engine.options.fields.batching_max_size=1,4", timeout_s=280)
+    metrics = httpx.get(f"{url}/metrics").text.splitlines()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert done.returncode == 0, done.stderr
+    [journal] = tmp_path.glob("runs/*/records.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    sizes = [record["config"]["engine"]["options"]["fields"]["batching_max_size"] for record in records]
+    assert sorted(sizes) == [1, 4] and {record["state"] for record in records} == {"COMPLETE"}
+    counts = {line.split(" ")[0]: float(line.split(" ")[1]) for line in metrics if line.startswith("zbench_batch_size")}
+    alone = counts['zbench_batch_size_bucket{le="1.0"}']
+    assert 12 <= alone < counts["zbench_batch_size_count"], "all of the first trial's, and not all of the second's"
+
+
 def test_the_image_over_http_is_that_of_zbench_run(tmp_path: Path) -> None:
     words = ("hardware=cpu", "workload=single", "pipeline.steps=3", "pipeline.height=64", "pipeline.width=96")
     done = zbench(tmp_path, "run", *words, "measure=quick", timeout_s=280)
@@ -59,6 +81,16 @@ def test_the_image_over_http_is_that_of_zbench_run(tmp_path: Path) -> None:
     assert process.returncode == 0, err
 
 
+def test_without_its_extra_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("fastapi", "uvicorn"):
+        monkeypatch.setitem(sys.modules, name, None)  # Python's own way to say that there is none
+    assert main(["serve", "hardware=cpu", "--port", "0"]) == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("note: ")]
+    assert line == "zbench: error: zbench serve needs fastapi, uvicorn; pip install 'zbench[serve]' brings them"
+
+
 def test_a_port_that_is_taken_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -73,6 +105,10 @@ def test_a_port_that_is_taken_is_one_line(capfd: pytest.CaptureFixture[str]) -> 
         (["--port", "70000"], "--port 70000: must be 0 to 65535"),
         (["--port", "x"], "--port: invalid int value: 'x'; zbench serve --help says more"),
         (["--queue", "0"], "--queue 0: must be 1 to 100000"),
+        (["--batching-max-size", "0"], "--batching-max-size 0: must be 1 to 64"),
+        (["--batching-max-size", "4", "--batching-delay-ms", "nan"], "--batching-delay-ms nan: must be 0 to 10000"),
+        (["--batching-delay-ms", "5"], "--batching-delay-ms 5: nothing is waited for with --batching-max-size 1"),
+        (["--batching-max-size", "4", "compute=compiled"], "--batching-max-size 4: compute.compile=true: is made for"),
         (["--model-name", ""], "--model-name '': is empty"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
         (["--nope"], "--nope: no such flag"),

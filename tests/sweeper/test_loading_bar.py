@@ -67,3 +67,23 @@ def test_the_bar_is_part_of_a_sweeps_display_only_while_it_loads() -> None:
         shown.append("8.0/40.0 GB" in out.getvalue())
     assert shown == [False, True, False]
     assert describe(told(8.0)) == "checking weights" and describe(BEGIN) == "loading"
+
+
+def test_what_has_no_size_is_a_line_each_time_that_it_waits_for_another_thing() -> None:
+    clock, out = [0.0], StringIO()
+    bar = LoadingBar(Console(file=out, width=200), lambda: clock[0])
+
+    def waits(stage: str, at_s: float) -> None:
+        clock[0] = at_s
+        bar.event("none", {"event": "loading", "stage": stage, "done_bytes": 0, "total_bytes": 0})
+
+    bar.event("none", {"event": "loading"})
+    waits("waiting for the server to start", 1.0)
+    assert out.getvalue() == "" and not bar.shown
+    for at_s in (6.0, 7.0):
+        waits("waiting for the server to start", at_s)
+    waits("waiting for the server to make its first image", 9.0)
+    assert out.getvalue().splitlines() == [
+        "none: waiting for the server to start",
+        "none: waiting for the server to make its first image",
+    ]

@@ -62,6 +62,12 @@ def present_trial(flag: str, config: Config, overrides: Sequence[str], engines: 
         raise HardwareError(
             f"{flag}: hardware={trial.hardware.name} is not here ({describe_present(devices)}), and it measures"
         )
+    if trial.workload.is_load:
+        problem = "ab measures one request after another; leave it out, or hold two loads together with zbench compare"
+        raise ConfigError("workload.arrivals", trial.workload.arrivals, problem)
+    if trial.workload.mixes:
+        problem = "ab compares one size and one number of steps; leave height, width and steps out of the prompts"
+        raise ConfigError("workload.prompts", "[…]", problem)
     reason = constraint(trial, geometry_of(trial.pipeline)) or (engines or Descriptions()).supports(trial)
     if reason is not None:
         raise ConfigError(flag, " ".join(overrides), reason)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from zbench.analysis.metrics import REGISTRY, latencies_s, rank_stages_s
 from zbench.analysis.quality import is_its_own_reference
 from zbench.measurement import CALLED, METRICS, SLOWING, Effective, Measurement
+from zbench.methods.cache import method_of
 from zbench.record import Record
 from zbench.stats import median
 from zbench.trial import Trial
@@ -19,6 +20,7 @@ INVALID = 0.5  # share of rounds above which those that are left may not stand f
 DISTURBED = 0.5  # share of rounds above which the median may be a disturbed one
 SLOWED = 1.2  # a baseline whose median is this many times its quickest call had not the machine to itself
 STRAGGLING = 1.1  # a rank whose stages take so many times the ranks' median holds the others up
+SHOWS = 1.03  # a speed-up below it is none that skipping a step of a few dozen gives
 MOST_CUT = 3  # prompts that are named as cut; the others are counted
 
 
@@ -36,8 +38,9 @@ class Caveat:
 
 def own_caveats(measurement: Measurement) -> list[str]:
     """What a trial's own rounds say against it."""
-    found = [Caveat(text, ("latency", "memory")) for text in measurement.validity]
-    found += [*_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
+    said = [*measurement.validity, *measurement.effective.doubts]
+    found = [Caveat(text, ("latency", "memory")) for text in said]
+    found += [*_failed(measurement), *_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
 
 
@@ -70,7 +73,12 @@ def unlike_its_reference(record: Record, reference: Record) -> str | None:
     ours, theirs = record.valid_measurement, reference.valid_measurement
     if ours is None or theirs is None or not ours.quality or record.is_reference:
         return None
-    if any(r.cached_steps for r in ours.requests) or not computes_alike(record.trial, reference.trial, offload=False):
+    may_skip = ours.effective.tells_cached_steps is False and method_of(record.trial.cache).skips
+    if (
+        may_skip
+        or any(r.cached_steps for r in ours.requests)
+        or not computes_alike(record.trial, reference.trial, offload=False)
+    ):
         return None
     if is_its_own_reference(ours, theirs):
         return None
@@ -81,12 +89,39 @@ def unlike_its_reference(record: Record, reference: Record) -> str | None:
     )
 
 
+def without_effect(record: Record, reference: Record | None, within_noise: bool, speedup: float | None) -> str | None:
+    """That a server took a cache setting and shows nothing of it: the uncached images, or no more than their own noise
+    and no speed-up.
+
+    Where images were judged and are equal to the last byte, the measurement itself says so.
+    """
+    measured, method = record.valid_measurement, method_of(record.trial.cache)
+    if measured is None or measured.effective.tells_cached_steps is not False or not method.skips:
+        return None
+    theirs = None if reference is None else reference.valid_measurement
+    if measured.quality and all(one.identical for one in measured.quality):
+        return None
+    if theirs is not None and _hashes(measured) == _hashes(theirs):
+        shown = "its images are the uncached ones to the last byte"
+    elif within_noise and speedup is not None and speedup < SHOWS:
+        shown = f"its images lie within the noise of the uncached ones and take as long ({speedup:.2f}×)"
+    else:
+        return None
+    return f"the server was asked for {method.label}, and {shown}: it ignored the setting, or skipped no step by it"
+
+
+def _hashes(measurement: Measurement) -> set[tuple[str, int, str | None]]:
+    return {(r.prompt_id, r.seed, r.image_sha256) for r in measurement.requests}
+
+
 def beyond_skipping(record: Record, baseline: Record | None, speedup: float | None) -> str | None:
     """Computed and sharded as the baseline is, a trial that computes n steps takes at least n/b of its time, where
     the baseline computes b.
     """
     if speedup is None or baseline is None or not computes_alike(record.trial, baseline.trial, offload=True):
         return None
+    if record.trial.workload.is_load or record.trial.workload.mixes:
+        return None  # who waits less is faster by more than what was skipped; and steps may be each prompt's own
     skipped, of_baseline = _skipped(record), _skipped(baseline)
     steps = record.trial.pipeline.steps
     if skipped is None or of_baseline is None or skipped >= steps:
@@ -142,6 +177,16 @@ def was_slowed(baseline: Measurement) -> bool:
         return False
     samples = latencies_s(baseline)
     return bool(samples) and median(samples) > SLOWED * min([*samples, *baseline.warmup_latencies_s])
+
+
+def _failed(measurement: Measurement) -> list[Caveat]:
+    """Requests of a load that brought no image, which statistics of the others do not show."""
+    failures = measurement.window.failures
+    if not failures:
+        return []
+    every = len(failures) + len(measurement.requests)
+    said = f"{len(failures)} of {every} requests failed ({_counted(failed.code for failed in failures)})"
+    return [Caveat(said, ("latency",))]
 
 
 def _disturbed(measurement: Measurement) -> list[Caveat]:

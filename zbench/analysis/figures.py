@@ -12,6 +12,7 @@ from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.quality import likeness
 from zbench.config import ParallelConfig
+from zbench.config.arrivals import OF_KINDS
 from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
@@ -21,6 +22,7 @@ from zbench.trial import Trial
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 OTHER_CONTENT = "other_content"  # why a figure is None: what it would be compared with has other weights or configs
+OTHER_ARRIVALS = "other_arrivals"  # why a speed-up is None: requests of what it would be over came in another way
 BASELINE_INVALID = "baseline_invalid"  # why a speed-up is None: images of what it would be over are none
 
 UNSHARDED = ParallelConfig()
@@ -29,6 +31,13 @@ DEGREES = ("dp", "cfg", "tp", "ulysses", "ring", "gather")
 FROM_REGISTRY = {
     "latency_median_s": "latency.median",
     "latency_p90_s": "latency.p90",
+    "latency_p95_s": "latency.p95",
+    "latency_p99_s": "latency.p99",
+    "response_p95_s": "response.p95",
+    "queue_p95_s": "queue.p95",
+    "requests_per_s": "requests.rate",
+    "goodput_per_s": "goodput",
+    "failed_requests": "requests.failed",
     "images_per_s": "throughput",
     "device_memory_bytes": "memory.on_device",
     "joules_an_image": "energy.per_image",
@@ -133,6 +142,14 @@ class TrialFigures:
     parallel_efficiency: float | None = None  # device-seconds an image on one device over its own
     exposed_communication: float | None = None  # share of the forwards of the rank that waits most
     rank_memory_bytes: int | None = None  # peak of the fullest rank
+    arrivals: str = "sequential"  # of its requests; the others are load
+    latency_p95_s: float | None = None
+    latency_p99_s: float | None = None
+    response_p95_s: float | None = None  # of a load: from due to done, failed requests never done
+    queue_p95_s: float | None = None  # of a load: from due to begun
+    requests_per_s: float | None = None  # of a load: those that brought an image, over its duration
+    goodput_per_s: float | None = None  # of a load: those within workload.latency_objective_s
+    failed_requests: int | None = None  # of a load
     cut_prompts: str | None = None  # which of its prompts were longer than the pipeline takes, a sentence
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: Reasons = ()  # value's path, why it is None
@@ -243,7 +260,10 @@ def _other_weights(record: Record, reference: Record | None) -> str | None:
 def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
     """What the trial's own rounds say, by field."""
     samples = latencies_s(measurement)
-    interval = None if measurement.projection or not samples else median_interval(samples)
+    is_load = (
+        measurement.window.arrivals.kind != "sequential"
+    )  # where requests wait for each other: no independent ones
+    interval = None if measurement.projection or is_load or not samples else median_interval(samples)
     memory_bytes, memory_kind = peak_memory(measurement)
     sources, rounds = measurement.sources, measurement.requests
     return {
@@ -251,10 +271,11 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "source": measurement.source,
         "latency_low_s": interval[0] if interval else None,
         "latency_high_s": interval[1] if interval else None,
+        "arrivals": measurement.window.arrivals.kind,
         "images": max((r.images for r in rounds), default=1),
         "peak_memory_bytes": memory_bytes,
         "memory_kind": memory_kind,
-        "steps": trial.pipeline.steps,
+        "steps": None if any("steps" in p.own for p in trial.workload.prompts) else trial.pipeline.steps,
         "latency_source": sources.get("latency"),
         "memory_source": sources.get("memory"),
         "cached_steps_source": sources.get("cached_steps"),
@@ -293,11 +314,20 @@ def _compared(
     if baseline is not None and baseline.has_invalid_images:
         known["missing"] = (*known["missing"], ("speedup", BASELINE_INVALID))
     other = doubt.other_content(record, baseline, "speed baseline")
-    if other is None:
+    if baseline is not None and arrivals_of(baseline) != arrivals_of(record):
+        known["missing"] = (*known["missing"], ("speedup", OTHER_ARRIVALS))
+    elif other is None:
         known["speedup"] = _speedup(record, baseline)
-    elif record.baseline_id != record.reference_id:
+        idle = doubt.without_effect(record, reference, known.get("within_noise", False), known["speedup"])
+        said += [] if idle is None else [idle]
+    if other is not None and record.baseline_id != record.reference_id:
         said.append(other)
     return known, said
+
+
+def arrivals_of(record: Record) -> dict[str, Any]:
+    """How its requests came: where that differs, latencies are not compared."""
+    return {name: getattr(record.trial.workload, name) for name in ("arrivals", *OF_KINDS)}
 
 
 def _without_quality(missing: Reasons, why: str) -> dict[str, Any]:

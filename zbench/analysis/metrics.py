@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from zbench.analysis.serving import ServingFigures, serving_figures
 from zbench.measurement import Communication, ImageQuality, Measurement, RankView, Request
 from zbench.stats import median, quantile
 
@@ -77,7 +78,8 @@ def pooled_psnr_db(values: Sequence[float]) -> float:
 
 
 def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
-    """The peak in bytes that says most, and which it is: device, reserved or allocated (torch's), or host RSS."""
+    """The peak in bytes that says most, and which it is: device, reserved or allocated (torch's), host RSS, or server,
+    where that alone says."""
     if measurement.projection is not None:
         return measurement.projection.peak_device_bytes, "device"
     memory = measurement.memory
@@ -86,14 +88,15 @@ def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
         (memory.peak_reserved_bytes, "reserved"),
         (memory.peak_allocated_bytes, "allocated"),
         (memory.host_peak_rss_bytes, "host RSS"),
+        (max((r.server_peak_bytes for r in measurement.requests if r.server_peak_bytes), default=None), "server"),
     )
     return next(((size, kind) for size, kind in kinds if size is not None), (None, None))
 
 
 def device_memory_bytes(measurement: Measurement) -> float | None:
-    """The peak on the device; None where only the host's is known."""
+    """The peak on the device; None where only the host's is known, or what a server says of some memory of its own."""
     size, kind = peak_memory(measurement)
-    return None if kind == "host RSS" else size
+    return None if kind in ("host RSS", "server") else size
 
 
 def rank_peak(view: RankView) -> tuple[int | None, str | None]:
@@ -141,9 +144,22 @@ def _median_latency(measurement: Measurement) -> float | None:
     return median(samples) if samples else None
 
 
-def _p90_latency(measurement: Measurement) -> float | None:
-    samples = latencies_s(measurement)
-    return quantile(samples, 0.9) if samples else None
+def _latency_quantile(q: float) -> Callable[[Measurement], float | None]:
+    def read(measurement: Measurement) -> float | None:
+        samples = latencies_s(measurement)
+        return quantile(samples, q) if samples else None
+
+    return read
+
+
+def _of_load(name: str, unit: str, figure: Callable[[ServingFigures], float | None], *, more: bool = False) -> Metric:
+    """A figure that only a window of load has."""
+
+    def read(measurement: Measurement) -> float | None:
+        found = serving_figures(measurement)
+        return None if found is None else figure(found)
+
+    return Metric(name, unit, "latency", read, higher_is_better=more)
 
 
 def _throughput(measurement: Measurement) -> float | None:
@@ -168,7 +184,9 @@ def _joules_an_image(measurement: Measurement) -> float | None:
 
 
 def _cached_steps(measurement: Measurement) -> float | None:
-    """Mean an image, so that none counts more for having been made more often."""
+    """Mean an image, so that none counts more for having been made more often. None where a server does not say."""
+    if measurement.effective.tells_cached_steps is False:
+        return None
     images = rounds_by_image(measurement.requests)
     return mean(mean(len(r.cached_steps) for r in rounds) for rounds in images.values())
 
@@ -241,8 +259,13 @@ def _likeness(key: str) -> Callable[[Measurement], list[float | None]]:
 
 _ALL: list[Metric] = [
     Metric("latency.median", "s", "latency", _median_latency, samples=lambda m: list(m.paired_latencies_s)),
-    Metric("latency.p90", "s", "latency", _p90_latency),
+    *(Metric(f"latency.p{q}", "s", "latency", _latency_quantile(q / 100)) for q in (90, 95, 99)),
     Metric("throughput", "images/s", "latency", _throughput, higher_is_better=True),
+    _of_load("response.p95", "s", lambda load: load.response_s(0.95)),
+    _of_load("queue.p95", "s", lambda load: quantile(load.queued_s, 0.95) if load.queued_s else None),
+    _of_load("requests.rate", "requests/s", lambda load: load.requests_per_s, more=True),
+    _of_load("requests.failed", "requests", lambda load: load.failed_requests),
+    _of_load("goodput", "requests/s", lambda load: load.goodput_per_s, more=True),
     *(_stage(stage) for stage in STAGES),
     Metric("memory.peak", "bytes", "memory", lambda m: peak_memory(m)[0], positive=True),
     *(_memory(key) for key in ("peak_device", "peak_reserved", "peak_allocated", "host_peak_rss")),

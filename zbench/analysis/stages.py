@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zbench.analysis.metrics import REGISTRY, STAGES, latencies_s
+from zbench.analysis.serving import serving_figures
 from zbench.config import PipelineConfig
 from zbench.errors import RecordError
 from zbench.measurement import Effective, Measurement, Request
@@ -115,6 +116,8 @@ class _Counter:
     def of_stage(self, stage: str) -> Callable[[Request], Flops | None] | str:
         """Counts a round; in words, why none can be counted."""
         pipeline = self.trial.pipeline
+        if self.trial.workload.mixes:
+            return "its prompts have sizes or steps of their own"
         if stage == "text_encode":
             return self._text_encode
         if stage == "denoise":
@@ -179,7 +182,8 @@ def stage_seconds(measurement: Measurement) -> dict[str, float]:
     samples = latencies_s(measurement)
     if not samples:
         return {}
-    total = median(samples)
+    load = serving_figures(measurement)
+    total = median(load.services_s if load is not None and load.services_s else samples)  # without the waiting
     if measurement.projection is not None:
         projected = measurement.projection.stages_s
         stages = {name: projected[name] for name in WHOLE if projected.get(name)}

@@ -8,6 +8,7 @@ from zbench.errors import Exit, ZbenchError
 from zbench.streams import talk
 
 if TYPE_CHECKING:
+    from zbench.analysis.view import View
     from zbench.sweeper.plan import Plan
 
 
@@ -65,6 +66,14 @@ def _planned(command: Command, args: list[str]) -> "tuple[Plan | None, str]":
     return planned(args, command.name, about, allow_code=allow_code), out
 
 
+def print_load(view: "View", out: str) -> None:
+    """What trials did under load, below a table that people read."""
+    from zbench.report.page.serving import in_terminal
+
+    if out in ("table", "markdown") and (told := in_terminal(view, out)):
+        print(f"\n{told}")
+
+
 def _execute(made: "Plan", out: str) -> int:
     """Run a plan, write its report, print its table: in this order, for the table's reader may go away."""
     from rich.console import Console
@@ -82,6 +91,7 @@ def _execute(made: "Plan", out: str) -> int:
     view = view_of(outcome.records)
     write_report(view, {made.name: made.run_folder}, made.report_folder)
     print(render(view, out))
+    print_load(view, out)
     talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
     if outcome.failed:
         talk(f"{outcome.failed} of {len(outcome.records)} trials FAILED; sweep.retry_failed=true runs them again")

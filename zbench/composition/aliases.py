@@ -107,6 +107,17 @@ ALIASES: dict[str, str] = {
     "precision": "compute.dtype",
     "dit_precision": "compute.dtype",
     "attention": "compute.attention_backend",
+    # of a server
+    "url": "engine.base_url",
+    "api_base": "engine.base_url",
+    "server": "engine.base_url",
+    # of a load, as bench_serving has them
+    "request_rate": "workload.rate_per_s",
+    "rate": "workload.rate_per_s",
+    "max_concurrency": "workload.concurrency",
+    "num_prompts": "workload.requests",
+    "num_requests": "workload.requests",
+    "slo": "workload.latency_objective_s",
     # how it is measured
     "rounds": "measure.min_rounds and measure.max_rounds",
     "repeats": "measure.min_rounds and measure.max_rounds",

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from zbench.composition.arrivals import with_arrivals
 from zbench.composition.grammar import Key, Text, assignment, dotted
 from zbench.composition.nodes import ABSENT, converted, get, put, replaced, value_at
 from zbench.composition.prompts import with_prompts
@@ -85,7 +86,7 @@ class GroupPoints:
                 _hold(line, key, leaf, {self.name: value})
         check_types(value, self.name)
         if isinstance(value, WorkloadConfig):
-            return with_prompts(value, [key for point in asked for key, _ in point.leaves])
+            return with_arrivals(with_prompts(value, [key for point in asked for key, _ in point.leaves]))
         return value
 
 
@@ -139,7 +140,8 @@ def resolved_points(base: DictConfig, axes: Sequence[Axis], checked: dict[int, o
                 node = get(cfg, key)
                 _hold(axis.line, key, OmegaConf.to_object(node) if OmegaConf.is_config(node) else node, config)
         check_types(config)
-        config = replace(config, workload=with_prompts(config.workload, [key for axis in axes for key in axis.keys]))
+        workload = with_prompts(config.workload, [key for axis in axes for key in axis.keys])
+        config = replace(config, workload=with_arrivals(workload))
         check(config, checked)
         yield Made(config, tuple(itertools.chain.from_iterable(map(_overrides, point))))
 

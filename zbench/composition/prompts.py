@@ -15,14 +15,14 @@ from typing import Any
 from zbench.composition.grammar import Key
 from zbench.composition.texts import read_text
 from zbench.config import Prompt, WorkloadConfig
-from zbench.config.pipeline import check_prompt
-from zbench.config.ranges import shortened
+from zbench.config.pipeline import OWN_OF_PROMPTS, check_prompt
+from zbench.config.ranges import check_numbers, shortened
 from zbench.errors import ConfigError, OverrideError
 
 SOURCES = ("prompt", "prompts_file", "prompts")
 """Keys of a workload of which one says what is painted."""
 
-FIELDS = ("id", "prompt", "text", "negative_prompt", "scene", "language")
+FIELDS = ("id", "prompt", "text", "negative_prompt", "scene", "language", *OWN_OF_PROMPTS)
 """What a line of a jsonl file and a column of a csv file may be; `text` is another name of `prompt`."""
 
 
@@ -105,8 +105,9 @@ def _free(wanted: str, taken: Collection[str]) -> str:
 def _prompt(line: _Line) -> Prompt:
     """Raises ConfigError that names file and line."""
     _hold_fields(line.place, line.fields)
+    own = {name: _whole(line.place, name, line.fields[name]) for name in OWN_OF_PROMPTS if name in line.fields}
     for name, value in line.fields.items():
-        if not isinstance(value, str | None) and not (name == "id" and type(value) is int):
+        if name not in own and not isinstance(value, str | None) and not (name == "id" and type(value) is int):
             raise OverrideError(f"{line.place}: {name} is no text but {json.dumps(value)[:40]}; put it in quotes")
     said = {name: str(value) for name, value in line.fields.items() if value is not None}
     if "prompt" in said and "text" in said:
@@ -120,12 +121,23 @@ def _prompt(line: _Line) -> Prompt:
         language=said.get("language") or Prompt.language,
         scene=said.get("scene") or None,
         negative_prompt=said.get("negative_prompt", ""),
+        **own,
     )
     try:
         check_prompt(replace(made, id=made.id or "p0"), "")
+        check_numbers(made, "")
     except ConfigError as error:
         raise OverrideError(f"{line.place}: {error}") from error
     return made
+
+
+def _whole(place: str, name: str, value: object) -> int | None:
+    """A number of a jsonl file, or the cell of a csv file; None for one that is empty. Raises OverrideError."""
+    if value is None or type(value) is int:
+        return value
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
+        return int(value)
+    raise OverrideError(f"{place}: {name} is no whole number but {json.dumps(value)[:40]}")
 
 
 def _hold_fields(place: str, names: Iterable[str]) -> None:

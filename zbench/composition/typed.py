@@ -32,7 +32,7 @@ GROUPS = (*SCHEMAS, "experiment")
 
 NO_AXES = ("measure", "search", "executor", "sweep")  # they say how a sweep is run, not what
 
-BLANKS = {("cache", "custom")}
+BLANKS = {("cache", "custom"), ("engine", "openai_images")}
 """Choices that say nothing without values of the user's: a glob leaves them out."""
 
 Choice = str | tuple[str, ...] | None

@@ -18,7 +18,16 @@ from zbench.config.cache import (
 from zbench.config.hardware import VRAM_RESERVE_GIB, EfficiencyConfig, HardwareConfig
 from zbench.config.job import SCHEMAS, Config, check, register_schemas
 from zbench.config.pipeline import PipelineConfig, Prompt, WorkloadConfig
-from zbench.config.setting import DTYPES, OFFLOAD_MODES, ComputeConfig, EngineConfig, OffloadConfig, ParallelConfig
+from zbench.config.setting import (
+    DTYPES,
+    OFFLOAD_MODES,
+    ComputeConfig,
+    EngineConfig,
+    OffloadConfig,
+    ParallelConfig,
+    ServedEngineConfig,
+    engine_class,
+)
 from zbench.config.sweep import ExecutorConfig, MeasureConfig, SearchConfig, SweepConfig
 
 __all__ = [
@@ -44,9 +53,11 @@ __all__ = [
     "Prompt",
     "SCMConfig",
     "SearchConfig",
+    "ServedEngineConfig",
     "SweepConfig",
     "WorkloadConfig",
     "cache_class",
     "check",
+    "engine_class",
     "register_schemas",
 ]

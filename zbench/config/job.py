@@ -15,7 +15,9 @@ from zbench.config.setting import (
     EngineConfig,
     OffloadConfig,
     ParallelConfig,
+    ServedEngineConfig,
     check_compute,
+    check_engine,
     check_offload,
     check_parallel,
 )
@@ -53,7 +55,7 @@ class Config:
 # Group, schema name: conf/GROUP/CHOICE.yaml names its schema as /schema/GROUP@_here_: NAME.
 SCHEMAS: dict[str, dict[str, type]] = {
     "pipeline": {"pipeline": PipelineConfig},
-    "engine": {"engine": EngineConfig},
+    "engine": {"engine": EngineConfig, "served": ServedEngineConfig},
     "hardware": {"hardware": HardwareConfig},
     "parallel": {"parallel": ParallelConfig},
     "offload": {"offload": OffloadConfig},
@@ -95,7 +97,7 @@ def check(config: Any, checked: dict[int, object] | None = None) -> None:
 # Group to what its values must be; a check of several groups together belongs into `check`.
 _CHECKS: dict[str, Callable[[Any], None]] = {
     **{"pipeline": check_pipeline, "hardware": check_hardware, "offload": check_offload, "parallel": check_parallel},
-    **{"cache": check_cache, "compute": check_compute, "workload": check_workload},
+    **{"engine": check_engine, "cache": check_cache, "compute": check_compute, "workload": check_workload},
     **{"measure": check_measure, "sweep": check_sweep},
     "execution": lambda execution: one_of("execution", execution, EXECUTIONS),
 }

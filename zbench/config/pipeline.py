@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from zbench.config.arrivals import LONGEST_S, MOST_AT_ONCE, MOST_REQUESTS, check_arrivals
 from zbench.config.group import Group
 from zbench.config.ranges import check_name, check_text, number, shortened, within
 from zbench.errors import ConfigError
@@ -13,11 +14,16 @@ PIXEL_GRID = 16
 """Sides are multiples of it: 8 pixels a latent, 2 latents a token."""
 
 MAX_SIDE = 16384
+MAX_STEPS = 1000
 MAX_IMAGES = 1024
 """Of one call."""
 
 SEED_LIMIT = 2**63
 """Seeds lie from -SEED_LIMIT to below it: what torch takes, and what a table's 64-bit column holds."""
+
+
+OWN_OF_PROMPTS = ("height", "width", "steps")
+"""Keys of the pipeline that a prompt may have of its own."""
 
 
 @dataclass
@@ -31,7 +37,7 @@ class PipelineConfig(Group):
     download: bool = False  # whether a hub id may be fetched
     height: int = number(MISSING, PIXEL_GRID, MAX_SIDE)  # pixels
     width: int = number(MISSING, PIXEL_GRID, MAX_SIDE)  # pixels
-    steps: int = number(8, 1, 1000)  # transformer forwards an image; the scheduler has 1000 timesteps
+    steps: int = number(8, 1, MAX_STEPS)  # transformer forwards an image; the scheduler has 1000 timesteps
     guidance_scale: float = number(0.0, 0, 1000)
     max_sequence_length: int = number(512, 1, 32768)  # prompt tokens, padding included
     batch_size: int = number(1, 1, MAX_IMAGES)  # times the prompt is in one call, each with a seed of its own
@@ -74,13 +80,22 @@ class Prompt:
     language: str = "en"
     scene: str | None = None  # what must be painted, as zbench.zimage.scenes.world writes it; None: not judged
     negative_prompt: str = ""  # what guidance leads away from
+    height: int | None = number(None, PIXEL_GRID, MAX_SIDE)  # pixels; null: the pipeline's, as the next two
+    width: int | None = number(None, PIXEL_GRID, MAX_SIDE)
+    steps: int | None = number(None, 1, MAX_STEPS)
+
+    @property
+    def own(self) -> dict[str, int]:
+        """Keys of the pipeline that are others for this prompt."""
+        return {key: value for key in OWN_OF_PROMPTS if (value := getattr(self, key)) is not None}
 
 
 @dataclass
 class WorkloadConfig(Group):
-    """Which images are generated: every prompt with every seed.
+    """Which images are generated, every prompt with every seed, and when each is asked for.
 
-    A composed job has its prompts in `prompts` alone: `composition.prompts` puts there what the other three name.
+    A composed job has its prompts in `prompts` alone: `composition.prompts` puts there what the other three name. So it
+    is with `arrivals_file` and `arrival_times_s` (`composition.arrivals`).
     """
 
     name: str = MISSING
@@ -89,17 +104,43 @@ class WorkloadConfig(Group):
     prompt: str | None = None  # one prompt, in place of `prompts`
     prompts_file: str | None = None  # txt, jsonl or csv, in place of `prompts`
     negative_prompt: str = ""  # of every prompt that has none of its own
+    arrivals: str = "sequential"  # each when the former is done; concurrent, poisson and replay are load
+    concurrency: int | None = number(None, 1, MOST_AT_ONCE)  # load: at most so many at once; null: no bound
+    rate_per_s: float | None = number(None, 0, MOST_REQUESTS, above=True)  # poisson: mean; null: it is sought
+    requests: int | None = number(None, 1, MOST_REQUESTS)  # load: how many, prompts and seeds in turn
+    arrivals_seed: int = number(0, 0, SEED_LIMIT - 1)  # poisson: which draw of times
+    arrivals_file: str | None = None  # replay: when each request is due, seconds, one a line
+    arrival_times_s: list[float] = field(default_factory=list, metadata=within(0, LONGEST_S))  # replay: its times
+    latency_objective_s: float | None = number(None, 0, LONGEST_S, above=True)  # load: from due to done
+    warm_up: bool = True  # load: false begins with whatever the pipeline is, cold where it was just launched
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a prompt asks for a size or for steps of its own."""
+        return any(prompt.own for prompt in self.prompts)
+
+    @property
+    def is_load(self) -> bool:
+        """Whether requests come as `arrivals` says, and not each when the former is done."""
+        return self.arrivals != "sequential"
+
+    @property
+    def seeks_rate(self) -> bool:
+        """Whether it stands for the highest rate that meets its objective, and is no trial before one is chosen."""
+        return self.arrivals == "poisson" and self.rate_per_s is None
+
+    @property
+    def load_label(self) -> str | None:
+        """How requests arrive, in a trial's label: `concurrent:20`, `poisson:2.5/s`; None one after another."""
+        of = {"concurrent": f":{self.concurrency}", "poisson": f":{self.rate_per_s or 0:.4g}/s"}
+        sought = "poisson:rate sought" if self.seeks_rate else f"{self.arrivals}{of.get(self.arrivals, '')}"
+        return sought if self.is_load else None
 
 
 def check_pipeline(pipeline: PipelineConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     for key in ("height", "width"):
-        pixels = getattr(pipeline, key)
-        if pixels % PIXEL_GRID:
-            below = pixels // PIXEL_GRID * PIXEL_GRID
-            nearest = f"{below} and {below + PIXEL_GRID}"
-            problem = f"must be a positive multiple of {PIXEL_GRID} pixels; nearest: {nearest}"
-            raise ConfigError(f"pipeline.{key}", pixels, problem)
+        _check_side(f"pipeline.{key}", getattr(pipeline, key))
     if pipeline.weights == "":
         raise ConfigError("pipeline.weights", "''", "name auto, random, a folder, a file or a hub id; . is this folder")
     if pipeline.vae == "":
@@ -109,6 +150,13 @@ def check_pipeline(pipeline: PipelineConfig) -> None:
     if pipeline.images > MAX_IMAGES:
         problem = f"with pipeline.batch_size={pipeline.batch_size} makes {pipeline.images} images; at most {MAX_IMAGES}"
         raise ConfigError("pipeline.images_per_prompt", pipeline.images_per_prompt, problem)
+
+
+def _check_side(key: str, pixels: int) -> None:
+    if pixels % PIXEL_GRID:
+        below = pixels // PIXEL_GRID * PIXEL_GRID
+        nearest = f"{below} and {below + PIXEL_GRID}"
+        raise ConfigError(key, pixels, f"must be a positive multiple of {PIXEL_GRID} pixels; nearest: {nearest}")
 
 
 def check_workload(workload: WorkloadConfig) -> None:
@@ -129,6 +177,7 @@ def check_workload(workload: WorkloadConfig) -> None:
             said = "two prompts have this id" if same else f"another is {known[alike]}, the same file on many systems"
             raise ConfigError("workload.prompts", prompt.id, f"{said}; every id must be unique")
         known[alike] = prompt.id
+    check_arrivals(workload)
 
 
 def check_prompt(prompt: Prompt, path: str) -> None:
@@ -138,6 +187,9 @@ def check_prompt(prompt: Prompt, path: str) -> None:
         raise ConfigError(f"{path}text", repr(prompt.text), f"prompt {prompt.id} is empty; say what to paint")
     for name in ("text", "negative_prompt", "language"):
         check_text(f"{path}{name}", getattr(prompt, name))
+    for name in ("height", "width"):
+        if name in prompt.own:
+            _check_side(f"{path}{name}", prompt.own[name])
 
 
 def check_together(pipeline: PipelineConfig, workload: WorkloadConfig) -> None:

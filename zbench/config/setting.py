@@ -1,5 +1,6 @@
 """How the work is done, step skipping apart: the engine, sharding, offload and compute."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,38 @@ class EngineConfig(Group):
     target: str = MISSING  # class of its description: module:Class, or an entry point's name
     loads_weights: bool = True  # whether it loads pipeline.weights on this machine
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its description is made with."""
+        return dict(self.options)
+
+    @property
+    def loads_here(self) -> bool:
+        """Whether `pipeline.weights` must be on this machine."""
+        return self.loads_weights
+
+
+@dataclass
+class ServedEngineConfig(EngineConfig):
+    """An engine behind a server, which may be there already."""
+
+    base_url: str | None = None  # where it listens, such as http://127.0.0.1:30000
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its description is made with."""
+        return {**self.options, "base_url": self.base_url}
+
+    @property
+    def loads_here(self) -> bool:
+        """Of a server that is there already nobody here loads anything."""
+        return self.loads_weights and self.base_url is None
+
+
+def engine_class(data: Mapping[str, Any]) -> type[EngineConfig]:
+    """The class of an engine that a record holds."""
+    return ServedEngineConfig if isinstance(data, Mapping) and "base_url" in data else EngineConfig
 
 
 @dataclass
@@ -65,6 +98,12 @@ class ComputeConfig(Group):
     compile: bool = False  # torch.compile of the repeated transformer blocks
     cuda_graph: bool = False  # each forward of the transformer, the text encoding and the decode are one launch each
     attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
+
+
+def check_engine(engine: EngineConfig) -> None:
+    """Raise ConfigError for an option that has a key of its own."""
+    if isinstance(engine, ServedEngineConfig) and "base_url" in engine.options:
+        raise ConfigError("engine.options.base_url", "…", "has a key of its own; use engine.base_url")
 
 
 def check_parallel(parallel: ParallelConfig) -> None:

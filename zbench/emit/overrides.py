@@ -6,6 +6,7 @@ choice is spelled out: a choice of the user's own --config-dir is written as val
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 import yaml
@@ -13,7 +14,7 @@ from omegaconf import MISSING
 
 from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value, literal
-from zbench.config import ComputeConfig
+from zbench.config import ComputeConfig, Config, EngineConfig, ServedEngineConfig
 from zbench.methods.cache import method_of
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
@@ -32,7 +33,7 @@ def zbench_overrides(trial: Trial) -> list[str]:
     named = [f"{group}={choice}" for group, choice in choices.items()]
     here = [] if trial.hardware else ["hardware=cpu"]  # no part of a measured trial, but a job needs one
     cap = [] if trial.vram_limit_gib is None else [f"hardware.vram_limit_gib={trial.vram_limit_gib:g}"]
-    default = expand([*named, *_blanks(trial), *here], _no_auto, grids=False).jobs[0].config
+    default = _composed((*named, *_blanks(trial), *here))
     overrides = []
     for group, choice in choices.items():
         overrides.append(f"{group}={choice}")
@@ -46,11 +47,23 @@ def zbench_command(trial: Trial, overrides: Sequence[str]) -> str:
     return shell_line(["zbench", "run", *allowed, *overrides])
 
 
+def engine_choice(choice: str) -> EngineConfig:
+    """The engine of a choice of zbench's own, as it is without further words."""
+    return _composed((f"engine={choice}", "hardware=cpu", "pipeline=zimage_tiny")).engine
+
+
+@lru_cache(maxsize=64)
+def _composed(words: tuple[str, ...]) -> Config:
+    """The job of these overrides, which nobody changes: many trials differ from the same one."""
+    return expand(list(words), _no_auto, grids=False).jobs[0].config
+
+
 def _choices(trial: Trial) -> dict[str, str]:
     """Group to the choice of zbench's own that is nearest to the trial's."""
+    served = isinstance(trial.engine, ServedEngineConfig)
     choices = {
         "pipeline": _named("pipeline", trial.pipeline.name, "zimage_turbo"),
-        "engine": _named("engine", trial.engine.name, "reference"),
+        "engine": _named("engine", trial.engine.name, "openai_images" if served else "reference"),
         "parallel": "single",
         "offload": trial.offload.mode,
         "cache": method_of(trial.cache).choice,

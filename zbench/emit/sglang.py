@@ -5,12 +5,17 @@ What was measured on zbench's own pipeline is a candidate for SGLang: `check.sh`
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zbench.config import WorkloadConfig
 from zbench.emit.emission import Emission, EmittedFile, commented, yaml_text
+from zbench.emit.overrides import engine_choice, zbench_command, zbench_overrides
 from zbench.engines.sglang.launch import HOST, PORT, SGLangLaunch, sglang_launch
-from zbench.engines.sglang.versions import INSTALLED, NEWEST, accepted, fitted
+from zbench.engines.sglang.versions import NEWEST, Accepted, accepted, fitted, known_versions
+from zbench.engines.sglang.words import cache_fields, requests_take_caches
+from zbench.methods.cache import method_of
 from zbench.sanitize import json_text, printable, shell_line
 from zbench.trial import Trial
 
@@ -24,6 +29,10 @@ IMAGE_NOTE = (
     "Nobody has run this compose file. SGLang's page installs its diffusion packages into the image first: "
     "pip install 'sglang[diffusion]=={version}'."
 )
+UNCHECKED = (
+    "zbench run engine=sglang cannot measure it: {}. So check.sh asks SGLang's own client, which looks at no image; "
+    "sglang.sh has to serve then."
+)
 CHECKED_REQUESTS = 20
 PATH_FLAGS = ("--model-path", "--vae-path", "--lora-path")
 
@@ -34,35 +43,77 @@ def emit_sglang(trial: Trial, version: str | None = None, measured: str | None =
     Raises ConfigError for a version that nobody knows.
     """
     version = version or NEWEST
-    launch = fitted(sglang_launch(trial), accepted(version))
-    check = check_command(launch)
-    candidate = "For SGLang it is a candidate; check it there, once it serves (check.sh)."
-    notes = (f"{measured or NOT_MEASURED}.", *([candidate] if trial.engine.name != SGLANG else []), *launch.notes)
+    takes = accepted(version)
+    launch = fitted(_with_caches(trial, sglang_launch(trial), takes), takes)
+    image = takes.version if takes.version in known_versions() else NEWEST
+    check, why_none = check_of(trial, launch, version)
+    candidate = "For SGLang it is a candidate; check.sh measures it there."
+    notes = (
+        f"{measured or NOT_MEASURED}.",
+        *([candidate] if trial.engine.name != SGLANG else []),
+        *launch.notes,
+        *([printable(UNCHECKED.format(why_none))] if why_none is not None else []),
+    )
     script = "".join(f"export {setting}\n" for setting in launch.settings)
     requests = "".join(f"{json_text(json.dumps(body, ensure_ascii=False))}\n" for body in launch.requests)
     files = (
         EmittedFile("sglang.sh", f"{BASH}{commented(*notes)}{script}exec {shell_line(launch.arguments)}\n"),
         EmittedFile("sglang.env", "".join(f"{setting}\n" for setting in launch.settings)),
-        EmittedFile("docker-compose.yaml", _compose(launch, NEWEST if version == INSTALLED else version)),
+        EmittedFile("docker-compose.yaml", _compose(launch, image)),
         EmittedFile("request.json", f"{json_text(json.dumps(launch.request, ensure_ascii=False, indent=2))}\n"),
         EmittedFile("request.sh", f"{BASH}{launch.request_command}\n"),
         EmittedFile("requests.jsonl", requests),
         EmittedFile("check.sh", f"{BASH}{check}\n"),
+        EmittedFile("load.sh", f"{BASH}{load_command(launch, trial.workload)}\n"),
     )
     return Emission("sglang", files, notes, check)
 
 
-def check_command(launch: SGLangLaunch) -> str:
-    """SGLang's own client against the server: as many requests, one after another, of the same work."""
+def check_of(trial: Trial, launch: SGLangLaunch, version: str = NEWEST) -> tuple[str, str | None]:
+    """The command that measures it on SGLang; where zbench cannot, SGLang's own client, and why.
+
+    zbench starts the server itself, holds latency and images against those without skipping, and ends it.
+    """
+    from zbench.engines.sglang import SGLangEngine
+
+    own = engine_choice(SGLANG)
+    engine = trial.engine if trial.engine.target == own.target else own
+    there = replace(trial, engine=engine, hardware=None)
+    options = {**engine.options, "version": version}
+    problem = SGLangEngine(base_url=getattr(engine, "base_url", None), **options).supports(there)
+    if problem is not None:
+        return load_command(launch, trial.workload), problem
+    return zbench_command(there, zbench_overrides(there)), None
+
+
+def _with_caches(trial: Trial, launch: SGLangLaunch, takes: Accepted) -> SGLangLaunch:
+    """Requests that say the cache too, where the version takes that: they hold on a server that others use as well."""
+    if method_of(trial.cache).target is not None or not requests_take_caches(trial, takes):
+        return launch
+    bodies = tuple(body | cache_fields(trial) for body in launch.requests)
+    return replace(launch, request=bodies[0], requests=bodies)
+
+
+def load_command(launch: SGLangLaunch, workload: WorkloadConfig) -> str:
+    """SGLang's own client against the server: requests of the same work, as the workload has them come.
+
+    One after another, where it names no load that this client knows.
+    """
     body = launch.request
     width, _, height = str(body["size"]).partition("x")
+    at_once, requests = 1, CHECKED_REQUESTS
+    if workload.arrivals in ("concurrent", "poisson"):
+        requests = workload.requests or (workload.concurrency or 1 if workload.rate_per_s is None else CHECKED_REQUESTS)
+        at_once = workload.concurrency or requests
+    rate = {} if workload.rate_per_s is None else {"--request-rate": f"{workload.rate_per_s:g}"}
     told = {
         "--base-url": f"http://{HOST}:{PORT}",
         "--model": launch.arguments[launch.arguments.index("--model-path") + 1],
         "--task": "text-to-image",
         "--dataset": "random",
-        "--num-prompts": str(CHECKED_REQUESTS),
-        "--max-concurrency": "1",
+        "--num-prompts": str(requests),
+        "--max-concurrency": str(at_once),
+        **rate,
         "--width": width,
         "--height": height,
         "--num-inference-steps": str(body["num_inference_steps"]),

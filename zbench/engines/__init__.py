@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -45,6 +45,9 @@ class Generation:
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
     invalid_reasons: list[str] = field(default_factory=list)  # what only it can see, of `measurement.SPOILS_IMAGES`
     ranks: list[RankView] = field(default_factory=list)  # of several devices, by rank; `latency_s` is the slowest's
+    served: bool = False  # by a server, which alone knows when it began; `latency_s` is what its client saw
+    server_s: float | None = None  # what a server says that it took; None: it does not say
+    server_peak_bytes: int | None = None  # what it says that it held of its device at most
 
 
 class StageError(Exception):
@@ -68,7 +71,8 @@ class Residency:
 
 
 class EngineDescription(Protocol):
-    """What an engine says of itself before any of its stack is imported. Made with `engine.options`."""
+    """What an engine says of itself before any of its stack is imported. Made with `engine.options`,
+    and with `engine.base_url` where its config has one."""
 
     def supports(self, trial: Trial) -> str | None:
         """Why this engine cannot run `trial`, naming key and value, or None. Asked of trials to be measured alone."""
@@ -171,9 +175,62 @@ class Profiled(Protocol):
         ...
 
 
+FAILURES_OF_ONE_REQUEST = frozenset(
+    {"http_status", "timeout", "unreachable", "broken_reply", "closed_early", "refused"}
+)
+"""Codes of what befalls one request of a load and not its trial: it is counted, unless nothing but such came back."""
+
+
+@runtime_checkable
+class Concurrent(Protocol):
+    """What an `Engine` has besides whose `generate` may be called by several threads at the same time.
+
+    A request that failed raises a `CodedError` of FAILURES_OF_ONE_REQUEST, alone or as the cause of a StageError. What
+    ends the trial, such as a server that is gone, has another code.
+    """
+
+    def at_once(self) -> int | None:
+        """How many calls it takes at one time, each from a thread of its own; None: it has no bound.
+
+        An engine without this is called by one thread, the one that launched it, and other requests wait in the worker.
+        """
+        ...
+
+
+@runtime_checkable
+class Mixing(Protocol):
+    """What an `Engine` has besides that takes size and steps with each call, and so needs not be configured for them.
+
+    An engine that is `Concurrent` and whose description resizes is this too: nobody can configure it between calls.
+    """
+
+    def generate_for(self, trial: Trial, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
+        """As `generate`, for the trial that it is configured for, at another size or with other steps."""
+        ...
+
+
+@runtime_checkable
+class LaunchedInParts(Protocol):
+    """What an `Engine` has besides whose launch makes a first image of its own."""
+
+    def launch_parts(self) -> dict[str, float]:
+        """Seconds of the latest launch by what it was: `first_request`, and what came before."""
+        ...
+
+
+@runtime_checkable
+class Launching(Protocol):
+    """What an `EngineDescription` has besides whose launches take so long that a plan counts them."""
+
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for the trial is expected to take, before any was measured."""
+        ...
+
+
 @runtime_checkable
 class Resizing(Protocol):
-    """What an `EngineDescription` has besides whose pipelines can be configured for another size where nobody measures.
+    """What an `EngineDescription` has besides whose pipelines can be configured for another size and other steps while
+    they are loaded. Prompts may then have their own in one window.
 
     A size is of `Residency.process` all the same: what a larger image left behind would count as the next trial's.
     """
@@ -183,22 +240,54 @@ class Resizing(Protocol):
         ...
 
 
+@runtime_checkable
+class Batching(Protocol):
+    """What an `EngineDescription` has besides whose engines may make images of several requests in one call."""
+
+    def batching_problem(self, trial: Trial) -> str | None:
+        """Why the pipeline that is launched for `trial` makes one request's at a time, naming key and value, or None.
+
+        Where it is None, the engine is a `Batched` one.
+        """
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """What an `Engine` has besides that makes images of several requests in one call."""
+
+    def generate_batch(self, calls: Sequence[tuple[str, int, str]]) -> list[Generation]:
+        """One image for each prompt, seed and negative prompt, in their order and as configured.
+
+        Each is what `generate` makes of it, up to what summing in another order rounds. What is said of the call, its
+        latency and its steps, is said of each. Raises StageError from whatever stopped it; then there are none.
+        """
+        ...
+
+
 def describe(config: EngineConfig, *, allow_code: bool = False) -> EngineDescription:
-    """The description that `engine.target` names, made with `engine.options`.
+    """The description that `engine.target` names, made with `engine.options`, and `engine.base_url` where there is one.
 
     Raises ConfigError as `plugins.load_object` does, and for options that it does not take.
     """
 
     def make(found: type[EngineDescription]) -> EngineDescription:
         try:
-            return found(**config.options)
+            return found(**config.arguments)
         except TypeError as error:
             takes = ", ".join(inspect.signature(found).parameters) or "none"
             problem = f"{found.__name__} does not take these ({error}); its options: {takes}"
-            raise ConfigError("engine.options", config.options, problem) from error
+            names = ", ".join(f"{name!r}: …" for name in config.options)  # what they hold may be a key
+            raise ConfigError("engine.options", f"{{{names}}}", problem) from error
 
     made: EngineDescription = load_object(
-        "engine", "engine.target", config.target, EngineDescription, make, allow_code=allow_code
+        "engine",
+        "engine.target",
+        config.target,
+        EngineDescription,
+        make,
+        optional=(Resizing, Batching),
+        allow_code=allow_code,
     )
     return made
 
@@ -215,10 +304,28 @@ def residency_by_keys(trial: Trial, per_request: Iterable[str]) -> Residency:
     return Residency(json.dumps(process, sort_keys=True), json.dumps(request, sort_keys=True))
 
 
+def why_not(description: EngineDescription, trial: Trial) -> str | None:
+    """Why an engine cannot run `trial`, sizes and steps of single prompts included, or None.
+
+    Raises ConfigError as `EngineDescription.supports` does.
+    """
+    problem = description.supports(trial)
+    mixing = [prompt for prompt in trial.workload.prompts if prompt.own]
+    if problem is not None or not mixing:
+        return problem
+    first = mixing[0]
+    asked = " ".join(f"{key}={value}" for key, value in first.own.items())
+    if not isinstance(description, Resizing) or not description.resizes(trial):
+        way = "leave it out, or sweep pipeline.height, pipeline.width and pipeline.steps"
+        return f"workload.prompts: {first.id} has {asked}, and engine={trial.engine.name} makes all alike here; {way}"
+    told = ((prompt.id, description.supports(trial.with_own(prompt.own))) for prompt in mixing)
+    return next((f"workload.prompts: {prompt_id}: {reason}" for prompt_id, reason in told if reason), None)
+
+
 def process_of(description: EngineDescription, trial: Trial) -> str:
-    """What must be equal for one process to serve two trials: the engine, its options, and what it says itself."""
+    """What must be equal for one process to serve two trials: the engine, its arguments, and what it says itself."""
     process = description.residency(trial).process
-    return json.dumps([trial.engine.target, trial.engine.options, process], sort_keys=True)
+    return json.dumps([trial.engine.target, trial.engine.arguments, process], sort_keys=True)
 
 
 class Descriptions:
@@ -235,7 +342,7 @@ class Descriptions:
         A projected trial is not asked of its engine: what runs in its place is another trial.
         """
         asked = None if trial.hardware is not None else self._of(trial.engine)
-        return None if asked is None else asked.supports(trial)
+        return None if asked is None else why_not(asked, trial)
 
     def process(self, trial: Trial) -> str:
         """`process_of` it; where its engine is not asked, one serves what differs in cache and workload alone."""
@@ -244,11 +351,16 @@ class Descriptions:
             return residency_by_keys(trial, ("cache", "workload", "hardware")).process
         return process_of(asked, trial)
 
+    def launch_s(self, trial: Trial) -> float:
+        """Seconds that a launch for it should take; 0 of an engine that does not count them, or is not asked."""
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        return asked.launch_s(trial) if isinstance(asked, Launching) else 0.0
+
     def _of(self, config: EngineConfig) -> EngineDescription | None:
         place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)
         if not self._outside and not place.is_own:
             return None
-        key = json.dumps([config.target, config.options], sort_keys=True)
+        key = json.dumps([config.target, config.arguments], sort_keys=True)
         if key not in self._made:
             self._made[key] = describe(config, allow_code=self._allow_code)
         return self._made[key]

@@ -11,11 +11,29 @@ from zbench.engines import Engine, LostRank, StageError
 from zbench.errors import StoreError, WeightsUnavailableError, ZbenchError, machine_fault, one_line, with_causes
 from zbench.record import MACHINE
 
+STICKY = (
+    "an illegal memory access was encountered",
+    "device-side assert triggered",
+    "unspecified launch failure",
+    "misaligned address",
+    "an illegal instruction was encountered",
+    "invalid program counter",
+    "hardware stack error",
+    "operation not supported on global/shared address space",
+    "the launch timed out and was terminated",
+    "context is destroyed",
+)
+"""What CUDA says of errors after which every call of the process fails (its runtime API, `cudaError_t`), in its words.
+
+A trial may be to blame for them, so they are no failures of the machine."""
+
 
 class CodedError(Exception):
     """An error that says its own code, and the whole of what there is to say."""
 
     code = "error"
+    log_tail: tuple[str, ...] = ()
+    """The last words of the program that it is about; empty: they are in the worker's own log."""
 
 
 class RankError(CodedError):
@@ -29,7 +47,8 @@ class RankError(CodedError):
 def failure(error: Exception, stage: str, engine: Engine | None) -> dict[str, Any]:
     """`code`, `message`, `stage` and `memory`, the latter at this moment and only where it ran out.
 
-    A RankError's `log_tail` is added. The error is printed, with its trace.
+    The `log_tail` of a RankError is added, and that of another CodedError that has one. The error is printed, with its
+    trace.
     """
     with suppress(OSError):  # where there is no room for the log either
         traceback.print_exc()
@@ -40,7 +59,8 @@ def failure(error: Exception, stage: str, engine: Engine | None) -> dict[str, An
         cause, stage = error.__cause__, f"{stage}, {error.stage}"
     ran_out = any(cls.__name__ == "OutOfMemoryError" for cls in type(cause).__mro__)  # torch's, for a device
     memory = _memory_now(engine) if ran_out and engine is not None else None
-    return {"code": code_of(cause), "message": _message(cause, stage), "stage": stage, "memory": memory}
+    tail = {"log_tail": list(cause.log_tail)} if isinstance(cause, CodedError) and cause.log_tail else {}
+    return {"code": code_of(cause), "message": _message(cause, stage), "stage": stage, "memory": memory, **tail}
 
 
 def _memory_now(engine: Engine) -> dict[str, int] | None:
@@ -69,6 +89,11 @@ def code_of(error: BaseException) -> str:
     if isinstance(error, CodedError):
         return error.code
     return "config" if isinstance(error, ZbenchError) else "error"
+
+
+def is_sticky(error: BaseException) -> bool:
+    """Whether no later call of this process can use the GPU, whoever is to blame."""
+    return any(words in str(each).lower() for each in with_causes(error) for words in STICKY)
 
 
 def _message(error: BaseException, stage: str) -> str:

@@ -24,6 +24,7 @@ import psutil
 
 import zbench
 from zbench.engines.lifeline import WHERE, answers
+from zbench.engines.programs.surroundings import LOGS, changed
 from zbench.errors import MachineError, machine_fault
 from zbench.plugins import ALLOW_CODE
 from zbench.record import Reason
@@ -103,7 +104,12 @@ class WorkerClient:
                     stderr=subprocess.STDOUT,
                     pass_fds=theirs,
                     start_new_session=True,
-                    env=_variables(home) | dict(variables or {}) | {VARIABLE: f"{_main_thread()}:{theirs[2]}"},
+                    env={
+                        **_variables(home),
+                        **(variables or {}),
+                        LOGS: str(log.parent.resolve()),
+                        VARIABLE: f"{_main_thread()}:{theirs[2]}",
+                    },
                 )
         except BaseException as error:
             self._close_pipes()
@@ -247,6 +253,10 @@ class Patience:
         self._left_s, self._client, self._clock = limit_s, client, clock
         self._looked = clock()
 
+    def renew(self, limit_s: float) -> None:
+        """From now on so many seconds are left."""
+        self._left_s, self._looked = limit_s, self._clock()
+
     def left_s(self) -> float:
         """Seconds left; to be asked some times a second."""
         now = self._clock()
@@ -286,4 +296,5 @@ def _variables(home: Path | None) -> dict[str, str]:
     What the user set of malloc's thresholds and torch's allocator stays.
     """
     path = [] if home is None else [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**KEEPS_FREED_MEMORY, **LEAVES_NO_GAPS, **os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    ours = {name: value for name, value in (KEEPS_FREED_MEMORY | LEAVES_NO_GAPS).items() if name not in os.environ}
+    return changed(os.environ, {**ours, "PYTHONPATH": os.pathsep.join(path)})

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zbench.config import ExecutorConfig, ParallelConfig
+from zbench.config import ExecutorConfig, ParallelConfig, ServedEngineConfig
 from zbench.decode import typed
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, OnEvent, Setting, Stopped, Task, TaskResult
@@ -26,6 +26,7 @@ from zbench.measurement import Measurement
 from zbench.methods.parallel import ParallelDims
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE, Reason
+from zbench.workload import longest_gap_s
 
 LEADING_LINES = 6
 """Of the log, before where the processes of a trial stood that took too long."""
@@ -146,7 +147,7 @@ class LocalExecutor:
             client = self._client(slot, task)
             slot.running = _Running(
                 task,
-                Patience(task.measure.timeout_s * len(task.settings), client),
+                Patience(_limit_s(task), client),
                 log_offset=client.log_bytes,
                 kills_before=oom_kills(),
             )
@@ -245,6 +246,7 @@ class LocalExecutor:
             if left_s > 0:
                 return None
             limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
+            limit += " without an answer" if _is_load(task) else ""
             before = client.log_tail(running.log_offset)[-LEADING_LINES:]
             return _blamed(running, Reason("timeout", f"took longer than {limit}", (*before, *client.ask_where())))
         kind = event["event"]
@@ -263,6 +265,8 @@ class LocalExecutor:
             running.measured = [_completed(each) for each in event["measurements"]]
             running.patience = Patience(PROFILE_S, client)
         elif kind != "hello":
+            if kind == "round" and _is_load(task):  # how long a load lasts is its own to say
+                running.patience.renew(_limit_s(task))
             on_event(task, event)
         return None
 
@@ -296,8 +300,11 @@ def _slots(concurrent: int, devices: Callable[[], Sequence[Device]]) -> list[_Sl
 
 
 def _has_a_device_of_its_own(task: Task) -> bool:
-    """Whether it may run beside others: on one GPU. Trials on the CPU share its cores."""
+    """Whether it may run beside others: on one GPU. Trials on the CPU share its cores, and those of a server that is
+    there already share that."""
     trial = task.settings[0].trial
+    if isinstance(trial.engine, ServedEngineConfig) and trial.engine.base_url is not None:
+        return False
     return trial.compute.device == "cuda" and ParallelDims.of(trial.parallel).devices == 1
 
 
@@ -324,6 +331,15 @@ def _worker_of(task: Task) -> str:
     """What its worker is called: of a task of several ranks, it is the first of them."""
     several = ParallelDims.of(task.settings[0].trial.parallel).devices > 1
     return "rank 0, the worker itself," if several else "the worker"
+
+
+def _is_load(task: Task) -> bool:
+    return task.settings[0].trial.workload.is_load
+
+
+def _limit_s(task: Task) -> float:
+    """How long a task may take; under load how long it may be without an answer, beside times when none is due."""
+    return task.measure.timeout_s * len(task.settings) + longest_gap_s(task.settings[0].trial.workload)
 
 
 def _ids(task: Task) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from zbench.analysis.view import View
 from zbench.errors import ConfigError
+from zbench.export.bench_serving import to_bench_serving
 from zbench.export.bencher import to_bencher
 from zbench.export.github_action import to_github_action
 from zbench.export.parquet import to_parquet
@@ -24,6 +25,7 @@ FORMATS: dict[str, Callable[[View], str | Iterator[str]]] = {
     "pytest-benchmark": to_pytest_benchmark,
     "bencher": to_bencher,
     "github-action-benchmark": to_github_action,
+    "bench-serving": to_bench_serving,
 }
 
 BINARY_FORMATS: dict[str, Callable[[View], bytes]] = {

@@ -41,6 +41,7 @@ def round_rows(record: Record, label: str) -> list[dict[str, object]]:
     measurement = record.measurement
     if measurement is None:
         return []
+    untold = measurement.effective.tells_cached_steps is False
     source = "proxy" if measurement.projection is not None else measurement.sources.get("latency")
     return [
         dict(
@@ -60,7 +61,7 @@ def round_rows(record: Record, label: str) -> list[dict[str, object]]:
                     r.stages_s.get("denoise"),
                     r.stages_s.get("decode"),
                     r.images,
-                    len(r.cached_steps),
+                    None if untold else len(r.cached_steps),
                     " ".join(map(str, r.cached_steps)),
                     r.image_sha256,
                     r.valid,

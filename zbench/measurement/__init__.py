@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from zbench.decode import Count, Figure, Positive, Seconds, Whole
-from zbench.measurement.effective import CONTENT, Effective
+from zbench.measurement.effective import CONTENT, Effective, ServerView
 from zbench.measurement.ranks import Communication, RankView
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Decibels",
     "Effective",
     "Energy",
+    "FailedRequest",
     "ImageQuality",
     "Likeness",
     "Measurement",
@@ -50,6 +51,7 @@ __all__ = [
     "RankView",
     "Request",
     "Role",
+    "ServerView",
     "Share",
     "Source",
     "SpoiltWarmUp",
@@ -119,7 +121,8 @@ class Request:
     """One call of a pipeline. Comparisons pair requests by (`prompt_id`, `seed`).
 
     `due_s`, `sent_s`, `begun_s` and `done_s` are seconds after the window's start. One after another, a request is due
-    when it is sent and begins at once.
+    when it is sent and begins at once. A server tells how long it took, and not when it began: it is taken to have
+    begun that long before its answer was there.
     """
 
     index: Count  # its place in the order of the window
@@ -143,6 +146,7 @@ class Request:
     invalid_reasons: list[str] = field(default_factory=list)  # SPOILS_IMAGES, throttled:sw_thermal, compiled
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
     server_s: Seconds | None = None  # what a server says that it took; None without one
+    server_peak_bytes: Count | None = None  # what a server says that it held of its device at most
     ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
 
     def __post_init__(self) -> None:
@@ -301,9 +305,26 @@ class Telemetry:
 class Arrivals:
     """How a window's requests arrived."""
 
-    kind: Literal["sequential", "concurrent", "poisson"] = "sequential"  # sequential: each when the former was done
-    concurrency: Count = 1  # at most so many at once
+    kind: Literal["sequential", "concurrent", "poisson", "replay"] = "sequential"  # each when the former was done
+    concurrency: Count | None = 1  # at most so many at once; None: no bound
     rate_per_s: Figure | None = None  # poisson: mean requests a second
+    objective_s: Seconds | None = None  # what a request is to take at most, from due to done
+    at_once: Count | None = 1  # how many calls the engine took at one time; None: no bound
+    warmed_up: bool = True  # whether calls came before the window, or it began with whatever the pipeline was
+
+
+@dataclass(frozen=True)
+class FailedRequest:
+    """A request of a load that brought no image; its trial went on. Seconds after the window's start."""
+
+    index: Count  # its place in the order in which requests were due
+    prompt_id: str
+    seed: Whole
+    due_s: Offset
+    sent_s: Offset
+    done_s: Offset  # when it was known to have failed
+    code: str  # one of engines.FAILURES_OF_ONE_REQUEST
+    message: str
 
 
 @dataclass(frozen=True)
@@ -314,11 +335,12 @@ class Window:
     """
 
     requests: list[Request]
-    stop_reason: str  # interval, max_rounds, budget, or invalid_images at the fewest rounds
+    stop_reason: str  # interval, max_rounds, budget, invalid_images at the fewest rounds; of a load: all_sent
     left_out: Count = 0  # requests of other trials, which their own records keep
     started_at: str | None = None  # ISO 8601, UTC
     wall_s: Seconds | None = None  # from its start to the end of its last request; None in records of schema 1
     arrivals: Arrivals = field(default_factory=Arrivals)
+    failures: list[FailedRequest] = field(default_factory=list)  # of a load: requests that brought no image
     memory: Memory = field(default_factory=Memory)
     energy: Energy | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -4,11 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zbench.decode import Count, Figure, Whole
+from zbench.decode import Count, Figure, Seconds, Whole
 from zbench.zimage.geometry import Geometry
 
 CONTENT = ("weights", "configs", "lora")
 """What a pipeline's files are; `Effective` has the sha256 of each."""
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """What an engine knows of the server behind it."""
+
+    version: str | None = None
+    command: list[str] = field(default_factory=list)  # that started it; empty: somebody else did
+    log: str | None = None  # name of its log, beside the worker's
+    per_request_cache: bool | None = None  # whether requests say how steps are skipped; None: nobody need
+    stages_s: dict[str, Seconds] = field(default_factory=dict)  # of an untimed request, device synchronised
+    steps_s: list[Seconds] = field(default_factory=list)  # of the same request
+    probed: Count = 0  # prompts and seeds of which such a request told the cached steps
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,10 @@ class Effective:
     vram_limit_gib: Figure | None = None
     allocator_limit_bytes: Count | None = None
     cache: dict[str, Any] | None = None  # step skipping as its library holds it; empty: no step is skipped
+    server: ServerView | None = None  # of an engine behind one
     cut_tokens: dict[str, int] = field(default_factory=dict)  # by prompt id, beyond max_sequence_length; empty: none
+    tells_cached_steps: bool | None = None  # False: a server that does not say which steps it skipped
+    doubts: list[str] = field(default_factory=list)  # sentences: where it is not what was asked for, or nobody says
     other: dict[str, Any] = field(default_factory=dict)  # what an engine from elsewhere has to say, JSON-ready
 
     def differs_in_content(self, than: "Effective") -> str | None:

@@ -24,6 +24,9 @@ PACKAGES = {
 }
 """The package that a kernel needs, by its name or by what that begins with."""
 
+MASKED = (NATIVE, "_native_cudnn", "_native_efficient", "_native_math")
+"""Kernels that take a mask: prompts of unequal length in one forward need one."""
+
 SGLANG = {
     **dict.fromkeys(("flash", "flash_varlen", "_flash_3", "_flash_varlen_3"), "fa"),
     "sage": "sage_attn",

@@ -51,7 +51,7 @@ class MemoryProbe:
             peaks["peak_allocated_bytes"] = allocator.peak_allocated_bytes()
             peaks["peak_reserved_bytes"] = allocator.peak_reserved_bytes()
         else:
-            why = "no_allocator" if self._watched.devices else "no_gpu"
+            why = "no_allocator" if self._watched.devices else self._watched.unseen or "no_gpu"
             reasons |= {"memory.peak_allocated_bytes": why, "memory.peak_reserved_bytes": why}
         return peaks, reasons
 
@@ -76,6 +76,8 @@ class MemoryProbe:
     def _host_peak_bytes(self) -> tuple[int | None, dict[str, str]]:
         """A process that is gone, but for those that were named, held nothing."""
         place, total, whole = "memory.host_peak_rss_bytes", 0, True
+        if not self._watched.pids:
+            return None, {place: self._watched.unseen or PID_HIDDEN}
         for pid in self._processes():
             since_start = not self._was_reset.get(pid, True)  # one that came later has no other life
             peak = None

@@ -36,3 +36,4 @@ class Watched:
     devices: tuple[int, ...] = ()  # NVML's indices; empty: a host, or NVML does not know the device
     allocator: Allocator | None = None  # None: there is none, or it is another process's
     context_bytes: int | None = None  # what the process held on its device before anything was loaded
+    unseen: str | None = None  # why nothing of it can be watched, or none of its device: `server_elsewhere`, …

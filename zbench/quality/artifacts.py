@@ -10,11 +10,11 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 from urllib.parse import quote
 
 import msgspec
@@ -166,6 +166,16 @@ def read_picture(path: Path, most: tuple[int, int] = (MOST_SIDE, MOST_SIDE)) -> 
 
     Raises OSError or ValueError for a file that is no such image, whatever is wrong with it.
     """
+    return open_picture(path, str(path), most)
+
+
+def open_picture(
+    source: Path | BinaryIO,
+    called: str,
+    most: tuple[int, int] = (MOST_SIDE, MOST_SIDE),
+    formats: Sequence[str] = ("PNG",),
+) -> Image:
+    """As `read_picture`, of a file or of bytes in memory; `called` names it in errors, `formats` are Pillow's."""
     import warnings
 
     from PIL import Image
@@ -173,14 +183,14 @@ def read_picture(path: Path, most: tuple[int, int] = (MOST_SIDE, MOST_SIDE)) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["PNG"]) as picture:
+            with Image.open(source, formats=list(formats)) as picture:
                 if picture.width > most[0] or picture.height > most[1]:
-                    raise ValueError(f"{path}: {picture.width} × {picture.height} pixels, more than its trial makes")
+                    raise ValueError(f"{called}: {picture.width} × {picture.height} pixels, more than its trial makes")
                 return picture.convert("RGB")
     except (OSError, ValueError):
         raise
     except Exception as error:  # a broken chunk is a SyntaxError, a struct.error or a zlib.error
-        raise ValueError(f"{path}: not an image ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{called}: not an image ({' '.join(str(error).split())})") from error
 
 
 def read_artifact(folder: Path, prompt_id: str, seed: int) -> Artifact | None:

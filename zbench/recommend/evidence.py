@@ -23,12 +23,21 @@ def evidence_of(row: TrialFigures, record: Record) -> tuple[str, ...]:
     device = None if measured is None else measured.effective.device_name
     place = device if device not in (None, "cpu") else record.environment.get("cpu") or "a CPU"
     software = f" ({stack})" if stack and trial.engine.name == OWN_ENGINE else ""
+    server = None if measured is None else measured.effective.other.get("server")
+    if server is not None:
+        software, place = f" at {server}", f"whatever that runs on, by a client on {place}"
     images = len(trial.workload.prompts) * len(trial.workload.seeds)
     return (
-        f"trial {row.trial_id} of {row.sweep}: {row.rounds} requests, one after another, of {images} pairs of prompt "
+        f"trial {row.trial_id} of {row.sweep}: {row.rounds} requests, {_arrivals(record)}, of {images} pairs of prompt "
         f"and seed",
         f"measured with engine={trial.engine.name}{software} on {place}",
     )
+
+
+def _arrivals(record: Record) -> str:
+    """How they came."""
+    workload = record.trial.workload
+    return f"under load ({workload.load_label})" if workload.is_load else "one after another"
 
 
 def not_measured(row: TrialFigures, record: Record) -> tuple[str, ...]:
@@ -36,7 +45,10 @@ def not_measured(row: TrialFigures, record: Record) -> tuple[str, ...]:
     said: list[str] = []
     if row.source != "measured":
         said.append(f"anything on {row.hardware or 'that hardware'}")
-    said.append("requests at once" if row.dp_size == 1 else "requests beyond those side by side")
+    if row.arrivals != "sequential":
+        said.append("other arrivals of requests")
+    else:
+        said.append("requests at once" if row.dp_size == 1 else "requests beyond those side by side")
     if row.ssim_worst is None and row.identical_images is None and not row.is_reference:
         random = row.why_missing("quality") == RANDOM_WEIGHTS
         said.append("its images, for weights were random" if random else "likeness to the reference's images")

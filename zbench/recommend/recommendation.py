@@ -9,7 +9,7 @@ from typing import Any
 from zbench.analysis.figures import TrialFigures
 from zbench.emit import TOOLS, Emission, emit, write
 from zbench.emit.overrides import zbench_command, zbench_overrides
-from zbench.emit.sglang import SGLANG, check_command
+from zbench.emit.sglang import SGLANG, check_of
 from zbench.engines.sglang.launch import sglang_launch
 from zbench.methods.parallel import cache_dit_sharding
 from zbench.recommend.constraints import Judged
@@ -62,7 +62,9 @@ class Recommendation:
         lines += ["", "Serve it with SGLang:", launch.command, "", "Ask it for an image:", launch.request_command]
         lines += ["", *(f"# {note}" for note in launch.notes)]
         if self.is_candidate:
-            lines += ["", "For SGLang it is a candidate. Check it there, once it serves:", check_command(launch)]
+            check, why_none = check_of(self.trial, launch)
+            when = "" if why_none is None else ", once it serves"
+            lines += ["", f"For SGLang it is a candidate. Check it there{when}:", check]
         return "\n".join([*lines, *_cache_dit_lines(self.trial)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class Recommendation:
                 "request_command": launch.request_command,
                 "notes": list(launch.notes),
                 "is_candidate": self.is_candidate,
-                "check": check_command(launch),
+                "check": check_of(self.trial, launch)[0],
             },
             **_cache_dit(self.trial),
         }

@@ -39,11 +39,16 @@ class Search(Protocol):
 
 
 def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
-    """A search from `search.target`, made with the space and the config. Raises ConfigError as `load_object` does."""
+    """A search from `search.target`, made with the space and the config; around it, what finds the rates it asks for.
+
+    Raises ConfigError as `load_object` does.
+    """
+    from zbench.search.rates import FindRates  # a policy, which knows this module
+
     search: Search = load_object(
         "search", "search.target", config.target, Search, lambda found: found(space, config), allow_code=allow_code
     )
-    return search
+    return FindRates(search) if any(p.trial.workload.seeks_rate for p in space.placed) else search
 
 
 def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Space:
@@ -52,4 +57,6 @@ def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> 
     A search from outside zbench is not asked: all of the space may come.
     """
     place = check_permitted("search", "search.target", config.target, allow_code=allow_code)
-    return load_search(config, space).space if place.is_own else space
+    from zbench.search.rates import without_load
+
+    return load_search(config, space).space if place.is_own else without_load(space)

@@ -16,10 +16,11 @@ from zbench import __version__
 from zbench.serving.line import Line, QueueClosed, QueuedRequest, QueueFull
 from zbench.serving.metrics import ServerMetrics
 from zbench.serving.orders import Menu
+from zbench.serving.painting import CallFailed, Painted
 from zbench.serving.pictures import encoded
 from zbench.serving.protocol import GenerationBody, parse_body
 from zbench.serving.refusal import RequestRefused
-from zbench.serving.studio import CallFailed, Painted, Studio
+from zbench.serving.studio import Studio
 from zbench.serving.wire import ClientDisconnect, client_left, read_body
 from zbench.streams import talk
 
@@ -44,7 +45,7 @@ def make_desk(menu: Menu, line: Line, studio: Studio) -> Desk:
     """With metrics of its own."""
     metrics = ServerMetrics(
         waiting=lambda: len(line),
-        serving=lambda: int(studio.serving is not None),
+        serving=lambda: len(studio.serving),
         ready=lambda: int(studio.state == "ready"),
     )
     return Desk(menu, line, studio, metrics, int(time.time()))
@@ -195,6 +196,7 @@ async def _reply(desk: Desk, result: object) -> Response:
     images = [await asyncio.to_thread(encoded, made.image, form, order.quality) for made in result.made]
     height, width = result.made[0].image.shape[:2]
     desk.metrics.images.inc(len(images))
+    desk.metrics.batch.observe(result.batch)
     desk.metrics.queue_s.observe(result.queue_s)
     desk.metrics.inference_s.observe(result.inference_s)
     answer = {

@@ -1,5 +1,7 @@
 """The bounded queue between the server and its engine: first come, first served; who left is never served.
 
+One that may share a call with the first goes with it, past those that may not.
+
 Any thread may call any method.
 """
 
@@ -64,7 +66,7 @@ class Line:
             if len(self._waiting) >= self._most:
                 raise QueueFull(len(self._waiting))
             self._waiting.append(job)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def take(self) -> QueuedRequest | None:
         """The next one, waited for; None once the queue is closed."""
@@ -73,10 +75,30 @@ class Line:
                 self._changed.wait()
             return self._waiting.popleft() if self._waiting else None
 
+    def fellows(self, head: QueuedRequest, until_s: float) -> list[QueuedRequest]:
+        """Those that may be painted in one call with `head`, which was taken, oldest first.
+
+        Where there are not enough to fill the call, more are waited for until then, by `time.monotonic`.
+        """
+        order, found = head.order, list[QueuedRequest]()
+        room = order.batching.max_size - order.n
+        with self._changed:
+            while True:
+                for job in list(self._waiting):
+                    if job.order.n <= room and job.order.shares_call(order):
+                        self._waiting.remove(job)
+                        found.append(job)
+                        room -= job.order.n
+                left_s = until_s - time.monotonic()
+                if room <= 0 or left_s <= 0 or self._closed or head.left:
+                    return found
+                self._changed.wait(left_s)
+
     def leave(self, job: QueuedRequest) -> bool:
         """Its client is gone: it is taken out, or, where it is served already, marked. Whether it still waited."""
         with self._changed:
             job.left = True
+            self._changed.notify_all()  # who waits for fellows of it need not
             if job in self._waiting:
                 self._waiting.remove(job)
                 return True

@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 
+IMAGES = (1, 2, 4, 8, 16, 32, 64)
+
 
 class ServerMetrics:
     """Of one server."""
@@ -20,6 +22,12 @@ class ServerMetrics:
         self.request_s = self._histogram("request", "Seconds from a request to its answer")
         self.queue_s = self._histogram("queue", "Seconds in the queue")
         self.inference_s = self._histogram("inference", "Seconds of the pipeline for a request")
+        self.batch = Histogram(
+            "zbench_batch_size",
+            "Images of the call that made a request's, other requests' among them",
+            buckets=IMAGES,
+            registry=registry,
+        )
         for name, says, ask in (
             ("waiting", "Requests in the queue", waiting),
             ("serving", "Requests that are painted now", serving),

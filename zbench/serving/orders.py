@@ -12,8 +12,9 @@ from typing import Any
 from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, SCMConfig, check
 from zbench.config.pipeline import PIXEL_GRID, SEED_LIMIT
 from zbench.config.ranges import check_text
-from zbench.engines import EngineDescription, Resizing, process_of
+from zbench.engines import Batching, EngineDescription, Resizing, process_of
 from zbench.errors import ConfigError, ZbenchError
+from zbench.methods.cache import method_of
 from zbench.serving.protocol import GenerationBody, check_form, size_of
 from zbench.serving.refusal import RequestRefused
 from zbench.space import constraint
@@ -47,6 +48,17 @@ def check_servable(trial: Trial) -> None:
 
 
 @dataclass(frozen=True)
+class CallSharing:
+    """How many images may be made in one call, of this request and of others that came meanwhile."""
+
+    max_size: int = 1
+    delay_s: float = 0.0  # how long a call that is not full waits for more
+
+
+ALONE = CallSharing()
+
+
+@dataclass(frozen=True)
 class Order:
     """What is to be painted, in which form."""
 
@@ -57,14 +69,30 @@ class Order:
     n: int
     output_format: str = "png"
     quality: int | None = None  # of jpeg and webp
+    batching: CallSharing = ALONE
+
+    def shares_call(self, other: "Order") -> bool:
+        """Whether one call can make the images of both: all but prompts, seeds and the form of the answer is equal."""
+        return self.batching == other.batching and self.trial == other.trial
 
 
 class Menu:
     """What the server of one trial can be asked for."""
 
-    def __init__(self, trial: Trial, description: EngineDescription, names: tuple[str, ...] = ()) -> None:
-        """`names` are further names that requests may call the model by."""
-        self.trial, self._description = trial, description
+    def __init__(
+        self,
+        trial: Trial,
+        description: EngineDescription,
+        names: tuple[str, ...] = (),
+        batching: CallSharing = ALONE,
+    ) -> None:
+        """`names` are further names that requests may call the model by; `batching` is what they may ask for at most.
+
+        Raises ZbenchError where the engine makes one request's images at a time.
+        """
+        if batching.max_size > 1 and (problem := _batching_problem(trial, description)) is not None:
+            raise ZbenchError(f"--batching-max-size {batching.max_size}: {problem}; leave it out")
+        self.trial, self.description, self.batching = trial, description, batching
         pipeline = trial.pipeline
         self.model = names[0] if names else pipeline.name
         folder = None if pipeline.weights in ("auto", "random") else pipeline.weights
@@ -83,13 +111,30 @@ class Menu:
         negative = body.negative_prompt or ""
         self._check_texts(body.prompt, negative)
         trial = self._trial(body)
-        return Order(trial, body.prompt, negative, seed, n, body.output_format or "png", body.output_compression)
+        form = body.output_format or "png"
+        return Order(trial, body.prompt, negative, seed, n, form, body.output_compression, self._batching(body, trial))
 
-    def own_order(self) -> Order:
-        """The server's own first request: the trial's first prompt and seed."""
+    def own_order(self, n: int = 1) -> Order:
+        """The server's own request: `n` images of the trial's first prompt from its first seed, in one call."""
         workload = self.trial.workload
         prompt = workload.prompts[0]
-        return Order(self.trial, prompt.text, prompt.negative_prompt, workload.seeds[0], 1)
+        seed = min(workload.seeds[0], SEED_LIMIT - n)
+        return Order(self.trial, prompt.text, prompt.negative_prompt, seed, n, batching=CallSharing(n))
+
+    def _batching(self, body: GenerationBody, trial: Trial) -> CallSharing:
+        """The server's own, or less where that is asked for; none where what is computed decides what is skipped."""
+        own, size, delay_ms = self.batching, body.batching_max_size, body.batching_delay_ms
+        asked = {"batching_max_size": (size, own.max_size), "batching_delay_ms": (delay_ms, own.delay_s * 1000)}
+        for name, (value, most) in asked.items():
+            if value is not None and value > most:
+                flag = f"--{name.replace('_', '-')}"
+                message = f"{name}={value:g}: this server was started with {flag} {most:g}; start one with more"
+                raise RequestRefused(400, message, param=name, code="unsupported_value")
+        if method_of(trial.cache).decider is not None:
+            return ALONE
+        max_size = own.max_size if size is None else size
+        delay_s = own.delay_s if delay_ms is None else delay_ms / 1000
+        return CallSharing(max_size, delay_s if max_size > 1 else 0.0)
 
     def _check_model(self, model: str | None) -> None:
         if model is not None and model not in self.models:
@@ -124,7 +169,7 @@ class Menu:
             pipeline = replace(self._sized(body), steps=body.num_inference_steps or own.steps)
             trial = replace(self.trial, pipeline=pipeline, cache=self._cache(body))
             check(trial)
-            problem = constraint(trial, geometry_of(pipeline)) or self._description.supports(trial)
+            problem = constraint(trial, geometry_of(pipeline)) or self.description.supports(trial)
         except ConfigError as error:
             raise RequestRefused(400, str(error), param=param_of(error.key), code="invalid_value") from error
         except ZbenchError as error:
@@ -132,7 +177,7 @@ class Menu:
         if problem is not None:
             raise RequestRefused(400, problem, param=param_of(problem), code="unsupported_value")
         same_size = replace(trial, pipeline=replace(pipeline, height=own.height, width=own.width))
-        if process_of(self._description, same_size) != process_of(self._description, self.trial):
+        if process_of(self.description, same_size) != process_of(self.description, self.trial):
             message = "the pipeline that this server has loaded cannot be set so; start one with these values"
             raise RequestRefused(400, message, param="cache_dit_params", code="unsupported_value")
         return trial
@@ -142,7 +187,7 @@ class Menu:
         width, height = size_of(body) or (own.width, own.height)
         if (width, height) == (own.width, own.height):
             return own
-        says = self._description
+        says = self.description
         if not isinstance(says, Resizing) or not says.resizes(self.trial):
             raise self._other_size(width, height, f"this server makes {own.width}x{own.height} alone")
         if width * height > own.width * own.height:
@@ -168,6 +213,12 @@ class Menu:
             skips = own.method != "none"
             return own if skips or body.enable_cache_dit is None else DBCacheConfig()
         return _dbcache(own, params)
+
+
+def _batching_problem(trial: Trial, description: EngineDescription) -> str | None:
+    if isinstance(description, Batching):
+        return description.batching_problem(trial)
+    return f"engine={trial.engine.name} makes one request's images at a time"
 
 
 def _dbcache(own: CacheConfig, params: dict[str, Any]) -> CacheConfig:

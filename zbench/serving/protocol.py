@@ -1,4 +1,4 @@
-"""The body of `POST /v1/images/generations`: OpenAI's fields and SGLang's; a field that is neither is refused.
+"""The body of `POST /v1/images/generations`: OpenAI's fields, SGLang's and two of its flags; any other is refused.
 
 A field that would change the image and that this server cannot follow is refused too, never ignored.
 """
@@ -48,6 +48,8 @@ class GenerationBody(BaseModel):
     generator_device: Literal["cpu"] | None = None  # where the noise is drawn
     enable_cache_dit: bool | None = None
     cache_dit_params: dict[str, Any] | None = None
+    batching_max_size: int | None = Field(None, ge=1)  # images of one call, of this request and others
+    batching_delay_ms: float | None = Field(None, ge=0)  # how long a call that is not full waits
 
 
 def parse_body(raw: bytes) -> GenerationBody:

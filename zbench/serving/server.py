@@ -16,7 +16,6 @@ from typing import NoReturn
 
 import uvicorn
 
-from zbench.engines import EngineDescription
 from zbench.errors import Exit, ZbenchError
 from zbench.executors.client import LEAVES_NO_GAPS
 from zbench.serving.app import make_app, make_desk, say
@@ -24,7 +23,6 @@ from zbench.serving.line import Line, QueueClosed
 from zbench.serving.orders import Menu
 from zbench.serving.studio import Studio
 from zbench.serving.wire import TimelyProtocol
-from zbench.trial import Trial
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -47,22 +45,13 @@ class _QuietServer(uvicorn.Server):
 class ImageServer:
     """One trial's pipeline on one port."""
 
-    def __init__(
-        self,
-        trial: Trial,
-        description: EngineDescription,
-        listening: socket.socket,
-        *,
-        queue: int,
-        names: tuple[str, ...] = (),
-    ) -> None:
-        """`listening` is bound; `queue` is how many requests may wait; `names` are further names of the model."""
+    def __init__(self, menu: Menu, listening: socket.socket, *, queue: int) -> None:
+        """`listening` is bound; `queue` is how many requests may wait."""
         self.url = url_of(listening)
         self._socket = listening
         self._line = Line(queue)
-        menu = Menu(trial, description, names)
         self._studio = Studio(
-            menu, description, self._line, talk=say, on_ready=self._ready, on_failed=lambda: self._in_loop(self._end)
+            menu, self._line, talk=say, on_ready=self._ready, on_failed=lambda: self._in_loop(self._end)
         )
         app = make_app(make_desk(menu, self._line, self._studio))
         self._server = _QuietServer(
@@ -116,7 +105,7 @@ class ImageServer:
         waited = self._line.close()
         for job in waited:
             job.settle(QueueClosed())
-        painting = "; the request that is painted is answered first" if self._studio.serving is not None else ""
+        painting = "; what is painted is answered first" if self._studio.serving else ""
         say(f"stopping; {len(waited)} waiting requests get 503{painting}")
         self._server.should_exit = True
 
@@ -130,7 +119,7 @@ class ImageServer:
 
     async def _end_slow_readers(self) -> None:
         """A client that does not read its answer holds no stop up."""
-        while not self._server.should_exit or self._studio.serving is not None:
+        while not self._server.should_exit or self._studio.serving:
             await asyncio.sleep(0.1)
         await asyncio.sleep(LAST_BYTES_S)
         self._server.force_exit = True

@@ -71,7 +71,7 @@ def check_weights(trials: Iterable[Trial], reference_weights: str | None = None)
     for trial in trials:
         p = trial.pipeline
         what = *p.named_files, p.download
-        if trial.hardware is None and trial.engine.loads_weights and what not in checked:
+        if trial.hardware is None and trial.engine.loads_here and what not in checked:
             try:
                 note = resolve_weights(p).note
             except WeightsUnavailableError as error:

@@ -50,7 +50,7 @@ class PresentContent:
         """
         effective = measured.effective
         changed = []
-        if ran.engine.loads_weights and effective != _without_content(effective):
+        if ran.engine.loads_here and effective != _without_content(effective):
             differs = self._content(ran.pipeline).differs_in_content(effective)
             changed += [f"its {CALLED[differs]} changed since"] if differs else []
         for key, digest in self._judges.items():

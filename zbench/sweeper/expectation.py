@@ -8,9 +8,10 @@ from zbench.errors import ConfigError
 from zbench.hardware.roofline import expect
 from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
+from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
-from zbench.workload import whole_cycles
+from zbench.workload import due_times_s, request_count, whole_cycles
 
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 
@@ -22,7 +23,7 @@ def expected_trial(plan: Plan, trial: Trial) -> tuple[float | None, int | None]:
 
 def expected_sweep_s(plan: Plan) -> float | None:
     """Wall time of the whole sweep in seconds; None where it cannot be said."""
-    measure, total = plan.measure, LOAD_S
+    measure, total = plan.measure, LOAD_S + sum(each.all_s for each in launches(plan))
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
     for trial in (placed.trial for placed in plan.trials):
         if trial.hardware is None:
@@ -35,11 +36,20 @@ def expected_sweep_s(plan: Plan) -> float | None:
         image_s = _expect(trial, hardware)[0]
         if image_s is None:
             return None
+        if trial.workload.is_load:
+            total += _load_s(trial, image_s) + min(LEAST, measure.max_warmup_rounds) * image_s
+            continue
         cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
         rounds = min(max(least, measure.budget_s / image_s), most)
         total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
     return total
+
+
+def _load_s(trial: Trial, image_s: float) -> float:
+    """A load lasts until its last request is due, or as long as its images take one after another."""
+    due_s = due_times_s(trial.workload)
+    return max(request_count(trial.workload) * image_s, (due_s[-1] if due_s else 0.0) + image_s)
 
 
 def _expect(trial: Trial, hardware: HardwareConfig) -> tuple[float | None, int | None]:

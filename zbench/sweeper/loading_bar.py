@@ -23,6 +23,7 @@ class LoadingBar:
         self._console, self._clock = console, clock
         self._began = 0.0
         self._said = False
+        self._doing = ""
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -44,7 +45,7 @@ class LoadingBar:
             self.end()
         elif "stage" not in event:
             self.end()
-            self._began, self._said = self._clock(), False
+            self._began, self._said, self._doing = self._clock(), False, ""
         else:
             self._update(label, event)
 
@@ -53,8 +54,18 @@ class LoadingBar:
         for task in self.progress.task_ids:
             self.progress.remove_task(task)
 
+    def _wait(self, label: str, doing: str) -> None:
+        """For what has no size, such as a server's start: a line each time that it waits for another thing."""
+        if doing != self._doing and self._clock() - self._began > LONG_S:
+            self._doing = doing
+            text = f"{printable(label)}: {printable(doing)}"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def _update(self, label: str, event: dict[str, Any]) -> None:
         done, total = event["done_bytes"], event["total_bytes"]
+        if not total:
+            self._wait(label, "checking weights" if event["stage"] == "checking" else event["stage"])
+            return
         label, doing = printable(label), printable(f"{event['stage']} weights")
         if not self.shown:
             self.progress.add_task(doing, total=total)

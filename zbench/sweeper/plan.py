@@ -5,7 +5,7 @@ Everything here is decided before anything is loaded, and nothing here writes.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,12 @@ from zbench.methods.cache import method_of
 from zbench.methods.lora import check_used
 from zbench.plugins import check_targets
 from zbench.search import preview
+from zbench.search.rates import unloaded
 from zbench.space import Placed, Space, arrange, constraint, reference_of
 from zbench.sweeper.devices import check_devices, too_many
 from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
-from zbench.workload import check_scenes
+from zbench.workload import check_scenes, request_count
 
 EVERY_POINT = "zbench.search.grid:GridSearch"
 """The search that takes all of a space, and so is no part of what is asked."""
@@ -151,10 +152,20 @@ def make_plan(
         measure=first.measure,
         sweep=first.sweep,
         executor=first.executor,
-        profiles=_profiles(asked, space.placed),
+        profiles=_profiles(asked, (*space.placed, *chosen.placed)),
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
-        notes=tuple(jobs.notes),
+        notes=(*jobs.notes, *_sought(space)),
     )
+
+
+def _sought(space: Space) -> Iterator[str]:
+    """What a plan cannot list, as it depends on what comes of it: the rates that are going to be tried."""
+    for trial in (p.trial for p in space.placed if p.trial.workload.seeks_rate and p.trial.trial_id in space.asked):
+        workload = trial.workload
+        yield (
+            f"{trial.label}: the highest rate whose p95 is within workload.latency_objective_s="
+            f"{workload.latency_objective_s:g} is sought, in about 6 loads of {request_count(workload)} requests each"
+        )
 
 
 def _unfit(too_many_devices: Callable[[Trial], str | None], engines: Descriptions, trial: Trial) -> str | None:
@@ -212,6 +223,8 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
 
     for trial, hardware in asked:
         add(trial.trial_id, hardware)
+        if trial.workload.seeks_rate:
+            add(unloaded(trial).trial_id, hardware)
     for place, hardware in [(p, profiles[p.trial.trial_id]) for p in placed if p.trial.trial_id in profiles]:
         for trial_id in (place.reference_id, place.baseline_id):
             add(trial_id, hardware)

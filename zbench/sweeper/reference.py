@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from zbench.config import ServedEngineConfig
 from zbench.errors import ConfigError
 from zbench.methods import lora
 from zbench.space import made_to_fit
@@ -25,6 +26,9 @@ def named_reference(weights: str, trials: Iterable[Trial]) -> Callable[[Trial], 
         problem = "images are judged against those of trained weights; give auto, a folder, a file or a hub id"
         raise ConfigError(KEY, weights or "''", problem)
     for trial in trials:
+        if isinstance(trial.engine, ServedEngineConfig):
+            problem = f"engine={trial.engine.name} has its server's weights and no others; leave it out"
+            raise ConfigError(KEY, weights, problem)
         if trial.hardware is not None:
             on = f"hardware={trial.hardware.name} is projected, and a projection's images are the tiny pipeline's"
             raise ConfigError(KEY, weights, f"{on}; leave it out, or measure")

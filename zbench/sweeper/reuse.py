@@ -40,6 +40,9 @@ class Reuse:
             why = f"the machine failed and not it: {record.reason.message}"
             self._note(f"{placed.trial.label} is tried again: {why}")
             return None
+        if record.state == "FAILED" and record.reason is not None and record.reason.is_of_a_server:
+            self._note(f"{placed.trial.label} is tried again: its server did not answer ({record.reason.code})")
+            return None
         if record.state == "FAILED" and (self._sweep.retry_failed or record.measurement is None):
             return None if self._sweep.retry_failed else record
         if record.measurement is None:

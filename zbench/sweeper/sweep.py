@@ -119,7 +119,7 @@ class Sweep:
     def __post_init__(self) -> None:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
-        self._expected = {placed.trial.trial_id for placed in self.plan.space.placed}
+        self._expected = {placed.trial.trial_id for placed in (*self.plan.space.placed, *self.search.space.placed)}
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from zbench.config import MeasureConfig
-from zbench.engines import Engine, Generation, Grouped, LostRank, describe, process_of
+from zbench.engines import Engine, Generation, Grouped, LaunchedInParts, LostRank, describe, process_of, why_not
 from zbench.engines.failure import CodedError, failure
 from zbench.engines.lifeline import tell_where_when_asked
+from zbench.engines.programs.surroundings import changed
 from zbench.errors import ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
@@ -237,7 +238,7 @@ class Worker:
         """
         check_targets([trial], allow_code=self._allow_code)
         description = describe(trial.engine, allow_code=self._allow_code)
-        problem = description.supports(trial)
+        problem = why_not(description, trial)
         if problem is not None:
             raise ZbenchError(problem)
         process = process_of(description, trial)
@@ -254,7 +255,11 @@ class Worker:
         talk = LoadingTalk(self._pipes.tell)
         engine.launch(trial, talk)
         load_s = time.perf_counter() - imported - talk.checking_s
-        cold = Cold(load_s=load_s, parts_s={"import": imported - began, "checksums": talk.checking_s})
+        parts_s = engine.launch_parts() if isinstance(engine, LaunchedInParts) else {}
+        first_s = parts_s.get("first_request")
+        load_s -= first_s or 0.0
+        own = {"import": imported - began, "checksums": talk.checking_s}
+        cold = Cold(load_s=load_s, first_latency_s=first_s, parts_s=own | parts_s)
         self._process, self._watch = process, RoundWatch(engine.watch().pids)
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
@@ -306,7 +311,7 @@ def main() -> None:
     """`python -m zbench.worker READ_FD WRITE_FD [--allow-code]`."""
     tell_where_when_asked()
     end_with_parent()
-    os.environ["CACHE_DIT_LOG_LEVEL"] = "error"
+    os.environ.update(changed(os.environ, {"CACHE_DIT_LOG_LEVEL": "error"}))
     pipes = Pipes(int(sys.argv[1]), int(sys.argv[2]))
     Worker(pipes, allow_code=ALLOW_CODE in sys.argv[3:]).serve()
     sys.stdout.flush()

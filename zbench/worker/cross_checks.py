@@ -1,13 +1,17 @@
-"""Two instruments on one thing: the device's clock beside the host's, NVML's memory beside torch's.
+"""Two instruments on one thing: the device's clock beside the host's, NVML's memory beside torch's, what a server was
+asked for beside its images.
 
 Where they differ by more than instruments may, the measurement gets a sentence of doubt; neither figure is mended.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from zbench.engines import Generation
-from zbench.measurement import ClockCheck, MemoryCheck
+from zbench.measurement import ClockCheck, Effective, ImageQuality, MemoryCheck
+from zbench.methods.cache import method_of
+from zbench.trial import Trial
 
 Both = TypeVar("Both", ClockCheck, MemoryCheck)
 
@@ -65,6 +69,21 @@ def memory_check(
     return Check(
         telemetry=MemoryCheck(torch_reserved_bytes, nvml_process_bytes, context_bytes, difference, method),
         doubt=doubt if abs(difference) > MEMORY_TOLERANCE else None,
+    )
+
+
+def cache_doubt(trial: Trial, effective: Effective, quality: Sequence[ImageQuality] | None) -> str | None:
+    """Of a server that does not say which steps it skipped: that its images are the uncached ones to the last byte.
+
+    Accepted is no proof. SGLang 0.5.15.post1 takes a request's cache setting and does nothing with it.
+    """
+    method = method_of(trial.cache)
+    unlike = not quality or not all(one.identical for one in quality)
+    if unlike or not method.skips or effective.tells_cached_steps is not False:
+        return None
+    return (
+        f"the server was asked for {method.label}, and each of {len(quality or ())} images is the uncached one to the "
+        "last byte: it ignored the setting, or skipped no step by it"
     )
 
 

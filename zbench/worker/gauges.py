@@ -51,9 +51,11 @@ class Gauges:
 
     def end_round(self) -> list[str]:
         """Why the round does not count, as `Request.invalid_reasons` names it; none without a device to ask."""
-        if self._devices is None:
-            return []
-        return self._devices.reasons_between(self._round_began_s, time.perf_counter())
+        return self.reasons_between(self._round_began_s, time.perf_counter())
+
+    def reasons_between(self, began_s: float, ended_s: float) -> list[str]:
+        """The same of a request between these times of `time.perf_counter`, where others ran beside it."""
+        return [] if self._devices is None else self._devices.reasons_between(began_s, ended_s)
 
     def stop(self, rounds: int) -> Readings:
         """End the block, in which `rounds` generations ran."""
@@ -61,7 +63,7 @@ class Gauges:
         if self._devices is None:
             on_device = self._watched.devices or self._watched.allocator is not None
             missing = ("memory.peak_device_bytes", "energy", "telemetry.memory_check")
-            reasons |= dict.fromkeys(missing, "no_nvml" if on_device else "no_gpu")
+            reasons |= dict.fromkeys(missing, "no_nvml" if on_device else self._watched.unseen or "no_gpu")
             return Readings(Memory(**peaks), None, reasons=reasons)
         seen = self._devices.stop(rounds)
         reasons |= {_PLACES.get(key, f"telemetry.{key}"): reason for key, reason in seen.reasons.items()}

@@ -9,15 +9,16 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
 
 from zbench.engines import Engine
 from zbench.measurement import (
     INVALID_IMAGES,
     METRICS,
     RANDOM_WEIGHTS,
-    ClockCheck,
     Cold,
     Effective,
     Measurement,
@@ -30,39 +31,25 @@ from zbench.quality.artifacts import Artifact, contents, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.quality.validity import is_of_one_colour
 from zbench.stats.estimate import relative_half_width
-from zbench.worker.cross_checks import Check, clock_check
+from zbench.worker.calls import Calls
+from zbench.worker.cross_checks import cache_doubt, clock_check
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
+from zbench.worker.load import LoadWindow
 from zbench.worker.profiling import PROFILE_FAILED, Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
-from zbench.worker.warm_up import WarmUp, warm_up
+from zbench.worker.share import Share
+from zbench.worker.warm_up import NOT_WARMED_UP, warm_up
 from zbench.workload import Pair, pairs, whole_cycles
 
 JUDGEMENTS = ("quality", "prompt_fidelity", "noise_floor")
 """Fields of a measurement that are said of images."""
 
+UNTOLD = "server_does_not_say"
+"""Why it is not known which steps were skipped."""
+
 SHARED_WINDOW = "shared_window"
 """Why a trial has no memory and no energy of its own: the window's are of several trials."""
-
-
-@dataclass
-class _Share:
-    """What one trial has of the window."""
-
-    job: TrialJob
-    warm: WarmUp
-    effective: Effective
-    requests: list[Request] = field(default_factory=list)
-    first_cycle: list[Artifact] = field(default_factory=list)
-    second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
-    clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
-    stop_reason: str = ""
-    was_suspended: bool = False  # during one of its requests
-
-    @property
-    def is_spoilt(self) -> bool:
-        """Whether any call made images that are none: the trial has failed, and more requests would only say so."""
-        return bool(self.warm.spoilt) or any(r.has_spoilt_images for r in self.requests)
 
 
 def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None) -> list[Measurement]:
@@ -71,14 +58,21 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
     `cold` is set if it was loaded for them; the first trial's first latency is added. Raises StopAsked between
     requests, and whatever the engine raises.
     """
-    cycle = pairs(jobs[0].trial.workload)
+    workload = jobs[0].trial.workload
+    if workload.is_load and len(jobs) > 1:  # what arrives at one is no load of another's
+        loaded_for = [cold, *[None] * (len(jobs) - 1)]
+        return [measure_trials(engine, [job], gauges, c)[0] for job, c in zip(jobs, loaded_for, strict=True)]
+    cycle, calls = pairs(workload), Calls(engine)
     shares = []
     for job in jobs:
         with job.during("cache configuration"):
-            engine.configure(job.trial)
+            calls.configure(job.trial)
         with job.during("warm-up rounds"):
-            shares.append(_Share(job, warm_up(engine, job, cycle), engine.effective()))
-    timed = _TimedWindow(engine, shares, cycle, gauges)
+            warm = warm_up(engine, job, cycle, calls) if workload.warm_up else NOT_WARMED_UP
+            shares.append(Share(job, warm, engine.effective()))
+    timed: TimedWindow = _RoundsWindow(calls, shares, cycle, gauges)
+    if workload.is_load:
+        timed = LoadWindow(calls, shares[0], gauges)
     with quiet_collector():
         gauges.start(engine.watch())
         try:
@@ -95,19 +89,33 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
         readings = replace(readings, energy=None, reasons=readings.reasons | {"energy": SUSPENDED})
     window = replace(window, memory=readings.memory, energy=readings.energy)
     if len(shares) == 1:
+        calls.configure(shares[0].job.trial)  # where the last prompt had a size of its own
         shares[0].effective = engine.effective()  # with what the requests moved
     loaded = [cold, *[None] * (len(shares) - 1)]
     made = [_measurement(share, window, readings, each) for share, each in zip(shares, loaded, strict=True)]
     return timed.profiled(made)
 
 
-class _TimedWindow:
-    """The timed block: whose turn it is, and when there is enough."""
+class TimedWindow(Protocol):
+    """The timed block of a measurement, whichever way its requests come."""
 
-    def __init__(self, engine: Engine, shares: Sequence[_Share], cycle: Sequence[Pair], gauges: Gauges) -> None:
-        self._engine, self._shares, self._cycle, self._gauges = engine, shares, cycle, gauges
-        self._configured = shares[-1]
-        self._watch = RoundWatch(engine.watch().pids)
+    requests: list[Request]
+
+    def run(self) -> Window:
+        """Make the requests, and keep what came of them with their trials."""
+        ...
+
+    def profiled(self, made: list[Measurement]) -> list[Measurement]:
+        """With what of each trial's forwards is communication, or why that is not known."""
+        ...
+
+
+class _RoundsWindow:
+    """The timed block of rounds, one after another: whose turn it is, and when there is enough."""
+
+    def __init__(self, calls: Calls, shares: Sequence[Share], cycle: Sequence[Pair], gauges: Gauges) -> None:
+        self._calls, self._shares, self._cycle, self._gauges = calls, shares, cycle, gauges
+        self._watch = RoundWatch(calls.engine.watch().pids)
         self._began_s = 0.0
         self.requests: list[Request] = []
 
@@ -158,31 +166,26 @@ class _TimedWindow:
         ]
         return [profile.within(each) for profile, each in zip(profiles, made, strict=True)]
 
-    def _profile(self, share: _Share) -> Profile:
+    def _profile(self, share: Share) -> Profile:
         with share.job.during("profiling communication"):
-            self._configure(share)
-            return profile_of(self._engine, self._cycle[0])
+            self._calls.configure(share.job.trial)
+            return profile_of(self._calls.engine, self._cycle[0])
 
-    def _configure(self, share: _Share) -> None:
-        """Take up a trial's setting, unless it is the engine's already."""
-        if share is not self._configured:
-            self._engine.configure(share.job.trial)
-            self._configured = share
-
-    def _turn(self, share: _Share, pair: Pair) -> None:
+    def _turn(self, share: Share, pair: Pair) -> None:
         """One request; one that gauges speak against is kept and does not count. One during which the process was
         stopped, or the machine slept, is not the trial's doing at all: it is kept too, and made again."""
-        self._configure(share)
+        self._calls.prepare(share.job.trial, pair)
         while SUSPENDED in self._request(share, pair).disturbances:
             share.was_suspended = True
 
-    def _request(self, share: _Share, pair: Pair) -> Request:
+    def _request(self, share: Share, pair: Pair) -> Request:
         job, n_pairs = share.job, len(self._cycle)
         job.check_stop()
         self._watch.begin()
         self._gauges.begin_round()
         turn = Turn(len(self.requests), job.trial.trial_id, job.role)
-        timed, made = one_request(self._engine, pair, turn, self._began_s)
+        made_by = partial(self._calls.make, job.trial)
+        timed, made = one_request(self._calls.engine, pair, turn, self._began_s, made_by)
         disturbed = self._watch.end()
         suspended = [cause for cause in disturbed if cause == SUSPENDED]
         invalid = timed.invalid_reasons + suspended + self._gauges.end_round()
@@ -209,7 +212,7 @@ def _bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:
     return (min(max(least, 2 * n_pairs), most) if job.is_reference else least), most
 
 
-def _stop_reason(share: _Share, n_pairs: int, spent_s: float) -> str:
+def _stop_reason(share: Share, n_pairs: int, spent_s: float) -> str:
     """Why a trial has enough: interval (of valid requests alone), max_rounds, budget or that its images are none;
     empty while it has not."""
     measure, (least, most) = share.job.measure, _bounds(share.job, n_pairs)
@@ -234,19 +237,24 @@ def _of_nobody(readings: Readings) -> Readings:
     )
 
 
-def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold | None) -> Measurement:
+def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | None) -> Measurement:
     """What a trial keeps of the window: its own requests and the baseline's."""
     job, warm, effective = share.job, share.warm, share.effective
     trial_id, reasons = job.trial.trial_id, dict(readings.reasons)
     with job.during("comparing images"):
         verdict = _judge(share, effective)
     if cold is not None:
-        cold = replace(cold, first_latency_s=[*warm.latencies_s, share.requests[0].latency_s][0])
+        first_s = [cold.first_latency_s, *warm.latencies_s, share.requests[0].latency_s]
+        cold = replace(cold, first_latency_s=next(s for s in first_s if s is not None))
     else:
         reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
     if share.clock.reason is not None:
         reasons["telemetry.clock_check"] = share.clock.reason
-    telemetry = replace(readings.telemetry, garbage_collection="between cycles", clock_check=share.clock.telemetry)
+    if effective.tells_cached_steps is False:
+        reasons["cached_steps"] = UNTOLD
+    doubts = (share.clock.doubt, _flat(share), cache_doubt(job.trial, effective, verdict.quality))
+    collected = "after the window" if window.arrivals.kind != "sequential" else "between cycles"
+    telemetry = replace(readings.telemetry, garbage_collection=collected, clock_check=share.clock.telemetry)
     kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
     return Measurement(
         trial_id=trial_id,
@@ -268,12 +276,12 @@ def _measurement(share: _Share, window: Window, readings: Readings, cold: Cold |
         effective=effective,
         judges_sha256={} if effective.weights == "random" else job.judges.sha256,
         reference_sha256=_of_reference(job),
-        validity=[*warm.suspicions(), *readings.validity, *filter(None, [share.clock.doubt, _flat(share)])],
+        validity=[*warm.suspicions(), *readings.validity, *filter(None, doubts)],
         reasons=reasons | verdict.reasons,
     )
 
 
-def _judge(share: _Share, effective: Effective) -> ImageJudgements:
+def _judge(share: Share, effective: Effective) -> ImageJudgements:
     """With random weights an image means nothing, and so does every likeness; none is kept. Nor is any of images that
     are none: two black ones would be identical."""
     job = share.job
@@ -293,7 +301,7 @@ def _of_reference(job: TrialJob) -> dict[str, str]:
     return contents(job.reference).effective.content
 
 
-def _flat(share: _Share) -> str | None:
+def _flat(share: Share) -> str | None:
     """A doubt where images are of one colour all over, which weights give that say nothing, and seldom a prompt."""
     if share.effective.weights == "random" or share.is_spoilt:
         return None

@@ -11,6 +11,7 @@ from zbench.engines import Engine, Generation
 from zbench.measurement import SpoiltWarmUp
 from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
+from zbench.worker.calls import Calls
 from zbench.worker.job import TrialJob
 from zbench.worker.request import spoilt_by
 from zbench.workload import Pair
@@ -21,7 +22,7 @@ class WarmUp:
     """Latencies in seconds, in time order, and why there are no more."""
 
     latencies_s: list[float]
-    end: str  # settled, max_rounds or budget
+    end: str  # settled, max_rounds or budget; left_out where the workload wants none
     most: int  # rounds that `measure` allowed
     spoilt: list[SpoiltWarmUp] = field(default_factory=list)
 
@@ -33,18 +34,24 @@ class WarmUp:
         return [f"latencies had not settled after {len(self.latencies_s)} warm-up rounds, where {limit} ends them"]
 
 
+NOT_WARMED_UP = WarmUp([], "left_out", 0)
+"""Of a load that is to begin with whatever the pipeline is (`workload.warm_up=false`)."""
+
+
 def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
-    """A pair of each prompt but the first, where painting it may compile something."""
-    first = cycle[0].prompt_text
-    others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first}
-    return list(others.values()) if trial.compute.compile else []
+    """A pair of each prompt but the first, where painting it may compile something; and one of each size of its own."""
+    first = cycle[0]
+    others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first.prompt_text}
+    sizes = {tuple(pair.own.items()): pair for pair in cycle if pair.own != first.own}
+    return list(others.values()) if trial.compute.compile else list(sizes.values())
 
 
-def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
+def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | None = None) -> WarmUp:
     """At most `measure.max_warmup_rounds` of one pair; `measure.budget_s` may end them once they could have settled.
 
     A round that compiled or captured is not alike: budget and series begin anew after it.
     """
+    calls = calls or Calls(engine)
     most, budget_s = job.measure.max_warmup_rounds, job.measure.budget_s
     compiling = to_compile(job.trial, cycle) if most else []
     latencies: list[float] = []
@@ -52,7 +59,7 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair]) -> WarmUp:
 
     def one(pair: Pair) -> Generation:
         job.check_stop()
-        made = engine.generate(*pair.call)
+        made = calls.make(job.trial, pair)
         latencies.append(made.latency_s)
         if faults := spoilt_by(made):
             spoilt.append(SpoiltWarmUp(pair.prompt_id, pair.seed, faults))

@@ -12,7 +12,8 @@ from factories import TINY, trial
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig, SCMConfig
-from zbench.engines.reference.pipeline import ReferencePipeline, call_arguments
+from zbench.engines.reference.calls import call_arguments
+from zbench.engines.reference.pipeline import ReferencePipeline
 from zbench.errors import ConfigError
 from zbench.probes.watched import Watched
 from zbench.trial import Trial

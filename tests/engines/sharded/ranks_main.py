@@ -21,8 +21,8 @@ import torch
 from rank_cases import NEGATIVE, PROMPT, SEED, trial_of
 
 from zbench.engines.reference.caching import CacheSwitch
+from zbench.engines.reference.calls import call_arguments
 from zbench.engines.reference.offloading import Offloading
-from zbench.engines.reference.pipeline import call_arguments
 from zbench.engines.reference.ranks import RankWorld
 from zbench.engines.reference.sharded import Sharded
 from zbench.engines.reference.sharded.mesh import join

@@ -8,7 +8,7 @@ from dataclasses import replace
 from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.errors import ConfigError
 from zbench.methods import graphs, offload, parallel
-from zbench.methods.attention import check_backend
+from zbench.methods.attention import MASKED, check_backend
 from zbench.trial import Trial, geometry_of
 
 HANG_S = 300.0
@@ -69,6 +69,17 @@ class ReferenceEngine:
         """One device does, eager: code that was compiled, and graphs, are for one size."""
         fixed = trial.compute.compile or trial.compute.cuda_graph
         return not fixed and parallel.ParallelDims.of(trial.parallel).devices == 1
+
+    def batching_problem(self, trial: Trial) -> str | None:
+        """Compiled code and graphs are for one image a call; ranks share one image; a batch's prompts need a mask."""
+        for key in ("compile", "cuda_graph"):
+            if getattr(trial.compute, key):
+                return f"compute.{key}=true: is made for one image a call"
+        if (devices := parallel.ParallelDims.of(trial.parallel).devices) > 1:
+            return f"parallel: {devices} devices make one image a call"
+        if (kernel := trial.compute.attention_backend) not in MASKED:
+            return f"compute.attention_backend={kernel}: takes no mask, which prompts of unequal length need"
+        return None
 
     def engine(self) -> Engine:
         """Torch, diffusers and cache-dit are imported when it is called together."""

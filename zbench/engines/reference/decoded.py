@@ -28,10 +28,10 @@ class Decoded:
         """Forget those of a call that failed."""
         self._pixels.clear()
 
-    def take_finite(self) -> bool:
-        """Whether all of them are finite numbers; they are let go of, so that the next call does not find them held."""
+    def take_finite(self) -> list[bool]:
+        """Of each image whether it is finite numbers; they are let go of, so that the next call finds none held."""
         pixels, self._pixels = self._pixels, []
-        return all(bool(torch.isfinite(image).all()) for image in pixels)
+        return [bool(torch.isfinite(image).all()) for images in pixels for image in images]
 
     def close(self) -> None:
         """Look away."""

@@ -11,7 +11,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from zbench.config import ComputeConfig, PipelineConfig
 from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
+from zbench.engines.reference.calls import Called, batch_arguments, call_arguments
 from zbench.engines.reference.decoded import Decoded, pixels_of
 from zbench.engines.reference.graphed import GraphedForward
 from zbench.engines.reference.host_memory import release_host_memory
@@ -114,15 +115,41 @@ class ReferencePipeline:
         Image k of the call has the seed `seed + k`; the first is the one returned. Images of a later replica follow
         those of the one before it.
         """
+        pipeline = self._trial.pipeline
+        first_seed = seed + (0 if self._world is None else self._world.replica * pipeline.images)
+        made = self._call(call_arguments(pipeline, prompt_text, first_seed, negative_prompt))
+        spoilt = [name for k in range(pipeline.images) for name in made.spoilt(k)]
+        return Generation(
+            image=made.images[0],
+            latents=made.latents[0].to("cpu", torch.float32).numpy(),
+            images=pipeline.images,
+            text_tokens=self._tokens.latest,
+            invalid_reasons=[*dict.fromkeys(spoilt), *image_faults(made.images[1:], None)],
+            **made.told,
+        )
+
+    def generate_batch(self, calls: Sequence[tuple[str, int, str]]) -> list[Generation]:
+        """See `Batched`: the samples of one batch, each with a generator of its own."""
+        made = self._call(batch_arguments(self._trial.pipeline, calls))
+        return [
+            Generation(
+                image=image,
+                latents=made.latents[k].to("cpu", torch.float32).numpy(),
+                text_tokens=self._tokens.latest[k :: len(calls)],
+                invalid_reasons=made.spoilt(k),
+                **made.told,
+            )
+            for k, image in enumerate(made.images)
+        ]
+
+    def _call(self, arguments: dict[str, Any]) -> Called:
+        """One call of the pipeline under the clock. Raises StageError."""
         latents: list[torch.Tensor] = []
 
         def keep_latents(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             latents[:] = [tensors["latents"]]
             return {}
 
-        pipeline = self._trial.pipeline
-        first_seed = seed + (0 if self._world is None else self._world.replica * pipeline.images)
-        arguments = call_arguments(pipeline, prompt_text, first_seed, negative_prompt)
         arguments["output_type"] = "pt"  # it is made into bytes here, on the device
         clock = self._clock
         clock.reset()
@@ -140,30 +167,21 @@ class ReferencePipeline:
         except Exception as error:
             raise StageError({None: "text_encode", STEP: "denoise"}.get(clock.latest, str(clock.latest))) from error
         self.span_s = began, time.perf_counter()
-        latency_s = self.span_s[1] - began
         cached_steps, residual_diffs = self._cache.statistics()
-        seen = {
-            "non_finite_latents": not torch.isfinite(latents[0]).all(),
-            "non_finite_image": not self._decoded.take_finite(),
-        }
-        return Generation(
-            image=images[0],
-            latents=latents[0][0].to("cpu", torch.float32).numpy(),
-            latency_s=latency_s,
-            stages_s={
+        told = {
+            "latency_s": self.span_s[1] - began,
+            "stages_s": {
                 "text_encode": math.fsum(clock.spans_s("text_encode")),
                 "denoise": clock.gap_s("text_encode", "decode") or 0.0,
                 "decode": math.fsum(clock.spans_s("decode")),
             },
-            steps_s=clock.spans_s(STEP),
-            cached_steps=cached_steps,
-            residual_diffs=residual_diffs,
-            images=pipeline.images,
-            text_tokens=self._tokens.latest,
-            device_s=clock.timer.seconds(device_began, device_ended) if self._on_gpu else None,
-            compiled=self._graphs_made > made_before,
-            invalid_reasons=[*(name for name, is_so in seen.items() if is_so), *image_faults(images[1:], None)],
-        )
+            "steps_s": clock.spans_s(STEP),
+            "cached_steps": cached_steps,
+            "residual_diffs": residual_diffs,
+            "device_s": clock.timer.seconds(device_began, device_ended) if self._on_gpu else None,
+            "compiled": self._graphs_made > made_before,
+        }
+        return Called(images, latents[0], self._decoded.take_finite(), told)
 
     def effective(self) -> Effective:
         """See `Engine.effective`."""
@@ -297,27 +315,6 @@ class ReferencePipeline:
         release_host_memory()
         if self._limit is not None:
             lift_vram_limit()
-
-
-def call_arguments(pipeline: PipelineConfig, prompt_text: str, seed: int, negative_prompt: str = "") -> dict[str, Any]:
-    """Arguments of one call of the pipeline, for that call alone: diffusers writes into a list of prompts.
-
-    The noise is drawn on the CPU, so it is the same on every device; each image has a generator of its own, so the
-    first is that of a call for one image.
-    """
-    batch = pipeline.batch_size
-    negative = {"negative_prompt": negative_prompt if batch == 1 else [negative_prompt] * batch}
-    return {
-        "prompt": prompt_text if batch == 1 else [prompt_text] * batch,
-        **(negative if negative_prompt else {}),
-        "num_images_per_prompt": pipeline.images_per_prompt,
-        "height": pipeline.height,
-        "width": pipeline.width,
-        "num_inference_steps": pipeline.steps,
-        "guidance_scale": pipeline.guidance_scale,
-        "max_sequence_length": pipeline.max_sequence_length,
-        "generator": [torch.Generator("cpu").manual_seed(seed + k) for k in range(pipeline.images)],
-    }
 
 
 def _compile(transformer: Any, sharded: Any) -> None:

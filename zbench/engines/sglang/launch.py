@@ -7,20 +7,24 @@ offload are always set. Every setting of the trial is in its words or in a note.
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zbench.carried import Words, notes_of_rest
+from zbench.carried import OWN_NAMES, Words, notes_of_rest, uncarried
 from zbench.config import ComputeConfig, PipelineConfig, Prompt
 from zbench.engines.sglang.degrees import refusal
 from zbench.methods import attention, dtypes, lora, offload, parallel
-from zbench.methods.cache import method_of
+from zbench.methods.cache import CacheMethod, method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.methods.sglang import SGLangPart, spelled
 from zbench.sanitize import printable, shell_line
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.on_disk import names_a_file
+
+TARGET = "zbench.engines.sglang:SGLangEngine"
+"""Trials of this engine are measured on SGLang itself; their words are exactly what is started."""
 
 MODEL = "Tongyi-MAI/Z-Image-Turbo"
 FULL_SIZE = ("zimage_turbo", "zimage")
@@ -45,6 +49,10 @@ REASONS = {
     "pipeline.height": "SGLang serves Z-Image-Turbo here, at its own size",
     "pipeline.max_sequence_length": "SGLang reads as many tokens as Z-Image-Turbo was made for",
     "compute.device": "SGLang runs on a GPU",
+    **dict.fromkeys(
+        (f"workload.{key}" for key in ("arrivals", "concurrency", "rate_per_s", "requests")),
+        "How requests come is their client's to decide; load.sh says it to SGLang's own",
+    ),
 }
 
 
@@ -58,6 +66,8 @@ class SGLangLaunch:
     notes: tuple[str, ...]
     requests: tuple[dict[str, Any], ...] = ()
     """A body for every prompt with every seed, in the trial's order; `request` is the first."""
+    uncarried: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the trial that ask for something and are in none of these words; names of zbench's own apart."""
 
     @property
     def command(self) -> str:
@@ -95,6 +105,7 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
         offload.sglang_part(trial.offload),
         COMPILED if trial.compute.compile else NOTHING,
         _graph(trial.compute),
+        _settled(trial, cache),
         cache.sglang_flags(),
         dtypes.sglang_part(trial.compute.dtype),
         cache.sglang_environment(dims.devices),
@@ -102,13 +113,18 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
     )
     notes = tuple(note for part in parts for note in part.notes)
     words = Words("SGLang", {key for part in parts for key in part.carries}, PLAIN, REASONS)
-    requests = tuple(_body(trial, prompt, seed) for prompt in _prompts(trial) for seed in trial.workload.seeds or [0])
+    requests = tuple(
+        request_body(trial.with_own(prompt.own), prompt, seed)
+        for prompt in _prompts(trial)
+        for seed in trial.workload.seeds or [0]
+    )
     return SGLangLaunch(
         environment={name: value for part in parts for name, value in part.environment.items()},
-        arguments=tuple(flag for part in parts for flag in part.flags),
+        arguments=_overruled([flag for part in parts for flag in part.flags], trial),
         request=requests[0],
         notes=tuple(map(printable, [*notes, *notes_of_rest(trial, words, notes)])),
         requests=requests,
+        uncarried={key: value for key, value in uncarried(trial, words).items() if key not in OWN_NAMES},
     )
 
 
@@ -154,6 +170,29 @@ def _graph(compute: ComputeConfig) -> SGLangPart:
     return SGLangPart(("--enable-breakable-cuda-graph", "true"), carries=("compute.cuda_graph",))
 
 
+def _settled(trial: Trial, cache: CacheMethod) -> SGLangPart:
+    """Where SGLang itself is measured: that it adjusts nothing by what it finds, and captures no graph unasked."""
+    if trial.engine.target != TARGET:
+        return NOTHING
+    if trial.compute.cuda_graph:  # of the sizes that it warms up alone
+        size = f"{trial.pipeline.width}x{trial.pipeline.height}"
+        return SGLangPart(("--performance-mode", "manual", "--warmup-resolutions", size))
+    graph = () if cache.skips else ("--enable-breakable-cuda-graph", "false")  # a cache says so itself
+    return SGLangPart(("--performance-mode", "manual", *graph))
+
+
+def _overruled(words: list[str], trial: Trial) -> tuple[str, ...]:
+    """The arguments with the flags that the engine was given (`engine.options.flags`), each in place of its own."""
+    given = trial.engine.options.get("flags", {}) if trial.engine.target == TARGET else {}
+    for name, value in given.items():
+        flag, text = f"--{name}", spelled(value) if isinstance(value, bool) else str(value)
+        if flag in words:
+            words[words.index(flag) + 1] = text
+        else:
+            words += [flag, text]
+    return tuple(words)
+
+
 def _is_served(pipeline: PipelineConfig) -> bool:
     return pipeline.name in FULL_SIZE
 
@@ -184,13 +223,14 @@ def _of_requests(trial: Trial) -> SGLangPart:
         )
     carries = ["steps", "guidance_scale", "batch_size", "images_per_prompt"]
     carries += ["width", "height", "max_sequence_length"] if _is_served(pipeline) else []
-    words = ("prompts.text", "prompts.negative_prompt", "seeds")
+    words = ["prompts.text", "prompts.negative_prompt", "prompts.steps", "seeds"]
+    words += ["prompts.width", "prompts.height"] if _is_served(pipeline) else []
     return SGLangPart(
         notes=tuple(said), carries=(*(f"pipeline.{key}" for key in carries), *(f"workload.{key}" for key in words))
     )
 
 
-def _body(trial: Trial, prompt: Prompt, seed: int) -> dict[str, Any]:
+def request_body(trial: Trial, prompt: Prompt, seed: int) -> dict[str, Any]:
     """One request. Image k of it has the seed `seed + k`, as in a call of zbench's own."""
     pipeline = trial.pipeline
     width, height = (pipeline.width, pipeline.height) if _is_served(pipeline) else (SERVED_SIDE, SERVED_SIDE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.rates import rate_curves
 from zbench.analysis.stages import stage_seconds
 from zbench.analysis.steps import skip_shares
 from zbench.analysis.telling import MOST_WHOLE, telling
@@ -15,8 +16,10 @@ from zbench.analysis.view import View
 from zbench.record import Reason, Record
 from zbench.report.page.images import Strip, strips
 from zbench.report.page.parallel import ParallelSection, parallel_section
+from zbench.report.page.serving import ServingSection, serving_section
 from zbench.report.plots import figures as plots
 from zbench.report.plots.canvas import png_bytes
+from zbench.report.plots.rates import responses_over_rates
 from zbench.report.plots.residuals import residual_differences, telling_residuals
 from zbench.report.plots.scaling import speedup_over_devices
 from zbench.report.tables.main import main_table
@@ -81,6 +84,7 @@ class Page:
     stages: TextTable | None
     offload: TextTable | None
     parallel: ParallelSection | None
+    serving: ServingSection | None
     published: TextTable | None
     plots: tuple[Plot, ...]
     missing_plots: tuple[str, ...]
@@ -105,6 +109,7 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
         stages=stage_table(few),
         offload=offload_table(few),
         parallel=parallel_section(view, few),
+        serving=serving_section(few),
         published=published_table(few.records),
         plots=tuple(drawn),
         missing_plots=tuple(missing),
@@ -159,6 +164,13 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
             "Speed-up of each topology over the number of devices, with the ideal line",
         )
         candidates = (*candidates, ("speedup_over_devices.png", title, alt, lambda: speedup_over_devices(few)))
+    curves = rate_curves(few)
+    if curves:
+        title, alt = (
+            "Responses over the rate",
+            "p50 and p95 from due to done, and the goodput, over the rate of arrivals",
+        )
+        candidates = (*candidates, ("rates.png", title, alt, lambda: responses_over_rates(curves, few)))
     drawn, missing = [], []
     for name, title, alt, draw in candidates:
         try:

@@ -93,7 +93,9 @@ def strips(view: View, run_folders: Mapping[str, Path]) -> list[Strip]:
 def _picture(
     row: TrialFigures, record: Record, base: TrialFigures, run_folder: Path, prompt_id: str, seed: int
 ) -> Picture:
-    measurement, pipeline, image = record.measurement, record.trial.pipeline, (prompt_id, seed)
+    measurement, image = record.measurement, (prompt_id, seed)
+    own = next((prompt.own for prompt in record.trial.workload.prompts if prompt.id == prompt_id), {})
+    pipeline = record.trial.with_own(own).pipeline
     quality = _of_image(measurement.quality if measurement else None, image)
     differs = not row.is_reference and not (quality is not None and quality.identical)
     reference = image_path(artifacts_folder(run_folder, base.trial_id), prompt_id, seed)

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from zbench.report.page.content import Page
 from zbench.report.page.parallel import ParallelSection
+from zbench.report.page.serving import ServingSection
 from zbench.report.tables.text_table import markdown_code, markdown_text, to_markdown
+from zbench.sanitize import printable_lines
 
 
 def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
@@ -19,6 +21,8 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
         parts += ["### Published figures", to_markdown(page.published).strip()]
     if page.assumptions:
         parts += ["### What the projection assumes", _bullets(map(markdown_text, page.assumptions))]
+    if page.serving is not None:
+        parts += _serving(page.serving)
     if page.parallel is not None:
         parts += _parallel(page.parallel)
     for title, table in (("Quality", page.quality), ("Stages", page.stages), ("Offloading", page.offload)):
@@ -51,6 +55,17 @@ def _parallel(section: ParallelSection) -> list[str]:
         parts += [f"### {title}", to_markdown(table).strip()]
     if section.pruned:
         parts += ["### Topologies that do not run", _bullets(map(markdown_text, section.pruned))]
+    return parts
+
+
+def _serving(section: ServingSection) -> list[str]:
+    parts = ["## Load"]
+    for title, table in section.tables:
+        parts += [f"### {markdown_text(title)}", to_markdown(table).strip()]
+    if section.blocks:
+        parts.append("### As SGLang's bench_serving prints it")
+    for label, block in section.blocks:
+        parts += [markdown_text(label), f"```text\n{printable_lines(block).replace('`', chr(39))}\n```"]
     return parts
 
 

@@ -211,6 +211,7 @@ def _of_intervals(complete: Sequence[TrialFigures]) -> list[str]:
     lines = []
     if any(row.latency_low_s is not None for row in complete):
         lines.append("Rounds go on until the interval is tight, so its 95 % is nominal.")
-    if any(row.latency_low_s is None and row.latency_source != "projected" for row in complete):
+    sequential = [row for row in complete if row.arrivals == "sequential"]
+    if any(row.latency_low_s is None and row.latency_source != "projected" for row in sequential):
         lines.append("Without an interval: fewer than 6 rounds, of which none has 95 % coverage.")
     return lines

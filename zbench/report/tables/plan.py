@@ -12,6 +12,7 @@ from zbench.report.text.cells import digits, gib, trials
 from zbench.sanitize import json_text
 from zbench.space import Placed
 from zbench.sweeper.expectation import expected_sweep_s, expected_trial
+from zbench.sweeper.launches import Launches, launches
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import duration
 
@@ -52,6 +53,7 @@ def render_plan(plan: Plan, form: str) -> str:
             "sweep": plan.name,
             "run_folder": str(plan.run_folder),
             "expected_sweep_s": seconds,
+            "launches": [vars(each) for each in launches(plan)],
             "trials": [vars(row) for row in rows],
             "notes": list(plan.notes),
         }
@@ -83,11 +85,19 @@ def _cells(number: int, row: PlannedTrial, reasons: Mapping[str, int]) -> tuple[
     return str(number), row.label, role, latency, peak, row.trial_id
 
 
+def _launches(of: Launches) -> str:
+    """How often a server is started, and what that costs."""
+    often = "1 launch" if of.count == 1 else f"{of.count} launches"
+    basis = "as this run's launches took" if of.measured else "an allowance until this run has measured one"
+    return f"{of.engine}: {often}, about {duration(of.each_s)} each until the first image ({basis})"
+
+
 def _legend(plan: Plan, seconds: float | None) -> tuple[str, ...]:
     time = "unknown" if seconds is None else f"about {duration(seconds)}"
     lines = [
         f"{plan.name}: {trials(len(plan.trials))}, {len(plan.pruned)} pruned; expected time {time}; nothing was run"
     ]
+    lines += [_launches(each) for each in launches(plan)]
     lines += [f"note: {note}" for note in plan.notes]
     lines.append(
         "~ is a roofline's estimate: an order of magnitude on a CPU, and no step skipped where a threshold decides"

@@ -32,6 +32,7 @@ def environment_lines(records: Iterable[Record]) -> list[tuple[str, str]]:
         ("Hardware", _hardware(environment, hardware)),
         ("Software", _software(environment)),
         ("Pipeline", said["Pipeline"]),
+        ("Server", said["Server"]),
         ("Weights", said["Weights"]),
         ("Resolution", said["Resolution"]),
         ("Steps", said["Steps"] + " transformer forwards an image"),
@@ -140,6 +141,18 @@ def _pipeline(record: Record) -> str:
     return ", ".join(parts)
 
 
+def _server(record: Record) -> str:
+    """Of a trial that a server made; hardware and software above are its client's."""
+    if record.measurement is not None and (started := record.measurement.effective.server) is not None:
+        version = f"{record.trial.engine.name} {started.version or 'of a version that is not known'}"
+        return f"{version}, {'started by zbench' if started.command else 'which was there'}"
+    if record.measurement is None or "server" not in record.measurement.effective.other:
+        return ""
+    other = record.measurement.effective.other
+    models = f", models: {', '.join(map(str, other['models']))}" if other.get("models") else ""
+    return f"{other['server']}{models}; hardware and software are its client's"
+
+
 def _weights(record: Record) -> str:
     """How they are stored where that is not what they compute in, and what else a reader should know of them."""
     if record.measurement is None or record.measurement.projection is not None:
@@ -156,7 +169,8 @@ def _weights(record: Record) -> str:
 def _workload(record: Record) -> str:
     workload = record.trial.workload
     seeds = "1 seed" if len(workload.seeds) == 1 else f"{len(workload.seeds)} seeds"
-    return f"{len(workload.prompts)} × {seeds} ({workload.name})"
+    load = "" if workload.load_label is None else f", {workload.load_label}"
+    return f"{len(workload.prompts)} × {seeds} ({workload.name}{load})"
 
 
 def _measure(record: Record) -> str:
@@ -183,6 +197,7 @@ def _environment_changes(environments: Iterable[dict[str, Any]], newest: dict[st
 
 DESCRIBED: dict[str, Callable[[Record], str]] = {
     "Pipeline": _pipeline,
+    "Server": _server,
     "Weights": _weights,
     "Resolution": lambda r: f"{r.trial.pipeline.width}×{r.trial.pipeline.height}",
     "Steps": lambda r: str(r.trial.pipeline.steps),

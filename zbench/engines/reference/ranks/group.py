@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from zbench.engines import Generation, LostRank, OnProgress
+from zbench.engines import Batched, Generation, LostRank, OnProgress
 from zbench.engines.failure import RankError
 from zbench.engines.reference import HANG_S
 from zbench.engines.reference.ranks import MakeMember, Member, RankWorld, load_member
@@ -118,6 +118,13 @@ class RankGroup:
             invalid_reasons=list(dict.fromkeys(reason for each in parts for reason in each.invalid_reasons)),
             ranks=[each.view(rank) for rank, each in enumerate(parts)],
         )
+
+    def generate_batch(self, calls: Sequence[tuple[str, int, str]]) -> list[Generation]:
+        """See `Batched`. Of one device alone: `ReferenceEngine.batching_problem`."""
+        own = self._own
+        if self._fellows or not isinstance(own, Batched):
+            raise RuntimeError(f"{self._place}: makes one request's images at a time")
+        return own.generate_batch(calls)
 
     def communication(self, prompt_text: str, seed: int, negative_prompt: str = "") -> list[Communication]:
         """See `Profiled`: that of every rank whose engine can say."""

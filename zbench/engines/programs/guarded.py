@@ -1,0 +1,94 @@
+"""A program of others from zbench's side: started without a shell, logged to a file, and ended with all it started."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from zbench.engines.programs import guardian
+from zbench.errors import MachineError, ZbenchError, machine_fault
+
+GRACE_S = 2.0
+"""How long an orderly end may take. A worker that is asked to leave has 5 s for all of it."""
+
+TAIL_LINES, LINE_CHARACTERS = 30, 400
+TAIL_BYTES = 64 * 1024
+"""Of a log's end, how much is read for its last lines."""
+
+
+class GuardedProgram:
+    """One run of a program. It never outlives this process, however that ends."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        """Start it; what it prints is appended to `log`. Raises MachineError, or ZbenchError where there is no log."""
+        self.command, self.log = tuple(command), log
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as out:
+                self._offset = out.tell()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", guardian.__file__, str(GRACE_S), *command],
+                    stdin=subprocess.PIPE,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environment),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            what = f"cannot start {command[0]} with the log {log}: {error.strerror or error}"
+            raise (MachineError if machine_fault(str(error)) else ZbenchError)(what) from error
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the program, 128 + N after signal N; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of all that runs for it now, with the process that guards it."""
+        return (self._process.pid, *guardian.descendants(self._process.pid))
+
+    def death(self) -> str:
+        """How it ended, in words."""
+        code = self.exit_code
+        if code == guardian.CANNOT_RUN:
+            return "could not be started"
+        if code is not None and code > 128:
+            return f"was killed by signal {code - 128}"
+        return f"ended by itself with exit code {code}"
+
+    def close(self) -> None:
+        """End it and all that it started; returns when they are gone. May be called twice."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with suppress(OSError):
+                self._process.stdin.write(b"x")
+                self._process.stdin.flush()
+            try:
+                self._process.wait(GRACE_S + guardian.GIVE_UP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            finally:
+                with suppress(OSError):
+                    self._process.stdin.close()
+
+    def said(self) -> str:
+        """All that it printed so far; empty where the log is gone."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._offset)
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines of what it printed."""
+        try:
+            with self.log.open("rb") as log:
+                end = log.seek(0, 2)
+                log.seek(max(self._offset, end - TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ()
+        return tuple(line[:LINE_CHARACTERS] for line in lines if line.strip())[-TAIL_LINES:]

@@ -1,0 +1,38 @@
+"""An engine's calls, each at the size and with the steps that its prompt asks for; it times and keeps nothing."""
+
+from zbench.engines import Concurrent, Engine, Generation, Mixing
+from zbench.trial import Trial
+from zbench.workload import Pair
+
+
+class Calls:
+    """Knows what the engine is configured for, so that it is configured anew only where that differs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._now: Trial | None = None
+
+    def configure(self, trial: Trial) -> None:
+        """Take up a trial's setting, unless it is the engine's already."""
+        if trial is not self._now and trial != self._now:
+            self._now = None  # until it is done
+            self.engine.configure(trial)
+            self._now = trial
+
+    def prepare(self, trial: Trial, pair: Pair) -> None:
+        """What the engine must be configured for before the call of `pair`."""
+        self.configure(trial if isinstance(self.engine, Mixing) else trial.with_own(pair.own))
+
+    def make(self, trial: Trial, pair: Pair) -> Generation:
+        """One call. Raises what the engine raises. By several threads, the engine is configured for `trial` before."""
+        if not pair.own:
+            if not isinstance(self.engine, Concurrent):
+                self.configure(trial)
+            return self.engine.generate(*pair.call)
+        if isinstance(self.engine, Mixing):
+            return self.engine.generate_for(trial.with_own(pair.own), *pair.call)
+        if isinstance(self.engine, Concurrent):
+            name = type(self.engine).__name__
+            raise TypeError(f"{name} takes several calls at once and no size with each, though its description resizes")
+        self.prepare(trial, pair)
+        return self.engine.generate(*pair.call)

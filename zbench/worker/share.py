@@ -1,0 +1,29 @@
+"""What one trial has of a window while it is measured: its requests, its first images, and how it warmed up."""
+
+from dataclasses import dataclass, field
+
+from zbench.measurement import ClockCheck, Effective, Request
+from zbench.quality.artifacts import Artifact
+from zbench.worker.cross_checks import Check
+from zbench.worker.job import TrialJob
+from zbench.worker.warm_up import WarmUp
+
+
+@dataclass
+class Share:
+    """What one trial has of the window."""
+
+    job: TrialJob
+    warm: WarmUp
+    effective: Effective
+    requests: list[Request] = field(default_factory=list)
+    first_cycle: list[Artifact] = field(default_factory=list)
+    second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
+    clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
+    stop_reason: str = ""
+    was_suspended: bool = False  # during one of its requests
+
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether any call made images that are none: the trial has failed, and more requests would only say so."""
+        return bool(self.warm.spoilt) or any(r.has_spoilt_images for r in self.requests)
