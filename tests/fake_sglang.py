@@ -14,6 +14,7 @@ import base64
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -179,6 +180,19 @@ def plain(value: str) -> Any:
     return {"true": True, "false": False}.get(value, int(value) if value.isdecimal() else value)
 
 
+def held(flags: dict[str, str]) -> list[socket.socket]:
+    """Ports of its own processes, which SGLang wants as they are with --strict-ports."""
+    found = []
+    for name, usual in {"scheduler-port": 5555, "master-port": 30005}.items():
+        found.append(socket.socket())
+        port = int(flags.get(name, usual))
+        try:
+            found[-1].bind(("127.0.0.1", port))
+        except OSError:
+            sys.exit(f"RuntimeError: {name} {port} is unavailable and --strict-ports is enabled.")
+    return found
+
+
 def serve(version: str, words: list[str]) -> None:
     from zbench.engines.sglang.versions import accepted
 
@@ -193,6 +207,7 @@ def serve(version: str, words: list[str]) -> None:
             out.write(json.dumps({"flags": flags, "environment": told}) + "\n")
     settled = {name.replace("-", "_"): plain(value) for name, value in flags.items()}
     print(f"[11-27 09:00:00] server_args: {json.dumps(settled | json.loads(os.environ.get('FAKE_SETTLES', '{}')))}")
+    ports = held(flags) if flags.get("strict-ports") == "true" else []
     start = os.environ.get("FAKE_START")
     if start == "dies":
         print("loading the model")
@@ -207,6 +222,7 @@ def serve(version: str, words: list[str]) -> None:
     server = ThreadingHTTPServer((flags["host"], int(flags["port"])), Handler)
     print("The server is fired up and ready to roll!", flush=True)
     server.serve_forever()
+    del ports
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_a_forced_mask_is_kept_by_the_version_that_refreshes_its_policy() -> Non
 def test_random_weights_come_from_a_folder_that_is_named_for_them() -> None:
     at_random = of(pipeline=replace(TURBO, weights="random"))
     assert reason(at_random, model_path="/models/Z-Image-Turbo") is None
-    words = server_words(at_random, checked(_given(model_path="/random/Z-Image-Turbo")), accepted(NEW), 1)
+    words = server_words(at_random, checked(_given(model_path="/random/Z-Image-Turbo")), accepted(NEW), 1, {})
     assert words.command[words.command.index("--model-path") + 1] == "/random/Z-Image-Turbo"
     why = reason(of(), model_path="/models/Z-Image-Turbo")
     assert why is not None and "is for a folder of random weights" in why
@@ -102,13 +102,31 @@ def test_random_weights_come_from_a_folder_that_is_named_for_them() -> None:
 
 def test_of_a_server_that_is_there_only_what_requests_say_may_be_asked() -> None:
     at = {"base_url": "http://127.0.0.1:30000"}
-    assert reason(of(), **at) is None
-    assert "compute.compile=True" in str(reason(of(compute=ComputeConfig(device="cuda", compile=True)), **at))
-    assert "offload.mode=dit" in str(reason(of(offload=OffloadConfig(mode="dit")), **at))
-    cached = SGLangEngine(**at).supports(of(DBCacheConfig()))
+    its_own = {"pipeline": TURBO}
+    assert reason(of(**its_own), **at) is None
+    asked = {"width": 512, "steps": 4, "guidance_scale": 2.0, "images_per_prompt": 2}
+    assert reason(of(pipeline=replace(TURBO, **asked)), **at) is None
+    cached = SGLangEngine(**at).supports(of(DBCacheConfig(), **its_own))
     assert cached is not None and "engine.options.per_request_cache=true where it takes enable_cache_dit" in cached
-    assert SGLangEngine(**at, per_request_cache=True).supports(of(DBCacheConfig())) is None
-    assert reason(of(DBCacheConfig()), **at) is None  # its version is named, and takes it
+    assert SGLangEngine(**at, per_request_cache=True).supports(of(DBCacheConfig(), **its_own)) is None
+    assert reason(of(DBCacheConfig(), **its_own), **at) is None  # its version is named, and takes it
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"compute": ComputeConfig(device="cuda", compile=True)}, "compute.compile=true: how the server at"),
+        ({"offload": OffloadConfig(mode="dit")}, "offload.mode=dit"),
+        ({"parallel": ParallelConfig(ulysses_size=2)}, "parallel.ulysses_size=2"),
+        ({"pipeline": SERVED}, "pipeline.weights=/models/Z-Image-Turbo"),
+        ({"pipeline": replace(TURBO, vae="/models/vae")}, "pipeline.vae=/models/vae"),
+        ({"pipeline": replace(TURBO, vae_tiling=True)}, "pipeline.vae_tiling=true"),
+        ({"pipeline": replace(TURBO, lora="/models/a.safetensors")}, "pipeline.lora=/models/a.safetensors"),
+    ],
+)
+def test_what_a_launch_decides_is_refused_of_a_server_that_is_there(groups: dict[str, Any], said: str) -> None:
+    why = reason(of(**{"pipeline": TURBO, **groups}), base_url="http://127.0.0.1:30000")
+    assert why is not None and said in why
 
 
 @pytest.mark.parametrize(
@@ -174,16 +192,16 @@ def test_a_request_says_everything_that_decides_its_image() -> None:
 
 def test_ones_own_flag_takes_the_place_of_zbenchs() -> None:
     given = {"pin-cpu-memory": False, "warmup-mode": "off"}
-    words = server_words(of(options={"flags": given}), checked(_given(flags=given)), accepted(NEW), 31000).command
+    words = server_words(of(options={"flags": given}), checked(_given(flags=given)), accepted(NEW), 31000, {}).command
     assert words.count("--pin-cpu-memory") == 1 and words[words.index("--pin-cpu-memory") + 1] == "false"
     assert words[words.index("--warmup-mode") + 1] == "off" and words[words.index("--port") + 1] == "31000"
 
 
 def test_nothing_is_downloaded_unless_the_pipeline_may() -> None:
     options, takes = checked(_given()), accepted(NEW)
-    assert server_words(of(), options, takes, 1).environment["HF_HUB_OFFLINE"] == "1"
+    assert server_words(of(), options, takes, 1, {}).environment["HF_HUB_OFFLINE"] == "1"
     fetched = of(pipeline=replace(TURBO, download=True))
-    assert "HF_HUB_OFFLINE" not in server_words(fetched, options, takes, 1).environment
+    assert "HF_HUB_OFFLINE" not in server_words(fetched, options, takes, 1, {}).environment
 
 
 def test_an_unknown_version_is_told_by_launches() -> None:
@@ -221,6 +239,16 @@ def _given(**options: Any) -> dict[str, Any]:
         ({"per_request_cache": "yes"}, "must be auto, true or false"),
         ({"per_request_cache": 1}, "must be auto, true or false"),
         ({"model_path": 3}, "engine.options.model_path='3': must be a folder, or null"),
+        *(
+            ({"base_url": "http://127.0.0.1:1", **launch}, f"engine.options.{next(iter(launch))}='")
+            for launch in (
+                {"flags": {"quantization": "fp8"}},
+                {"environment": {"A": "secret"}},
+                {"host": "0.0.0.0"},
+                {"port": 30001},
+                {"model_path": "/x"},
+            )
+        ),
         ({"key_env": "KEY"}, "is for a server that is there (engine.base_url)"),
         ({"base_url": "http://u:secret@h:1"}, "keys come from the environment alone"),
     ],

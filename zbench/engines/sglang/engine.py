@@ -7,6 +7,7 @@ the timed ones, for asking makes it wait for its GPU.
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class SGLang:
         self._per_request = caches_per_request(trial, self._options, self._takes)
         first = trial.workload.prompts[0]
         body = body_of(trial, first, trial.workload.seeds[0], per_request=self._per_request)
-        self._server.start(lambda port: server_words(trial, self._options, self._takes, port), body, on_progress)
+        self._server.start(partial(server_words, trial, self._options, self._takes), body, on_progress)
         self._asked = _setting(trial)
 
     def launch_parts(self) -> dict[str, float]:

@@ -1,13 +1,11 @@
 """Why SGLang, or one version of it, cannot run a trial: what it has no word for is no trial of it."""
 
 import os
-from dataclasses import fields
 from pathlib import Path
 
-from zbench.carried import told
-from zbench.config import ComputeConfig, OffloadConfig, ParallelConfig
+from zbench.carried import OWN_NAMES, Words, told, uncarried
 from zbench.engines.sglang.degrees import refusal
-from zbench.engines.sglang.launch import FULL_SIZE, MOST_IMAGES, sglang_launch
+from zbench.engines.sglang.launch import FULL_SIZE, MOST_IMAGES, of_requests, sglang_launch
 from zbench.engines.sglang.options import SGLangOptions
 from zbench.engines.sglang.versions import CONSEQUENCES, Accepted, lacking
 from zbench.engines.sglang.words import caches_per_request, launch_of
@@ -98,15 +96,13 @@ def _version(trial: Trial, options: SGLangOptions, takes: Accepted) -> str | Non
 
 def _attached(trial: Trial, options: SGLangOptions, takes: Accepted) -> str | None:
     """What only a launch could decide, where somebody else launched."""
-    for group, plain in (("parallel", ParallelConfig()), ("offload", OffloadConfig()), ("compute", ComputeConfig())):
-        own = getattr(trial, group)
-        for item in fields(plain):
-            value = getattr(own, item.name)
-            if item.name not in ("grid", "device") and value != getattr(plain, item.name):
-                return (
-                    f"{group}.{item.name}={value}: how the server at engine.base_url was started is not zbench's to "
-                    "say; leave base_url out, so that zbench starts one"
-                )
+    words = Words("SGLang", (*of_requests(trial).carries, *OWN_NAMES), {"pipeline.weights": ("auto", "random")})
+    for key, value in uncarried(trial, words).items():
+        if not key.startswith(("compute.device", "workload.", "cache.")):
+            return (
+                f"{key}={told(value)}: how the server at engine.base_url was started is not zbench's to say; leave "
+                "that to it, or leave base_url out, so that zbench starts one"
+            )
     if method_of(trial.cache).skips and not caches_per_request(trial, options, takes):
         return (
             f"cache={method_of(trial.cache).label}: the server at engine.base_url can be told by requests alone; say "

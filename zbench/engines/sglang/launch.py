@@ -109,7 +109,7 @@ def sglang_launch(trial: Trial) -> SGLangLaunch:
         cache.sglang_flags(),
         dtypes.sglang_part(trial.compute.dtype),
         cache.sglang_environment(dims.devices),
-        _of_requests(trial),
+        of_requests(trial),
     )
     notes = tuple(note for part in parts for note in part.notes)
     words = Words("SGLang", {key for part in parts for key in part.carries}, PLAIN, REASONS)
@@ -201,7 +201,7 @@ def _prompts(trial: Trial) -> list[Prompt]:
     return trial.workload.prompts or [Prompt(id="none", text="")]
 
 
-def _of_requests(trial: Trial) -> SGLangPart:
+def of_requests(trial: Trial) -> SGLangPart:
     """What requests carry, and what is to be said about them."""
     pipeline, workload = trial.pipeline, trial.workload
     default = "its own default" if pipeline.name == "zimage" else "its default of 9"

@@ -16,6 +16,9 @@ LONGEST_S = 86_400.0
 SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|[_-]KEY$|^KEY$|APIKEY)", re.IGNORECASE)
 """Names of variables and flags whose values may appear in no record."""
 
+OF_A_LAUNCH: dict[str, Any] = {"environment": {}, "flags": {}, "host": HOST, "port": 0, "model_path": None}
+"""What nobody reads of where somebody else started the server, unless it is this."""
+
 FLAG = re.compile(r"[a-z][a-z0-9.-]*")
 OWN_FLAGS = ("host", "port", "strict-ports", "model-path")
 """Flags that other keys decide."""
@@ -70,6 +73,8 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
     for name, what in {"model_path": "a folder", "key_env": "the name of a variable"}.items():
         if said[name] is not None and (not isinstance(said[name], str) or not said[name]):
             raise _fault(name, said[name], f"must be {what}, or null")
+    if said["base_url"] is not None:
+        _check_attached(given)
     if said["key_env"] is not None and said["base_url"] is None:
         raise _fault("key_env", said["key_env"], "is for a server that is there (engine.base_url); leave it out")
     return SGLangOptions(
@@ -81,6 +86,13 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
             "per_request_cache": None if said["per_request_cache"] == AUTO else said["per_request_cache"],
         }
     )
+
+
+def _check_attached(given: Mapping[str, Any]) -> None:
+    for name, usual in OF_A_LAUNCH.items():
+        if given[name] != usual:
+            shown = ", ".join(given[name]) if isinstance(given[name], Mapping) else given[name]
+            raise _fault(name, shown, "is for a server that zbench starts; leave it out, or engine.base_url")
 
 
 def _address(base_url: Any) -> str:

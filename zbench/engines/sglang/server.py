@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ DYING_S = 2.0
 
 GONE = ("unreachable", "closed_early")
 """Of a request that a server's end may have stopped."""
+
+INNER_PORTS = ("--scheduler-port", "--master-port")
+"""Of SGLang's own processes, always 5555 and 30005 with --strict-ports: a second server on the machine then ends."""
 
 NOT_YET, UNAVAILABLE = (*GONE, "refused"), 503
 """Codes, or the status, of a server that is still starting."""
@@ -54,9 +58,12 @@ class SGLangServer:
         """Seconds to its first sign of life, `launch`, and those of its first request, `first_request`."""
 
     def start(
-        self, make: Callable[[int], ServerWords], body: Mapping[str, Any], on_progress: OnProgress | None
+        self,
+        make: Callable[[int, Mapping[str, int]], ServerWords],
+        body: Mapping[str, Any],
+        on_progress: OnProgress | None,
     ) -> None:
-        """Start it by what `make` says for a port, and wait until it has answered a first request.
+        """Start it by what `make` says for its port and its inner ones, and wait until it has answered a first request.
 
         Raises ServerFailure where it does not, and MachineError where nothing can be started.
         """
@@ -64,9 +71,10 @@ class SGLangServer:
         if options.base_url is not None:
             self._client = ImagesClient(options.base_url, key_env=options.key_env, timeout_s=options.request_timeout_s)
         else:
-            port = options.port or _free_port(options.host)
+            free, *inner = _free_ports(options.host, 1 + len(INNER_PORTS))
+            port = options.port or free
             _check_free(options, port)
-            self._launch(make(port), port)
+            self._launch(make(port, dict(zip(INNER_PORTS, inner, strict=True))), port)
         began = time.perf_counter()
         waiting = _Waiting(began + self._patience_s, on_progress)
         while not self._own_client.health():
@@ -125,8 +133,9 @@ class SGLangServer:
         log = next(p for n in range(1, 10**6) if not (p := folder / f"sglang-{os.getpid()}-{n}.log").exists())
         self._program = GuardedProgram(words.command, users_own() | words.environment, log)
         print(f"{log.name}: {shell_line(words.command)}", flush=True)  # in the worker's log
-        url = f"http://{'127.0.0.1' if self._options.host == '0.0.0.0' else self._options.host}:{port}"
-        self._client = ImagesClient(url, key_env=None, timeout_s=self._options.request_timeout_s)
+        self._client = ImagesClient(
+            url_at(self._options.host, port), key_env=None, timeout_s=self._options.request_timeout_s
+        )
 
     def _first_request(self, body: dict[str, Any], waiting: "_Waiting") -> ImagesReply:
         """Asked until it is answered; what a server says that is still starting is no answer."""
@@ -207,12 +216,13 @@ class _Waiting:
             time.sleep(POLL_S)
 
 
-def _free_port(host: str) -> int:
-    """One that nobody listens at now."""
-    with socket.socket(_family(host)) as bound:
-        bound.bind((host, 0))
-        port: int = bound.getsockname()[1]
-        return port
+def _free_ports(host: str, count: int) -> list[int]:
+    """So many, each another, that nobody listens at now."""
+    with ExitStack() as held:
+        bound = [held.enter_context(socket.socket(_family(host))) for _ in range(count)]
+        for each in bound:
+            each.bind((host, 0))
+        return [each.getsockname()[1] for each in bound]
 
 
 def _check_free(options: SGLangOptions, port: int) -> None:
@@ -224,6 +234,12 @@ def _check_free(options: SGLangOptions, port: int) -> None:
     except OSError as error:
         way = f"cannot be listened at ({error.strerror}); give another, or 0 for a free one"
         raise ConfigError("engine.options.port", f"{options.host}:{port}", way) from error
+
+
+def url_at(host: str, port: int) -> str:
+    """Where one that listens at `host` is asked from this machine."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
 
 
 def _family(host: str) -> socket.AddressFamily:

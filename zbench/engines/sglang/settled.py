@@ -13,7 +13,7 @@ LOGGED = re.compile(r"server_args: (\{.*\})")
 LONGEST = 2**20
 """Characters of a line that are read."""
 
-NOT_HELD = ("host", "port", "strict_ports", "model_path")
+NOT_HELD = ("host", "port", "scheduler_port", "master_port", "strict_ports", "model_path")
 """Where it listens and what it loads: seen by its answers, and spelled by it as it likes."""
 
 

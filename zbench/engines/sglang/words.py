@@ -4,6 +4,7 @@ Example: on SGLang 0.5.23 the trials of a cache grid have one command, and each 
 0.5.15.post1, which ignores that, every cache setting has a command of its own (`SGLANG_CACHE_DIT_*`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,13 +37,20 @@ class ServerWords:
     notes: tuple[str, ...]
 
 
-def server_words(trial: Trial, options: SGLangOptions, takes: Accepted, port: int) -> ServerWords:
-    """The command that serves `trial` at a port, with what the version takes of it."""
+def server_words(
+    trial: Trial, options: SGLangOptions, takes: Accepted, port: int, inner_ports: Mapping[str, int]
+) -> ServerWords:
+    """The command that serves `trial` at a port, with what the version takes of it.
+
+    `inner_ports` are flags and ports of what its processes tell each other, where `engine.options.flags` names none.
+    """
     per_request = caches_per_request(trial, options, takes)
     launch = fitted(launch_of(trial, options, takes), takes)
     words = [*options.program, *launch.arguments[1:]]
     for flag, value in {"--host": options.host, "--port": str(port)}.items():
         words[words.index(flag) + 1] = value
+    for flag, inner_port in inner_ports.items():
+        words += [flag, str(inner_port)] if takes.takes(flag) and flag not in words else []
     offline = {} if trial.pipeline.download else OFFLINE
     stages = TRUE_STAGES if options.perf_dumps else {}
     environment = {**UNBUFFERED, **offline, **stages, **launch.environment, **dict(options.environment)}
