@@ -107,6 +107,16 @@ def test_one_that_is_alive_and_never_ready() -> None:
         assert one.health()
 
 
+def test_a_sign_of_life_is_its_status_whatever_body_never_ends() -> None:
+    def script(call: Call) -> None:
+        call.head(200)
+        while True:  # until the client leaves
+            call.write(b"alive " * 100)
+
+    with images_server(script) as server:
+        assert client(server.url).health()
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

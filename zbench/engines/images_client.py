@@ -90,16 +90,23 @@ class ImagesClient:
     """Of one server. Any number of threads may call at once; each call has a connection of its own."""
 
     def __init__(
-        self, base_url: str, *, key_env: str | None, timeout_s: float, largest_bytes: int = LARGEST_REPLY
+        self,
+        base_url: str,
+        *,
+        key_env: str | None,
+        timeout_s: float,
+        timeout_key: str = "engine.options.timeout_s",
+        largest_bytes: int = LARGEST_REPLY,
     ) -> None:
         """`key_env` names the environment variable of the key, if there is one; where it is not set, none is sent.
 
-        `timeout_s` is how long one answer may take. Raises ConfigError for an address or a key that cannot be one.
+        `timeout_s` is how long one answer may take, `timeout_key` the option that says so. Raises ConfigError for an
+        address or a key that cannot be one.
         """
         self.url = server_url(base_url)
         self._key = key_in(key_env)
         self._key_env = key_env
-        self._timeout_s, self._largest_bytes = timeout_s, largest_bytes
+        self._timeout_s, self._timeout_key, self._largest_bytes = timeout_s, timeout_key, largest_bytes
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S), pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S),
@@ -121,7 +128,8 @@ class ImagesClient:
     def health(self) -> bool:
         """Whether `/health` says 200: a sign of life, and no more."""
         try:
-            return self._client.get(f"{self.url}/health", timeout=SIGN_OF_LIFE_S).status_code == 200
+            with self._client.stream("GET", f"{self.url}/health", timeout=SIGN_OF_LIFE_S) as response:
+                return response.status_code == 200  # what it says besides is not read
         except httpx.HTTPError:
             return False
 
@@ -181,7 +189,7 @@ class ImagesClient:
             raise self._broken(f"no HTTP ({self._without_key(one_line(error))})") from None
 
     def _too_late(self) -> ImagesServerError:
-        took = f"no whole answer within {self._timeout_s:g} s; engine.options.timeout_s sets how long"
+        took = f"no whole answer within {self._timeout_s:g} s; {self._timeout_key} sets how long"
         return ImagesServerError("timeout", f"{self.url}: {took}")
 
     def _broken(self, what: str) -> ImagesServerError:

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 from commands import TESTS
 from factories import trial
+from images_server import Call, images_server, picture
 
-from zbench.config import PipelineConfig
+from zbench.config import PipelineConfig, ServedEngineConfig
 from zbench.engines.programs.surroundings import LOGS
+from zbench.engines.sglang import SGLangEngine
+from zbench.engines.sglang.launch import TARGET
 from zbench.engines.sglang.options import SGLangOptions
-from zbench.engines.sglang.server import SGLangServer, url_at
+from zbench.engines.sglang.server import ServerFailure, SGLangServer, url_at
 from zbench.engines.sglang.versions import accepted
 from zbench.engines.sglang.words import body_of, server_words
+from zbench.trial import Trial
 
 OPTIONS = SGLangOptions(
     program=(sys.executable, str(TESTS / "fake_sglang.py")),
@@ -40,6 +44,11 @@ def started(options: SGLangOptions) -> Iterator[SGLangServer]:
         server.close()
 
 
+def asked_of(url: str) -> Trial:
+    """A trial of a server that is there."""
+    return trial(pipeline=TURBO, engine=ServedEngineConfig(name="sglang", target=TARGET, base_url=url))
+
+
 def value(command: tuple[str, ...], flag: str) -> int:
     """Of a flag that is there."""
     return int(command[command.index(flag) + 1])
@@ -58,7 +67,7 @@ def test_a_port_that_the_user_names_stays() -> None:
     inner = {"--scheduler-port": 41, "--master-port": 42}
     command = server_words(own, OPTIONS, accepted("0.5.23"), 40, inner).command
     assert (value(command, "--scheduler-port"), value(command, "--master-port")) == (41, 42)
-    engine = replace(own.engine, target="zbench.engines.sglang:SGLangEngine", options={"flags": {"master-port": 7}})
+    engine = replace(own.engine, target=TARGET, options={"flags": {"master-port": 7}})
     command = server_words(replace(own, engine=engine), OPTIONS, accepted("0.5.23"), 40, inner).command
     assert command.count("--master-port") == 1 and value(command, "--master-port") == 7
 
@@ -74,3 +83,27 @@ def test_a_port_that_the_user_names_stays() -> None:
 )
 def test_a_server_is_asked_on_this_machine(host: str, url: str) -> None:
     assert url_at(host, 1) == url
+
+
+def test_too_long_an_answer_names_the_key_that_sets_how_long() -> None:
+    def script(call: Call) -> None:
+        call.answer(200, {}) if call.path == "/health" else call.head(200)
+
+    with images_server(script) as there:
+        own = asked_of(there.url)
+        engine = SGLangEngine(there.url, request_timeout_s=0.2).engine()
+        with pytest.raises(ServerFailure, match=r"within 0.2 s; engine.options.request_timeout_s sets how long"):
+            engine.launch(own)
+        engine.close()
+
+
+def test_of_a_server_that_is_there_nothing_is_said_that_its_launch_decided() -> None:
+    with images_server(lambda call: call.images(picture(0, (64, 48)))) as there:
+        own = asked_of(there.url)
+        engine = SGLangEngine(there.url).engine()
+        engine.launch(own)
+        engine.configure(own)
+        took = engine.effective()
+        engine.close()
+    assert (took.compile, took.cuda_graph, took.offload, took.pin_memory, took.weights) == (None,) * 5
+    assert took.weights_note is not None and "the server's own" in took.weights_note

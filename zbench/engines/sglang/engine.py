@@ -15,6 +15,7 @@ from zbench.config import Prompt
 from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.images_client import ImagesReply
 from zbench.engines.openai_images.listening import watched_at
+from zbench.engines.openai_images.served import OWN_WEIGHTS
 from zbench.engines.sglang.options import SGLangOptions
 from zbench.engines.sglang.perf import PerfDump, cached_steps, read_dump
 from zbench.engines.sglang.server import ServerFailure, SGLangServer
@@ -129,19 +130,21 @@ class SGLang:
         """What was asked for where SGLang says nothing, and what it said."""
         trial, options, server = self._own_trial, self._options, self._server
         pipeline, place, dump = trial.pipeline, self._place, self._now.dump
-        devices = [] if trial.compute.device == "cpu" or options.attaches else present_devices()
+        here = not options.attaches  # how another was started is not known
+        devices = present_devices() if here and trial.compute.device != "cpu" else []
+        at_random = pipeline.weights == "random"
         return Effective(
             device=trial.compute.device,
             device_name=devices[0].name if devices else None,
-            weights="random" if pipeline.weights == "random" else None if place is None else place.source,
-            weights_note=None if place is None else place.note,
+            weights="random" if at_random else None if place is None else place.source,
+            weights_note=place.note if place is not None else None if here or at_random else OWN_WEIGHTS,
             **self._content,
             n_blocks=geometry_of(pipeline).transformer.n_layers,
             steps=len(dump.steps_s) if dump is not None and dump.steps_s else None,
-            compile=trial.compute.compile,
-            cuda_graph=trial.compute.cuda_graph,
-            offload=trial.offload.mode,
-            pin_memory=trial.offload.pin_memory,
+            compile=trial.compute.compile if here else None,
+            cuda_graph=trial.compute.cuda_graph if here else None,
+            offload=trial.offload.mode if here else None,
+            pin_memory=trial.offload.pin_memory if here else None,
             server=ServerView(
                 version=self._takes.version or None,
                 command=list(server.command),

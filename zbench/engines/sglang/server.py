@@ -69,7 +69,7 @@ class SGLangServer:
         """
         options = self._options
         if options.base_url is not None:
-            self._client = ImagesClient(options.base_url, key_env=options.key_env, timeout_s=options.request_timeout_s)
+            self._client = self._client_of(options.base_url)
         else:
             free, *inner = _free_ports(options.host, 1 + len(INNER_PORTS))
             port = options.port or free
@@ -133,8 +133,15 @@ class SGLangServer:
         log = next(p for n in range(1, 10**6) if not (p := folder / f"sglang-{os.getpid()}-{n}.log").exists())
         self._program = GuardedProgram(words.command, users_own() | words.environment, log)
         print(f"{log.name}: {shell_line(words.command)}", flush=True)  # in the worker's log
-        self._client = ImagesClient(
-            url_at(self._options.host, port), key_env=None, timeout_s=self._options.request_timeout_s
+        self._client = self._client_of(url_at(self._options.host, port))
+
+    def _client_of(self, url: str) -> ImagesClient:
+        options = self._options
+        return ImagesClient(
+            url,
+            key_env=options.key_env,  # None of a server that zbench starts
+            timeout_s=options.request_timeout_s,
+            timeout_key="engine.options.request_timeout_s",
         )
 
     def _first_request(self, body: dict[str, Any], waiting: "_Waiting") -> ImagesReply:
