@@ -204,6 +204,9 @@ class SyntheticCrowd(Synthetic):
     def at_once(self) -> int | None:
         return self._at_once
 
+    def generate_for(self, trial: Trial, prompt_text: str, seed: int) -> Generation:
+        return self.generate(prompt_text, seed)
+
     def generate(self, prompt_text: str, seed: int) -> Generation:
         if seed in self._fail_seeds:
             raise RequestLost("503 from the server: busy")

@@ -64,6 +64,9 @@ class Crowd(ScriptedEngine):
     def at_once(self) -> int | None:
         return self._at_once
 
+    def generate_for(self, trial: Trial, prompt_text: str, seed: int) -> Generation:
+        raise AssertionError("no prompt of these loads has a size of its own")
+
     def generate(self, prompt_text: str, seed: int) -> Generation:
         with self._counting:
             self.calls += 1

@@ -196,16 +196,11 @@ class Concurrent(Protocol):
         """
         ...
 
-
-@runtime_checkable
-class Mixing(Protocol):
-    """What an `Engine` has besides that takes size and steps with each call, and so needs not be configured for them.
-
-    An engine that is `Concurrent` and whose description resizes is this too: nobody can configure it between calls.
-    """
-
     def generate_for(self, trial: Trial, prompt_text: str, seed: int, negative_prompt: str = "") -> Generation:
-        """As `generate`, for the trial that it is configured for, at another size or with other steps."""
+        """As `generate`, for the trial that it is configured for, at another size or with other steps.
+
+        Nobody can configure it between calls of several threads. It is asked only where its description resizes.
+        """
         ...
 
 

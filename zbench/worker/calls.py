@@ -1,6 +1,6 @@
 """An engine's calls, each at the size and with the steps that its prompt asks for; it times and keeps nothing."""
 
-from zbench.engines import Concurrent, Engine, Generation, Mixing
+from zbench.engines import Concurrent, Engine, Generation
 from zbench.trial import Trial
 from zbench.workload import Pair
 
@@ -21,18 +21,12 @@ class Calls:
 
     def prepare(self, trial: Trial, pair: Pair) -> None:
         """What the engine must be configured for before the call of `pair`."""
-        self.configure(trial if isinstance(self.engine, Mixing) else trial.with_own(pair.own))
+        self.configure(trial if isinstance(self.engine, Concurrent) else trial.with_own(pair.own))
 
     def make(self, trial: Trial, pair: Pair) -> Generation:
         """One call. Raises what the engine raises. By several threads, the engine is configured for `trial` before."""
-        if not pair.own:
-            if not isinstance(self.engine, Concurrent):
-                self.configure(trial)
-            return self.engine.generate(*pair.call)
-        if isinstance(self.engine, Mixing):
+        if not isinstance(self.engine, Concurrent):
+            self.prepare(trial, pair)
+        elif pair.own:
             return self.engine.generate_for(trial.with_own(pair.own), *pair.call)
-        if isinstance(self.engine, Concurrent):
-            name = type(self.engine).__name__
-            raise TypeError(f"{name} takes several calls at once and no size with each, though its description resizes")
-        self.prepare(trial, pair)
         return self.engine.generate(*pair.call)
