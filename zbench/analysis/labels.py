@@ -69,7 +69,7 @@ def _holds(key: str, keys: Iterable[str]) -> bool:
 
 
 def fewest_telling(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The first of `keys` that parts all `configs`; else up to MOST_TOLD, each parting some that those before it do not."""
+    """The first of `keys` that parts all `configs`; else a few, each parting some that those before it do not."""
 
     def parted(chosen: Sequence[str]) -> int:
         return len({repr([config.get(key) for key in chosen]) for config in configs})
