@@ -22,7 +22,7 @@ from zbench.config import (
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.methods.parallel import ParallelDims
-from zbench.space import Space, arrange, constraint, reference_of
+from zbench.space import NEVER_REACHED, Space, arrange, constraint, reference_of
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.layout import preset_folder
 
@@ -236,6 +236,8 @@ def test_on_random_weights_only_forced_masks_skip_steps() -> None:
         assert reason(trial(cache, pipeline=random)).startswith("random_weights: ")
         assert "cache=forced" in reason(trial(cache, pipeline=random))
         assert reason(trial(cache, pipeline=random, hardware=GPU)) == ""  # a projection's proxy has trained weights
+        above_all = replace(cache, residual_diff_threshold=NEVER_REACHED)
+        assert reason(trial(above_all, pipeline=random)) == ""  # which steps it skips depends on no weights
 
 
 def test_a_lora_beside_the_layers_is_not_projected_and_nothing_is_fused_with_quantised_weights() -> None:

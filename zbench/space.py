@@ -13,6 +13,9 @@ from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.geometry import SEQUENCE_MULTIPLE, Geometry
 
+NEVER_REACHED = 10.0
+"""A threshold that decides nothing: what a step changes of a residual is less than ten times the residual."""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -221,8 +224,16 @@ def _offload_fits(trial: Trial) -> str | None:
 
 
 def _skipping_means_something(trial: Trial) -> str | None:
-    """With random weights residual differences say nothing, so which steps a threshold skips says nothing either."""
-    decider = method_of(trial.cache).decider
-    if trial.hardware is not None or trial.pipeline.weights != "random" or decider is None:
+    """With random weights residual differences say nothing, so which steps a threshold skips says nothing either.
+
+    One that no difference reaches decides nothing: what may be skipped is.
+    """
+    method = method_of(trial.cache)
+    if trial.hardware is not None or trial.pipeline.weights != "random" or method.decider is None:
         return None
-    return f"random_weights: which steps {decider} skips on them means nothing; force a mask with cache=forced"
+    if method.threshold is not None and method.threshold >= NEVER_REACHED:
+        return None
+    return (
+        f"random_weights: which steps {method.decider} skips on them means nothing; force a mask with cache=forced, or "
+        f"skip all that may be with cache.residual_diff_threshold={NEVER_REACHED:g}"
+    )

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from factories import trial
 
+from zbench.analysis.labels import told_apart
 from zbench.composition import expand
-from zbench.config import DBCacheConfig
+from zbench.config import DBCacheConfig, ServedEngineConfig
 from zbench.report.tables.plan import plan_rows, render_plan
 from zbench.space import Placed, Space
 from zbench.sweeper.plan import Plan, make_plan
@@ -59,6 +60,19 @@ def test_trials_of_one_label_are_told_apart() -> None:
     first, second = plan_rows(replace(made, preview=Space((only,), ((longer, REASON),))))
     assert first.label == f"{only.trial.label} pipeline.max_sequence_length=128"
     assert second.label == f"{only.trial.label} pipeline.max_sequence_length=64"
+
+
+def test_servers_of_one_label_are_told_apart_by_the_flags_that_they_have() -> None:
+    server = ServedEngineConfig(name="sglang", target="zbench.engines.sglang:SGLangEngine", options={"flags": {}})
+    options = [{"flags": {}}, {"flags": {"attention-backend": "torch_sdpa"}}, {"flags": {}, "environment": {"A": "1"}}]
+    labels = told_apart(
+        ["none"] * 3, lambda i: trial(engine=replace(server, options=options[i])), lambda i: f"number {i}"
+    )
+    assert labels == [
+        "none",
+        "none engine.options.flags.attention-backend=torch_sdpa",
+        "none engine.options.environment.A=1",
+    ]
 
 
 def test_what_a_lora_beside_the_layers_costs_is_said_to_be_unknown() -> None:

@@ -1,10 +1,13 @@
 """Names of trials, told apart where two trials share one; invents no other names."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from zbench.trial import Trial
+
+MOST_TOLD = 5
+"""Keys that a label is told apart by."""
 
 
 def told_apart(labels: Sequence[str], trial: Callable[[int], Trial], otherwise: Callable[[int], str]) -> list[str]:
@@ -23,7 +26,7 @@ def told_apart(labels: Sequence[str], trial: Callable[[int], Trial], otherwise: 
                 pairs = zip(suffixes, indices, strict=True)
                 suffixes = [f"{suffix} {otherwise(index)}".strip() for suffix, index in pairs]
             for index, suffix in zip(indices, suffixes, strict=True):
-                told[index] = f"{told[index]} {suffix}"
+                told[index] = f"{told[index]} {suffix}".strip()
     return told
 
 
@@ -53,14 +56,20 @@ def varying(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def _what_differs(trials: Sequence[Trial]) -> list[str]:
-    configs = varying(trials)
-    first = flatten(trials[0].to_dict())
-    telling = fewest_telling([key for key in configs[0] if not isinstance(first.get(key), list)], configs)
-    return [" ".join(f"{key}={config.get(key)}" for key in telling) for config in configs]
+    """For each trial the values that part it from others; nothing of a key that it has not, such as a server's flag."""
+    configs, leaves = varying(trials), [flatten(trial.to_dict()) for trial in trials]
+    keys = [key for key in configs[0] if not isinstance(leaves[0].get(key), list) and not _holds(key, configs[0])]
+    telling = fewest_telling(keys, configs)
+    return [" ".join(f"{key}={own[key]}" for key in telling if key in own) for own in leaves]
+
+
+def _holds(key: str, keys: Iterable[str]) -> bool:
+    """Whether others of the keys are inside it: then it is one only where it is empty."""
+    return any(other.startswith(f"{key}.") for other in keys)
 
 
 def fewest_telling(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The first of `keys` that parts all `configs`; else up to three, each parting some that those before it do not."""
+    """The first of `keys` that parts all `configs`; else a few, each parting some that those before it do not."""
 
     def parted(chosen: Sequence[str]) -> int:
         return len({repr([config.get(key) for key in chosen]) for config in configs})
@@ -70,6 +79,6 @@ def fewest_telling(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> li
         return [alone]
     telling: list[str] = []
     for key in keys:
-        if len(telling) < 3 and parted([*telling, key]) > parted(telling):
+        if len(telling) < MOST_TOLD and parted([*telling, key]) > parted(telling):
             telling.append(key)
     return telling

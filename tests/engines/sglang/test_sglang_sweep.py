@@ -202,6 +202,14 @@ def test_what_took_another_effect_than_was_asked_is_found_and_told(
     assert bool(of_all) == bool(found["none"].measurement.effective.doubts)
 
 
+def test_a_forced_mask_that_the_server_did_not_hold_is_told(tmp_path: Path) -> None:
+    """The fake knows no masks: its threshold decides, as that of a server which forgot its mask."""
+    found = swept(tmp_path, "cache=none,forced", "cache.scm_preset=fast")
+    doubts = found["forced_fast_F1B0"].measurement.effective.doubts
+    assert doubts == ["forced_fast_F1B0 skips 3 of 8 steps, and the server skipped 6"]
+    assert found["none"].measurement.effective.doubts == []
+
+
 @pytest.mark.parametrize("whose", ["zbench", "worker"])
 def test_kill_9_leaves_no_server_behind(tmp_path: Path, whose: str) -> None:
     process = start(tmp_path, "sweep", *words(tmp_path, ENDLESS))

@@ -6,6 +6,7 @@ the timed ones, for asking makes it wait for its GPU.
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from zbench.engines.sglang.words import body_of, caches_per_request, server_word
 from zbench.engines.weights import WeightsPlace, resolve_weights
 from zbench.hardware.detect import present_devices
 from zbench.measurement import Effective, ServerView
-from zbench.methods.cache import method_of
+from zbench.methods.cache import CacheMethod, method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.probes.watched import Watched
 from zbench.trial import Trial, geometry_of
@@ -235,11 +236,20 @@ class SGLang:
             if self._per_request:
                 ignored = "it ignored enable_cache_dit (engine.options.per_request_cache=false has a launch say it)"
             found[f"no step was skipped with {method.label}: {ignored}, or no change lay below its threshold"] = None
+        elif method.skips:
+            found |= dict.fromkeys(_unheld(method, trial.pipeline.steps, self._now.cached_steps.values()))
         if trial.pipeline.guidance_scale > 0 and "cfg_normalization" not in (self._takes.request or ()):
             found[
                 "cfg_normalization is off in zbench's requests, and SGLang takes it from none: for the base model its "
                 "own default is on"
             ] = None
+
+
+def _unheld(method: CacheMethod, steps: int, cached: Iterable[list[int]]) -> list[str]:
+    """What a forced mask was to skip, where a server skipped another number of steps."""
+    forced = method.forced_skips(steps)
+    others = sorted({len(each) for each in cached} - {forced}) if forced else []
+    return [f"{method.label} skips {forced} of {steps} steps, and the server skipped {n}" for n in others]
 
 
 def _image(trial: Trial, prompt_text: str, seed: int) -> tuple[object, ...]:
