@@ -5,16 +5,17 @@ and steps), and the size where the engine says so, up to as many pixels as the t
 """
 
 import secrets
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, SCMConfig, check
+from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, check
 from zbench.config.pipeline import PIXEL_GRID, SEED_LIMIT
 from zbench.config.ranges import check_text
 from zbench.engines import Batching, EngineDescription, Resizing, process_of
 from zbench.errors import ConfigError, ZbenchError
 from zbench.methods.cache import method_of
+from zbench.methods.cache.given import PARAMETERS, with_parameters
 from zbench.serving.protocol import GenerationBody, check_form, size_of
 from zbench.serving.refusal import RequestRefused
 from zbench.space import constraint
@@ -22,8 +23,6 @@ from zbench.trial import Trial, geometry_of, group_of
 
 DRAWN_SEEDS = 2**31
 """A seed that nobody gave is drawn below it, so that any client can send it back."""
-
-SCM_KEYS = {"scm_preset", "scm_policy"}
 
 PARAMS = {
     "pipeline.steps": "num_inference_steps",
@@ -223,17 +222,13 @@ def _batching_problem(trial: Trial, description: EngineDescription) -> str | Non
 
 def _dbcache(own: CacheConfig, params: dict[str, Any]) -> CacheConfig:
     """DBCache or a step mask with `params` in place of its own values. Raises RequestRefused for a key that is none."""
-    kind = SCMConfig if isinstance(own, SCMConfig) or SCM_KEYS & set(params) else DBCacheConfig
-    known = [item.name for item in fields(SCMConfig) if item.name not in ("method", "grid")]
-    unknown = sorted(set(params) - set(known))
+    unknown = sorted(set(params) - set(PARAMETERS))
     if unknown:
-        message = f"cache_dit_params.{unknown[0][:60]}: no such parameter; there are: {', '.join(known)}"
+        message = f"cache_dit_params.{unknown[0][:60]}: no such parameter; there are: {', '.join(PARAMETERS)}"
         raise RequestRefused(400, message, param="cache_dit_params", code="unknown_parameter")
-    start = asdict(own) if isinstance(own, DBCacheConfig) else asdict(DBCacheConfig())
-    for name in ("grid", "method"):
-        start.pop(name, None)
+    kind, values = with_parameters(own, params)
     try:
-        return group_of(kind, {**start, **params}, "cache_dit_params")
+        return group_of(kind, values, "cache_dit_params")
     except ValueError as error:
         raise RequestRefused(400, str(error), param="cache_dit_params", code="invalid_value") from error
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from zbench.carried import OWN_NAMES, Words, told, uncarried
-from zbench.config import CustomCacheConfig
 from zbench.methods.cache import method_of
 from zbench.trial import Trial
 
@@ -102,7 +101,7 @@ DIALECTS = {
 def problem_of(trial: Trial, dialect: Dialect) -> str | None:
     """Why no request of `dialect` can carry what `trial` asks for, naming key and value; None where one can."""
     method = trial.cache.method
-    if isinstance(trial.cache, CustomCacheConfig):
+    if method_of(trial.cache).target is not None:
         return f"cache.method={method}: a server runs no class of yours; use one of its own methods"
     if method != "none" and not dialect.caches:
         which = f"requests of engine.options.dialect={dialect.name} carry no cache"
