@@ -8,6 +8,7 @@ from loads import loaded, under
 
 from zbench.analysis.view import view_of
 from zbench.config import CacheConfig, DBCacheConfig
+from zbench.config.arrivals import MOST_REQUESTS
 from zbench.record import Record
 from zbench.search import Search, load_search, preview
 from zbench.search.rates import LEAST_SHARE, next_rate, unloaded
@@ -66,8 +67,15 @@ def test_where_one_request_alone_takes_longer_one_load_shows_that_no_rate_will_d
     assert rates_of(list(searched(search, lambda rate: 2.5, alone_s=2.5))) == [None, 0.2]
 
 
-def test_where_every_rate_meets_it_the_search_ends_too() -> None:
-    assert len(list(searched(load_search(GRID, arrange([SEEKING])), lambda rate: 0.1))) == 1 + 16
+def test_where_every_rate_meets_it_the_search_ends_once_all_are_as_good_as_at_once() -> None:
+    """Three requests of 1 s each: at 6 a second and more all are due while the first is served."""
+    asked = list(searched(load_search(GRID, arrange([SEEKING])), lambda rate: 0.1))
+    assert rates_of(asked) == [None, 0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_no_rate_is_tried_that_no_config_may_have() -> None:
+    asked = list(searched(load_search(GRID, arrange([SEEKING])), lambda rate: 0.1, alone_s=1e-6))
+    assert rates_of(asked) == [None, MOST_REQUESTS]
 
 
 def test_a_trial_that_fails_under_load_did_not_meet_it() -> None:
@@ -120,4 +128,4 @@ def test_other_trials_of_the_grid_are_asked_for_as_they_are() -> None:
 
 
 def test_a_rate_is_close_enough_within_ten_per_cent() -> None:
-    assert next_rate([1.0], [1.1], 1.0) is None and next_rate([1.0], [1.2], 1.0) == 1.1
+    assert next_rate([1.0], [1.1], 1.0, 40) is None and next_rate([1.0], [1.2], 1.0, 40) == 1.1

@@ -15,7 +15,7 @@ from zbench.report.page.content import make_page
 from zbench.report.page.html import render_html
 from zbench.report.page.markdown import render_markdown
 from zbench.report.page.serving import in_terminal, serving_section
-from zbench.report.tables.serving import load_of, load_table, page_table, published_page_table
+from zbench.report.tables.serving import load_of, load_table, page_table, published_page_table, rate_findings
 from zbench.report.text.serving import bench_serving_block, page_block
 
 TURBO_TRIAL = trial(pipeline=TURBO)
@@ -113,7 +113,21 @@ def test_the_highest_rate_that_meets_the_objective_is_named_with_the_curve() -> 
     title, table = section.tables[-1]
     assert title == "Rates: none" and [row[-1] for row in table.rows] == ["yes", "yes", "no"]
     said = "none: 2 requests/s is the highest rate that meets p95 within 2 s, from due to done; 4 misses it."
-    assert table.legend[0] == said and table.legend[1].startswith("One after another 1")
+    assert table.legend[0] == said and table.legend[2].startswith("One after another 1")
+
+
+def rate_that_is_met(*times: tuple[float, float, float, float]) -> list[str]:
+    of = under(arrivals="poisson", rate_per_s=1.0, latency_objective_s=2.0)
+    (curve,) = rate_curves(view_of([loaded(of, times)]))
+    return rate_findings(curve)
+
+
+def test_a_burst_is_not_told_as_a_rate_that_lasts() -> None:
+    """Three due at once are over 1.5 s later. Four a second apart are over 0.9 s after the last was due, of 3.9 s."""
+    burst = rate_that_is_met(*[(0.0, 0.0, k * 0.5, (k + 1) * 0.5) for k in range(3)])
+    assert "its 3 requests were a burst: all were due within 0" in burst[1] and "1.500 s more were needed" in burst[1]
+    steady = rate_that_is_met(*[(k, k, k, k + 0.9) for k in (0.0, 1.0, 2.0, 3.0)])
+    assert len(steady) == 1
 
 
 def test_a_rate_above_one_that_missed_is_not_called_the_highest() -> None:

@@ -25,6 +25,7 @@ class ServingFigures:
     """Of one window of load. Times are seconds, rates a second; None: there is nothing to say it of."""
 
     duration_s: float  # from the window's start to its last answer
+    last_due_s: float  # from the window's start until no further request was due
     completed_requests: int
     completed_outputs: int  # images
     failed_requests: int
@@ -86,6 +87,14 @@ class ServingFigures:
         return response_s is not None and response_s <= self.objective_s
 
     @property
+    def is_burst(self) -> bool:
+        """Whether a third of the duration or more came after the last request was due.
+
+        Then the queue had no time to grow as long as the rate would make it, and responses tell little of a rate.
+        """
+        return self.duration_s - self.last_due_s >= self.duration_s / 3
+
+    @property
     def steady_s(self) -> float | None:
         """Seconds from one image to the next once they come: the median interval. None for fewer than three images."""
         return median(self.intervals_s) if len(self.intervals_s) > 1 else None
@@ -101,6 +110,7 @@ def serving_figures(measurement: Measurement) -> ServingFigures | None:
     ends_s = sorted(r.done_s for r in completed)
     return ServingFigures(
         duration_s=duration_s,
+        last_due_s=max(r.due_s for r in [*completed, *window.failures]),
         completed_requests=len(completed),
         completed_outputs=sum(r.images for r in completed),
         failed_requests=len(window.failures),

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.metrics import REGISTRY
 from zbench.analysis.serving import serving_figures
+from zbench.config.arrivals import MOST_REQUESTS
 from zbench.record import Record
 from zbench.search import Search
 from zbench.space import Placed, Space
 from zbench.trial import Trial
-from zbench.workload import one_after_another
+from zbench.workload import one_after_another, request_count
 
 CLOSE = 1.1
 """A rate that meets the objective and one that does not are close enough where they are this many times apart."""
@@ -25,6 +26,10 @@ LEAST_SHARE = 1 / 64
 
 MOST_LOADS = 16
 """Rates that are tried of one trial."""
+
+FLOOD = 2
+"""So many times the requests over what one takes alone: at that rate all are as good as at once, and no higher rate is
+another load."""
 
 
 class FindRates:
@@ -87,7 +92,7 @@ class RateHunt:
             if record is None:
                 return self._at(rate_per_s)
             (met if _meets(record) else unmet).append(rate_per_s)
-        following = next_rate(met, unmet, 1 / latency_s)
+        following = next_rate(met, unmet, 1 / latency_s, request_count(self.seeking.workload))
         in_vain = bool(unmet) and latency_s > objective_s  # even one request alone takes longer
         if following is None or following in self.rates_per_s or in_vain:
             return None
@@ -98,17 +103,18 @@ class RateHunt:
         return replace(self.seeking, workload=replace(self.seeking.workload, rate_per_s=rate_per_s))
 
 
-def next_rate(met: list[float], unmet: list[float], alone_per_s: float) -> float | None:
+def next_rate(met: list[float], unmet: list[float], alone_per_s: float, requests: int) -> float | None:
     """The rate to try after those that met the objective and those that did not; None where they are close enough.
 
-    `alone_per_s` is how many requests are served a second, one after another.
+    `alone_per_s` is how many are served a second, one after another; a load is of `requests`.
     """
     if len(met) + len(unmet) >= MOST_LOADS:
         return None
     if not met and not unmet:
-        return _readable(alone_per_s / 2)
+        return _readable(min(alone_per_s / 2, MOST_REQUESTS))
     if not unmet:
-        return _readable(max(met) * 2)
+        highest_per_s = min(FLOOD * requests * alone_per_s, MOST_REQUESTS)
+        return _readable(min(max(met) * 2, MOST_REQUESTS)) if max(met) < highest_per_s else None
     if not met:
         lower = min(unmet) / 2
         return _readable(lower) if lower >= alone_per_s * LEAST_SHARE else None

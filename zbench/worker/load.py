@@ -45,7 +45,7 @@ class LoadWindow:
         self._pairs = requested(self._workload)
         self._watch = RoundWatch(calls.engine.watch().pids)
         self._failures: list[FailedRequest] = []
-        self._errors: list[Exception] = []
+        self._first_error: Exception | None = None  # one alone: each keeps the frames of its call alive
         self._looked_at: list[Future[Request]] = []
         self._kept: dict[tuple[str, int], list[Artifact]] = {}
         self._disturbed: list[tuple[float, float, list[str]]] = []  # from when to when, and by what
@@ -62,8 +62,8 @@ class LoadWindow:
             gc.unfreeze()
         gc.collect()
         found = sorted((future.result() for future in self._looked_at), key=lambda r: r.index)
-        if not found:
-            raise self._errors[0]
+        if self._first_error is not None and not found:
+            raise self._first_error
         self.requests = [self._with_disturbances(request) for request in found]
         self._keep_with_share()
         ends_s = [r.done_s for r in self.requests] + [f.done_s for f in self._failures]
@@ -131,7 +131,7 @@ class LoadWindow:
         code = code_of(cause)
         if code not in FAILURES_OF_ONE_REQUEST:
             raise error
-        self._errors.append(error)
+        self._first_error = self._first_error or error
         self._failures.append(
             FailedRequest(
                 answer.index,

@@ -129,6 +129,13 @@ def rate_findings(curve: RateCurve) -> list[str]:
     else:
         beyond = "none that misses it was tried" if unmet is None else f"{unmet.rate_per_s:g} misses it"
         said = [f"{curve.setting}: {met.rate_per_s:g} requests/s is the highest rate that meets {aim}; {beyond}."]
+    if met is not None and met.load.is_burst:
+        load = met.load
+        over_s, after_s = (cells.digits(s) for s in (load.last_due_s, load.duration_s - load.last_due_s))
+        said.append(
+            f"At {met.rate_per_s:g} requests/s its {load.requests} requests were a burst: all were due within {over_s} s "
+            f"and {after_s} s more were needed; a rate that lasts may be lower, more workload.requests tell."
+        )
     if curve.alone_per_s is not None:
         alone_s = 1 / curve.alone_per_s
         missed = ", which misses it without any load" if alone_s > curve.objective_s else ""
