@@ -110,7 +110,7 @@ def serving_figures(measurement: Measurement) -> ServingFigures | None:
     ends_s = sorted(r.done_s for r in completed)
     return ServingFigures(
         duration_s=duration_s,
-        last_due_s=max(r.due_s for r in [*completed, *window.failures]),
+        last_due_s=max([*(r.due_s for r in completed), *(f.due_s for f in window.failures)]),
         completed_requests=len(completed),
         completed_outputs=sum(r.images for r in completed),
         failed_requests=len(window.failures),
