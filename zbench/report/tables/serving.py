@@ -133,8 +133,8 @@ def rate_findings(curve: RateCurve) -> list[str]:
         load = met.load
         over_s, after_s = (cells.digits(s) for s in (load.last_due_s, load.duration_s - load.last_due_s))
         said.append(
-            f"At {met.rate_per_s:g} requests/s its {load.requests} requests were a burst: all were due within {over_s} s "
-            f"and {after_s} s more were needed; a rate that lasts may be lower, more workload.requests tell."
+            f"At {met.rate_per_s:g} requests/s its {load.requests} requests were a burst: all were due within "
+            f"{over_s} s and {after_s} s more were needed; a rate that lasts may be lower, more workload.requests tell."
         )
     if curve.alone_per_s is not None:
         alone_s = 1 / curve.alone_per_s
