@@ -100,8 +100,11 @@ def by_threads(call: Call, schedule: Schedule, clock: Clock, at_once: int | None
     ended = threading.Event()
 
     def one(index: int, due_s: float) -> Answer:
-        sent_s = clock.now()
-        made, error = _outcome(call, index)
+        sent_s, made, error = clock.now(), None, None
+        try:
+            made = call(index)
+        except Exception as raised:
+            error = raised
         answer = Answer(index, due_s, sent_s, sent_s, clock.now(), made, error)
         answers.put(answer)
         return answer
@@ -116,14 +119,6 @@ def by_threads(call: Call, schedule: Schedule, clock: Clock, at_once: int | None
         finally:
             ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _outcome(call: Call, index: int) -> tuple[Generation | None, Exception | None]:
-    """An image or an error. No frame of the error's traceback holds the error: the collector is off meanwhile."""
-    try:
-        return call(index), None
-    except Exception as raised:
-        return None, raised
 
 
 def _keep_busy(

@@ -131,7 +131,10 @@ class LoadWindow:
         code = code_of(cause)
         if code not in FAILURES_OF_ONE_REQUEST:
             raise error
-        self._first_error = self._first_error or error
+        if self._first_error is None:
+            self._first_error = error
+        else:
+            _let_go(error)
         self._failures.append(
             FailedRequest(
                 answer.index,
@@ -175,6 +178,13 @@ class LoadWindow:
             at_once=at_once,
             warmed_up=workload.warm_up,
         )
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Cut an error from the frames of its call, which hold what a server answered and the error itself."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _times(answer: Answer) -> Times:
