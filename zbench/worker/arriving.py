@@ -125,21 +125,20 @@ def _keep_busy(
     pool: ThreadPoolExecutor, one: Callable[[int, float], Answer], schedule: Schedule, ended: threading.Event
 ) -> None:
     """So many requests at once: who is done sends the next, which was due at that moment."""
-    indices, taking = count(), threading.Lock()
-
-    def send(due_s: float) -> None:
-        with taking:
-            index = next(indices)
-        if index < schedule.requests and not ended.is_set():
-            pool.submit(then_next, index, due_s)
+    at_first = min(schedule.concurrency or 1, schedule.requests)
+    indices, taking = count(at_first), threading.Lock()
 
     def then_next(index: int, due_s: float) -> None:
         answer = one(index, due_s)
-        served = answer.made is not None and answer.made.served
-        send(answer.sent_s + answer.made.latency_s if served and answer.made is not None else answer.done_s)
+        with taking:
+            index = next(indices)
+        if index < schedule.requests and not ended.is_set():
+            served = answer.made is not None and answer.made.served
+            due_s = answer.sent_s + answer.made.latency_s if served and answer.made is not None else answer.done_s
+            pool.submit(then_next, index, due_s)
 
-    for _ in range(schedule.concurrency or 1):
-        send(0.0)
+    for index in range(at_first):
+        pool.submit(then_next, index, 0.0)
 
 
 def _when_due(
