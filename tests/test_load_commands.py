@@ -148,7 +148,7 @@ def test_the_pages_protocol_is_one_request_and_then_twenty_at_once(tmp_path: Pat
         ),
         (
             ["sweep", "hardware=cpu", "workload.arrivals=poisson"],
-            "workload.rate_per_s=None: name a rate, or workload.latency_objective_s=",
+            "workload.rate_per_s=null: name a rate, or workload.latency_objective_s=",
         ),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_trial_holds_the_times_of_a_file_and_not_where_it_lay(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("0\nsoon\n", "line 2: 'soon' is no number of seconds"),
+        ("0\nsoon\n", "line 2: 'soon' is no number; write seconds, one a line"),
         ("0\n2\n1\n", "line 3: 1 s comes after 2 s; times must not fall"),
         ("-1\n", "line 1: -1 s; must lie within 0 and"),
         ("nan\n", "line 1: nan s"),
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         (["workload.arrivals=concurrent"], "is needed by workload.arrivals=concurrent"),
         (["workload.arrivals=poisson"], "name a rate, or workload.latency_objective_s="),
         (["workload.arrivals=poisson", "workload.rate_per_s=0"], "workload.rate_per_s=0.0: must be above 0"),
-        (["workload.arrivals=replay"], "workload.arrivals_file=None: is needed by workload.arrivals=replay"),
+        (["workload.arrivals=replay"], "workload.arrivals_file=null: is needed by workload.arrivals=replay"),
         (
             ["workload.arrivals=replay", "workload.arrival_times_s=[0,2,1]"],
             "workload.arrival_times_s=1.0: comes after 2.0; times must not fall",

@@ -35,11 +35,11 @@ def read_times(path: Path) -> list[float]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        place = f"{path}, line {number}"
+        place = f"workload.arrivals_file={path}, line {number}"
         try:
             time_s = float(line)
         except ValueError:
-            raise OverrideError(f"{place}: {shortened(line.strip())} is no number of seconds") from None
+            raise OverrideError(f"{place}: {shortened(line.strip())} is no number; write seconds, one a line") from None
         if not (math.isfinite(time_s) and 0 <= time_s <= LONGEST_S):
             raise OverrideError(f"{place}: {time_s:g} s; must lie within 0 and {LONGEST_S:g}")
         if times_s and time_s < times_s[-1]:

@@ -43,10 +43,10 @@ def check_arrivals(workload: WorkloadConfig) -> None:
             shown = str(value).lower() if isinstance(value, bool) else value
             raise ConfigError(f"workload.{name}", shown, f"means nothing with workload.arrivals={kind}; add {way}")
     if kind == "concurrent" and workload.concurrency is None:
-        raise ConfigError("workload.concurrency", None, "is needed by workload.arrivals=concurrent: how many at once")
+        raise ConfigError("workload.concurrency", "null", "is needed by workload.arrivals=concurrent: how many at once")
     if kind == "poisson" and workload.rate_per_s is None and workload.latency_objective_s is None:
         problem = "name a rate, or workload.latency_objective_s=, for which the highest rate is then sought"
-        raise ConfigError("workload.rate_per_s", None, problem)
+        raise ConfigError("workload.rate_per_s", "null", problem)
     if kind == "replay":
         _check_times(workload)
 
@@ -54,7 +54,9 @@ def check_arrivals(workload: WorkloadConfig) -> None:
 def _check_times(workload: WorkloadConfig) -> None:
     times_s = workload.arrival_times_s
     if not times_s and not workload.arrivals_file:
-        raise ConfigError("workload.arrivals_file", None, "is needed by workload.arrivals=replay: a time a line")
+        raise ConfigError(
+            "workload.arrivals_file", "null", "is needed by workload.arrivals=replay: seconds, one a line"
+        )
     for former, later in pairwise(times_s):
         if later < former:
             raise ConfigError("workload.arrival_times_s", later, f"comes after {former}; times must not fall")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, check
+from zbench.config import CacheConfig, DBCacheConfig, PipelineConfig, ServedEngineConfig, check
 from zbench.config.pipeline import PIXEL_GRID, SEED_LIMIT
 from zbench.config.ranges import check_text
 from zbench.engines import Batching, EngineDescription, Resizing, process_of
@@ -35,7 +35,11 @@ PARAMS = {
 
 
 def check_servable(trial: Trial) -> None:
-    """Raise ConfigError for a trial whose calls make several images: an engine hands out the first alone."""
+    """Raise ConfigError for a trial of another server, and for one whose calls make several images: an engine hands
+    out the first alone."""
+    if isinstance(trial.engine, ServedEngineConfig):
+        problem = "is a server's client, and zbench serve holds a pipeline of its own process; leave engine out"
+        raise ConfigError("engine", trial.engine.name, problem)
     several = {
         "pipeline.batch_size": trial.pipeline.batch_size,
         "pipeline.images_per_prompt": trial.pipeline.images_per_prompt,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zbench.config.pipeline import SEED_LIMIT
+from zbench.methods.cache.given import PARAMETERS
 from zbench.serving.refusal import RequestRefused
 
 MOST_IMAGES = 10
@@ -91,7 +92,8 @@ def _refused(error: ValidationError) -> RequestRefused:
         return RequestRefused(400, 'the body must be a JSON object, such as {"prompt": "a cat"}', code=kind)
     if kind == "extra_forbidden":
         known = ", ".join(GenerationBody.model_fields)
-        message = f"{_shown(place)}: no such field; there are: {known}"
+        inside = "; put it into cache_dit_params" if place in PARAMETERS else ""
+        message = f"{_shown(place)}: no such field{inside}; there are: {known}"
         return RequestRefused(400, message, param=place[:100], code="unknown_parameter")
     said = fault["msg"][:1].lower() + fault["msg"][1:]
     if kind == "missing":

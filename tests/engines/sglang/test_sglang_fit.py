@@ -227,6 +227,10 @@ def _given(**options: Any) -> dict[str, Any]:
         ({"environment": {"MY_API_KEY": "sk-secret"}}, "engine.options.environment.MY_API_KEY=…"),
         ({"environment": {"A=B": "1"}}, "is no name of a variable"),
         ({"environment": [1]}, "engine.options.environment"),
+        (
+            {"environment": {"SGLANG_CACHE_DIT_ENABLED": "true"}},
+            "engine.options.environment.SGLANG_CACHE_DIT_ENABLED='true': is what the trial's cache says",
+        ),
         ({"flags": {"--warmup-mode": "off"}}, "write it without its dashes"),
         ({"flags": {"api-key": "sk-secret"}}, "engine.options.flags.api-key=…: is a key or a password"),
         ({"flags": {"port": 3}}, "engine.options.flags.port='3': is set by engine.options.port"),

@@ -16,6 +16,9 @@ LONGEST_S = 86_400.0
 SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|[_-]KEY$|^KEY$|APIKEY)", re.IGNORECASE)
 """Names of variables and flags whose values may appear in no record."""
 
+OF_CACHES = "SGLANG_CACHE_DIT_"
+"""How variables begin that would overrule a trial's cache."""
+
 OF_A_LAUNCH: dict[str, Any] = {"environment": {}, "flags": {}, "host": HOST, "port": 0, "model_path": None}
 """What nobody reads of where somebody else started the server, unless it is this."""
 
@@ -111,6 +114,8 @@ def _variables(given: Any) -> tuple[tuple[str, str], ...]:
         if SECRET.search(name):
             way = f"set {name} where zbench is started: the server inherits it, and no record holds its value"
             raise ConfigError(f"engine.options.environment.{name}", "…", way)
+        if name.startswith(OF_CACHES):
+            raise _fault(f"environment.{name}", value, "is what the trial's cache says; choose that with cache=")
         if not isinstance(value, str | int | float) or "\0" in str(value):
             raise _fault(f"environment.{name}", value, "must be a text or a number")
     return tuple((name, _text(value)) for name, value in given.items())
