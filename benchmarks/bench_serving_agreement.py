@@ -1,8 +1,8 @@
 """zbench's client of images endpoints beside SGLang's own bench_serving: the same server, as many requests each.
 
-    python -m pip download --no-deps sglang==0.5.23 -d /tmp/sgl
-    python -m pip install --target /tmp/sgl/site aiohttp
-    python benchmarks/bench_serving_agreement.py /tmp/sgl/sglang-0.5.23-*.whl --site /tmp/sgl/site
+    python -m pip download --no-deps sglang==0.5.23 -d sgl
+    python -m pip install --target sgl/site aiohttp
+    python benchmarks/bench_serving_agreement.py sgl/sglang-0.5.23-*.whl --site sgl/site
 
 The server is `zbench serve` over the tests' synthetic engine, which sleeps 0.5 s a call, so that what differs is the
 clients' own. One engine makes one call at a time. With `--concurrency 4` four requests share a call, as the server
