@@ -227,6 +227,7 @@ def _given(**options: Any) -> dict[str, Any]:
         ({"environment": {"MY_API_KEY": "sk-secret"}}, "engine.options.environment.MY_API_KEY=…"),
         ({"environment": {"A=B": "1"}}, "is no name of a variable"),
         ({"environment": [1]}, "engine.options.environment"),
+        ({"environment": {"CUDA_VISIBLE_DEVICES": "1"}}, "would move the server alone; set it where zbench is started"),
         (
             {"environment": {"SGLANG_CACHE_DIT_ENABLED": "true"}},
             "engine.options.environment.SGLANG_CACHE_DIT_ENABLED='true': is what the trial's cache says",
@@ -246,6 +247,7 @@ def _given(**options: Any) -> dict[str, Any]:
         *(
             ({"base_url": "http://127.0.0.1:1", **launch}, f"engine.options.{next(iter(launch))}='")
             for launch in (
+                {"program": ["/opt/sglang/bin/sglang"]},
                 {"flags": {"quantization": "fp8"}},
                 {"environment": {"A": "secret"}},
                 {"host": "0.0.0.0"},

@@ -19,7 +19,13 @@ SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|[_-]KEY$|^KEY$|AP
 OF_CACHES = "SGLANG_CACHE_DIT_"
 """How variables begin that would overrule a trial's cache."""
 
-OF_A_LAUNCH: dict[str, Any] = {"environment": {}, "flags": {}, "host": HOST, "port": 0, "model_path": None}
+DEVICES = "CUDA_VISIBLE_DEVICES"
+"""Gauges watch the devices that zbench sees, so the server must see the same."""
+
+OF_A_LAUNCH: dict[str, Any] = {
+    **{"program": " ".join(PROGRAM), "environment": {}, "flags": {}},
+    **{"host": HOST, "port": 0, "model_path": None},
+}
 """What nobody reads of where somebody else started the server, unless it is this."""
 
 FLAG = re.compile(r"[a-z][a-z0-9.-]*")
@@ -77,7 +83,7 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
         if said[name] is not None and (not isinstance(said[name], str) or not said[name]):
             raise _fault(name, said[name], f"must be {what}, or null")
     if said["base_url"] is not None:
-        _check_attached(given)
+        _check_attached({**given, "program": " ".join(words)})
     if said["key_env"] is not None and said["base_url"] is None:
         raise _fault("key_env", said["key_env"], "is for a server that is there (engine.base_url); leave it out")
     return SGLangOptions(
@@ -92,6 +98,10 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
 
 
 def _check_attached(given: Mapping[str, Any]) -> None:
+    if given["program"] not in (PROGRAM, list(PROGRAM), *PROGRAM):
+        raise _fault(
+            "program", given["program"], "is for a server that zbench starts; leave it out, or engine.base_url"
+        )
     for name, usual in OF_A_LAUNCH.items():
         if given[name] != usual:
             shown = ", ".join(given[name]) if isinstance(given[name], Mapping) else given[name]
@@ -116,6 +126,8 @@ def _variables(given: Any) -> tuple[tuple[str, str], ...]:
             raise ConfigError(f"engine.options.environment.{name}", "…", way)
         if name.startswith(OF_CACHES):
             raise _fault(f"environment.{name}", value, "is what the trial's cache says; choose that with cache=")
+        if name == DEVICES:
+            raise _fault(f"environment.{name}", value, "would move the server alone; set it where zbench is started")
         if not isinstance(value, str | int | float) or "\0" in str(value):
             raise _fault(f"environment.{name}", value, "must be a text or a number")
     return tuple((name, _text(value)) for name, value in given.items())
