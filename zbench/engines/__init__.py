@@ -83,7 +83,7 @@ class EngineDescription(Protocol):
         ...
 
     def engine(self) -> Engine:
-        """Import the engine's stack, and make one that holds nothing yet."""
+        """Make one that holds nothing yet. Its stack is imported here, or when it is called together (`Grouped`)."""
         ...
 
 

@@ -70,9 +70,8 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
         with job.during("warm-up rounds"):
             warm = warm_up(engine, job, cycle, calls) if workload.warm_up else NOT_WARMED_UP
             shares.append(Share(job, warm, engine.effective()))
-    timed: TimedWindow = _RoundsWindow(calls, shares, cycle, gauges)
-    if workload.is_load:
-        timed = LoadWindow(calls, shares[0], gauges)
+    timed: TimedWindow
+    timed = LoadWindow(calls, shares[0], gauges) if workload.is_load else _RoundsWindow(calls, shares, cycle, gauges)
     with quiet_collector():
         gauges.start(engine.watch())
         try:
