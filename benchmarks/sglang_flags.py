@@ -1,6 +1,6 @@
 """Which flags `sglang serve` has in which version, read from its wheels' source; nothing of SGLang is imported or run.
 
-    python benchmarks/sglang_flags.py 0.5.12 0.5.15.post1 0.5.23
+    python benchmarks/sglang_flags.py 0.5.12 0.5.15.post1 0.5.19 0.5.23
 
 Each named wheel is fetched alone (`pip download --no-deps`) into a temporary folder, or read from `--wheels FOLDER`. Of
 its syntax trees `ServerArgs.add_cli_args` is followed through every `add_argument` and every further function that it

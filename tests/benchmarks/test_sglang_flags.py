@@ -93,23 +93,23 @@ def test_the_command_writes_a_table_of_the_wheels_in_a_folder(
     assert json.loads((tmp_path / "t.json").read_text())["9.9"]["wheel"] == "sglang-9.9-py3-none-any.whl"
 
 
-def test_the_committed_table_holds_three_versions_with_what_tells_them_apart() -> None:
+def test_the_committed_table_holds_four_versions_with_what_tells_them_apart() -> None:
     """Read by hand from the three wheels' sources; flags and the absence of flags alike."""
-    assert known_versions() == ["0.5.12", "0.5.15.post1", "0.5.23"] and NEWEST == "0.5.23"
+    assert known_versions() == ["0.5.12", "0.5.15.post1", "0.5.19", "0.5.23"] and NEWEST == "0.5.23"
     has = {version: accepted(version).takes for version in known_versions()}
     for flag, versions in {
         "--strict-ports": known_versions(),
         "--vae-path": known_versions(),
         "--warmup": ["0.5.12", "0.5.15.post1"],
-        "--warmup-mode": ["0.5.15.post1", "0.5.23"],
-        "--regional-compile": ["0.5.23"],
-        "--kv-gather-degree": ["0.5.23"],
-        "--enable-breakable-cuda-graph": ["0.5.23"],
+        "--warmup-mode": ["0.5.15.post1", "0.5.19", "0.5.23"],
+        "--regional-compile": ["0.5.19", "0.5.23"],
+        "--kv-gather-degree": ["0.5.19", "0.5.23"],
+        "--enable-breakable-cuda-graph": ["0.5.19", "0.5.23"],
         "--no-such-flag": [],
     }.items():
         assert [version for version, takes in has.items() if takes(flag)] == versions, flag
     takes = {version: accepted(version).request or () for version in known_versions()}
-    assert [version for version, fields in takes.items() if "enable_cache_dit" in fields] == ["0.5.23"]
+    assert [version for version, fields in takes.items() if "enable_cache_dit" in fields] == ["0.5.19", "0.5.23"]
     assert [version for version, fields in takes.items() if "perf_dump_path" in fields] == known_versions()
     assert not any("cfg_normalization" in fields for fields in takes.values())
     assert [version for version in known_versions() if accepted(version).keeps_forced_masks] == ["0.5.23"]
