@@ -238,6 +238,8 @@ class ProjectedRound:
     prompt_id: str
     seed: Whole
     latency_s: Seconds
+    low_s: Seconds | None = None  # it lies within these nine times in ten; None in older records
+    high_s: Seconds | None = None
 
 
 @dataclass(frozen=True)
