@@ -191,7 +191,9 @@ class Cost:
         """Nothing on a CPU, whose ranks share its memory."""
         if not sent_bytes or self.hardware.nvml_name is None:
             return 0.0
-        return sent_bytes / (figure_of(self.hardware, "interconnect_gb_s") * 1e9 * self.hardware.efficiency.interconnect)
+        return sent_bytes / (
+            figure_of(self.hardware, "interconnect_gb_s") * 1e9 * self.hardware.efficiency.interconnect
+        )
 
     def _host_s(self, copied_bytes: float) -> float:
         """Nothing on a CPU, whose memory is the host's."""

@@ -12,7 +12,7 @@ from zbench.config import ComputeConfig, HardwareConfig
 from zbench.hardware import footprint
 from zbench.hardware.cost import Cost, DeviceRates, dtype_of, host_link
 from zbench.hardware.footprint import TEXT_TOKENS
-from zbench.hardware.seconds import Parts, Range
+from zbench.hardware.seconds import Estimate, Parts
 from zbench.measurement import ProjectedRound, Projection, Request
 from zbench.methods import lora, offload
 from zbench.methods.parallel import ParallelDims
@@ -30,7 +30,7 @@ STACKS = {
 class Expectation(NamedTuple):
     """What `zbench plan` says of a trial before it runs."""
 
-    latency: Range
+    latency: Estimate
     """Seconds of an image."""
     peak_bytes: int
     """Device memory; on a CPU, host memory of the tensors."""
@@ -58,9 +58,12 @@ def project(trial: Trial, geometry: Geometry, rounds: Sequence[Request], text_to
     stages, steps, spread = cost.stages(), trial.pipeline.steps, trial.hardware.efficiency.spread
     outside = sum(stages.values(), Parts())
 
-    def projected(round_: Request) -> ProjectedRound:
+    def image(round_: Request) -> Parts:
         skipped = len({step for step in round_.cached_steps if 0 <= step < steps})
-        latency = (outside + computed * (steps - skipped) + cached * skipped).range(spread)
+        return outside + computed * (steps - skipped) + cached * skipped
+
+    def projected(round_: Request) -> ProjectedRound:
+        latency = image(round_).range(spread)
         return ProjectedRound(round_.prompt_id, round_.seed, latency.point, latency.low, latency.high)
 
     peak = cost.peak_bytes()
@@ -72,6 +75,7 @@ def project(trial: Trial, geometry: Geometry, rounds: Sequence[Request], text_to
         peak_device_bytes=peak,
         floor_s=floor_s(trial, geometry, trial.hardware, text_tokens),
         assumptions=_assumptions(trial, trial.hardware, peak, text_tokens),
+        image_parts_s=dict(image(rounds[0]).seconds) if rounds else {},
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zbench.config import SpreadConfig
 
 
-class Range(NamedTuple):
+class Estimate(NamedTuple):
     """A projected figure, and where it lies nine times in ten."""
 
     low: float
@@ -40,14 +40,14 @@ class Parts:
     def __mul__(self, times: float) -> "Parts":
         return Parts({name: times * seconds for name, seconds in self.seconds.items()})
 
-    def range(self, spread: SpreadConfig) -> Range:
+    def range(self, spread: SpreadConfig) -> Estimate:
         """The parts are off independently of each other, the model in all of them alike."""
         total = self.total_s
         if total <= 0:
-            return Range(total, total, total)
+            return Estimate(total, total, total)
         shares = {name: seconds / total * getattr(spread, name) for name, seconds in self.seconds.items()}
         off = 1 + math.hypot(spread.model, *shares.values())
-        return Range(total / off, total, total * off)
+        return Estimate(total / off, total, total * off)
 
 
 def longest(*parts: Parts) -> Parts:

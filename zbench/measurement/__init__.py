@@ -253,6 +253,8 @@ class Projection:
     peak_device_bytes: Count
     floor_s: Seconds  # least time physics allows: every efficiency factor 1, no skipped step
     assumptions: list[str]
+    image_parts_s: dict[str, Seconds] = field(default_factory=dict)
+    """What the first round goes to, by the fields of the profile's `efficiency.spread`; empty in older records."""
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from zbench.hardware import calibrate
 from zbench.hardware.calibrate.fit import fit
 from zbench.hardware.calibrate.held_out import Coverage, LeftOut, leave_out
 from zbench.hardware.calibrate.observed import Ceiling, Observation, of_published, of_records, read_ceilings
-from zbench.hardware.calibrate.projecting import Shares, forward_range, image_range
+from zbench.hardware.calibrate.projecting import FIGURES, Shares
 from zbench.hardware.calibrate.write import CHIP, efficiency_yaml, write_profiles
 from zbench.hardware.published import published_figures
-from zbench.hardware.seconds import Range
+from zbench.hardware.seconds import Estimate
 from zbench.store import read_records
 
 WIDTHS = (8, 8, 8, 60, 10, 10, 20, 9)
@@ -53,7 +53,7 @@ def source(seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -> str:
     names = " and ".join(sorted({o.hardware for o in seen}))
     kinds = len({(o.hardware, o.setting) for o in seen})
     return (
-        f"Fitted by `python -m zbench.hardware.calibrate` to {len(seen)} measured trials of {kinds} settings on {names} "
+        f"Fitted by `python -m zbench.hardware.calibrate` to {len(seen)} trials of {kinds} settings on on {names} "
         f"(records under reports/, forwards in zbench/hardware/published.yaml) and {len(ceilings)} measured ceilings "
         "(reports/*/ceilings.json)."
     )
@@ -64,14 +64,12 @@ def residuals(seen: Iterable[Observation], shares: Shares) -> Iterator[str]:
     yield _line("hardware", "devices", "figure", "setting", "ms", "projected", "90 % range", "residual")
     off: dict[tuple[str, bool], list[float]] = {}
     for o in sorted(seen, key=lambda o: (o.hardware, o.dims.devices)):
-        for name, measured_s, projected in (
-            ("forward", o.forward_s, forward_range(o, shares)),
-            ("call", o.latency_s, image_range(o, shares)),
-        ):
-            if measured_s:
-                yield _row(o, name, measured_s, projected)
+        for name, measured_s, project in FIGURES:
+            if seconds := measured_s(o):
+                projected = project(o, shares)
+                yield _row(o, name, seconds, projected)
                 if name == "forward":
-                    off.setdefault((o.hardware, o.dims.devices > 1), []).append(projected.point / measured_s - 1)
+                    off.setdefault((o.hardware, o.dims.devices > 1), []).append(projected.point / seconds - 1)
     yield ""
     for (name, several), each in sorted(off.items()):
         sizes = [100 * abs(one) for one in each]
@@ -80,7 +78,7 @@ def residuals(seen: Iterable[Observation], shares: Shares) -> Iterator[str]:
         yield f"{name}, {what}: {rows}, mean absolute residual {mean(sizes):.1f} %, largest {max(sizes):.1f} %"
 
 
-def _row(o: Observation, name: str, measured_s: float, projected: Range) -> str:
+def _row(o: Observation, name: str, measured_s: float, projected: Estimate) -> str:
     low, point, high = (1e3 * each for each in projected)
     share = f"{100 * (projected.point / measured_s - 1):+.1f} %"
     told = (f"{1e3 * measured_s:.1f}", f"{point:.1f}", f"{low:.1f} to {high:.1f}", share)
@@ -90,7 +88,8 @@ def _row(o: Observation, name: str, measured_s: float, projected: Range) -> str:
 def left_out(figures: Sequence[LeftOut]) -> Iterator[str]:
     """Coverage of each kind that was left out, and of all."""
     yield ""
-    yield "Left out of the fit in turn: figures, those within their 90 % range, its median half-width, median residual"
+    yield "Left out of the fit in turn: figures; those within their 90 % range (in brackets: what is projected alike"
+    yield "counts once); the median half-width of that range; the median residual"
     for kind in ("hardware", "topology", "offload"):
         for name in dict.fromkeys(f.left_out for f in figures if f.kind == kind):
             yield _coverage(f"  {kind} {name}", [f for f in figures if (f.kind, f.left_out) == (kind, name)])
@@ -105,8 +104,8 @@ def left_out(figures: Sequence[LeftOut]) -> Iterator[str]:
 def _coverage(name: str, figures: Sequence[LeftOut]) -> str:
     told = Coverage.of(figures)
     return (
-        f"{name:<40} {told.count:>4} figures  {100 * told.covered:5.1f} % within  ± {100 * told.half_width:4.1f} %"
-        f"  off by {100 * told.off:4.1f} %"
+        f"{name:<34} {told.count:>4} figures  {100 * told.covered:5.1f} % ({100 * told.settings:5.1f} %) within"
+        f"  ± {100 * told.half_width:4.1f} %  off by {100 * told.off:4.1f} %"
     )
 
 
@@ -119,7 +118,7 @@ def _line(*cells: str) -> str:
 def main(arguments: list[str]) -> int:
     """Fit, print, and write where asked."""
     parser = argparse.ArgumentParser(prog="python -m zbench.hardware.calibrate", description=__doc__)
-    parser.add_argument("reports", nargs="*", type=Path, metavar="REPORTS", help="folders, records.jsonl, ceilings.json")
+    parser.add_argument("reports", nargs="*", type=Path, metavar="REPORTS", help="folders, journals, ceilings")
     parser.add_argument("--write", action="store_true", help="write the profiles in conf/hardware anew")
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""Shares of cards that were not measured: what was measured on Hopper, with the rates that are published of their class.
+"""Shares of cards that were not measured: what was measured on Hopper, with the rates published of their class.
 
 A published rate is a burst's; of an H100's a long run sustains a part, and a card that is held to no power limit may
 sustain all of it. So a share lies between the least published one times that part, and the largest. What goes with
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 

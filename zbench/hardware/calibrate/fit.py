@@ -20,7 +20,6 @@ from zbench.hardware.calibrate.projecting import Shares, cost_of, datasheet, for
 from zbench.hardware.cost import TEXT_LAYERS, figure_of
 from zbench.hardware.host import BLOCKS, HostCosts, StartCosts, counts
 from zbench.methods import offload
-from zbench.zimage import flops
 
 NINE_IN_TEN = 0.9
 LEAST = SpreadConfig(
@@ -51,6 +50,11 @@ class Rows:
         kept = [o for o in self.every if o.dims.ranks == 1 and not offload.BY_NAME[o.trial.offload.mode].by_layers]
         return [o for o in kept if o.forward_s is not None and o.modelled]
 
+    def whole(self) -> list[Observation]:
+        """Images whose stages were timed and whose weights are there."""
+        here = [o for o in self.every if not offload.BY_NAME[o.trial.offload.mode].waiting]
+        return [o for o in here if o.stages_s and o.modelled]
+
     def graphs(self) -> list[Observation]:
         """Sharded forwards that the host does not hold up."""
         return [o for o in self.every if o.dims.ranks > 1 and o.trial.compute.cuda_graph and o.forward_s]
@@ -78,7 +82,7 @@ def fit(seen: Iterable[Observation], ceilings: Sequence[Ceiling], source: str) -
     shares = _set(shares, **_stages(rows, shares))
     shares = _set(shares, **_links(rows, shares))
     shares = _set(shares, interconnect=_interconnect(rows, shares))
-    host = HostCosts(*(_starts(rows, compiled) for compiled in (False, True)), source=source)
+    host = HostCosts(_starts(rows, False), _starts(rows, True), source)
     shares = shares._replace(host=host)
     shares = _set(shares, swap_s=_swap_s(rows, shares))
     return _set(shares, spread=_spread(rows, shares, ceilings))
@@ -116,7 +120,7 @@ def _forward(rows: Rows, shares: Shares, name: str, compiled: bool) -> dict[str,
 def _stages(rows: Rows, shares: Shares) -> dict[str, float]:
     """Text encoding, decode and what is left of an image."""
     found: dict[str, float] = {}
-    here = [o for o in rows.every if o.stages_s and not offload.BY_NAME[o.trial.offload.mode].waiting and o.modelled]
+    here = rows.whole()
     nothing = _set(shares, text_gap_s=0.0, text_graph_gap_s=0.0)
     for key, graph in (("text_gap_s", False), ("text_graph_gap_s", True)):
         gaps = [
@@ -129,6 +133,8 @@ def _stages(rows: Rows, shares: Shares) -> dict[str, float]:
             found[key] = max(0.0, median(gaps)) * TEXT_LAYERS / layers
     for key, split in (("vae", False), ("vae_split", True)):
         shown = [o for o in here if (o.trial.parallel.vae == "split") == split and o.stages_s.get("decode")]
+        if split:  # kernel by kernel the host holds a shared decode up
+            shown = [o for o in shown if o.trial.compute.cuda_graph] or shown
         if shown:
             unit = _set(shares, vae=1.0, vae_split=1.0)
             found[key] = median(cost_of(o, unit).decode().total_s / o.stages_s["decode"] for o in shown)
@@ -206,7 +212,7 @@ def _spread(rows: Rows, shares: Shares, ceilings: Sequence[Ceiling]) -> SpreadCo
     """From what is left of each kind of row, but no less than LEAST; UNKNOWN where no row shows it."""
     e, one, graphs = shares.efficiency, _settings(rows.one_device()), _settings(rows.graphs())
     started = [pair for compiled in (False, True) for pair in _settings(rows.started(compiled))]
-    here = [o for o in rows.every if o.stages_s and not offload.BY_NAME[o.trial.offload.mode].waiting]
+    here = rows.whole()
 
     def staged(name: str, projected: Callable[[Observation], float]) -> list[float]:
         return [o.stages_s[name] / projected(o) for o in here if o.stages_s.get(name)]

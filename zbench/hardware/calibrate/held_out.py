@@ -5,14 +5,14 @@ several devices, and each offload mode. A figure is a computed forward or a whol
 within its projection's range. Rows whose figures are known to be of something else are left out and said.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 from zbench.hardware.calibrate.fit import fit
 from zbench.hardware.calibrate.observed import Ceiling, Observation
-from zbench.hardware.calibrate.projecting import forward_range, image_range
-from zbench.hardware.seconds import Range
+from zbench.hardware.calibrate.projecting import FIGURES, Shares
+from zbench.hardware.seconds import Estimate
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LeftOut:
     setting: str
     figure: str  # forward or call
     measured_s: float
-    projected: Range
+    projected: Estimate
 
     @property
     def covered(self) -> bool:
@@ -52,26 +52,23 @@ def _hardware(seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -> Itera
         held = [o for o in seen if o.hardware == name and o.dims.ranks == 1]
         if kept:
             shares = fit(kept, [c for c in ceilings if c.hardware != name], "")
-            yield from _figures("hardware", name, held, lambda o, s=shares: (forward_range(o, s), image_range(o, s)))
+            yield from _figures("hardware", name, held, shares)
 
 
 def _each(kind: str, seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -> Iterator[LeftOut]:
     for name in sorted({getattr(o, kind) for o in seen} - {""}):
         shares = fit([o for o in seen if getattr(o, kind) != name], ceilings, "")
         held = [o for o in seen if getattr(o, kind) == name]
-        yield from _figures(kind, name, held, lambda o, s=shares: (forward_range(o, s), image_range(o, s)))
+        yield from _figures(kind, name, held, shares)
 
 
-def _figures(
-    kind: str, name: str, held: Sequence[Observation], project: Callable[[Observation], tuple[Range, Range]]
-) -> Iterator[LeftOut]:
+def _figures(kind: str, name: str, held: Sequence[Observation], shares: Shares) -> Iterator[LeftOut]:
     for o in held:
         if not o.modelled:
             continue
-        forward, image = project(o)
-        for figure, measured_s, projected in (("forward", o.forward_s, forward), ("call", o.latency_s, image)):
-            if measured_s:
-                yield LeftOut(kind, name, o.hardware, o.setting, figure, measured_s, projected)
+        for figure, measured_s, project in FIGURES:
+            if seconds := measured_s(o):
+                yield LeftOut(kind, name, o.hardware, o.setting, figure, seconds, project(o, shares))
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,7 @@ class Coverage:
 
     count: int
     covered: float  # of 1
+    settings: float  # the same where figures that are projected alike count as one
     half_width: float  # median
     off: float  # median of the absolute ones
 
@@ -88,6 +86,15 @@ class Coverage:
         return cls(
             len(figures),
             sum(f.covered for f in figures) / len(figures),
+            mean(mean(each) for each in _alike(figures)),
             median(f.half_width for f in figures),
             median(abs(f.off) for f in figures),
         )
+
+
+def _alike(figures: Sequence[LeftOut]) -> list[list[bool]]:
+    """Whether they are covered, by what is projected of them: a mask measured four times is one setting."""
+    groups: dict[object, list[bool]] = {}
+    for f in figures:
+        groups.setdefault((f.kind, f.left_out, f.hardware, f.figure, f"{f.projected.point:.5g}"), []).append(f.covered)
+    return list(groups.values())

@@ -118,7 +118,7 @@ def published_trial(figure: PublishedFigure) -> Trial | None:
     """The trial behind a row of `published.yaml`, read from its setting (`ulysses 2, compiled blocks`); else None."""
     if figure.kind != "measured" or not figure.id.startswith("zbench-"):
         return None
-    degrees: dict[str, int] = {}
+    degrees: dict[str, Any] = {}
     compiled = False
     for part in (part.strip() for part in figure.setting.split(",")):
         word, _, number = part.partition(" ")

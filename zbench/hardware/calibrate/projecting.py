@@ -1,5 +1,6 @@
 """A measured trial projected with given shares, to be held against what was measured."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ from zbench.config import EfficiencyConfig, HardwareConfig
 from zbench.hardware.calibrate.observed import PRESET, Observation, composed
 from zbench.hardware.cost import Cost
 from zbench.hardware.host import HostCosts
-from zbench.hardware.seconds import Parts, Range
+from zbench.hardware.seconds import Estimate, Parts
 from zbench.trial import preset_geometry
 from zbench.zimage.geometry import Geometry
 
@@ -47,9 +48,16 @@ def image_parts(seen: Observation, shares: Shares) -> Parts:
     return sum(cost.stages().values(), Parts()) + steps
 
 
-def forward_range(seen: Observation, shares: Shares) -> Range:
+def forward_range(seen: Observation, shares: Shares) -> Estimate:
     return forward_parts(seen, shares).range(shares.efficiency.spread)
 
 
-def image_range(seen: Observation, shares: Shares) -> Range:
+def image_range(seen: Observation, shares: Shares) -> Estimate:
     return image_parts(seen, shares).range(shares.efficiency.spread)
+
+
+FIGURES: tuple[tuple[str, Callable[[Observation], float | None], Callable[[Observation, Shares], Estimate]], ...] = (
+    ("forward", lambda o: o.forward_s, forward_range),
+    ("call", lambda o: o.latency_s, image_range),
+)
+"""What is held against a projection: its name, what was measured, what is projected."""

@@ -1,4 +1,4 @@
-"""The `efficiency` of the profiles in conf/hardware, and `host.yaml`, as a fit gives them. It touches nothing else of them."""
+"""The `efficiency` of the profiles in conf/hardware, and `host.yaml`, as a fit gives them; it touches nothing else."""
 
 import re
 import textwrap
