@@ -81,13 +81,16 @@ def _best_of_good(
         f"Of the settings whose every image keeps an SSIM of at least {GOOD_SSIM}, "
         f"{_what(best)} is the fastest{_likeness(best)}{_skipping(best)}{_showing(best, reference)}"
     )
-    near = [
-        row.label
-        for row in good
-        if row is not best and (row.latency_low_s or row.latency_median_s or 0) <= (best.latency_high_s or 0)
-    ]
+    near = [row.label for row in good if row is not best and _as_fast(row, best)]
     tied = f"; {cells.listed(near)} cannot be told from it (the intervals overlap)" if near else ""
     return [f"{text}{tied}."]
+
+
+def _as_fast(row: TrialFigures, best: TrialFigures) -> bool:
+    """Whether it cannot be told from the fastest."""
+    if row.projected_speedup_low is not None and best.projected_speedup_low is not None:
+        return row.may_equal(best)
+    return (row.latency_low_s or row.latency_median_s or 0) <= (best.latency_high_s or 0)
 
 
 def _never_skipped(others: Sequence[TrialFigures]) -> list[str]:
