@@ -204,9 +204,7 @@ def _cache_dit(trial: Trial) -> dict[str, Any]:
 
 
 def _speed(row: TrialFigures) -> str:
-    ranged = row.latency_source == "projected" and row.latency_low_s is not None
-    seconds = cells.latency(row) if ranged else cells.seconds(row.latency_median_s, row.latency_source)
-    text = f"{seconds} s {cells.for_images(row)}"
+    text = f"{cells.median_s(row)} s {cells.for_images(row)}"
     return text if row.speedup is None else f"{text}, {cells.speedup(row)} the baseline's speed"
 
 

@@ -51,7 +51,8 @@ def _baseline(row: TrialFigures, alone: bool) -> str:
     verb = "is projected to take" if row.latency_source == "projected" else "takes"
     name = "The baseline" if alone else f"The baseline {row.label}"
     doubt = f", which is not to be trusted ({cells.UNTRUSTED_MARK} in the table says why)" if row.doubts else ""
-    return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s {cells.for_images(row)}{doubt}."
+    median_s = row.latency_median_s or 0.0
+    return f"{name} {verb} {cells.digits(median_s)}{cells.ends(row, median_s)} s {cells.for_images(row)}{doubt}."
 
 
 def _fastest(others: Sequence[TrialFigures], reference: TrialFigures | None, *, alone: bool) -> list[str]:
@@ -138,7 +139,8 @@ def _failed(trials: Sequence[TrialFigures]) -> list[str]:
 
 def _what(row: TrialFigures) -> str:
     projected = "projected " if row.latency_source == "projected" else ""
-    return f"{row.label} ({projected}{row.speedup:.2f}×, {cells.digits(row.latency_median_s or 0)} s)"
+    median_s = row.latency_median_s or 0.0
+    return f"{row.label} ({projected}{row.speedup:.2f}×, {cells.digits(median_s)}{cells.ends(row, median_s)} s)"
 
 
 def _likeness(row: TrialFigures) -> str:
