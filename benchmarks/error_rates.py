@@ -7,7 +7,7 @@ put into turns as `zbench ab` would, runs are drawn from these in stretches of c
 bursts stay as they were, and the new version's turns are then made slower. Simulated noise is that of turns.
 
 Launches are those of equal versions, each with workers of its own: the `blocks.jsonl` of `zbench ab --margin 0.01%`,
-which goes on to the last look. A/Bs are drawn from them one launch at a time; which of its sides is called new is chance.
+which goes on to the last look. A/Bs are drawn from them a launch at a time; which of its sides is new is chance.
 """
 
 import argparse
