@@ -100,7 +100,8 @@ def _judged(
         a_unit_s = sum(each.seconds for each in made) / len(made)
         left_s = bounds.budget_s - (time.perf_counter() - began_s)
         stopping, late = should_stop(), left_s < a_unit_s
-        so_far = look([each.samples for each in made], schedule.looks, bounds.margin, ended=stopping or late)
+        samples = [each.samples for each in made]
+        so_far = look(samples, schedule.looks, bounds.margin, ended=stopping or late, unit=schedule.units)
         to_come_s = max(0.0, min(left_s, a_unit_s * (schedule.looks.looks[-1] - len(made))))
         listener.measured(len(made), schedule, to_come_s, so_far)
         stuck = _no_narrower(widths, so_far, schedule.looks)

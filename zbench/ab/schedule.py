@@ -31,6 +31,11 @@ class Schedule:
         """What is counted, as a word."""
         return "launch" if self.of_launches else "block"
 
+    @property
+    def units(self) -> str:
+        """The same of several."""
+        return "launches" if self.of_launches else "blocks"
+
 
 @dataclass(frozen=True)
 class Unit:

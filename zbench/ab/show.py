@@ -127,11 +127,13 @@ ENDED = {
 def _reason(outcome: ABResult) -> str:
     """Why, and where nothing was decided, what would have been."""
     judgement = outcome.judgement
-    margin = deciding_margin(judgement.outcome)
-    if judgement.verdict is not Verdict.INCONCLUSIVE or margin is None:
+    if judgement.verdict is not Verdict.INCONCLUSIVE:
         return judgement.reason
-    could = f"A margin of {math.ceil(1000 * margin - 1e-6) / 10:g} % would have been decided: no slower than that."
-    return " ".join(filter(None, [judgement.reason, ENDED.get(outcome.ended), could]))
+    said, margin = [judgement.reason, *filter(None, [ENDED.get(outcome.ended)])], deciding_margin(judgement.outcome)
+    if margin is not None:
+        per_cent = math.ceil(1000 * margin - 1e-6) / 10
+        said.append(f"A margin of {per_cent:g} % would have been decided: no slower than that.")
+    return " ".join(said)
 
 
 def _what(side: Side) -> str:

@@ -89,6 +89,7 @@ def look(
     *,
     higher_is_better: bool = False,
     ended: bool = False,
+    unit: str = "blocks",
 ) -> Look:
     """Judge the blocks measured so far, in time order, at the last look that they reach.
 
@@ -105,9 +106,9 @@ def look(
     else:
         count, level = 0, plan.level
     scale = Scale.RATIO if kind is Kind.RELATIVE else Scale.DIFFERENCE
-    outcome = compare_blocks(blocks[:count], scale=scale, level=level)
+    outcome = compare_blocks(blocks[:count], scale=scale, level=level, unit=unit)
     if not count and blocks:
-        outcome = Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} blocks, the first look is at {plan.looks[0]}")
+        outcome = Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} {unit}, the first look is at {plan.looks[0]}")
     judgement = judge(outcome, margin, kind, higher_is_better=higher_is_better)
     hopeless = isinstance(outcome, Refusal) and outcome.reason is not RefusalReason.TOO_FEW_SAMPLES and bool(blocks)
     stop = ended or count == last or judgement.verdict is not Verdict.INCONCLUSIVE or hopeless
