@@ -76,8 +76,8 @@ def compare_blocks(
 
     Within a block each side counts with its median (of logs, for a ratio), so a drift that is straight over an A B B A
     cancels; over blocks the interval is the exact one of the signed ranks, so no spread is estimated and a disturbed
-    block counts as one sign, however disturbed. At 95 % it needs 6 blocks. `unit` is what words call them. Refused: see `_unfit`, and a side of a block
-    without samples. ValueError for a bad `level`.
+    block counts as one sign, however disturbed. At 95 % it needs 6 blocks. `unit` is what words call them. Refused: see
+    `_unfit`, and a side of a block without samples. ValueError for a bad `level`.
     """
     fewest = _fewest(level)
     if not blocks:
