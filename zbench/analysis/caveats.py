@@ -41,6 +41,7 @@ def own_caveats(measurement: Measurement) -> list[str]:
     said = [*measurement.validity, *measurement.effective.doubts]
     found = [Caveat(text, ("latency", "memory")) for text in said]
     found += [*_failed(measurement), *_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
+    found += _compiling(measurement)
     modes = two_levels(measurement)
     found += [] if modes is None else [Caveat(modes, ("latency",))]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
@@ -236,6 +237,17 @@ def _disturbed(measurement: Measurement) -> list[Caveat]:
         return []
     counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
     said = f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts}); sweep.fresh=true measures again"
+    return [Caveat(said, ("latency",))]
+
+
+def _compiling(measurement: Measurement) -> list[Caveat]:
+    """Where requests of the window compiled, as for prompts of a length that no warm-up had."""
+    compiling = [r for r in measurement.requests if "compiled" in r.invalid_reasons]
+    if not compiling:
+        return []
+    seconds = sum(r.compile_s or 0.0 for r in compiling)
+    took = f" ({seconds:.1f} s in all)" if seconds else ""
+    said = f"{len(compiling)} of {len(measurement.requests)} requests compiled code{took}: warm-up had no such shapes"
     return [Caveat(said, ("latency",))]
 
 

@@ -43,6 +43,7 @@ class Generation:
     text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     device_s: float | None = None  # the call on the device's own clock (CUDA events); None on a host
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
+    compile_s: float | None = None  # seconds of the call in which code was compiled or captured; None: nobody says
     invalid_reasons: list[str] = field(default_factory=list)  # what only it can see, of `measurement.SPOILS_IMAGES`
     ranks: list[RankView] = field(default_factory=list)  # of several devices, by rank; `latency_s` is the slowest's
     served: bool = False  # by a server, which alone knows when it began; `latency_s` is what its client saw
