@@ -215,6 +215,15 @@ class LaunchedInParts(Protocol):
 
 
 @runtime_checkable
+class Plain(Protocol):
+    """A description that knows which trials are equal before any of them has run."""
+
+    def plainest(self, trial: Trial) -> tuple[Trial, str]:
+        """The plainest trial that makes the same images by the same steps, and why; itself where none is known."""
+        ...
+
+
+@runtime_checkable
 class Launching(Protocol):
     """What an `EngineDescription` has besides whose launches take so long that a plan counts them."""
 
@@ -346,6 +355,11 @@ class Descriptions:
         if asked is None:
             return residency_by_keys(trial, ("cache", "workload", "hardware")).process
         return process_of(asked, trial)
+
+    def plainest(self, trial: Trial) -> tuple[Trial, str]:
+        """See `Plain`; of an engine that is no such, or that is not asked, each trial is its own."""
+        asked = self._of(trial.engine)
+        return asked.plainest(trial) if isinstance(asked, Plain) else (trial, "")
 
     def launch_s(self, trial: Trial) -> float:
         """Seconds that a launch for it should take; 0 of an engine that does not count them, or is not asked."""
