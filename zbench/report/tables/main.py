@@ -18,6 +18,7 @@ from zbench.report.text import cells
 from zbench.sanitize import json_text
 
 MEMORY = "peak memory"
+COLD = "cold: load + first, s"
 PROMPT = "prompt (worst)"
 ENERGY = "J an image"
 PSNR = "PSNR, dB"
@@ -42,6 +43,7 @@ COLUMNS = (
     Column("trial", cells.label, LEFT),
     Column("latency, s [95 %]", cells.latency),
     Column("p90, s", lambda row: cells.seconds(row.latency_p90_s, row.latency_source)),
+    Column(COLD, cells.cold),
     Column("speed-up", cells.speedup),
     Column("images/s", cells.images_per_s),
     Column(MEMORY, cells.memory),
@@ -63,6 +65,8 @@ def main_table(view: View) -> TextTable:
         columns = [column for column in columns if column.header not in (PSNR, SSIM)]
     if all(row.joules_an_image is None for row in complete):
         columns = [column for column in columns if column.header != ENERGY]
+    if all(cells.cold(row) == cells.ABSENT for row in complete):
+        columns = [column for column in columns if column.header != COLD]
     return TextTable(
         head=table_head(complete),
         headers=tuple(column.header for column in columns),
@@ -184,6 +188,7 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
             "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
             + ("Weights are random, so nothing is said of images." if _random_weights(complete) else likeness)
         )
+    lines += _of_cold(complete)
     lines += [
         f"{row.label} is the reference because without offload it does not fit; offload changes no image."
         for row in complete
@@ -205,6 +210,18 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
             "the next."
         )
     return lines
+
+
+def _of_cold(complete: Sequence[TrialFigures]) -> list[str]:
+    """What stands beside the warm latency, and why there may be less than that."""
+    if all(cells.cold(row) == cells.ABSENT for row in complete):
+        return []
+    said = "Cold: seconds to load the pipeline, and of the first request after that."
+    if any(row.why_missing("cold.load_s") == cells.RESIDENT for row in complete):
+        said += " Resident: it was loaded before; in brackets what the trial paid that it was loaded for."
+    if any(row.compile_s for row in complete):
+        said += " Compiling: seconds that code was compiled or captured, in all of the trial's calls."
+    return [said]
 
 
 def _of_intervals(complete: Sequence[TrialFigures]) -> list[str]:
