@@ -35,6 +35,8 @@ FROM_REGISTRY = {
     "latency_p99_s": "latency.p99",
     "response_p95_s": "response.p95",
     "queue_p95_s": "queue.p95",
+    "server_s": "server.told",
+    "outside_s": "server.outside",
     "requests_per_s": "requests.rate",
     "goodput_per_s": "goodput",
     "failed_requests": "requests.failed",
@@ -147,6 +149,8 @@ class TrialFigures:
     latency_p99_s: float | None = None
     response_p95_s: float | None = None  # of a load: from due to done, failed requests never done
     queue_p95_s: float | None = None  # of a load: from due to begun
+    server_s: float | None = None  # what a server says that it took of a lone request: not what its client waited
+    outside_s: float | None = None  # what that leaves out of the request's latency
     requests_per_s: float | None = None  # of a load: those that brought an image, over its duration
     goodput_per_s: float | None = None  # of a load: those within workload.latency_objective_s
     failed_requests: int | None = None  # of a load
