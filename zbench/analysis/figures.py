@@ -154,6 +154,7 @@ class TrialFigures:
     requests_per_s: float | None = None  # of a load: those that brought an image, over its duration
     goodput_per_s: float | None = None  # of a load: those within workload.latency_objective_s
     failed_requests: int | None = None  # of a load
+    image_format: str | None = None  # in which a server's pictures came
     cut_prompts: str | None = None  # which of its prompts were longer than the pipeline takes, a sentence
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: Reasons = ()  # value's path, why it is None
@@ -276,6 +277,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "latency_low_s": interval[0] if interval else None,
         "latency_high_s": interval[1] if interval else None,
         "arrivals": measurement.window.arrivals.kind,
+        "image_format": measurement.effective.other.get("image_format"),
         "images": max((r.images for r in rounds), default=1),
         "peak_memory_bytes": memory_bytes,
         "memory_kind": memory_kind,

@@ -14,6 +14,7 @@ from typing import Any
 
 from zbench.config import Prompt
 from zbench.engines import Generation, OnProgress, StageError
+from zbench.engines.formats import other_format
 from zbench.engines.images_client import ImagesReply
 from zbench.engines.openai_images.listening import watched_at
 from zbench.engines.openai_images.served import OWN_WEIGHTS
@@ -66,6 +67,7 @@ class SGLang:
         self._seen: dict[str, _Seen] = {}  # by trial id
         self._now = _Seen()
         self._dumps = 0
+        self._came: str | None = None  # the format of the latest picture
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Start the server, or find the one that is there; it has made an image then. Raises ServerFailure."""
@@ -156,7 +158,8 @@ class SGLang:
                 probed=len(self._now.cached_steps),
             ),
             tells_cached_steps=self._now.is_whole,
-            doubts=list(self._now.differs),
+            doubts=[*self._now.differs, *other_format(trial, self._came)],
+            other={} if self._came is None else {"image_format": self._came},
         )
 
     def watch(self) -> Watched:
@@ -199,6 +202,7 @@ class SGLang:
                 raise ServerFailure("other_work", f"sglang serve made other images: {got}, not {asked}")
         except ServerFailure as error:
             raise StageError("a request") from error
+        self._came = made.image_format
         return made
 
     def _probe(self, trial: Trial, prompt: Prompt, seed: int) -> None:

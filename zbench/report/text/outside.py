@@ -1,4 +1,4 @@
-"""What a server's own time leaves out of a request, in a sentence, so that nobody takes it for a latency."""
+"""What is to be known of figures that a server's client took: what its own time leaves out, and how pictures came."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,8 @@ from zbench.report.text import cells
 
 TELLING = 0.1
 """Of what the client waits; a smaller part is left out of every server's time."""
+
+LOSSY = ("jpeg", "webp")
 
 MEANS = (
     "what encodes and carries an image, or GPU work that its clock does not wait for. Latencies here are the client's"
@@ -29,6 +31,16 @@ def outside_notes(rows: Sequence[TrialFigures]) -> list[str]:
     return [
         f"The server's own time (inference_time_s) leaves out {seconds} s of a lone request{which}, {shares} of what "
         f"its client waits: {MEANS}."
+    ]
+
+
+def lossy_notes(rows: Sequence[TrialFigures]) -> list[str]:
+    """That pictures came in a format that does not keep each pixel, and what their likeness is then."""
+    formats = dict.fromkeys(row.image_format for row in rows if row.image_format in LOSSY)
+    return [
+        f"Pictures of {cells.listed([row.label for row in rows if row.image_format == name])} came as {name}, which is "
+        "lossy: they are judged against their own reference through the same format."
+        for name in formats
     ]
 
 
