@@ -209,9 +209,15 @@ def test_a_forced_mask_that_the_server_did_not_hold_is_told(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("whose", ["zbench", "worker"])
-def test_kill_9_leaves_no_server_behind(tmp_path: Path, whose: str) -> None:
+def test_kill_9_leaves_no_server_and_no_dumps_behind(
+    tmp_path: Path, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     process = start(tmp_path, "sweep", *words(tmp_path, ENDLESS))
     wait_for(lambda: len(launches(tmp_path)) > 0 and len(fakes(tmp_path)) >= 3)
+    wait_for(lambda: len(list(scratch.glob("zbench-sglang-*"))) == 1)
     if whose == "zbench":
         kill(process)
     else:
@@ -220,6 +226,7 @@ def test_kill_9_leaves_no_server_behind(tmp_path: Path, whose: str) -> None:
         os.kill(worker.pid, signal.SIGKILL)
         interrupted(process)
     wait_for(lambda: not fakes(tmp_path))
+    wait_for(lambda: not list(scratch.iterdir()))
 
 
 def test_ctrl_c_twice_ends_the_server_too(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ Its requests are timed by their client. What a server says of its own steps is a
 the timed ones, for asking makes it wait for its GPU.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,7 +56,6 @@ class SGLang:
     def __init__(self, options: SGLangOptions, takes: Accepted) -> None:
         self._options, self._takes = options, takes
         self._server = SGLangServer(options)
-        self._folder: Path | None = None  # of performance dumps
         self._trial: Trial | None = None
         self._place: WeightsPlace | None = None  # where the server's weights lie; None: not here, or random
         self._content: dict[str, Any] = {}
@@ -175,9 +172,6 @@ class SGLang:
     def close(self) -> None:
         """End the server and all that it started; one that somebody else started goes on."""
         self._server.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
 
     @property
     def _own_trial(self) -> Trial:
@@ -210,6 +204,7 @@ class SGLang:
         path, method, steps = self._dump_path(), method_of(trial.cache), trial.pipeline.steps
         self._reply(trial, prompt, seed, perf_dump_path=str(path))
         dump = read_dump(path)
+        path.unlink(missing_ok=True)
         if dump is None:
             self._now.differs["it wrote no performance dump, so that nothing is known of its steps"] = None
             return
@@ -223,10 +218,9 @@ class SGLang:
             self._now.differs[f"it made {len(dump.steps_s)} steps, not pipeline.steps={steps}"] = None
 
     def _dump_path(self) -> Path:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="zbench-sglang-"))
+        assert self._server.scratch is not None, "a server that is attached to writes none"
         self._dumps += 1
-        return self._folder / f"{self._dumps}.json"
+        return self._server.scratch / f"{self._dumps}.json"
 
     def _compare(self) -> None:
         """What was asked for, and what the server told."""
