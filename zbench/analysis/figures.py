@@ -35,6 +35,8 @@ FROM_REGISTRY = {
     "latency_p99_s": "latency.p99",
     "response_p95_s": "response.p95",
     "queue_p95_s": "queue.p95",
+    "server_s": "server.told",
+    "outside_s": "server.outside",
     "requests_per_s": "requests.rate",
     "goodput_per_s": "goodput",
     "failed_requests": "requests.failed",
@@ -154,9 +156,12 @@ class TrialFigures:
     latency_p99_s: float | None = None
     response_p95_s: float | None = None  # of a load: from due to done, failed requests never done
     queue_p95_s: float | None = None  # of a load: from due to begun
+    server_s: float | None = None  # what a server says that it took of a lone request: not what its client waited
+    outside_s: float | None = None  # what that leaves out of the request's latency
     requests_per_s: float | None = None  # of a load: those that brought an image, over its duration
     goodput_per_s: float | None = None  # of a load: those within workload.latency_objective_s
     failed_requests: int | None = None  # of a load
+    image_format: str | None = None  # in which a server's pictures came
     cut_prompts: str | None = None  # which of its prompts were longer than the pipeline takes, a sentence
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: Reasons = ()  # value's path, why it is None
@@ -279,6 +284,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "latency_low_s": interval[0] if interval else None,
         "latency_high_s": interval[1] if interval else None,
         "arrivals": measurement.window.arrivals.kind,
+        "image_format": measurement.effective.other.get("image_format"),
         "images": max((r.images for r in rounds), default=1),
         "peak_memory_bytes": memory_bytes,
         "memory_kind": memory_kind,

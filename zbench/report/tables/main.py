@@ -15,6 +15,7 @@ from zbench.analysis.view import View
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text import cells
+from zbench.report.text.outside import lossy_notes, outside_notes
 from zbench.sanitize import json_text
 
 MEMORY = "peak memory"
@@ -148,6 +149,7 @@ def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) ->
         low, high = cells.percent(min(limited)), cells.percent(max(limited))
         share = low if low == high else f"{low} to {high}"
         lines.append(f"The GPU was at its power limit in {share} of the samples, which then sets its clock.")
+    lines += [*outside_notes(complete), *lossy_notes(complete)]
     beside = [row.label for row in complete if row.ran_beside]
     if beside:
         shared = "which share power, host link and cores with them"
