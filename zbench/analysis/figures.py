@@ -10,6 +10,7 @@ from typing import Any
 
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
+from zbench.analysis.projected import latency_ends, speedup_ends
 from zbench.analysis.quality import likeness
 from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
@@ -89,7 +90,7 @@ class TrialFigures:
     source: Source | None
     offload: str  # where weights wait: none, text_encoder, …
     latency_median_s: float | None = None
-    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds or projected
+    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds; of a projection 90 %
     latency_high_s: float | None = None
     latency_p90_s: float | None = None
     load_s: float | None = None  # cold: what it took to load the pipeline; None where that was resident
@@ -100,6 +101,8 @@ class TrialFigures:
     resident_load_s: float | None = None  # what that one's load took
     resident_first_request_s: float | None = None  # and its first call
     speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
+    projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
+    projected_speedup_high: float | None = None
     images: int = 1  # a call, which latencies are of
     images_per_s: float | None = None  # images over the window's wall time
     peak_memory_bytes: int | None = None
@@ -276,6 +279,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         measurement.window.arrivals.kind != "sequential"
     )  # where requests wait for each other: no independent ones
     interval = None if measurement.projection or is_load or not samples else median_interval(samples)
+    interval = interval or latency_ends(measurement)
     memory_bytes, memory_kind = peak_memory(measurement)
     sources, rounds = measurement.sources, measurement.requests
     return {
@@ -342,6 +346,8 @@ def _compared(
         known["missing"] = (*known["missing"], ("speedup", OTHER_ARRIVALS))
     elif other is None:
         known["speedup"] = _speedup(record, baseline)
+        ends = known["speedup"] and baseline is not None and speedup_ends(known["speedup"], record, baseline)
+        known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
         idle = doubt.without_effect(record, reference, known.get("within_noise", False), known["speedup"])
         said += [] if idle is None else [idle]
     if other is not None and record.baseline_id != record.reference_id:
