@@ -28,6 +28,7 @@ from zbench.ab.side import (
 from zbench.config import MeasureConfig
 from zbench.errors import StoreError, cannot_write
 from zbench.files import ELSEWHERE, HeldFile
+from zbench.hardware.turns import Turn
 from zbench.measurement import Request
 from zbench.stats import BlockSamples, Judgement, Look, LookSchedule, is_stationary, look
 from zbench.stats.stationary import LEAST
@@ -68,8 +69,9 @@ def compare(
     measure: MeasureConfig,
     listener: ABListener,
     should_stop: Callable[[], bool],
+    turn: Turn,
 ) -> ABResult:
-    """Measure both sides interleaved, in one resident worker if they can share it, else in one each.
+    """Measure both sides interleaved, in one resident worker if they can share it, else in one each; `turn` is theirs.
 
     b is judged against a. Of `measure` only the time-out and the bound of warm-up apply.
 
@@ -93,7 +95,7 @@ def compare(
                 worker.prepare(began_s)
             effective = {name: worker.effective[name] for name, worker in workers.items()}
             refuse_other_content(sides, effective)
-            _append(journal, _head(sides, plan, margin, workers, effective))
+            _append(journal, _head(sides, plan, margin, workers, effective) | {"turn": turn.about()})
             a_turn = _warm_up(workers, measure.max_warmup_rounds, listener)
             return _measure(workers, a_turn, plan, margin, journal, listener, should_stop)
     except ImagesInvalid as failure:

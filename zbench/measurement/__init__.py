@@ -16,6 +16,7 @@ import msgspec
 from zbench.decode import Count, Figure, Positive, Seconds, Whole
 from zbench.measurement.effective import CONTENT, Effective, ServerView
 from zbench.measurement.ranks import Communication, RankView
+from zbench.measurement.turn import DeviceTurn
 
 __all__ = [
     "CALLED",
@@ -36,6 +37,7 @@ __all__ = [
     "Cold",
     "Communication",
     "Decibels",
+    "DeviceTurn",
     "Effective",
     "Energy",
     "FailedRequest",
@@ -344,6 +346,7 @@ class Window:
     memory: Memory = field(default_factory=Memory)
     energy: Energy | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
+    turn: DeviceTurn | None = None  # None: nobody took turns, as before there were any
 
     def __post_init__(self) -> None:
         """Raise ValueError for a start that is no time of day."""
