@@ -225,8 +225,7 @@ class LocalExecutor:
         try:
             self._tell_in_turn(slot)
             _tell_of_turn(client, running, on_event)
-            look = self._look if running.begun else _look_while_waiting
-            results = look(client, running, on_event, stopping)
+            results = self._look(client, running, on_event, stopping)
         except WorkerGone:
             reason = death(self._discard(slot), oom_kills() > running.kills_before, _worker_of(running.task))
             if client.environment is None:  # it never came to say hello, so nothing is known about a trial
@@ -256,6 +255,8 @@ class LocalExecutor:
         WorkerGone.
         """
         task = running.task
+        if stopping and not running.begun:
+            return _for_all(task, Stopped())
         if stopping and not running.told_to_stop:
             client.tell({"command": "stop"})
             running.told_to_stop = True
@@ -265,9 +266,9 @@ class LocalExecutor:
             return _for_all(task, Failed(Reason(MACHINE, f"{error}; zbench was replaced while it runs")))
         left_s = running.patience.left_s()
         if event is None:
-            if client.process.poll() is not None:
+            if client.has_ended:
                 raise WorkerGone
-            if left_s > 0:
+            if left_s > 0 or not running.begun:  # where it waits for its turn, nothing is late
                 return None
             limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
             limit += " without an answer" if _is_load(task) else ""
@@ -303,15 +304,6 @@ class LocalExecutor:
     def _discard(self, slot: Slot) -> int:
         client = slot.forget()
         return 0 if client is None else client.discard()
-
-
-def _look_while_waiting(
-    client: WorkerClient, running: RunningTask, on_event: OnEvent, stopping: bool
-) -> list[TaskResult] | None:
-    """The results of a task that waits for its turn, where it is not to run any more. Raises WorkerGone."""
-    if client.has_ended:
-        raise WorkerGone
-    return _for_all(running.task, Stopped()) if stopping else None
 
 
 def _tell_of_turn(client: WorkerClient, running: RunningTask, on_event: OnEvent) -> None:

@@ -85,7 +85,7 @@ class SweepProgress:
             TextColumn("{task.fields[eta]}"),
             console=console,
         )
-        self._loading = LoadingBar(console)
+        self._loading = LoadingBar(console, clock)
         self._task = self._bar.add_task("trials", total=self.total, eta=str(self.eta))
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
