@@ -23,7 +23,7 @@ from zbench.executors import Completed, Done, Setting, Stopped, Task
 from zbench.executors.local import LocalExecutor
 from zbench.executors.places import places_of
 from zbench.hardware.nvml import Device
-from zbench.hardware.turns import FOLDER_VARIABLE, Turn
+from zbench.hardware.turns import FOLDER_VARIABLE, TurnOnDevices
 from zbench.trial import Trial
 
 ENGINES = Path(__file__).parent.parent / "engines"
@@ -39,8 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def held(*devices: str) -> Turn:
-    turn = Turn(devices, "runs/other")
+def held(*devices: str) -> TurnOnDevices:
+    turn = TurnOnDevices(devices, "runs/other")
     turn.begin()
     assert turn.is_ours
     return turn

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from zbench.hardware import turns
-from zbench.hardware.turns import FOLDER_VARIABLE, Turn, turns_folder
+from zbench.hardware.turns import FOLDER_VARIABLE, TurnOnDevices, turns_folder
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from zbench.hardware.turns import Turn
-turn = Turn(["cpu"], "runs/theirs", folder=Path(sys.argv[1]))
+from zbench.hardware.turns import TurnOnDevices
+turn = TurnOnDevices(["cpu"], "runs/theirs", folder=Path(sys.argv[1]))
 turn.begin()
 assert turn.is_ours
 print("has it", flush=True)
@@ -37,8 +37,8 @@ def until(true: Callable[[], bool]) -> None:
     raise AssertionError("it did not come")
 
 
-def begun(folder: Path, *devices: str, share: bool = False, run: str = "runs/mine") -> Turn:
-    turn = Turn(devices or ("cpu",), run, share=share, folder=folder)
+def begun(folder: Path, *devices: str, share: bool = False, run: str = "runs/mine") -> TurnOnDevices:
+    turn = TurnOnDevices(devices or ("cpu",), run, share=share, folder=folder)
     turn.begin()
     return turn
 
@@ -77,7 +77,7 @@ def test_two_that_go_on_and_on_alternate(tmp_path: Path) -> None:
 
     def sweep(name: str) -> None:
         for _ in range(10):
-            with Turn(["cpu"], name, folder=tmp_path).taken(lambda text: None):
+            with TurnOnDevices(["cpu"], name, folder=tmp_path).taken(lambda text: None):
                 had.append(name)
                 time.sleep(0.05)
             time.sleep(0.01)
@@ -115,7 +115,7 @@ def test_who_waits_no_more_keeps_nobody_waiting(tmp_path: Path) -> None:
 def test_several_devices_in_any_order_never_wait_for_one_another(tmp_path: Path) -> None:
     def sweep(*devices: str) -> None:
         for _ in range(40):
-            with Turn(devices, "x", folder=tmp_path).taken(lambda text: None):
+            with TurnOnDevices(devices, "x", folder=tmp_path).taken(lambda text: None):
                 pass
 
     orders = (("GPU-1", "GPU-0", "GPU-2"), ("GPU-0", "GPU-2", "GPU-1"), ("GPU-2", "GPU-1"))
@@ -200,7 +200,7 @@ def test_a_folder_that_only_some_may_write_to_is_not_chosen(tmp_path: Path, monk
     assert turns_folder() == shared
     monkeypatch.setattr(turns, "FOLDERS", (own,))
     assert turns_folder() is None
-    alone = Turn(["cpu"], "x")
+    alone = TurnOnDevices(["cpu"], "x")
     alone.begin()
     assert alone.is_ours and alone.problem is not None and alone.end().kept == "unknown"
     monkeypatch.setenv(FOLDER_VARIABLE, str(own))

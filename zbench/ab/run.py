@@ -28,7 +28,7 @@ from zbench.ab.side import (
 from zbench.config import MeasureConfig
 from zbench.errors import StoreError, cannot_write
 from zbench.files import ELSEWHERE, HeldFile
-from zbench.hardware.turns import Turn
+from zbench.hardware.turns import TurnOnDevices
 from zbench.measurement import Request
 from zbench.stats import BlockSamples, Judgement, Look, LookSchedule, is_stationary, look
 from zbench.stats.stationary import LEAST
@@ -69,7 +69,7 @@ def compare(
     measure: MeasureConfig,
     listener: ABListener,
     should_stop: Callable[[], bool],
-    turn: Turn,
+    turn: TurnOnDevices,
 ) -> ABResult:
     """Measure both sides interleaved, in one resident worker if they can share it, else in one each; `turn` is theirs.
 

@@ -28,7 +28,7 @@ from zbench.executors.places import places_of
 from zbench.executors.slots import RunningTask, Slot, has_a_device_of_its_own, is_of_another_group, slots_on
 from zbench.hardware.detect import environment_on, present_devices
 from zbench.hardware.nvml import Device
-from zbench.hardware.turns import Turn
+from zbench.hardware.turns import TurnOnDevices
 from zbench.measurement import DeviceTurn, Measurement
 from zbench.methods.parallel import ParallelDims
 from zbench.probes.memory import oom_kills
@@ -156,11 +156,11 @@ class LocalExecutor:
             if slot.running is not None and slot.running.begun and (self._slowed or before):
                 on_event(slot.running.task, {"event": "slowed", "text": said})
 
-    def _turn_of(self, slot: Slot, task: Task) -> Turn:
+    def _turn_of(self, slot: Slot, task: Task) -> TurnOnDevices:
         """On the devices that the task's worker sees."""
         seen = slot.devices if slot.shown else self._devices
         places = places_of(task.settings[0].trial, seen)
-        return Turn(places, str(self._log_folder.parent.resolve()), share=self._share_device)
+        return TurnOnDevices(places, str(self._log_folder.parent.resolve()), share=self._share_device)
 
     def _tell_in_turn(self, slot: Slot) -> None:
         """Have the worker run its task, if its turn has come."""

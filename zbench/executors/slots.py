@@ -8,7 +8,7 @@ from zbench.executors import Task, TaskResult
 from zbench.executors.client import Patience, WorkerClient
 from zbench.hardware.detect import describe_present
 from zbench.hardware.nvml import Device
-from zbench.hardware.turns import Turn
+from zbench.hardware.turns import TurnOnDevices
 from zbench.methods.parallel import ParallelDims
 
 
@@ -36,7 +36,7 @@ class RunningTask:
 
     task: Task
     patience: Patience
-    turn: Turn
+    turn: TurnOnDevices
     log_offset: int
     kills_before: int
     begun: bool = False  # whether its turn has come, and the worker was told

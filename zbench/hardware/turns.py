@@ -45,7 +45,7 @@ LOOK_S = 1.0
 """Between two looks at who has what is waited for."""
 
 
-class Turn:
+class TurnOnDevices:
     """One turn on some devices: `begin`, wait until `is_ours`, and `end`, also instead of waiting."""
 
     def __init__(self, devices: Sequence[str], run: str, *, share: bool = False, folder: Path | None = None) -> None:
