@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
+from zbench.ab.schedule import BLOCK_LOOKS
 from zbench.ab.side import Side, SideWorker, present_trial, turn_of, warm_up
 from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.sanitize import json_text, printable
-from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
+from zbench.stats import blocks_needed, drift, median, relative_spread
 from zbench.streams import talk
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
@@ -85,7 +86,7 @@ def measure_noise(side: Side, measure: MeasureConfig, show: Callable[[str], None
 
 
 def _rounds_needed(latencies: Sequence[float], a_turn: int, change: float) -> int | None:
-    blocks = blocks_needed(turn_medians(latencies, MEASURED_TURNS), change, LookSchedule())
+    blocks = blocks_needed(turn_medians(latencies, MEASURED_TURNS), change, BLOCK_LOOKS)
     return None if blocks is None else blocks * TURNS_PER_BLOCK * a_turn
 
 
@@ -122,5 +123,5 @@ def render_noise(noise: Noise, form: str) -> str:
 
 def _cost(need: Need, noise: Noise) -> tuple[str, str]:
     if need.rounds is None:
-        return f"more than {LookSchedule().looks[-1] * TURNS_PER_BLOCK * noise.rounds_a_turn}", "–"
+        return f"more than {BLOCK_LOOKS.looks[-1] * TURNS_PER_BLOCK * noise.rounds_a_turn}", "–"
     return str(need.rounds), duration(need.rounds * noise.median_s)
