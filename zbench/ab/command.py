@@ -7,7 +7,8 @@ import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from zbench.ab.interleave import SideName
 from zbench.ab.run import ABResult, Bounds, compare
 from zbench.ab.show import ABProgress, assessed, exit_code, failed, render, render_failed, undecided
-from zbench.ab.side import ImagesInvalid, RoundCompiled, Side, SideFailed, present_trial
+from zbench.ab.side import ImagesInvalid, RoundCompiled, Side, SideFailed, present_trial, turn_of
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES, overlay
 from zbench.engines import Descriptions
@@ -55,8 +56,12 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
         folder = Path(os.path.expanduser(config.sweep.runs_dir)) / name
         progress = ABProgress(Console(stderr=True, emoji=False))
         try:
-            with _stop_on_interrupt() as asked_to_stop:
-                outcome = compare(sides, bounds, folder, config.measure, progress, asked_to_stop)
+            share = config.executor.share_device
+            turn = turn_of(sides, str(folder.resolve()), share=share)
+            with _stop_on_interrupt() as asked_to_stop, turn.taken(partial(_tell_of_turn, progress, folder)):
+                if share:
+                    progress.note("others may measure on the device meanwhile (executor.share_device=true)")
+                outcome = compare(sides, bounds, folder, config.measure, progress, asked_to_stop, turn)
         except SideFailed as failure:
             if failure.side == "b" and failure.broken:  # a new side that crashes is no pass
                 return _report_failed(failure, sides[0], sides[1], options)
@@ -66,6 +71,15 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
         finally:
             progress.close()
     return _report(outcome, sides, folder, bounds.margin, options)
+
+
+def _tell_of_turn(progress: ABProgress, folder: Path, text: str) -> None:
+    """For whom it waits, also in a log."""
+    progress.note(text)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "turns.log").open("a", encoding="utf-8", errors="replace") as log:
+            log.write(f"{text}\n")
 
 
 def _report(outcome: ABResult, sides: list[Side], folder: Path, margin: float, options: argparse.Namespace) -> int:

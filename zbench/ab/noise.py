@@ -12,13 +12,14 @@ from rich.console import Console
 
 from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
 from zbench.ab.schedule import BLOCK_LOOKS
-from zbench.ab.side import Side, SideWorker, present_trial, warm_up
+from zbench.ab.side import Side, SideWorker, present_trial, turn_of, warm_up
 from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.sanitize import json_text, printable
 from zbench.stats import blocks_needed, drift, median, relative_spread
+from zbench.streams import talk
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
 from zbench.sweeper.progress import duration
@@ -95,8 +96,10 @@ def doctor_noise(overrides: list[str], config_dir: str | None, form: str, *, all
     trial = present_trial("--noise", config, overrides, Descriptions(allow_code=allow_code))
     check_weights([trial])
     console = Console(stderr=True, emoji=False)
-    with console.status("starting the worker") as status:
-        noise = measure_noise(Side("a", trial, allow_code=allow_code), config.measure, status.update)
+    side = Side("a", trial, allow_code=allow_code)
+    turn = turn_of([side], "doctor --noise", share=config.executor.share_device)
+    with turn.taken(talk), console.status("starting the worker") as status:
+        noise = measure_noise(side, config.measure, status.update)
     return render_noise(noise, form)
 
 

@@ -19,6 +19,7 @@ from zbench.ab.side import Side, share_a_pipeline
 from zbench.config import MeasureConfig
 from zbench.errors import StoreError, cannot_write
 from zbench.files import ELSEWHERE, HeldFile
+from zbench.hardware.turns import TurnOnDevices
 from zbench.stats import Comparison, Judgement, Look, LookSchedule, Scale, Verdict, look
 
 BLOCKS = "blocks.jsonl"
@@ -62,10 +63,11 @@ def compare(
     measure: MeasureConfig,
     listener: ABListener,
     should_stop: Callable[[], bool],
+    turn: TurnOnDevices,
 ) -> ABResult:
     """Measure both sides interleaved, in one resident worker if they can share it, else in workers of their own.
 
-    b is judged against a. Of `measure` only the time-out and the bound of warm-up apply.
+    `turn` is the one that it has. b is judged against a. Of `measure` only the time-out and the bound of warm-up apply.
 
     Raises SideFailed if a side cannot make images (a's, where those of both are none), StoreError if `folder` cannot be
     written, ZbenchError where sides that name the same weights have loaded others.
@@ -79,6 +81,7 @@ def compare(
             f"{100 * LEAST_APART:g} % would take one"
         )
     about = {"margin": bounds.margin, "looks": schedule.looks.looks, "level": schedule.looks.level, "of": schedule.unit}
+    about |= {"turn": turn.about()}
     with closing(_journal(folder)) as journal:
         launcher = Launcher(sides, about, folder, measure, journal, listener, should_stop)
         with closing(launcher.units(schedule)) as units:

@@ -19,6 +19,7 @@ from zbench.measurement.effective import CONTENT, Effective, ServerView
 from zbench.measurement.lone import LoneRequest, waited_s
 from zbench.measurement.projection import ProjectedRound, Projection
 from zbench.measurement.ranks import Communication, RankView
+from zbench.measurement.turn import DeviceTurn
 
 __all__ = [
     "CALLED",
@@ -39,6 +40,7 @@ __all__ = [
     "Cold",
     "Communication",
     "Decibels",
+    "DeviceTurn",
     "Effective",
     "Energy",
     "FailedRequest",
@@ -310,6 +312,7 @@ class Window:
     memory: Memory = field(default_factory=Memory)
     energy: Energy | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
+    turn: DeviceTurn | None = None  # None: nobody took turns, as before there were any
 
     def __post_init__(self) -> None:
         """Raise ValueError for a start that is no time of day."""
