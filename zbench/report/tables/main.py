@@ -15,10 +15,12 @@ from zbench.analysis.view import View
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text import cells
+from zbench.report.text.outside import lossy_notes, outside_notes
 from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
 
 MEMORY = "peak memory"
+COLD = "cold: load + first, s"
 PROMPT = "prompt (worst)"
 ENERGY = "J an image"
 PSNR = "PSNR, dB"
@@ -43,6 +45,7 @@ COLUMNS = (
     Column("trial", cells.label, LEFT),
     Column("latency, s [95 %]", cells.latency),
     Column("p90, s", cells.p90),
+    Column(COLD, cells.cold),
     Column("speed-up", cells.speedup),
     Column("images/s", cells.images_per_s),
     Column(MEMORY, cells.memory),
@@ -64,6 +67,8 @@ def main_table(view: View) -> TextTable:
         columns = [column for column in columns if column.header not in (PSNR, SSIM)]
     if all(row.joules_an_image is None for row in complete):
         columns = [column for column in columns if column.header != ENERGY]
+    if all(cells.cold(row) == cells.ABSENT for row in complete):
+        columns = [column for column in columns if column.header != COLD]
     return TextTable(
         head=table_head(complete),
         headers=tuple(column.header for column in columns),
@@ -155,6 +160,7 @@ def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) ->
         low, high = cells.percent(min(limited)), cells.percent(max(limited))
         share = low if low == high else f"{low} to {high}"
         lines.append(f"The GPU was at its power limit in {share} of the samples, which then sets its clock.")
+    lines += [*outside_notes(complete), *lossy_notes(complete)]
     beside = [row.label for row in complete if row.ran_beside]
     if beside:
         shared = "which share power, host link and cores with them"
@@ -195,6 +201,7 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
             "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
             + ("Weights are random, so nothing is said of images." if _random_weights(complete) else likeness)
         )
+    lines += _of_cold(complete)
     lines += [
         f"{row.label} is the reference because without offload it does not fit; offload changes no image."
         for row in complete
@@ -216,6 +223,18 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
             "the next."
         )
     return lines
+
+
+def _of_cold(complete: Sequence[TrialFigures]) -> list[str]:
+    """What stands beside the warm latency, and why there may be less than that."""
+    if all(cells.cold(row) == cells.ABSENT for row in complete):
+        return []
+    said = "Cold: seconds to load the pipeline, and of the first request after that."
+    if any(row.why_missing("cold.load_s") == cells.RESIDENT for row in complete):
+        said += " Resident: it was loaded before; in brackets what the trial paid that it was loaded for."
+    if any(row.compile_s for row in complete):
+        said += " Compiling: seconds that code was compiled or captured, in all of the trial's calls."
+    return [said]
 
 
 def _of_intervals(complete: Sequence[TrialFigures]) -> list[str]:
