@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn
-from zbench.ab.schedule import BLOCKS_A_LAUNCH, Schedule, Unit, start_orders
+from zbench.ab.schedule import BLOCKS_A_LAUNCH, ABSchedule, Unit, start_orders
 from zbench.ab.side import (
     ImagesInvalid,
     Side,
@@ -62,7 +62,7 @@ class Launcher:
         self._began_s = time.perf_counter()
         self._written = 0  # blocks
 
-    def units(self, schedule: Schedule) -> Generator[Unit]:
+    def units(self, schedule: ABSchedule) -> Generator[Unit]:
         """What the schedule counts, without end. Raises as `compare` does."""
         if not schedule.of_launches:
             with self._launched(("a", "b"), 0) as made:
