@@ -58,7 +58,7 @@ class Neighbours:
 
     @property
     def is_inert(self) -> bool:
-        """Whether it changed neither steps, images, time nor memory, where that is known: trials by turns have no own."""
+        """Whether it changed neither steps, images, time nor memory; trials by turns have no memory of their own."""
         if not self.same_images or self.same_steps is False or self.latency is None:
             return False
         of_base = self.base.peak_memory_bytes or 0
