@@ -53,7 +53,8 @@ def test_rounds_of_version_1_become_requests_of_a_window() -> None:
         assert (request.trial_id, request.role) == (record.trial_id, "baseline")
         assert (request.latency_s, request.steps_s) == (r["latency_s"], r["steps_s"])
         assert measured.window.at(request.due_s) == r["started_at"]
-        assert request.queue_s == 0 and request.done_s == pytest.approx(request.due_s + r["latency_s"])
+        assert measured.window.queued_s(request) == 0
+        assert request.done_s == pytest.approx(request.due_s + r["latency_s"])
 
 
 def test_a_record_of_version_1_that_names_a_baseline_alone_has_it_for_its_reference_too() -> None:

@@ -40,8 +40,14 @@ def own_caveats(measurement: Measurement) -> list[str]:
     """What a trial's own rounds say against it."""
     said = [*measurement.validity, *measurement.effective.doubts]
     found = [Caveat(text, ("latency", "memory")) for text in said]
-    found += [*_failed(measurement), *_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
-    found += _compiling(measurement)
+    found += [
+        *_failed(measurement),
+        *_beside(measurement),
+        *_disturbed(measurement),
+        *_invalid(measurement),
+        *_straggling(measurement),
+        *_compiling(measurement),
+    ]
     modes = two_levels(measurement)
     found += [] if modes is None else [Caveat(modes, ("latency",))]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
@@ -227,6 +233,18 @@ def _failed(measurement: Measurement) -> list[Caveat]:
     every = len(failures) + len(measurement.requests)
     said = f"{len(failures)} of {every} requests failed ({_counted(failed.code for failed in failures)})"
     return [Caveat(said, ("latency",))]
+
+
+def _beside(measurement: Measurement) -> list[Caveat]:
+    """Where another zbench may have measured on its device at the same time, by someone's choice."""
+    turn = measurement.window.turn
+    if turn is None or (turn.kept != "shared" and not turn.beside):
+        return []
+    if turn.kept == "shared":
+        said = "it shared its device with whoever measured there (executor.share_device=true)"
+    else:
+        said = f"others measured on its device meanwhile, with executor.share_device=true: {'; '.join(turn.beside)}"
+    return [Caveat(said, ("latency", "memory"))]
 
 
 def _disturbed(measurement: Measurement) -> list[Caveat]:

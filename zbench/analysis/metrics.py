@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from zbench.analysis.outside import outside_time
 from zbench.analysis.serving import ServingFigures, serving_figures
 from zbench.measurement import Communication, ImageQuality, Measurement, RankView, Request
 from zbench.stats import median, quantile
@@ -269,6 +270,8 @@ _ALL: list[Metric] = [
     _of_load("requests.rate", "requests/s", lambda load: load.requests_per_s, more=True),
     _of_load("requests.failed", "requests", lambda load: load.failed_requests),
     _of_load("goodput", "requests/s", lambda load: load.goodput_per_s, more=True),
+    Metric("server.told", "s", "latency", lambda m: None if (o := outside_time(m)) is None else o.server_s),
+    Metric("server.outside", "s", "latency", lambda m: None if (o := outside_time(m)) is None else o.seconds),
     *(_stage(stage) for stage in STAGES),
     Metric("memory.peak", "bytes", "memory", lambda m: peak_memory(m)[0], positive=True),
     *(_memory(key) for key in ("peak_device", "peak_reserved", "peak_allocated", "host_peak_rss")),

@@ -14,7 +14,7 @@ from zbench.stats.signed_rank import hodges_lehmann
 from zbench.stats.spread import median_absolute_deviation, relative_spread
 from zbench.stats.stationary import Stationarity, is_stationary, warm_from
 from zbench.stats.trend import Drift, drift
-from zbench.stats.verdict import Judgement, Kind, Verdict, correct_for_many, judge
+from zbench.stats.verdict import Judgement, Kind, Verdict, correct_for_many, deciding_margin, judge
 
 __all__ = [
     "BlockSamples",
@@ -35,6 +35,7 @@ __all__ = [
     "compare_blocks",
     "compare_rounds",
     "correct_for_many",
+    "deciding_margin",
     "drift",
     "hodges_lehmann",
     "is_stationary",

@@ -37,6 +37,7 @@ from zbench.worker.cross_checks import cache_doubt, clock_check
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
 from zbench.worker.load import LoadWindow
+from zbench.worker.lone import lone_requests
 from zbench.worker.profiling import PROFILE_FAILED, Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
 from zbench.worker.share import Share
@@ -79,13 +80,20 @@ def measure_trials(
             warm = warm_up(engine, job, cycle, calls) if workload.warm_up else NOT_WARMED_UP
             shares.append(Share(job, warm, engine.effective()))
     timed: TimedWindow
-    timed = LoadWindow(calls, shares[0], gauges) if workload.is_load else _RoundsWindow(calls, shares, cycle, gauges)
+    lone = lone_requests(calls, jobs[0]) if workload.is_load and workload.warm_up else []
+    timed = (
+        LoadWindow(calls, shares[0], gauges, lone) if workload.is_load else _RoundsWindow(calls, shares, cycle, gauges)
+    )
     with quiet_collector():
         gauges.start(engine.watch())
         try:
             window = timed.run()
         finally:
             readings = gauges.stop(len(timed.requests))
+    told = any(r.begun_s is None and r.server_s is not None for r in timed.requests)
+    if workload.is_load and not workload.warm_up and told:  # the load was to be the first that the pipeline saw
+        lone = lone_requests(calls, jobs[0])
+    shares[0].has_spoilt_lone = any(each.invalid_reasons for each in lone)
     for share in shares:
         if share.effective.weights != "random" and not share.is_spoilt:
             with share.job.during("saving images"):
@@ -94,7 +102,7 @@ def measure_trials(
         readings = _of_nobody(readings)
     if any(share.was_suspended for share in shares):  # what the machine drew meanwhile is not theirs
         readings = replace(readings, energy=None, reasons=readings.reasons | {"energy": SUSPENDED})
-    window = replace(window, memory=readings.memory, energy=readings.energy)
+    window = replace(window, memory=readings.memory, energy=readings.energy, lone=lone)
     if len(shares) == 1:
         calls.configure(shares[0].job.trial)  # where the last prompt had a size of its own
         shares[0].effective = engine.effective()  # with what the requests moved

@@ -39,7 +39,7 @@ def digits(value: float) -> str:
 
 
 def latency(row: TrialFigures) -> str:
-    """Median and interval, seconds, both with the decimals of the median: `0.731 [0.724, 0.738]`."""
+    """Median and interval (of a projection its range), with the decimals of the median: `0.731 [0.724, 0.738]`."""
     if row.latency_median_s is None:
         return ABSENT
     text = digits(row.latency_median_s)
@@ -56,7 +56,11 @@ def seconds(value: float | None, source: Source | None) -> str:
 
 def speedup(row: TrialFigures) -> str:
     """`1.42×`; 1.00× is the baseline."""
-    return ABSENT if row.speedup is None else mark(f"{row.speedup:.2f}×", row.latency_source)
+    if row.speedup is None:
+        return ABSENT
+    low, high = row.projected_speedup_low, row.projected_speedup_high
+    ends = "" if low is None or high is None or low == high else f" [{low:.2f}, {high:.2f}]"
+    return mark(f"{row.speedup:.2f}×{ends}", row.latency_source)
 
 
 def cold(row: TrialFigures) -> str:
