@@ -1,8 +1,8 @@
-"""One knob at a time: each swept value beside its neighbour; it lays out what `analysis.neighbours` found."""
+"""One knob at a time: each swept value beside its neighbour; it lays out what `analysis.one_knob` found."""
 
 from collections.abc import Sequence
 
-from zbench.analysis.neighbours import Effect, Neighbours, neighbours_of
+from zbench.analysis.one_knob import Effect, KnobPair, knob_pairs
 from zbench.analysis.telling import telling
 from zbench.analysis.view import View
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
@@ -21,7 +21,7 @@ LEGEND = (
 
 def effects_table(view: View) -> TextTable | None:
     """A row a pair of neighbours; None where no knob was swept alone."""
-    found = neighbours_of(view.only({row.key for row in telling(view.complete)}))
+    found = knob_pairs(view.only({row.key for row in telling(view.complete)}))
     if not found:
         return None
     more = (f"{len(found) - MOST} more pairs are left out.",) if len(found) > MOST else ()
@@ -34,7 +34,7 @@ def effects_table(view: View) -> TextTable | None:
     )
 
 
-def verdict(pair: Neighbours) -> str:
+def verdict(pair: KnobPair) -> str:
     """`faster, worth its start after 14 calls`, `inert`, `slower`; nothing where the interval holds 1."""
     if pair.is_inert:
         return "inert"
@@ -50,7 +50,7 @@ def verdict(pair: Neighbours) -> str:
     return ", ".join(said) or "not told apart"
 
 
-def _row(pair: Neighbours) -> tuple[str, ...]:
+def _row(pair: KnobPair) -> tuple[str, ...]:
     before, after = map(_value, pair.values)
     return (
         pair.knob,
@@ -64,7 +64,7 @@ def _row(pair: Neighbours) -> tuple[str, ...]:
     )
 
 
-def _time(pair: Neighbours) -> str:
+def _time(pair: KnobPair) -> str:
     ratio = pair.latency
     if ratio is None:
         return f"{cells.ABSENT} (too few rounds)"
@@ -88,7 +88,7 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _inert(found: Sequence[Neighbours]) -> list[str]:
+def _inert(found: Sequence[KnobPair]) -> list[str]:
     """Each change of one knob that changed nothing, with the trials that show it."""
     by_change: dict[str, list[str]] = {}
     for pair in found:
@@ -103,7 +103,7 @@ def _inert(found: Sequence[Neighbours]) -> list[str]:
     ]
 
 
-def _of_pay(found: Sequence[Neighbours]) -> tuple[str, ...]:
+def _of_pay(found: Sequence[KnobPair]) -> tuple[str, ...]:
     if all(pair.pays_after is None for pair in found):
         return ()
     return ("Worth its start: what loading and the first request take longer, over what a warm call is faster by.",)

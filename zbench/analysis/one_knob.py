@@ -42,7 +42,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class KnobPair:
     """Two trials that one knob parts; `base` has the value before."""
 
     knob: str
@@ -78,7 +78,7 @@ class Neighbours:
         return None if extra_s <= 0 or warm_s >= base_s else extra_s / (base_s - warm_s)
 
 
-def neighbours_of(view: View) -> list[Neighbours]:
+def knob_pairs(view: View) -> list[KnobPair]:
     """Of all COMPLETE trials that were measured here, by knob, in the order of the table."""
     pairs = [
         (row, record)
@@ -109,7 +109,7 @@ def knobs_of(trial: Trial) -> dict[str, Any]:
     return leaves | {"cache.method": trial.cache.method} | cache | compute
 
 
-def _of_group(group: Sequence[tuple[TrialFigures, Record]]) -> Iterator[Neighbours]:
+def _of_group(group: Sequence[tuple[TrialFigures, Record]]) -> Iterator[KnobPair]:
     """Trials of one reference: those that are equal but for one knob, each beside the one with the value before."""
     settings = [knobs_of(record.trial) for _, record in group]
     knobs = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
@@ -138,7 +138,7 @@ def _beside(
     settings: Sequence[Mapping[str, Any]],
     places: tuple[int, int],
     group: Sequence[tuple[TrialFigures, Record]],
-) -> Neighbours:
+) -> KnobPair:
     (base, of_base), (new, of_new) = (group[place] for place in places)
     theirs, ours = of_base.valid_measurement, of_new.valid_measurement
     assert theirs is not None and ours is not None, "COMPLETE trials were measured"
@@ -150,7 +150,7 @@ def _beside(
     known = all(one is not None for side in hashes for each in side.values() for one in each) and all(hashes)
     kinds = {base.memory_kind, new.memory_kind}
     peaks = base.peak_memory_bytes, new.peak_memory_bytes
-    return Neighbours(
+    return KnobPair(
         knob=knob,
         values=(settings[places[0]][knob], settings[places[1]][knob]),
         base=base,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from factories import GIB, complete, demo_records, projected, trial, with_window
 
-from zbench.analysis.neighbours import Neighbours, neighbours_of
+from zbench.analysis.one_knob import KnobPair, knob_pairs
 from zbench.analysis.view import view_of
 from zbench.config import ComputeConfig, DBCacheConfig, OffloadConfig, SCMConfig
 from zbench.measurement import Cold, Memory
@@ -19,15 +19,15 @@ def cached(**parameters: Any) -> Trial:
     return trial(DBCacheConfig(**parameters))
 
 
-def found(*records: Record) -> list[Neighbours]:
-    return neighbours_of(view_of(records))
+def found(*records: Record) -> list[KnobPair]:
+    return knob_pairs(view_of(records))
 
 
 def held(of: Trial, peak_gib: float = 1.0, **figures: Any) -> Record:
     return complete(of, memory=Memory(host_peak_rss_bytes=int(peak_gib * GIB)), **{"n_rounds": 24, **figures})
 
 
-def parted(pairs: list[Neighbours]) -> list[tuple[str, Any, Any]]:
+def parted(pairs: list[KnobPair]) -> list[tuple[str, Any, Any]]:
     return [(pair.knob, *pair.values) for pair in pairs]
 
 
