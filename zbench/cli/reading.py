@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zbench.cli.command import Command
-from zbench.cli.measuring import print_load
+from zbench.cli.measuring import print_further
 from zbench.errors import Exit, ZbenchError
 from zbench.streams import talk
 
@@ -33,7 +33,7 @@ def report(command: Command, args: list[str]) -> int:
     out = options.out or Path("reports") / next(iter(records.folders.values())).resolve().name
     written = write_report(view, records.folders, out)
     print(render(view, options.format))
-    print_load(view, options.format)
+    print_further(view, options.format)
     talk(f"wrote {len(written)} files to {out}; open {out / 'report.html'}")
     return Exit.DONE
 

@@ -8,6 +8,7 @@ from zbench.stats.outcome import Compared, Comparison, Refusal, RefusalReason, S
 from zbench.stats.paired import pair_medians, paired_speedup
 from zbench.stats.pareto import pareto_front
 from zbench.stats.power import blocks_needed
+from zbench.stats.ratio import ratio_of_rounds
 from zbench.stats.sequential import Look, LookSchedule, look
 from zbench.stats.signed_rank import hodges_lehmann
 from zbench.stats.spread import median_absolute_deviation, relative_spread
@@ -47,6 +48,7 @@ __all__ = [
     "paired_speedup",
     "pareto_front",
     "quantile",
+    "ratio_of_rounds",
     "relative_half_width",
     "relative_spread",
     "resampled_interval",
