@@ -145,7 +145,7 @@ class Trial:
             if not isinstance(ones, list):
                 ones, all_written = [ones], [all_written]
             for one, written in zip(ones, all_written, strict=True):
-                if written[name] == _default(type(one), name):
+                if written[name] == _plain(_default(type(one), name)):
                     del written[name]
         return {key: value for key, value in data.items() if value is not None}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
-from zbench.analysis.projected import latency_ends, speedup_ends
+from zbench.analysis.projected import latency_ends, memory_ends, speedup_ends
 from zbench.analysis.quality import likeness
 from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
@@ -103,6 +103,8 @@ class TrialFigures:
     speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
     projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
     projected_speedup_high: float | None = None
+    projected_memory_low: float | None = None  # the same of `peak_memory_bytes`
+    projected_memory_high: float | None = None
     images: int = 1  # a call, which latencies are of
     images_per_s: float | None = None  # images over the window's wall time
     peak_memory_bytes: int | None = None
@@ -209,6 +211,17 @@ class TrialFigures:
         """Whether it is faster than its baseline by as much as a speed-up shows: 1.00× is not."""
         return self.speedup is not None and round(self.speedup, 2) > 1
 
+    def may_equal(self, other: "TrialFigures") -> bool:
+        """Whether their intervals overlap: those of their speed-ups, where both are projections that have one."""
+        ends = (self.projected_speedup_low, self.projected_speedup_high)
+        others = (other.projected_speedup_low, other.projected_speedup_high)
+        if None in ends or None in others:
+            ends, others = (self.latency_low_s, self.latency_high_s), (other.latency_low_s, other.latency_high_s)
+        (low, high), (other_low, other_high) = ends, others
+        if low is None or high is None or other_low is None or other_high is None:
+            return False
+        return low <= other_high and other_low <= high
+
     def why_missing(self, path: str) -> str | None:
         """Why `path` (`quality`, `memory.peak_device_bytes`, …) is None, if its worker said so."""
         said = dict(self.missing)
@@ -281,6 +294,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
     interval = None if measurement.projection or is_load or not samples else median_interval(samples)
     interval = interval or latency_ends(measurement)
     memory_bytes, memory_kind = peak_memory(measurement)
+    memory = memory_ends(measurement, trial) or (None, None)
     sources, rounds = measurement.sources, measurement.requests
     return {
         **{field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()},
@@ -292,6 +306,8 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "images": max((r.images for r in rounds), default=1),
         "peak_memory_bytes": memory_bytes,
         "memory_kind": memory_kind,
+        "projected_memory_low": memory[0],
+        "projected_memory_high": memory[1],
         "steps": None if any("steps" in p.own for p in trial.workload.prompts) else trial.pipeline.steps,
         "latency_source": sources.get("latency"),
         "memory_source": sources.get("memory"),

@@ -8,6 +8,7 @@ from statistics import median
 
 from zbench.measurement import Measurement
 from zbench.record import Record
+from zbench.trial import Trial
 
 Ends = tuple[float, float]
 
@@ -19,6 +20,15 @@ def latency_ends(measurement: Measurement) -> Ends | None:
     if not ends or len(ends) < len(rounds):
         return None
     return median(low for low, _ in ends), median(high for _, high in ends)
+
+
+def memory_ends(measurement: Measurement, trial: Trial) -> Ends | None:
+    """Of the peak on hardware that is not here, bytes."""
+    projection = measurement.projection
+    if projection is None or not projection.image_parts_s or trial.hardware is None:
+        return None
+    off = 1 + trial.hardware.efficiency.spread.memory
+    return projection.peak_device_bytes / off, projection.peak_device_bytes * off
 
 
 def speedup_ends(speedup: float, record: Record, baseline: Record) -> Ends | None:

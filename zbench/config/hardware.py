@@ -37,6 +37,7 @@ class SpreadConfig:
     copy: float = number(0.4, 0, MOST_SPREAD)  # over the host link
     overhead: float = number(1.0, 0, MOST_SPREAD)  # of an image
     model: float = number(0.1, 0, MOST_SPREAD)  # of all of it: what the model leaves out
+    memory: float = number(0.15, 0, MOST_SPREAD)  # of the peak
 
 
 @dataclass

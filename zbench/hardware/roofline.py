@@ -34,6 +34,8 @@ class Expectation(NamedTuple):
     """Seconds of an image."""
     peak_bytes: int
     """Device memory; on a CPU, host memory of the tensors."""
+    peak_ends: tuple[float, float]
+    """Within which it lies nine times in ten."""
 
     @property
     def latency_s(self) -> float:
@@ -88,7 +90,8 @@ def expect(trial: Trial, geometry: Geometry, hardware: HardwareConfig, cached_st
     cached = min(cached_steps, steps)
     denoise = cost.step(geometry.transformer.n_layers) * (steps - cached) + cost.step(cost.cached_blocks) * cached
     image = sum(cost.stages().values(), Parts()) + denoise
-    return Expectation(image.range(hardware.efficiency.spread), cost.peak_bytes())
+    peak, off = cost.peak_bytes(), 1 + hardware.efficiency.spread.memory
+    return Expectation(image.range(hardware.efficiency.spread), peak, (peak / off, peak * off))
 
 
 def floor_s(trial: Trial, geometry: Geometry, hardware: HardwareConfig, text_tokens: int = TEXT_TOKENS) -> float:

@@ -109,6 +109,7 @@ def carried(profile: str, measured: Shares) -> EfficiencyConfig:
         copy=max(0.25, e.spread.copy),
         overhead=e.spread.overhead,
         model=0.1,
+        memory=max(0.12, e.spread.memory),
     )
     return replace(
         e,

@@ -24,7 +24,7 @@ from zbench.methods import offload
 NINE_IN_TEN = 0.9
 LEAST = SpreadConfig(
     gemm=0.03, attention=0.05, activations=0.1, gap=0.5, text=0.3, decode=0.1, exchange=0.4, host=0.5, copy=0.15,
-    overhead=1.0, model=0.04,
+    overhead=1.0, model=0.04, memory=0.05,
 )  # fmt: skip
 """No spread is below these: a handful of machines were measured."""
 UNKNOWN = SpreadConfig()
@@ -222,12 +222,14 @@ def _spread(rows: Rows, shares: Shares, ceilings: Sequence[Ceiling]) -> SpreadCo
         for o, measured in graphs
         if (parts := forward_parts(o, shares)).seconds.get("exchange")
     ]
+    peaks = [o.peak_bytes / cost_of(o, shares).peak_bytes() for o in rows.whole() if o.peak_bytes]
     swaps = [measured / _total(o, shares) for o, measured in _settings(rows.copied("sequential"))]
     of: dict[str, list[float]] = {
         "model": [measured / _total(o, shares) for o, measured in one],
         "text": staged("text_encode", lambda o: cost_of(o, shares).text_encode().total_s),
         "decode": staged("decode", lambda o: cost_of(o, shares).decode().total_s),
         "exchange": exchanged,
+        "memory": peaks,
         "host": [measured / _total(o, shares) for o, measured in started] + swaps,
     }
     spread = {name: max(getattr(LEAST, name), _off(ratios)) for name, ratios in of.items() if ratios}

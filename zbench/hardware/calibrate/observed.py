@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from zbench.analysis.metrics import peak_memory
 from zbench.analysis.scaling import forward_s
 from zbench.composition import expand, profile_patterns
 from zbench.config import ComputeConfig, Config, ParallelConfig
@@ -44,6 +45,8 @@ class Observation:
     stages_s: dict[str, float] = field(default_factory=dict)
     cached_steps: int = 0
     """Skipped in an image."""
+    peak_bytes: int | None = None
+    """Of the device's memory."""
 
     @property
     def dims(self) -> ParallelDims:
@@ -92,6 +95,7 @@ def of_records(records: Iterable[Record], where: str = "") -> Iterator[Observati
 
 def _observation(record: Record, measured: Measurement, name: str, where: str) -> Observation:
     valid = [r for r in measured.requests if r.valid]
+    peak, kind = peak_memory(measured)
     staged = [r.stages_s for r in valid if r.stages_s]
     stages = {key: median(each.get(key, 0.0) for each in staged) for key in staged[0]} if staged else {}
     return Observation(
@@ -102,6 +106,7 @@ def _observation(record: Record, measured: Measurement, name: str, where: str) -
         forward_s=forward_s(measured),
         latency_s=median(r.latency_s for r in valid) if valid else None,
         stages_s=stages,
+        peak_bytes=peak if kind == "device" else None,
         cached_steps=round(median(len(r.cached_steps) for r in valid)) if valid else 0,
     )
 

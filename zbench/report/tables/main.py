@@ -44,7 +44,7 @@ class Column:
 COLUMNS = (
     Column("trial", cells.label, LEFT),
     Column("latency, s [95 %]", cells.latency),
-    Column("p90, s", lambda row: cells.seconds(row.latency_p90_s, row.latency_source)),
+    Column("p90, s", cells.p90),
     Column(COLD, cells.cold),
     Column("speed-up", cells.speedup),
     Column("images/s", cells.images_per_s),

@@ -33,6 +33,8 @@ class PlannedTrial:
     reason: str | None = None
     expected_low_s: float | None = None  # it lies within these nine times in ten
     expected_high_s: float | None = None
+    expected_peak_low: float | None = None  # the same, bytes
+    expected_peak_high: float | None = None
 
 
 def plan_rows(plan: Plan) -> list[PlannedTrial]:
@@ -81,7 +83,7 @@ def _row(plan: Plan, placed: Placed, label: str, pruned: str | None) -> PlannedT
     if expected is None:
         return PlannedTrial(trial.trial_id, label, role, None, None)
     low, point, high = expected.latency
-    return PlannedTrial(trial.trial_id, label, role, point, expected.peak_bytes, None, low, high)
+    return PlannedTrial(trial.trial_id, label, role, point, expected.peak_bytes, None, low, high, *expected.peak_ends)
 
 
 def _cells(number: int, row: PlannedTrial, reasons: Mapping[str, int]) -> tuple[str, ...]:
@@ -89,6 +91,8 @@ def _cells(number: int, row: PlannedTrial, reasons: Mapping[str, int]) -> tuple[
     if row.expected_low_s is not None and row.expected_high_s is not None:
         latency += f" [{digits(row.expected_low_s)}, {digits(row.expected_high_s)}]"
     peak = "—" if row.expected_peak_bytes is None else f"~{gib(row.expected_peak_bytes)}"
+    if row.expected_peak_low is not None and row.expected_peak_high is not None:
+        peak += f" [{gib(row.expected_peak_low)}, {gib(row.expected_peak_high)}]"
     role = row.role if row.reason is None else f"{row.role} [{reasons[row.reason]}]"
     return str(number), row.label, role, latency, peak, row.trial_id
 

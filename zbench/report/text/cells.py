@@ -83,7 +83,31 @@ def two_digits(value: float) -> str:
 
 def images_per_s(row: TrialFigures) -> str:
     """As `digits`."""
-    return ABSENT if row.images_per_s is None else mark(digits(row.images_per_s), row.latency_source)
+    if row.images_per_s is None:
+        return ABSENT
+    return mark(digits(row.images_per_s) + ends(row, row.images_per_s, inverse=True), row.latency_source)
+
+
+def median_s(row: TrialFigures) -> str:
+    """The median latency alone, seconds; of a projection with its range."""
+    median = row.latency_median_s
+    return ABSENT if median is None else mark(digits(median) + ends(row, median), row.latency_source)
+
+
+def p90(row: TrialFigures) -> str:
+    """As `seconds`; of a projection as far off as its median may be."""
+    if row.latency_p90_s is None:
+        return ABSENT
+    return mark(digits(row.latency_p90_s) + ends(row, row.latency_p90_s), row.latency_source)
+
+
+def ends(row: TrialFigures, value: float, *, inverse: bool = False) -> str:
+    """Of a projected figure that goes with the latency, or against it; else nothing."""
+    low, median, high = row.latency_low_s, row.latency_median_s, row.latency_high_s
+    if row.latency_source != "projected" or not low or not median or not high:
+        return ""
+    both = sorted(value * (median / end if inverse else end / median) for end in (low, high))
+    return f" [{digits(both[0])}, {digits(both[1])}]"
 
 
 def gib(size_bytes: float) -> str:
@@ -96,7 +120,9 @@ def memory(row: TrialFigures, with_kind: bool = True) -> str:
     if row.peak_memory_bytes is None:
         return ABSENT
     kind = f" ({row.memory_kind})" if with_kind else ""
-    return mark(gib(row.peak_memory_bytes) + kind, row.memory_source)
+    low, high = row.projected_memory_low, row.projected_memory_high
+    ends = "" if low is None or high is None else f" [{low / 2**30:.1f}, {high / 2**30:.1f}]"
+    return mark(gib(row.peak_memory_bytes) + ends + kind, row.memory_source)
 
 
 def for_images(row: TrialFigures) -> str:
