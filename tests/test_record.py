@@ -195,3 +195,9 @@ def test_one_wrong_field_is_one_line_that_names_it(path: tuple[Any, ...], value:
 def test_equal_environments_and_config_groups_are_one_object() -> None:
     one, other = (Record.from_json(json.dumps(of_version_2())) for _ in range(2))
     assert one.environment is other.environment and one.trial.pipeline is other.trial.pipeline
+
+
+def test_what_a_record_of_version_1_does_not_know_of_compiling_has_a_reason() -> None:
+    measured = Record.from_json(json.dumps(of_version_1())).measurement
+    assert measured is not None and (measured.cold.compile_s, measured.compile_s) == (None, None)
+    assert measured.reasons["cold.compile_s"] == "schema_1"

@@ -20,6 +20,7 @@ from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, ExecutorConf
 from zbench.executors import Completed, Failed, Setting, Stopped, Task, TaskResult
 from zbench.executors.client import death
 from zbench.executors.local import LocalExecutor
+from zbench.probes.others import OthersOnCores
 from zbench.trial import Trial
 
 ENGINES = Path(__file__).parent.parent / "engines"
@@ -282,3 +283,35 @@ def test_workers_keep_freed_memory_unless_the_user_says_otherwise(
     completed(run(executor, synthetic(), tmp_path))
     (worker,) = logging_under(tmp_path / "logs")
     assert worker.environ()["MALLOC_TRIM_THRESHOLD_"] == (own or str(2**30))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_of_workers_wait_briefly_unless_the_user_says_otherwise(
+    theirs: dict[str, str],
+    spins: str | None,
+    executor: LocalExecutor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads that spin take the cores from those that they wait for, where other programs compute."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    completed(run(executor, synthetic(), tmp_path))
+    (worker,) = psutil.Process().children()
+    assert worker.environ().get("GOMP_SPINCOUNT") == spins
+
+
+def test_what_slows_a_trial_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that it is over."""
+    said = iter(["2 other processes use 1.9 of 2 cores", None])
+    monkeypatch.setattr("zbench.executors.local.OTHERS_S", 0.0)
+    monkeypatch.setattr(OthersOnCores, "look", lambda self, now_s: next(said, None))
+    events: list[dict[str, Any]] = []
+    with LocalExecutor(LOCAL, tmp_path / "logs") as executor:
+        completed(run(executor, synthetic(), tmp_path, on_event=events.append))
+    told = [event["text"] for event in events if event["event"] == "slowed"]
+    assert told == ["2 other processes use 1.9 of 2 cores", None]

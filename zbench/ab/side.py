@@ -17,7 +17,9 @@ from zbench.decode import typed
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient, WorkerGone, death
+from zbench.executors.places import places_of
 from zbench.hardware.detect import describe_present, present_devices
+from zbench.hardware.turns import TurnOnDevices
 from zbench.measurement import INVALID_IMAGES, Effective, Request, Role
 from zbench.methods.lora import check_used
 from zbench.probes.disturbance import SUSPENDED
@@ -138,6 +140,13 @@ def share_a_pipeline(a: Side, b: Side) -> bool:
         return False
     engines = Descriptions(allow_code=a.allow_code)
     return engines.process(a.trial) == engines.process(b.trial)
+
+
+def turn_of(sides: Sequence[Side], run: str, *, share: bool = False) -> TurnOnDevices:
+    """The turn of all sides' devices that a measurement of them is to have, as a whole; `run` is what others hear."""
+    devices = present_devices()
+    places = [place for side in sides for place in places_of(side.trial, devices)]
+    return TurnOnDevices(places, run, share=share)
 
 
 class SideWorker:

@@ -10,8 +10,9 @@ from typing import Any
 
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
+from zbench.analysis.projected import latency_ends, speedup_ends
 from zbench.analysis.quality import likeness
-from zbench.config import ParallelConfig
+from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
 from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
@@ -89,10 +90,19 @@ class TrialFigures:
     source: Source | None
     offload: str  # where weights wait: none, text_encoder, …
     latency_median_s: float | None = None
-    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds or projected
+    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds; of a projection 90 %
     latency_high_s: float | None = None
     latency_p90_s: float | None = None
+    load_s: float | None = None  # cold: what it took to load the pipeline; None where that was resident
+    first_request_s: float | None = None  # cold: the first call after that
+    compile_s: float | None = None  # of its calls, warm-up and window, in which code was compiled or captured
+    launched_for: str | None = None  # of a resident pipeline, the trial that it was loaded for
+    resident_after: str | None = None  # that trial's label, where it is here and has figures
+    resident_load_s: float | None = None  # what that one's load took
+    resident_first_request_s: float | None = None  # and its first call
     speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
+    projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
+    projected_speedup_high: float | None = None
     images: int = 1  # a call, which latencies are of
     images_per_s: float | None = None  # images over the window's wall time
     peak_memory_bytes: int | None = None
@@ -269,6 +279,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         measurement.window.arrivals.kind != "sequential"
     )  # where requests wait for each other: no independent ones
     interval = None if measurement.projection or is_load or not samples else median_interval(samples)
+    interval = interval or latency_ends(measurement)
     memory_bytes, memory_kind = peak_memory(measurement)
     sources, rounds = measurement.sources, measurement.requests
     return {
@@ -292,7 +303,18 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "power_limited": measurement.telemetry.power_limited,
         "disturbed_rounds": sum(bool(r.disturbances) for r in rounds),
         "missing": _shared(tuple(measurement.reasons.items())),
+        **_cold(measurement, trial),
     }
+
+
+def _cold(measurement: Measurement, trial: Trial) -> dict[str, Any]:
+    """Beside the warm latency; nothing of a proxy's, nor of a server that was there before."""
+    was_there = isinstance(trial.engine, ServedEngineConfig) and trial.engine.base_url is not None
+    if measurement.projection is not None or was_there:
+        return {}
+    fields = {"load_s": "cold.load", "first_request_s": "cold.first_latency", "compile_s": "cold.compile"}
+    known: dict[str, Any] = {field: REGISTRY[name].read(measurement) for field, name in fields.items()}
+    return known | ({} if known["load_s"] is not None else {"launched_for": measurement.cold.launched_for})
 
 
 @lru_cache(maxsize=1024)
@@ -324,6 +346,8 @@ def _compared(
         known["missing"] = (*known["missing"], ("speedup", OTHER_ARRIVALS))
     elif other is None:
         known["speedup"] = _speedup(record, baseline)
+        ends = known["speedup"] and baseline is not None and speedup_ends(known["speedup"], record, baseline)
+        known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
         idle = doubt.without_effect(record, reference, known.get("within_noise", False), known["speedup"])
         said += [] if idle is None else [idle]
     if other is not None and record.baseline_id != record.reference_id:

@@ -261,6 +261,9 @@ def _likeness(key: str) -> Callable[[Measurement], list[float | None]]:
 _ALL: list[Metric] = [
     Metric("latency.median", "s", "latency", _median_latency, samples=lambda m: list(m.paired_latencies_s)),
     *(Metric(f"latency.p{q}", "s", "latency", _latency_quantile(q / 100)) for q in (90, 95, 99)),
+    Metric("cold.load", "s", "latency", lambda m: m.cold.load_s),
+    Metric("cold.first_latency", "s", "latency", lambda m: m.cold.first_latency_s),
+    Metric("cold.compile", "s", "latency", lambda m: m.compile_s),
     Metric("throughput", "images/s", "latency", _throughput, higher_is_better=True),
     _of_load("response.p95", "s", lambda load: load.response_s(0.95)),
     _of_load("queue.p95", "s", lambda load: quantile(load.queued_s, 0.95) if load.queued_s else None),

@@ -14,10 +14,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from zbench.decode import Count, Figure, Positive, Seconds, Whole
+from zbench.measurement.drawn import Energy, Memory
 from zbench.measurement.effective import CONTENT, Effective, ServerView
 from zbench.measurement.lone import LoneRequest, waited_s
 from zbench.measurement.projection import ProjectedRound, Projection
 from zbench.measurement.ranks import Communication, RankView
+from zbench.measurement.turn import DeviceTurn
 
 __all__ = [
     "CALLED",
@@ -38,6 +40,7 @@ __all__ = [
     "Cold",
     "Communication",
     "Decibels",
+    "DeviceTurn",
     "Effective",
     "Energy",
     "FailedRequest",
@@ -149,6 +152,7 @@ class Request:
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
     server_s: Seconds | None = None  # what a server says that it took; None without one
     server_peak_bytes: Count | None = None  # what a server says that it held of its device at most
+    compile_s: Seconds | None = None  # of it, in which code was compiled or captured; None: nobody says
     ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
 
     def __post_init__(self) -> None:
@@ -174,30 +178,18 @@ class SpoiltWarmUp:
 
 @dataclass(frozen=True)
 class Cold:
-    """The price of starting: loading and the first generation. None where the pipeline was already resident."""
+    """The price of starting: loading, the first generation, and what was compiled before the window.
+
+    `load_s` and `first_latency_s` are None where the pipeline was already resident; the trial that it was launched for
+    paid them. A trial may compile on a resident pipeline too, so `compile_s` is its own.
+    """
 
     load_s: Seconds | None = None  # checksums left out
     first_latency_s: Seconds | None = None
+    compile_s: Seconds | None = None  # of its warm-up calls, CUDA graphs included; those of the window say their own
+    compiled_calls: Count | None = None  # warm-up calls in which something was compiled or captured
+    launched_for: TrialId | None = None  # the trial for which the resident pipeline was launched
     parts_s: dict[str, Seconds] = field(default_factory=dict)  # of it, or beside it: imports, checksums
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Peaks over a window. Device figures are torch's allocator and NVML's view of this process."""
-
-    peak_allocated_bytes: Count | None = None
-    peak_reserved_bytes: Count | None = None
-    peak_device_bytes: Count | None = None
-    host_peak_rss_bytes: Count | None = None
-
-
-@dataclass(frozen=True)
-class Energy:
-    """Energy of a whole window; null for windows under 10 s."""
-
-    joules: Figure
-    requests: Count
-    method: str  # counter, or integrated power
 
 
 @dataclass(frozen=True)
@@ -320,6 +312,7 @@ class Window:
     memory: Memory = field(default_factory=Memory)
     energy: Energy | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
+    turn: DeviceTurn | None = None  # None: nobody took turns, as before there were any
 
     def __post_init__(self) -> None:
         """Raise ValueError for a start that is no time of day."""
@@ -408,6 +401,13 @@ class Measurement:
     def memory(self) -> Memory:
         """Of its window."""
         return self.window.memory
+
+    @property
+    def compile_s(self) -> float | None:
+        """Seconds in which its calls compiled or captured, warm-up and window; None where that is not known."""
+        told = [self.cold.compile_s, *(r.compile_s for r in self.requests)]
+        known = [seconds for seconds in told if seconds is not None]
+        return sum(known) if len(known) == len(told) else None
 
     @property
     def energy(self) -> Energy | None:

@@ -1,6 +1,6 @@
 """What a roofline computed of a trial, from its proxy that was measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zbench.decode import Count, Seconds, Whole
 
@@ -12,6 +12,8 @@ class ProjectedRound:
     prompt_id: str
     seed: Whole
     latency_s: Seconds
+    low_s: Seconds | None = None  # it lies within these nine times in ten; None in older records
+    high_s: Seconds | None = None
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,5 @@ class Projection:
     peak_device_bytes: Count
     floor_s: Seconds  # least time physics allows: every efficiency factor 1, no skipped step
     assumptions: list[str]
+    image_parts_s: dict[str, Seconds] = field(default_factory=dict)
+    """What the first round goes to, by the fields of the profile's `efficiency.spread`; empty in older records."""

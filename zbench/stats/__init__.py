@@ -3,6 +3,7 @@
 from zbench.stats.bootstrap import resampled_interval
 from zbench.stats.compare import BlockSamples, compare_blocks, compare_rounds
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
+from zbench.stats.modes import Modes, two_modes
 from zbench.stats.outcome import Compared, Comparison, Refusal, RefusalReason, Scale
 from zbench.stats.paired import pair_medians, paired_speedup
 from zbench.stats.pareto import pareto_front
@@ -12,7 +13,7 @@ from zbench.stats.signed_rank import hodges_lehmann
 from zbench.stats.spread import median_absolute_deviation, relative_spread
 from zbench.stats.stationary import Stationarity, is_stationary, warm_from
 from zbench.stats.trend import Drift, drift
-from zbench.stats.verdict import Judgement, Kind, Verdict, correct_for_many, judge
+from zbench.stats.verdict import Judgement, Kind, Verdict, correct_for_many, deciding_margin, judge
 
 __all__ = [
     "BlockSamples",
@@ -23,6 +24,7 @@ __all__ = [
     "Kind",
     "Look",
     "LookSchedule",
+    "Modes",
     "Refusal",
     "RefusalReason",
     "Scale",
@@ -32,6 +34,7 @@ __all__ = [
     "compare_blocks",
     "compare_rounds",
     "correct_for_many",
+    "deciding_margin",
     "drift",
     "hodges_lehmann",
     "is_stationary",
@@ -47,5 +50,6 @@ __all__ = [
     "relative_half_width",
     "relative_spread",
     "resampled_interval",
+    "two_modes",
     "warm_from",
 ]

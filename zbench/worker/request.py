@@ -104,6 +104,7 @@ def request_of(made: Generation, pair: Pair, turn: Turn, times: Times) -> Reques
         ranks=made.ranks,
         server_s=made.server_s,
         server_peak_bytes=made.server_peak_bytes,
+        compile_s=made.compile_s,
         valid=not invalid_reasons,
         invalid_reasons=invalid_reasons,
     )
