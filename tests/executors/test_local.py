@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from commands import logging_under
 from factories import TINY, trial
 
 from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, ExecutorConfig, MeasureConfig
@@ -232,7 +233,7 @@ def test_kernel_s_out_of_memory_kill_is_told_from_other_kills() -> None:
 
 def test_executor_and_synthetic_worker_need_no_torch(executor: LocalExecutor, tmp_path: Path) -> None:
     completed(run(executor, synthetic(), tmp_path))
-    (worker,) = psutil.Process().children()
+    (worker,) = logging_under(tmp_path / "logs")
     assert not any("libtorch" in mapped.path for mapped in worker.memory_maps())
     code = "import sys, zbench.executors.local; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -241,7 +242,7 @@ def test_executor_and_synthetic_worker_need_no_torch(executor: LocalExecutor, tm
 def test_worker_leaves_when_the_executor_closes(tmp_path: Path) -> None:
     executor = LocalExecutor(LOCAL, tmp_path / "logs")
     completed(run(executor, synthetic(), tmp_path))
-    (worker,) = psutil.Process().children()
+    (worker,) = logging_under(tmp_path / "logs")
     executor.close()
     assert not worker.is_running()
 
@@ -280,7 +281,7 @@ def test_workers_keep_freed_memory_unless_the_user_says_otherwise(
     else:
         monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", own)
     completed(run(executor, synthetic(), tmp_path))
-    (worker,) = psutil.Process().children()
+    (worker,) = logging_under(tmp_path / "logs")
     assert worker.environ()["MALLOC_TRIM_THRESHOLD_"] == (own or str(2**30))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
+from zbench.analysis.projected import latency_ends, speedup_ends
 from zbench.analysis.quality import likeness
-from zbench.config import ParallelConfig
+from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
 from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
@@ -35,6 +36,8 @@ FROM_REGISTRY = {
     "latency_p99_s": "latency.p99",
     "response_p95_s": "response.p95",
     "queue_p95_s": "queue.p95",
+    "server_s": "server.told",
+    "outside_s": "server.outside",
     "requests_per_s": "requests.rate",
     "goodput_per_s": "goodput",
     "failed_requests": "requests.failed",
@@ -87,10 +90,19 @@ class TrialFigures:
     source: Source | None
     offload: str  # where weights wait: none, text_encoder, …
     latency_median_s: float | None = None
-    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds or projected
+    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds; of a projection 90 %
     latency_high_s: float | None = None
     latency_p90_s: float | None = None
+    load_s: float | None = None  # cold: what it took to load the pipeline; None where that was resident
+    first_request_s: float | None = None  # cold: the first call after that
+    compile_s: float | None = None  # of its calls, warm-up and window, in which code was compiled or captured
+    launched_for: str | None = None  # of a resident pipeline, the trial that it was loaded for
+    resident_after: str | None = None  # that trial's label, where it is here and has figures
+    resident_load_s: float | None = None  # what that one's load took
+    resident_first_request_s: float | None = None  # and its first call
     speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
+    projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
+    projected_speedup_high: float | None = None
     images: int = 1  # a call, which latencies are of
     images_per_s: float | None = None  # images over the window's wall time
     peak_memory_bytes: int | None = None
@@ -147,9 +159,12 @@ class TrialFigures:
     latency_p99_s: float | None = None
     response_p95_s: float | None = None  # of a load: from due to done, failed requests never done
     queue_p95_s: float | None = None  # of a load: from due to begun
+    server_s: float | None = None  # what a server says that it took of a lone request: not what its client waited
+    outside_s: float | None = None  # what that leaves out of the request's latency
     requests_per_s: float | None = None  # of a load: those that brought an image, over its duration
     goodput_per_s: float | None = None  # of a load: those within workload.latency_objective_s
     failed_requests: int | None = None  # of a load
+    image_format: str | None = None  # in which a server's pictures came
     cut_prompts: str | None = None  # which of its prompts were longer than the pipeline takes, a sentence
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: Reasons = ()  # value's path, why it is None
@@ -264,6 +279,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         measurement.window.arrivals.kind != "sequential"
     )  # where requests wait for each other: no independent ones
     interval = None if measurement.projection or is_load or not samples else median_interval(samples)
+    interval = interval or latency_ends(measurement)
     memory_bytes, memory_kind = peak_memory(measurement)
     sources, rounds = measurement.sources, measurement.requests
     return {
@@ -272,6 +288,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "latency_low_s": interval[0] if interval else None,
         "latency_high_s": interval[1] if interval else None,
         "arrivals": measurement.window.arrivals.kind,
+        "image_format": measurement.effective.other.get("image_format"),
         "images": max((r.images for r in rounds), default=1),
         "peak_memory_bytes": memory_bytes,
         "memory_kind": memory_kind,
@@ -286,7 +303,18 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "power_limited": measurement.telemetry.power_limited,
         "disturbed_rounds": sum(bool(r.disturbances) for r in rounds),
         "missing": _shared(tuple(measurement.reasons.items())),
+        **_cold(measurement, trial),
     }
+
+
+def _cold(measurement: Measurement, trial: Trial) -> dict[str, Any]:
+    """Beside the warm latency; nothing of a proxy's, nor of a server that was there before."""
+    was_there = isinstance(trial.engine, ServedEngineConfig) and trial.engine.base_url is not None
+    if measurement.projection is not None or was_there:
+        return {}
+    fields = {"load_s": "cold.load", "first_request_s": "cold.first_latency", "compile_s": "cold.compile"}
+    known: dict[str, Any] = {field: REGISTRY[name].read(measurement) for field, name in fields.items()}
+    return known | ({} if known["load_s"] is not None else {"launched_for": measurement.cold.launched_for})
 
 
 @lru_cache(maxsize=1024)
@@ -318,6 +346,8 @@ def _compared(
         known["missing"] = (*known["missing"], ("speedup", OTHER_ARRIVALS))
     elif other is None:
         known["speedup"] = _speedup(record, baseline)
+        ends = known["speedup"] and baseline is not None and speedup_ends(known["speedup"], record, baseline)
+        known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
         idle = doubt.without_effect(record, reference, known.get("within_noise", False), known["speedup"])
         said += [] if idle is None else [idle]
     if other is not None and record.baseline_id != record.reference_id:

@@ -213,7 +213,8 @@ def _notes(chosen: TrialFigures, feasible: Sequence[TrialFigures], use: DeviceUs
     if by_speed and len(feasible) > 1:
         second = feasible[1]
         if chosen.latency_high_s and second.latency_low_s and second.latency_low_s <= chosen.latency_high_s:
-            notes.append("the 95 % intervals of the first two overlap: their speeds cannot be told apart")
+            of = "90 % ranges" if chosen.latency_source == "projected" else "95 % intervals"
+            notes.append(f"the {of} of the first two overlap: their speeds cannot be told apart")
     if chosen.why_missing("quality") == RANDOM_WEIGHTS and not chosen.is_reference:
         notes.append("weights were random, so nothing is known of its images: look at some before you serve it")
     if by_speed and chosen.is_baseline:

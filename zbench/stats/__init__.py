@@ -3,6 +3,7 @@
 from zbench.stats.bootstrap import resampled_interval
 from zbench.stats.compare import BlockSamples, compare_blocks, compare_rounds
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
+from zbench.stats.modes import Modes, two_modes
 from zbench.stats.outcome import Compared, Comparison, Refusal, RefusalReason, Scale
 from zbench.stats.paired import pair_medians, paired_speedup
 from zbench.stats.pareto import pareto_front
@@ -23,6 +24,7 @@ __all__ = [
     "Kind",
     "Look",
     "LookSchedule",
+    "Modes",
     "Refusal",
     "RefusalReason",
     "Scale",
@@ -48,5 +50,6 @@ __all__ = [
     "relative_half_width",
     "relative_spread",
     "resampled_interval",
+    "two_modes",
     "warm_from",
 ]

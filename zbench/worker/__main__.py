@@ -103,6 +103,7 @@ class Worker:
         self._watch = RoundWatch()
         self._engine: Engine | None = None
         self._process: str | None = None  # the residency of what is launched; None: nothing is, or not to the end
+        self._launched_for: str | None = None  # the trial that came first
         self._began_s = 0.0  # of a comparison
         self._made = 0  # requests of a comparison
         self._sides: dict[str, _Side] = {}  # those prepared on the resident pipeline
@@ -215,7 +216,7 @@ class Worker:
             engine, cold = self._load(jobs[0].trial)
             jobs[0].check_stop()
             self._configured = None  # a measurement configures for itself
-            measurements = measure_trials(engine, jobs, self._gauges, cold)
+            measurements = measure_trials(engine, jobs, self._gauges, cold, self._launched_for)
             return {"event": "done", "measurements": [asdict(measured) for measured in measurements]}
         except StopAsked:
             self._pipes.stop.clear()
@@ -275,6 +276,7 @@ class Worker:
         own = {"import": imported - began, "checksums": talk.checking_s}
         cold = Cold(load_s=load_s, first_latency_s=first_s, parts_s=own | parts_s)
         self._process, self._watch = process, RoundWatch(engine.watch().pids)
+        self._launched_for = trial.trial_id
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
         self._pipes.tell({"event": "loaded", "load_s": load_s})

@@ -8,16 +8,17 @@ is collected once the window is over.
 import gc
 import time
 from bisect import bisect_right
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 
-from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation, StageError
-from zbench.engines.failure import code_of
+from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation
 from zbench.errors import one_line
-from zbench.measurement import Arrivals, FailedRequest, Measurement, Request, Window
+from zbench.measurement import Arrivals, FailedRequest, LoneRequest, Measurement, Request, Window
+from zbench.measurement.lone import outside_s
 from zbench.probes.disturbance import SUSPENDED, RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.worker.arriving import Answer, Answers, Clock, Schedule, by_threads, in_one_queue
@@ -25,7 +26,7 @@ from zbench.worker.calls import Calls
 from zbench.worker.cross_checks import clock_check
 from zbench.worker.gauges import Gauges
 from zbench.worker.profiling import Profile
-from zbench.worker.request import Times, Turn, hold_latency, request_of, times_of
+from zbench.worker.request import Times, Turn, failure_of, hold_latency, request_of, times_of
 from zbench.worker.share import Share
 from zbench.workload import Pair, due_times_s, pairs, requested
 
@@ -38,9 +39,10 @@ ALL_SENT = "all_sent"
 class LoadWindow:
     """Its requests, in the order in which they were due."""
 
-    def __init__(self, calls: Calls, share: Share, gauges: Gauges) -> None:
+    def __init__(self, calls: Calls, share: Share, gauges: Gauges, lone: Sequence[LoneRequest] = ()) -> None:
+        """`lone` are requests that were made before."""
         self._calls, self._engine = calls, calls.engine
-        self._share, self._gauges = share, gauges
+        self._share, self._gauges, self._lone = share, gauges, lone
         self._workload = share.job.trial.workload
         self._pairs = requested(self._workload)
         self._watch = RoundWatch(calls.engine.watch().pids)
@@ -108,7 +110,8 @@ class LoadWindow:
         """One answer, while others are on their way: nothing here may take long."""
         job, pair = self._share.job, self._pairs[answer.index]
         number = len(self._looked_at) + len(self._failures)
-        job.tell_round("timed", number, answer.done_s - answer.sent_s, len(self._pairs), len(self._pairs))
+        took_s = answer.done_s - answer.sent_s if answer.made is None else _times(answer).latency_s
+        job.tell_round("timed", number, took_s, len(self._pairs), len(self._pairs))
         if answer.made is None:
             self._fail(answer, pair)
             return
@@ -118,17 +121,23 @@ class LoadWindow:
         artifacts = self._kept.setdefault((pair.prompt_id, pair.seed), [])
         if len(artifacts) < (2 if job.is_reference else 1):
             artifacts.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
-        begun_s = times.sent_s if times.begun_s is None else times.begun_s
+        begun_s = self._begun_s(times, made, pair)
         blamed = self._gauges.reasons_between(self._began_s + begun_s, self._began_s + times.done_s)
         turn = Turn(answer.index, job.trial.trial_id, job.role)
         self._looked_at.append(looking.submit(_request, made, pair, turn, times, blamed))
+
+    def _begun_s(self, times: Times, made: Generation, pair: Pair) -> float:
+        """When the device began at the latest, so that nobody is blamed for what befell it while he waited."""
+        if times.begun_s is not None:
+            return times.begun_s
+        worked_s = None if made.server_s is None else made.server_s + (outside_s(self._lone, pair.prompt_id) or 0.0)
+        return times.sent_s if worked_s is None else max(times.sent_s, times.done_s - worked_s)
 
     def _fail(self, answer: Answer, pair: Pair) -> None:
         """Count it. Raises what is no failure of one request alone."""
         error = answer.error
         assert error is not None, "an answer is an image or an error"
-        cause = error.__cause__ if isinstance(error, StageError) and error.__cause__ is not None else error
-        code = code_of(cause)
+        code, cause = failure_of(error)
         if code not in FAILURES_OF_ONE_REQUEST:
             raise error
         if self._first_error is None:

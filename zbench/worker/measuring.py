@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
+from zbench.config import ServedEngineConfig
 from zbench.engines import Engine
 from zbench.measurement import (
     INVALID_IMAGES,
@@ -36,6 +37,7 @@ from zbench.worker.cross_checks import cache_doubt, clock_check
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
 from zbench.worker.load import LoadWindow
+from zbench.worker.lone import lone_requests
 from zbench.worker.profiling import PROFILE_FAILED, Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
 from zbench.worker.share import Share
@@ -46,22 +48,29 @@ JUDGEMENTS = ("quality", "prompt_fidelity", "noise_floor")
 """Fields of a measurement that are said of images."""
 
 UNTOLD = "server_does_not_say"
-"""Why it is not known which steps were skipped."""
+"""Why it is not known which steps were skipped, and how long it compiled."""
+
+UNSAID = "engine_does_not_say"
+"""Why it is not known how long it compiled."""
 
 SHARED_WINDOW = "shared_window"
 """Why a trial has no memory and no energy of its own: the window's are of several trials."""
 
 
-def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None) -> list[Measurement]:
+def measure_trials(
+    engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None, launched_for: str | None = None
+) -> list[Measurement]:
     """Measure trials of one residency and one workload, by turns, on an engine that is loaded.
 
-    `cold` is set if it was loaded for them; the first trial's first latency is added. Raises StopAsked between
-    requests, and whatever the engine raises.
+    `cold` is set if it was loaded for them; the first trial's first latency is added. `launched_for` is the trial that
+    it was loaded for. Raises StopAsked between requests, and whatever the engine raises.
     """
     workload = jobs[0].trial.workload
     if workload.is_load and len(jobs) > 1:  # what arrives at one is no load of another's
         loaded_for = [cold, *[None] * (len(jobs) - 1)]
-        return [measure_trials(engine, [job], gauges, c)[0] for job, c in zip(jobs, loaded_for, strict=True)]
+        return [
+            measure_trials(engine, [job], gauges, c, launched_for)[0] for job, c in zip(jobs, loaded_for, strict=True)
+        ]
     cycle, calls = pairs(workload), Calls(engine)
     shares = []
     for job in jobs:
@@ -71,13 +80,20 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
             warm = warm_up(engine, job, cycle, calls) if workload.warm_up else NOT_WARMED_UP
             shares.append(Share(job, warm, engine.effective()))
     timed: TimedWindow
-    timed = LoadWindow(calls, shares[0], gauges) if workload.is_load else _RoundsWindow(calls, shares, cycle, gauges)
+    lone = lone_requests(calls, jobs[0]) if workload.is_load and workload.warm_up else []
+    timed = (
+        LoadWindow(calls, shares[0], gauges, lone) if workload.is_load else _RoundsWindow(calls, shares, cycle, gauges)
+    )
     with quiet_collector():
         gauges.start(engine.watch())
         try:
             window = timed.run()
         finally:
             readings = gauges.stop(len(timed.requests))
+    told = any(r.begun_s is None and r.server_s is not None for r in timed.requests)
+    if workload.is_load and not workload.warm_up and told:  # the load was to be the first that the pipeline saw
+        lone = lone_requests(calls, jobs[0])
+    shares[0].has_spoilt_lone = any(each.invalid_reasons for each in lone)
     for share in shares:
         if share.effective.weights != "random" and not share.is_spoilt:
             with share.job.during("saving images"):
@@ -86,11 +102,11 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
         readings = _of_nobody(readings)
     if any(share.was_suspended for share in shares):  # what the machine drew meanwhile is not theirs
         readings = replace(readings, energy=None, reasons=readings.reasons | {"energy": SUSPENDED})
-    window = replace(window, memory=readings.memory, energy=readings.energy)
+    window = replace(window, memory=readings.memory, energy=readings.energy, lone=lone)
     if len(shares) == 1:
         calls.configure(shares[0].job.trial)  # where the last prompt had a size of its own
         shares[0].effective = engine.effective()  # with what the requests moved
-    loaded = [cold, *[None] * (len(shares) - 1)]
+    loaded = [cold or Cold(launched_for=launched_for), *[Cold(launched_for=launched_for)] * (len(shares) - 1)]
     made = [_measurement(share, window, readings, each) for share, each in zip(shares, loaded, strict=True)]
     return timed.profiled(made)
 
@@ -236,17 +252,14 @@ def _of_nobody(readings: Readings) -> Readings:
     )
 
 
-def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | None) -> Measurement:
+def _measurement(share: Share, window: Window, readings: Readings, cold: Cold) -> Measurement:
     """What a trial keeps of the window: its own requests and the baseline's."""
     job, warm, effective = share.job, share.warm, share.effective
     trial_id, reasons = job.trial.trial_id, dict(readings.reasons)
     with job.during("comparing images"):
         verdict = _judge(share, effective)
-    if cold is not None:
-        first_s = [cold.first_latency_s, *warm.latencies_s, share.requests[0].latency_s]
-        cold = replace(cold, first_latency_s=next(s for s in first_s if s is not None))
-    else:
-        reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
+    cold, unknown = _cold(share, cold)
+    reasons |= unknown
     if share.clock.reason is not None:
         reasons["telemetry.clock_check"] = share.clock.reason
     if effective.tells_cached_steps is False:
@@ -267,7 +280,7 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
         warmup_latencies_s=warm.latencies_s or [share.requests[0].latency_s],
         warmup_end=warm.end,
         spoilt_warmups=warm.spoilt,
-        cold=cold or Cold(),
+        cold=cold,
         sources=dict.fromkeys(METRICS, "measured"),
         quality=verdict.quality,
         prompt_fidelity=verdict.prompt_fidelity,
@@ -278,6 +291,21 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
         validity=[*warm.suspicions(), *readings.validity, *filter(None, doubts)],
         reasons=reasons | verdict.reasons,
     )
+
+
+def _cold(share: Share, cold: Cold) -> tuple[Cold, dict[str, str]]:
+    """With what the trial's own calls say, and why what is still not known is not."""
+    warm, first = share.warm, share.requests[0]
+    unknown: dict[str, str] = {}
+    if cold.load_s is None:
+        unknown |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
+    else:
+        first_s = [cold.first_latency_s, *warm.latencies_s, first.latency_s]
+        cold = replace(cold, first_latency_s=next(s for s in first_s if s is not None))
+    compile_s = warm.compile_s if warm.latencies_s else None if first.compile_s is None else 0.0
+    if compile_s is None:
+        unknown["cold.compile_s"] = UNTOLD if isinstance(share.job.trial.engine, ServedEngineConfig) else UNSAID
+    return replace(cold, compile_s=compile_s, compiled_calls=warm.compiled_calls), unknown
 
 
 def _judge(share: Share, effective: Effective) -> ImageJudgements:

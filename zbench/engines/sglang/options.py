@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zbench.config.ranges import shortened
+from zbench.engines.formats import check_format
 from zbench.engines.sglang.launch import HOST
 from zbench.engines.sglang.versions import INSTALLED, PROGRAM
 from zbench.errors import ConfigError
@@ -77,6 +78,7 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
             raise _fault(name, value, f"must be above 0 and at most {LONGEST_S:g} seconds")
     if said["per_request_cache"] != AUTO and not isinstance(said["per_request_cache"], bool):
         raise _fault("per_request_cache", said["per_request_cache"], "must be auto, true or false")
+    check_format(said.pop("output_format", None))
     if not isinstance(said["perf_dumps"], bool):
         raise _fault("perf_dumps", said["perf_dumps"], "must be true or false")
     for name, what in {"model_path": "a folder", "key_env": "the name of a variable"}.items():

@@ -12,6 +12,7 @@ ABSENT = "–"
 IDENTICAL = "identical"
 UNDER_NOISE = "none (under noise)"
 REFERENCE = "reference"
+RESIDENT = "resident"
 PROJECTED_MARK = "~"  # before a figure
 PROXY_MARK = "*"  # after a figure
 UNTRUSTED_MARK = "(!)"  # after a label
@@ -38,7 +39,7 @@ def digits(value: float) -> str:
 
 
 def latency(row: TrialFigures) -> str:
-    """Median and interval, seconds, both with the decimals of the median: `0.731 [0.724, 0.738]`."""
+    """Median and interval (of a projection its range), with the decimals of the median: `0.731 [0.724, 0.738]`."""
     if row.latency_median_s is None:
         return ABSENT
     text = digits(row.latency_median_s)
@@ -55,7 +56,29 @@ def seconds(value: float | None, source: Source | None) -> str:
 
 def speedup(row: TrialFigures) -> str:
     """`1.42×`; 1.00× is the baseline."""
-    return ABSENT if row.speedup is None else mark(f"{row.speedup:.2f}×", row.latency_source)
+    if row.speedup is None:
+        return ABSENT
+    low, high = row.projected_speedup_low, row.projected_speedup_high
+    ends = "" if low is None or high is None or low == high else f" [{low:.2f}, {high:.2f}]"
+    return mark(f"{row.speedup:.2f}×{ends}", row.latency_source)
+
+
+def cold(row: TrialFigures) -> str:
+    """Seconds to load and of the first request: `2.1 + 0.62`, `2.1 + 38 (36 compiling)`; of a resident pipeline what
+    its first trial paid: `resident (2.1 + 0.62)`."""
+    paid = ABSENT
+    if row.load_s is not None and row.first_request_s is not None:
+        paid = f"{two_digits(row.load_s)} + {two_digits(row.first_request_s)}"
+    elif row.why_missing("cold.load_s") == RESIDENT:
+        paid = RESIDENT
+        if row.resident_load_s is not None and row.resident_first_request_s is not None:
+            paid += f" ({two_digits(row.resident_load_s)} + {two_digits(row.resident_first_request_s)})"
+    return f"{paid} ({two_digits(row.compile_s)} compiling)" if row.compile_s else paid
+
+
+def two_digits(value: float) -> str:
+    """Of seconds that were seen once: 0.04, 0.62, 2.1, 38, 120."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
 
 
 def images_per_s(row: TrialFigures) -> str:
