@@ -4,7 +4,7 @@ from zbench.stats.bootstrap import resampled_interval
 from zbench.stats.compare import BlockSamples, compare_blocks, compare_rounds
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
 from zbench.stats.modes import Modes, two_modes
-from zbench.stats.outcome import Compared, Comparison, Refusal, RefusalReason, Scale
+from zbench.stats.outcome import EXACT, ONE_SAMPLE, Compared, Comparison, Refusal, RefusalReason, Scale
 from zbench.stats.paired import pair_medians, paired_speedup
 from zbench.stats.pareto import pareto_front
 from zbench.stats.power import blocks_needed
@@ -17,6 +17,8 @@ from zbench.stats.trend import Drift, drift
 from zbench.stats.verdict import Judgement, Kind, Verdict, correct_for_many, deciding_margin, judge
 
 __all__ = [
+    "EXACT",
+    "ONE_SAMPLE",
     "BlockSamples",
     "Compared",
     "Comparison",
