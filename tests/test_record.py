@@ -175,7 +175,7 @@ REQUEST = ("measurement", "window", "requests", 0)
         ),
         (("config", "pipeline", "steps"), "8", "pipeline: steps='8': expected int"),
         (("config", "pipeline", "height"), 17, "pipeline.height=17"),
-        (("config", "measure", "min_rounds"), None, "measure: min_rounds=None"),
+        (("config", "measure", "min_rounds"), None, "measure: min_rounds=null"),
         (("environment", "devices"), [{"nam": "x"}], "environment.devices[0].name: is missing"),
         (("environment", "versions"), {"torch": 2}, "environment.versions.torch=2"),
         (("environment", "host_memory_bytes"), "8 GiB", "environment.host_memory_bytes='8 GiB'"),

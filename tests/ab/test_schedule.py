@@ -10,13 +10,13 @@ from factories import trial
 
 from zbench.ab.interleave import Block
 from zbench.ab.run import Bounds, _judged
-from zbench.ab.schedule import BLOCK_LOOKS, LAUNCH_LOOKS, Schedule, Unit, schedule_of, start_orders
+from zbench.ab.schedule import BLOCK_LOOKS, LAUNCH_LOOKS, ABSchedule, Unit, schedule_of, start_orders
 from zbench.ab.show import render
 from zbench.ab.side import Side
 from zbench.measurement import Request
 from zbench.stats import Verdict
 
-BLOCKS = Schedule(BLOCK_LOOKS, of_launches=False)
+BLOCKS = ABSchedule(BLOCK_LOOKS, of_launches=False)
 
 
 class Silent:
@@ -124,7 +124,7 @@ def test_a_clear_difference_is_found_at_the_first_look():
 def test_small_margins_of_workers_apart_count_launches():
     assert not schedule_of(shared=True, margin=0.01).of_launches
     assert not schedule_of(shared=False, margin=0.03).of_launches
-    assert schedule_of(shared=False, margin=0.01) == Schedule(LAUNCH_LOOKS, of_launches=True)
+    assert schedule_of(shared=False, margin=0.01) == ABSchedule(LAUNCH_LOOKS, of_launches=True)
 
 
 def test_a_launch_counts_once_however_many_blocks_it_made():

@@ -15,7 +15,7 @@ from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.judge import Assessment, assess
 from zbench.gate.limits import parse_limit
 from zbench.gate.show import annotations, render
-from zbench.measurement import Effective, Memory
+from zbench.measurement import Effective, Energy, Memory
 from zbench.record import Record
 from zbench.stats import Verdict
 from zbench.store import RECORDS
@@ -184,3 +184,34 @@ def test_what_the_base_lacks_of_a_reference_is_no_pass() -> None:
     base[0] = replace(base[0], measurement=with_window(base[0].measurement, memory=Memory()))
     findings = assess(run(), base, [parse_limit("memory.host_peak_rss:5%")]).findings
     assert [f.judgement.verdict for f in findings if f.label == "none"] == [Verdict.INCONCLUSIVE]
+
+
+def test_images_a_second_have_an_interval_and_more_is_better() -> None:
+    base, slower = complete(CACHED, latency_s=0.5, **ROUNDS), complete(CACHED, latency_s=0.55, **ROUNDS)
+    for new, verdict in ((slower, Verdict.SLOWER), (base, Verdict.SAME)):
+        (finding,) = assess([new], [base], [parse_limit("throughput:3%")]).findings
+        assert finding.judgement.verdict is verdict and finding.judgement.outcome.n == 12
+    assert "higher is better" in finding.judgement.reason
+
+
+def test_what_a_run_has_once_is_compared_as_it_is_and_called_one_sample() -> None:
+    def loaded(first_s: float) -> Record:
+        record = complete(CACHED, **ROUNDS)
+        assert record.measurement is not None
+        cold = replace(record.measurement.cold, first_latency_s=first_s)
+        return replace(record, measurement=replace(record.measurement, cold=cold))
+
+    for first_s, verdict in ((2.0, Verdict.SLOWER), (1.05, Verdict.SAME)):
+        found = assess([loaded(first_s)], [loaded(1.0)], [parse_limit("cold.first_latency:20%")])
+        (finding,) = found.findings
+        assert finding.judgement.verdict is verdict
+        assert "one sample each, so what runs differ by is not in it" in finding.judgement.reason
+        assert "one sample" in render(found, "markdown") and "exact" not in render(found, "markdown")
+
+
+def test_energy_is_judged_where_it_was_measured_and_asked_for_by_name() -> None:
+    base = complete(CACHED, **ROUNDS, energy=Energy(100.0, 24, "counter"))
+    (finding,) = assess(
+        [complete(CACHED, **ROUNDS, energy=Energy(120.0, 24, "counter"))], [base], [parse_limit("energy:10%")]
+    ).findings
+    assert finding.judgement.verdict is Verdict.SLOWER

@@ -22,7 +22,7 @@ def test_a_metric_reads_as_it_is_written(text: str) -> None:
         ("latency.median:fast", "NAME:LIMIT"),
         ("latency.median:0%", "NAME:LIMIT"),
         ("latency.median:٣%", "NAME:LIMIT"),
-        ("latency:3%", "there are: latency.median"),
+        ("latencies:3%", "there are: latency.median"),
         ("quality.ssim:0.01", "worse is less, so its limit is -0.01"),
         ("quality.lpips:-0.1", "worse is more"),
         ("latency.median:-3%", "above 0"),
@@ -36,4 +36,12 @@ def test_what_is_no_metric_is_refused_with_the_way_out(text: str, named: str) ->
 def test_every_metric_that_is_judged_can_be_named() -> None:
     for name, metric in GATED.items():
         assert parse_limit(f"{name}:3%").metric is metric
-        assert (metric.samples is None) == metric.exact, "an interval from samples, or a figure without chance"
+        ways = [metric.samples is not None, metric.exact, metric.once]
+        assert ways.count(True) == 1, "an interval from samples, a figure without chance, or one sample a run"
+
+
+@pytest.mark.parametrize(
+    ("typed", "metric"), [("prompt_fidelity:-0.1", "quality.prompt"), ("energy:5%", "energy.per_image")]
+)
+def test_a_metric_is_known_by_the_name_that_people_type(typed: str, metric: str) -> None:
+    assert parse_limit(typed).metric.name == metric

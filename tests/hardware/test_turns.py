@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from zbench.hardware import turns
 from zbench.hardware.turns import FOLDER_VARIABLE, TurnOnDevices, turns_folder
+from zbench.probes.neighbours import RECENT_S
 
 HOLDS = """
 import sys, time
@@ -54,6 +56,21 @@ def test_the_second_waits_and_says_for_whom_until_the_first_is_over(tmp_path: Pa
     until(lambda: second.is_ours)
     assert second.waits_for() is None and second.end().waited_s > 0
     assert begun(tmp_path).is_ours
+
+
+def test_a_gpu_rests_between_two_turns_so_that_the_former_is_no_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert turns.AFTER_ANOTHER_S >= RECENT_S
+    rests: list[float] = []
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=time.monotonic, sleep=rests.append))
+    for device, expected in (("cpu", []), ("server-10.0.0.1-80", []), ("GPU-0", [turns.AFTER_ANOTHER_S])):
+        rests.clear()
+        first, second = begun(tmp_path, device), begun(tmp_path, device)
+        first.end()
+        until(lambda waited=second: waited.is_ours)
+        assert rests == expected
+        second.end()
 
 
 def test_devices_are_apart(tmp_path: Path) -> None:
@@ -112,7 +129,11 @@ def test_who_waits_no_more_keeps_nobody_waiting(tmp_path: Path) -> None:
     until(lambda: third.is_ours)
 
 
-def test_several_devices_in_any_order_never_wait_for_one_another(tmp_path: Path) -> None:
+def test_several_devices_in_any_order_never_wait_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "AFTER_ANOTHER_S", 0.0)
+
     def sweep(*devices: str) -> None:
         for _ in range(40):
             with TurnOnDevices(devices, "x", folder=tmp_path).taken(lambda text: None):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn
-from zbench.ab.schedule import BLOCKS_A_LAUNCH, Schedule, Unit, start_orders
+from zbench.ab.schedule import BLOCKS_A_LAUNCH, ABSchedule, Unit, start_orders
 from zbench.ab.side import (
+    MOST_AGAIN,
     ImagesInvalid,
     Side,
     SideFailed,
@@ -62,7 +63,7 @@ class Launcher:
         self._began_s = time.perf_counter()
         self._written = 0  # blocks
 
-    def units(self, schedule: Schedule) -> Generator[Unit]:
+    def units(self, schedule: ABSchedule) -> Generator[Unit]:
         """What the schedule counts, without end. Raises as `compare` does."""
         if not schedule.of_launches:
             with self._launched(("a", "b"), 0) as made:
@@ -92,7 +93,14 @@ class Launcher:
             raise _base_first(failure, workers) from None
         finally:
             for worker in set(workers.values()):
+                self._tell_throttled(worker)
                 worker.close()
+
+    def _tell_throttled(self, worker: SideWorker) -> None:
+        if worker.throttled:
+            causes = ", ".join(f"{cause} in {n}" for cause, n in worker.throttled.most_common())
+            again = f"each was made again, up to {MOST_AGAIN} times"
+            self._listener.note(f"the GPU was throttled in rounds ({causes}); {again}; see to its cooling and power")
 
     def _start(self, groups: Sequence[list[Side]], workers: Workers) -> None:
         """Add workers that made their sides' first images. b's failure waits for a, which may fail in the same way."""

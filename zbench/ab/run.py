@@ -14,7 +14,7 @@ from typing import Protocol
 
 from zbench.ab.interleave import Block
 from zbench.ab.launch import Launcher, LaunchListener
-from zbench.ab.schedule import LEAST_APART, Schedule, Unit, schedule_of
+from zbench.ab.schedule import LEAST_APART, ABSchedule, Unit, schedule_of
 from zbench.ab.side import Side, share_a_pipeline
 from zbench.config import MeasureConfig
 from zbench.errors import StoreError, cannot_write
@@ -31,7 +31,7 @@ NARROWER = 0.9
 class ABListener(LaunchListener, Protocol):
     """What a comparison tells while it runs."""
 
-    def measured(self, done: int, schedule: Schedule, left_s: float, so_far: Look) -> None:
+    def measured(self, done: int, schedule: ABSchedule, left_s: float, so_far: Look) -> None:
         """So many blocks or launches are on disk; at most `left_s` seconds are to come."""
 
 
@@ -90,7 +90,7 @@ def compare(
 
 def _judged(
     units: Iterable[Unit],
-    schedule: Schedule,
+    schedule: ABSchedule,
     bounds: Bounds,
     began_s: float,
     listener: ABListener,

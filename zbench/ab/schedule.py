@@ -20,7 +20,7 @@ no number of rounds shows it.
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ABSchedule:
     """When to look, at what."""
 
     looks: LookSchedule
@@ -51,11 +51,11 @@ class Unit:
         return BlockSamples(a, b)
 
 
-def schedule_of(*, shared: bool, margin: float) -> Schedule:
+def schedule_of(*, shared: bool, margin: float) -> ABSchedule:
     """Of sides on one pipeline, or with a worker each."""
     if shared or margin >= LEAST_APART:
-        return Schedule(BLOCK_LOOKS, of_launches=False)
-    return Schedule(LAUNCH_LOOKS, of_launches=True)
+        return ABSchedule(BLOCK_LOOKS, of_launches=False)
+    return ABSchedule(LAUNCH_LOOKS, of_launches=True)
 
 
 def start_orders(seed: str) -> Iterator[tuple[SideName, SideName]]:

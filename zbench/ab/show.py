@@ -8,7 +8,7 @@ from rich.console import Console
 
 from zbench.ab.interleave import SideName
 from zbench.ab.run import ABResult
-from zbench.ab.schedule import Schedule
+from zbench.ab.schedule import ABSchedule
 from zbench.ab.side import Side, SideFailed, share_a_pipeline
 from zbench.analysis.metrics import REGISTRY
 from zbench.errors import Exit
@@ -43,7 +43,7 @@ class ABProgress:
         """Show a warm-up round."""
         self._status.update(f"warming up {side}: {latency_s:.3f} s")
 
-    def measured(self, done: int, schedule: Schedule, left_s: float, so_far: Look) -> None:
+    def measured(self, done: int, schedule: ABSchedule, left_s: float, so_far: Look) -> None:
         """Show how far it is, and what was seen at the last look."""
         looked = f", {so_far.judgement.verdict} at {so_far.blocks}" if so_far.blocks else ""
         text = f"{schedule.unit} {done} of at most {schedule.looks.looks[-1]}{looked}, at most {left_s:.0f} s left"

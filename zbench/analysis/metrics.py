@@ -31,6 +31,7 @@ class Metric:
 
     `read` gives it in `unit`, or None where the record has none. `samples` are set where rounds differ by chance, so
     that a verdict needs an interval. `exact`: a figure without chance in it, which a gate may compare as it is.
+    `once`: a run has one such figure, chance and all; a gate compares it as it is, and says that it is one sample.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Metric:
     images: str = ""  # how images are combined: mean, median, worst; "" where there are none to combine
     samples: Callable[[Measurement], Samples] | None = None
     exact: bool = False
+    once: bool = False
     positive: bool = False  # a size: nothing was measured where it is 0 or less
     of_likeness: bool = False  # to the reference's images, of which a reference has none
     judge: str = ""  # key of `measure` that names the judge's weights; "": it has none
@@ -178,6 +180,12 @@ def _throughput(measurement: Measurement) -> float | None:
     return images / total_s if total_s > 0 else None
 
 
+def _rates(measurement: Measurement) -> Samples:
+    """Images a second of each valid round, without what zbench does between two."""
+    made = {(r.prompt_id, r.seed): r.images for r in measurement.requests}
+    return [(image, made[image] / latency_s) for image, latency_s in measurement.paired_latencies_s if latency_s > 0]
+
+
 def _joules_an_image(measurement: Measurement) -> float | None:
     """Every request of the window counts, also those that are not valid: they drew power too."""
     images = sum(r.images for r in measurement.window.requests)
@@ -261,10 +269,10 @@ def _likeness(key: str) -> Callable[[Measurement], list[float | None]]:
 _ALL: list[Metric] = [
     Metric("latency.median", "s", "latency", _median_latency, samples=lambda m: list(m.paired_latencies_s)),
     *(Metric(f"latency.p{q}", "s", "latency", _latency_quantile(q / 100)) for q in (90, 95, 99)),
-    Metric("cold.load", "s", "latency", lambda m: m.cold.load_s),
-    Metric("cold.first_latency", "s", "latency", lambda m: m.cold.first_latency_s),
-    Metric("cold.compile", "s", "latency", lambda m: m.compile_s),
-    Metric("throughput", "images/s", "latency", _throughput, higher_is_better=True),
+    Metric("cold.load", "s", "latency", lambda m: m.cold.load_s, once=True, positive=True),
+    Metric("cold.first_latency", "s", "latency", lambda m: m.cold.first_latency_s, once=True, positive=True),
+    Metric("cold.compile", "s", "latency", lambda m: m.compile_s, once=True),
+    Metric("throughput", "images/s", "latency", _throughput, higher_is_better=True, samples=_rates),
     _of_load("response.p95", "s", lambda load: load.response_s(0.95)),
     _of_load("queue.p95", "s", lambda load: quantile(load.queued_s, 0.95) if load.queued_s else None),
     _of_load("requests.rate", "requests/s", lambda load: load.requests_per_s, more=True),
@@ -278,7 +286,7 @@ _ALL: list[Metric] = [
     Metric("memory.on_device", "bytes", "memory", device_memory_bytes, positive=True),
     Metric("memory.rank", "bytes", "memory", _largest_rank, exact=True, positive=True),
     Metric("communication.exposed", "", "latency", _exposed),
-    Metric("energy.per_image", "J", "latency", _joules_an_image),
+    Metric("energy.per_image", "J", "latency", _joules_an_image, once=True, positive=True),
     Metric("steps.cached", "steps", "cached_steps", _cached_steps, higher_is_better=True),
     *_of_images("quality.ssim", "", _likeness("ssim")),
     *_of_images("quality.ms_ssim", "", _likeness("ms_ssim")),
@@ -299,6 +307,6 @@ REGISTRY: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 """By name."""
 
 GATED: dict[str, Metric] = {
-    name: metric for name, metric in REGISTRY.items() if metric.samples is not None or metric.exact
+    name: metric for name, metric in REGISTRY.items() if metric.samples is not None or metric.exact or metric.once
 }
-"""Those a gate can judge: with samples for an interval, or without chance."""
+"""Those a gate can judge: with samples for an interval, without chance, or measured once a run."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from zbench.measurement import Measurement, Request, Window
-from zbench.measurement.lone import outside_s
+from zbench.measurement.lone import waited_s
 from zbench.stats import median, quantile
 
 OBJECTIVE_SHARE = 0.95
@@ -134,11 +134,11 @@ def mean(values: Sequence[float]) -> float:
 
 
 def _service_s(request: Request, window: Window) -> float | None:
-    """The call's own time; of a server with what lone requests took beside it."""
+    """The call's own time; of a server all of the latency that is no waiting."""
     if request.server_s is None or window.arrivals.at_once is not None:
         return request.server_s
-    outside = outside_s(window.lone, request.prompt_id)
-    return None if outside is None else request.server_s + outside
+    waited = waited_s(request, window.lone)
+    return None if waited is None else request.latency_s - waited
 
 
 def _peaks_mb(measurement: Measurement) -> tuple[float, ...]:

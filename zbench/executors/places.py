@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from zbench.config import ServedEngineConfig
 from zbench.engines.openai_images.listening import ELSEWHERE, watched_at
 from zbench.hardware.nvml import Device, Nvml
-from zbench.hardware.turns import CPU
+from zbench.hardware.turns import CPU, SERVER
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 
@@ -27,7 +27,7 @@ def places_of(trial: Trial, devices: Sequence[Device]) -> tuple[str, ...]:
 
 def _of_a_server(url: str) -> tuple[str, ...]:
     parts = urlsplit(url)
-    address = f"server-{parts.hostname}-{parts.port or parts.scheme}"
+    address = f"{SERVER}{parts.hostname}-{parts.port or parts.scheme}"
     nvml = Nvml()
     watched = watched_at(url, nvml)
     if watched.unseen == ELSEWHERE:

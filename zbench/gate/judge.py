@@ -20,6 +20,8 @@ from zbench.gate.limits import Limit
 from zbench.measurement import Effective, Measurement, Source
 from zbench.record import Reason, Record, State
 from zbench.stats import (
+    EXACT,
+    ONE_SAMPLE,
     Compared,
     Comparison,
     Judgement,
@@ -202,11 +204,11 @@ def _outcome(limit: Limit, new: Samples | float | None, base: Samples | float | 
             return Refusal(outcome.reason, f"{outcome.detail}; measure more with measure.min_rounds= and max_rounds=")
         return outcome
     assert not isinstance(new, list) and not isinstance(base, list)
-    return _exact(new, base, scale, positive=limit.metric.positive)
+    return _exact(new, base, scale, positive=limit.metric.positive, method=ONE_SAMPLE if limit.metric.once else EXACT)
 
 
-def _exact(new: float | None, base: float | None, scale: Scale, *, positive: bool) -> Compared:
-    """A figure without chance in it: the interval is the figure itself."""
+def _exact(new: float | None, base: float | None, scale: Scale, *, positive: bool, method: str) -> Compared:
+    """A figure without chance in it, or one that a run has once: the interval is the figure itself."""
     if new is None or base is None:
         return Refusal(RefusalReason.MISSING, f"the {'new' if new is None else 'base'} record has no such figure")
     if math.isnan(new) or math.isnan(base):
@@ -216,7 +218,7 @@ def _exact(new: float | None, base: float | None, scale: Scale, *, positive: boo
     if positive and new <= 0:
         return Refusal(RefusalReason.ZERO_NEW, f"the new figure is {new:g}, so nothing was measured")
     value = new / base if scale is Scale.RATIO else new - base
-    return Comparison(value, value, value, 1, "value", 1.0, scale, "exact")
+    return Comparison(value, value, value, 1, "value", 1.0, scale, method)
 
 
 def _failure(record: _Told) -> str:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from zbench.analysis.metrics import GATED, Metric
 from zbench.errors import ConfigError
 
+ALSO_CALLED = {"prompt_fidelity": "quality.prompt", "energy": "energy.per_image", "latency": "latency.median"}
+"""Names that people type, and the metric each is."""
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -32,6 +35,7 @@ def parse_limit(text: str) -> Limit:
     found = re.fullmatch(r"(-?[0-9]+(?:\.[0-9]+)?)(%?)", limit)
     if found is None or float(found[1]) == 0:
         raise ConfigError("--metric", text, "must be NAME:LIMIT, such as latency.median:3% or quality.ssim:-0.01")
+    name = ALSO_CALLED.get(name, name)
     if name not in GATED:
         raise ConfigError("--metric", text, f"there is no metric {name!r}; there are: {', '.join(GATED)}")
     metric, value, relative = GATED[name], float(found[1]), bool(found[2])

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from zbench.gate.judge import Assessment, Finding
 from zbench.report.tables.text_table import LEFT, TextTable, to_markdown, to_text
 from zbench.sanitize import json_text, printable, printable_lines
-from zbench.stats import Refusal, Scale, Verdict
+from zbench.stats import EXACT, ONE_SAMPLE, Refusal, Scale, Verdict
 from zbench.streams import talk
 
 HEADERS = ("trial", "metric", "new against base", "interval", "verdict")
@@ -82,7 +82,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
     else:
         unit = finding.limit.metric.unit
         change, low, high = (f"{figure:+.4g} {unit}".rstrip() for figure in figures)
-    interval = "exact" if outcome.low == outcome.high else f"{low} to {high}"
+    interval = outcome.method if outcome.method in (EXACT, ONE_SAMPLE) else f"{low} to {high}"
     return finding.label, str(finding.limit), change, interval, finding.judgement.verdict
 
 

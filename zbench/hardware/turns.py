@@ -35,12 +35,17 @@ FOLDERS = (Path("/run/lock"), Path("/tmp"))
 
 EVERYBODYS = 0o1777
 CPU = "cpu"
+SERVER = "server-"
+"""How the name of a server begins; all others are GPUs."""
 LONGEST = 200
 """Characters that are shown of what somebody else wrote."""
 MOST_READ = 4096
 MOST_GUESTS = 65536
 """Bytes of guests' names that are kept."""
 POLL_S = 0.05
+AFTER_ANOTHER_S = 1.0
+"""Between another's turn on a GPU and one that waited for it: whoever computed so lately still counts as a neighbour
+(`probes.neighbours.RECENT_S`)."""
 LOOK_S = 1.0
 """Between two looks at who has what is waited for."""
 
@@ -133,6 +138,8 @@ class TurnOnDevices:
         except OSError as error:
             self._give_up(f"{folder}, {error.strerror or error}")
             return True
+        if wait and any(device != CPU and not device.startswith(SERVER) for device in self.devices):
+            time.sleep(AFTER_ANOTHER_S)
         with self._changing:
             if self._over:  # nobody waits for it any more
                 self._let_go()

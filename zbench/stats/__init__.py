@@ -4,10 +4,11 @@ from zbench.stats.bootstrap import resampled_interval
 from zbench.stats.compare import BlockSamples, compare_blocks, compare_rounds
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
 from zbench.stats.modes import Modes, two_modes
-from zbench.stats.outcome import Compared, Comparison, Refusal, RefusalReason, Scale
+from zbench.stats.outcome import EXACT, ONE_SAMPLE, Compared, Comparison, Refusal, RefusalReason, Scale
 from zbench.stats.paired import pair_medians, paired_speedup
 from zbench.stats.pareto import pareto_front
 from zbench.stats.power import blocks_needed
+from zbench.stats.ratio import ratio_of_rounds
 from zbench.stats.sequential import Look, LookSchedule, look
 from zbench.stats.signed_rank import hodges_lehmann
 from zbench.stats.spread import median_absolute_deviation, relative_spread
@@ -16,6 +17,8 @@ from zbench.stats.trend import Drift, drift
 from zbench.stats.verdict import Judgement, Kind, Verdict, correct_for_many, deciding_margin, judge
 
 __all__ = [
+    "EXACT",
+    "ONE_SAMPLE",
     "BlockSamples",
     "Compared",
     "Comparison",
@@ -47,6 +50,7 @@ __all__ = [
     "paired_speedup",
     "pareto_front",
     "quantile",
+    "ratio_of_rounds",
     "relative_half_width",
     "relative_spread",
     "resampled_interval",

@@ -41,6 +41,10 @@ class Comparison:
     method: str
 
 
+EXACT, ONE_SAMPLE = "exact", "one sample"
+"""Methods of comparisons without an interval: nothing is left to chance, or each side has one sample."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """No comparison, and why."""

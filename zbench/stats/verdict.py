@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from zbench.stats.outcome import Compared, Comparison, Refusal, Scale
+from zbench.stats.outcome import EXACT, ONE_SAMPLE, Compared, Comparison, Refusal, Scale
 
 
 class Verdict(StrEnum):
@@ -118,10 +118,13 @@ def _sentence(verdict: Verdict, found: Comparison, margin: float, higher_is_bett
     figures = [_percent(value - 1) if ratio else f"{value:+.4g}" for value in (found.estimate, found.low, found.high)]
     better = "higher" if higher_is_better else "lower"
     meaning = MEANING[verdict].format(margin=f"{100 * margin:.4g} %" if ratio else f"{margin:.4g}")
-    return (
-        f"New is {figures[0]} against base ({better} is better), {100 * found.level:.4g} % interval {figures[1]} to "
-        f"{figures[2]} over {found.n} {found.unit}: {meaning}."
-    )
+    change = f"New is {figures[0]} against base ({better} is better)"
+    if found.method == EXACT:
+        return f"{change}, {EXACT}: {meaning}."
+    if found.method == ONE_SAMPLE:
+        return f"{change}, one sample each, so what runs differ by is not in it: {meaning}."
+    interval = f"{100 * found.level:.4g} % interval {figures[1]} to {figures[2]} over {found.n} {found.unit}"
+    return f"{change}, {interval}: {meaning}."
 
 
 def _percent(share: float) -> str:

@@ -128,24 +128,12 @@ def make_plan(
     judged_by: Callable[[Trial], Trial] = reference_of
     if first.sweep.reference_weights is not None:
         judged_by = named_reference(first.sweep.reference_weights, trials)
-    space = arrange(
-        trials,
-        baseline_of,
-        judged_by=judged_by,
-        supports=unfit,
-        process_of=engines.process,
-        plainest=engines.plainest,
-    )
+    arranged = partial(arrange, trials, baseline_of, judged_by=judged_by)
+    space = arranged(supports=unfit, process_of=engines.process, plainest=engines.plainest)
     named_by = space
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
-        named_by = arrange(
-            trials,
-            baseline_of,
-            judged_by=judged_by,
-            supports=partial(_unfit, too_many(asked, devices), own),
-            plainest=own.plainest,
-        )
+        named_by = arranged(supports=partial(_unfit, too_many(asked, devices), own), plainest=own.plainest)
     chosen = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]

@@ -30,6 +30,9 @@ OF_A_LAUNCH: dict[str, Any] = {
 """What nobody reads of where somebody else started the server, unless it is this."""
 
 FLAG = re.compile(r"[a-z][a-z0-9.-]*")
+MOVING = ("base-gpu-id", "gpu-ids")
+"""Flags that would put the server on other devices than those that are watched."""
+
 OWN_FLAGS = ("host", "port", "strict-ports", "model-path")
 """Flags that other keys decide."""
 
@@ -147,6 +150,9 @@ def _check_flags(given: Any) -> None:
         if name in OWN_FLAGS:
             ways = {"model-path": "pipeline.weights or engine.options.model_path", "strict-ports": "nothing: it is on"}
             raise _fault(f"flags.{name}", value, f"is set by {ways.get(name, f'engine.options.{name}')}")
+        if name in MOVING:
+            way = f"would move the server alone, and others' devices be watched; set {DEVICES} where zbench is started"
+            raise _fault(f"flags.{name}", value, way)
         if not isinstance(value, str | int | float) or value == "" or str(value).startswith("--"):
             raise _fault(f"flags.{name}", value, "must be a text, a number, true or false")
 

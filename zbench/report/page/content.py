@@ -22,6 +22,7 @@ from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.rates import responses_over_rates
 from zbench.report.plots.residuals import residual_differences, telling_residuals
 from zbench.report.plots.scaling import speedup_over_devices
+from zbench.report.tables.effects import effects_table
 from zbench.report.tables.main import main_table
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.published import published_table
@@ -83,6 +84,7 @@ class Page:
     table: TextTable
     quality: TextTable | None
     stages: TextTable | None
+    effects: TextTable | None
     offload: TextTable | None
     parallel: ParallelSection | None
     serving: ServingSection | None
@@ -108,6 +110,7 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
         table=main_table(view),
         quality=quality_table(few),
         stages=stage_table(few),
+        effects=effects_table(few),
         offload=offload_table(few),
         parallel=parallel_section(view, few),
         serving=serving_section(few),

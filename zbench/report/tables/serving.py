@@ -103,9 +103,9 @@ def page_table(view: View) -> TextTable | None:
     )
 
 
-def published_page_table() -> TextTable:
-    """What SGLang's pages say of the same protocol."""
-    figures = [figure for figure in published_figures() if figure.serving]
+def published_page_table(among: Sequence[PublishedFigure] | None = None) -> TextTable:
+    """What SGLang's pages say of the same protocol; of all figures, unless some are given."""
+    figures = [figure for figure in published_figures() if figure.serving and (among is None or figure in among)]
     rows = tuple(_published_row(figure, run) for figure in figures for run in figure.serving)
     legend = (
         "Published figures are not this sweep's: other hardware, other software. First image and steady are derived: n "
