@@ -402,6 +402,26 @@ class Measurement:
         return [r for r in self.window.requests if r.trial_id == self.trial_id]
 
     @property
+    def companion_id(self) -> TrialId | None:
+        """The uncached trial whose requests took turns with its own in the window; None: there was none."""
+        return next((r.trial_id for r in self.window.requests if r.trial_id != self.trial_id), None)
+
+    @cached_property
+    def neighbours_s(self) -> list[tuple[tuple[str, int], float, float]]:
+        """(prompt_id, seed), its own seconds and those of the companion's request of the same image that was nearest in
+        time, for each of its valid requests."""
+        theirs: dict[tuple[str, int], list[Request]] = {}
+        for r in self.window.requests:
+            if r.trial_id != self.trial_id and r.valid:
+                theirs.setdefault((r.prompt_id, r.seed), []).append(r)
+        found = []
+        for r in self.requests:
+            if r.valid and (near := theirs.get((r.prompt_id, r.seed))):
+                beside = min(near, key=lambda other: abs(other.sent_s - r.sent_s))
+                found.append(((r.prompt_id, r.seed), r.latency_s, beside.latency_s))
+        return found
+
+    @property
     def image_fault(self) -> str | None:
         """How many of its calls made images that are none, why, and which was the first; None where all are good."""
         requests = [r for r in self.requests if r.has_spoilt_images]

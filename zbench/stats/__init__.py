@@ -4,7 +4,7 @@ from zbench.stats.bootstrap import resampled_interval
 from zbench.stats.compare import BlockSamples, compare_blocks, compare_rounds
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
 from zbench.stats.outcome import Compared, Comparison, Refusal, RefusalReason, Scale
-from zbench.stats.paired import pair_medians, paired_speedup
+from zbench.stats.paired import SpeedUp, pair_medians, paired_speedup, speedup_between, speedup_by_turns
 from zbench.stats.pareto import pareto_front
 from zbench.stats.power import blocks_needed
 from zbench.stats.sequential import Look, LookSchedule, look
@@ -26,6 +26,7 @@ __all__ = [
     "Refusal",
     "RefusalReason",
     "Scale",
+    "SpeedUp",
     "Stationarity",
     "Verdict",
     "blocks_needed",
@@ -47,5 +48,7 @@ __all__ = [
     "relative_half_width",
     "relative_spread",
     "resampled_interval",
+    "speedup_between",
+    "speedup_by_turns",
     "warm_from",
 ]

@@ -54,6 +54,7 @@ class _Shown:
     label: str
     began: float
     doing: str
+    of: int  # so many that take turns
 
 
 class SweepProgress:
@@ -85,9 +86,10 @@ class SweepProgress:
         """Count a trial from the journal."""
         self._add(record, figures, None, "from the journal")
 
-    def started(self, placed: Placed) -> None:
-        """Show which trial runs."""
-        self._running[placed.trial.trial_id] = _Shown(printable(placed.trial.label), time.monotonic(), "starting")
+    def started(self, placed: Placed, of: int = 1) -> None:
+        """Show which trial runs, one `of` so many that take turns."""
+        label = printable(placed.trial.label)
+        self._running[placed.trial.trial_id] = _Shown(label, time.monotonic(), "starting", of)
 
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
@@ -97,7 +99,7 @@ class SweepProgress:
     def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Show the trial's figures."""
         shown = self._running.pop(placed.trial.trial_id, None)  # one that cannot work was never started
-        self._add(record, figures, None if shown is None else time.monotonic() - shown.began, "")
+        self._add(record, figures, None if shown is None else (time.monotonic() - shown.began) / shown.of, "")
 
     def added(self, trial: Trial, instead_of: Trial | None) -> None:
         """Count one more trial."""
