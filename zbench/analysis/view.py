@@ -91,7 +91,9 @@ def _figures(by_key: Mapping[TrialKey, Record], keys: Sequence[TrialKey], labels
         record = by_key[key]
         of_baseline = (record.sweep, record.baseline_id)
         baseline = by_key.get(of_baseline)
-        row = figures_of(record, label, by_key.get((record.sweep, record.reference_id)), baseline)
+        beside = None if record.valid_measurement is None else record.valid_measurement.companion_id
+        companion = None if beside in (None, record.baseline_id) else by_key.get((record.sweep, str(beside)))
+        row = figures_of(record, label, by_key.get((record.sweep, record.reference_id)), baseline, companion)
         if row.devices > 1:
             row = _against_one_device(row, one_device.compare(record))
         beyond = doubt.beyond_skipping(record, baseline, row.speedup)

@@ -153,6 +153,8 @@ def _row(record: Record, figures: TrialFigures, remark: str) -> tuple[str, ...]:
     doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
     latency = "no valid round" if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
     speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
+    if figures.speedup_way == "paired" and figures.speedup_low is not None:
+        speed_up += f" [{figures.speedup_low:.2f}, {figures.speedup_high:.2f}]"
     skipped = "" if figures.cached_steps is None else f"{figures.cached_steps:.1f} steps skipped"
     return record.label, latency, speed_up, skipped, "; ".join(filter(None, [remark, doubt]))
 

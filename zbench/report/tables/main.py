@@ -42,7 +42,7 @@ COLUMNS = (
     Column("trial", cells.label, LEFT),
     Column("latency, s [95 %]", cells.latency),
     Column("p90, s", lambda row: cells.seconds(row.latency_p90_s, row.latency_source)),
-    Column("speed-up", cells.speedup),
+    Column("speed-up", cells.speedup_with_interval),
     Column("images/s", cells.images_per_s),
     Column(MEMORY, cells.memory),
     Column(ENERGY, cells.energy),

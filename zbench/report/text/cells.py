@@ -58,6 +58,13 @@ def speedup(row: TrialFigures) -> str:
     return ABSENT if row.speedup is None else mark(f"{row.speedup:.2f}×", row.latency_source)
 
 
+def speedup_with_interval(row: TrialFigures) -> str:
+    """`1.42× [1.40, 1.45]` where it was measured by turns; `1.42×` elsewhere."""
+    if row.speedup_way not in ("paired", "chained") or row.speedup_low is None or row.speedup_high is None:
+        return speedup(row)
+    return f"{speedup(row)} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]"
+
+
 def images_per_s(row: TrialFigures) -> str:
     """As `digits`."""
     return ABSENT if row.images_per_s is None else mark(digits(row.images_per_s), row.latency_source)
