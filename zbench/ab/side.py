@@ -18,9 +18,8 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient, WorkerGone, death
 from zbench.hardware.detect import describe_present, present_devices
-from zbench.measurement import INVALID_IMAGES, Effective, Request, Role
+from zbench.measurement import INVALID_IMAGES, SUSPENDED, Effective, Request, Role
 from zbench.methods.lora import check_used
-from zbench.probes.disturbance import SUSPENDED
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
 from zbench.space import constraint

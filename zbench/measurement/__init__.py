@@ -30,6 +30,7 @@ __all__ = [
     "SLOWING",
     "SOURCES",
     "SPOILS_IMAGES",
+    "SUSPENDED",
     "UNJUDGED",
     "Arrivals",
     "ClockCheck",
@@ -69,6 +70,9 @@ METRICS = ("latency", "memory", "cached_steps", "quality")
 OWN_LIMIT = "sw_power_cap"
 """The one throttle reason that says nothing against a request: the device keeps to its power limit, as an H100 at its
 full 700 W does in most samples while this pipeline computes."""
+
+SUSPENDED = "suspended"
+"""Of a request: its process was stopped and continued (Ctrl-Z), or the whole machine slept; it is made again."""
 
 RANDOM_WEIGHTS = "random_weights"
 """The reason why nothing is said of images: with random weights they mean nothing, a reference's included."""
@@ -400,26 +404,6 @@ class Measurement:
     def requests(self) -> list[Request]:
         """Its own, in time order; the window may hold those of others."""
         return [r for r in self.window.requests if r.trial_id == self.trial_id]
-
-    @property
-    def companion_id(self) -> TrialId | None:
-        """The uncached trial whose requests took turns with its own in the window; None: there was none."""
-        return next((r.trial_id for r in self.window.requests if r.trial_id != self.trial_id), None)
-
-    @cached_property
-    def neighbours_s(self) -> list[tuple[tuple[str, int], float, float]]:
-        """(prompt_id, seed), its own seconds and those of the companion's request of the same image that was nearest in
-        time, for each of its valid requests."""
-        theirs: dict[tuple[str, int], list[Request]] = {}
-        for r in self.window.requests:
-            if r.trial_id != self.trial_id and r.valid:
-                theirs.setdefault((r.prompt_id, r.seed), []).append(r)
-        found = []
-        for r in self.requests:
-            if r.valid and (near := theirs.get((r.prompt_id, r.seed))):
-                beside = min(near, key=lambda other: abs(other.sent_s - r.sent_s))
-                found.append(((r.prompt_id, r.seed), r.latency_s, beside.latency_s))
-        return found
 
     @property
     def image_fault(self) -> str | None:

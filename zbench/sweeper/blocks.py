@@ -22,9 +22,9 @@ MOST_A_BLOCK = 4
 class Blocks:
     """Of one sweep."""
 
-    def __init__(self, search: Search, engines: Descriptions, *, paired: bool, capacity: int) -> None:
-        """`capacity` is how many tasks the executor holds: no block leaves one of them without work."""
-        self._engines, self._paired, self._capacity = engines, paired, capacity
+    def __init__(self, search: Search, engines: Descriptions, *, paired: bool) -> None:
+        """`paired` is `measure.paired`."""
+        self._engines, self._paired = engines, paired
         self._space = search.space
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
@@ -57,9 +57,9 @@ class Blocks:
         """Their companion failed in its turn: they are measured alone from now on."""
         self._unpaired |= set(trial_ids)
 
-    def size(self, trial: Trial, begun: Collection[str]) -> int:
+    def size(self, trial: Trial, begun: Collection[str], room: int) -> int:
         """How many trials the block of `trial` is to have, of those of its process that have not begun: as equal as
-        can be, MOST_A_BLOCK at most, and one for each task that the executor has room for where there are as many."""
+        can be, MOST_A_BLOCK at most, and a block for each task that the executor has `room` for."""
         if not self.asks_ahead:
             return 1
         left = sum(
@@ -69,5 +69,5 @@ class Blocks:
             and placed.trial.hardware is None
             and self.process(placed.trial) == self.process(trial)
         )
-        blocks = max(-(-left // MOST_A_BLOCK), min(self._capacity, left), 1)
+        blocks = max(-(-left // MOST_A_BLOCK), min(room, left), 1)
         return max(1, -(-left // blocks))

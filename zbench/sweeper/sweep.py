@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.speedup import companion_id
 from zbench.analysis.view import view_of
 from zbench.config import check
 from zbench.engines import Descriptions
@@ -122,8 +123,7 @@ class Sweep:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
         self._expected = {placed.trial.trial_id for placed in (*self.plan.space.placed, *self.search.space.placed)}
-        capacity = self.executor.capacity
-        self._blocks = Blocks(self.search, self._engines, paired=self.plan.measure.paired, capacity=capacity)
+        self._blocks = Blocks(self.search, self._engines, paired=self.plan.measure.paired)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 
@@ -207,7 +207,8 @@ class Sweep:
             return
         block = {placed.trial.trial_id: (placed, setting)}
         companion = self._companion(placed)
-        most = 1 if companion is None else self._blocks.size(placed.trial, {*self._tried, *self._running})
+        begun, room = {*self._tried, *self._running}, self.executor.capacity - self._tasks
+        most = 1 if companion is None else self._blocks.size(placed.trial, begun, room)
         while companion is not None and len(block) < most:
             other = self._next_beside(placed, companion)
             if other is None:
@@ -302,7 +303,7 @@ class Sweep:
         self._tried[placed.trial.trial_id] = placed
         if not kept:
             self.store.append(record)
-        beside = record.measurement.companion_id if record.measurement is not None else None
+        beside = companion_id(record.measurement) if record.measurement is not None else None
         held_to = dict.fromkeys((placed.reference_id, placed.baseline_id, beside or placed.baseline_id))
         known = [self.store.latest.get(i) for i in held_to]
         others = [other for other in known if other is not None and other.trial_id in self._tried]

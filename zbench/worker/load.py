@@ -17,8 +17,8 @@ from itertools import islice, takewhile
 from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation, StageError
 from zbench.engines.failure import code_of
 from zbench.errors import one_line
-from zbench.measurement import Arrivals, FailedRequest, Measurement, Request, Window
-from zbench.probes.disturbance import SUSPENDED, RoundWatch
+from zbench.measurement import SUSPENDED, Arrivals, FailedRequest, Measurement, Request, Window
+from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.worker.arriving import Answer, Answers, Clock, Schedule, by_threads, in_one_queue
 from zbench.worker.calls import Calls

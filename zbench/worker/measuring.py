@@ -16,13 +16,13 @@ from zbench.measurement import (
     INVALID_IMAGES,
     METRICS,
     RANDOM_WEIGHTS,
+    SUSPENDED,
     Cold,
     Effective,
     Measurement,
     Request,
     Window,
 )
-from zbench.probes.disturbance import SUSPENDED
 from zbench.quality.artifacts import contents, save_artifacts
 from zbench.quality.judging import ImageJudgements, judge_images
 from zbench.quality.validity import is_of_one_colour

@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from zbench.measurement import INVALID_IMAGES, Measurement, Request, Window
-from zbench.probes.disturbance import SUSPENDED, RoundWatch
+from zbench.measurement import INVALID_IMAGES, SUSPENDED, Measurement, Request, Window
+from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.stats.estimate import relative_half_width
 from zbench.worker.calls import Calls
