@@ -23,7 +23,8 @@ from zbench.record import Reason, Record
 from zbench.search.grid import GridSearch
 from zbench.space import Space, arrange
 from zbench.store import Store
-from zbench.sweeper.sweep import Sweep, SweepResult
+from zbench.sweeper.outcome import SweepResult
+from zbench.sweeper.sweep import Sweep
 from zbench.trial import Trial
 
 CACHED = [DBCacheConfig(residual_diff_threshold=0.1 * (n + 1)) for n in range(4)]

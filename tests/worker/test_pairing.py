@@ -23,7 +23,7 @@ from zbench.trial import Trial
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import TrialJob
 from zbench.worker.measuring import measure_trials
-from zbench.worker.rounds import rounds_a_turn
+from zbench.worker.rounds import turns_of
 
 UNCACHED_S = 1.0
 
@@ -160,10 +160,27 @@ def test_a_trial_that_has_enough_has_no_more_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rounds_s", "rounds"), [([1.0, 0.4], 1), ([0.2, 0.4], 2), ([0.001], 4), ([None, 0.5], 1), ([None], 1)]
+    ("n_pairs", "least", "rounds_s", "cycles", "rounds"),
+    [
+        (4, 12, [1.0, 0.4], 1, 1),
+        (4, 12, [0.2, 0.4], 1, 2),
+        (4, 12, [0.001], 1, 2),
+        (4, 24, [0.001], 2, 4),
+        (1, 8, [0.001, None], 2, 2),
+        (1, 2, [0.001], 1, 1),
+        (2, 6, [None], 1, 1),
+    ],
 )
-def test_short_rounds_have_turns_of_several(rounds_s: list[float | None], rounds: int) -> None:
-    assert rounds_a_turn(rounds_s) == rounds
+def test_short_rounds_have_turns_of_several_and_a_trial_has_four_turns(
+    n_pairs: int, least: int, rounds_s: list[float | None], cycles: int, rounds: int
+) -> None:
+    assert turns_of(n_pairs, least, rounds_s) == (cycles, rounds)
+
+
+@pytest.mark.parametrize(("most", "made"), [(4, 4), (5, 6), (40, 6)])
+def test_each_image_is_made_three_times_where_there_is_room(most: int, made: int, tmp_path: Path) -> None:
+    found = paired(tmp_path, Skipping(), min_rounds=2, max_rounds=most)
+    assert [len(each.requests) for each in found] == [made] * 3
 
 
 def test_a_record_with_its_neighbours_is_read_back_as_it_was(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def speedup_by_turns(turns: Sequence[tuple[Pair, float, float]]) -> SpeedUp | No
         if own_s > 0 and baseline_s > 0:
             by_pair.setdefault(pair, []).append((own_s, baseline_s))
     kept = {pair: _less_disturbed_turns(of_pair) for pair, of_pair in by_pair.items()}
-    logs = {pair: [math.log(baseline_s / own_s) for own_s, baseline_s in of_pair] for pair, of_pair in kept.items()}
+    logs = {pair: [math.log(b / a) for a, b in of_pair] for pair, of_pair in kept.items()}
     centres = {pair: median(of_pair) for pair, of_pair in logs.items()}
     shared = _without_far(centres, {pair for pair, of_pair in by_pair.items() if len(of_pair) == 1})
     if not shared:

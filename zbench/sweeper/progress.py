@@ -58,7 +58,7 @@ class _Shown:
 
 
 class SweepProgress:
-    """A `sweep.SweepListener` that shows a sweep of `trials` trials on a rich console."""
+    """A `SweepListener` that shows a sweep of `trials` trials on a rich console."""
 
     def __init__(self, trials: int, console: Console, side_by_side: int = 1) -> None:
         """`side_by_side` is how many run at once."""

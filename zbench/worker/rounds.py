@@ -28,8 +28,9 @@ from zbench.workload import Pair, whole_cycles
 
 TURN_S = 0.3
 """How long a turn should last."""
-MOST_A_TURN = 4
-"""Rounds of one turn."""
+LEAST_TURNS = 4
+"""Of each trial in a window, so that what befalls one of them is one among several."""
+LEAST_OF_A_PAIR = 3
 
 
 class RoundsWindow:
@@ -71,14 +72,12 @@ class RoundsWindow:
     def _lap(self) -> None:
         """Every prompt and seed equally often, of every trial that has not had enough."""
         active = [share for share in self._shares if not share.stop_reason]
-        n_pairs, measured = len(self._cycle), [share for share in active if not share.job.companion]
-        if len(self._shares) == 1:
-            rounds, cycles = 1, 1
-        else:
-            rounds = rounds_a_turn([share.shortest_s for share in active])
-            least, _ = bounds(measured[0].job, n_pairs)
-            cycles = max(1, min(-(-rounds // n_pairs), least // (2 * n_pairs)))
-        left = max(bounds(share.job, n_pairs)[1] - len(share.requests) for share in measured)
+        measured = [share for share in active if not share.job.companion]
+        cycles, rounds = 1, 1
+        if len(self._shares) > 1:
+            least, _ = bounds(measured[0].job, len(self._cycle))
+            cycles, rounds = turns_of(len(self._cycle), least, [share.shortest_s for share in active])
+        left = max(bounds(share.job, len(self._cycle))[1] - len(share.requests) for share in measured)
         lap = (list(self._cycle) * cycles)[:left]
         for first in range(0, len(lap), rounds):
             order = active[::-1] if self._turns % 2 else active
@@ -166,17 +165,21 @@ class RoundsWindow:
             return profile_of(self._calls.engine, self._cycle[0])
 
 
-def rounds_a_turn(rounds_s: Sequence[float | None]) -> int:
-    """How many rounds a turn needs, where the shortest round of each trial took so long; None: nobody knows."""
+def turns_of(n_pairs: int, least: int, rounds_s: Sequence[float | None]) -> tuple[int, int]:
+    """How many cycles a lap is, and how many rounds a turn: 1, or as many as fill TURN_S where the shortest round of
+    each trial took so long (None: nobody knows). A trial of the fewest rounds has LEAST_TURNS all the same."""
     known = [round_s for round_s in rounds_s if round_s is not None and round_s > 0]
-    return max(1, min(math.ceil(TURN_S / min(known)), MOST_A_TURN)) if known else 1
+    wanted = min(math.ceil(TURN_S / min(known)), max(least // LEAST_TURNS, 1)) if known else 1
+    cycles = -(-wanted // n_pairs)
+    return cycles, max(n for n in range(1, wanted + 1) if cycles * n_pairs % n == 0)
 
 
 def bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:
-    """The fewest and the most requests; a quality reference makes its images twice, so that its noise is known."""
-    least = whole_cycles(job.measure.min_rounds, n_pairs)
+    """The fewest and the most requests; a quality reference makes its images twice, so that its noise is known. Trials
+    that take turns make each image LEAST_OF_A_PAIR times: of three a median leaves out one that was disturbed."""
     most = whole_cycles(job.measure.max_rounds, n_pairs)
-    return (min(max(least, 2 * n_pairs), most) if job.is_reference else least), most
+    cycles = LEAST_OF_A_PAIR if job.shares else 2 if job.is_reference else 1
+    return min(max(whole_cycles(job.measure.min_rounds, n_pairs), cycles * n_pairs), most), most
 
 
 def stop_reason(share: Share, n_pairs: int, spent_s: float) -> str:
