@@ -218,8 +218,8 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     ]
     if of_way["chained"]:
         lines.append(
-            f"{cells.listed(of_way['chained'])}: over the uncached trial of its own process, times that one's speed-up; "
-            "the interval counts that equal processes differ by 1 %."
+            f"{cells.listed(of_way['chained'])}: over the uncached trial of its own process, times that one's "
+            "speed-up; the interval counts that equal processes differ by 1 %."
         )
     if of_way["unpaired"]:
         lines.append(f"{cells.listed(of_way['unpaired'])}: not by turns, as nothing of the same process is beside it.")
