@@ -1,18 +1,22 @@
 """How often the A/B is right: equal versions, +2 % and +5 % at a margin of 1 %, on simulated or recorded noise.
 
-python benchmarks/error_rates.py [--runs 200] [--recorded FILE.csv] [--seed 1]
+python benchmarks/error_rates.py [--runs 200] [--recorded FILE.csv | --launches BLOCKS.jsonl …] [--seed 1]
 
 A recording is a CSV file with the column `latency_s`: the timed rounds of one version, seconds, in time order. They are
 put into turns as `zbench ab` would, runs are drawn from these in stretches of consecutive ones, so that drift and
 bursts stay as they were, and the new version's turns are then made slower. Simulated noise is that of turns.
+
+Launches are those of equal versions, each with workers of its own: the `blocks.jsonl` of `zbench ab --margin 0.01%`,
+which goes on to the last look. A/Bs are drawn from them a launch at a time; which of its sides is new is chance.
 """
 
 import argparse
 import csv
+import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zbench.ab.interleave import rounds_a_turn, turn_medians
-from zbench.stats import LookSchedule, Verdict
+from zbench.ab.schedule import BLOCK_LOOKS, LAUNCH_LOOKS
+from zbench.stats import BlockSamples, LookSchedule, Verdict, look, median
 from zbench.stats.power import draw_turns, simulated_run
 
 Floats = NDArray[np.float64]
@@ -87,6 +92,41 @@ def recorded(path: Path) -> Noise:
     return lambda rng, count: draw_turns(medians, count, rng)
 
 
+def recorded_launches(paths: Sequence[Path]) -> Floats:
+    """The log of new over base of each launch. SystemExit for a file that is none."""
+    logs = []
+    for path in paths:
+        try:
+            head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if head["of"] != "launch":
+                sys.exit(f"{path}: its sides shared a worker, or its margin took one launch")
+            turns: dict[int, tuple[list[float], list[float]]] = {}
+            for line in lines:
+                of_launch = turns.setdefault(line["launch"], ([], []))
+                for made, side in zip(of_launch, ("a", "b"), strict=True):
+                    made.extend(turn_medians([request["latency_s"] for request in line[side]]))
+        except (OSError, KeyError, TypeError, ValueError) as problem:
+            sys.exit(f"{path}: not the blocks of a zbench ab ({problem!r})")
+        logs += [math.log(median(new) / median(base)) for base, new in turns.values()]
+    return np.array(logs)
+
+
+def launch_rates(logs: Floats, slower: float, runs: int, seed: int, plan: LookSchedule) -> "Rates":
+    """Judge `runs` A/Bs of launches drawn from recorded ones."""
+    rng = np.random.default_rng(seed)
+    verdicts, used = Counter[Verdict](), []
+    for _ in range(runs):
+        drawn = rng.choice(logs, plan.looks[-1]) * rng.choice([-1, 1], plan.looks[-1])
+        launches = [BlockSamples([1.0], [ratio]) for ratio in (np.exp(drawn) * (1 + slower)).tolist()]
+        for launch in plan.looks:
+            found = look(launches[:launch], plan, MARGIN)
+            if found.stop:
+                break
+        verdicts[found.judgement.verdict] += 1
+        used.append(found.blocks)
+    return Rates(slower, verdicts, float(np.mean(used)))
+
+
 @dataclass(frozen=True)
 class Rates:
     """The verdicts of many runs on one noise at one slow-down."""
@@ -111,15 +151,30 @@ def rates(noise: Noise, slower: float, runs: int, seed: int, plan: LookSchedule)
     return Rates(slower, Counter(verdict for verdict, _ in results), float(np.mean([used for _, used in results])))
 
 
+def judge_launches(logs: Floats, runs: int, seed: int) -> int:
+    """Print one line a slow-down; 1 if a goal is missed."""
+    scatter = float(np.std(logs, ddof=1))
+    print(f"{len(logs)} recorded launches of equal versions: b over a {np.mean(logs):+.2%}, scatter {scatter:.2%}")
+    print(f"{runs} A/Bs each, margin {MARGIN:.0%}, looks at {LAUNCH_LOOKS.looks} launches")
+    every = [launch_rates(logs, slower, runs, seed, LAUNCH_LOOKS) for slower in (0.0, 0.02, 0.05)]
+    for found in every:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in found.verdicts.items())
+        print(f"{found.slower:+.0%}: {found.blocks:.1f} launches, {counts}; {'holds' if found.holds() else 'MISSED'}")
+    return 0 if all(found.holds() for found in every) else 1
+
+
 def main() -> None:
     """Print one line a noise and slow-down; exit 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--recorded", type=Path)
+    parser.add_argument("--launches", type=Path, nargs="+")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.launches:
+        sys.exit(judge_launches(recorded_launches(arguments.launches), arguments.runs, arguments.seed))
     noises = {f"recorded {arguments.recorded}": recorded(arguments.recorded)} if arguments.recorded else NOISES | LIMIT
-    plan, missed = LookSchedule(), 0
+    plan, missed = BLOCK_LOOKS, 0
     print(f"{arguments.runs} runs each, margin {MARGIN:.0%}, looks at {plan.looks} blocks of 2 + 2 turns")
     print(f"{'noise':34} {'new':>5} {'blocks':>6}  {'  '.join(f'{verdict:>9}' for verdict in Verdict)}  goal")
     for name, noise in noises.items():

@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+from zbench.engines.programs.surroundings import LOGS
 
 TESTS = Path(__file__).parent
 NOWHERE = str(TESTS / "no_such_folder")
@@ -27,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
-    """A zbench process in a session of its own, so that signals reach it alone."""
+    """A zbench process in a session of its own, so that signals reach it alone, and heeds each of them."""
     return subprocess.Popen(
         [sys.executable, "-m", "zbench", *args],
         cwd=cwd,
@@ -36,7 +39,38 @@ def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed,
     )
+
+
+def _heed() -> None:
+    """Under nohup the tests ignore SIGHUP, and so would all that they start."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@contextmanager
+def serving(cwd: Path, *args: str, port: int = 0) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """A `zbench serve` that is ready, and its address; ended in any case."""
+    process = start(cwd, "serve", *args, "--port", str(port))
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:"), process.communicate()
+        yield process, url
+    finally:
+        if process.returncode is None:
+            end(process)
+
+
+def end(process: "subprocess.Popen[str]") -> str:
+    """Ask it to end, and see that it does; what it said on stderr."""
+    process.terminate()
+    try:
+        _, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise
+    return err
 
 
 def zbench(cwd: Path, *args: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
@@ -64,6 +98,12 @@ def workers_of(pid: int) -> list[psutil.Process]:
         return [p for p in psutil.Process(pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
     except psutil.NoSuchProcess:
         return []
+
+
+def logging_under(folder: Path) -> list[psutil.Process]:
+    """Workers that this process started and that log there; other tests may have left children of their own."""
+    found = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in found if child.environ().get(LOGS) == str(folder.resolve())]
 
 
 def kill(process: "subprocess.Popen[str]") -> list[psutil.Process]:

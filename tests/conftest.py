@@ -1,4 +1,5 @@
-"""What every test shares: digests of files are remembered in a folder of this test run, not in the user's."""
+"""What every test shares: digests of files are remembered in a folder of this test run, not in the user's, and turns on
+devices are taken among its own measurements alone."""
 
 import os
 
@@ -11,17 +12,16 @@ from pathlib import Path
 import pytest
 from outside_code import Outside
 
-from zbench.zimage.digests import FOLDER_VARIABLE
+from zbench.hardware.turns import FOLDER_VARIABLE as TURNS
+from zbench.zimage.digests import FOLDER_VARIABLE as DIGESTS
 
 
 @pytest.fixture(scope="session", autouse=True)
-def digests_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    before = os.environ.get(FOLDER_VARIABLE)
-    os.environ[FOLDER_VARIABLE] = str(tmp_path_factory.mktemp("digests"))
-    yield
-    del os.environ[FOLDER_VARIABLE]
-    if before is not None:
-        os.environ[FOLDER_VARIABLE] = before
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DIGESTS, str(tmp_path_factory.mktemp("digests")))
+        patch.setenv(TURNS, str(tmp_path_factory.mktemp("turns")))
+        yield
 
 
 @pytest.fixture

@@ -257,7 +257,8 @@ def pruned(of: Trial, message: str = "parallel.ulysses_size=4 does not divide 30
 def projected(record: Record, *, latency_s: float, vram_gib: float, hardware: str = "h100") -> Record:
     """The same record as a projection of zimage_turbo onto absent hardware."""
     assert record.measurement is not None
-    efficiency = EfficiencyConfig(**{f.name: "a test" if f.name == "source" else 0.5 for f in fields(EfficiencyConfig)})
+    shares = {f.name: 0.5 for f in fields(EfficiencyConfig) if f.name not in ("source", "spread")}
+    efficiency = EfficiencyConfig(**shares, source="a test")
     profile = HardwareConfig(
         name=hardware, title="NVIDIA H100 80GB", memory_gib=80.0, datasheet="a datasheet", efficiency=efficiency
     )

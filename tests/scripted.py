@@ -23,12 +23,17 @@ class ScriptedEngine:
         latent: float = 0.0,
         compiles: Sequence[int] = (),
         black: Sequence[int] = (),
+        compile_s: float | None = 0.5,
     ) -> None:
-        """`compiles` and `black` are the calls, from 0, that compile something and that make a black image."""
+        """`compiles` and `black` are the calls, from 0, that compile something and that make a black image.
+
+        One that compiles says that it did so for `compile_s`, the others say 0; with None none of them says.
+        """
         self._latencies: Iterator[float] = cycle(latencies_s)
         self._weights = weights
         self._latent = latent
         self._compiles, self._black = compiles, black
+        self._compile_s = compile_s
         self.prompts: list[str] = []
         self.collector_was_on: list[bool] = []
 
@@ -50,6 +55,7 @@ class ScriptedEngine:
             stages_s={},
             steps_s=[],
             compiled=call in self._compiles,
+            compile_s=self._compile_s if self._compile_s is None or call in self._compiles else 0.0,
         )
 
     def effective(self) -> Effective:

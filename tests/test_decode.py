@@ -45,14 +45,14 @@ def test_what_is_no_json_is_one_line(text: str | bytes, says: str) -> None:
     [
         ({}, "size: is missing"),
         ({"size": "3"}, "size='3': expected int, got str"),
-        ({"size": True}, "size=True: expected int, got bool"),
+        ({"size": True}, "size=true: expected int, got bool"),
         ({"size": -1}, "size=-1: expected int >= 0"),
         ({"size": 2**63}, "size=9223372036854775808: expected int <= 9223372036854775807"),
         ({"size": 10**400}, "size=an integer of 1329 bits: expected int <= 9223372036854775807"),
         ({"size": 1, "sizes": 2}, "sizes: no such field"),
         ({"size": 1, "inner": {"nam": "x"}}, "inner.nam: no such field"),
         ({"size": 1, "all": [{"name": "x"}, {"name": "y", "z": 0}]}, "all.z: no such field"),
-        ({"size": 1, "all": [{"name": "x"}, {"name": None}]}, "all[1].name=None: expected str, got null"),
+        ({"size": 1, "all": [{"name": "x"}, {"name": None}]}, "all[1].name=null: expected str, got null"),
         (
             {"size": 1, "inner": {"name": "x", "times_s": {"a": 1, "b": -1}}},
             "inner.times_s.b=-1: expected float >= 0.0",

@@ -25,8 +25,9 @@ def test_one_queue_serves_poisson_arrivals_and_the_block_is_printed(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     (record,) = journal(tmp_path)
     assert record.measurement is not None and record.label == "none poisson:150/s"
-    requests = record.measurement.requests
-    assert [r.index for r in requests] == list(range(30)) and all(r.queue_s is not None for r in requests)
+    requests, window = record.measurement.requests, record.measurement.window
+    assert [r.index for r in requests] == list(range(30)) and window.lone == []
+    assert all(window.queued_s(r) is not None for r in requests)
     assert "= Serving Benchmark Result =" in done.stdout and "30 (100 %)" not in done.stderr
     lines = dict(
         line.split(":", 1) for line in done.stdout.splitlines() if line.startswith(("Successful", "Request ra"))
@@ -165,7 +166,7 @@ def test_the_built_in_pipeline_is_served_from_one_queue(tmp_path: Path) -> None:
     (record,) = journal(tmp_path)
     assert record.measurement is not None
     first, second = record.measurement.requests
-    assert (first.queue_s, second.due_s) == (first.begun_s, 0.0)
+    assert (record.measurement.window.queued_s(first), second.due_s) == (first.begun_s, 0.0)
     assert second.begun_s is not None and second.begun_s >= first.done_s, "it waits for the one before it"
     assert first.image_sha256 == second.image_sha256
 

@@ -53,7 +53,8 @@ def test_rounds_of_version_1_become_requests_of_a_window() -> None:
         assert (request.trial_id, request.role) == (record.trial_id, "baseline")
         assert (request.latency_s, request.steps_s) == (r["latency_s"], r["steps_s"])
         assert measured.window.at(request.due_s) == r["started_at"]
-        assert request.queue_s == 0 and request.done_s == pytest.approx(request.due_s + r["latency_s"])
+        assert measured.window.queued_s(request) == 0
+        assert request.done_s == pytest.approx(request.due_s + r["latency_s"])
 
 
 def test_a_record_of_version_1_that_names_a_baseline_alone_has_it_for_its_reference_too() -> None:
@@ -194,3 +195,9 @@ def test_one_wrong_field_is_one_line_that_names_it(path: tuple[Any, ...], value:
 def test_equal_environments_and_config_groups_are_one_object() -> None:
     one, other = (Record.from_json(json.dumps(of_version_2())) for _ in range(2))
     assert one.environment is other.environment and one.trial.pipeline is other.trial.pipeline
+
+
+def test_what_a_record_of_version_1_does_not_know_of_compiling_has_a_reason() -> None:
+    measured = Record.from_json(json.dumps(of_version_1())).measurement
+    assert measured is not None and (measured.cold.compile_s, measured.compile_s) == (None, None)
+    assert measured.reasons["cold.compile_s"] == "schema_1"

@@ -163,7 +163,8 @@ def _fits(item: object, hint: Any) -> bool:
 def _shown(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 10**SHOWN:
         return f"an integer of {value.bit_length()} bits"
-    text = repr(value[: 2 * SHOWN] if isinstance(value, str) else value)
+    spelled = {None: "null", True: "true", False: "false"} if value is None or isinstance(value, bool) else {}
+    text = spelled.get(value) or repr(value[: 2 * SHOWN] if isinstance(value, str) else value)  # type: ignore[call-overload]
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 

@@ -25,8 +25,8 @@ SCHEMA_VERSION = 2
 State = Literal["COMPLETE", "FAILED", "PRUNED"]
 T = TypeVar("T")
 
-NEVER_FILLED = {"rounds": ("ranks", "queue_s", "server_s"), "cold": ("compile_s",)}
-"""Keys of records of version 1 that nothing ever filled."""
+NEVER_FILLED = ("ranks", "queue_s", "server_s")
+"""Keys of a round in records of version 1 that nothing ever filled."""
 
 TYPED_GROUPS = frozenset({f.name for f in fields(Trial)} - {"vram_limit_gib"} | {"measure"})
 """Of a record's config: `trial.group_of` looks at these."""
@@ -286,14 +286,14 @@ def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
         begun_s = (at - began[0]).total_seconds()
         times = {"due_s": begun_s, "sent_s": begun_s, "begun_s": begun_s, "done_s": begun_s + r["latency_s"]}
         kept = {key: value for key, value in r.items() if key != "started_at"}
-        requests.append({**_without(kept, *NEVER_FILLED["rounds"]), "trial_id": trial_id, "role": role, **times})
+        requests.append({**_without(kept, *NEVER_FILLED), "trial_id": trial_id, "role": role, **times})
     window = {key: rest.pop(key) for key in ("stop_reason", "memory", "energy", "telemetry") if key in rest}
     window |= {"requests": requests, "started_at": rounds[0]["started_at"] if rounds else None}
     if isinstance(window.get("energy"), dict):
         window["energy"] = {IN_VERSION_1.get(key, key): value for key, value in window["energy"].items()}
     reasons = {k: RENAMED.get(v, v) for k, v in (rest.get("reasons") or {}).items()}
-    rest |= {"trial_id": trial_id, "window": window, "reasons": {**reasons, "wall_s": "schema_1"}}
-    return {**data, "measurement": {**rest, "cold": _without(rest.get("cold"), *NEVER_FILLED["cold"])}}
+    unknown = dict.fromkeys(("wall_s", "cold.compile_s"), "schema_1")
+    return {**data, "measurement": {**rest, "trial_id": trial_id, "window": window, "reasons": {**reasons, **unknown}}}
 
 
 def _without(node: Any, *keys: str) -> Any:

@@ -3,8 +3,9 @@
 Pure: it decides from configs and the model's geometry alone, before anything is loaded.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from zbench.config import ServedEngineConfig
 from zbench.hardware.footprint import least_offload
@@ -48,6 +49,8 @@ class Space:
     pruned: tuple[tuple[Placed, str], ...]
     asked: frozenset[str] = frozenset()
     """Ids of the trials that were asked for; the others are their references and baselines."""
+    equal_to: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Of those pruned as equal to a trial that runs: their ids to its."""
     held_to: HeldTo = field(default=lambda trial: (reference_of(trial), reference_of(trial)), compare=False)
     """What any trial is held to, also one that is not here."""
 
@@ -57,14 +60,16 @@ class Space:
         return Placed(trial, reference.trial_id, baseline.trial_id)
 
     def only(self, trial_ids: Collection[str]) -> "Space":
-        """With these of the trials asked for, and the references and baselines that they are held to."""
+        """With these of the trials asked for, what they are equal to, and the references and baselines of both."""
         wanted = self.asked.intersection(trial_ids)
-        chosen = [placed for placed in self.placed if placed.trial.trial_id in wanted]
-        kept = wanted.union(*({placed.reference_id, placed.baseline_id} for placed in chosen))
+        standing_in = {self.equal_to[i] for i in wanted if i in self.equal_to}
+        chosen = [placed for placed in self.placed if placed.trial.trial_id in wanted | standing_in]
+        kept = (wanted | standing_in).union(*({placed.reference_id, placed.baseline_id} for placed in chosen))
         return Space(
             tuple(placed for placed in self.placed if placed.trial.trial_id in kept),
             tuple(pair for pair in self.pruned if pair[0].trial.trial_id in wanted),
             wanted,
+            self.equal_to,
             self.held_to,
         )
 
@@ -96,14 +101,16 @@ def arrange(
     judged_by: Callable[[Trial], Trial] = reference_of,
     supports: Callable[[Trial], str | None] = lambda _: None,
     process_of: Callable[[Trial], str] = lambda _: "",
+    plainest: Callable[[Trial], tuple[Trial, str]] = lambda trial: (trial, ""),
 ) -> Space:
     """Prune, add the quality reference and the speed baseline of each piece of work, and order what is left.
 
     `judged_by` gives a trial's quality reference, `baseline_of` the speed baseline that goes with a reference; without
     it that is the reference itself. Both follow from the trial alone, never from the order of `trials`. `supports` says
-    why a trial's engine cannot run it, `process_of` names the process and loaded pipeline that serve it. References run
-    first, then baselines, then the others by process. Raises ConfigError as `geometry_of` does, and whatever the
-    callables raise.
+    why a trial's engine cannot run it, `process_of` names the process and loaded pipeline that serve it, `plainest`
+    gives the plainest trial that is known to be equal to one, and why: of equal ones one runs. References run first,
+    then baselines, then the others by process. Raises ConfigError as `geometry_of` does, and whatever the callables
+    raise.
     """
     asked = {trial.trial_id: trial for trial in trials}
     reasons = {i: constraint(trial, geometry_of(trial.pipeline)) or supports(trial) for i, trial in asked.items()}
@@ -126,7 +133,53 @@ def arrange(
             continue
         for one in (reference, baseline, trial):
             runnable.setdefault(one.trial_id, replace(placed, trial=one))
-    return Space(_in_order(runnable.values(), process_of), tuple(pruned), frozenset(asked), held_to)
+    equals = _equals(runnable.values(), plainest)
+    pruned += [(runnable.pop(equal.trial_id), equal.why) for equal in equals]
+    equal_to = {equal.trial_id: equal.to for equal in equals}
+    return Space(_in_order(runnable.values(), process_of), tuple(pruned), frozenset(asked), equal_to, held_to)
+
+
+class _Equal(NamedTuple):
+    """A trial that need not run, the one that stands for it, and why."""
+
+    trial_id: str
+    to: str
+    why: str
+
+
+def _equals(placed: Iterable[Placed], plainest: Callable[[Trial], tuple[Trial, str]]) -> list[_Equal]:
+    """Of equal trials all but one: the plainest, if it runs, else a reference or baseline, else the first by label.
+
+    References and baselines run in any case.
+    """
+    groups: dict[str, list[tuple[Placed, str]]] = {}
+    for each in placed:
+        plain, why = plainest(each.trial)
+        groups.setdefault(plain.trial_id, []).append((each, why))
+    found = []
+    for plain_id, group in groups.items():
+        if len(group) == 1:
+            continue
+        stays, its_why = min(group, key=lambda pair: _standing(pair[0], plain_id))
+        named = f"{stays.trial.label} (trial {stays.trial.trial_id})"
+        found += [
+            _Equal(
+                each.trial.trial_id, stays.trial.trial_id, f"equal to {named}, which stands for it: {why or its_why}"
+            )
+            for each, why in group
+            if each is not stays and not _is_held_to(each)
+        ]
+    return found
+
+
+def _standing(placed: Placed, plain_id: str) -> tuple[bool, bool, str, str]:
+    """Which of equal trials comes first; whatever was typed first is no part of it."""
+    trial = placed.trial
+    return trial.trial_id != plain_id, not _is_held_to(placed), trial.label, repr(trial.cache)
+
+
+def _is_held_to(placed: Placed) -> bool:
+    return placed.is_reference or placed.is_baseline
 
 
 def _in_order(placed: Iterable[Placed], process_of: Callable[[Trial], str]) -> tuple[Placed, ...]:

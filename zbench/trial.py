@@ -31,6 +31,7 @@ from zbench.config import (
     engine_class,
 )
 from zbench.config.arrivals import OF_KINDS
+from zbench.config.hardware import LATER_SHARES
 from zbench.config.pipeline import OWN_OF_PROMPTS
 from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
@@ -57,6 +58,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("parallel", "vae"),
         ("parallel", "text_encoder"),
         ("hardware", "num_devices"),
+        *(("hardware.efficiency", name) for name in LATER_SHARES),
         ("workload", "prompt"),
         ("workload", "prompts_file"),
         ("workload", "negative_prompt"),
@@ -65,7 +67,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         *(("workload.prompts", name) for name in OWN_OF_PROMPTS),
     }
 )
-"""Fields that came after schema 2, each with its group; a list's entries are the group `group.list`. At its default
+"""Fields that came after schema 2, each with its group; what is inside of a group is `group.inner`. At its default
 such a field is left out of `to_dict`, so that trials that do not use it keep their ids."""
 
 T = TypeVar("T")
@@ -139,9 +141,11 @@ class Trial:
             typed_group, plain = getattr(self, group), data[group]
             if plain is None:
                 continue
-            ones, all_written = (getattr(typed_group, entries), plain[entries]) if entries else ([typed_group], [plain])
+            ones, all_written = (getattr(typed_group, entries), plain[entries]) if entries else (typed_group, plain)
+            if not isinstance(ones, list):
+                ones, all_written = [ones], [all_written]
             for one, written in zip(ones, all_written, strict=True):
-                if written[name] == _default(type(one), name):
+                if written[name] == _plain(_default(type(one), name)):
                     del written[name]
         return {key: value for key, value in data.items() if value is not None}
 

@@ -14,6 +14,8 @@ from zbench.executors.client import HOME
 
 QUICK = (*SYNTHETIC, "workload=single")
 SLOW = "engine.options.round_s=0.03"
+ONE_LAUNCH = ("--margin", "5%")
+"""Of sides that have a worker each; a smaller margin takes many launches."""
 
 
 def ab(folder: Path, *args: str) -> tuple[int, str, str]:
@@ -22,10 +24,10 @@ def ab(folder: Path, *args: str) -> tuple[int, str, str]:
 
 
 def test_a_slower_side_is_a_regression_and_every_round_is_kept(tmp_path: Path) -> None:
-    code, out, err = ab(tmp_path, "--b", SLOW, "--format", "json", "sweep.name=kept")
+    code, out, err = ab(tmp_path, "--b", SLOW, *ONE_LAUNCH, "--format", "json", "sweep.name=kept")
     assert code == 1, err
     said = json.loads(out)
-    assert said["workers"] == 2 and "a margin of 1 % may blame that on a side" in err
+    assert said["workers"] == 2 and said["launches"] == 1 and "launches of both" not in err
     # 0.03 s against 0.01 s, and what a sleep oversleeps
     assert said["verdict"] == "SLOWER" and 2.5 < said["ratio"]["estimate"] < 3.1
     head, *blocks = (tmp_path / "runs" / "kept" / "blocks.jsonl").read_text().splitlines()
@@ -42,12 +44,23 @@ def test_identical_sides_pass(tmp_path: Path) -> None:
 
 
 def test_a_faster_side_passes(tmp_path: Path) -> None:
-    code, out, _ = ab(tmp_path, "--a", SLOW)
+    code, out, _ = ab(tmp_path, "--a", SLOW, *ONE_LAUNCH)
     assert code == 0 and "FASTER" in out
 
 
+def test_a_small_margin_takes_many_launches_in_an_order_that_favours_none(tmp_path: Path) -> None:
+    code, out, err = ab(tmp_path, "--b", SLOW, "--format", "json", "sweep.name=launches")
+    assert code == 1, err
+    said = json.loads(out)
+    assert said["verdict"] == "SLOWER" and said["launches"] == said["ratio"]["n"] == 9
+    assert "a margin of 1 % takes 9 launches of both and more; 3 % would take one" in err
+    head, *blocks = [json.loads(line) for line in (tmp_path / "runs/launches/blocks.jsonl").read_text().splitlines()]
+    assert head["of"] == "launch" and len(blocks) == said["blocks"] == 54
+    assert [block["launch"] for block in blocks] == [launch for launch in range(9) for _ in range(6)]
+
+
 def test_sides_take_turns(tmp_path: Path) -> None:
-    ab(tmp_path, "--b", SLOW, "sweep.name=turns")
+    ab(tmp_path, "--b", SLOW, *ONE_LAUNCH, "sweep.name=turns")
     blocks = [json.loads(line) for line in (tmp_path / "runs/turns/blocks.jsonl").read_text().splitlines()[1:]]
     for block, order in zip(blocks, ["abba", "baab"] * len(blocks), strict=False):
         rounds = sorted((r["begun_s"], side) for side in ("a", "b") for r in block[side])
@@ -76,7 +89,7 @@ def test_sides_that_differ_in_steps_alone_share_a_pipeline_too(tmp_path: Path) -
 
 def test_ci_gets_junit_annotations_and_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    code, out, err = ab(tmp_path, "--b", SLOW, "--format", "junit", "--github")
+    code, out, err = ab(tmp_path, "--b", SLOW, *ONE_LAUNCH, "--format", "junit", "--github")
     suite = ElementTree.fromstring(out)
     assert code == 1 and (suite.get("tests"), suite.get("failures")) == ("1", "1")
     assert "::error title=zbench%3A zimage_tiny none%2C 8 steps against " in err
@@ -101,6 +114,8 @@ def test_a_side_that_fails_is_never_a_pass(side: str, code: int, shared: bool, t
     [
         (["--margin", "fast"], "--margin=fast"),
         (["--margin", "0%"], "--margin=0%"),
+        (["--budget", "soon"], "--budget=soon"),
+        (["--budget", "0s"], "--budget=0s"),
         (["--b", "pipeline.stepz=3"], "pipeline.stepz=3"),
         (["--b", "pipeline.steps='3"], "--b=pipeline.steps='3"),
         (["--b", "cache=dbcache cache.Fn_compute_blocks=99"], "exceed the 10 blocks"),

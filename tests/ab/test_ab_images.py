@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from commands import SYNTHETIC, zbench
 
-from zbench.ab.run import _base_first
+from zbench.ab.launch import _base_first
 from zbench.ab.side import ImagesInvalid, RoundCompiled, SideFailed
 
 SPOILT = "cache=dbcache cache.residual_diff_threshold=0.5"

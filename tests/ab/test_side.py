@@ -1,5 +1,6 @@
 """A worker of one side, asked in this process, and which sides may share one."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +8,21 @@ from typing import Any
 
 import pytest
 from commands import TESTS
-from factories import TINY, trial
+from factories import TINY, measurement, trial
 
-from zbench.ab.side import Side, SideFailed, SideWorker, refuse_other_content, share_a_pipeline, warm_up
+from zbench.ab.side import (
+    MOST_AGAIN,
+    ImagesInvalid,
+    Side,
+    SideFailed,
+    SideWorker,
+    refuse_other_content,
+    share_a_pipeline,
+    warm_up,
+)
 from zbench.config import ComputeConfig, DBCacheConfig, EngineConfig, PipelineConfig
 from zbench.errors import Exit, ZbenchError
+from zbench.measurement import Request
 
 
 def test_progress_of_loading_does_not_disturb_a_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +116,34 @@ def test_sides_that_name_the_same_weights_and_loaded_others_are_refused(kind: st
     refuse_other_content([of_weights("a", "X"), of_weights("b", "Y")], loaded)  # on purpose
     refuse_other_content(sides, {"a": loaded["a"], "b": {}})  # an older zbench, which does not say
     refuse_other_content(sides, {"a": loaded["a"], "b": loaded["a"]})
+
+
+def scripted_side(monkeypatch: pytest.MonkeyPatch, *reasons: list[str]) -> SideWorker:
+    """One whose requests are invalid for these reasons, one after another, and then the last one for ever."""
+    (first, *_) = measurement(trial()).requests
+    coming = list(reasons)
+
+    def request(self: SideWorker, name: str, index: int) -> Request:
+        why = coming.pop(0) if len(coming) > 1 else coming[0]
+        return replace(first, invalid_reasons=why, valid=not why)
+
+    monkeypatch.setattr(SideWorker, "_request", request)
+    worker = SideWorker.__new__(SideWorker)
+    worker.throttled = Counter()
+    return worker
+
+
+THERMAL = ["throttled:hw_thermal"]
+
+
+def test_a_round_on_a_throttled_gpu_is_made_again_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = scripted_side(monkeypatch, THERMAL, [])
+    assert once.generate("a", 0).valid and once.throttled == {"hw_thermal": 1}
+    always = scripted_side(monkeypatch, THERMAL)
+    assert not always.generate("a", 0).valid and always.throttled == {"hw_thermal": 1 + MOST_AGAIN}
+
+
+def test_images_that_are_none_are_none_on_a_throttled_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = scripted_side(monkeypatch, ["black_image", *THERMAL])
+    with pytest.raises(ImagesInvalid, match="black_image"):
+        worker.generate("a", 0)

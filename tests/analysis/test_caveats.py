@@ -9,7 +9,7 @@ from factories import complete, demo_records, projected, trial, with_window
 from zbench.analysis.caveats import cut_prompts
 from zbench.analysis.view import view_of
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig
-from zbench.measurement import Effective, ImageQuality
+from zbench.measurement import DeviceTurn, Effective, ImageQuality
 from zbench.recommend import Limits, recommend
 from zbench.record import Record
 from zbench.report.tables.main import render
@@ -34,6 +34,20 @@ def disturbed(record: Record) -> Record:
 
 def caveats_of(record: Record, *others: Record) -> tuple[str, ...]:
     return next(row.caveats for row in view_of([*others, record]).trials if row.trial_id == record.trial_id)
+
+
+def with_turn(record: Record, *about: object) -> Record:
+    return replace(record, measurement=with_window(record.measurement, turn=DeviceTurn(["cpu"], *about)))  # type: ignore[arg-type]
+
+
+def test_a_trial_that_shared_its_device_is_doubted_and_one_that_had_it_alone_is_not() -> None:
+    record = complete(trial())
+    assert caveats_of(record) == caveats_of(with_turn(record, "alone", 12.0)) == ()
+    (said,) = caveats_of(with_turn(record, "shared"))
+    assert "executor.share_device=true" in said
+    (said,) = caveats_of(with_turn(record, "alone", 0.0, ["zbench sweep (runs/x, pid 7)"]))
+    assert "zbench sweep (runs/x, pid 7)" in said and "executor.share_device=true" in said
+    assert caveats_of(projected(with_turn(record, "shared"), latency_s=1.0, vram_gib=20)) == ()
 
 
 # Where a metric comes from

@@ -220,7 +220,7 @@ def test_every_flag_and_variable_of_any_launch_is_in_the_newest_version() -> Non
 
 def test_what_nobody_knows_is_one_line_with_the_way_out() -> None:
     with pytest.raises(
-        ConfigError, match=r"--sglang-version=0\.4: there are 0\.5\.12, 0\.5\.15\.post1, 0\.5\.23, and inst"
+        ConfigError, match=r"--sglang-version=0\.4: there are 0\.5\.12, 0\.5\.15\.post1, 0\.5\.19, 0\.5\.23, and inst"
     ):
         emit(CACHED, "sglang", sglang_version="0.4")
 

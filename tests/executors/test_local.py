@@ -13,12 +13,14 @@ from typing import Any
 
 import psutil
 import pytest
+from commands import logging_under
 from factories import TINY, trial
 
 from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, ExecutorConfig, MeasureConfig
 from zbench.executors import Completed, Failed, Setting, Stopped, Task, TaskResult
 from zbench.executors.client import death
 from zbench.executors.local import LocalExecutor
+from zbench.probes.others import OthersOnCores
 from zbench.trial import Trial
 
 ENGINES = Path(__file__).parent.parent / "engines"
@@ -231,7 +233,7 @@ def test_kernel_s_out_of_memory_kill_is_told_from_other_kills() -> None:
 
 def test_executor_and_synthetic_worker_need_no_torch(executor: LocalExecutor, tmp_path: Path) -> None:
     completed(run(executor, synthetic(), tmp_path))
-    (worker,) = psutil.Process().children()
+    (worker,) = logging_under(tmp_path / "logs")
     assert not any("libtorch" in mapped.path for mapped in worker.memory_maps())
     code = "import sys, zbench.executors.local; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -240,7 +242,7 @@ def test_executor_and_synthetic_worker_need_no_torch(executor: LocalExecutor, tm
 def test_worker_leaves_when_the_executor_closes(tmp_path: Path) -> None:
     executor = LocalExecutor(LOCAL, tmp_path / "logs")
     completed(run(executor, synthetic(), tmp_path))
-    (worker,) = psutil.Process().children()
+    (worker,) = logging_under(tmp_path / "logs")
     executor.close()
     assert not worker.is_running()
 
@@ -279,5 +281,37 @@ def test_workers_keep_freed_memory_unless_the_user_says_otherwise(
     else:
         monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", own)
     completed(run(executor, synthetic(), tmp_path))
-    (worker,) = psutil.Process().children()
+    (worker,) = logging_under(tmp_path / "logs")
     assert worker.environ()["MALLOC_TRIM_THRESHOLD_"] == (own or str(2**30))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_of_workers_wait_briefly_unless_the_user_says_otherwise(
+    theirs: dict[str, str],
+    spins: str | None,
+    executor: LocalExecutor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads that spin take the cores from those that they wait for, where other programs compute."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    completed(run(executor, synthetic(), tmp_path))
+    (worker,) = psutil.Process().children()
+    assert worker.environ().get("GOMP_SPINCOUNT") == spins
+
+
+def test_what_slows_a_trial_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that it is over."""
+    said = iter(["2 other processes use 1.9 of 2 cores", None])
+    monkeypatch.setattr("zbench.executors.local.OTHERS_S", 0.0)
+    monkeypatch.setattr(OthersOnCores, "look", lambda self, now_s: next(said, None))
+    events: list[dict[str, Any]] = []
+    with LocalExecutor(LOCAL, tmp_path / "logs") as executor:
+        completed(run(executor, synthetic(), tmp_path, on_event=events.append))
+    told = [event["text"] for event in events if event["event"] == "slowed"]
+    assert told == ["2 other processes use 1.9 of 2 cores", None]

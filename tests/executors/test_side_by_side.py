@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from commands import logging_under
 from factories import trial
 from images_server import Call, images_server, picture
 
@@ -62,6 +62,11 @@ def done(executor: LocalExecutor) -> Done:
     return executor.next_done(lambda task, event: None, lambda: False)
 
 
+def devices_shown(folder: Path) -> list[str | None]:
+    """To each worker of the executor that logs under `folder`."""
+    return [worker.environ().get("CUDA_VISIBLE_DEVICES") for worker in logging_under(folder / "logs")]
+
+
 def labels(*ended: Done) -> set[str]:
     return {setting.trial.label for each in ended for setting in each.task.settings}
 
@@ -74,7 +79,7 @@ def test_two_trials_run_at_once_each_on_its_own_device_and_know_of_each_other(
     executor.submit(task(tmp_path, first))
     executor.submit(task(tmp_path, second))
     one = done(executor)
-    seen = {worker.environ()["CUDA_VISIBLE_DEVICES"] for worker in psutil.Process().children()}
+    seen = set(devices_shown(tmp_path))
     other = done(executor)
     assert seen == {"GPU-00", "GPU-11"}
     ended = {each.task.settings[0].trial.trial_id: each for each in (one, other)}
@@ -143,7 +148,7 @@ def test_a_trial_of_several_devices_sees_them_all(executor: LocalExecutor, tmp_p
 
     def look(_: Task, event: dict[str, Any]) -> None:
         if event["event"] == "round":
-            seen.append([worker.environ().get("CUDA_VISIBLE_DEVICES") for worker in psutil.Process().children()])
+            seen.append(devices_shown(tmp_path))
 
     assert executor.next_done(look, lambda: False).beside == ()
     assert seen[0] == [os.environ.get("CUDA_VISIBLE_DEVICES")]
@@ -155,7 +160,7 @@ def test_a_trial_of_a_server_that_is_there_has_it_to_itself(executor: LocalExecu
 
     def look(_: Task, event: dict[str, Any]) -> None:
         if event["event"] == "round":
-            seen.append([worker.environ().get("CUDA_VISIBLE_DEVICES") for worker in psutil.Process().children()])
+            seen.append(devices_shown(tmp_path))
 
     def paints(call: Call) -> None:
         call.images(picture(size=(256, 256)))

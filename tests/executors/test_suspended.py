@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from commands import logging_under
 from factories import trial
 
 from zbench.ab.side import Side, SideWorker
@@ -79,7 +79,7 @@ def test_a_worker_that_was_stopped_is_no_timeout_and_makes_the_request_again(tmp
     stopped: list[threading.Thread] = []
 
     def stop_for_a_while() -> None:
-        (worker,) = [p for p in psutil.Process().children() if "zbench.worker" in p.cmdline()]
+        (worker,) = logging_under(tmp_path / "logs")
         time.sleep(0.2)  # into the round
         worker.suspend()
         time.sleep(MEASURE.timeout_s + 1)

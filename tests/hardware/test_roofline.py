@@ -64,66 +64,85 @@ def step_ms(**groups: object) -> float:
 
 
 @pytest.mark.parametrize(
-    ("figure", "compute", "tolerance"),
+    ("figure", "compute"),
     [
-        ("zbench-h100-compiled", COMPILED, 0.02),  # fitted: activation_passes is what was left of it
-        ("zbench-h100-compiled-fast", COMPILED, 0.06),  # another attention processor, which is not modelled
-        ("zbench-h100-eager", EAGER, 0.02),  # fitted, with the next one
-        ("zbench-h200-eager", EAGER, 0.02),
-        ("zbench-h200-compiled", COMPILED, 0.02),  # not fitted
+        ("zbench-h100-compiled", COMPILED),
+        ("zbench-h100-compiled-fast", COMPILED),  # another attention processor, which is not modelled
+        ("zbench-h100-eager", EAGER),
+        ("zbench-h200-eager", EAGER),
+        ("zbench-h200-compiled", COMPILED),
     ],
 )
-def test_a_forward_on_one_gpu_is_near_the_measured_one(figure: str, compute: ComputeConfig, tolerance: float) -> None:
+def test_a_forward_on_one_gpu_is_near_the_measured_one(figure: str, compute: ComputeConfig) -> None:
+    """These are older than the records that the profiles were fitted to, of which cards were 2 to 5 % faster."""
     measured = MEASURED[figure]
     assert measured.profile is not None
-    assert step_ms(hardware=measured.profile, compute=compute) == pytest.approx(measured.step_s * 1e3, rel=tolerance)
+    assert step_ms(hardware=measured.profile, compute=compute) == pytest.approx(measured.step_s * 1e3, rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("figure", "parallel", "compute", "tolerance"),
+    ("figure", "parallel", "compute"),
     [
-        ("zbench-h200-x2-ulysses", ParallelConfig(ulysses_size=2), COMPILED, 0.09),
-        ("zbench-h200-x2-tp", ParallelConfig(tp_size=2), COMPILED, 0.06),
-        # The host starts kernel by kernel: one host's times are not another's.
-        ("zbench-h200-x2-ring-eager", ParallelConfig(ring_size=2), EAGER, 0.10),
-        ("zbench-h200-x2-ring", ParallelConfig(ring_size=2), COMPILED, 0.02),
-        ("zbench-h200-x2-ulysses-eager", ParallelConfig(ulysses_size=2), EAGER, 0.03),
-        ("zbench-h200-x2-tp-eager", ParallelConfig(tp_size=2), EAGER, 0.16),
-        ("zbench-h200-x2-tp-eager-2", ParallelConfig(tp_size=2), EAGER, 0.22),
-        ("zbench-h200-x4-ring-eager", ParallelConfig(ring_size=4), EAGER, 0.03),
-        ("zbench-h200-x4-ring", ParallelConfig(ring_size=4), COMPILED, 0.02),
-        ("zbench-h200-x4-ulysses-ring-eager", ParallelConfig(ulysses_size=2, ring_size=2), EAGER, 0.03),
-        ("zbench-h200-x4-ulysses-ring", ParallelConfig(ulysses_size=2, ring_size=2), COMPILED, 0.28),
-        ("zbench-h200-x4-tp-ulysses-eager", ParallelConfig(tp_size=2, ulysses_size=2), EAGER, 0.28),
+        ("zbench-h200-x2-ulysses", ParallelConfig(ulysses_size=2), COMPILED),
+        ("zbench-h200-x2-tp", ParallelConfig(tp_size=2), COMPILED),
+        ("zbench-h200-x2-ring-eager", ParallelConfig(ring_size=2), EAGER),
+        ("zbench-h200-x2-ring", ParallelConfig(ring_size=2), COMPILED),
+        ("zbench-h200-x2-ulysses-eager", ParallelConfig(ulysses_size=2), EAGER),
+        ("zbench-h200-x2-tp-eager", ParallelConfig(tp_size=2), EAGER),
+        ("zbench-h200-x2-tp-eager-2", ParallelConfig(tp_size=2), EAGER),
+        ("zbench-h200-x4-ring-eager", ParallelConfig(ring_size=4), EAGER),
+        ("zbench-h200-x4-ring", ParallelConfig(ring_size=4), COMPILED),
+        ("zbench-h200-x4-ulysses-ring-eager", ParallelConfig(ulysses_size=2, ring_size=2), EAGER),
+        ("zbench-h200-x4-ulysses-ring", ParallelConfig(ulysses_size=2, ring_size=2), COMPILED),
+        ("zbench-h200-x4-tp-ulysses-eager", ParallelConfig(tp_size=2, ulysses_size=2), EAGER),
     ],
 )
-def test_a_forward_on_several_gpus_is_as_far_off_as_stated(
-    figure: str, parallel: ParallelConfig, compute: ComputeConfig, tolerance: float
+def test_a_forward_that_a_host_starts_is_within_what_hosts_differ_by(
+    figure: str, parallel: ParallelConfig, compute: ComputeConfig
 ) -> None:
+    """The same forward took 40 % longer on another host: a point says little, and its spread says so."""
     measured_s = MEASURED[figure].step_s
     made = projected(hardware="h200", parallel=parallel, compute=compute)
-    assert made.computed_step_s == pytest.approx(measured_s, rel=tolerance)
+    off = 1 + profile("h200").efficiency.spread.host
+    assert made.computed_step_s / off < measured_s < made.computed_step_s * off
     assert any("the host's speed decides" in line for line in made.assumptions)
 
 
 @pytest.mark.parametrize(
-    ("degrees", "ms", "tolerance"),
-    [({"gather": 2}, 50.6, 0.09), ({"ulysses": 2}, 54.0, 0.03), ({"tp": 2}, 57.9, 0.10), ({"gather": 4}, 34.3, 0.02)],
+    ("degrees", "ms"), [({"gather": 2}, 50.6), ({"ulysses": 2}, 54.0), ({"tp": 2}, 57.9), ({"gather": 4}, 34.3)]
 )
-def test_a_forward_as_one_graph_is_near_the_measured_one(degrees: dict[str, int], ms: float, tolerance: float) -> None:
+def test_a_forward_as_one_graph_is_near_the_measured_one(degrees: dict[str, int], ms: float) -> None:
     """Measured: reports/h200x4."""
-    assert sharded_ms(**degrees) == pytest.approx(ms, rel=tolerance)
+    assert sharded_ms(**degrees) == pytest.approx(ms, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("figure", "skipped", "tolerance"),
-    [("zbench-h100-image", 0, 0.02), ("zbench-h100-image-skip3", 3, 0.05), ("zbench-h100-image-skip5", 5, 0.05)],
+    ("figure", "skipped"), [("zbench-h100-image", 0), ("zbench-h100-image-skip3", 3), ("zbench-h100-image-skip5", 5)]
 )
-def test_a_compiled_image_is_near_the_measured_one(figure: str, skipped: int, tolerance: float) -> None:
-    """The first is fitted (image_overhead_s). The measured pipeline was given its prompt's embeddings."""
+def test_a_compiled_image_is_near_the_measured_one(figure: str, skipped: int) -> None:
+    """Measured before the first release, given embeddings. What stands around forwards and decode took 62 ms then, and
+    9 in the committed records."""
     made = projected(skipped, cache=DBCacheConfig())
-    image_s = made.rounds[0].latency_s - made.stages_s["text_encode"]
-    assert image_s == pytest.approx(MEASURED[figure].image_s, rel=tolerance)
+    image_s = made.rounds[0].latency_s - made.stages_s["text_encode"] + 0.053
+    assert image_s == pytest.approx(MEASURED[figure].image_s, rel=0.09)
+
+
+def test_a_projected_round_says_where_it_lies_and_what_it_goes_to() -> None:
+    made = projected(3, cache=DBCacheConfig())
+    (round_,) = made.rounds
+    assert round_.low_s is not None and round_.high_s is not None
+    assert round_.low_s < round_.latency_s < round_.high_s
+    assert sum(made.image_parts_s.values()) == pytest.approx(round_.latency_s)
+    assert "software: compiled" in " ".join(made.assumptions)
+
+
+def test_what_was_not_measured_is_projected_with_a_wider_range() -> None:
+    def width(hardware: str) -> float:
+        (round_,) = projected(hardware=hardware).rounds
+        assert round_.low_s is not None and round_.high_s is not None
+        return (round_.high_s - round_.low_s) / round_.latency_s
+
+    assert width("h100") < width("h800") < width("rtx5090") < 1
 
 
 def test_an_h100_image_is_within_30_percent_of_sglangs_ci_limit() -> None:
@@ -185,7 +204,7 @@ def test_guidance_doubles_the_forwards() -> None:
     guided = turbo(pipeline=replace(TURBO, guidance_scale=4.0))
     made, plain = project(guided, geometry(), []), projected()
     assert made.computed_step_s == pytest.approx(2 * plain.computed_step_s, rel=0.1)
-    assert made.stages_s["text_encode"] == pytest.approx(2 * plain.stages_s["text_encode"])
+    assert 1 < made.stages_s["text_encode"] / plain.stages_s["text_encode"] < 2, "the host's part is a call's"
 
 
 def test_offload_trades_time_for_memory() -> None:
@@ -194,11 +213,12 @@ def test_offload_trades_time_for_memory() -> None:
         mode: projected(hardware="rtx4090", offload=OffloadConfig(mode=mode)) for mode in ("none", "all", "sequential")
     }
     assert made["none"].stages_s["offload_transfer"] == 0
-    # 20.5 GB of weights, one way, over 84 % of 32 GB/s.
-    assert made["all"].stages_s["offload_transfer"] == pytest.approx(20.52 / (0.84 * 32), rel=0.01)
-    # 12.3 GB of transformer each step, one way.
+    e = profile("rtx4090").efficiency
+    # 20.5 GB of weights, one way, over a share of 32 GB/s.
+    assert made["all"].stages_s["offload_transfer"] == pytest.approx(20.52 / (e.host_link * 32), rel=0.01)
+    # 12.3 GB of transformer each step, one way, and the host's part of each of 34 layers.
     copied_s = made["sequential"].computed_step_s - made["none"].computed_step_s
-    assert copied_s == pytest.approx(12.31 / (0.84 * 32), rel=0.01)
+    assert copied_s == pytest.approx(12.31 / (e.host_link * 32) + 34 * e.swap_s, rel=0.01)
     latencies = [m.rounds[0].latency_s for m in made.values()]
     peaks = [m.peak_device_bytes for m in made.values()]
     assert latencies == sorted(latencies)
@@ -327,7 +347,9 @@ def test_a_decode_is_split_where_it_is_asked_for() -> None:
         projected(hardware="h200", parallel=ParallelConfig(gather_size=2, vae=vae)).stages_s["decode"]
         for vae in ("whole", "split")
     )
-    assert split == pytest.approx(whole / 2)
+    e = profile("h200").efficiency
+    assert e.vae_split is not None
+    assert split == pytest.approx(whole / 2 * e.vae / e.vae_split)
     assert projected(hardware="h200").stages_s["decode"] == whole
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from fake_nvml import GIB, FakeGpu, FakeNvml
@@ -88,6 +89,48 @@ def test_a_visitor_counts_while_it_is_there_and_a_little_longer() -> None:
         answers.append(neighbours.seen(now[0] - 1))
     assert answers == [set(), {1}, {1}, {1}, set()]
     assert neighbours.seen() == {1}
+
+
+def test_a_visitor_that_no_list_shows_is_seen_by_its_kernels() -> None:
+    """It came after one look and was gone before the next."""
+    gpu = FakeGpu(compute={PID: GIB}, utilisation={PID: 100})
+    neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, [PID])
+    neighbours.start()
+    assert neighbours.seen() == set()
+    gpu.utilisation = {PID: 60, 4_000_001: 40, 4_000_002: 0}
+    neighbours.look()
+    assert neighbours.seen() == {4_000_001}
+
+
+def test_what_ran_before_the_block_or_the_last_look_is_not_asked_for_again() -> None:
+    """A measurement that had its turn before is no neighbour of this one."""
+    asked: list[int] = []
+    gpu = FakeGpu(compute={PID: GIB}, utilisation={PID: 100})
+    library = FakeNvml(gpu)
+    answer = library.calls["nvmlDeviceGetProcessUtilization"]
+
+    def noted(of: FakeGpu, since_us: int) -> object:
+        asked.append(since_us)
+        return answer(of, since_us)
+
+    library.calls["nvmlDeviceGetProcessUtilization"] = noted
+    neighbours = Neighbours(Nvml(library), 0, [PID])
+    before_us = time.time() * 1e6 - 1
+    neighbours.start()
+    neighbours.look()
+    neighbours.look()
+    assert before_us <= asked[0] <= asked[1] <= asked[2] <= time.time() * 1e6 + 1
+
+
+def test_a_helper_of_the_trial_that_has_ended_is_no_visitor() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True) as helper:
+        gpu = FakeGpu(compute={helper.pid: GIB}, utilisation={helper.pid: 50})
+        neighbours = Neighbours(Nvml(FakeNvml(gpu)), 0, [PID])
+        neighbours.start()
+        helper.communicate("\n")
+    gpu.compute, gpu.utilisation = {PID: GIB}, {PID: 100, helper.pid: 50}
+    neighbours.look()
+    assert neighbours.seen() == set()
 
 
 def test_looks_are_kept_apart() -> None:

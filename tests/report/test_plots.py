@@ -164,7 +164,7 @@ def test_the_bar_of_a_projection_ends_at_its_latency(hardware):
     figure = stage_breakdown({"a": stage_seconds(measurement)}, [])
     drawn_s = sum(bar.get_width() for bar in figure.axes[0].patches)
     assert projection.stages_s["overhead"] > 0 and projection.stages_s["offload_transfer"] > 0
-    assert drawn_s == pytest.approx(projection.rounds[0].latency_s)
+    assert drawn_s == pytest.approx(projection.rounds[0].latency_s, rel=0.005)  # less than that is not drawn
 
 
 def test_long_labels_leave_room_for_the_axes(recwarn):

@@ -1,5 +1,7 @@
 """The report's section on several devices: what it says in words, what its tables show, and when it is not there."""
 
+from dataclasses import replace
+
 import pytest
 from factories import demo_records, projected, pruned
 from several_devices import ONE, TWO, data_parallel, on, one_device, timed, two_devices
@@ -53,6 +55,14 @@ def test_data_parallelism_that_was_measured_and_is_not_trusted_is_not_called_unm
     text = said(one_device(), straggling)
     known = "a projection (2 times one device's; data parallelism has no trusted measurement)"
     assert text == f"On 2 devices one image a device makes 2.000 images/s, {known}."
+
+
+def test_nothing_is_projected_from_what_is_not_to_be_trusted_where_nothing_was_sharded_in_trust():
+    one = one_device()
+    unsettled = replace(one, measurement=replace(one.measurement, validity=["latencies had not settled"]))
+    straggling = timed(on(DP2), 1.02, {"denoise": 0.8}, ranks=(1.02, 0.6), images=2)
+    assert said(unsettled, straggling) == ""
+    assert "images/s" in said(unsettled, two_devices())
 
 
 def test_sharding_that_does_not_pay_is_called_that():

@@ -8,16 +8,17 @@ import pytest
 from ceilings import CEILINGS, CPU_CEILINGS
 from factories import ENVIRONMENT, TINY, TURBO, complete, demo_projection, demo_records, trial, with_window
 
-from zbench.analysis.stages import ceiling_rates, stage_figures
+from zbench.analysis.stages import ceiling_rates, stage_figures, stage_seconds
 from zbench.analysis.view import view_of
 from zbench.config import CustomCacheConfig, DBCacheConfig, OffloadConfig, ParallelConfig
 from zbench.errors import RecordError
-from zbench.measurement import Effective, Memory, Telemetry
+from zbench.measurement import Effective, Memory, ServerView, Telemetry
 from zbench.record import Record
 from zbench.report.page.write import write_report
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.stages import stage_table
 from zbench.report.tables.text_table import to_markdown, to_text
+from zbench.report.text.cells import ABSENT
 from zbench.sweeper.sweep import _sized
 from zbench.trial import geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
@@ -230,3 +231,36 @@ def test_both_tables_stand_on_the_pages_escaped(tmp_path):
         assert "<script>" not in text and "<b>" not in text
         assert "&lt;script&gt;" in text and "&lt;b&gt;" in text
     assert "decode, s" in to_markdown(stage_table(ordered(record)))
+
+
+def told_by_a_server(**stages_s: float) -> Record:
+    """As of the engine sglang: its timed requests have no stages, and an untimed one told of them."""
+    return on(
+        complete(trial(pipeline=TURBO)),
+        CEILINGS,
+        {"stages_s": {}, "latency_s": 1.31},
+        server=ServerView(version="0.5.15.post1", stages_s=stages_s, steps_s=[0.1] * 8),
+    )
+
+
+TOLD = {"text_encode": 0.02, "denoise": 0.84, "decode": 0.08}
+
+
+def test_the_stages_that_a_server_told_stand_beside_those_of_the_built_in_pipeline():
+    own = on(complete(trial(DBCacheConfig(), pipeline=TURBO)), CEILINGS, TIMED, **GPU)
+    table = stage_table(view_of([told_by_a_server(**TOLD), own]))
+    assert table is not None
+    (found,) = [row[1:] for row in table.rows if row[0].startswith("none")]
+    assert found == ("0.0200", ABSENT, "0.840", ABSENT, "0.0800", ABSENT)
+    text = " ".join(to_text(table).split())
+    assert text.count("one untimed request of the first prompt and seed") == 1, "said once"
+    assert "a server told its seconds, and not what it computed" in text
+
+
+def test_what_a_latency_holds_beside_a_server_s_stages_is_shown():
+    measured = told_by_a_server(**TOLD).measurement
+    assert stage_seconds(measured) == pytest.approx({**TOLD, "other": 1.31 - sum(TOLD.values())})
+
+
+def test_a_server_that_told_no_stages_has_none():
+    assert stage_figures(told_by_a_server()) == {} and stage_table(view_of([told_by_a_server()])) is None

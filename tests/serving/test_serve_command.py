@@ -5,7 +5,6 @@ import io
 import json
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from commands import SYNTHETIC, start, zbench
+from commands import SYNTHETIC, end, serving, zbench
 from PIL import Image
 
 from zbench.cli import main
@@ -21,21 +20,12 @@ from zbench.cli import main
 PATH = "/v1/images/generations"
 
 
-def served(cwd: Path, *args: str) -> tuple["subprocess.Popen[str]", str]:
-    """A server that is ready, and its address."""
-    process = start(cwd, "serve", *args, "--port", "0")
-    assert process.stdout is not None
-    url = process.stdout.readline().strip()
-    assert url.startswith("http://127.0.0.1:"), process.communicate()
-    return process, url
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_in_order_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
-    process, url = served(tmp_path, *SYNTHETIC)
-    assert httpx.post(f"{url}{PATH}", json={"prompt": "a cat"}, timeout=60).status_code == 200
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    with serving(tmp_path, *SYNTHETIC) as (process, url):
+        assert httpx.post(f"{url}{PATH}", json={"prompt": "a cat"}, timeout=60).status_code == 200
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "loading zimage_tiny" in err and "warming up with one request" in err
     assert err.rstrip().endswith("zbench serve: stopped") and "Traceback" not in err
@@ -46,13 +36,18 @@ def test_a_sweep_of_one_server_compares_sizes_of_batches(tmp_path: Path) -> None
     """Each trial's requests say how many may share a call; four are there at once."""
     small = ("pipeline.height=32", "pipeline.width=32", "pipeline.steps=2")  # what the synthetic engine paints
     server = (*SYNTHETIC, *small, "engine.options.round_s=0.05", "--batching-max-size", "4")
-    process, url = served(tmp_path, *server)
     load = ("workload=single", "workload.arrivals=concurrent", "workload.concurrency=4", "workload.requests=12")
-    words = ("hardware=cpu", "pipeline=zimage_tiny", *small, *load, "engine=openai_images", f"engine.base_url={url}")
-    done = zbench(tmp_path, "sweep", *words, "engine.options.fields.batching_max_size=1,4", timeout_s=280)
-    metrics = httpx.get(f"{url}/metrics").text.splitlines()
-    process.terminate()
-    process.communicate(timeout=60)
+    with serving(tmp_path, *server) as (_, url):
+        words = (
+            "hardware=cpu",
+            "pipeline=zimage_tiny",
+            *small,
+            *load,
+            "engine=openai_images",
+            f"engine.base_url={url}",
+        )
+        done = zbench(tmp_path, "sweep", *words, "engine.options.fields.batching_max_size=1,4", timeout_s=280)
+        metrics = httpx.get(f"{url}/metrics").text.splitlines()
     assert done.returncode == 0, done.stderr
     [journal] = tmp_path.glob("runs/*/records.jsonl")
     records = [json.loads(line) for line in journal.read_text().splitlines()]
@@ -71,11 +66,11 @@ def test_the_image_over_http_is_that_of_zbench_run(tmp_path: Path) -> None:
     record: dict[str, Any] = json.loads(line)
     [prompt] = record["config"]["workload"]["prompts"]
     [kept] = next(tmp_path.glob("runs/run-*/artifacts/*")).glob("*.png")
-    process, url = served(tmp_path, "hardware=cpu", "workload=single", "pipeline.height=96", "pipeline.width=64")
+    words = ("hardware=cpu", "workload=single", "pipeline.height=96", "pipeline.width=64")
     body = {"prompt": prompt["text"], "seed": 0, "num_inference_steps": 3, "size": "96x64"}
-    answer = httpx.post(f"{url}{PATH}", json=body, timeout=240).json()
-    process.terminate()
-    _, err = process.communicate(timeout=120)
+    with serving(tmp_path, *words) as (process, url):
+        answer = httpx.post(f"{url}{PATH}", json=body, timeout=240).json()
+        err = end(process)
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))))
     assert (image == np.asarray(Image.open(kept).convert("RGB"))).all()
     assert process.returncode == 0, err

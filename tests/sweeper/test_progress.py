@@ -83,3 +83,44 @@ def test_trials_from_the_journal_do_not_count_for_the_eta() -> None:
 def test_durations_and_events_in_words() -> None:
     assert [duration(s) for s in (45.2, 185, 7800)] == ["45 s", "3 min 05 s", "2 h 10 min"]
     assert describe({"event": "round", "phase": "timed", "index": 1, "latency_s": 0.5}) == "timed round 2, 0.500 s"
+    assert describe({"event": "loaded", "load_s": 1.0}) == "loaded, warming up"
+    assert describe({"event": "waiting", "text": "waits for its turn on cpu: x"}) == "waits for its turn on cpu: x"
+
+
+def lines_of(*events: tuple[float, dict[str, object]]) -> list[str]:
+    """What is printed of one trial, whose events come at these seconds."""
+    out, now = StringIO(), [0.0]
+    progress = SweepProgress(1, Console(file=out, width=200), clock=lambda: now[0])
+    placed = Placed(BASELINE, BASELINE.trial_id, BASELINE.trial_id)
+    progress.started(placed)
+    for at_s, event in events:
+        now[0] = at_s
+        progress.event(placed, event)
+    return out.getvalue().splitlines()
+
+
+def warm_up_round(index: int) -> dict[str, object]:
+    return {"event": "round", "phase": "warmup", "index": index, "latency_s": 5.0}
+
+
+def test_a_trial_that_takes_long_says_what_it_does_now_and_then() -> None:
+    assert lines_of(*((float(i), warm_up_round(i)) for i in range(101))) == [
+        f"none: warmup round {i + 1}, 5.000 s" for i in (15, 45)
+    ], "after 15 s without a line, then after 30, then after 60"
+
+
+def test_what_slows_a_trial_stands_beside_what_it_does_even_within_one_long_call() -> None:
+    checking = {"event": "loading", "stage": "checking", "done_bytes": 0, "total_bytes": 10**9}
+    slowed = {"event": "slowed", "text": "2 other processes use 1.9 of 2 cores: python (pid 7)"}
+    first, *rest = lines_of(
+        (0.0, {"event": "loading"}), (6.0, checking), (7.0, {"event": "loaded"}), (12.0, slowed), (17.0, slowed)
+    )
+    assert "checking weights" in first
+    assert rest == ["none: loaded, warming up; 2 other processes use 1.9 of 2 cores: python (pid 7)"]
+    over = (50.0, {"event": "slowed", "text": None})
+    assert lines_of((12.0, slowed), (20.0, warm_up_round(0)), over)[-1] == "none: warmup round 1, 5.000 s"
+
+
+def test_for_whom_a_trial_waits_is_said_at_once() -> None:
+    waits, come = ({"event": "waiting", "text": text} for text in ("waits for its turn on cpu: x", "its turn has come"))
+    assert lines_of((0.0, waits), (0.1, come)) == ["none: waits for its turn on cpu: x", "none: its turn has come"]

@@ -22,6 +22,7 @@ from zbench.measurement import Cold, Measurement
 from zbench.trial import Trial
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import StopAsked, TrialJob
+from zbench.worker.load import kept_pairs
 from zbench.worker.measuring import measure_trials
 
 WAIT_S = 30
@@ -59,7 +60,7 @@ class Crowd(ScriptedEngine):
         self._at_once, self._fails, self._error = at_once, fails, error
         self._meeting = threading.Barrier(parties)
         self._counting = threading.Lock()
-        self.calls = -2  # one call warms up
+        self.calls = -3  # one call warms up, and one would be a server's alone
         self.in_flight = self.most_in_flight = 0
 
     def at_once(self) -> int | None:
@@ -100,7 +101,7 @@ def test_an_engine_of_one_thread_has_one_queue_and_waiting_is_told_apart(tmp_pat
     assert [r.due_s for r in window.requests] == [0.0] * 6, "due at once, whoever is served before"
     for former, later in zip(window.requests, window.requests[1:], strict=False):
         assert later.begun_s is not None and later.begun_s >= former.done_s
-        assert later.queue_s == later.begun_s and later.latency_s == later.done_s
+        assert window.queued_s(later) == later.begun_s and later.latency_s == later.done_s
     assert [r.server_s for r in window.requests] == [0.25] * 6, "the call itself, without the waiting"
     assert window.wall_s == window.requests[-1].done_s
     kept = window.arrivals
@@ -245,3 +246,16 @@ def test_requests_during_which_the_worker_was_stopped_do_not_count(
     result = measured(tmp_path, ScriptedEngine(), under(arrivals="replay", arrival_times_s=[0.0, 0.0, 0.05]))
     assert [r.invalid_reasons for r in result.requests] == [[], [], ["suspended"]]
     assert result.reasons["energy"] == "suspended"
+
+
+def test_images_of_many_prompts_are_not_all_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of the workload are kept and judged, so that a trial and its reference keep the same."""
+    of = under(arrivals="concurrent", concurrency=1, requests=8)
+    of = replace(of, workload=replace(of.workload, seeds=[0, 1]))
+    assert len(kept_pairs(of)) == 4, "all of them, where there is room"
+    pixels = 3 * of.pipeline.width * of.pipeline.height
+    monkeypatch.setattr("zbench.worker.load.KEPT_BYTES", 3 * pixels)
+    result = measured(tmp_path, ScriptedEngine(), of, is_reference=True)
+    saved = {path.stem for path in tmp_path.rglob("*.png")}
+    assert len(saved) == 3 and len(result.requests) == 8
+    assert result.noise_floor is not None and len(result.noise_floor) == 3

@@ -94,7 +94,7 @@ def test_a_server_gets_them_with_each_request(tmp_path: Path) -> None:
     engine = Served()
     result = measured(tmp_path, engine, mixed(arrivals="concurrent", concurrency=4, requests=8))
     assert len(result.requests) == 8 and set(engine.made) == {("a wide cat", 512, 4)}
-    assert len(engine.prompts) == 8 + 2 and len(engine.made) == 4 + 1, "the warm-up made one of each size"
+    assert len(engine.prompts) == 8 + 3 and len(engine.made) == 4 + 1, "one of each size warms up; one is alone"
 
 
 def test_own_sizes_are_part_of_a_trial_and_their_lack_is_not() -> None:

@@ -26,20 +26,16 @@ def request(**told: Any) -> Any:
     return made
 
 
-def test_what_a_server_tells_of_its_own_time_says_when_it_began() -> None:
+def test_a_server_tells_what_it_took_and_not_when_it_began() -> None:
+    """Its clock may leave out what every request needs, so that nothing follows of when it began."""
     one = request(latency_s=2.0, served=True, server_s=0.5, server_peak_bytes=7)
-    assert one.done_s - one.sent_s == pytest.approx(2.0) and one.done_s - one.begun_s == pytest.approx(0.5)
-    assert one.queue_s == pytest.approx(1.5) and one.server_s == 0.5 and one.server_peak_bytes == 7
+    assert one.done_s - one.sent_s == pytest.approx(2.0)
+    assert one.begun_s is None and one.server_s == 0.5 and one.server_peak_bytes == 7
 
 
 def test_a_server_that_tells_nothing_has_no_beginning() -> None:
     one = request(latency_s=2.0, served=True)
-    assert one.begun_s is None and one.queue_s is None and one.server_s is None
-
-
-def test_a_server_that_claims_more_time_than_passed_began_when_it_was_asked() -> None:
-    one = request(latency_s=2.0, served=True, server_s=3.0)
-    assert one.begun_s == one.sent_s and one.server_s == 3.0
+    assert one.begun_s is None and one.server_s is None
 
 
 def test_a_pipeline_of_this_process_begins_at_once() -> None:

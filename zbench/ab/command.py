@@ -7,16 +7,17 @@ import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from zbench.ab.interleave import SideName
-from zbench.ab.run import ABResult, compare
+from zbench.ab.run import ABResult, Bounds, compare
 from zbench.ab.show import ABProgress, assessed, exit_code, failed, render, render_failed, undecided
-from zbench.ab.side import ImagesInvalid, RoundCompiled, Side, SideFailed, present_trial
+from zbench.ab.side import ImagesInvalid, RoundCompiled, Side, SideFailed, present_trial, turn_of
 from zbench.ab.worktree import worktree
 from zbench.composition import NO_AXES, overlay
 from zbench.engines import Descriptions
@@ -24,7 +25,6 @@ from zbench.errors import ConfigError, Exit
 from zbench.gate import show as gate
 from zbench.gate.judge import Assessment
 from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
-from zbench.stats import LookSchedule
 from zbench.streams import talk, talk_from_handler
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
@@ -45,7 +45,7 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
     """Measure, print the verdict, return the exit code. `parser` knows the command's usage and `--format`."""
     options = _parse(parser, args)
     common: list[str] = options.overrides
-    margin = _margin(options.margin)
+    bounds = Bounds(_margin(options.margin), _budget_s(options.budget))
     with ExitStack() as stack:
         sides = [_side(name, options, common, stack) for name in ("a", "b")]
         if sides[0].trial.workload != sides[1].trial.workload:
@@ -54,11 +54,14 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
         config = one_job(common, options.config_dir, allow_code=options.allow_code)
         name = config.sweep.name or f"ab-{_digest(sides, options)}"
         folder = Path(os.path.expanduser(config.sweep.runs_dir)) / name
-        plan = LookSchedule()
-        progress = ABProgress(Console(stderr=True, emoji=False), plan.looks[-1])
+        progress = ABProgress(Console(stderr=True, emoji=False))
         try:
-            with _stop_on_interrupt() as asked_to_stop:
-                outcome = compare(sides, plan, margin, folder, config.measure, progress, asked_to_stop)
+            share = config.executor.share_device
+            turn = turn_of(sides, str(folder.resolve()), share=share)
+            with _stop_on_interrupt() as asked_to_stop, turn.taken(partial(_tell_of_turn, progress, folder)):
+                if share:
+                    progress.note("others may measure on the device meanwhile (executor.share_device=true)")
+                outcome = compare(sides, bounds, folder, config.measure, progress, asked_to_stop, turn)
         except SideFailed as failure:
             if failure.side == "b" and failure.broken:  # a new side that crashes is no pass
                 return _report_failed(failure, sides[0], sides[1], options)
@@ -67,7 +70,16 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
             outcome = undecided(failure)
         finally:
             progress.close()
-    return _report(outcome, sides, folder, margin, options)
+    return _report(outcome, sides, folder, bounds.margin, options)
+
+
+def _tell_of_turn(progress: ABProgress, folder: Path, text: str) -> None:
+    """For whom it waits, also in a log."""
+    progress.note(text)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "turns.log").open("a", encoding="utf-8", errors="replace") as log:
+            log.write(f"{text}\n")
 
 
 def _report(outcome: ABResult, sides: list[Side], folder: Path, margin: float, options: argparse.Namespace) -> int:
@@ -109,6 +121,11 @@ def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespa
             f"--{name}-python", metavar="PYTHON", help=f"interpreter whose installed zbench {role} runs"
         )
     parser.add_argument("--margin", default="1%", help="by how much b may be slower (default: 1%%)")
+    parser.add_argument(
+        "--budget",
+        default="10min",
+        help="no block begins that would end later, such as 90s, 10min or 1h (default: 10min)",
+    )
     parser.add_argument("--config-dir", help="folder with groups of your own")
     parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
     parser.add_argument("--github", action="store_true", help="annotate, and append to $GITHUB_STEP_SUMMARY")
@@ -127,6 +144,14 @@ def _margin(text: str) -> float:
     if not 0 < margin < 1:
         raise ConfigError("--margin", text or "''", "must be a per cent above 0 and below 100, such as 3%")
     return margin
+
+
+def _budget_s(text: str) -> float:
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)(s|min|h)", text)
+    seconds = float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise ConfigError("--budget", text or "''", "must be a time above 0, such as 90s, 10min or 1h")
+    return seconds
 
 
 def _side(name: SideName, options: argparse.Namespace, common: list[str], stack: ExitStack) -> Side:

@@ -11,13 +11,15 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
-from zbench.ab.side import Side, SideWorker, present_trial, warm_up
+from zbench.ab.schedule import BLOCK_LOOKS
+from zbench.ab.side import Side, SideWorker, present_trial, turn_of, warm_up
 from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.sanitize import json_text, printable
-from zbench.stats import LookSchedule, blocks_needed, drift, median, relative_spread
+from zbench.stats import blocks_needed, drift, median, relative_spread
+from zbench.streams import talk
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
 from zbench.sweeper.progress import duration
@@ -84,7 +86,7 @@ def measure_noise(side: Side, measure: MeasureConfig, show: Callable[[str], None
 
 
 def _rounds_needed(latencies: Sequence[float], a_turn: int, change: float) -> int | None:
-    blocks = blocks_needed(turn_medians(latencies, MEASURED_TURNS), change, LookSchedule())
+    blocks = blocks_needed(turn_medians(latencies, MEASURED_TURNS), change, BLOCK_LOOKS)
     return None if blocks is None else blocks * TURNS_PER_BLOCK * a_turn
 
 
@@ -94,8 +96,10 @@ def doctor_noise(overrides: list[str], config_dir: str | None, form: str, *, all
     trial = present_trial("--noise", config, overrides, Descriptions(allow_code=allow_code))
     check_weights([trial])
     console = Console(stderr=True, emoji=False)
-    with console.status("starting the worker") as status:
-        noise = measure_noise(Side("a", trial, allow_code=allow_code), config.measure, status.update)
+    side = Side("a", trial, allow_code=allow_code)
+    turn = turn_of([side], "doctor --noise", share=config.executor.share_device)
+    with turn.taken(talk), console.status("starting the worker") as status:
+        noise = measure_noise(side, config.measure, status.update)
     return render_noise(noise, form)
 
 
@@ -119,5 +123,5 @@ def render_noise(noise: Noise, form: str) -> str:
 
 def _cost(need: Need, noise: Noise) -> tuple[str, str]:
     if need.rounds is None:
-        return f"more than {LookSchedule().looks[-1] * TURNS_PER_BLOCK * noise.rounds_a_turn}", "–"
+        return f"more than {BLOCK_LOOKS.looks[-1] * TURNS_PER_BLOCK * noise.rounds_a_turn}", "–"
     return str(need.rounds), duration(need.rounds * noise.median_s)

@@ -1,12 +1,14 @@
 """What a comparison says: a line a block on stderr while it runs, and the verdict on stdout when it is over."""
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 
 from rich.console import Console
 
-from zbench.ab.interleave import Block, SideName
+from zbench.ab.interleave import SideName
 from zbench.ab.run import ABResult
+from zbench.ab.schedule import ABSchedule
 from zbench.ab.side import Side, SideFailed, share_a_pipeline
 from zbench.analysis.metrics import REGISTRY
 from zbench.errors import Exit
@@ -14,7 +16,7 @@ from zbench.gate.judge import Assessment, Finding, Gone
 from zbench.gate.limits import Limit
 from zbench.report.tables.text_table import markdown_text
 from zbench.sanitize import json_text, printable
-from zbench.stats import Look, Refusal, RefusalReason, Verdict, judge
+from zbench.stats import Look, Refusal, RefusalReason, Verdict, deciding_margin, judge
 
 FORMATS = ("text", "json", "markdown", "junit")
 
@@ -22,9 +24,9 @@ FORMATS = ("text", "json", "markdown", "junit")
 class ABProgress:
     """A `run.Listener` on a console: one line that is rewritten on a terminal, one a look elsewhere."""
 
-    def __init__(self, console: Console, last: int) -> None:
-        """`last` is the largest number of blocks that may be measured."""
-        self._console, self._last = console, last
+    def __init__(self, console: Console) -> None:
+        """Where to tell it."""
+        self._console = console
         self._status = console.status("starting")
         if console.is_terminal:
             self._status.start()
@@ -33,17 +35,18 @@ class ABProgress:
         """Print a sentence."""
         self._console.print(f"note: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
+    def launching(self, launch: int) -> None:
+        """Show that workers are started."""
+        self._status.update(f"starting launch {launch + 1}" if launch else "starting")
+
     def warming(self, side: SideName, latency_s: float) -> None:
         """Show a warm-up round."""
         self._status.update(f"warming up {side}: {latency_s:.3f} s")
 
-    def measured(self, block: Block, so_far: Look) -> None:
+    def measured(self, done: int, schedule: ABSchedule, left_s: float, so_far: Look) -> None:
         """Show how far it is, and what was seen at the last look."""
-        done = block.index + 1
-        seconds = sum(r.latency_s for r in (*block.a, *block.b))
-        left = f"at most {seconds * (self._last - done):.0f} s left"
         looked = f", {so_far.judgement.verdict} at {so_far.blocks}" if so_far.blocks else ""
-        text = f"block {done} of at most {self._last}{looked}, {left}"
+        text = f"{schedule.unit} {done} of at most {schedule.looks.looks[-1]}{looked}, at most {left_s:.0f} s left"
         self._status.update(text)
         if not self._console.is_terminal and so_far.blocks == done:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -64,7 +67,8 @@ def exit_code(outcome: ABResult) -> Exit:
 def assessed(outcome: ABResult, a: Side, b: Side, margin: float) -> Assessment:
     """As the gate has it, for JUnit and GitHub."""
     limit = Limit(REGISTRY["latency.median"], margin, relative=True)
-    return Assessment((Finding(f"{_what(b)} against {_what(a)}", limit, outcome.judgement),), (), ())
+    judgement = replace(outcome.judgement, reason=_reason(outcome))
+    return Assessment((Finding(f"{_what(b)} against {_what(a)}", limit, judgement),), (), ())
 
 
 def undecided(failure: SideFailed) -> ABResult:
@@ -88,7 +92,7 @@ def failed(failure: SideFailed, b: Side) -> Assessment:
 
 def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
     """The verdict as text, Markdown or JSON."""
-    judgement = outcome.judgement
+    judgement, reason = outcome.judgement, _reason(outcome)
     labels = [f"{side.name}: {_what(side)}" for side in (a, b)]
     shared = share_a_pipeline(a, b)
     labels.append("both on one pipeline" if shared else "each in a worker of its own")
@@ -96,20 +100,40 @@ def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
         figures = judgement.outcome
         data = {
             "verdict": judgement.verdict,
-            "reason": judgement.reason,
+            "reason": reason,
             "ratio": None if isinstance(figures, Refusal) else asdict(figures),
             "refused": asdict(figures) if isinstance(figures, Refusal) else None,
             "blocks": len(outcome.blocks),
             "workers": 1 if shared else 2,
+            "launches": outcome.launches,
             "ended": outcome.ended,
+            "deciding_margin": deciding_margin(figures),
             "a": _what(a),
             "b": _what(b),
         }
         return json_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2))
     if form == "markdown":
         listed = [f"- {markdown_text(label)}" for label in labels]
-        return "\n".join([f"**{judgement.verdict}**", "", markdown_text(judgement.reason), "", *listed])
-    return "\n".join(map(printable, [*labels, f"{judgement.verdict}: {judgement.reason}"]))
+        return "\n".join([f"**{judgement.verdict}**", "", markdown_text(reason), "", *listed])
+    return "\n".join(map(printable, [*labels, f"{judgement.verdict}: {reason}"]))
+
+
+ENDED = {
+    "budget": "The budget of time ended it: a larger --budget goes on.",
+    "no_narrower": "More blocks made the interval no narrower: what slows rounds here lasts longer than a block.",
+}
+
+
+def _reason(outcome: ABResult) -> str:
+    """Why, and where nothing was decided, what would have been."""
+    judgement = outcome.judgement
+    if judgement.verdict is not Verdict.INCONCLUSIVE:
+        return judgement.reason
+    said, margin = [judgement.reason, *filter(None, [ENDED.get(outcome.ended)])], deciding_margin(judgement.outcome)
+    if margin is not None:
+        per_cent = math.ceil(1000 * margin - 1e-6) / 10
+        said.append(f"A margin of {per_cent:g} % would have been decided: no slower than that.")
+    return " ".join(said)
 
 
 def _what(side: Side) -> str:

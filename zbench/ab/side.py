@@ -6,6 +6,7 @@ load, is then the same for both.
 
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ from zbench.decode import typed
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, ZbenchError
 from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient, WorkerGone, death
+from zbench.executors.places import places_of
 from zbench.hardware.detect import describe_present, present_devices
+from zbench.hardware.turns import TurnOnDevices
 from zbench.measurement import INVALID_IMAGES, SUSPENDED, Effective, Request, Role
 from zbench.methods.lora import check_used
+from zbench.probes.device import THROTTLED
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
 from zbench.space import constraint
@@ -75,6 +79,9 @@ def present_trial(flag: str, config: Config, overrides: Sequence[str], engines: 
 
 NOT_THE_CODES_FAULT = ("weights", "config", MACHINE)
 """Codes of failures that say nothing about a side's speed or health."""
+
+MOST_AGAIN = 3
+"""How often a round is made again in which the GPU was throttled; then it counts, for nothing else is to be had."""
 
 POLL_S = 0.2
 """Longest wait between two looks at the clock."""
@@ -139,6 +146,13 @@ def share_a_pipeline(a: Side, b: Side) -> bool:
     return engines.process(a.trial) == engines.process(b.trial)
 
 
+def turn_of(sides: Sequence[Side], run: str, *, share: bool = False) -> TurnOnDevices:
+    """The turn of all sides' devices that a measurement of them is to have, as a whole; `run` is what others hear."""
+    devices = present_devices()
+    places = [place for side in sides for place in places_of(side.trial, devices)]
+    return TurnOnDevices(places, run, share=share)
+
+
 class SideWorker:
     """A resident worker: of one side, or of two that share a pipeline."""
 
@@ -149,6 +163,8 @@ class SideWorker:
         self._timeout_s = timeout_s
         self.effective: dict[SideName, dict[str, Any]] = {}
         """What took effect on each side that is prepared, in the words of its own zbench."""
+        self.throttled = Counter[str]()
+        """Rounds in which the GPU was throttled, by the reason."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
         self._kills_before = oom_kills()
         self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home, allow_code=sides[0].allow_code)
@@ -176,11 +192,18 @@ class SideWorker:
     def generate(self, name: SideName, index: int) -> Request:
         """One request of a side, of the workload's pair `index`, in turn.
 
-        It is made again where its process was stopped meanwhile, or the machine slept. Raises SideFailed; ImagesInvalid
-        and RoundCompiled where it was made and does not count.
+        It is made again where its process was stopped meanwhile, or the machine slept, and where the GPU was throttled,
+        but not without end. Raises SideFailed; ImagesInvalid and RoundCompiled where it was made and does not count.
         """
-        while SUSPENDED in (made := self._request(name, index)).disturbances:
-            pass
+        for _ in range(1 + MOST_AGAIN):
+            while SUSPENDED in (made := self._request(name, index)).disturbances:
+                pass
+            slowed = [reason for reason in made.invalid_reasons if reason.startswith(THROTTLED)]
+            self.throttled.update(reason.removeprefix(THROTTLED) for reason in slowed)
+            if not slowed:
+                break
+        if slowed == made.invalid_reasons:
+            return made
         if made.invalid_reasons == ["compiled"]:
             raise RoundCompiled(name)
         if not made.valid:

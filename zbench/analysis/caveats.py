@@ -12,7 +12,7 @@ from zbench.analysis.quality import is_its_own_reference
 from zbench.measurement import CALLED, METRICS, SLOWING, Effective, Measurement
 from zbench.methods.cache import method_of
 from zbench.record import Record
-from zbench.stats import median
+from zbench.stats import Modes, median, two_modes
 from zbench.trial import Trial
 
 BEYOND_SKIPPING = 1.2  # a speed-up this many times what skipped steps can give has another cause
@@ -40,8 +40,54 @@ def own_caveats(measurement: Measurement) -> list[str]:
     """What a trial's own rounds say against it."""
     said = [*measurement.validity, *measurement.effective.doubts]
     found = [Caveat(text, ("latency", "memory")) for text in said]
-    found += [*_failed(measurement), *_disturbed(measurement), *_invalid(measurement), *_straggling(measurement)]
+    found += [
+        *_failed(measurement),
+        *_beside(measurement),
+        *_disturbed(measurement),
+        *_invalid(measurement),
+        *_straggling(measurement),
+        *_compiling(measurement),
+    ]
+    modes = two_levels(measurement)
+    found += [] if modes is None else [Caveat(modes, ("latency",))]
     return [caveat.text for caveat in found if caveat.counts(measurement)]
+
+
+def two_levels(measurement: Measurement) -> str | None:
+    """That its latencies have two modes, or changed once within the window; None of a load, whose requests wait."""
+    if measurement.projection is not None or measurement.window.arrivals.kind != "sequential":
+        return None
+    modes = two_modes(measurement.paired_latencies_s)
+    if modes is None:
+        return None
+    low, high = (f"{value:.3g} s" if value < 1000 else f"{value:.0f} s" for value in (modes.low, modes.high))
+    n = len(modes.is_high)
+    if modes.is_shift:
+        levels = [(low, modes.n_low), (high, modes.n_high)]
+        (before, first), (after, last) = reversed(levels) if modes.is_high[0] else levels
+        return (
+            f"its latency shifted from {before} (the first {first} requests) to {after} (the last {last}), and stayed"
+        )
+    return (
+        f"its latency has two modes, {low} ({modes.n_low} of {n} requests) and {high} ({modes.n_high} of {n})"
+        f"{_told_of_modes(measurement, modes)}: a median and an interval stand for neither"
+    )
+
+
+def _told_of_modes(measurement: Measurement, modes: Modes) -> str:
+    """What parts the slower requests from the others, where that was recorded."""
+    requests = [r for r in measurement.requests if r.valid]
+    slow, quick = (
+        [r for r, is_high in zip(requests, modes.is_high, strict=True) if is_high is side] for side in (True, False)
+    )
+    if max(len(r.cached_steps) for r in slow) < min(len(r.cached_steps) for r in quick):
+        return ", where fewer steps were skipped"
+    disturbed = [cause for r in slow for cause in r.disturbances if cause in SLOWING]
+    if all(set(r.disturbances) & set(SLOWING) for r in slow) and not any(
+        set(r.disturbances) & set(SLOWING) for r in quick
+    ):
+        return f", all of which were disturbed ({_counted(cause.replace('_', ' ') for cause in disturbed)})"
+    return ""
 
 
 def other_content(record: Record, other: Record | None, role: str) -> str | None:
@@ -189,6 +235,18 @@ def _failed(measurement: Measurement) -> list[Caveat]:
     return [Caveat(said, ("latency",))]
 
 
+def _beside(measurement: Measurement) -> list[Caveat]:
+    """Where another zbench may have measured on its device at the same time, by someone's choice."""
+    turn = measurement.window.turn
+    if turn is None or (turn.kept != "shared" and not turn.beside):
+        return []
+    if turn.kept == "shared":
+        said = "it shared its device with whoever measured there (executor.share_device=true)"
+    else:
+        said = f"others measured on its device meanwhile, with executor.share_device=true: {'; '.join(turn.beside)}"
+    return [Caveat(said, ("latency", "memory"))]
+
+
 def _disturbed(measurement: Measurement) -> list[Caveat]:
     """Where so many rounds were disturbed that the median may be one of them."""
     rounds = measurement.requests
@@ -197,6 +255,17 @@ def _disturbed(measurement: Measurement) -> list[Caveat]:
         return []
     counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
     said = f"{len(disturbed)} of {len(rounds)} rounds were disturbed ({counts}); sweep.fresh=true measures again"
+    return [Caveat(said, ("latency",))]
+
+
+def _compiling(measurement: Measurement) -> list[Caveat]:
+    """Where requests of the window compiled, as for prompts of a length that no warm-up had."""
+    compiling = [r for r in measurement.requests if "compiled" in r.invalid_reasons]
+    if not compiling:
+        return []
+    seconds = sum(r.compile_s or 0.0 for r in compiling)
+    took = f" ({seconds:.1f} s in all)" if seconds else ""
+    said = f"{len(compiling)} of {len(measurement.requests)} requests compiled code{took}: warm-up had no such shapes"
     return [Caveat(said, ("latency",))]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
+from zbench.analysis.projected import latency_ends, memory_ends, speedup_ends
 from zbench.analysis.quality import likeness
 from zbench.analysis.speedup import speedup_of
-from zbench.config import ParallelConfig
+from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
 from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
@@ -36,6 +37,8 @@ FROM_REGISTRY = {
     "latency_p99_s": "latency.p99",
     "response_p95_s": "response.p95",
     "queue_p95_s": "queue.p95",
+    "server_s": "server.told",
+    "outside_s": "server.outside",
     "requests_per_s": "requests.rate",
     "goodput_per_s": "goodput",
     "failed_requests": "requests.failed",
@@ -88,13 +91,24 @@ class TrialFigures:
     source: Source | None
     offload: str  # where weights wait: none, text_encoder, …
     latency_median_s: float | None = None
-    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds or projected
+    latency_low_s: float | None = None  # 95 % interval of the median; None under 6 rounds; of a projection 90 %
     latency_high_s: float | None = None
     latency_p90_s: float | None = None
+    load_s: float | None = None  # cold: what it took to load the pipeline; None where that was resident
+    first_request_s: float | None = None  # cold: the first call after that
+    compile_s: float | None = None  # of its calls, warm-up and window, in which code was compiled or captured
+    launched_for: str | None = None  # of a resident pipeline, the trial that it was loaded for
+    resident_after: str | None = None  # that trial's label, where it is here and has figures
+    resident_load_s: float | None = None  # what that one's load took
+    resident_first_request_s: float | None = None  # and its first call
     speedup: float | None = None  # baseline's time for the workload over this one's (`analysis.speedup`)
     speedup_low: float | None = None  # its 95 % interval; None projected, under load, or from too few requests
     speedup_high: float | None = None
     speedup_way: str | None = None  # paired, chained or unpaired: how it was measured
+    projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
+    projected_speedup_high: float | None = None
+    projected_memory_low: float | None = None  # the same of `peak_memory_bytes`
+    projected_memory_high: float | None = None
     images: int = 1  # a call, which latencies are of
     images_per_s: float | None = None  # images over the window's wall time
     peak_memory_bytes: int | None = None
@@ -151,9 +165,12 @@ class TrialFigures:
     latency_p99_s: float | None = None
     response_p95_s: float | None = None  # of a load: from due to done, failed requests never done
     queue_p95_s: float | None = None  # of a load: from due to begun
+    server_s: float | None = None  # what a server says that it took of a lone request: not what its client waited
+    outside_s: float | None = None  # what that leaves out of the request's latency
     requests_per_s: float | None = None  # of a load: those that brought an image, over its duration
     goodput_per_s: float | None = None  # of a load: those within workload.latency_objective_s
     failed_requests: int | None = None  # of a load
+    image_format: str | None = None  # in which a server's pictures came
     cut_prompts: str | None = None  # which of its prompts were longer than the pipeline takes, a sentence
     caveats: tuple[str, ...] = ()  # why these figures should not be trusted
     missing: Reasons = ()  # value's path, why it is None
@@ -197,6 +214,17 @@ class TrialFigures:
     def is_faster(self) -> bool:
         """Whether it is faster than its baseline by as much as a speed-up shows: 1.00× is not."""
         return self.speedup is not None and round(self.speedup, 2) > 1
+
+    def may_equal(self, other: "TrialFigures") -> bool:
+        """Whether their intervals overlap: those of their speed-ups, where both are projections that have one."""
+        ends = (self.projected_speedup_low, self.projected_speedup_high)
+        others = (other.projected_speedup_low, other.projected_speedup_high)
+        if None in ends or None in others:
+            ends, others = (self.latency_low_s, self.latency_high_s), (other.latency_low_s, other.latency_high_s)
+        (low, high), (other_low, other_high) = ends, others
+        if low is None or high is None or other_low is None or other_high is None:
+            return False
+        return low <= other_high and other_low <= high
 
     def why_missing(self, path: str) -> str | None:
         """Why `path` (`quality`, `memory.peak_device_bytes`, …) is None, if its worker said so."""
@@ -273,7 +301,9 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         measurement.window.arrivals.kind != "sequential"
     )  # where requests wait for each other: no independent ones
     interval = None if measurement.projection or is_load or not samples else median_interval(samples)
+    interval = interval or latency_ends(measurement)
     memory_bytes, memory_kind = peak_memory(measurement)
+    memory = memory_ends(measurement, trial) or (None, None)
     sources, rounds = measurement.sources, measurement.requests
     return {
         **{field: REGISTRY[name].read(measurement) for field, name in FROM_REGISTRY.items()},
@@ -281,9 +311,12 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "latency_low_s": interval[0] if interval else None,
         "latency_high_s": interval[1] if interval else None,
         "arrivals": measurement.window.arrivals.kind,
+        "image_format": measurement.effective.other.get("image_format"),
         "images": max((r.images for r in rounds), default=1),
         "peak_memory_bytes": memory_bytes,
         "memory_kind": memory_kind,
+        "projected_memory_low": memory[0],
+        "projected_memory_high": memory[1],
         "steps": None if any("steps" in p.own for p in trial.workload.prompts) else trial.pipeline.steps,
         "latency_source": sources.get("latency"),
         "memory_source": sources.get("memory"),
@@ -295,7 +328,18 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "power_limited": measurement.telemetry.power_limited,
         "disturbed_rounds": sum(bool(r.disturbances) for r in rounds),
         "missing": _shared(tuple(measurement.reasons.items())),
+        **_cold(measurement, trial),
     }
+
+
+def _cold(measurement: Measurement, trial: Trial) -> dict[str, Any]:
+    """Beside the warm latency; nothing of a proxy's, nor of a server that was there before."""
+    was_there = isinstance(trial.engine, ServedEngineConfig) and trial.engine.base_url is not None
+    if measurement.projection is not None or was_there:
+        return {}
+    fields = {"load_s": "cold.load", "first_request_s": "cold.first_latency", "compile_s": "cold.compile"}
+    known: dict[str, Any] = {field: REGISTRY[name].read(measurement) for field, name in fields.items()}
+    return known | ({} if known["load_s"] is not None else {"launched_for": measurement.cold.launched_for})
 
 
 @lru_cache(maxsize=1024)
@@ -338,6 +382,8 @@ def _faster(record: Record, baseline: Record | None, companion: Record | None, m
         return {"missing": missing}
     low, high = found.speedup.interval or (None, None)
     known = {"speedup": found.speedup.ratio, "speedup_low": low, "speedup_high": high, "speedup_way": found.way}
+    ends = None if baseline is None else speedup_ends(found.speedup.ratio, record, baseline)
+    known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
     return {"missing": missing, **known}
 
 

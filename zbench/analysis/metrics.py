@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from zbench.analysis.outside import outside_time
 from zbench.analysis.serving import ServingFigures, serving_figures
 from zbench.measurement import Communication, ImageQuality, Measurement, RankView, Request
 from zbench.stats import median, quantile
@@ -260,12 +261,17 @@ def _likeness(key: str) -> Callable[[Measurement], list[float | None]]:
 _ALL: list[Metric] = [
     Metric("latency.median", "s", "latency", _median_latency, samples=lambda m: list(m.paired_latencies_s)),
     *(Metric(f"latency.p{q}", "s", "latency", _latency_quantile(q / 100)) for q in (90, 95, 99)),
+    Metric("cold.load", "s", "latency", lambda m: m.cold.load_s),
+    Metric("cold.first_latency", "s", "latency", lambda m: m.cold.first_latency_s),
+    Metric("cold.compile", "s", "latency", lambda m: m.compile_s),
     Metric("throughput", "images/s", "latency", _throughput, higher_is_better=True),
     _of_load("response.p95", "s", lambda load: load.response_s(0.95)),
     _of_load("queue.p95", "s", lambda load: quantile(load.queued_s, 0.95) if load.queued_s else None),
     _of_load("requests.rate", "requests/s", lambda load: load.requests_per_s, more=True),
     _of_load("requests.failed", "requests", lambda load: load.failed_requests),
     _of_load("goodput", "requests/s", lambda load: load.goodput_per_s, more=True),
+    Metric("server.told", "s", "latency", lambda m: None if (o := outside_time(m)) is None else o.server_s),
+    Metric("server.outside", "s", "latency", lambda m: None if (o := outside_time(m)) is None else o.seconds),
     *(_stage(stage) for stage in STAGES),
     Metric("memory.peak", "bytes", "memory", lambda m: peak_memory(m)[0], positive=True),
     *(_memory(key) for key in ("peak_device", "peak_reserved", "peak_allocated", "host_peak_rss")),

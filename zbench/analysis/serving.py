@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from zbench.measurement import Measurement
+from zbench.measurement import Measurement, Request, Window
+from zbench.measurement.lone import waited_s
 from zbench.stats import median, quantile
 
 OBJECTIVE_SHARE = 0.95
@@ -32,8 +33,8 @@ class ServingFigures:
     outputs_per_prompt: int
     latencies_s: tuple[float, ...]  # from sent to done, of those completed
     responses_s: tuple[float, ...]  # from due to done, of the same
-    queued_s: tuple[float, ...]  # from due to begun, of those that say when that was
-    services_s: tuple[float, ...]  # what the calls themselves took, where that is told
+    queued_s: tuple[float, ...]  # from due to begun, of those of which that is known
+    services_s: tuple[float, ...]  # what the calls themselves took without waiting, where that is known
     first_done_s: float  # after the window's start
     intervals_s: tuple[float, ...]  # between one image and the next, in the order in which they came
     peak_memory_mb: tuple[float, ...]  # of each request as its server said, or of the window
@@ -117,8 +118,8 @@ def serving_figures(measurement: Measurement) -> ServingFigures | None:
         outputs_per_prompt=max(r.images for r in completed),
         latencies_s=tuple(r.latency_s for r in completed),
         responses_s=tuple(r.done_s - r.due_s for r in completed),
-        queued_s=tuple(r.queue_s for r in completed if r.queue_s is not None),
-        services_s=tuple(r.server_s for r in completed if r.server_s is not None),
+        queued_s=tuple(s for r in completed if (s := window.queued_s(r)) is not None),
+        services_s=tuple(s for r in completed if (s := _service_s(r, window)) is not None),
         first_done_s=ends_s[0],
         intervals_s=tuple(later - former for former, later in pairwise(ends_s)),
         peak_memory_mb=_peaks_mb(measurement),
@@ -130,6 +131,14 @@ def serving_figures(measurement: Measurement) -> ServingFigures | None:
 def mean(values: Sequence[float]) -> float:
     """Of some values."""
     return math.fsum(values) / len(values)
+
+
+def _service_s(request: Request, window: Window) -> float | None:
+    """The call's own time; of a server all of the latency that is no waiting."""
+    if request.server_s is None or window.arrivals.at_once is not None:
+        return request.server_s
+    waited = waited_s(request, window.lone)
+    return None if waited is None else request.latency_s - waited
 
 
 def _peaks_mb(measurement: Measurement) -> tuple[float, ...]:

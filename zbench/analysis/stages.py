@@ -25,6 +25,10 @@ from zbench.zimage.geometry import Geometry
 NOT_MEASURED = "ceilings were not measured when it ran (zbench doctor --measure measures them)"
 
 
+TOLD = "a server told its seconds, and not what it computed"
+"""Why a stage has no rate that an engine's server timed."""
+
+
 @dataclass(frozen=True)
 class CeilingRates:
     """What the device was measured to reach, FLOP/s."""
@@ -60,12 +64,20 @@ def stage_figures(record: Record) -> dict[str, StageFigures]:
     devices = ParallelDims.of(counter.trial.parallel).devices if isinstance(counter, _Counter) else 1
     if devices > 1 and isinstance(rates, CeilingRates):
         rates = "the ceilings are one device's, and it ran on several"
-    figures = {}
+    figures = {stage: StageFigures(s, why_no_rate=TOLD) for stage, s in told_stages_s(measurement).items()}
     for stage in STAGES:
         timed = [(r, s) for r in measurement.requests if r.valid and (s := r.stages_s.get(stage, 0.0)) > 0]
         if timed:
             figures[stage] = _figures(timed, counter if isinstance(counter, str) else counter.of_stage(stage), rates)
     return figures
+
+
+def told_stages_s(measurement: Measurement) -> dict[str, float]:
+    """Seconds of each stage that a server told of one untimed request; empty where the timed ones have their own."""
+    server = measurement.effective.server
+    if server is None or any(any(r.stages_s.values()) for r in measurement.requests):
+        return {}
+    return {stage: server.stages_s[stage] for stage in STAGES if server.stages_s.get(stage)}
 
 
 def ceiling_rates(ceilings: Mapping[str, Any] | None, effective: Effective) -> CeilingRates | str:
@@ -190,6 +202,6 @@ def stage_seconds(measurement: Measurement) -> dict[str, float]:
         stages["denoise"] = max(0.0, total - sum(projected.values()))
     else:
         timed = {stage: REGISTRY[f"stages.{stage}.median"].read(measurement) for stage in STAGES}
-        stages = {stage: seconds for stage, seconds in timed.items() if seconds is not None}
+        stages = told_stages_s(measurement) | {stage: s for stage, s in timed.items() if s is not None}
     other = total - sum(stages.values())
     return {**stages, "other": other} if other > VISIBLE * total else stages

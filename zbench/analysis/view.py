@@ -105,7 +105,25 @@ def _figures(by_key: Mapping[TrialKey, Record], keys: Sequence[TrialKey], labels
             if not slowed[of_baseline]:
                 row = replace(row, caveats=(*row.caveats, beyond + doubt.UNTOLD))
         rows.append(row)
+    rows = _with_residencies(rows)
     return [replace(row, caveats=(*row.caveats, doubt.BLAMED)) if slowed.get(row.key) else row for row in rows]
+
+
+def _with_residencies(rows: Sequence[TrialFigures]) -> list[TrialFigures]:
+    """Trials that found their pipeline resident with what the trial that it was loaded for paid, where that is here."""
+    payers = {row.key: row for row in rows if row.load_s is not None}
+    found = []
+    for row in rows:
+        payer = payers.get((row.sweep, row.launched_for)) if row.launched_for is not None else None
+        if payer is not None and row.load_s is None:
+            row = replace(
+                row,
+                resident_after=payer.label,
+                resident_load_s=payer.load_s,
+                resident_first_request_s=payer.first_request_s,
+            )
+        found.append(row)
+    return found
 
 
 def _against_one_device(row: TrialFigures, scaling: DeviceScaling | None) -> TrialFigures:

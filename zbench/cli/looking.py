@@ -40,9 +40,12 @@ def _measure_ceilings(form: str) -> int:
     from zbench.hardware.ceiling_bench import measure_ceilings
     from zbench.hardware.ceilings import store_ceilings
     from zbench.hardware.detect import present_devices
+    from zbench.hardware.turns import CPU, TurnOnDevices
     from zbench.report.tables.ceilings import render_ceilings
 
-    ceilings = measure_ceilings(present_devices(), talk)
+    devices = present_devices()
+    with TurnOnDevices([devices[0].place if devices else CPU], "doctor --measure").taken(talk):
+        ceilings = measure_ceilings(devices, talk)
     path = store_ceilings(ceilings)
     print(render_ceilings(ceilings, form))
     talk(f"kept in {path}; what is measured from now on carries them")

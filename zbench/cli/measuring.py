@@ -66,10 +66,14 @@ def _planned(command: Command, args: list[str]) -> "tuple[Plan | None, str]":
     return planned(args, command.name, about, allow_code=allow_code), out
 
 
-def print_load(view: "View", out: str) -> None:
-    """What trials did under load, below a table that people read."""
+def print_further(view: "View", out: str) -> None:
+    """What each knob did, and what trials did under load, below a table that people read."""
     from zbench.report.page.serving import in_terminal
+    from zbench.report.tables.effects import effects_table
+    from zbench.report.tables.text_table import to_markdown, to_text
 
+    if out in ("table", "markdown") and (effects := effects_table(view)) is not None:
+        print(f"\n{(to_text if out == 'table' else to_markdown)(effects).rstrip()}")
     if out in ("table", "markdown") and (told := in_terminal(view, out)):
         print(f"\n{told}")
 
@@ -91,7 +95,7 @@ def _execute(made: "Plan", out: str) -> int:
     view = view_of(outcome.records)
     write_report(view, {made.name: made.run_folder}, made.report_folder)
     print(render(view, out))
-    print_load(view, out)
+    print_further(view, out)
     talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
     if outcome.failed:
         talk(f"{outcome.failed} of {len(outcome.records)} trials FAILED; sweep.retry_failed=true runs them again")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zbench.cli.command import Command
-from zbench.cli.measuring import print_load
+from zbench.cli.measuring import print_further
 from zbench.errors import Exit, ZbenchError
 from zbench.streams import talk
 
@@ -33,7 +33,7 @@ def report(command: Command, args: list[str]) -> int:
     out = options.out or Path("reports") / next(iter(records.folders.values())).resolve().name
     written = write_report(view, records.folders, out)
     print(render(view, options.format))
-    print_load(view, options.format)
+    print_further(view, options.format)
     talk(f"wrote {len(written)} files to {out}; open {out / 'report.html'}")
     return Exit.DONE
 
@@ -210,6 +210,35 @@ def export(command: Command, args: list[str]) -> int:
     except OSError as error:
         raise ZbenchError(f"cannot write --out {options.output}: {error.strerror}") from error
     talk(f"wrote {options.output}")
+    return Exit.DONE
+
+
+def published(command: Command, args: list[str]) -> int:
+    """What published tables hold."""
+    import json
+    from dataclasses import asdict
+
+    from zbench.cli.parsers import command_parser
+    from zbench.hardware.published import published_figures
+    from zbench.report.tables.published import figures_table
+    from zbench.report.tables.serving import published_page_table
+    from zbench.report.tables.text_table import to_markdown, to_text
+
+    parser = command_parser(command, ("table", "markdown", "json"))
+    parser.add_argument("profiles", nargs="*", metavar="HARDWARE", help="choices of hardware=, such as b300")
+    options = parser.parse_intermixed_args(args)
+    every = published_figures()
+    known = sorted({figure.profile for figure in every if figure.profile})
+    for unknown in (name for name in options.profiles if name not in known):
+        raise ZbenchError(f"hardware {unknown}: nothing is published of it here; there are {', '.join(known)}")
+    figures = [figure for figure in every if not options.profiles or figure.profile in options.profiles]
+    if options.format == "json":
+        print(json.dumps([asdict(figure) for figure in figures], ensure_ascii=False, indent=2))
+        return Exit.DONE
+    tables = [figures_table(figures)]
+    tables += [published_page_table(figures)] if any(figure.serving for figure in figures) else []
+    show = to_markdown if options.format == "markdown" else to_text
+    print("\n\n".join(show(table).rstrip("\n") for table in tables))
     return Exit.DONE
 
 

@@ -84,6 +84,13 @@ TABLE = (
         reading.export,
     ),
     Command(
+        "published",
+        READ,
+        "[HARDWARE …]",
+        "what published tables say of Z-Image-Turbo, of every device or of these profiles; needs no run",
+        reading.published,
+    ),
+    Command(
         "doctor",
         LOOK,
         "[--noise | --measure]",

@@ -15,7 +15,7 @@ from zbench.config.cache import (
     SCMConfig,
     cache_class,
 )
-from zbench.config.hardware import VRAM_RESERVE_GIB, EfficiencyConfig, HardwareConfig
+from zbench.config.hardware import VRAM_RESERVE_GIB, EfficiencyConfig, HardwareConfig, SpreadConfig
 from zbench.config.job import SCHEMAS, Config, check, register_schemas
 from zbench.config.pipeline import PipelineConfig, Prompt, WorkloadConfig
 from zbench.config.setting import (
@@ -54,6 +54,7 @@ __all__ = [
     "SCMConfig",
     "SearchConfig",
     "ServedEngineConfig",
+    "SpreadConfig",
     "SweepConfig",
     "WorkloadConfig",
     "cache_class",

@@ -14,15 +14,38 @@ MOST = 1e7
 
 MOST_DEVICES = 1024
 
+MOST_SHARE = 1.5
+"""Of a datasheet's matmul rate: cards that are held to no power limit clock above what it names."""
+
+MOST_SPREAD = 10
+
 VRAM_RESERVE_GIB = 0.5  # of `hardware.vram_limit_gib`, left to what grows outside torch's allocator
+
+
+@dataclass
+class SpreadConfig:
+    """How far each part of a projection may be off: with 0.2, nine times in ten it lies within /1.2 and ×1.2."""
+
+    gemm: float = number(0.3, 0, MOST_SPREAD)  # matrix products of the transformer
+    attention: float = number(0.4, 0, MOST_SPREAD)
+    activations: float = number(0.3, 0, MOST_SPREAD)  # bytes moved, and what goes with tokens
+    gap: float = number(0.6, 0, MOST_SPREAD)  # of a forward: what goes with neither
+    text: float = number(0.8, 0, MOST_SPREAD)  # text encoding
+    decode: float = number(0.5, 0, MOST_SPREAD)
+    exchange: float = number(0.6, 0, MOST_SPREAD)  # between devices
+    host: float = number(0.8, 0, MOST_SPREAD)  # starting kernel after kernel, swapping layer after layer
+    copy: float = number(0.4, 0, MOST_SPREAD)  # over the host link
+    overhead: float = number(1.0, 0, MOST_SPREAD)  # of an image
+    model: float = number(0.1, 0, MOST_SPREAD)  # of all of it: what the model leaves out
+    memory: float = number(0.15, 0, MOST_SPREAD)  # of the peak
 
 
 @dataclass
 class EfficiencyConfig:
     """Which share of a datasheet's peak is reached, and where that share was measured."""
 
-    gemm: float = number(MISSING, 0, 1, above=True)  # of peak dense matmul rate
-    attention: float = number(MISSING, 0, 1, above=True)  # of peak dense matmul rate
+    gemm: float = number(MISSING, 0, MOST_SHARE, above=True)  # of peak dense matmul rate
+    attention: float = number(MISSING, 0, MOST_SHARE, above=True)  # of peak dense matmul rate
     bandwidth: float = number(MISSING, 0, 1, above=True)  # of memory bandwidth
     interconnect: float = number(MISSING, 0, 1, above=True)  # of interconnect bandwidth
     host_link: float = number(MISSING, 0, 1, above=True)  # of host link bandwidth, copies from pinned memory
@@ -34,7 +57,18 @@ class EfficiencyConfig:
     eager_step_gap_s: float = number(MISSING, 0, 1000)  # as step_gap_s, without torch.compile
     image_overhead_s: float = number(MISSING, 0, 1000)  # scheduler, conversion and other host work, an image
     fp32_tflops: float | None = number(None, 0, MOST, above=True)  # measured, shares refer to it; null: not projected
+    token_s: float = number(0.0, 0, 1000)  # of a compiled forward at 1024x1024: goes with tokens, not with bandwidth
+    eager_token_s: float = number(0.0, 0, 1000)  # as token_s, without torch.compile
+    vae_split: float | None = number(None, 0, 1, above=True)  # as vae, where devices share a decode; null: as vae
+    text_gap_s: float | None = number(None, 0, 1000)  # of a text encoding, 36 layers; null: as eager_step_gap_s
+    text_graph_gap_s: float | None = number(None, 0, 1000)  # the same as one CUDA graph; null: as text_gap_s
+    swap_s: float = number(0.0, 0, 1000)  # a layer that offload=sequential brings, besides its copy
+    spread: SpreadConfig = field(default_factory=SpreadConfig)
     source: str = MISSING
+
+
+LATER_SHARES = ("token_s", "eager_token_s", "vae_split", "text_gap_s", "text_graph_gap_s", "swap_s", "spread")
+"""Fields of EfficiencyConfig that came after schema 2."""
 
 
 @dataclass

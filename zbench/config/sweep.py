@@ -49,6 +49,7 @@ class ExecutorConfig:
     name: str = MISSING
     target: str = MISSING  # class of the executor: module:Class, or an entry point's name
     concurrent_trials: int = number(1, 1, 1024)  # how many trials run side by side, each on a device of its own
+    share_device: bool = False  # true: wait for no other measurement on the device; records say so
     options: dict[str, Any] = field(default_factory=dict)  # what an executor from elsewhere needs
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from zbench.config import WorkloadConfig
 from zbench.emit.emission import Emission, EmittedFile, commented, yaml_text
 from zbench.emit.overrides import engine_choice, zbench_command, zbench_overrides
+from zbench.engines.formats import EXACT, asked_format
 from zbench.engines.sglang.launch import HOST, PORT, SGLangLaunch, sglang_launch
 from zbench.engines.sglang.versions import NEWEST, Accepted, accepted, fitted, known_versions
 from zbench.engines.sglang.words import cache_fields, requests_take_caches
@@ -52,6 +53,7 @@ def emit_sglang(trial: Trial, version: str | None = None, measured: str | None =
         f"{measured or NOT_MEASURED}.",
         *([candidate] if trial.engine.name != SGLANG else []),
         *launch.notes,
+        *_of_format(trial),
         *([printable(UNCHECKED.format(why_none))] if why_none is not None else []),
     )
     script = "".join(f"export {setting}\n" for setting in launch.settings)
@@ -77,13 +79,24 @@ def check_of(trial: Trial, launch: SGLangLaunch, version: str = NEWEST) -> tuple
     from zbench.engines.sglang import SGLangEngine
 
     own = engine_choice(SGLANG)
-    engine = trial.engine if trial.engine.target == own.target else own
+    asked = asked_format(trial)
+    options = own.options if asked is None else {**own.options, "output_format": asked}
+    engine = trial.engine if trial.engine.target == own.target else replace(own, options=options)
     there = replace(trial, engine=engine, hardware=None)
     options = {**engine.options, "version": version}
     problem = SGLangEngine(base_url=getattr(engine, "base_url", None), **options).supports(there)
     if problem is not None:
         return load_command(launch, trial.workload), problem
     return zbench_command(there, zbench_overrides(there)), None
+
+
+def _of_format(trial: Trial) -> list[str]:
+    """What is to be said of pictures that are not exact."""
+    asked = asked_format(trial)
+    if asked in (None, EXACT):
+        return []
+    judged = "its images are judged against a reference through the same format"
+    return [f"Requests ask for output_format={asked}, which is lossy: {judged}. load.sh's client cannot ask for it."]
 
 
 def _with_caches(trial: Trial, launch: SGLangLaunch, takes: Accepted) -> SGLangLaunch:

@@ -43,6 +43,7 @@ class Generation:
     text_tokens: list[int] = field(default_factory=list)  # prompt tokens of each sample in a transformer forward
     device_s: float | None = None  # the call on the device's own clock (CUDA events); None on a host
     compiled: bool = False  # whether something was compiled during the call, so that its time says nothing
+    compile_s: float | None = None  # seconds of the call in which code was compiled or captured; None: nobody says
     invalid_reasons: list[str] = field(default_factory=list)  # what only it can see, of `measurement.SPOILS_IMAGES`
     ranks: list[RankView] = field(default_factory=list)  # of several devices, by rank; `latency_s` is the slowest's
     served: bool = False  # by a server, which alone knows when it began; `latency_s` is what its client saw
@@ -214,6 +215,15 @@ class LaunchedInParts(Protocol):
 
 
 @runtime_checkable
+class Plain(Protocol):
+    """A description that knows which trials are equal before any of them has run."""
+
+    def plainest(self, trial: Trial) -> tuple[Trial, str]:
+        """The plainest trial that makes the same images by the same steps, and why; itself where none is known."""
+        ...
+
+
+@runtime_checkable
 class Launching(Protocol):
     """What an `EngineDescription` has besides whose launches take so long that a plan counts them."""
 
@@ -345,6 +355,11 @@ class Descriptions:
         if asked is None:
             return residency_by_keys(trial, ("cache", "workload", "hardware")).process
         return process_of(asked, trial)
+
+    def plainest(self, trial: Trial) -> tuple[Trial, str]:
+        """See `Plain`; of an engine that is no such, or that is not asked, each trial is its own."""
+        asked = self._of(trial.engine)
+        return asked.plainest(trial) if isinstance(asked, Plain) else (trial, "")
 
     def launch_s(self, trial: Trial) -> float:
         """Seconds that a launch for it should take; 0 of an engine that does not count them, or is not asked."""

@@ -22,6 +22,7 @@ import httpx
 
 from zbench.decode import plain
 from zbench.engines.failure import CodedError
+from zbench.engines.formats import format_in
 from zbench.errors import ConfigError, one_line
 from zbench.quality.artifacts import open_picture
 
@@ -78,6 +79,7 @@ class ImagesReply:
     done_s: float  # when its last byte was there; what it holds was decoded afterwards
     server_s: float | None = None  # `inference_time_s`
     peak_memory_bytes: int | None = None  # `peak_memory_mb`
+    image_format: str | None = None  # png, jpeg or webp, as the picture itself says
     fields: dict[str, Any] = field(default_factory=dict)  # all else that it says
 
     @property
@@ -237,7 +239,7 @@ class ImagesClient:
         data = reply.pop("data", None)
         if not isinstance(data, list) or not data:
             raise self._broken("an answer without images (data)")
-        image = self._picture(data[0])
+        image, image_format = self._picture(data[0])
         server_s = _figure(reply.pop("inference_time_s", None))
         peak_mib = _figure(reply.pop("peak_memory_mb", None))
         return ImagesReply(
@@ -247,11 +249,12 @@ class ImagesClient:
             done_s=done_s,
             server_s=server_s,
             peak_memory_bytes=None if peak_mib is None else round(peak_mib * MIB),
+            image_format=image_format,
             fields=self._hidden(reply),
         )
 
-    def _picture(self, entry: Any) -> NDArray[np.uint8]:
-        """The pixels of one image."""
+    def _picture(self, entry: Any) -> tuple[NDArray[np.uint8], str | None]:
+        """The pixels of one image, and the format of its file."""
         import numpy as np
 
         encoded = entry.get("b64_json") if isinstance(entry, dict) else None
@@ -264,7 +267,7 @@ class ImagesClient:
         except (binascii.Error, OSError, ValueError) as error:
             said = self._without_key(one_line(error)).replace("<_io.BytesIO object at ", "<")
             raise self._broken(f"an image that cannot be read ({said[:SHOWN]})") from None
-        return np.asarray(picture)
+        return np.asarray(picture), format_in(made)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, HIDDEN) if self._key else text

@@ -86,7 +86,8 @@ class Done:
 
 
 OnEvent = Callable[[Task, dict[str, Any]], None]
-"""Told of `loading`, `loaded` and `round` events of a task as `zbench.worker` describes them."""
+"""Told of `loading`, `loaded` and `round` events of a task as `zbench.worker` describes them; of `waiting` with a
+`text` that says for whose measurement it waits, and of `slowed` with one that says what slows it, or none any more."""
 
 
 class Executor(Protocol):

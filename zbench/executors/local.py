@@ -4,27 +4,35 @@ By default one worker has the whole machine. With `executor.concurrent_trials=N`
 own; what needs more than one GPU, or none, has the whole machine to itself. A worker has a session of its own, so
 Ctrl-C reaches only the parent. It is kept while trials succeed; after any failure it is killed with all it started, and
 the next trial begins with a fresh one.
+
+A trial has its devices in turn with whatever else zbench measures there (`hardware.turns`), from its load to the
+judgement of its images. Its time-out begins with its turn.
 """
 
 import os
 import select
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from zbench.config import ExecutorConfig, ParallelConfig, ServedEngineConfig
+from zbench.config import ExecutorConfig
 from zbench.decode import typed
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Disrupted, Done, Failed, OnEvent, Setting, Stopped, Task, TaskResult
 from zbench.executors.client import OtherProtocol, Patience, WorkerClient, WorkerGone, death
-from zbench.hardware.detect import describe_present, environment_on, present_devices
+from zbench.executors.places import places_of
+from zbench.executors.slots import RunningTask, Slot, has_a_device_of_its_own, is_of_another_group, slots_on
+from zbench.hardware.detect import environment_on, present_devices
 from zbench.hardware.nvml import Device
-from zbench.measurement import Measurement
+from zbench.hardware.turns import TurnOnDevices
+from zbench.measurement import DeviceTurn, Measurement
 from zbench.methods.parallel import ParallelDims
 from zbench.probes.memory import oom_kills
+from zbench.probes.others import OthersOnCores
 from zbench.record import MACHINE, Reason
 from zbench.trial import Trial
 from zbench.workload import longest_gap_s
@@ -38,46 +46,11 @@ PROFILE_S = 120.0
 POLL_S = 0.2
 """Longest wait between two looks at `should_stop` and the clock."""
 
+TURN_POLL_S = 0.05
+"""The same while a task waits for its turn on a device."""
 
-@dataclass
-class _Slot:
-    """Room for one task, with the devices that it may use."""
-
-    devices: list[Device]
-    variables: dict[str, str]  # that show a worker these devices alone
-    client: WorkerClient | None = None
-    shown: dict[str, str] = field(default_factory=dict)  # variables that its worker was started with
-    process: str | None = None  # residency of what its worker has loaded
-    parallel: ParallelConfig | None = None  # degrees of what it ran last; None: nothing yet
-    running: "_Running | None" = None
-
-    def forget(self) -> WorkerClient | None:
-        """Its worker, of which nothing is known here any more."""
-        client, self.client, self.process, self.parallel = self.client, None, None, None
-        return client
-
-
-@dataclass
-class _Running:
-    """A task that a worker was told to run."""
-
-    task: Task
-    patience: Patience
-    log_offset: int
-    kills_before: int
-    told_to_stop: bool = False
-    turn_of: str | None = None  # id of the trial whose turn it is, where there are several
-    left_s: dict[str, float] = field(default_factory=dict)  # of the time that each of several may take
-    measured: list[TaskResult] | None = None  # what came of it, while its worker goes on to profile
-    beside: dict[str, None] = field(default_factory=dict)
-
-    def hand_over(self, trial_id: str) -> None:
-        """Of several trials it is this one's turn: each has a time of its own, loading is the first one's."""
-        former = self.turn_of or _ids(self.task)[0]
-        if trial_id != former:
-            self.left_s[former] = self.patience.left_s()
-            self.patience.renew(self.left_s.get(trial_id, _limit_s(self.task)))
-        self.turn_of = trial_id
+OTHERS_S = 5.0
+"""Between two looks at what else keeps cores busy."""
 
 
 class LocalExecutor:
@@ -100,9 +73,12 @@ class LocalExecutor:
         if config.options and type(self) is LocalExecutor:  # one that is built on it may take some
             raise ConfigError("executor.options", config.options, "executor=local takes none")
         self._log_folder, self._allow_code = log_folder, allow_code
-        self._slots = _slots(config.concurrent_trials, devices)
+        self._share_device = config.share_device
+        self._devices = list(devices())
+        self._slots = slots_on(config.concurrent_trials, self._devices)
         self.environments = [environment_on(slot.devices).to_dict() for slot in self._slots]
         """See `Executor.environments`: this machine, with the devices of each worker."""
+        self._others, self._others_from_s, self._slowed = OthersOnCores(), 0.0, False
         self._waiting: deque[Task] = deque()
         self._started = 0
         self._aborted = False
@@ -124,6 +100,7 @@ class LocalExecutor:
                 task = self._waiting.popleft()
                 return Done(task, (Stopped(),) * len(task.settings), None)
             self._begin_waiting()
+            self._tell_what_slows(on_event)
             for slot in self._after_a_moment():
                 done = self._attend(slot, on_event, stopping)
                 if done is not None:
@@ -143,6 +120,8 @@ class LocalExecutor:
                 slot.client.kill()
         for slot in self._slots:
             self._let_go(slot)
+            if slot.running is not None:
+                slot.running.turn.end()
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -155,45 +134,75 @@ class LocalExecutor:
         while self._waiting and (slot := self._room_for(self._waiting[0])) is not None:
             task = self._waiting.popleft()
             client = self._client(slot, task)
-            slot.running = _Running(
+            slot.running = RunningTask(
                 task,
                 Patience(_limit_s(task), client),
+                self._turn_of(slot, task),
                 log_offset=client.log_bytes,
                 kills_before=oom_kills(),
             )
             slot.process = task.process
-            self._note_neighbours(slot)
-            with suppress(WorkerGone):  # `_attend` finds its pipe ended
-                client.tell(_run_command(task))
+            slot.running.turn.begin()
+            self._tell_in_turn(slot)
 
-    def _room_for(self, task: Task) -> _Slot | None:
+    def _tell_what_slows(self, on_event: OnEvent) -> None:
+        """Say what else keeps cores busy, as long as something does and once it is over."""
+        now_s = time.monotonic()
+        if now_s - self._others_from_s < OTHERS_S:
+            return
+        self._others_from_s = now_s
+        said, before = self._others.look(now_s), self._slowed
+        self._slowed = said is not None
+        for slot in self._slots:
+            if slot.running is not None and slot.running.begun and (self._slowed or before):
+                on_event(slot.running.task, {"event": "slowed", "text": said})
+
+    def _turn_of(self, slot: Slot, task: Task) -> TurnOnDevices:
+        """On the devices that the task's worker sees."""
+        seen = slot.devices if slot.shown else self._devices
+        places = places_of(task.settings[0].trial, seen)
+        return TurnOnDevices(places, str(self._log_folder.parent.resolve()), share=self._share_device)
+
+    def _tell_in_turn(self, slot: Slot) -> None:
+        """Have the worker run its task, if its turn has come."""
+        client, running = slot.client, slot.running
+        assert client is not None and running is not None
+        if running.begun or not running.turn.is_ours:
+            return
+        running.begun = True
+        running.patience.renew(_limit_s(running.task))
+        self._note_neighbours(slot)
+        with suppress(WorkerGone):  # `_attend` finds its pipe ended
+            client.tell(_run_command(running.task))
+
+    def _room_for(self, task: Task) -> Slot | None:
         """A free slot, one whose worker has loaded what the task needs if there is one."""
         free = [slot for slot in self._slots if slot.running is None]
         running = [slot.running.task for slot in self._slots if slot.running is not None]
-        if not free or (running and not all(_has_a_device_of_its_own(each) for each in (task, *running))):
+        if not free or (running and not all(has_a_device_of_its_own(each) for each in (task, *running))):
             return None
         return min(free, key=lambda slot: (slot.process != task.process, slot.client is not None))
 
-    def _note_neighbours(self, new: _Slot) -> None:
+    def _note_neighbours(self, new: Slot) -> None:
         """Who runs beside whom, from now on."""
         assert new.running is not None
         for slot in self._slots:
-            if slot is not new and slot.running is not None:
+            if slot is not new and slot.running is not None and slot.running.begun:
                 slot.running.beside |= dict.fromkeys(_ids(new.running.task))
                 new.running.beside |= dict.fromkeys(_ids(slot.running.task))
 
-    def _client(self, slot: _Slot, task: Task) -> WorkerClient:
+    def _client(self, slot: Slot, task: Task) -> WorkerClient:
         """The slot's worker; a fresh one, if there is none that sees the devices that the task needs.
 
         What process groups and sharding leave in a process is no other topology's: where either uses several devices,
         another one has a worker of its own, as has another pipeline of the same one.
         """
-        alone = not _has_a_device_of_its_own(task)
+        alone = not has_a_device_of_its_own(task)
         wanted = {} if alone else slot.variables
         for other in self._slots if alone else ():  # what an idle worker holds is not the task's
             if other is not slot:
                 self._let_go(other)
-        if slot.client is None or slot.shown != wanted or slot.client.has_ended or _is_of_another_group(slot, task):
+        if slot.client is None or slot.shown != wanted or slot.client.has_ended or is_of_another_group(slot, task):
             self._let_go(slot)
             self._started += 1
             log = self._log_folder / f"worker-{os.getpid()}-{self._started}.log"
@@ -202,18 +211,21 @@ class LocalExecutor:
         slot.parallel = task.settings[0].trial.parallel
         return slot.client
 
-    def _after_a_moment(self) -> list[_Slot]:
+    def _after_a_moment(self) -> list[Slot]:
         """All slots that run something, once a worker has said something or a moment has passed."""
         running = [(slot, slot.client) for slot in self._slots if slot.running and slot.client]
+        waiting = any(slot.running is not None and not slot.running.begun for slot, _ in running)
         if not any(client.has_pending for _, client in running):
-            select.select([client for _, client in running], [], [], POLL_S)
+            select.select([client for _, client in running], [], [], TURN_POLL_S if waiting else POLL_S)
         return [slot for slot, _ in running]
 
-    def _attend(self, slot: _Slot, on_event: OnEvent, stopping: bool) -> Done | None:
+    def _attend(self, slot: Slot, on_event: OnEvent, stopping: bool) -> Done | None:
         """Look after one running task; what came of it, if it ended."""
         client, running = slot.client, slot.running
         assert client is not None and running is not None
         try:
+            self._tell_in_turn(slot)
+            _tell_of_turn(client, running, on_event)
             results = self._look(client, running, on_event, stopping)
         except WorkerGone:
             reason = death(self._discard(slot), oom_kills() > running.kills_before, _worker_of(running.task))
@@ -223,6 +235,7 @@ class LocalExecutor:
         if results is None:
             return None
         slot.running = None
+        turn = running.turn.end()
         failed = any(isinstance(result, Failed | Disrupted) for result in results)
         if failed:
             self._discard(slot)
@@ -231,10 +244,11 @@ class LocalExecutor:
         elif failed:
             tail = client.log_tail(running.log_offset)
             results = [_with_log(result, tail) for result in results]
+        results = [_with_turn(result, turn) for result in results]
         return Done(running.task, tuple(results), client.environment, tuple(running.beside))
 
     def _look(
-        self, client: WorkerClient, running: _Running, on_event: OnEvent, stopping: bool
+        self, client: WorkerClient, running: RunningTask, on_event: OnEvent, stopping: bool
     ) -> list[TaskResult] | None:
         """What the worker has to say now; the results of the task's settings where it ended.
 
@@ -242,6 +256,8 @@ class LocalExecutor:
         WorkerGone.
         """
         task = running.task
+        if stopping and not running.begun:
+            return _for_all(task, Stopped())
         if stopping and not running.told_to_stop:
             client.tell({"command": "stop"})
             running.told_to_stop = True
@@ -251,9 +267,9 @@ class LocalExecutor:
             return _for_all(task, Failed(Reason(MACHINE, f"{error}; zbench was replaced while it runs")))
         left_s = running.patience.left_s()
         if event is None:
-            if client.process.poll() is not None:
+            if client.has_ended:
                 raise WorkerGone
-            if left_s > 0:
+            if left_s > 0 or not running.begun:  # where it waits for its turn, nothing is late
                 return None
             limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (
                 " a trial" if running.turn_of is not None else ""
@@ -272,7 +288,7 @@ class LocalExecutor:
         if kind == "stopped":
             return _for_all(task, Stopped())
         if kind == "turn":
-            running.hand_over(event["trial_id"])
+            running.hand_over(event["trial_id"], _limit_s(task))
         elif kind == "measured":
             running.measured = [_completed(each) for each in event["measurements"]]
             running.patience = Patience(PROFILE_S, client)
@@ -282,57 +298,39 @@ class LocalExecutor:
             on_event(task, event)
         return None
 
-    def _let_go(self, slot: _Slot) -> None:
+    def _let_go(self, slot: Slot) -> None:
         """Ask its worker to leave, and make it leave if it does not."""
         client = slot.forget()
         if client is not None:
             client.quit()
 
-    def _discard(self, slot: _Slot) -> int:
+    def _discard(self, slot: Slot) -> int:
         client = slot.forget()
         return 0 if client is None else client.discard()
 
 
-def _slots(concurrent: int, devices: Callable[[], Sequence[Device]]) -> list[_Slot]:
-    """One for the whole machine, or one a GPU."""
-    present = list(devices())
-    if concurrent == 1:
-        return [_Slot(present, {})]
-    if concurrent > len(present):
-        raise ConfigError(
-            "executor.concurrent_trials",
-            concurrent,
-            f"needs a GPU for each, and there are {len(present)} ({describe_present(present)}); "
-            f"give at most {max(len(present), 1)}",
-        )
-    return [
-        _Slot([device], {"CUDA_VISIBLE_DEVICES": device.uuid or str(device.index), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
-        for device in present[:concurrent]
-    ]
+def _tell_of_turn(client: WorkerClient, running: RunningTask, on_event: OnEvent) -> None:
+    """Say for whom the task waits and when that is over, or why it takes no turns; in the worker's log too."""
+    said = running.turn.waits_for() or running.turn.problem or ("its turn has come" if running.said else None)
+    if said is not None and said != running.said:
+        running.said = said
+        client.note(said)
+        on_event(running.task, {"event": "waiting", "text": said})
 
 
-def _has_a_device_of_its_own(task: Task) -> bool:
-    """Whether it may run beside others: on one GPU. Trials on the CPU share its cores, and those of a server that is
-    there already share that."""
-    trial = task.settings[0].trial
-    if isinstance(trial.engine, ServedEngineConfig) and trial.engine.base_url is not None:
-        return False
-    return trial.compute.device == "cuda" and ParallelDims.of(trial.parallel).devices == 1
-
-
-def _is_of_another_group(slot: _Slot, task: Task) -> bool:
-    """Whether a worker's processes, or those that the task needs, work for one topology and one pipeline alone."""
-    parallel = task.settings[0].trial.parallel
-    if slot.parallel is None or all(ParallelDims.of(each).devices == 1 for each in (slot.parallel, parallel)):
-        return False
-    return (slot.process, replace(slot.parallel, grid={})) != (task.process, replace(parallel, grid={}))
+def _with_turn(result: TaskResult, turn: DeviceTurn) -> TaskResult:
+    """A measurement with the turn that it had."""
+    if not isinstance(result, Completed):
+        return result
+    measured = result.measurement
+    return Completed(replace(measured, window=replace(measured.window, turn=turn)))
 
 
 def _for_all(task: Task, result: TaskResult) -> list[TaskResult]:
     return [result] * len(task.settings)
 
 
-def _blamed(running: _Running, reason: Reason) -> list[TaskResult]:
+def _blamed(running: RunningTask, reason: Reason) -> list[TaskResult]:
     """What failed on the trial whose turn it was: the others are to be tried without it. Before any turn it is that of
     the first, for which the pipeline is loaded."""
     ids = _ids(running.task)
@@ -360,7 +358,7 @@ def _ids(task: Task) -> list[str]:
     return [setting.trial.trial_id for setting in task.settings]
 
 
-def _last_words(client: WorkerClient, running: _Running) -> str:
+def _last_words(client: WorkerClient, running: RunningTask) -> str:
     tail = client.log_tail(running.log_offset)
     return f"; {client.log} ends: {tail[-1]}" if tail else ""
 

@@ -30,7 +30,8 @@ def _objects(view: View) -> Iterator[dict[str, Any]]:
         load = serving_figures(trial.measurement)
         if load is not None:
             names = {"sweep": trial.record.sweep, "trial_id": trial.record.trial_id, "label": trial.figures.label}
-            yield {**_theirs(load), "zbench": {**names, **_ours(load)}}
+            lone = {"server_s": trial.figures.server_s, "outside_s": trial.figures.outside_s}
+            yield {**_theirs(load), "zbench": {**names, **_ours(load), **lone}}
 
 
 def _theirs(load: ServingFigures) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def to_bencher(view: View) -> str:
     operations a second, here images. Other measures are made when first seen, without a unit, so these are:
 
     - `peak-memory`: bytes, of the device; another peak has its own slug (`peak-memory-host-rss`);
+    - `cold-load-s`, `cold-first-request-s`: of a trial that loaded its pipeline; `compile-s`: where code was compiled;
     - `cached-steps`: mean an image; `speedup`: over the baseline, ×;
     - `ssim-worst`, `psnr-worst-db`, `lpips-worst`, `prompt-fidelity-worst`: of the worst image.
 
@@ -39,6 +40,9 @@ def _measures(row: TrialFigures) -> dict[str, dict[str, float]]:
     }
     values: dict[str, float | None] = {
         "throughput": row.images_per_s,
+        "cold-load-s": row.load_s,
+        "cold-first-request-s": row.first_request_s,
+        "compile-s": row.compile_s or None,
         memory_measure(row, "-").lower(): row.peak_memory_bytes,
         "cached-steps": row.cached_steps,
         "speedup": row.speedup,

@@ -3,6 +3,7 @@
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
 from zbench.export.figures import measured_trials, memory_measure, to_json
+from zbench.report.text.cells import ABSENT, cold
 
 
 def to_github_action(view: View) -> str:
@@ -33,6 +34,8 @@ def _entries(row: TrialFigures) -> list[dict[str, object]]:
 def _extra(row: TrialFigures) -> str:
     """One line a fact."""
     facts = [f"sweep {row.sweep}, trial {row.trial_id}", f"{row.rounds} rounds"]
+    if cold(row) != ABSENT:
+        facts.append(f"cold, load + first request: {cold(row)} s")
     if row.speedup is not None and not row.is_baseline:
         facts.append(f"speed-up {row.speedup:.3f}×")
     if row.cached_steps is not None and row.steps is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from zbench.analysis.caveats import two_levels
 from zbench.analysis.metrics import Metric, Samples
 from zbench.config import OffloadConfig
 from zbench.errors import ConfigError, Exit, RecordError
@@ -58,6 +59,7 @@ class Assessment:
     findings: tuple[Finding, ...]
     gone: tuple[Gone, ...]
     only_new: tuple[str, ...]
+    remarks: tuple[str, ...] = ()  # of latencies that were judged, what an interval hides
 
     @property
     def exit_code(self) -> Exit:
@@ -86,6 +88,7 @@ class _Told:
     judges_sha256: dict[str, str]
     reasons: dict[str, str]  # why a figure is None
     figures: tuple[Samples | float | None, ...]
+    levels: str | None  # that latencies have two modes or shifted, where they are judged
 
     @classmethod
     def of(cls, record: Record, limits: Sequence[Limit]) -> "_Told":
@@ -107,6 +110,7 @@ class _Told:
             judges_sha256=measured.judges_sha256 if measured is not None else {},
             reasons=measured.reasons if measured is not None and lacks else {},
             figures=tuple(None if measured is None else _read(limit.metric, measured) for limit in limits),
+            levels=two_levels(measured) if measured is not None and any(map(_is_latency, limits)) else None,
         )
 
     @property
@@ -121,6 +125,10 @@ class _Told:
 @lru_cache(maxsize=1024)
 def _content(known: tuple[tuple[str, str], ...]) -> Effective:
     return Effective.of_content(dict(known))
+
+
+def _is_latency(limit: Limit) -> bool:
+    return limit.metric.about == "latency" and limit.metric.samples is not None
 
 
 def _read(metric: Metric, measurement: Measurement) -> Samples | float | None:
@@ -165,7 +173,9 @@ def assess(new: Iterable[Record], base: Iterable[Record], limits: Sequence[Limit
     findings += [Finding(ours.label, limit, _unjudged(theirs, limit)) for ours, theirs in spoilt for limit in limits]
     judged = base_by_id.keys() | spoilt_base.keys()
     only_new = tuple(told.label for i, told in new_by_id.items() if i not in judged)
-    return Assessment(tuple(findings), tuple(gone), only_new)
+    sides = [(side, told) for pair in pairs for side, told in zip(("new", "base"), pair, strict=True)]
+    remarks = tuple(f"{told.label}, {side}: {told.levels}" for side, told in sides if told.levels is not None)
+    return Assessment(tuple(findings), tuple(gone), only_new, remarks)
 
 
 def _unjudged(base: _Told, limit: Limit) -> Judgement:

@@ -32,7 +32,7 @@ def annotations(assessment: Assessment) -> list[str]:
             level = "error" if verdict is Verdict.SLOWER else "warning"
             title = _property(f"zbench: {finding.label} {finding.limit.metric.name}")
             lines.append(f"::{level} title={title}::{verdict}: {_escaped(finding.judgement.reason)}")
-    return lines
+    return [*lines, *(f"::warning title=zbench::{_escaped(remark)}" for remark in assessment.remarks)]
 
 
 def publish(assessment: Assessment) -> None:
@@ -66,6 +66,7 @@ def _table(assessment: Assessment) -> TextTable:
         for f in assessment.findings
         if not f.judgement.verdict.passes
     ]
+    legend += [f"{remark}." for remark in assessment.remarks]
     if assessment.only_new:
         legend.append(f"The base has no figures of these, so they are not judged: {', '.join(assessment.only_new)}.")
     return TextTable((), HEADERS, (LEFT,) * len(HEADERS), tuple(rows), tuple(legend))
@@ -110,6 +111,7 @@ def _json(assessment: Assessment) -> str:
         "findings": findings,
         "gone": [asdict(gone) for gone in assessment.gone],
         "only_new": list(assessment.only_new),
+        "remarks": list(assessment.remarks),
     }
     return json_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2))
 
@@ -140,6 +142,8 @@ def _junit(assessment: Assessment) -> str:
             ElementTree.SubElement(case, "error", message=reason)
         else:
             ElementTree.SubElement(case, "system-out").text = reason
+    if assessment.remarks:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(map(printable, assessment.remarks))
     xml: bytes = ElementTree.tostring(suite, encoding="us-ascii", xml_declaration=True)
     return xml.decode()
 

@@ -41,6 +41,11 @@ class Device:
     power_limit_w: float | None = None
     """In force, by whoever set it."""
 
+    @property
+    def place(self) -> str:
+        """Under which name turns on it are taken (`hardware.turns`)."""
+        return self.uuid or f"gpu-{self.index}"
+
 
 @dataclass(frozen=True)
 class ProcessMemory:

@@ -14,8 +14,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from zbench.decode import Count, Figure, Positive, Seconds, Whole
+from zbench.measurement.drawn import Energy, Memory
 from zbench.measurement.effective import CONTENT, Effective, ServerView
+from zbench.measurement.lone import LoneRequest, waited_s
+from zbench.measurement.projection import ProjectedRound, Projection
 from zbench.measurement.ranks import Communication, RankView
+from zbench.measurement.turn import DeviceTurn
 
 __all__ = [
     "CALLED",
@@ -37,11 +41,13 @@ __all__ = [
     "Cold",
     "Communication",
     "Decibels",
+    "DeviceTurn",
     "Effective",
     "Energy",
     "FailedRequest",
     "ImageQuality",
     "Likeness",
+    "LoneRequest",
     "Measurement",
     "Memory",
     "MemoryCheck",
@@ -125,8 +131,7 @@ class Request:
     """One call of a pipeline. Comparisons pair requests by (`prompt_id`, `seed`).
 
     `due_s`, `sent_s`, `begun_s` and `done_s` are seconds after the window's start. One after another, a request is due
-    when it is sent and begins at once. A server tells how long it took, and not when it began: it is taken to have
-    begun that long before its answer was there.
+    when it is sent and begins at once. A server tells how long it took, and not when it began (`Window.queued_s`).
     """
 
     index: Count  # its place in the order of the window
@@ -136,7 +141,7 @@ class Request:
     seed: Whole
     due_s: Offset
     sent_s: Offset
-    begun_s: Offset | None  # None where a server does not say
+    begun_s: Offset | None  # None of a server; older records hold its `done_s` less its `server_s`
     done_s: Offset
     latency_s: Seconds  # wall clock of the whole call, device synchronised
     stages_s: dict[str, Seconds]  # text_encode, denoise, decode
@@ -151,6 +156,7 @@ class Request:
     disturbances: list[str] = field(default_factory=list)  # by the host, as `probes.disturbance` names them
     server_s: Seconds | None = None  # what a server says that it took; None without one
     server_peak_bytes: Count | None = None  # what a server says that it held of its device at most
+    compile_s: Seconds | None = None  # of it, in which code was compiled or captured; None: nobody says
     ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
 
     def __post_init__(self) -> None:
@@ -158,11 +164,6 @@ class Request:
         for name, times_s in (("latency_s", (self.latency_s,)), ("stages_s", self.stages_s.values())):
             if any(0 < time_s < LEAST_S for time_s in times_s):
                 raise ValueError(f"{name}={list(times_s)}: must be 0 or at least {LEAST_S:g} s")
-
-    @property
-    def queue_s(self) -> float | None:
-        """Seconds from when it was due to when it began; None where nobody says when that was."""
-        return None if self.begun_s is None else self.begun_s - self.due_s
 
     @property
     def has_spoilt_images(self) -> bool:
@@ -181,30 +182,18 @@ class SpoiltWarmUp:
 
 @dataclass(frozen=True)
 class Cold:
-    """The price of starting: loading and the first generation. None where the pipeline was already resident."""
+    """The price of starting: loading, the first generation, and what was compiled before the window.
+
+    `load_s` and `first_latency_s` are None where the pipeline was already resident; the trial that it was launched for
+    paid them. A trial may compile on a resident pipeline too, so `compile_s` is its own.
+    """
 
     load_s: Seconds | None = None  # checksums left out
     first_latency_s: Seconds | None = None
+    compile_s: Seconds | None = None  # of its warm-up calls, CUDA graphs included; those of the window say their own
+    compiled_calls: Count | None = None  # warm-up calls in which something was compiled or captured
+    launched_for: TrialId | None = None  # the trial for which the resident pipeline was launched
     parts_s: dict[str, Seconds] = field(default_factory=dict)  # of it, or beside it: imports, checksums
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Peaks over a window. Device figures are torch's allocator and NVML's view of this process."""
-
-    peak_allocated_bytes: Count | None = None
-    peak_reserved_bytes: Count | None = None
-    peak_device_bytes: Count | None = None
-    host_peak_rss_bytes: Count | None = None
-
-
-@dataclass(frozen=True)
-class Energy:
-    """Energy of a whole window; null for windows under 10 s."""
-
-    joules: Figure
-    requests: Count
-    method: str  # counter, or integrated power
 
 
 @dataclass(frozen=True)
@@ -233,28 +222,6 @@ class PromptFidelity:
     share_right: Share | None  # of a scene's attributes, 0 to 1; None for a prompt without a scene
     wrong: list[str] = field(default_factory=list)  # kinds of attributes that are not right
     clip_score: Figure | None = None  # 0 to 100; None without measure.clip_weights
-
-
-@dataclass(frozen=True)
-class ProjectedRound:
-    """What one measured (proxy) request would take on the projected hardware."""
-
-    prompt_id: str
-    seed: Whole
-    latency_s: Seconds
-
-
-@dataclass(frozen=True)
-class Projection:
-    """A roofline's answer for hardware that is not here; `rounds` pair with the proxy's requests."""
-
-    rounds: list[ProjectedRound]
-    stages_s: dict[str, Seconds]  # text_encode, decode, offload_transfer, overhead; denoise is in the rounds
-    computed_step_s: Seconds
-    cached_step_s: Seconds
-    peak_device_bytes: Count
-    floor_s: Seconds  # least time physics allows: every efficiency factor 1, no skipped step
-    assumptions: list[str]
 
 
 @dataclass(frozen=True)
@@ -345,9 +312,11 @@ class Window:
     wall_s: Seconds | None = None  # from its start to the end of its last request; None in records of schema 1
     arrivals: Arrivals = field(default_factory=Arrivals)
     failures: list[FailedRequest] = field(default_factory=list)  # of a load: requests that brought no image
+    lone: list[LoneRequest] = field(default_factory=list)  # of a load on a server: untimed, with nothing beside them
     memory: Memory = field(default_factory=Memory)
     energy: Energy | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
+    turn: DeviceTurn | None = None  # None: nobody took turns, as before there were any
 
     def __post_init__(self) -> None:
         """Raise ValueError for a start that is no time of day."""
@@ -360,6 +329,18 @@ class Window:
             return ""
         moment = datetime.fromisoformat(self.started_at) + timedelta(seconds=offset_s)
         return moment.isoformat(timespec="milliseconds")
+
+    def queued_s(self, request: Request) -> float | None:
+        """Seconds from when it was due until it began; None where that cannot be told.
+
+        One after another none waits. Of a server it is taken from what lone requests needed (`lone.waited_s`).
+        """
+        if self.arrivals.kind == "sequential":
+            return 0.0
+        if self.arrivals.at_once is not None and request.begun_s is not None:
+            return request.begun_s - request.due_s
+        waited = waited_s(request, self.lone)
+        return None if waited is None else request.sent_s - request.due_s + waited
 
     def wall_s_of(self, some: Collection[Request]) -> float | None:
         """The part of its wall time that went to `some` of its requests; None where the wall time is not known.
@@ -409,11 +390,12 @@ class Measurement:
     def image_fault(self) -> str | None:
         """How many of its calls made images that are none, why, and which was the first; None where all are good."""
         requests = [r for r in self.requests if r.has_spoilt_images]
-        spoilt: list[SpoiltWarmUp | Request] = [*self.spoilt_warmups, *requests]
+        lone = [each for each in self.window.lone if each.invalid_reasons]
+        spoilt: list[SpoiltWarmUp | LoneRequest | Request] = [*self.spoilt_warmups, *lone, *requests]
         if not spoilt:
             return None
         counts = [(len(self.spoilt_warmups), len(self.warmup_latencies_s), "warm-up calls")]
-        counts += [(len(requests), len(self.requests), "requests")]
+        counts += [(len(lone), len(self.window.lone), "lone requests"), (len(requests), len(self.requests), "requests")]
         told = " and ".join(f"{some} of {every} {what}" for some, every, what in counts if some)
         causes = Counter(cause for call in spoilt for cause in call.invalid_reasons if cause in SPOILS_IMAGES)
         why = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
@@ -423,6 +405,13 @@ class Measurement:
     def memory(self) -> Memory:
         """Of its window."""
         return self.window.memory
+
+    @property
+    def compile_s(self) -> float | None:
+        """Seconds in which its calls compiled or captured, warm-up and window; None where that is not known."""
+        told = [self.cold.compile_s, *(r.compile_s for r in self.requests)]
+        known = [seconds for seconds in told if seconds is not None]
+        return sum(known) if len(known) == len(told) else None
 
     @property
     def energy(self) -> Energy | None:

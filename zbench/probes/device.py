@@ -30,6 +30,8 @@ INTERVAL_S = 0.05
 """Between samples: PCIe's counters turn at 2^32 bytes, which takes 0.08 s at the full rate of generation 5, x16."""
 
 FOREIGN = "foreign_process"
+THROTTLED = "throttled:"
+"""How the reason begins why a round does not count whose device was throttled."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class DeviceProbe:
         inside = [sample for sample in tuple(self._samples) if began_s <= sample.at_s <= ended_s]
         shares = _throttled(inside or [self.sample()])
         against = {reason: share for reason, share in (shares or {}).items() if reason != OWN_LIMIT}
-        found = [f"throttled:{reason}" for reason, share in against.items() if share >= THROTTLED_SHARE]
+        found = [f"{THROTTLED}{reason}" for reason, share in against.items() if share >= THROTTLED_SHARE]
         with self._sampling:
             others = self._neighbours.seen(began_s)
         return [*found, FOREIGN] if others else found

@@ -5,6 +5,9 @@ Where none of these is among those that the driver lists, one of the PIDs listed
 that who else is there is unknown. The driver lists whoever holds a context, busy or idle; where it also says
 whose kernels ran of late, the idle do not count. That answer may leave out a busy process: beside one that multiplied
 matrices without a pause it did so for 1.8 s on an H100 (reports/h100/neighbours).
+
+A list is of one moment. What the driver says of kernels since the last look is therefore asked as well, so that one
+that came and went between two looks is seen too.
 """
 
 import math
@@ -34,10 +37,12 @@ class Neighbours:
         """`index` is NVML's, `pids` are the trial's processes."""
         self._nvml, self._index, self._pids, self._clock_s = nvml, index, frozenset(pids), clock_s
         self._looks: list[tuple[float, set[int] | None]] = []
+        self._own: set[int] = set()  # seen to be the trial's, some of which may be gone by now
+        self._since_us = 0  # what ran before has been looked at, or was before the block
 
     def start(self) -> None:
         """Forget former looks and take one."""
-        self._looks = []
+        self._looks, self._since_us = [], _now_us()
         self.look()
 
     def look(self) -> None:
@@ -59,16 +64,28 @@ class Neighbours:
     def _others(self) -> set[int] | None:
         computing, listed = self._nvml.compute_pids(self._index), set(self._nvml.processes(self._index))
         own = listed & self._pids or {pid for pid in listed if self._is_descendant(pid)}
+        self._own |= own
         if not own:
             return None if computing else set()
+        visitors = self._ran_since_the_last_look() - listed
         foreign = {pid for pid in computing - own - self._pids if not self._is_descendant(pid)}
-        busy = self._nvml.busy_pids(self._index, round((time.time() - RECENT_S) * 1e6)) if foreign else None
+        busy = self._nvml.busy_pids(self._index, _now_us() - round(RECENT_S * 1e6)) if foreign else None
         if busy is None or not own & busy:  # an answer that leaves out the trial's own says nothing of others
-            return foreign
-        return foreign & busy
+            return foreign | visitors
+        return foreign & busy | visitors
+
+    def _ran_since_the_last_look(self) -> set[int]:
+        """Other processes whose kernels ran, whether they are still there or not."""
+        since_us, self._since_us = self._since_us, _now_us()
+        ran = self._nvml.busy_pids(self._index, since_us) or set()
+        return {pid for pid in ran - self._own - self._pids if not self._is_descendant(pid)}
 
     def _is_descendant(self, pid: int) -> bool:
         try:
             return any(parent.pid in self._pids for parent in psutil.Process(pid).parents())
         except psutil.Error:  # it is gone, or not ours to look at
             return False
+
+
+def _now_us() -> int:
+    return round(time.time() * 1e6)

@@ -207,13 +207,23 @@ def _nothing_feasible(rows: Sequence[TrialFigures], constraints: Sequence[Constr
     )
 
 
+def _overlap(chosen: TrialFigures, second: TrialFigures) -> str:
+    """What it means that the intervals of the first two overlap; projections may be off in the same way."""
+    of = "90 % ranges" if chosen.latency_source == "projected" else "95 % intervals"
+    if chosen.projected_speedup_low is not None and not chosen.may_equal(second):
+        return (
+            f"the {of} of the first two overlap, those of their speed-ups do not: the order is surer than the seconds"
+        )
+    return f"the {of} of the first two overlap: their speeds cannot be told apart"
+
+
 def _notes(chosen: TrialFigures, feasible: Sequence[TrialFigures], use: DeviceUse | None) -> list[str]:
     notes = []
     by_speed = use is None or use.objective == "latency"
     if by_speed and len(feasible) > 1:
         second = feasible[1]
         if chosen.latency_high_s and second.latency_low_s and second.latency_low_s <= chosen.latency_high_s:
-            notes.append("the 95 % intervals of the first two overlap: their speeds cannot be told apart")
+            notes.append(_overlap(chosen, second))
     if chosen.why_missing("quality") == RANDOM_WEIGHTS and not chosen.is_reference:
         notes.append("weights were random, so nothing is known of its images: look at some before you serve it")
     if by_speed and chosen.is_baseline:

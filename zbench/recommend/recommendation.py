@@ -204,13 +204,17 @@ def _cache_dit(trial: Trial) -> dict[str, Any]:
 
 
 def _speed(row: TrialFigures) -> str:
-    text = f"{cells.seconds(row.latency_median_s, row.latency_source)} s {cells.for_images(row)}"
+    text = f"{cells.median_s(row)} s {cells.for_images(row)}"
     return text if row.speedup is None else f"{text}, {cells.speedup(row)} the baseline's speed"
 
 
 def _figures(row: TrialFigures) -> list[str]:
-    p90 = cells.seconds(row.latency_p90_s, row.latency_source)
-    lines = [f"median latency, s [95 %]: {cells.latency(row)}; p90: {p90}"]
+    p90 = cells.p90(row)
+    share = "90 %" if row.latency_source == "projected" else "95 %"
+    lines = [f"median latency, s [{share}]: {cells.latency(row)}; p90: {p90}"]
+    if cells.cold(row) != cells.ABSENT:
+        after = "" if row.resident_after is None else f", as {row.resident_after} paid"
+        lines.append(f"cold, s to load + of the first request: {cells.cold(row)}{after}")
     if row.cached_steps is not None:
         lines.append(f"skipped steps an image: {cells.cached_steps(row)}")
     if row.ssim_mean is not None:

@@ -82,7 +82,7 @@ class DeviceUse:
     def short(self) -> str:
         """Its label, and its figure for the objective."""
         if self.objective == "latency":
-            return f"{self.row.label}, {cells.seconds(self.row.latency_median_s, self.row.latency_source)} s a request"
+            return f"{self.row.label}, {cells.median_s(self.row)} s a request"
         rate = f"{cells.digits(self.images_per_s or 0.0)} images/s"
         copies = f"{self.copies} copies of " if self.copies > 1 else ""
         return f"{copies}{self.row.label}, {rate}{' (a projection)' if self.is_projection else ''}"

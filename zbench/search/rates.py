@@ -146,7 +146,7 @@ def without_load(space: Space) -> Space:
         for one in (reference, baseline, alone):
             placed.setdefault(one.trial_id, Placed(one, reference.trial_id, baseline.trial_id))
         asked |= {alone.trial_id} if each.trial.trial_id in space.asked else set()
-    return Space(tuple(placed.values()), space.pruned, frozenset(asked), held_to)
+    return Space(tuple(placed.values()), space.pruned, frozenset(asked), space.equal_to, held_to)
 
 
 def unloaded(trial: Trial) -> Trial:

@@ -4,6 +4,7 @@ One server holds what `Residency.process` of its trial names. A request may chan
 and steps), and the size where the engine says so, up to as many pixels as the trial has: those were seen to fit.
 """
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -16,7 +17,7 @@ from zbench.engines import Batching, EngineDescription, Resizing, process_of
 from zbench.errors import ConfigError, ZbenchError
 from zbench.methods.cache import method_of
 from zbench.methods.cache.given import PARAMETERS, with_parameters
-from zbench.serving.protocol import GenerationBody, check_form, size_of
+from zbench.serving.protocol import GenerationBody, check_form, shown, size_of
 from zbench.serving.refusal import RequestRefused
 from zbench.space import constraint
 from zbench.trial import Trial, geometry_of, group_of
@@ -230,6 +231,10 @@ def _dbcache(own: CacheConfig, params: dict[str, Any]) -> CacheConfig:
     if unknown:
         message = f"cache_dit_params.{unknown[0][:60]}: no such parameter; there are: {', '.join(PARAMETERS)}"
         raise RequestRefused(400, message, param="cache_dit_params", code="unknown_parameter")
+    for name, value in params.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            message = f"cache_dit_params.{name}={shown(value)}: input should be a finite number"
+            raise RequestRefused(400, message, param="cache_dit_params", code="invalid_value")
     kind, values = with_parameters(own, params)
     try:
         return group_of(kind, values, "cache_dit_params")

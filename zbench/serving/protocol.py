@@ -3,6 +3,7 @@
 A field that would change the image and that this server cannot follow is refused too, never ignored.
 """
 
+import json
 import re
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ def size_of(body: GenerationBody) -> tuple[int, int] | None:
         return None
     found = SIZE.fullmatch(body.size or "")
     if found is None:
-        message = f"size={_shown(body.size)}: must be WIDTHxHEIGHT in pixels, such as 1024x1024, or auto"
+        message = f"size={shown(body.size)}: must be WIDTHxHEIGHT in pixels, such as 1024x1024, or auto"
         raise RequestRefused(400, message, param="size", code="invalid_value")
     return int(found[1]), int(found[2])
 
@@ -75,7 +76,7 @@ def size_of(body: GenerationBody) -> tuple[int, int] | None:
 def check_form(body: GenerationBody) -> None:
     """Raise RequestRefused for a form of answer that this server does not give."""
     if body.response_format not in (None, "b64_json"):
-        message = f"response_format={_shown(body.response_format)}: this server keeps no files; ask for b64_json"
+        message = f"response_format={shown(body.response_format)}: this server keeps no files; ask for b64_json"
         raise RequestRefused(400, message, param="response_format", code="unsupported_value")
     if body.output_compression is not None and body.output_format not in ("jpeg", "webp"):
         message = "output_compression is the quality of jpeg and webp; ask for one with output_format, or leave it out"
@@ -93,15 +94,15 @@ def _refused(error: ValidationError) -> RequestRefused:
     if kind == "extra_forbidden":
         known = ", ".join(GenerationBody.model_fields)
         inside = "; put it into cache_dit_params" if place in PARAMETERS else ""
-        message = f"{_shown(place)}: no such field{inside}; there are: {known}"
+        message = f"{shown(place)}: no such field{inside}; there are: {known}"
         return RequestRefused(400, message, param=place[:100], code="unknown_parameter")
-    said = fault["msg"][:1].lower() + fault["msg"][1:]
+    said = fault["msg"][:1].lower() + fault["msg"][1:].replace("False", "false")
     if kind == "missing":
         return RequestRefused(400, f"{place}: is missing; give it", param=place, code="missing_required_parameter")
-    return RequestRefused(400, f"{place}={_shown(fault['input'])}: {said}", param=place, code="invalid_value")
+    return RequestRefused(400, f"{place}={shown(fault['input'])}: {said}", param=place, code="invalid_value")
 
 
-def _shown(value: object) -> str:
-    """The beginning of what was asked for."""
-    text = str(value)
+def shown(value: object) -> str:
+    """The beginning of what was asked for, as JSON spells it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:59]}…"

@@ -69,13 +69,15 @@ def compare_rounds(
     return _finite(Comparison(centre, low, high, n, "cycles", level, scale, "percentile bootstrap over cycles"))
 
 
-def compare_blocks(blocks: Sequence[BlockSamples], *, scale: Scale = Scale.RATIO, level: float = 0.95) -> Compared:
+def compare_blocks(
+    blocks: Sequence[BlockSamples], *, scale: Scale = Scale.RATIO, level: float = 0.95, unit: str = "blocks"
+) -> Compared:
     """Base and new measured interleaved: the Hodges–Lehmann centre over blocks of log(new/base), or of new - base.
 
     Within a block each side counts with its median (of logs, for a ratio), so a drift that is straight over an A B B A
     cancels; over blocks the interval is the exact one of the signed ranks, so no spread is estimated and a disturbed
-    block counts as one sign, however disturbed. At 95 % it needs 6 blocks. Refused: see `_unfit`, and a side of a block
-    without samples. ValueError for a bad `level`.
+    block counts as one sign, however disturbed. At 95 % it needs 6 blocks. `unit` is what words call them. Refused: see
+    `_unfit`, and a side of a block without samples. ValueError for a bad `level`.
     """
     fewest = _fewest(level)
     if not blocks:
@@ -89,11 +91,11 @@ def compare_blocks(blocks: Sequence[BlockSamples], *, scale: Scale = Scale.RATIO
     centre, interval = hodges_lehmann(shifts, level)
     if interval is None:
         return Refusal(
-            RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} blocks, where a {level:.4g} interval needs {fewest}"
+            RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} {unit}, where a {level:.4g} interval needs {fewest}"
         )
     figures = [_exp(v) if scale is Scale.RATIO else v for v in (centre, *interval)]
     method = "Hodges-Lehmann over blocks, signed-rank interval"
-    return _finite(Comparison(figures[0], figures[1], figures[2], len(blocks), "blocks", level, scale, method))
+    return _finite(Comparison(figures[0], figures[1], figures[2], len(blocks), unit, level, scale, method))
 
 
 def _unfit(scale: Scale, new: Iterable[float | None], base: Iterable[float | None]) -> Refusal | None:

@@ -33,13 +33,20 @@ class LookSchedule:
 
     looks: tuple[int, ...] = LOOKS
     level: float = 0.95
+    core: int | None = None
+    """Blocks by which half of the error may be spent, as the cube; the other half is spent evenly on those after them.
+
+    For runs that mostly end early and may go on for long. None: all of it as the cube, by the last look.
+    """
 
     def __post_init__(self) -> None:
-        """ValueError for looks that do not rise from at least 1, or a level not between 0 and 1."""
+        """ValueError for looks that do not rise from at least 1, a level not between 0 and 1, a core past all looks."""
         if not self.looks or self.looks[0] < 1 or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False)):
             raise ValueError(f"looks={self.looks}: must rise, from at least 1 block")
         if not 0 < self.level < 1:
             raise ValueError(f"level={self.level}: must lie between 0 and 1")
+        if self.core is not None and not 0 < self.core < self.looks[-1]:
+            raise ValueError(f"core={self.core}: must lie between 0 and the last look, {self.looks[-1]}")
 
     def levels(self) -> tuple[float, ...]:
         """The level of the interval at each look."""
@@ -55,7 +62,14 @@ class LookSchedule:
         return _levels((*before, blocks), spent)[-1]
 
     def _spent(self, blocks: int) -> float:
-        return float((1 - self.level) * (blocks / self.looks[-1]) ** POWER)
+        last = self.looks[-1]
+        if self.core is None:
+            share = (blocks / last) ** POWER
+        elif blocks <= self.core:
+            share = (blocks / self.core) ** POWER / 2
+        else:
+            share = (1 + (blocks - self.core) / (last - self.core)) / 2
+        return float((1 - self.level) * share)
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ def look(
     *,
     higher_is_better: bool = False,
     ended: bool = False,
+    unit: str = "blocks",
 ) -> Look:
     """Judge the blocks measured so far, in time order, at the last look that they reach.
 
@@ -91,9 +106,9 @@ def look(
     else:
         count, level = 0, plan.level
     scale = Scale.RATIO if kind is Kind.RELATIVE else Scale.DIFFERENCE
-    outcome = compare_blocks(blocks[:count], scale=scale, level=level)
+    outcome = compare_blocks(blocks[:count], scale=scale, level=level, unit=unit)
     if not count and blocks:
-        outcome = Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} blocks, the first look is at {plan.looks[0]}")
+        outcome = Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} {unit}, the first look is at {plan.looks[0]}")
     judgement = judge(outcome, margin, kind, higher_is_better=higher_is_better)
     hopeless = isinstance(outcome, Refusal) and outcome.reason is not RefusalReason.TOO_FEW_SAMPLES and bool(blocks)
     stop = ended or count == last or judgement.verdict is not Verdict.INCONCLUSIVE or hopeless

@@ -69,6 +69,15 @@ def judge(outcome: Compared, margin: float, kind: Kind = Kind.RELATIVE, *, highe
     return Judgement(verdict, _sentence(verdict, outcome, margin, higher_is_better), outcome)
 
 
+def deciding_margin(outcome: Compared, *, higher_is_better: bool = False) -> float | None:
+    """The smallest margin at which the same interval passes, as a share or in the metric's unit; None for a refusal."""
+    if isinstance(outcome, Refusal):
+        return None
+    centre = 1.0 if outcome.scale is Scale.RATIO else 0.0
+    worst = centre - outcome.low if higher_is_better else outcome.high - centre
+    return max(worst, 0.0) if math.isfinite(worst) else None
+
+
 def correct_for_many(trials: int, level: float = 0.95) -> float:
     """The level of each interval at which, over `trials` judged at once, all hold together `level` of the time or more.
 

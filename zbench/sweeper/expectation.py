@@ -5,7 +5,7 @@ Expectations are a roofline's and say so; a sweep that was run before knows bett
 
 from zbench.config import HardwareConfig
 from zbench.errors import ConfigError
-from zbench.hardware.roofline import expect
+from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.launches import launches
@@ -16,8 +16,8 @@ from zbench.workload import due_times_s, request_count, whole_cycles
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 
 
-def expected_trial(plan: Plan, trial: Trial) -> tuple[float | None, int | None]:
-    """Latency of an image in seconds and peak memory in bytes; None where the profile lacks the figures."""
+def expected_trial(plan: Plan, trial: Trial) -> Expectation | None:
+    """Latency of an image and peak memory; None where the profile lacks the figures."""
     return _expect(trial, trial.hardware or plan.profiles[trial.trial_id])
 
 
@@ -33,9 +33,10 @@ def expected_sweep_s(plan: Plan) -> float | None:
             proxy = plan.proxy_of(trial)
             runs[proxy.trial_id] = proxy, plan.stand_in.hardware
     for trial, hardware in runs.values():
-        image_s = _expect(trial, hardware)[0]
-        if image_s is None:
+        expected = _expect(trial, hardware)
+        if expected is None:
             return None
+        image_s = expected.latency_s
         if trial.workload.is_load:
             total += _load_s(trial, image_s) + min(LEAST, measure.max_warmup_rounds) * image_s
             continue
@@ -52,10 +53,9 @@ def _load_s(trial: Trial, image_s: float) -> float:
     return max(request_count(trial.workload) * image_s, (due_s[-1] if due_s else 0.0) + image_s)
 
 
-def _expect(trial: Trial, hardware: HardwareConfig) -> tuple[float | None, int | None]:
+def _expect(trial: Trial, hardware: HardwareConfig) -> Expectation | None:
     skips = method_of(trial.cache).forced_skips(trial.pipeline.steps)
     try:
-        expected = expect(trial, geometry_of(trial.pipeline), hardware, skips)
+        return expect(trial, geometry_of(trial.pipeline), hardware, skips)
     except ConfigError:
-        return None, None
-    return expected.latency_s, expected.peak_bytes
+        return None

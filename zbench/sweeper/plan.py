@@ -128,13 +128,12 @@ def make_plan(
     judged_by: Callable[[Trial], Trial] = reference_of
     if first.sweep.reference_weights is not None:
         judged_by = named_reference(first.sweep.reference_weights, trials)
-    space = arrange(trials, baseline_of, judged_by=judged_by, supports=unfit, process_of=engines.process)
+    arranged = partial(arrange, trials, baseline_of, judged_by=judged_by)
+    space = arranged(supports=unfit, process_of=engines.process, plainest=engines.plainest)
     named_by = space
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
-        named_by = arrange(
-            trials, baseline_of, judged_by=judged_by, supports=partial(_unfit, too_many(asked, devices), own)
-        )
+        named_by = arranged(supports=partial(_unfit, too_many(asked, devices), own), plainest=own.plainest)
     chosen = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
@@ -152,7 +151,7 @@ def make_plan(
         measure=first.measure,
         sweep=first.sweep,
         executor=first.executor,
-        profiles=_profiles(asked, (*space.placed, *chosen.placed)),
+        profiles=_profiles(asked, (*space.placed, *(placed for placed, _ in space.pruned), *chosen.placed)),
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
         notes=(*jobs.notes, *_sought(space)),
     )

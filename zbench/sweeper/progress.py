@@ -1,6 +1,7 @@
 """What a sweep says while it runs, on stderr: a live table and an ETA on a terminal, a line a trial elsewhere."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,9 @@ from zbench.sweeper.loading_bar import LoadingBar
 from zbench.trial import Trial
 
 ROWS = 16  # of the live table; the oldest scroll away
+
+QUIET_S = 15.0
+"""After so long without a line a trial says what it does, where there is no live table; then after twice as long."""
 
 
 class Eta:
@@ -54,15 +58,23 @@ class _Shown:
     label: str
     began: float
     doing: str
-    of: int  # so many that take turns
+    told_at: float  # its last line, where there is no live table
+    of: int = 1  # so many that take turns
+    quiet_s: float = QUIET_S
+    slowed: str = ""  # by what
+
+    def __str__(self) -> str:
+        return f"{self.label}: {'; '.join(filter(None, [self.doing, self.slowed]))}"
 
 
 class SweepProgress:
     """A `SweepListener` that shows a sweep of `trials` trials on a rich console."""
 
-    def __init__(self, trials: int, console: Console, side_by_side: int = 1) -> None:
-        """`side_by_side` is how many run at once."""
-        self.console = console
+    def __init__(
+        self, trials: int, console: Console, side_by_side: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`side_by_side` is how many run at once; `clock` gives seconds."""
+        self.console, self._clock = console, clock
         self.eta = Eta(trials, side_by_side)
         self.total = trials
         self._rows: list[tuple[str, ...]] = []
@@ -74,13 +86,13 @@ class SweepProgress:
             TextColumn("{task.fields[eta]}"),
             console=console,
         )
-        self._loading = LoadingBar(console)
+        self._loading = LoadingBar(console, clock)
         self._task = self._bar.add_task("trials", total=self.total, eta=str(self.eta))
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def note(self, text: str) -> None:
         """Print a sentence above the table."""
-        self.console.print(f"note: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
+        self._line(f"note: {printable(text)}")
 
     def reused(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Count a trial from the journal."""
@@ -88,18 +100,28 @@ class SweepProgress:
 
     def started(self, placed: Placed, of: int = 1) -> None:
         """Show which trial runs, one `of` so many that take turns."""
-        label = printable(placed.trial.label)
-        self._running[placed.trial.trial_id] = _Shown(label, time.monotonic(), "starting", of)
+        now = self._clock()
+        self._running[placed.trial.trial_id] = _Shown(printable(placed.trial.label), now, "starting", now, of)
 
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
-        self._loading.event(placed.trial.label, event)
-        self._running[placed.trial.trial_id].doing = printable(describe(event))
+        shown, kind, now = self._running[placed.trial.trial_id], event.get("event"), self._clock()
+        if kind == "slowed":
+            shown.slowed = printable(event["text"] or "")
+        else:
+            self._loading.event(placed.trial.label, event)
+            shown.doing = printable(describe(event))
+        has_bar = kind == "loading"  # which has a line of its own
+        if self.console.is_terminal or has_bar or (kind != "waiting" and now - shown.told_at < shown.quiet_s):
+            return
+        shown.quiet_s *= 1 if kind == "waiting" else 2
+        shown.told_at = now
+        self._line(str(shown))
 
     def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Show the trial's figures."""
         shown = self._running.pop(placed.trial.trial_id, None)  # one that cannot work was never started
-        self._add(record, figures, None if shown is None else (time.monotonic() - shown.began) / shown.of, "")
+        self._add(record, figures, None if shown is None else (self._clock() - shown.began) / shown.of, "")
 
     def added(self, trial: Trial, instead_of: Trial | None) -> None:
         """Count one more trial."""
@@ -117,12 +139,10 @@ class SweepProgress:
         self._bar.update(self._task, completed=self.total - self.eta.left, eta=str(self.eta))
         if not self.console.is_terminal:
             done = f"[{self.total - self.eta.left}/{self.total}]"
-            self.console.print(
-                " ".join([done, *filter(None, row), *([] if wall_s is None else [f"({self.eta})"])]),
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._line(" ".join([done, *filter(None, row), *([] if wall_s is None else [f"({self.eta})"])]))
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False)
@@ -131,7 +151,7 @@ class SweepProgress:
         for row in self._rows[-ROWS:]:
             table.add_row(*(Text(cell) for cell in row))
         loading = [self._loading.progress] if self._loading.shown else []
-        now = [Text(f"{shown.label}: {shown.doing}") for shown in self._running.values()] or [Text("")]
+        now = [Text(str(shown)) for shown in self._running.values()] or [Text("")]
         return Group(table, *now, *loading, self._bar)
 
     def __enter__(self) -> "SweepProgress":
@@ -164,7 +184,10 @@ def describe(event: dict[str, Any]) -> str:
     kind = event.get("event")
     if kind == "round":
         return f"{event['phase']} round {event['index'] + 1}, {event['latency_s']:.3f} s"
-    return f"{event['stage']} weights" if "stage" in event else str(kind)
+    if kind in ("loading", "loaded"):
+        what = "loaded, warming up" if kind == "loaded" else "loading"
+        return f"{event['stage']} weights" if "stage" in event else what
+    return str(event.get("text", kind))
 
 
 def duration(seconds: float) -> str:

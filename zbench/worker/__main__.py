@@ -26,6 +26,7 @@ from zbench.errors import ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
 from zbench.plugins import ALLOW_CODE, check_targets
+from zbench.probes.device import THROTTLED
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.judging import judges_for
 from zbench.trial import Trial
@@ -102,10 +103,12 @@ class Worker:
         self._watch = RoundWatch()
         self._engine: Engine | None = None
         self._process: str | None = None  # the residency of what is launched; None: nothing is, or not to the end
+        self._launched_for: str | None = None  # the trial that came first
         self._began_s = 0.0  # of a comparison
         self._made = 0  # requests of a comparison
         self._sides: dict[str, _Side] = {}  # those prepared on the resident pipeline
         self._configured: str | None = None  # the request level of what it is configured for
+        self._is_watching = False  # the devices, for a comparison
         self._answering = False  # whether a command is being carried out
         self._jobs: list[TrialJob] = []  # of the task
 
@@ -171,15 +174,27 @@ class Worker:
             self._configure(self._engine, side)
             stage = "a round"
             cycle = pairs(side.trial.workload)
+            self._watch_devices(self._engine)
             with quiet_collector():
                 self._watch.begin()
+                self._gauges.begin_round()
                 turn = Turn(self._made, side.trial.trial_id, side.role)
                 self._made += 1
                 made, _ = one_request(self._engine, cycle[index % len(cycle)], turn, self._began_s)
-                made = replace(made, disturbances=self._watch.end())  # one that was suspended is asked for again
+                disturbed = self._watch.end()
+            slowed = [reason for reason in self._gauges.end_round() if reason.startswith(THROTTLED)]
+            invalid = made.invalid_reasons + slowed  # one that does not count, or was suspended, is asked for again
+            made = replace(made, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)
             return {"event": "generated", "request": asdict(made)}
         except Exception as error:
             return _failed(error, stage, self._engine)
+
+    def _watch_devices(self, engine: Engine) -> None:
+        """From a comparison's first round on; who else computes there may be the worker of the other side."""
+        watched = engine.watch()
+        if watched.devices and not self._is_watching:
+            self._gauges.start(watched)
+            self._is_watching = True
 
     def _configure(self, engine: Engine, side: "_Side") -> None:
         """Unless the request level is that already."""
@@ -201,7 +216,7 @@ class Worker:
             engine, cold = self._load(jobs[0].trial)
             jobs[0].check_stop()
             self._configured = None  # a measurement configures for itself
-            measurements = measure_trials(engine, jobs, self._gauges, cold)
+            measurements = measure_trials(engine, jobs, self._gauges, cold, self._launched_for)
             return {"event": "done", "measurements": [asdict(measured) for measured in measurements]}
         except StopAsked:
             self._pipes.stop.clear()
@@ -262,6 +277,7 @@ class Worker:
         own = {"import": imported - began, "checksums": talk.checking_s}
         cold = Cold(load_s=load_s, first_latency_s=first_s, parts_s=own | parts_s)
         self._process, self._watch = process, RoundWatch(engine.watch().pids)
+        self._launched_for = trial.trial_id
         gc.collect()
         gc.freeze()  # what is resident stays out of the collections between rounds
         self._pipes.tell({"event": "loaded", "load_s": load_s})
@@ -270,6 +286,9 @@ class Worker:
     def _unload(self) -> None:
         engine, self._engine, self._process = self._engine, None, None
         self._sides, self._configured = {}, None
+        if self._is_watching:
+            self._gauges.stop(self._made)
+            self._is_watching = False
         if engine is not None:
             gc.unfreeze()
             engine.close()

@@ -7,25 +7,27 @@ is collected once the window is over.
 
 import gc
 import time
-from bisect import bisect_right
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice, takewhile
+from itertools import islice
 
-from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation, StageError
-from zbench.engines.failure import code_of
+from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation
 from zbench.errors import one_line
-from zbench.measurement import SUSPENDED, Arrivals, FailedRequest, Measurement, Request, Window
+from zbench.measurement import SUSPENDED, Arrivals, FailedRequest, LoneRequest, Measurement, Request, Window
+from zbench.measurement.lone import outside_s
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact
+from zbench.trial import Trial
 from zbench.worker.arriving import Answer, Answers, Clock, Schedule, by_threads, in_one_queue
+from zbench.worker.befallen import Befallen
 from zbench.worker.calls import Calls
 from zbench.worker.cross_checks import clock_check
 from zbench.worker.gauges import Gauges
 from zbench.worker.profiling import Profile
-from zbench.worker.request import Times, Turn, hold_latency, request_of, times_of
+from zbench.worker.request import Times, Turn, failure_of, hold_latency, request_of, times_of
 from zbench.worker.share import Share
 from zbench.workload import Pair, due_times_s, pairs, requested
 
@@ -35,19 +37,32 @@ NOT_OF_LOAD = "load"
 ALL_SENT = "all_sent"
 
 
+KEPT_BYTES = 2**30
+"""Of pixels that a load holds in memory until it is over; a quality reference holds twice as much."""
+
+
+def kept_pairs(trial: Trial) -> list[tuple[str, int]]:
+    """Prompts and seeds, the first of the workload, whose images are kept and judged."""
+    pipeline = trial.pipeline
+    largest = max(p.own.get("width", 0) * p.own.get("height", 0) for p in trial.workload.prompts)
+    most = max(1, KEPT_BYTES // (3 * max(largest, pipeline.width * pipeline.height)))
+    return [(pair.prompt_id, pair.seed) for pair in islice(pairs(trial.workload), most)]
+
+
 class LoadWindow:
     """Its requests, in the order in which they were due."""
 
-    def __init__(self, calls: Calls, share: Share, gauges: Gauges) -> None:
+    def __init__(self, calls: Calls, share: Share, gauges: Gauges, lone: Sequence[LoneRequest] = ()) -> None:
+        """`lone` are requests that were made before."""
         self._calls, self._engine = calls, calls.engine
-        self._share, self._gauges = share, gauges
+        self._share, self._gauges, self._lone = share, gauges, lone
         self._workload = share.job.trial.workload
         self._pairs = requested(self._workload)
         self._watch = RoundWatch(calls.engine.watch().pids)
         self._failures: list[FailedRequest] = []
         self._first_error: Exception | None = None  # one alone: each keeps the frames of its call alive
         self._looked_at: list[Future[Request]] = []
-        self._kept: dict[tuple[str, int], list[Artifact]] = {}
+        self._kept: dict[tuple[str, int], list[Artifact]] = {pair: [] for pair in kept_pairs(share.job.trial)}
         self._disturbed: list[tuple[float, float, list[str]]] = []  # from when to when, and by what
         self.requests: list[Request] = []
 
@@ -64,7 +79,8 @@ class LoadWindow:
         found = sorted((future.result() for future in self._looked_at), key=lambda r: r.index)
         if self._first_error is not None and not found:
             raise self._first_error
-        self.requests = [self._with_disturbances(request) for request in found]
+        befallen = Befallen(self._disturbed)
+        self.requests = [self._with_disturbances(request, befallen) for request in found]
         self._keep_with_share()
         ends_s = [r.done_s for r in self.requests] + [f.done_s for f in self._failures]
         return Window(
@@ -108,27 +124,34 @@ class LoadWindow:
         """One answer, while others are on their way: nothing here may take long."""
         job, pair = self._share.job, self._pairs[answer.index]
         number = len(self._looked_at) + len(self._failures)
-        job.tell_round("timed", number, answer.done_s - answer.sent_s, len(self._pairs), len(self._pairs))
+        took_s = answer.done_s - answer.sent_s if answer.made is None else _times(answer).latency_s
+        job.tell_round("timed", number, took_s, len(self._pairs), len(self._pairs))
         if answer.made is None:
             self._fail(answer, pair)
             return
         made, times = answer.made, _times(answer)
         if answer.index == 0:
             self._share.clock = clock_check(made)
-        artifacts = self._kept.setdefault((pair.prompt_id, pair.seed), [])
-        if len(artifacts) < (2 if job.is_reference else 1):
+        artifacts = self._kept.get((pair.prompt_id, pair.seed))
+        if artifacts is not None and len(artifacts) < (2 if job.is_reference else 1):
             artifacts.append(Artifact(pair.prompt_id, pair.seed, made.image, made.latents))
-        begun_s = times.sent_s if times.begun_s is None else times.begun_s
+        begun_s = self._begun_s(times, made, pair)
         blamed = self._gauges.reasons_between(self._began_s + begun_s, self._began_s + times.done_s)
         turn = Turn(answer.index, job.trial.trial_id, job.role)
         self._looked_at.append(looking.submit(_request, made, pair, turn, times, blamed))
+
+    def _begun_s(self, times: Times, made: Generation, pair: Pair) -> float:
+        """When the device began at the latest, so that nobody is blamed for what befell it while he waited."""
+        if times.begun_s is not None:
+            return times.begun_s
+        worked_s = None if made.server_s is None else made.server_s + (outside_s(self._lone, pair.prompt_id) or 0.0)
+        return times.sent_s if worked_s is None else max(times.sent_s, times.done_s - worked_s)
 
     def _fail(self, answer: Answer, pair: Pair) -> None:
         """Count it. Raises what is no failure of one request alone."""
         error = answer.error
         assert error is not None, "an answer is an image or an error"
-        cause = error.__cause__ if isinstance(error, StageError) and error.__cause__ is not None else error
-        code = code_of(cause)
+        code, cause = failure_of(error)
         if code not in FAILURES_OF_ONE_REQUEST:
             raise error
         if self._first_error is None:
@@ -148,23 +171,20 @@ class LoadWindow:
             )
         )
 
-    def _with_disturbances(self, request: Request) -> Request:
+    def _with_disturbances(self, request: Request, befallen: Befallen) -> Request:
         """With what befell the host between sent and done. A time in which the process was stopped is nobody's."""
-        first = bisect_right(self._disturbed, request.sent_s, key=lambda slice_: slice_[1])
-        meanwhile = takewhile(lambda slice_: slice_[0] < request.done_s, islice(self._disturbed, first, None))
-        disturbed = list(dict.fromkeys(cause for _, _, found in meanwhile for cause in found))
+        disturbed = befallen.between(request.sent_s, request.done_s)
         invalid = [*request.invalid_reasons, *(cause for cause in disturbed if cause == SUSPENDED)]
         self._share.was_suspended |= SUSPENDED in disturbed
         return replace(request, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)
 
     def _keep_with_share(self) -> None:
-        """A pair's first image, and of a quality reference the second one where there is one of every pair."""
+        """The first image of each pair that is kept, and of a quality reference the second where each has one."""
         share = self._share
         share.requests, share.stop_reason = self.requests, ALL_SENT
-        cycle = [(pair.prompt_id, pair.seed) for pair in pairs(self._workload)]
-        kept = [self._kept[key] for key in cycle if key in self._kept]
-        share.first_cycle = [artifacts[0] for artifacts in kept]
-        if len(kept) == len(cycle) and all(len(artifacts) > 1 for artifacts in kept):
+        kept = list(self._kept.values())
+        share.first_cycle = [artifacts[0] for artifacts in kept if artifacts]
+        if all(len(artifacts) > 1 for artifacts in kept):
             share.second_cycle = [artifacts[1] for artifacts in kept]
 
     def _arrivals_kept(self) -> Arrivals:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
+from zbench.config import ServedEngineConfig
 from zbench.engines import Engine
 from zbench.measurement import (
     INVALID_IMAGES,
@@ -31,6 +32,7 @@ from zbench.worker.cross_checks import cache_doubt
 from zbench.worker.gauges import Gauges, Readings
 from zbench.worker.job import TrialJob
 from zbench.worker.load import LoadWindow
+from zbench.worker.lone import lone_requests
 from zbench.worker.rounds import RoundsWindow
 from zbench.worker.share import Share
 from zbench.worker.warm_up import NOT_WARMED_UP, warm_up
@@ -40,22 +42,30 @@ JUDGEMENTS = ("quality", "prompt_fidelity", "noise_floor")
 """Fields of a measurement that are said of images."""
 
 UNTOLD = "server_does_not_say"
-"""Why it is not known which steps were skipped."""
+"""Why it is not known which steps were skipped, and how long it compiled."""
+
+UNSAID = "engine_does_not_say"
+"""Why it is not known how long it compiled."""
 
 COMPANION_WARM_UPS = 2
 """Rounds before the window of an uncached trial that is there for the others' sake: the pipeline is warm by then."""
 
 
-def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None) -> list[Measurement]:
+def measure_trials(
+    engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, cold: Cold | None, launched_for: str | None = None
+) -> list[Measurement]:
     """Measure trials of one residency and one workload, by turns, on an engine that is loaded.
 
-    `cold` is set if it was loaded for them; the first trial's first latency is added. A companion, the last of them,
-    has turns and no measurement of its own. Raises StopAsked between requests, and whatever the engine raises.
+    `cold` is set if it was loaded for them; the first trial's first latency is added. `launched_for` is the trial that
+    it was loaded for. A companion, the last of them, has turns and no measurement of its own. Raises StopAsked between
+    requests, and whatever the engine raises.
     """
     workload = jobs[0].trial.workload
     if workload.is_load and len(jobs) > 1:  # what arrives at one is no load of another's
         loaded_for = [cold, *[None] * (len(jobs) - 1)]
-        return [measure_trials(engine, [job], gauges, c)[0] for job, c in zip(jobs, loaded_for, strict=True)]
+        return [
+            measure_trials(engine, [job], gauges, c, launched_for)[0] for job, c in zip(jobs, loaded_for, strict=True)
+        ]
     cycle, calls = pairs(workload), Calls(engine)
     shares = []
     for job in jobs:
@@ -67,13 +77,21 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
             warm = warm_up(engine, warmed, cycle, calls) if workload.warm_up else NOT_WARMED_UP
             shares.append(Share(job, warm, engine.effective()))
     timed: TimedWindow
-    timed = LoadWindow(calls, shares[0], gauges) if workload.is_load else RoundsWindow(calls, shares, cycle, gauges)
+    lone = lone_requests(calls, jobs[0]) if workload.is_load and workload.warm_up else []
+    timed = (
+        LoadWindow(calls, shares[0], gauges, lone) if workload.is_load else RoundsWindow(calls, shares, cycle, gauges)
+    )
     with quiet_collector():
         gauges.start(engine.watch())
         try:
             window = timed.run()
         finally:
             readings = gauges.stop(len(timed.requests))
+    told = any(r.begun_s is None and r.server_s is not None for r in timed.requests)
+    if workload.is_load and not workload.warm_up and told:  # the load was to be the first that the pipeline saw
+        lone = lone_requests(calls, jobs[0])
+    shares[0].has_spoilt_lone = any(each.invalid_reasons for each in lone)
+    window = replace(window, lone=lone)
     settings = [share for share in shares if not share.job.companion]
     for share in settings:
         if share.effective.weights != "random" and not share.is_spoilt:
@@ -85,7 +103,8 @@ def measure_trials(engine: Engine, jobs: Sequence[TrialJob], gauges: Gauges, col
     made = []
     for share in settings:
         own = readings if len(shares) == 1 else gauges.of_turns(share.job.trial.trial_id, len(share.requests))
-        made.append(_measurement(share, window, own, cold if share is settings[0] else None))
+        loaded = cold if share is settings[0] and cold is not None else Cold(launched_for=launched_for)
+        made.append(_measurement(share, window, own, loaded))
     return timed.profiled(made)
 
 
@@ -103,7 +122,7 @@ class TimedWindow(Protocol):
         ...
 
 
-def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | None) -> Measurement:
+def _measurement(share: Share, window: Window, readings: Readings, cold: Cold) -> Measurement:
     """What a trial keeps of the window: its own requests and those of the uncached trial that took turns with it, and
     what gauges saw in its own turns."""
     job, warm, effective = share.job, share.warm, share.effective
@@ -112,11 +131,8 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
     trial_id, reasons = job.trial.trial_id, dict(readings.reasons)
     with job.during("comparing images"):
         verdict = _judge(share, effective)
-    if cold is not None:
-        first_s = [cold.first_latency_s, *warm.latencies_s, share.requests[0].latency_s]
-        cold = replace(cold, first_latency_s=next(s for s in first_s if s is not None))
-    else:
-        reasons |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
+    cold, unknown = _cold(share, cold)
+    reasons |= unknown
     if share.clock.reason is not None:
         reasons["telemetry.clock_check"] = share.clock.reason
     if effective.tells_cached_steps is False:
@@ -139,7 +155,7 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
         warmup_latencies_s=warm.latencies_s or [share.requests[0].latency_s],
         warmup_end=warm.end,
         spoilt_warmups=warm.spoilt,
-        cold=cold or Cold(),
+        cold=cold,
         sources=dict.fromkeys(METRICS, "measured"),
         quality=verdict.quality,
         prompt_fidelity=verdict.prompt_fidelity,
@@ -150,6 +166,21 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold | 
         validity=[*warm.suspicions(), *readings.validity, *filter(None, doubts)],
         reasons=reasons | verdict.reasons,
     )
+
+
+def _cold(share: Share, cold: Cold) -> tuple[Cold, dict[str, str]]:
+    """With what the trial's own calls say, and why what is still not known is not."""
+    warm, first = share.warm, share.requests[0]
+    unknown: dict[str, str] = {}
+    if cold.load_s is None:
+        unknown |= {"cold.load_s": "resident", "cold.first_latency_s": "resident"}
+    else:
+        first_s = [cold.first_latency_s, *warm.latencies_s, first.latency_s]
+        cold = replace(cold, first_latency_s=next(s for s in first_s if s is not None))
+    compile_s = warm.compile_s if warm.latencies_s else None if first.compile_s is None else 0.0
+    if compile_s is None:
+        unknown["cold.compile_s"] = UNTOLD if isinstance(share.job.trial.engine, ServedEngineConfig) else UNSAID
+    return replace(cold, compile_s=compile_s, compiled_calls=warm.compiled_calls), unknown
 
 
 def _judge(share: Share, effective: Effective) -> ImageJudgements:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from zbench.engines import Engine, Generation
+from zbench.engines import Engine, Generation, StageError
+from zbench.engines.failure import code_of
 from zbench.measurement import Request, Role
 from zbench.quality.validity import image_faults
 from zbench.workload import Pair
@@ -40,12 +41,12 @@ class Times:
 def times_of(made: Generation, sent_s: float, done_s: float, due_s: float | None = None) -> Times:
     """Of a call between `sent_s` and `done_s`, due when it was sent unless that is given.
 
-    A served one was done when its reply was there, and begun as long before as its server worked on it.
+    A served one was done when its reply was there; nobody knows when its server began.
     """
     begun_s: float | None = sent_s
     if made.served:
         done_s = sent_s + made.latency_s  # afterwards its picture was decoded here
-        begun_s = None if made.server_s is None else max(sent_s, done_s - made.server_s)
+        begun_s = None
     return Times(sent_s if due_s is None else due_s, sent_s, begun_s, done_s, made.latency_s)
 
 
@@ -65,6 +66,12 @@ def one_request(
     done_s = time.perf_counter() - window_began_s
     hold_latency(engine, made)
     return request_of(made, pair, turn, times_of(made, sent_s, done_s)), made
+
+
+def failure_of(error: Exception) -> tuple[str, BaseException]:
+    """The code of an engine's error, and what is behind it."""
+    cause = error.__cause__ if isinstance(error, StageError) and error.__cause__ is not None else error
+    return code_of(cause), cause
 
 
 def hold_latency(engine: Engine, made: Generation) -> None:
@@ -97,6 +104,7 @@ def request_of(made: Generation, pair: Pair, turn: Turn, times: Times) -> Reques
         ranks=made.ranks,
         server_s=made.server_s,
         server_peak_bytes=made.server_peak_bytes,
+        compile_s=made.compile_s,
         valid=not invalid_reasons,
         invalid_reasons=invalid_reasons,
     )

@@ -21,6 +21,7 @@ class Share:
     second_cycle: list[Artifact] = field(default_factory=list)  # of a quality reference: the same images once more
     clock: Check[ClockCheck] = field(default_factory=Check)  # of the first request
     stop_reason: str = ""
+    has_spoilt_lone: bool = False  # among the requests that a server had to itself
     was_suspended: bool = False  # during one of its requests
     turns_s: float = 0.0  # what its turns took so far
 
@@ -32,4 +33,4 @@ class Share:
     @property
     def is_spoilt(self) -> bool:
         """Whether any call made images that are none: the trial has failed, and more requests would only say so."""
-        return bool(self.warm.spoilt) or any(r.has_spoilt_images for r in self.requests)
+        return bool(self.warm.spoilt) or self.has_spoilt_lone or any(r.has_spoilt_images for r in self.requests)

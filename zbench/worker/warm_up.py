@@ -25,6 +25,8 @@ class WarmUp:
     end: str  # settled, max_rounds or budget; left_out where the workload wants none
     most: int  # rounds that `measure` allowed
     spoilt: list[SpoiltWarmUp] = field(default_factory=list)
+    compile_s: float | None = None  # of all of them; None where nobody says, or none was made
+    compiled_calls: int = 0
 
     def suspicions(self) -> list[str]:
         """Why what follows should not be trusted; fewer rounds than can settle were someone's choice."""
@@ -56,15 +58,24 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | Non
     compiling = to_compile(job.trial, cycle) if most else []
     latencies: list[float] = []
     spoilt: list[SpoiltWarmUp] = []
+    compiling_s: list[float | None] = []
+    compiled: list[bool] = []
 
     def one(pair: Pair) -> Generation:
         job.check_stop()
         made = calls.make(job.trial, pair)
         latencies.append(made.latency_s)
+        compiling_s.append(made.compile_s)
+        compiled.append(made.compiled)
         if faults := spoilt_by(made):
             spoilt.append(SpoiltWarmUp(pair.prompt_id, pair.seed, faults))
         job.tell_round("warmup", len(latencies) - 1, latencies[-1], len(compiling) + min(LEAST, most), total)
         return made
+
+    def ended(end: str) -> WarmUp:
+        known_s = [seconds for seconds in compiling_s if seconds is not None]
+        told = bool(known_s) and len(known_s) == len(compiling_s)
+        return WarmUp(latencies, end, most, spoilt, sum(known_s) if told else None, sum(compiled))
 
     total = len(compiling) + most
     for pair in compiling:
@@ -75,7 +86,7 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | Non
             began, first = time.monotonic(), len(latencies)
         alike = latencies[first:]
         if is_stationary(alike).settled:
-            return WarmUp(latencies, "settled", most, spoilt)
+            return ended("settled")
         if len(alike) >= LEAST and time.monotonic() - began >= budget_s:
-            return WarmUp(latencies, "budget", most, spoilt)
-    return WarmUp(latencies, "max_rounds", most, spoilt)
+            return ended("budget")
+    return ended("max_rounds")

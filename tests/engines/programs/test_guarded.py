@@ -77,6 +77,20 @@ def test_a_guardian_that_is_killed_takes_the_program_along(tmp_path: Path) -> No
     program.close()
 
 
+@pytest.mark.parametrize("loses_its_guardian", [False, True])
+def test_a_folder_of_its_own_is_gone_with_it(tmp_path: Path, *, loses_its_guardian: bool) -> None:
+    scratch = tmp_path / "scratch"
+    write = "import sys, time; open(sys.argv[1] + '/1.json', 'w'); print('here', flush=True); time.sleep(600)"
+    words = [sys.executable, "-c", write, str(scratch)]
+    program = GuardedProgram(words, dict(os.environ), tmp_path / "log", scratch)
+    wait_for(lambda: "here" in program.said())
+    assert [path.name for path in scratch.iterdir()] == ["1.json"] and scratch.stat().st_mode & 0o077 == 0
+    if loses_its_guardian:
+        os.kill(program.pids[0], signal.SIGKILL)
+    program.close()
+    assert not scratch.exists()
+
+
 def test_what_a_program_left_behind_ends_with_it(tmp_path: Path) -> None:
     program = started(tmp_path / "log", "-c", TREE.replace("time.sleep(600)\n", "sys.exit(3)\n"))
     wait_for(lambda: "all are here" in program.said())

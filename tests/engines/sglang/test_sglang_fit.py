@@ -234,6 +234,8 @@ def _given(**options: Any) -> dict[str, Any]:
         ),
         ({"flags": {"--warmup-mode": "off"}}, "write it without its dashes"),
         ({"flags": {"api-key": "sk-secret"}}, "engine.options.flags.api-key=…: is a key or a password"),
+        ({"flags": {"base-gpu-id": 1}}, "engine.options.flags.base-gpu-id='1': would move the server alone"),
+        ({"flags": {"gpu-ids": "1,2"}}, "set CUDA_VISIBLE_DEVICES where zbench is started"),
         ({"flags": {"port": 3}}, "engine.options.flags.port='3': is set by engine.options.port"),
         ({"flags": {"model-path": "/x"}}, "is set by pipeline.weights or engine.options.model_path"),
         ({"flags": {"warmup-mode": "--host"}}, "engine.options.flags.warmup-mode"),

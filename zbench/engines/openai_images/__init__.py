@@ -7,6 +7,7 @@ is `served.ServedImages`.
 from typing import Any
 
 from zbench.engines import Engine, Residency, residency_by_keys
+from zbench.engines.formats import check_format
 from zbench.engines.images_client import key_in, server_url
 from zbench.engines.openai_images.dialects import DIALECTS, problem_of
 from zbench.errors import ConfigError
@@ -15,6 +16,9 @@ from zbench.trial import Trial
 KEY_ENV = "OPENAI_API_KEY"
 TIMEOUT_S = 600.0
 READY_S = 60.0
+
+OWN_OPTIONS = ("model", "output_format")
+"""Fields of a request that are options of the engine."""
 
 PER_REQUEST = ("cache", "workload", "pipeline")
 """What travels with each request, so that one server serves a whole grid."""
@@ -32,10 +36,12 @@ class ImagesEngine:
         timeout_s: float = TIMEOUT_S,
         ready_s: float = READY_S,
         fields: dict[str, Any] | None = None,
+        output_format: str | None = None,
     ) -> None:
         """`fields` are sent with every request as they are; one that is null is left out. Times are seconds.
 
-        `ready_s` is how long a server that does not answer yet is waited for. Raises ConfigError for what cannot be.
+        Of `output_format` requests read what their trial says. Raises ConfigError for what cannot be. `ready_s` is how
+        long a server that does not answer yet is waited for.
         """
         if base_url is None:
             way = "such as engine.base_url=http://127.0.0.1:30000 (zbench serve prints its own)"
@@ -44,6 +50,7 @@ class ImagesEngine:
             raise ConfigError("engine.options.dialect", dialect, f"must be one of {', '.join(DIALECTS)}")
         _check_text("model", model, optional=True)
         _check_text("key_env", key_env)
+        check_format(output_format)
         self._base_url = server_url(base_url)
         self._dialect = DIALECTS[dialect]
         key_in(key_env)  # one that cannot be sent is better known now
@@ -87,6 +94,7 @@ def _checked(fields: object, sets: frozenset[str]) -> dict[str, Any]:
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise ConfigError("engine.options.fields", "…", "must be a dictionary, such as {quality:low}")
     for name in sets.intersection(fields):
-        way = "is the trial's to set; say it by pipeline, cache, workload or engine.options.model"
+        own = name if name in OWN_OPTIONS else OWN_OPTIONS[0]
+        way = f"is the trial's to set; say it by pipeline, cache, workload or engine.options.{own}"
         raise ConfigError(f"engine.options.fields.{name}", "…", way)
     return fields

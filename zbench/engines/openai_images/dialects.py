@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zbench.carried import OWN_NAMES, Words, told, uncarried
+from zbench.engines.formats import EXACT, asked_format
 from zbench.methods.cache import method_of
 from zbench.trial import Trial
 
@@ -60,7 +61,7 @@ class Dialect:
 
 
 DECISIVE = {"pipeline.steps": "steps", "pipeline.guidance_scale": "guidance", "workload.seeds": "seeds"}
-COMMON = frozenset({"prompt", "n", "size", "model"})
+COMMON = frozenset({"prompt", "n", "size", "model", "output_format"})
 DIFFUSION = frozenset({"seed", "num_inference_steps", "guidance_scale", "negative_prompt"})
 CACHING = frozenset({"enable_cache_dit", "cache_dit_params"})
 STEPPED = ("pipeline.steps", "pipeline.guidance_scale", "workload.seeds", "workload.prompts.negative_prompt")
@@ -74,8 +75,14 @@ def _diffusion(trial: Trial, seed: int, negative: str) -> dict[str, Any]:
         "num_inference_steps": trial.pipeline.steps,
         "guidance_scale": trial.pipeline.guidance_scale,
         "generator_device": "cpu",
-        "output_format": "png",
+        "output_format": asked_format(trial) or EXACT,
     }
+
+
+def _openai(trial: Trial, seed: int, negative: str) -> dict[str, Any]:
+    """Not every model of OpenAI's own takes a format, so none is named unless it is asked for."""
+    asked = asked_format(trial)
+    return {} if asked is None else {"output_format": asked}
 
 
 def _sglang(trial: Trial, seed: int, negative: str) -> dict[str, Any]:
@@ -93,7 +100,7 @@ DIALECTS = {
     for dialect in (
         Dialect("sglang", STEPPED, True, _sglang, COMMON | DIFFUSION | CACHING),
         Dialect("vllm_omni", STEPPED, False, _diffusion, COMMON | DIFFUSION),
-        Dialect("openai", (), False, lambda trial, seed, negative: {}, COMMON),
+        Dialect("openai", (), False, _openai, COMMON),
     )
 }
 

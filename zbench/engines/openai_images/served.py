@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from zbench.engines import Generation, OnProgress
+from zbench.engines.formats import EXACT, other_format
 from zbench.engines.images_client import ImagesClient, ImagesReply, ImagesServerError
 from zbench.engines.openai_images.account import ServerAccount, account_in, shown
 from zbench.engines.openai_images.dialects import Dialect
@@ -44,6 +45,7 @@ class ServedImages:
         self._trial: Trial | None = None
         self._told = ServerAccount()  # of the latest answer
         self._seeds_differ = False
+        self._came: str | None = None  # the format of the latest picture
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Wait until the server answers a first request. Raises ImagesServerError where it does not in time."""
@@ -70,6 +72,7 @@ class ServedImages:
         """The same for a trial of another size or other steps."""
         reply = self._call(trial, prompt_text, seed, negative_prompt)
         self._told = told = account_in(reply.fields)
+        self._came = reply.image_format
         self._seeds_differ = self._seeds_differ or told.seed not in (None, seed)
         return Generation(
             image=reply.images[0],
@@ -104,6 +107,7 @@ class ServedImages:
                 "dialect": self._dialect.name,
                 "models": self._models,
                 **({} if told.cache is None else {"cache": told.cache}),
+                **({} if self._came is None else {"image_format": self._came}),
             },
         )
 
@@ -126,6 +130,8 @@ class ServedImages:
         ]
         sent = "workload.seeds" in self._dialect.carries
         differ += ["the server says that it took other seeds"] if sent and self._seeds_differ else []
+        usual = EXACT if "output_format" in self._setting(trial) else None
+        differ += other_format(trial, self._came, usual)
         return differ + ([] if self._dialect.left_open is None else [self._dialect.left_open])
 
     def _answered_first(self, trial: Trial) -> None:

@@ -1,5 +1,6 @@
 """A program of others from zbench's side: started without a shell, logged to a file, and ended with all it started."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,15 +21,18 @@ TAIL_BYTES = 64 * 1024
 class GuardedProgram:
     """One run of a program. It never outlives this process, however that ends."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        """Start it; what it prints is appended to `log`. Raises MachineError, or ZbenchError where there is no log."""
-        self.command, self.log = tuple(command), log
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, scratch: Path | None = None
+    ) -> None:
+        """Start it; what it prints is appended to `log`. `scratch` is a folder of its own, which is gone after it,
+        whoever was killed. Raises MachineError, or ZbenchError where there is no log."""
+        self.command, self.log, self.scratch = tuple(command), log, scratch
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as out:
                 self._offset = out.tell()
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", guardian.__file__, str(GRACE_S), *command],
+                    [sys.executable, "-I", "-S", guardian.__file__, str(GRACE_S), str(scratch or ""), *command],
                     stdin=subprocess.PIPE,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -70,6 +74,8 @@ class GuardedProgram:
                 self._process.kill()
                 self._process.wait()
             finally:
+                if self.scratch is not None:
+                    shutil.rmtree(self.scratch, ignore_errors=True)  # where the guardian was killed too
                 with suppress(OSError):
                     self._process.stdin.close()
 

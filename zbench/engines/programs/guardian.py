@@ -1,7 +1,8 @@
 """Runs one program and ends all that came of it: when it is asked to, and when whoever asked for it is gone.
 
-A program of its own: `python -I -S guardian.py GRACE_S COMMAND …`. Its stdin is a pipe that the asker alone can write
-to; stdout and stderr are the command's log. A byte on the pipe asks for an orderly end (SIGTERM, then after GRACE_S
+A program of its own: `python -I -S guardian.py GRACE_S SCRATCH COMMAND …`. SCRATCH, unless it is empty, is a folder
+that it makes before the command and removes after it. Its stdin is a pipe that the asker alone can write to; stdout and
+stderr are the command's log. A byte on the pipe asks for an orderly end (SIGTERM, then after GRACE_S
 SIGKILL); the pipe's end, which also kill -9 of the asker brings, kills at once. The command has a session of its own.
 What it starts in further sessions, or leaves behind, comes to this process (PR_SET_CHILD_SUBREAPER) and is ended too.
 
@@ -11,6 +12,7 @@ It exits as the command did: 128 + N after signal N, 127 where the command canno
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -121,4 +123,12 @@ class Guardian:
 if __name__ == "__main__":
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # it ends with its pipe
-    os._exit(Guardian(float(sys.argv[1])).run(sys.argv[2:]))
+    scratch = sys.argv[2]
+    try:
+        if scratch:
+            os.makedirs(scratch, 0o700, exist_ok=True)
+        code = Guardian(float(sys.argv[1])).run(sys.argv[3:])
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(code)

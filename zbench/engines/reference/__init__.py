@@ -9,6 +9,7 @@ from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.errors import ConfigError
 from zbench.methods import graphs, offload, parallel
 from zbench.methods.attention import MASKED, check_backend
+from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
 
 HANG_S = 300.0
@@ -64,6 +65,16 @@ class ReferenceEngine:
         made = residency_by_keys(trial, PER_REQUEST)
         copies = parallel.may_copy(trial.parallel, trial.compute, trial.cache)
         return replace(made, process=f"{made.process} by copies") if copies else made
+
+    def plainest(self, trial: Trial) -> tuple[Trial, str]:
+        """By its cache alone. Ranks may talk in another way where something is cached, and a load may be of any rate;
+        of these nothing is claimed, nor where prompts have steps of their own."""
+        several = parallel.ParallelDims.of(trial.parallel).devices > 1
+        if several or trial.workload.is_load or trial.workload.mixes:
+            return trial, ""
+        n_blocks = geometry_of(trial.pipeline).transformer.n_layers
+        plain = method_of(trial.cache).plainest(n_blocks, trial.pipeline.steps)
+        return replace(trial, cache=plain.cache), plain.why
 
     def resizes(self, trial: Trial) -> bool:
         """One device does, eager: code that was compiled, and graphs, are for one size."""

@@ -7,12 +7,15 @@ there, and weights that wait there do not go with it (`methods.graphs`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from zbench.engines.reference.compiling import compile_seconds
 
 WARM_UP = 2
 """Calls before a capture: what is made once (handles, compiled code, tables) is no part of a graph."""
@@ -37,6 +40,7 @@ class GraphedForward:
         self._own: Callable[..., Any] = module.forward
         self._replaced = vars(module).get("forward")  # what hooks put there, such as those of Ulysses
         self._captured: dict[Any, _Captured] = {}
+        self.seconds = 0.0  # that captures took, what torch.compile says that it took within them left out
         module.forward = self
 
     @property
@@ -51,7 +55,7 @@ class GraphedForward:
         shape = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         key = (structure, *shape)
         if key not in self._captured:
-            self._captured[key] = self._capture(leaves, structure)
+            self._captured[key] = self._timed_capture(leaves, structure)
         captured = self._captured[key]
         for kept, new in zip(captured.inputs, tensors, strict=True):
             kept.copy_(new)
@@ -70,6 +74,15 @@ class GraphedForward:
             if self._replaced is not None:
                 self._module.forward = self._replaced
         self._captured.clear()
+
+    def _timed_capture(self, leaves: list[Any], structure: Any) -> _Captured:
+        torch.cuda.synchronize()  # what was asked of the device before is no part of it
+        began, compiled_s = time.perf_counter(), compile_seconds()
+        captured = self._capture(leaves, structure)
+        torch.cuda.synchronize()
+        within_s = (compile_seconds() or 0.0) - (compiled_s or 0.0)
+        self.seconds += max(0.0, time.perf_counter() - began - within_s)
+        return captured
 
     def _capture(self, leaves: list[Any], structure: Any) -> _Captured:
         leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]

@@ -23,6 +23,7 @@ from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.calls import Called, batch_arguments, call_arguments
+from zbench.engines.reference.compiling import compile_seconds, graphs_compiled, seconds_between
 from zbench.engines.reference.decoded import Decoded, pixels_of
 from zbench.engines.reference.graphed import GraphedForward
 from zbench.engines.reference.host_memory import release_host_memory
@@ -156,7 +157,7 @@ class ReferencePipeline:
         self._decoded.reset()
         self._offloading.reset()
         clock.timer.synchronize()
-        made_before = self._graphs_made
+        made_before, spent_before_s = self._graphs_made, self._compiling_s
         began = time.perf_counter()
         device_began = clock.timer.mark()
         try:
@@ -180,6 +181,7 @@ class ReferencePipeline:
             "residual_diffs": residual_diffs,
             "device_s": clock.timer.seconds(device_began, device_ended) if self._on_gpu else None,
             "compiled": self._graphs_made > made_before,
+            "compile_s": seconds_between(spent_before_s, self._compiling_s),
         }
         return Called(images, latents[0], self._decoded.take_finite(), told)
 
@@ -258,7 +260,14 @@ class ReferencePipeline:
     def _graphs_made(self) -> int:
         """By torch.compile, and captured; who made one has a time that says nothing."""
         captured = sum(graphed.count for graphed in self._graphed)
-        return captured + (_graphs_compiled() if self._trial.compute.compile else 0)
+        return captured + (graphs_compiled() if self._trial.compute.compile else 0)
+
+    @property
+    def _compiling_s(self) -> float | None:
+        """Seconds that went into these; None where torch does not say."""
+        captured_s = sum(graphed.seconds for graphed in self._graphed)
+        compiled_s = compile_seconds() if self._trial.compute.compile else 0.0
+        return None if compiled_s is None else captured_s + compiled_s
 
     @property
     def _on_gpu(self) -> bool:
@@ -330,13 +339,6 @@ def graphable(pipe: Any, trial: Trial) -> list[Any]:
     if not waits and trial.parallel.text_encoder == "whole":
         modules.append(pipe.text_encoder)
     return modules
-
-
-def _graphs_compiled() -> int:
-    """How many graphs torch.compile has made in this process."""
-    from torch._dynamo.utils import counters
-
-    return int(counters["stats"]["unique_graphs"])
 
 
 def _watched(pipe: Any, on_gpu: bool, beat: Beat) -> StageClock[Any]:

@@ -41,13 +41,14 @@ class SGLangEngine:
         model_path: str | None = None,
         perf_dumps: bool = True,
         key_env: str | None = None,
+        output_format: str | None = None,
     ) -> None:
         """`base_url` is a server that is there, its key in the variable `key_env`; else `program` is started.
 
         It has `environment` and `flags` besides. `version` decides what it takes: `installed` asks the program, else a
         row of the table. `port` 0 is a free one. `per_request_cache` says whether requests say the cache, or a launch
         does; auto: where the version takes it. `model_path` is a folder of random weights. `perf_dumps`: untimed
-        requests tell of stages and steps. Raises ConfigError.
+        requests tell of stages and steps. `output_format` is read from each request's trial. Raises ConfigError.
         """
         given = {name: value for name, value in locals().items() if name != "self"}
         self._options = checked(given | {"environment": environment or {}, "flags": flags or {}})

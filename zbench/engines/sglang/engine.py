@@ -4,8 +4,6 @@ Its requests are timed by their client. What a server says of its own steps is a
 the timed ones, for asking makes it wait for its GPU.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +12,7 @@ from typing import Any
 
 from zbench.config import Prompt
 from zbench.engines import Generation, OnProgress, StageError
+from zbench.engines.formats import other_format
 from zbench.engines.images_client import ImagesReply
 from zbench.engines.openai_images.listening import watched_at
 from zbench.engines.openai_images.served import OWN_WEIGHTS
@@ -57,7 +56,6 @@ class SGLang:
     def __init__(self, options: SGLangOptions, takes: Accepted) -> None:
         self._options, self._takes = options, takes
         self._server = SGLangServer(options)
-        self._folder: Path | None = None  # of performance dumps
         self._trial: Trial | None = None
         self._place: WeightsPlace | None = None  # where the server's weights lie; None: not here, or random
         self._content: dict[str, Any] = {}
@@ -66,6 +64,7 @@ class SGLang:
         self._seen: dict[str, _Seen] = {}  # by trial id
         self._now = _Seen()
         self._dumps = 0
+        self._came: str | None = None  # the format of the latest picture
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
         """Start the server, or find the one that is there; it has made an image then. Raises ServerFailure."""
@@ -156,7 +155,8 @@ class SGLang:
                 probed=len(self._now.cached_steps),
             ),
             tells_cached_steps=self._now.is_whole,
-            doubts=list(self._now.differs),
+            doubts=[*self._now.differs, *other_format(trial, self._came)],
+            other={} if self._came is None else {"image_format": self._came},
         )
 
     def watch(self) -> Watched:
@@ -172,9 +172,6 @@ class SGLang:
     def close(self) -> None:
         """End the server and all that it started; one that somebody else started goes on."""
         self._server.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
 
     @property
     def _own_trial(self) -> Trial:
@@ -199,6 +196,7 @@ class SGLang:
                 raise ServerFailure("other_work", f"sglang serve made other images: {got}, not {asked}")
         except ServerFailure as error:
             raise StageError("a request") from error
+        self._came = made.image_format
         return made
 
     def _probe(self, trial: Trial, prompt: Prompt, seed: int) -> None:
@@ -206,6 +204,7 @@ class SGLang:
         path, method, steps = self._dump_path(), method_of(trial.cache), trial.pipeline.steps
         self._reply(trial, prompt, seed, perf_dump_path=str(path))
         dump = read_dump(path)
+        path.unlink(missing_ok=True)
         if dump is None:
             self._now.differs["it wrote no performance dump, so that nothing is known of its steps"] = None
             return
@@ -219,10 +218,9 @@ class SGLang:
             self._now.differs[f"it made {len(dump.steps_s)} steps, not pipeline.steps={steps}"] = None
 
     def _dump_path(self) -> Path:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="zbench-sglang-"))
+        assert self._server.scratch is not None, "a server that is attached to writes none"
         self._dumps += 1
-        return self._folder / f"{self._dumps}.json"
+        return self._server.scratch / f"{self._dumps}.json"
 
     def _compare(self) -> None:
         """What was asked for, and what the server told."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from zbench.carried import OWN_NAMES, Words, notes_of_rest, uncarried
 from zbench.config import ComputeConfig, PipelineConfig, Prompt
+from zbench.engines.formats import EXACT, asked_format
 from zbench.engines.sglang.degrees import refusal
 from zbench.methods import attention, dtypes, lora, offload, parallel
 from zbench.methods.cache import CacheMethod, method_of
@@ -246,6 +247,6 @@ def request_body(trial: Trial, prompt: Prompt, seed: int) -> dict[str, Any]:
         **tokens,
         "seed": seed,
         "generator_device": "cpu",
-        "output_format": "png",
+        "output_format": asked_format(trial) or EXACT,
         "response_format": "b64_json",
     }

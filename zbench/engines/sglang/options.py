@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zbench.config.ranges import shortened
+from zbench.engines.formats import check_format
 from zbench.engines.sglang.launch import HOST
 from zbench.engines.sglang.versions import INSTALLED, PROGRAM
 from zbench.errors import ConfigError
@@ -29,6 +30,9 @@ OF_A_LAUNCH: dict[str, Any] = {
 """What nobody reads of where somebody else started the server, unless it is this."""
 
 FLAG = re.compile(r"[a-z][a-z0-9.-]*")
+MOVING = ("base-gpu-id", "gpu-ids")
+"""Flags that would put the server on other devices than those that are watched."""
+
 OWN_FLAGS = ("host", "port", "strict-ports", "model-path")
 """Flags that other keys decide."""
 
@@ -77,6 +81,7 @@ def checked(given: Mapping[str, Any]) -> SGLangOptions:
             raise _fault(name, value, f"must be above 0 and at most {LONGEST_S:g} seconds")
     if said["per_request_cache"] != AUTO and not isinstance(said["per_request_cache"], bool):
         raise _fault("per_request_cache", said["per_request_cache"], "must be auto, true or false")
+    check_format(said.pop("output_format", None))
     if not isinstance(said["perf_dumps"], bool):
         raise _fault("perf_dumps", said["perf_dumps"], "must be true or false")
     for name, what in {"model_path": "a folder", "key_env": "the name of a variable"}.items():
@@ -145,6 +150,9 @@ def _check_flags(given: Any) -> None:
         if name in OWN_FLAGS:
             ways = {"model-path": "pipeline.weights or engine.options.model_path", "strict-ports": "nothing: it is on"}
             raise _fault(f"flags.{name}", value, f"is set by {ways.get(name, f'engine.options.{name}')}")
+        if name in MOVING:
+            way = f"would move the server alone, and others' devices be watched; set {DEVICES} where zbench is started"
+            raise _fault(f"flags.{name}", value, way)
         if not isinstance(value, str | int | float) or value == "" or str(value).startswith("--"):
             raise _fault(f"flags.{name}", value, "must be a text, a number, true or false")
 

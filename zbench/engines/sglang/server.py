@@ -4,7 +4,9 @@
 """
 
 import os
+import secrets
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -96,6 +98,11 @@ class SGLangServer:
         return None if self._program is None else self._program.log
 
     @property
+    def scratch(self) -> Path | None:
+        """A folder that lasts as long as the one that zbench started."""
+        return None if self._program is None else self._program.scratch
+
+    @property
     def command(self) -> tuple[str, ...]:
         """That started it; empty where somebody else did."""
         return () if self._program is None else self._program.command
@@ -131,7 +138,8 @@ class SGLangServer:
     def _launch(self, words: ServerWords, port: int) -> None:
         folder = logs_folder()
         log = next(p for n in range(1, 10**6) if not (p := folder / f"sglang-{os.getpid()}-{n}.log").exists())
-        self._program = GuardedProgram(words.command, users_own() | words.environment, log)
+        scratch = Path(tempfile.gettempdir()) / f"zbench-sglang-{os.getpid()}-{secrets.token_hex(4)}"
+        self._program = GuardedProgram(words.command, users_own() | words.environment, log, scratch)
         print(f"{log.name}: {shell_line(words.command)}", flush=True)  # in the worker's log
         self._client = self._client_of(url_at(self._options.host, port))
 

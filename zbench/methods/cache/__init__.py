@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from zbench.config import CacheConfig, CustomCacheConfig, DBCacheConfig, SCMConfig
 from zbench.methods.cache.custom import OutsideCache
 from zbench.methods.cache.dbcache import CacheDitArguments, DBCache
-from zbench.methods.cache.none import NoCache
+from zbench.methods.cache.none import NoCache, Plainest
 from zbench.methods.cache.scm import StepMask
 from zbench.methods.misfit import Misfit
 from zbench.methods.sglang import SGLangPart
 
-__all__ = ["METHODS", "CacheDitArguments", "CacheMethod", "method_of"]
+__all__ = ["METHODS", "CacheDitArguments", "CacheMethod", "Plainest", "method_of"]
 
 
 class CacheMethod(Protocol):
@@ -83,6 +83,10 @@ class CacheMethod(Protocol):
 
     def problem(self, n_blocks: int, steps: int, whose: str) -> Misfit | None:
         """Why it cannot work with the `n_blocks` main blocks of `whose` transformer in `steps` steps, or None."""
+        ...
+
+    def plainest(self, n_blocks: int, steps: int) -> Plainest:
+        """The plainest setting that is known to make the same images by the same steps; itself where none is known."""
         ...
 
     def forced_skips(self, steps: int) -> int:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from zbench.config import CacheConfig, DBCacheConfig
-from zbench.methods.cache.none import SGLANG
+from zbench.methods.cache.none import SGLANG, Plainest
 from zbench.methods.misfit import Misfit
 from zbench.methods.sglang import SGLangPart, spelled
 
@@ -99,6 +99,44 @@ class DBCache:
             return None
         values = {"cache.Fn_compute_blocks": first, "cache.Bn_compute_blocks": last}
         return Misfit(values, f"exceed the {n_blocks} blocks of {whose}")
+
+    def plainest(self, n_blocks: int, steps: int) -> Plainest:
+        """As cache-dit 1.5.3 behaves; `tests/engines/reference/test_plainest.py` runs each rule."""
+        idle = self._idle(n_blocks, steps)
+        if idle is not None:
+            return Plainest(CacheConfig(), idle)
+        unused = self._unused(steps)
+        changed = {key: getattr(DBCacheConfig, key) if plain is None else plain for key, plain in unused.items()}
+        plain = replace(self.cache, **changed)
+        told = [
+            f"cache.{key}={getattr(self.cache, key)}" for key in changed if getattr(self.cache, key) != changed[key]
+        ]
+        return Plainest(plain, f"{' and '.join(told)} decide{'' if len(told) > 1 else 's'} nothing" if told else "")
+
+    def _idle(self, n_blocks: int, steps: int) -> str | None:
+        """Why nothing is ever skipped by it, in a sentence; None where something may be."""
+        first, last = self.cache.Fn_compute_blocks, self.cache.Bn_compute_blocks
+        if self._warms_up and self.cache.max_warmup_steps >= steps:
+            return f"cache.max_warmup_steps={self.cache.max_warmup_steps} leaves none of {steps} steps to be skipped"
+        if self.threshold is not None and self.threshold <= 0:
+            return f"cache.residual_diff_threshold={self.threshold:g} lets no step be skipped"
+        if first + last >= n_blocks:
+            named = f"cache.Fn_compute_blocks={first} and cache.Bn_compute_blocks={last}"
+            return f"{named} compute all {n_blocks} blocks in every step"
+        return None
+
+    @property
+    def _warms_up(self) -> bool:
+        return True
+
+    def _unused(self, steps: int) -> dict[str, Any]:
+        """Parameters that decide nothing here, by what stands for any of their values; None: the default."""
+        unused: dict[str, Any] = {}
+        if not self.cache.enable_taylorseer:
+            unused["taylorseer_order"] = None
+        if self.cache.max_continuous_cached_steps >= steps:
+            unused["max_continuous_cached_steps"] = -1
+        return unused
 
     def forced_skips(self, steps: int) -> int:
         return 0

@@ -1,7 +1,7 @@
 """No step skipping: every step computes every block."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from zbench.config import CacheConfig
 from zbench.methods.misfit import Misfit
@@ -9,6 +9,13 @@ from zbench.methods.sglang import SGLangPart, spelled
 
 SGLANG = "SGLANG_CACHE_DIT_"
 """What SGLang's environment variables for step skipping begin with."""
+
+
+class Plainest(NamedTuple):
+    """A setting that stands for another, and why that is so: a sentence without a full stop; "" for itself."""
+
+    cache: CacheConfig
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ class NoCache:
 
     def problem(self, n_blocks: int, steps: int, whose: str) -> Misfit | None:
         return None
+
+    def plainest(self, n_blocks: int, steps: int) -> Plainest:
+        return Plainest(self.cache)
 
     def forced_skips(self, steps: int) -> int:
         return 0

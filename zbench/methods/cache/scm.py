@@ -1,6 +1,7 @@
 """Step computation masks: a preset of cache-dit says which steps may be skipped, or, forced, which are."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from zbench.config import SCMConfig
 from zbench.methods.cache.dbcache import CacheDitArguments, DBCache
@@ -67,6 +68,17 @@ class StepMask(DBCache):
                 {"cache.scm_preset": self.cache.scm_preset}, f"there are masks for {there_are}, not for {steps}"
             )
         return found
+
+    @property
+    def _warms_up(self) -> bool:
+        """cache-dit cuts warm-up to the steps that a mask computes at its beginning anyway."""
+        return False
+
+    def _unused(self, steps: int) -> dict[str, Any]:
+        """A forced mask asks neither for a threshold nor for how many steps in a row."""
+        unused = super()._unused(steps) | {"max_warmup_steps": 0}
+        forced = {"residual_diff_threshold": None, "max_continuous_cached_steps": -1}
+        return unused | (forced if self.is_forced else {})
 
     def forced_skips(self, steps: int) -> int:
         return STEP_MASKS.get(steps, {}).get(self.cache.scm_preset, 0) if self.is_forced else 0

@@ -22,6 +22,7 @@ from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.rates import responses_over_rates
 from zbench.report.plots.residuals import residual_differences, telling_residuals
 from zbench.report.plots.scaling import speedup_over_devices
+from zbench.report.tables.effects import effects_table
 from zbench.report.tables.main import main_table
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.published import published_table
@@ -32,6 +33,7 @@ from zbench.report.text import cells
 from zbench.report.text.findings import findings
 from zbench.report.text.knobs import knobs_without_effect
 from zbench.report.text.setting import environment_lines, not_as_asked
+from zbench.report.text.stacks import stacks_told
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +84,7 @@ class Page:
     table: TextTable
     quality: TextTable | None
     stages: TextTable | None
+    effects: TextTable | None
     offload: TextTable | None
     parallel: ParallelSection | None
     serving: ServingSection | None
@@ -107,6 +110,7 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
         table=main_table(view),
         quality=quality_table(few),
         stages=stage_table(few),
+        effects=effects_table(few),
         offload=offload_table(few),
         parallel=parallel_section(view, few),
         serving=serving_section(few),
@@ -201,10 +205,11 @@ def _memory_then(reason: Reason) -> list[str]:
 
 
 def _assumptions(records: Iterable[Record]) -> tuple[str, ...]:
+    records = list(records)
     projections = [m.projection for r in records if (m := r.valid_measurement) is not None and m.projection]
     said = dict.fromkeys(text for projection in projections for text in projection.assumptions)
     floors = [projection.floor_s for projection in projections]
     if not floors:
         return ()
     floor = f"Floor: with every efficiency at 1 and no skipped step an image would take {cells.digits(min(floors))} s."
-    return (*said, floor)
+    return (*said, *stacks_told([r.trial for r in records if r.valid_measurement is not None]), floor)

@@ -25,7 +25,12 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
         parts += _serving(page.serving)
     if page.parallel is not None:
         parts += _parallel(page.parallel)
-    for title, table in (("Quality", page.quality), ("Stages", page.stages), ("Offloading", page.offload)):
+    for title, table in (
+        ("Quality", page.quality),
+        ("Stages", page.stages),
+        ("One knob at a time", page.effects),
+        ("Offloading", page.offload),
+    ):
         if table is not None:
             parts += [f"## {title}", to_markdown(table).strip()]
     for plot in page.plots:

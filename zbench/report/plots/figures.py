@@ -78,6 +78,10 @@ def speedup_vs_fidelity(trials: Sequence[TrialFigures]) -> "Figure | None":
                 zorder=2.2 if small else 3,
                 label=plain(name) if chosen and (on_front or family not in leading) else None,
             )
+    for row, x, _ in points:  # of a projection its range
+        if row.projected_speedup_low is not None and row.projected_speedup_high is not None:
+            ends = [row.projected_speedup_low, row.projected_speedup_high]
+            axes.plot([x, x], ends, color="#999999", linewidth=1, zorder=1.5)
     axes.margins(x=0.12, y=0.14)
     axes.set_xlabel("SSIM of the worst image against the reference's (right: more alike)")
     axes.set_ylabel("speed-up over the baseline, × (up: faster)")
@@ -111,7 +115,13 @@ def stage_breakdown(stages: Mapping[str, Mapping[str, float]], trials: Sequence[
             )
             left = [start + width for start, width in zip(left, widths, strict=True)]
     medians = {label(row): row.latency_median_s for row in trials}
+    ranges = {label(row): row for row in trials if row.latency_source == "projected"}
     for place, (name, total) in enumerate(zip(shown, left, strict=True)):
+        row = ranges.get(name)
+        if row is not None and row.latency_low_s is not None and row.latency_high_s is not None:
+            axes.plot([row.latency_low_s, row.latency_high_s], [place, place], color="#333333", linewidth=1.2, zorder=3)
+            total = max(total, row.latency_high_s)
+            left[place] = total
         axes.text(total, place, f" {digits(medians.get(name) or total)}", va="center", fontsize=9, color="#333333")
     axes.set_yticks(range(len(shown)), [plain(name) for name in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)

@@ -15,9 +15,12 @@ from zbench.analysis.view import View
 from zbench.measurement import RANDOM_WEIGHTS
 from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text import cells
+from zbench.report.text.outside import lossy_notes, outside_notes
+from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
 
 MEMORY = "peak memory"
+COLD = "cold: load + first, s"
 PROMPT = "prompt (worst)"
 ENERGY = "J an image"
 PSNR = "PSNR, dB"
@@ -41,7 +44,8 @@ class Column:
 COLUMNS = (
     Column("trial", cells.label, LEFT),
     Column("latency, s [95 %]", cells.latency),
-    Column("p90, s", lambda row: cells.seconds(row.latency_p90_s, row.latency_source)),
+    Column("p90, s", cells.p90),
+    Column(COLD, cells.cold),
     Column("speed-up", cells.speedup_with_interval),
     Column("images/s", cells.images_per_s),
     Column(MEMORY, cells.memory),
@@ -63,12 +67,18 @@ def main_table(view: View) -> TextTable:
         columns = [column for column in columns if column.header not in (PSNR, SSIM)]
     if all(row.joules_an_image is None for row in complete):
         columns = [column for column in columns if column.header != ENERGY]
+    if all(cells.cold(row) == cells.ABSENT for row in complete):
+        columns = [column for column in columns if column.header != COLD]
     return TextTable(
         head=table_head(complete),
         headers=tuple(column.header for column in columns),
         aligns=tuple(column.align for column in columns),
         rows=tuple(tuple(column.cell(row) for column in columns) for row in complete),
-        legend=(*shown_of_all(complete, view.complete), *_legend(view.trials, complete)),
+        legend=(
+            *shown_of_all(complete, view.complete),
+            *stacks_told(view.by_key[row.key].trial for row in complete if row.latency_source == "projected"),
+            *_legend(view.trials, complete),
+        ),
     )
 
 
@@ -77,7 +87,8 @@ def table_head(trials: Sequence[TrialFigures]) -> tuple[str, ...]:
     kinds = {s for row in trials for s in _sources(row)}
     said = []
     if "projected" in kinds:
-        said.append(f"{cells.PROJECTED_MARK} projected: computed by a roofline, for hardware that is not here")
+        ranges = "; its brackets hold 9 in 10" if any(_has_range(row) for row in trials) else ""
+        said.append(f"{cells.PROJECTED_MARK} projected: computed by a roofline, for hardware that is not here{ranges}")
     if "proxy" in kinds:
         said.append(f"{cells.PROXY_MARK} proxy: measured on a smaller model than the one asked for")
     not_validated = [f"{NOT_VALIDATED[0].upper()}{NOT_VALIDATED[1:]}: {'; '.join(said)}."] if said else []
@@ -133,6 +144,11 @@ def _knows_prompts(complete: Sequence[TrialFigures]) -> bool:
     return any(row.prompt_fidelity_mean is not None for row in complete)
 
 
+def _has_range(row: TrialFigures) -> bool:
+    """Whether it is a projection that says how far off it may be."""
+    return row.latency_source == "projected" and row.latency_low_s is not None
+
+
 def _sources(row: TrialFigures) -> tuple[str | None, ...]:
     return row.latency_source, row.memory_source, row.cached_steps_source, row.quality_source
 
@@ -144,6 +160,7 @@ def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) ->
         low, high = cells.percent(min(limited)), cells.percent(max(limited))
         share = low if low == high else f"{low} to {high}"
         lines.append(f"The GPU was at its power limit in {share} of the samples, which then sets its clock.")
+    lines += [*outside_notes(complete), *lossy_notes(complete)]
     beside = [row.label for row in complete if row.ran_beside]
     if beside:
         shared = "which share power, host link and cores with them"
@@ -184,6 +201,7 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
             "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
             + ("Weights are random, so nothing is said of images." if _random_weights(complete) else likeness)
         )
+    lines += _of_cold(complete)
     lines += [
         f"{row.label} is the reference because without offload it does not fit; offload changes no image."
         for row in complete
@@ -226,9 +244,21 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     return lines
 
 
+def _of_cold(complete: Sequence[TrialFigures]) -> list[str]:
+    """What stands beside the warm latency, and why there may be less than that."""
+    if all(cells.cold(row) == cells.ABSENT for row in complete):
+        return []
+    said = "Cold: seconds to load the pipeline, and of the first request after that."
+    if any(row.why_missing("cold.load_s") == cells.RESIDENT for row in complete):
+        said += " Resident: it was loaded before; in brackets what the trial paid that it was loaded for."
+    if any(row.compile_s for row in complete):
+        said += " Compiling: seconds that code was compiled or captured, in all of the trial's calls."
+    return [said]
+
+
 def _of_intervals(complete: Sequence[TrialFigures]) -> list[str]:
     lines = []
-    if any(row.latency_low_s is not None for row in complete):
+    if any(row.latency_low_s is not None and not _has_range(row) for row in complete):
         lines.append("Rounds go on until the interval is tight, so its 95 % is nominal.")
     sequential = [row for row in complete if row.arrivals == "sequential"]
     if any(row.latency_low_s is None and row.latency_source != "projected" for row in sequential):

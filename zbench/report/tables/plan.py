@@ -9,6 +9,7 @@ from zbench.analysis.labels import told_apart
 from zbench.methods.cache import method_of
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text.cells import digits, gib, trials
+from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
 from zbench.space import Placed
 from zbench.sweeper.expectation import expected_sweep_s, expected_trial
@@ -30,6 +31,10 @@ class PlannedTrial:
     expected_latency_s: float | None
     expected_peak_bytes: int | None
     reason: str | None = None
+    expected_low_s: float | None = None  # it lies within these nine times in ten
+    expected_high_s: float | None = None
+    expected_peak_low: float | None = None  # the same, bytes
+    expected_peak_high: float | None = None
 
 
 def plan_rows(plan: Plan) -> list[PlannedTrial]:
@@ -74,13 +79,20 @@ def _row(plan: Plan, placed: Placed, label: str, pruned: str | None) -> PlannedT
         return PlannedTrial(trial.trial_id, label, "pruned", None, None, pruned)
     kind = "measured" if trial.hardware is None else "projected"
     roles = [name for name, held in (("reference", placed.is_reference), ("baseline", placed.is_baseline)) if held]
-    latency_s, peak_bytes = expected_trial(plan, trial)
-    return PlannedTrial(trial.trial_id, label, ", ".join(roles) or kind, latency_s, peak_bytes)
+    role, expected = ", ".join(roles) or kind, expected_trial(plan, trial)
+    if expected is None:
+        return PlannedTrial(trial.trial_id, label, role, None, None)
+    low, point, high = expected.latency
+    return PlannedTrial(trial.trial_id, label, role, point, expected.peak_bytes, None, low, high, *expected.peak_ends)
 
 
 def _cells(number: int, row: PlannedTrial, reasons: Mapping[str, int]) -> tuple[str, ...]:
     latency = "—" if row.expected_latency_s is None else f"~{digits(row.expected_latency_s)}"
+    if row.expected_low_s is not None and row.expected_high_s is not None:
+        latency += f" [{digits(row.expected_low_s)}, {digits(row.expected_high_s)}]"
     peak = "—" if row.expected_peak_bytes is None else f"~{gib(row.expected_peak_bytes)}"
+    if row.expected_peak_low is not None and row.expected_peak_high is not None:
+        peak += f" [{gib(row.expected_peak_low)}, {gib(row.expected_peak_high)}]"
     role = row.role if row.reason is None else f"{row.role} [{reasons[row.reason]}]"
     return str(number), row.label, role, latency, peak, row.trial_id
 
@@ -100,8 +112,10 @@ def _legend(plan: Plan, seconds: float | None) -> tuple[str, ...]:
     lines += [_launches(each) for each in launches(plan)]
     lines += [f"note: {note}" for note in plan.notes]
     lines.append(
-        "~ is a roofline's estimate: an order of magnitude on a CPU, and no step skipped where a threshold decides"
+        "~ is a roofline's estimate, 9 in 10 within the brackets: an order of magnitude on a CPU, and no step skipped "
+        "where a threshold decides"
     )
+    lines += stacks_told([placed.trial for placed in plan.trials])
     if any(p.trial.pipeline.lora is not None and not p.trial.pipeline.lora_fused for p in plan.trials):
         lines.append("what a LoRA that is not fused costs is not in it: such trials take longer")
     if any(method_of(p.trial.cache).skips for p in plan.trials) and any(p.trial.hardware for p in plan.trials):

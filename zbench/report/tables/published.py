@@ -20,8 +20,11 @@ def published_table(records: Iterable[Record]) -> TextTable | None:
     known of it."""
     names = dict.fromkeys(name for r in records if (name := _profile(r)) is not None)
     figures = [figure for name in names for figure in published_for(name)]
-    if not figures:
-        return None
+    return figures_table(figures) if figures else None
+
+
+def figures_table(figures: Sequence[PublishedFigure]) -> TextTable:
+    """A row for each."""
     return TextTable((), HEADERS, ALIGNS, tuple(map(_row, figures)), tuple(_legend(figures)))
 
 

@@ -115,7 +115,7 @@ def _row(trial: ShardedTrial) -> tuple[str, ...]:
     return (
         cells.label(row),
         str(row.devices),
-        cells.seconds(row.latency_median_s, row.latency_source),
+        cells.median_s(row),
         cells.ABSENT if request is None else _marked(trial, f"{request.speedup:.2f}×"),
         cells.ABSENT if request is None else _marked(trial, cells.percent(request.efficiency)),
         _marked(trial, _ms(trial.forward_s)),

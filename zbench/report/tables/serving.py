@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from zbench.analysis.figures import TrialFigures
 from zbench.analysis.rates import RateCurve, RatePoint
 from zbench.analysis.serving import ServingFigures, serving_figures
 from zbench.analysis.view import View
@@ -15,6 +16,7 @@ from zbench.measurement import Measurement
 from zbench.record import Record
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
 from zbench.report.text import cells
+from zbench.report.text.outside import outside_notes
 from zbench.report.text.serving import peaks
 from zbench.stats import median, median_interval, quantile
 
@@ -71,7 +73,8 @@ def load_table(view: View) -> TextTable | None:
         for row, load in rows
     )
     loads = [load for _, load in rows]
-    return TextTable((), LOAD_HEADERS, (LEFT, *[RIGHT] * (len(LOAD_HEADERS) - 1)), cells_of, tuple(_legend(loads)))
+    legend = [*_legend(loads), *_of_servers([row for row, _ in rows])]
+    return TextTable((), LOAD_HEADERS, (LEFT, *[RIGHT] * (len(LOAD_HEADERS) - 1)), cells_of, tuple(legend))
 
 
 def page_table(view: View) -> TextTable | None:
@@ -100,9 +103,9 @@ def page_table(view: View) -> TextTable | None:
     )
 
 
-def published_page_table() -> TextTable:
-    """What SGLang's pages say of the same protocol."""
-    figures = [figure for figure in published_figures() if figure.serving]
+def published_page_table(among: Sequence[PublishedFigure] | None = None) -> TextTable:
+    """What SGLang's pages say of the same protocol; of all figures, unless some are given."""
+    figures = [figure for figure in published_figures() if figure.serving and (among is None or figure in among)]
     rows = tuple(_published_row(figure, run) for figure in figures for run in figure.serving)
     legend = (
         "Published figures are not this sweep's: other hardware, other software. First image and steady are derived: n "
@@ -181,6 +184,14 @@ def _legend(loads: Sequence[ServingFigures]) -> list[str]:
         counted = ", ".join(f"{code} {number}" for code, number in failed.items())
         lines.append(f"Failed requests: {counted}. Latencies are those of the others.")
     return lines
+
+
+def _of_servers(rows: Sequence[TrialFigures]) -> list[str]:
+    """How queueing was told from the rest where a server took the requests."""
+    if all(row.outside_s is None for row in rows):
+        return []
+    how = "latency less the server's own time, and less what that leaves out of a request that has the server to itself"
+    return [f"Queueing on a server: {how}.", *outside_notes(rows)]
 
 
 def _call(load: ServingFigures) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zbench.analysis.metrics import STAGES
-from zbench.analysis.stages import NOT_MEASURED, StageFigures, stage_figures
+from zbench.analysis.stages import NOT_MEASURED, StageFigures, stage_figures, told_stages_s
 from zbench.analysis.view import View
 from zbench.methods.dtypes import ceiling_name
 from zbench.record import Record
@@ -12,6 +12,11 @@ from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
 from zbench.report.text import cells
 
 WORDS = {"text_encode": "text encode", "denoise": "denoise", "decode": "decode"}
+
+OF_ONE = (
+    "one untimed request of the first prompt and seed, for which the server waits for its GPU after each stage; what "
+    "encodes and carries the picture is in none"
+)
 
 
 def stage_table(view: View) -> TextTable | None:
@@ -29,6 +34,9 @@ def stage_table(view: View) -> TextTable | None:
     legend = [
         "Medians of the warm rounds. TFLOP/s: matrix products, convolutions and attention that ran, over seconds."
     ]
+    told = [row.label for row, record, _ in rows if record.measurement and told_stages_s(record.measurement)]
+    if told:
+        legend.append(f"Of {cells.listed(told)}: {OF_ONE}.")
     if shared:
         legend.append(
             "Share: the seconds these would take at the device's measured rates, over the seconds they took. "

@@ -12,6 +12,7 @@ ABSENT = "–"
 IDENTICAL = "identical"
 UNDER_NOISE = "none (under noise)"
 REFERENCE = "reference"
+RESIDENT = "resident"
 PROJECTED_MARK = "~"  # before a figure
 PROXY_MARK = "*"  # after a figure
 UNTRUSTED_MARK = "(!)"  # after a label
@@ -38,7 +39,7 @@ def digits(value: float) -> str:
 
 
 def latency(row: TrialFigures) -> str:
-    """Median and interval, seconds, both with the decimals of the median: `0.731 [0.724, 0.738]`."""
+    """Median and interval (of a projection its range), with the decimals of the median: `0.731 [0.724, 0.738]`."""
     if row.latency_median_s is None:
         return ABSENT
     text = digits(row.latency_median_s)
@@ -55,7 +56,29 @@ def seconds(value: float | None, source: Source | None) -> str:
 
 def speedup(row: TrialFigures) -> str:
     """`1.42×`; 1.00× is the baseline."""
-    return ABSENT if row.speedup is None else mark(f"{row.speedup:.2f}×", row.latency_source)
+    if row.speedup is None:
+        return ABSENT
+    low, high = row.projected_speedup_low, row.projected_speedup_high
+    ends = "" if low is None or high is None or low == high else f" [{low:.2f}, {high:.2f}]"
+    return mark(f"{row.speedup:.2f}×{ends}", row.latency_source)
+
+
+def cold(row: TrialFigures) -> str:
+    """Seconds to load and of the first request: `2.1 + 0.62`, `2.1 + 38 (36 compiling)`; of a resident pipeline what
+    its first trial paid: `resident (2.1 + 0.62)`."""
+    paid = ABSENT
+    if row.load_s is not None and row.first_request_s is not None:
+        paid = f"{two_digits(row.load_s)} + {two_digits(row.first_request_s)}"
+    elif row.why_missing("cold.load_s") == RESIDENT:
+        paid = RESIDENT
+        if row.resident_load_s is not None and row.resident_first_request_s is not None:
+            paid += f" ({two_digits(row.resident_load_s)} + {two_digits(row.resident_first_request_s)})"
+    return f"{paid} ({two_digits(row.compile_s)} compiling)" if row.compile_s else paid
+
+
+def two_digits(value: float) -> str:
+    """Of seconds that were seen once: 0.04, 0.62, 2.1, 38, 120."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
 
 
 def speedup_with_interval(row: TrialFigures) -> str:
@@ -67,7 +90,31 @@ def speedup_with_interval(row: TrialFigures) -> str:
 
 def images_per_s(row: TrialFigures) -> str:
     """As `digits`."""
-    return ABSENT if row.images_per_s is None else mark(digits(row.images_per_s), row.latency_source)
+    if row.images_per_s is None:
+        return ABSENT
+    return mark(digits(row.images_per_s) + ends(row, row.images_per_s, inverse=True), row.latency_source)
+
+
+def median_s(row: TrialFigures) -> str:
+    """The median latency alone, seconds; of a projection with its range."""
+    median = row.latency_median_s
+    return ABSENT if median is None else mark(digits(median) + ends(row, median), row.latency_source)
+
+
+def p90(row: TrialFigures) -> str:
+    """As `seconds`; of a projection as far off as its median may be."""
+    if row.latency_p90_s is None:
+        return ABSENT
+    return mark(digits(row.latency_p90_s) + ends(row, row.latency_p90_s), row.latency_source)
+
+
+def ends(row: TrialFigures, value: float, *, inverse: bool = False) -> str:
+    """Of a projected figure that goes with the latency, or against it; else nothing."""
+    low, median, high = row.latency_low_s, row.latency_median_s, row.latency_high_s
+    if row.latency_source != "projected" or not low or not median or not high:
+        return ""
+    both = sorted(value * (median / end if inverse else end / median) for end in (low, high))
+    return f" [{digits(both[0])}, {digits(both[1])}]"
 
 
 def gib(size_bytes: float) -> str:
@@ -80,7 +127,9 @@ def memory(row: TrialFigures, with_kind: bool = True) -> str:
     if row.peak_memory_bytes is None:
         return ABSENT
     kind = f" ({row.memory_kind})" if with_kind else ""
-    return mark(gib(row.peak_memory_bytes) + kind, row.memory_source)
+    low, high = row.projected_memory_low, row.projected_memory_high
+    ends = "" if low is None or high is None else f" [{low / 2**30:.1f}, {high / 2**30:.1f}]"
+    return mark(gib(row.peak_memory_bytes) + ends + kind, row.memory_source)
 
 
 def for_images(row: TrialFigures) -> str:

@@ -51,7 +51,8 @@ def _baseline(row: TrialFigures, alone: bool) -> str:
     verb = "is projected to take" if row.latency_source == "projected" else "takes"
     name = "The baseline" if alone else f"The baseline {row.label}"
     doubt = f", which is not to be trusted ({cells.UNTRUSTED_MARK} in the table says why)" if row.doubts else ""
-    return f"{name} {verb} {cells.digits(row.latency_median_s or 0)} s {cells.for_images(row)}{doubt}."
+    median_s = row.latency_median_s or 0.0
+    return f"{name} {verb} {cells.digits(median_s)}{cells.ends(row, median_s)} s {cells.for_images(row)}{doubt}."
 
 
 def _fastest(others: Sequence[TrialFigures], reference: TrialFigures | None, *, alone: bool) -> list[str]:
@@ -81,13 +82,16 @@ def _best_of_good(
         f"Of the settings whose every image keeps an SSIM of at least {GOOD_SSIM}, "
         f"{_what(best)} is the fastest{_likeness(best)}{_skipping(best)}{_showing(best, reference)}"
     )
-    near = [
-        row.label
-        for row in good
-        if row is not best and (row.latency_low_s or row.latency_median_s or 0) <= (best.latency_high_s or 0)
-    ]
+    near = [row.label for row in good if row is not best and _as_fast(row, best)]
     tied = f"; {cells.listed(near)} cannot be told from it (the intervals overlap)" if near else ""
     return [f"{text}{tied}."]
+
+
+def _as_fast(row: TrialFigures, best: TrialFigures) -> bool:
+    """Whether it cannot be told from the fastest."""
+    if row.projected_speedup_low is not None and best.projected_speedup_low is not None:
+        return row.may_equal(best)
+    return (row.latency_low_s or row.latency_median_s or 0) <= (best.latency_high_s or 0)
 
 
 def _never_skipped(others: Sequence[TrialFigures]) -> list[str]:
@@ -135,7 +139,8 @@ def _failed(trials: Sequence[TrialFigures]) -> list[str]:
 
 def _what(row: TrialFigures) -> str:
     projected = "projected " if row.latency_source == "projected" else ""
-    return f"{row.label} ({projected}{row.speedup:.2f}×, {cells.digits(row.latency_median_s or 0)} s)"
+    median_s = row.latency_median_s or 0.0
+    return f"{row.label} ({projected}{row.speedup:.2f}×, {cells.digits(median_s)}{cells.ends(row, median_s)} s)"
 
 
 def _likeness(row: TrialFigures) -> str:

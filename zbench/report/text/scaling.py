@@ -82,8 +82,8 @@ def _for_rate(group: SameDevices) -> list[str]:
     """Whether one image a device makes more images a second than sharding does."""
     other = group.side_by_side
     sharding = [t.row for t in group.trials if not t.is_data_parallel and t.row.images_per_s and t.row.is_trusted]
-    if other is None:
-        return []
+    if other is None or (not sharding and not other.is_measured and other.row.caveats):
+        return []  # a projection of what is not to be trusted, beside nothing
     name = other.row.label if other.is_measured else "one image a device"
     rate = f"{cells.digits(other.images_per_s)} images/s"
     if not other.is_measured:

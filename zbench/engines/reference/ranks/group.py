@@ -115,6 +115,7 @@ class RankGroup:
             images=self._dims.dp * made.images,
             device_s=slowest.device_s,
             compiled=any(each.compiled for each in parts),
+            compile_s=_longest([each.compile_s for each in parts]),
             invalid_reasons=list(dict.fromkeys(reason for each in parts for reason in each.invalid_reasons)),
             ranks=[each.view(rank) for rank, each in enumerate(parts)],
         )
@@ -230,6 +231,12 @@ class RankGroup:
     def _kill(self) -> None:
         for fellow in self._fellows:
             fellow.kill()
+
+
+def _longest(told_s: Sequence[float | None]) -> float | None:
+    """Ranks compile at the same time; None where one does not say."""
+    known_s = [seconds for seconds in told_s if seconds is not None]
+    return max(known_s) if len(known_s) == len(told_s) else None
 
 
 class _FullestAllocator:

@@ -37,6 +37,7 @@ class RankPart:
     device: str
     device_s: float | None = None
     compiled: bool = False
+    compile_s: float | None = None
     invalid_reasons: list[str] = field(default_factory=list)
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
@@ -79,6 +80,7 @@ def take_part(member: Member, allocator: Allocator | None, call: tuple[str, int,
         device=member.device,
         device_s=made.device_s,
         compiled=made.compiled,
+        compile_s=made.compile_s,
         invalid_reasons=[*made.invalid_reasons, *image_faults([made.image], made.latents)],
         peak_allocated_bytes=None if allocator is None else allocator.peak_allocated_bytes(),
         peak_reserved_bytes=None if allocator is None else allocator.peak_reserved_bytes(),

@@ -1,0 +1,141 @@
+"""A projected figure is a range wherever it is shown, and says for which software it stands."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from factories import TURBO, complete, demo_projection, trial
+from hardware_profiles import profile
+
+from zbench.analysis.view import view_of
+from zbench.composition import expand
+from zbench.config import ComputeConfig, HardwareConfig
+from zbench.hardware.roofline import project
+from zbench.recommend import Limits, recommend
+from zbench.record import Record
+from zbench.report.plots.figures import label, stage_breakdown
+from zbench.report.tables.main import render
+from zbench.report.text.stacks import stacks_told
+from zbench.trial import Trial, geometry_of
+
+EAGER, COMPILED = ComputeConfig(device="cuda"), ComputeConfig(device="cuda", compile=True)
+
+
+def onto(hardware: str, *computes: ComputeConfig, skipped: int = 0) -> list[Record]:
+    """One record each, as the roofline answers; all held against the first."""
+    records = []
+    for compute in computes:
+        of = trial(pipeline=TURBO, hardware=profile(hardware), compute=compute)
+        made = complete(of, cached=tuple(range(8 - skipped, 8)), n_rounds=6)
+        projection = project(of, geometry_of(TURBO), made.measurement.requests)
+        sources = {"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"}
+        measured = replace(made.measurement, projection=projection, sources=sources)
+        records.append(replace(made, source="projected", measurement=measured))
+    first = records[0].trial_id
+    return [replace(record, reference_id=first, baseline_id=first) for record in records]
+
+
+def figures(records: list[Record]):
+    return view_of(records).trials
+
+
+def test_latency_memory_and_speed_up_have_a_range_around_the_point():
+    eager, compiled = figures(onto("b300", EAGER, COMPILED))
+    for row in (eager, compiled):
+        assert row.latency_low_s < row.latency_median_s < row.latency_high_s
+        assert row.projected_memory_low < row.peak_memory_bytes < row.projected_memory_high
+    assert compiled.projected_speedup_low < compiled.speedup < compiled.projected_speedup_high
+    assert eager.projected_speedup_low == eager.projected_speedup_high == 1.0, "it is its own baseline"
+
+
+def test_a_speed_up_is_surer_than_the_two_latencies():
+    """What both have in common cancels out."""
+    eager, compiled = figures(onto("rtx5090", EAGER, COMPILED))
+    apart = (compiled.projected_speedup_high - compiled.projected_speedup_low) / compiled.speedup
+    assert apart < (eager.latency_high_s - eager.latency_low_s) / eager.latency_median_s
+
+
+def test_projections_onto_different_hardware_have_no_range_of_their_speed_up():
+    baseline, other = onto("h100", EAGER)[0], onto("b300", EAGER)[0]
+    beside = replace(other, baseline_id=baseline.trial_id)
+    row = next(row for row in figures([baseline, beside]) if row.trial_id == beside.trial_id)
+    assert row.speedup is not None and row.projected_speedup_low is None
+
+
+def test_the_table_shows_ranges_and_says_what_they_hold_and_whose_software():
+    table = render(view_of(onto("b300", EAGER, COMPILED)), "table")
+    assert "its brackets hold 9 in 10" in table
+    assert table.count("~0.697 [0.5") >= 1 and "GiB [21.3, 26.8]" in table and "× [" in table
+    assert "~ on b300 stands for this software: eager: " in table and "compiled: " in table
+    assert "published 0.940 s an image of 9 steps" in table and "nearest to eager" in table
+    assert "its 95 % is nominal" not in table
+
+
+def test_older_records_show_no_range_and_make_none_up():
+    rows = figures(demo_projection())
+    assert all(row.latency_low_s is None and row.projected_memory_low is None for row in rows)
+    assert "its brackets" not in render(view_of(demo_projection()), "table")
+
+
+def test_ranges_travel_in_the_record_and_records_without_them_are_read():
+    (record,) = onto("h200", EAGER)
+    back = Record.from_json(record.to_json())
+    assert back.measurement == record.measurement
+    older = json.loads(record.to_json())
+    del older["measurement"]["projection"]["image_parts_s"]
+    for each in older["measurement"]["projection"]["rounds"]:
+        del each["low_s"], each["high_s"]
+    read = Record.from_json(json.dumps(older)).valid_measurement
+    assert read.projection.rounds[0].low_s is None and read.projection.image_parts_s == {}
+
+
+def test_what_is_not_spread_out_keeps_a_trials_id():
+    """A profile of an older zbench, or one's own without a spread, is written as it was."""
+    bare = replace(
+        profile("h100").efficiency, **{name: None for name in ("vae_split", "text_gap_s", "text_graph_gap_s")}
+    )
+    bare = replace(bare, token_s=0.0, eager_token_s=0.0, swap_s=0.0, spread=HardwareConfig().efficiency.spread)
+    of = trial(pipeline=TURBO, hardware=replace(profile("h100"), efficiency=bare), compute=EAGER)
+    written = of.to_dict()["hardware"]["efficiency"]
+    assert not {"spread", "token_s", "swap_s", "text_gap_s"} & written.keys() and "gemm" in written
+    assert Trial.from_dict(of.to_dict()).trial_id == of.trial_id
+
+
+def test_a_recommendation_says_when_the_ranges_of_the_first_two_overlap():
+    records = onto("rtx4090", EAGER, replace(COMPILED, cuda_graph=True), COMPILED)
+    (chosen,) = recommend(view_of(records), Limits(), allow_proxy=True).answers
+    text = chosen.to_text()
+    assert "90 % ranges of the first two overlap" in text
+    assert "s [90 %]: ~" in text and "] s an image" in text
+
+
+def test_a_recommendation_whose_ranges_are_apart_says_nothing_of_it():
+    records = onto("h100", EAGER, COMPILED)
+    (chosen,) = recommend(view_of(records), Limits(), allow_proxy=True).answers
+    assert "overlap" not in chosen.to_text()
+
+
+def test_the_bar_of_a_projection_has_its_range():
+    records = onto("b300", EAGER)
+    (row,) = figures(records)
+    figure = stage_breakdown({label(row): {"denoise": row.latency_median_s}}, [row])
+    assert figure is not None
+    ends = [list(line.get_xdata()) for line in figure.axes[0].lines]
+    assert [row.latency_low_s, row.latency_high_s] in ends
+
+
+@pytest.mark.parametrize("hardware", ["b300", "mi300x"])
+def test_what_other_software_reached_is_said_beside_the_stacks(hardware: str):
+    lines = stacks_told([trial(pipeline=TURBO, hardware=profile(hardware), compute=EAGER)])
+    assert lines[0].startswith(f"~ on {hardware} stands for this software: eager")
+    assert any("sglang" in line and "nearest to" in line for line in lines[1:])
+
+
+def test_a_measured_trial_stands_for_itself():
+    assert stacks_told([trial(pipeline=TURBO, compute=EAGER)]) == []
+
+
+def test_a_profile_of_ones_own_may_widen_a_spread():
+    words = ["pipeline=zimage_turbo", "hardware=b300", "execution=project", "hardware.efficiency.spread.gemm=1"]
+    (job,) = expand(words, lambda group, _: group, grids=False).jobs
+    assert job.config.hardware.efficiency.spread.gemm == 1.0

@@ -1,0 +1,174 @@
+"""What was measured and a projection can be held against: records of the full-size pipeline, ceilings, single forwards.
+
+It refuses what ran on a device without a profile, and what was projected itself.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from zbench.analysis.metrics import peak_memory
+from zbench.analysis.scaling import forward_s
+from zbench.composition import expand, profile_patterns
+from zbench.config import ComputeConfig, Config, ParallelConfig
+from zbench.decode import plain
+from zbench.errors import RecordError, one_line
+from zbench.hardware.detect import profile_of
+from zbench.hardware.footprint import TEXT_TOKENS
+from zbench.hardware.published import PublishedFigure
+from zbench.measurement import Measurement
+from zbench.methods import offload
+from zbench.methods.parallel import ParallelDims
+from zbench.record import Record
+from zbench.trial import Trial
+
+PRESET = "zimage_turbo"
+PLAIN = ("eager", "second host", "diffusers' forward", "cuDNN attention")
+"""What of a published setting changes nothing that is projected."""
+DEGREES = {"tp": "tp_size", "ulysses": "ulysses_size", "ring": "ring_size"}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One trial as it was measured, medians in seconds."""
+
+    hardware: str  # its profile
+    setting: str
+    trial: Trial
+    text_tokens: int
+    forward_s: float | None
+    latency_s: float | None = None
+    stages_s: dict[str, float] = field(default_factory=dict)
+    cached_steps: int = 0
+    """Skipped in an image."""
+    peak_bytes: int | None = None
+    """Of the device's memory."""
+
+    @property
+    def dims(self) -> ParallelDims:
+        return ParallelDims.of(self.trial.parallel)
+
+    @property
+    def topology(self) -> str:
+        """How one image is spread, without the copies beside it; empty on one device."""
+        return " ".join(replace(self.dims, dp=1).labels)
+
+    @property
+    def offload(self) -> str:
+        return offload.label(self.trial.offload) or ""
+
+    @property
+    def modelled(self) -> bool:
+        """Whether the model knows all that it did: a LoRA beside the layers, or other weights, it does not."""
+        pipeline = self.trial.pipeline
+        return pipeline.lora is None or pipeline.lora_fused
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Rates of one kind of device, as `zbench doctor --measure` found them: TFLOP/s and GB/s."""
+
+    hardware: str
+    gemm: float
+    attention: float
+    copy: float
+
+
+def of_records(records: Iterable[Record], where: str = "") -> Iterator[Observation]:
+    """Of each record whose forwards were measured on a GPU that has a profile; the others are passed over."""
+    patterns = profile_patterns()
+    for record in records:
+        measured, devices = record.valid_measurement, record.environment.get("devices") or ()
+        name = profile_of(devices[0]["name"], patterns) if devices else None
+        if measured is None or measured.projection is not None or name is None or name == "cpu":
+            continue
+        if record.trial.pipeline.preset != PRESET or record.trial.hardware is not None:
+            continue
+        if measured.effective.device != "cuda" or record.trial.workload.is_load:
+            continue
+        yield _observation(record, measured, name, where)
+
+
+def _observation(record: Record, measured: Measurement, name: str, where: str) -> Observation:
+    valid = [r for r in measured.requests if r.valid]
+    peak, kind = peak_memory(measured)
+    staged = [r.stages_s for r in valid if r.stages_s]
+    stages = {key: median(each.get(key, 0.0) for each in staged) for key in staged[0]} if staged else {}
+    return Observation(
+        hardware=name,
+        setting=f"{where}{setting(record)}",
+        trial=record.trial,
+        text_tokens=text_tokens(measured),
+        forward_s=forward_s(measured),
+        latency_s=median(r.latency_s for r in valid) if valid else None,
+        stages_s=stages,
+        peak_bytes=peak if kind == "device" else None,
+        cached_steps=round(median(len(r.cached_steps) for r in valid)) if valid else 0,
+    )
+
+
+def of_published(figures: Iterable[PublishedFigure]) -> Iterator[Observation]:
+    """Of each figure of one forward that was measured with zbench's own engine at its defaults."""
+    for figure in figures:
+        trial = published_trial(figure)
+        if trial is not None and figure.step_s is not None and figure.profile is not None:
+            yield Observation(figure.profile, f"published: {figure.id}", trial, TEXT_TOKENS, figure.step_s)
+
+
+def published_trial(figure: PublishedFigure) -> Trial | None:
+    """The trial behind a row of `published.yaml`, read from its setting (`ulysses 2, compiled blocks`); else None."""
+    if figure.kind != "measured" or not figure.id.startswith("zbench-"):
+        return None
+    degrees: dict[str, Any] = {}
+    compiled = False
+    for part in (part.strip() for part in figure.setting.split(",")):
+        word, _, number = part.partition(" ")
+        if word in DEGREES and number.isdigit():
+            degrees[DEGREES[word]] = int(number)
+        elif part == "compiled blocks":
+            compiled = True
+        elif part not in PLAIN:
+            return None
+    trial = Trial.from_config(composed(figure.profile or ""), projected=True)
+    compute = ComputeConfig(device="cuda", compile=compiled)
+    return replace(trial, compute=compute, parallel=ParallelConfig(**degrees))
+
+
+def read_ceilings(paths: Sequence[Path]) -> list[Ceiling]:
+    """What these files of `zbench doctor --measure` say. Raises RecordError for one that is none."""
+    patterns, found = profile_patterns(), []
+    for path in paths:
+        try:
+            told: Any = plain(path.read_bytes())
+            figures, name = told["figures"], profile_of(told["device"], patterns)
+            rates = [float(figures[key]) for key in ("gemm_bf16_tflops", "attention_bf16_tflops", "copy_gb_s")]
+        except (ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise RecordError(f"{path}: no ceilings of a GPU ({one_line(error)})") from error
+        if name is not None:
+            found.append(Ceiling(name, *rates))
+    return found
+
+
+@cache
+def composed(profile: str) -> Config:
+    """The full-size pipeline at its defaults, on a profile of `conf/hardware`."""
+    chosen = [f"pipeline={PRESET}", f"hardware={profile}", "compute.device=cuda"]
+    return expand(chosen, lambda group, _: group, grids=False).jobs[0].config
+
+
+def text_tokens(measured: Measurement) -> int:
+    """Of the longest sample of its forwards, the median round's; TEXT_TOKENS where it is not recorded."""
+    known = sorted(max(r.text_tokens) for r in measured.requests if r.valid and r.text_tokens)
+    return known[len(known) // 2] if known else TEXT_TOKENS
+
+
+def setting(record: Record) -> str:
+    """Its label, and its size and samples where they are not the commonest."""
+    pipeline = record.trial.pipeline
+    size = "" if (pipeline.width, pipeline.height) == (1024, 1024) else f" {pipeline.width}×{pipeline.height}"
+    samples = "" if pipeline.samples == 1 else f" {pipeline.samples} samples"
+    return f"{record.label}{size}{samples}"
