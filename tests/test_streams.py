@@ -28,8 +28,8 @@ from zbench.store import RECORDS
 from zbench.streams import GuardedStream, talk_from_handler
 from zbench.sweeper import conduct
 from zbench.sweeper.loading_bar import LoadingBar
+from zbench.sweeper.outcome import SweepResult
 from zbench.sweeper.progress import SweepProgress
-from zbench.sweeper.sweep import SweepResult
 
 
 def keep(runs: Path, name: str, records: list[Record]) -> None:

@@ -44,9 +44,14 @@ class SyntheticEngine:
         spoilt_seed: int | None = None,
         at_once: int | None = None,
         fail_seeds: Sequence[int] = (),
+        step_s: float | None = None,
+        slower_from: int | None = None,
+        slow_calls: Sequence[int] = (),
     ) -> None:
         """`refuse` is what it cannot run whatever it is asked for. With `at_once` as many threads may call it, and
-        requests of `fail_seeds` fail as a server's do."""
+        requests of `fail_seeds` fail as a server's do. With `step_s` a call says that it took so long for each step
+        that it did not skip, whatever it took: half as long again from call `slower_from` of the process on, and 50
+        times as long in `slow_calls`."""
         self._refuse, self._at_once, self._fail_seeds = refuse, at_once, tuple(fail_seeds)
         self._settings: dict[str, Any] = {
             "round_s": round_s,
@@ -54,6 +59,7 @@ class SyntheticEngine:
             "load_bytes": load_bytes,
             "fail_load": fail_load,
             "spoilt_seed": spoilt_seed,
+            "said": (step_s, slower_from, tuple(slow_calls)),
             "misdeeds": {
                 "crash": crash_on,
                 "kill": kill_on,
@@ -90,6 +96,7 @@ class Synthetic:
         load_bytes: int,
         fail_load: bool,
         spoilt_seed: int | None,
+        said: tuple[float | None, int | None, tuple[int, ...]],
         misdeeds: dict[str, float | None],
     ) -> None:
         self._round_s = round_s
@@ -97,6 +104,8 @@ class Synthetic:
         self._load_bytes = load_bytes
         self._fail_load = fail_load
         self._spoilt_seed = spoilt_seed
+        self._step_s, self._slower_from, self._slow_calls = said
+        self._calls = 0
         self._misdeeds = misdeeds
         self._cache: CacheConfig = CacheConfig()
         self._steps = 8
@@ -125,7 +134,12 @@ class Synthetic:
     def _slept_s(self) -> float:
         began = time.perf_counter()
         time.sleep(self._round_s)
-        return time.perf_counter() - began
+        call, self._calls = self._calls, self._calls + 1
+        if self._step_s is None:
+            return time.perf_counter() - began
+        slower = 1.5 if self._slower_from is not None and call >= self._slower_from else 1.0
+        slower *= 50 if call in self._slow_calls else 1
+        return self._step_s * (self._steps - len(self._skipping()[0])) * slower
 
     def _made(self, prompt_text: str, seed: int, misdeed: str | None, latency_s: float) -> Generation:
         cached, diffs = self._skipping()

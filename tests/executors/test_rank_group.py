@@ -24,8 +24,7 @@ from zbench.ab.side import Side, SideFailed, SideWorker
 from zbench.config import CacheConfig, DBCacheConfig, EngineConfig, ExecutorConfig, MeasureConfig, ParallelConfig
 from zbench.executors import Completed, Failed, Setting, Task
 from zbench.executors.local import LocalExecutor
-from zbench.measurement import Measurement
-from zbench.probes.disturbance import SUSPENDED
+from zbench.measurement import SUSPENDED, Measurement
 from zbench.record import Reason
 from zbench.trial import Trial
 

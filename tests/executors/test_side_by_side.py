@@ -215,8 +215,7 @@ def test_trials_of_a_task_take_turns_in_one_window(executor: LocalExecutor, tmp_
     assert second.measurement.quality is not None and first.measurement.quality is None
     assert (first.measurement.cold.load_s is None, second.measurement.cold.load_s is None) == (False, True)
     for made in (first.measurement, second.measurement):
-        assert made.memory.host_peak_rss_bytes is None and made.reasons["energy"] == "shared_window"
-        assert made.reasons["memory.host_peak_rss_bytes"] == "shared_window"
+        assert (made.memory.host_peak_rss_bytes or 0) > 2**20, "of its own turns"
     assert (first.measurement.window.left_out, window.left_out) == (4, 0)
     own = first.measurement.requests
     assert first.measurement.window.wall_s_of(own) == sum(r.done_s - r.due_s for r in own)

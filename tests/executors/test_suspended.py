@@ -17,8 +17,7 @@ from zbench.config import EngineConfig, ExecutorConfig, MeasureConfig
 from zbench.executors import Completed, Setting, Task
 from zbench.executors.client import LONGEST_LOOK_S, Patience, WorkerClient
 from zbench.executors.local import LocalExecutor
-from zbench.measurement import Measurement
-from zbench.probes.disturbance import SUSPENDED
+from zbench.measurement import SUSPENDED, Measurement
 from zbench.trial import Trial
 
 ENGINES = Path(__file__).parent.parent / "engines"

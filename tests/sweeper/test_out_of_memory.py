@@ -25,6 +25,7 @@ from zbench.search.grid import GridSearch
 from zbench.space import arrange
 from zbench.store import Store
 from zbench.sweeper import sweep
+from zbench.sweeper.outcome import SweepResult
 from zbench.trial import Trial
 
 GPU = ComputeConfig(device="cuda")
@@ -69,7 +70,7 @@ class Quiet:
 
     def reused(self, placed: Any, record: Record, figures: Any) -> None: ...
 
-    def started(self, placed: Any) -> None: ...
+    def started(self, placed: Any, of: int = 1) -> None: ...
 
     def event(self, placed: Any, event: dict[str, Any]) -> None: ...
 
@@ -102,7 +103,7 @@ def outcome_of(
     baseline_of: Callable[[Trial], Trial] | None = None,
     baseline: str | None = None,
     stop_after: int = 99,
-) -> tuple[sweep.SweepResult, Quiet]:
+) -> tuple[SweepResult, Quiet]:
     space = arrange(trials, baseline_of)
     options = {"on_oom": on_oom, "retry_failed": retry_failed, "baseline": baseline}
     plan = plan_of(space, folder, sweep=options)

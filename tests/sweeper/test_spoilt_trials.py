@@ -26,6 +26,7 @@ from zbench.search.grid import GridSearch
 from zbench.space import arrange
 from zbench.store import Store, read_records
 from zbench.sweeper import sweep
+from zbench.sweeper.outcome import SweepResult
 
 PLAIN, CACHED = "none", trial(DBCacheConfig()).label
 
@@ -62,7 +63,7 @@ class Quiet:
 
     def reused(self, placed: Any, record: Record, figures: Any) -> None: ...
 
-    def started(self, placed: Any) -> None: ...
+    def started(self, placed: Any, of: int = 1) -> None: ...
 
     def event(self, placed: Any, event: dict[str, Any]) -> None: ...
 
@@ -73,7 +74,7 @@ class Quiet:
 
 def swept(
     folder: Path, executor: Spoiler, hardware: tuple[HardwareConfig | None, ...] = (None,), **options: Any
-) -> tuple[sweep.SweepResult, list[str]]:
+) -> tuple[SweepResult, list[str]]:
     """A plain and a cached trial, on each of `hardware`."""
     space = arrange([trial(cache, hardware=each) for each in hardware for cache in (None, DBCacheConfig())])
     stand_in = Config(pipeline=TINY)

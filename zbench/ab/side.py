@@ -21,10 +21,9 @@ from zbench.executors.client import HOME, OtherProtocol, Patience, WorkerClient,
 from zbench.executors.places import places_of
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.hardware.turns import TurnOnDevices
-from zbench.measurement import INVALID_IMAGES, Effective, Request, Role
+from zbench.measurement import INVALID_IMAGES, SUSPENDED, Effective, Request, Role
 from zbench.methods.lora import check_used
 from zbench.probes.device import THROTTLED
-from zbench.probes.disturbance import SUSPENDED
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
 from zbench.space import constraint

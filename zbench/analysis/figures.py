@@ -12,13 +12,14 @@ from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.projected import latency_ends, memory_ends, speedup_ends
 from zbench.analysis.quality import likeness
+from zbench.analysis.speedup import speedup_of
 from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
 from zbench.measurement import REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.record import Record, State
-from zbench.stats import median_interval, paired_speedup
+from zbench.stats import median_interval
 from zbench.trial import Trial
 
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
@@ -100,7 +101,10 @@ class TrialFigures:
     resident_after: str | None = None  # that trial's label, where it is here and has figures
     resident_load_s: float | None = None  # what that one's load took
     resident_first_request_s: float | None = None  # and its first call
-    speedup: float | None = None  # baseline's time for the workload over this one's (`stats.paired`)
+    speedup: float | None = None  # baseline's time for the workload over this one's (`analysis.speedup`)
+    speedup_low: float | None = None  # its 95 % interval; None projected, under load, or from too few requests
+    speedup_high: float | None = None
+    speedup_way: str | None = None  # paired, chained or unpaired: how it was measured
     projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
     projected_speedup_high: float | None = None
     projected_memory_low: float | None = None  # the same of `peak_memory_bytes`
@@ -232,8 +236,11 @@ class TrialFigures:
         return {**asdict(self), "missing": dict(self.missing)}
 
 
-def figures_of(record: Record, label: str, reference: Record | None, baseline: Record | None) -> TrialFigures:
-    """Of a record, whose `reference` and `baseline` are those it names, where they are known.
+def figures_of(
+    record: Record, label: str, reference: Record | None, baseline: Record | None, companion: Record | None = None
+) -> TrialFigures:
+    """Of a record, whose `reference` and `baseline` are those it names, where they are known, and `companion` that of
+    the uncached trial which took turns with it.
 
     Raises RecordError where its config is not one of this zbench.
     """
@@ -265,7 +272,9 @@ def figures_of(record: Record, label: str, reference: Record | None, baseline: R
         return TrialFigures(**known)
     known |= _measured(measured, trial)
     known["cut_prompts"] = doubt.cut_prompts(record)
-    compared, mixed = _compared(record, measured, reference, baseline, known["missing"])
+    compared, mixed = _compared(record, measured, reference, known["missing"])
+    compared |= _faster(record, baseline, companion, compared["missing"])
+    mixed += _against_baseline(record, reference, baseline, compared)
     figures = TrialFigures(**{**known, **compared})
     said = [*doubt.own_caveats(measured), *mixed]
     said += [] if figures.misfit is None else [figures.misfit]
@@ -340,9 +349,9 @@ def _shared(said: Reasons) -> Reasons:
 
 
 def _compared(
-    record: Record, measured: Measurement, reference: Record | None, baseline: Record | None, missing: Reasons
+    record: Record, measured: Measurement, reference: Record | None, missing: Reasons
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the trial is beside its reference and its baseline, by field, and what speaks against comparing them."""
+    """What the trial's images are beside its reference's, by field, and what speaks against comparing them."""
     said = []
     other = doubt.other_content(record, reference, "quality reference")
     if reference is not None and reference.has_invalid_images:
@@ -355,20 +364,40 @@ def _compared(
     else:
         said.append(other)
         known = _without_quality(missing, OTHER_CONTENT)
-    if baseline is not None and baseline.has_invalid_images:
-        known["missing"] = (*known["missing"], ("speedup", BASELINE_INVALID))
-    other = doubt.other_content(record, baseline, "speed baseline")
-    if baseline is not None and arrivals_of(baseline) != arrivals_of(record):
-        known["missing"] = (*known["missing"], ("speedup", OTHER_ARRIVALS))
-    elif other is None:
-        known["speedup"] = _speedup(record, baseline)
-        ends = known["speedup"] and baseline is not None and speedup_ends(known["speedup"], record, baseline)
-        known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
-        idle = doubt.without_effect(record, reference, known.get("within_noise", False), known["speedup"])
-        said += [] if idle is None else [idle]
-    if other is not None and record.baseline_id != record.reference_id:
-        said.append(other)
     return known, said
+
+
+def _faster(record: Record, baseline: Record | None, companion: Record | None, missing: Reasons) -> dict[str, Any]:
+    """Its speed-up by field, and why there is none."""
+    if baseline is not None and baseline.has_invalid_images:
+        missing = (*missing, ("speedup", BASELINE_INVALID))
+    if baseline is not None and arrivals_of(baseline) != arrivals_of(record):
+        return {"missing": (*missing, ("speedup", OTHER_ARRIVALS))}
+    if doubt.other_content(record, baseline, "speed baseline") is not None:
+        return {"missing": missing}
+    if companion is not None and doubt.other_content(record, companion, "uncached trial") is not None:
+        companion = None
+    found = speedup_of(record, baseline, companion)
+    if found is None:
+        return {"missing": missing}
+    low, high = found.speedup.interval or (None, None)
+    known = {"speedup": found.speedup.ratio, "speedup_low": low, "speedup_high": high, "speedup_way": found.way}
+    ends = None if baseline is None else speedup_ends(found.speedup.ratio, record, baseline)
+    known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
+    return {"missing": missing, **known}
+
+
+def _against_baseline(
+    record: Record, reference: Record | None, baseline: Record | None, known: dict[str, Any]
+) -> list[str]:
+    """What speaks against its speed-up."""
+    other = doubt.other_content(record, baseline, "speed baseline")
+    if other is not None:
+        return [other] if record.baseline_id != record.reference_id else []
+    if baseline is not None and arrivals_of(baseline) != arrivals_of(record):
+        return []
+    idle = doubt.without_effect(record, reference, known.get("within_noise", False), known.get("speedup"))
+    return [] if idle is None else [idle]
 
 
 def arrivals_of(record: Record) -> dict[str, Any]:
@@ -380,11 +409,3 @@ def _without_quality(missing: Reasons, why: str) -> dict[str, Any]:
     """Where the images were judged against a reference that is none of theirs, or has no images."""
     none: dict[str, Any] = {field: None for field, name in FROM_REGISTRY.items() if REGISTRY[name].of_likeness}
     return {**none, "missing": (*(pair for pair in missing if pair[0] != "quality"), ("quality", why))}
-
-
-def _speedup(record: Record, baseline: Record | None) -> float | None:
-    """None without a baseline, or where one is measured and the other projected."""
-    ours, theirs = record.valid_measurement, baseline.valid_measurement if baseline is not None else None
-    if ours is None or theirs is None or theirs.sources.get("latency") != ours.sources.get("latency"):
-        return None
-    return paired_speedup(ours.paired_latencies_s, theirs.paired_latencies_s)

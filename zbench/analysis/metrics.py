@@ -187,8 +187,8 @@ def _rates(measurement: Measurement) -> Samples:
 
 
 def _joules_an_image(measurement: Measurement) -> float | None:
-    """Every request of the window counts, also those that are not valid: they drew power too."""
-    images = sum(r.images for r in measurement.window.requests)
+    """Every request of its own counts, also those that are not valid: they drew power too."""
+    images = sum(r.images for r in measurement.requests)
     return None if measurement.energy is None or not images else measurement.energy.joules / images
 
 

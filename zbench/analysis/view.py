@@ -11,6 +11,7 @@ from zbench.analysis import caveats as doubt
 from zbench.analysis.figures import TrialFigures, figures_of
 from zbench.analysis.labels import told_apart
 from zbench.analysis.scaling import DeviceScaling, OneDevice
+from zbench.analysis.speedup import companion_id
 from zbench.record import Record
 from zbench.stored import StoredRecords, TrialKey, uncollected
 
@@ -91,7 +92,9 @@ def _figures(by_key: Mapping[TrialKey, Record], keys: Sequence[TrialKey], labels
         record = by_key[key]
         of_baseline = (record.sweep, record.baseline_id)
         baseline = by_key.get(of_baseline)
-        row = figures_of(record, label, by_key.get((record.sweep, record.reference_id)), baseline)
+        beside = None if record.valid_measurement is None else companion_id(record.valid_measurement)
+        companion = None if beside in (None, record.baseline_id) else by_key.get((record.sweep, str(beside)))
+        row = figures_of(record, label, by_key.get((record.sweep, record.reference_id)), baseline, companion)
         if row.devices > 1:
             row = _against_one_device(row, one_device.compare(record))
         beyond = doubt.beyond_skipping(record, baseline, row.speedup)

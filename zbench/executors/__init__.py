@@ -30,11 +30,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Task:
-    """One or more trials of one residency, which take turns in one window, their baseline among them."""
+    """One or more trials of one residency, which take turns in one window."""
 
     settings: tuple[Setting, ...]
     measure: MeasureConfig
     process: str = ""  # of its trials' residency (`engines.process_of`): a worker that has it loads nothing
+    companion: Trial | None = None
+    """Their residency's uncached trial. It takes turns with them, so that each is compared with its neighbours; it has
+    no result, and each of them keeps its requests. An executor that leaves it out measures them unpaired."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Disrupted:
-    """Another trial of the task failed, so this one has no measurement; it is to be submitted again without it."""
+    """Another trial of the task failed, or its companion, so this one has no measurement; it is to be submitted again
+    without that."""
 
 
 TaskResult = Completed | Failed | Stopped | Disrupted

@@ -34,6 +34,7 @@ from zbench.methods.parallel import ParallelDims
 from zbench.probes.memory import oom_kills
 from zbench.probes.others import OthersOnCores
 from zbench.record import MACHINE, Reason
+from zbench.trial import Trial
 from zbench.workload import longest_gap_s
 
 LEADING_LINES = 6
@@ -235,7 +236,7 @@ class LocalExecutor:
             return None
         slot.running = None
         turn = running.turn.end()
-        failed = any(isinstance(result, Failed) for result in results)
+        failed = any(isinstance(result, Failed | Disrupted) for result in results)
         if failed:
             self._discard(slot)
         if running.measured is not None and not all(isinstance(result, Completed) for result in results):
@@ -270,7 +271,9 @@ class LocalExecutor:
                 raise WorkerGone
             if left_s > 0 or not running.begun:  # where it waits for its turn, nothing is late
                 return None
-            limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (" a trial" if len(task.settings) > 1 else "")
+            limit = f"measure.timeout_s={task.measure.timeout_s:g}" + (
+                " a trial" if running.turn_of is not None else ""
+            )
             limit += " without an answer" if _is_load(task) else ""
             before = client.log_tail(running.log_offset)[-LEADING_LINES:]
             return _blamed(running, Reason("timeout", f"took longer than {limit}", (*before, *client.ask_where())))
@@ -285,7 +288,7 @@ class LocalExecutor:
         if kind == "stopped":
             return _for_all(task, Stopped())
         if kind == "turn":
-            running.turn_of = event["trial_id"]
+            running.hand_over(event["trial_id"], _limit_s(task))
         elif kind == "measured":
             running.measured = [_completed(each) for each in event["measurements"]]
             running.patience = Patience(PROFILE_S, client)
@@ -328,10 +331,11 @@ def _for_all(task: Task, result: TaskResult) -> list[TaskResult]:
 
 
 def _blamed(running: RunningTask, reason: Reason) -> list[TaskResult]:
-    """What failed on the trial whose turn it was: the others are to be tried without it. Unknown, it is all's."""
-    if running.turn_of is None:
-        return _for_all(running.task, Failed(reason))
-    return [Failed(reason) if i == running.turn_of else Disrupted() for i in _ids(running.task)]
+    """What failed on the trial whose turn it was: the others are to be tried without it. Before any turn it is that of
+    the first, for which the pipeline is loaded."""
+    ids = _ids(running.task)
+    turn_of = running.turn_of or ids[0]
+    return [Failed(reason) if i == turn_of else Disrupted() for i in ids]
 
 
 def _worker_of(task: Task) -> str:
@@ -345,8 +349,9 @@ def _is_load(task: Task) -> bool:
 
 
 def _limit_s(task: Task) -> float:
-    """How long a task may take; under load how long it may be without an answer, beside times when none is due."""
-    return task.measure.timeout_s * len(task.settings) + longest_gap_s(task.settings[0].trial.workload)
+    """How long each trial of a task may take; under load how long it may be without an answer, beside times when none
+    is due."""
+    return task.measure.timeout_s + longest_gap_s(task.settings[0].trial.workload)
 
 
 def _ids(task: Task) -> list[str]:
@@ -377,12 +382,21 @@ def _run_command(task: Task) -> dict[str, Any]:
     return {
         "command": "run",
         "measure": asdict(task.measure),
-        "settings": [_plain(setting) for setting in task.settings],
+        "settings": [
+            *(_plain(setting) for setting in task.settings),
+            *([] if task.companion is None else [_plain(_beside(task, task.companion)) | {"companion": True}]),
+        ],
     }
+
+
+def _beside(task: Task, companion: Trial) -> Setting:
+    """A companion as a setting: it keeps no images, so the folder is never made."""
+    return Setting(companion, task.settings[0].artifacts, role="baseline")
 
 
 def _plain(setting: Setting) -> dict[str, Any]:
     return {
+        "companion": False,
         "trial": setting.trial.to_dict(),
         "role": setting.role,
         "artifacts": str(setting.artifacts.resolve()),

@@ -43,8 +43,17 @@ class RunningTask:
     said: str = ""  # for whom it waits
     told_to_stop: bool = False
     turn_of: str | None = None  # id of the trial whose turn it is, where there are several
+    left_s: dict[str, float] = field(default_factory=dict)  # of the time that each of several may take
     measured: list[TaskResult] | None = None  # what came of it, while its worker goes on to profile
     beside: dict[str, None] = field(default_factory=dict)
+
+    def hand_over(self, trial_id: str, limit_s: float) -> None:
+        """Of several trials it is this one's turn: each has `limit_s` of its own, loading is the first one's."""
+        former = self.turn_of or self.task.settings[0].trial.trial_id
+        if trial_id != former:
+            self.left_s[former] = self.patience.left_s()
+            self.patience.renew(self.left_s.get(trial_id, limit_s))
+        self.turn_of = trial_id
 
 
 def slots_on(concurrent: int, present: list[Device]) -> list[Slot]:

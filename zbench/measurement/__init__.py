@@ -34,6 +34,7 @@ __all__ = [
     "SLOWING",
     "SOURCES",
     "SPOILS_IMAGES",
+    "SUSPENDED",
     "UNJUDGED",
     "Arrivals",
     "ClockCheck",
@@ -75,6 +76,9 @@ METRICS = ("latency", "memory", "cached_steps", "quality")
 OWN_LIMIT = "sw_power_cap"
 """The one throttle reason that says nothing against a request: the device keeps to its power limit, as an H100 at its
 full 700 W does in most samples while this pipeline computes."""
+
+SUSPENDED = "suspended"
+"""Of a request: its process was stopped and continued (Ctrl-Z), or the whole machine slept; it is made again."""
 
 RANDOM_WEIGHTS = "random_weights"
 """The reason why nothing is said of images: with random weights they mean nothing, a reference's included."""

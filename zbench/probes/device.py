@@ -17,7 +17,8 @@ from zbench.hardware.nvml import Nvml, ProcessMemory
 from zbench.measurement import OWN_LIMIT, Energy, Telemetry
 from zbench.probes.integral import integral
 from zbench.probes.neighbours import Neighbours
-from zbench.probes.pcie import PcieMeter
+from zbench.probes.pcie import PcieMeter, PcieTraffic
+from zbench.probes.turns import OwnTurns
 
 ENERGY_BLOCK_S = 10.0
 """Shortest block whose energy is given."""
@@ -96,10 +97,11 @@ class DeviceProbe:
         self._pcie = PcieMeter(self._nvml, index)
         self._energy_before_j: float | None = None
         self._started_s = 0.0
+        self._turns = OwnTurns()
 
     def start(self) -> None:
         """Begin a block."""
-        self._samples = []
+        self._samples, self._turns = [], OwnTurns()
         if not self._present:
             return
         self._neighbours.start()
@@ -123,7 +125,32 @@ class DeviceProbe:
             self._thread = None
         self.sample()
         self._neighbours.look()
-        return self._telemetry(rounds, duration_s, energy_after_j, self._neighbours.seen())
+        before_j = self._energy_before_j
+        joules = None if energy_after_j is None or before_j is None else energy_after_j - before_j
+        return self._telemetry(self._samples, self._pcie.traffic(), rounds, duration_s, joules)
+
+    def begin_turn(self) -> None:
+        """From now on the device works for one of those that share the block."""
+        if self._present:
+            self._turns.begin(*self._now())
+
+    def end_turn(self, owner: str) -> None:
+        """That was `owner`'s turn."""
+        if self._present:
+            self._turns.end(owner, *self._now())
+
+    def of_turns(self, owner: str, rounds: int) -> DeviceReadings:
+        """What it saw in the turns of `owner` alone, in which `rounds` generations ran; to be asked after `stop`."""
+        if not self._present:
+            return self.stop(rounds)
+        mine = self._turns.of(owner)
+        samples = [sample for sample in self._samples if mine.contains(sample.at_s)]
+        return self._telemetry(samples, mine.pcie, rounds, mine.duration_s, mine.joules)
+
+    def _now(self) -> tuple[float, float | None, PcieTraffic]:
+        """The time, the energy counter and what passed over PCIe, where that is counted and not sampled."""
+        with self._sampling:
+            return self._clock_s(), self._nvml.energy_j(self._index), self._pcie.counted(self._clock_s())
 
     def reasons_between(self, began_s: float, ended_s: float) -> list[str]:
         """Why a round from `began_s` to `ended_s`, seconds of the probe's clock, does not count: none for a good one.
@@ -165,17 +192,17 @@ class DeviceProbe:
             self.sample()
 
     def _telemetry(
-        self, rounds: int, duration_s: float, energy_after_j: float | None, others: set[int] | None
+        self, samples: Sequence[_Sample], pcie: PcieTraffic, rounds: int, duration_s: float, joules: float | None
     ) -> DeviceReadings:
-        samples, reasons = self._samples, dict[str, str]()
+        """Of the whole block, or of somebody's turns; others that computed there are the whole block's."""
+        others, reasons = self._neighbours.seen(), dict[str, str]()
         memories = [s.memory for s in samples if s.memory is not None]
         peak = max(memories, key=lambda memory: memory.bytes, default=None)
         if peak is None:
             reasons["peak_process_bytes"] = "pid_hidden"
         if others is None:
             reasons["other_compute_pids"] = "pid_hidden"
-        energy = self._energy(rounds, duration_s, energy_after_j, reasons)
-        pcie = self._pcie.traffic()
+        energy = self._energy(samples, rounds, duration_s, joules, reasons)
         if pcie.method is None:
             reasons |= dict.fromkeys(("pcie_rx_bytes", "pcie_tx_bytes"), "not_supported")
         sm_clocks = [s.sm_clock_mhz for s in samples if s.sm_clock_mhz is not None]
@@ -200,15 +227,21 @@ class DeviceProbe:
         return DeviceReadings(telemetry, None if peak is None else peak.bytes, energy, reasons)
 
     def _energy(
-        self, rounds: int, duration_s: float, energy_after_j: float | None, reasons: dict[str, str]
+        self,
+        samples: Sequence[_Sample],
+        rounds: int,
+        duration_s: float,
+        joules: float | None,
+        reasons: dict[str, str],
     ) -> Energy | None:
         """The counter's difference; where there is no counter, the power samples integrated by trapezoids."""
         if duration_s < ENERGY_BLOCK_S:
             reasons["energy"] = "block_under_10_s"
             return None
-        if energy_after_j is not None and self._energy_before_j is not None:
-            return Energy(energy_after_j - self._energy_before_j, rounds, "counter")
-        joules = integral([(s.at_s, s.power_w) for s in self._samples if s.power_w is not None])
+        if joules is not None:
+            return Energy(joules, rounds, "counter")
+        powers = [(s.at_s, s.power_w) for s in samples if s.power_w is not None]
+        joules = integral(powers) if samples is self._samples else self._turns.joules(powers, duration_s)
         if joules is None:
             reasons["energy"] = "not_supported"
             return None

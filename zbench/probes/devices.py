@@ -31,6 +31,20 @@ class DeviceProbes:
         """End the block, in which `rounds` generations ran."""
         return combined([probe.stop(rounds) for probe in self._probes])
 
+    def begin_turn(self) -> None:
+        """The devices work for one of those that share the block."""
+        for probe in self._probes:
+            probe.begin_turn()
+
+    def end_turn(self, owner: str) -> None:
+        """That was `owner`'s turn."""
+        for probe in self._probes:
+            probe.end_turn(owner)
+
+    def of_turns(self, owner: str, rounds: int) -> DeviceReadings:
+        """What was seen in the turns of `owner` alone; to be asked after `stop`."""
+        return combined([probe.of_turns(owner, rounds) for probe in self._probes])
+
     def reasons_between(self, began_s: float, ended_s: float) -> list[str]:
         """Why a round does not count: whatever speaks against it on any device, once."""
         found = (reason for probe in self._probes for reason in probe.reasons_between(began_s, ended_s))

@@ -17,8 +17,7 @@ from types import FrameType
 
 import psutil
 
-SUSPENDED = "suspended"
-"""The process was stopped and continued (Ctrl-Z), or the whole machine slept (a laptop's lid)."""
+from zbench.measurement import SUSPENDED
 
 ASLEEP_S = 0.05  # the machine, which its monotonic clock leaves out and the one since boot counts
 

@@ -52,6 +52,13 @@ class PcieMeter:
             self._transmitted += _gained(self._last.transmitted, now.transmitted)
             self._last = now
 
+    def counted(self, at_s: float) -> PcieTraffic:
+        """From `start` to now; nothing where there are no counters, as a sample takes longer than may be waited."""
+        if self._last is None:
+            return PcieTraffic()
+        self.look(at_s)
+        return self.traffic()
+
     def traffic(self) -> PcieTraffic:
         """From `start` to the last look."""
         if self._last is not None:

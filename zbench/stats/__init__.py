@@ -5,7 +5,7 @@ from zbench.stats.compare import BlockSamples, compare_blocks, compare_rounds
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
 from zbench.stats.modes import Modes, two_modes
 from zbench.stats.outcome import EXACT, ONE_SAMPLE, Compared, Comparison, Refusal, RefusalReason, Scale
-from zbench.stats.paired import pair_medians, paired_speedup
+from zbench.stats.paired import SpeedUp, pair_medians, paired_speedup, speedup_between, speedup_by_turns
 from zbench.stats.pareto import pareto_front
 from zbench.stats.power import blocks_needed
 from zbench.stats.ratio import ratio_of_rounds
@@ -31,6 +31,7 @@ __all__ = [
     "Refusal",
     "RefusalReason",
     "Scale",
+    "SpeedUp",
     "Stationarity",
     "Verdict",
     "blocks_needed",
@@ -54,6 +55,8 @@ __all__ = [
     "relative_half_width",
     "relative_spread",
     "resampled_interval",
+    "speedup_between",
+    "speedup_by_turns",
     "two_modes",
     "warm_from",
 ]

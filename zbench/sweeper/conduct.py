@@ -14,11 +14,12 @@ from zbench.quality.judge_weights import check_judges
 from zbench.search import load_search
 from zbench.store import Store
 from zbench.streams import talk
+from zbench.sweeper.outcome import SweepResult
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import SweepProgress
 from zbench.sweeper.reference import named_by_its_key
 from zbench.sweeper.signals import Interrupt, on_interrupt
-from zbench.sweeper.sweep import Sweep, SweepResult
+from zbench.sweeper.sweep import Sweep
 from zbench.trial import Trial
 
 

@@ -59,6 +59,7 @@ class _Shown:
     began: float
     doing: str
     told_at: float  # its last line, where there is no live table
+    of: int = 1  # so many that take turns
     quiet_s: float = QUIET_S
     slowed: str = ""  # by what
 
@@ -67,7 +68,7 @@ class _Shown:
 
 
 class SweepProgress:
-    """A `sweep.SweepListener` that shows a sweep of `trials` trials on a rich console."""
+    """A `SweepListener` that shows a sweep of `trials` trials on a rich console."""
 
     def __init__(
         self, trials: int, console: Console, side_by_side: int = 1, clock: Callable[[], float] = time.monotonic
@@ -97,10 +98,10 @@ class SweepProgress:
         """Count a trial from the journal."""
         self._add(record, figures, None, "from the journal")
 
-    def started(self, placed: Placed) -> None:
-        """Show which trial runs."""
+    def started(self, placed: Placed, of: int = 1) -> None:
+        """Show which trial runs, one `of` so many that take turns."""
         now = self._clock()
-        self._running[placed.trial.trial_id] = _Shown(printable(placed.trial.label), now, "starting", now)
+        self._running[placed.trial.trial_id] = _Shown(printable(placed.trial.label), now, "starting", now, of)
 
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
@@ -120,7 +121,7 @@ class SweepProgress:
     def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Show the trial's figures."""
         shown = self._running.pop(placed.trial.trial_id, None)  # one that cannot work was never started
-        self._add(record, figures, None if shown is None else self._clock() - shown.began, "")
+        self._add(record, figures, None if shown is None else (self._clock() - shown.began) / shown.of, "")
 
     def added(self, trial: Trial, instead_of: Trial | None) -> None:
         """Count one more trial."""
@@ -172,6 +173,8 @@ def _row(record: Record, figures: TrialFigures, remark: str) -> tuple[str, ...]:
     doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
     latency = "no valid round" if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
     speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
+    if figures.speedup_way == "paired" and figures.speedup_low is not None:
+        speed_up += f" [{figures.speedup_low:.2f}, {figures.speedup_high:.2f}]"
     skipped = "" if figures.cached_steps is None else f"{figures.cached_steps:.1f} steps skipped"
     return record.label, latency, speed_up, skipped, "; ".join(filter(None, [remark, doubt]))
 

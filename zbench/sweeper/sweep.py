@@ -7,17 +7,17 @@ itself and prints nothing; what happens is told to a `SweepListener`.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from zbench.analysis.figures import TrialFigures
+from zbench.analysis.speedup import companion_id
 from zbench.analysis.view import view_of
 from zbench.config import check
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, MachineError, machine_fault
-from zbench.executors import Completed, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
+from zbench.executors import Completed, Disrupted, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
 from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
@@ -30,54 +30,12 @@ from zbench.search.retry import WithNextOffload
 from zbench.space import Placed, constraint
 from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
+from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
+from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
 from zbench.trial import Trial, geometry_of, preset_geometry
-
-
-class SweepListener(Protocol):
-    """What a sweep tells while it runs."""
-
-    def note(self, text: str) -> None:
-        """A sentence the user should see."""
-
-    def reused(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
-        """A trial was taken from the journal."""
-
-    def started(self, placed: Placed) -> None:
-        """A trial begins."""
-
-    def event(self, placed: Placed, event: dict[str, Any]) -> None:
-        """Something happened inside the running trial."""
-
-    def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
-        """A trial's record is on disk."""
-
-    def added(self, trial: Trial, instead_of: Trial | None) -> None:
-        """A trial that was not planned is going to run: in place of one that ran out of memory, or by the search."""
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """The sweep's records, one a trial, and whether it was stopped before its end."""
-
-    records: list[Record]
-    interrupted: bool
-    replaced: Mapping[str, str] = field(default_factory=dict)
-    """A trial that ran out of memory to the one that was tried in its place."""
-
-    @property
-    def failed(self) -> int:
-        """How many trials failed and have no stand-in that was measured."""
-        states = {record.trial_id: record.state for record in self.records}
-
-        def measured(trial_id: str) -> bool:
-            return states.get(trial_id) == "COMPLETE" or (
-                trial_id in self.replaced and measured(self.replaced[trial_id])
-            )
-
-        return sum(record.state == "FAILED" and not measured(record.trial_id) for record in self.records)
 
 
 @dataclass(frozen=True)
@@ -113,13 +71,15 @@ class Sweep:
     should_stop: Callable[[], bool]
     _tried: dict[str, Placed] = field(default_factory=dict)  # by trial id
     _waiting: list[Placed] = field(default_factory=list)  # asked for, and not begun
-    _running: dict[str, _Begun] = field(default_factory=dict)  # by the trial id of the task's setting
+    _running: dict[str, _Begun] = field(default_factory=dict)  # by the trial id of a task's setting
+    _tasks: int = 0  # that the executor has
     _proxies: dict[ProxyKey, Proxy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
         self._expected = {placed.trial.trial_id for placed in (*self.plan.space.placed, *self.search.space.placed)}
+        self._blocks = Blocks(self.search, self._engines, paired=self.plan.measure.paired)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 
@@ -160,6 +120,9 @@ class Sweep:
             if any(setting.trial.trial_id not in self._running for setting in done.task.settings):
                 raise ConfigError("executor.target", self.plan.executor.target, "ends a task that it does not hold")
             stopped = stopped or Stopped() in done.results
+            self._tasks -= 1
+            if all(isinstance(result, Disrupted) for result in done.results):
+                self._blocks.without_companion(setting.trial.trial_id for setting in done.task.settings)
             for setting, result in zip(done.task.settings, done.results, strict=True):
                 self._end(self._running.pop(setting.trial.trial_id), result, done)
 
@@ -168,7 +131,7 @@ class Sweep:
 
         The search is asked no sooner than there is room, for it decides by what it was told.
         """
-        if len(self._running) >= self.executor.capacity:
+        if self._tasks >= self.executor.capacity:
             return None
         while True:
             for place, waiting in enumerate(self._waiting):
@@ -176,7 +139,7 @@ class Sweep:
                 if self._is_ready(placed):
                     del self._waiting[place]
                     return placed
-            has_room = len(self._waiting) + len(self._running) < self.executor.capacity
+            has_room = len(self._waiting) + self._tasks < self.executor.capacity
             asked = self._search.next_placed() if has_room else None
             if asked is None:
                 return None
@@ -194,31 +157,81 @@ class Sweep:
         return all(begun.proxy[0] != self._runs(placed.trial).trial_id for begun in self._running.values())
 
     def _begin(self, placed: Placed) -> None:
-        """Take its record from the journal, or its figures from a proxy that was measured; else submit it."""
+        """Submit a task of a trial that is to be measured, and of those that take turns with it."""
+        setting = self._setting_of(placed)
+        if setting is None:
+            return
+        block = {placed.trial.trial_id: (placed, setting)}
+        companion = self._companion(placed)
+        begun, room = {*self._tried, *self._running}, self.executor.capacity - self._tasks
+        most = 1 if companion is None else self._blocks.size(placed.trial, begun, room)
+        while companion is not None and len(block) < most:
+            other = self._next_beside(placed, companion)
+            if other is None:
+                break
+            if (setting := self._setting_of(other)) is not None:
+                block[other.trial.trial_id] = (other, setting)
+        settings = tuple(setting for _, setting in block.values())
+        for one, setting in block.values():
+            self.listener.started(one, len(block))
+            key: ProxyKey = setting.trial.trial_id, setting.is_reference, setting.reference is not None
+            self._running[setting.trial.trial_id] = _Begun(one, key)
+        self._tasks += 1
+        process = self._blocks.process(settings[0].trial)
+        self.executor.submit(Task(settings, self.plan.measure, process, companion))
+
+    def _companion(self, placed: Placed) -> Trial | None:
+        """The uncached trial that it takes turns with."""
+        baseline = self._tried.get(placed.baseline_id, placed).trial
+        latest = self.store.latest
+
+        def has_failed(trial_id: str) -> bool:
+            return trial_id in self._tried and latest[trial_id].state != "COMPLETE"
+
+        return self._blocks.companion(placed, baseline, has_failed)
+
+    def _next_beside(self, first: Placed, companion: Trial) -> Placed | None:
+        """Another trial that may take turns with `first` now, if the next one is such."""
+        if self._blocks.asks_ahead and not any(self._is_beside(first, companion, each) for each in self._waiting):
+            asked = self._search.next_placed()
+            self._waiting += [] if asked is None else [asked]
+        for place, waiting in enumerate(self._waiting):
+            placed = self._search.held_to_what_serves(waiting)
+            if self._is_beside(first, companion, placed):
+                del self._waiting[place]
+                return placed
+        return None
+
+    def _is_beside(self, first: Placed, companion: Trial, other: Placed) -> bool:
+        """Whether both take turns with the same trial of one process."""
+        placed = self._search.held_to_what_serves(other)
+        found = self._companion(placed) if self._is_ready(placed) else None
+        same = found is not None and found.trial_id == companion.trial_id
+        return same and self._blocks.process(first.trial) == self._blocks.process(placed.trial)
+
+    def _setting_of(self, placed: Placed) -> Setting | None:
+        """What is to be measured for it. None where its record is in the journal, or its figures in a proxy's."""
         reason = self._why_not(placed.trial)
         if reason is not None:
             self._settle(placed, self._pruned(placed, reason), kept=True)
-            return
+            return None
         runs, reference = self._runs(placed.trial), self._reference(placed)
         record = self._reuse.record_of(placed, runs, reference)
         if record is not None:
             record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
             self._settle(placed, record, kept=True, reused=True)
-            return
-        self.listener.started(placed)
-        key: ProxyKey = runs.trial_id, placed.is_reference, reference is not None
+            return None
         artifacts = self.store.artifacts(placed.trial.trial_id)
-        proxy = self._proxies.get(key)
+        proxy = self._proxies.get((runs.trial_id, placed.is_reference, reference is not None))
         if proxy is not None:
+            self.listener.started(placed)
             record = self._measured(placed, proxy.measurement, proxy.environment)
             if not record.has_invalid_images:
                 copy_artifacts(proxy.artifacts, artifacts)
             self._settle(placed, record)
-            return
+            return None
         role: Role = "baseline" if placed.is_baseline else "trial"
-        setting = Setting(runs, artifacts, reference, placed.is_reference, role, self._is_of_other_weights(placed))
-        self._running[runs.trial_id] = _Begun(placed, key)
-        self.executor.submit(Task((setting,), self.plan.measure, self._engines.process(runs)))
+        return Setting(runs, artifacts, reference, placed.is_reference, role, self._is_of_other_weights(placed))
 
     def _end(self, begun: _Begun, result: TaskResult, done: Done) -> None:
         """Record what came of a task's trial; one that was not measured waits again."""
@@ -246,7 +259,9 @@ class Sweep:
         self._tried[placed.trial.trial_id] = placed
         if not kept:
             self.store.append(record)
-        known = [self.store.latest.get(i) for i in (placed.reference_id, placed.baseline_id)]
+        beside = companion_id(record.measurement) if record.measurement is not None else None
+        held_to = dict.fromkeys((placed.reference_id, placed.baseline_id, beside or placed.baseline_id))
+        known = [self.store.latest.get(i) for i in held_to]
         others = [other for other in known if other is not None and other.trial_id in self._tried]
         rows = view_of([*(other for other in others if other.trial_id != record.trial_id), record]).trials
         figures = next(row for row in rows if row.trial_id == record.trial_id)

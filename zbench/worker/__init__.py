@@ -11,7 +11,9 @@ protocol's version. It ends with its parent, however that dies (`lifetime`).
 | `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |
 | `quit` | | the process ends with code 0 |
 
-A setting is `trial`, `role` (baseline or trial), `artifacts` (folder), `reference` (such, or null), `is_reference`.
+A setting is `trial`, `role` (baseline or trial), `artifacts` (folder), `reference` (such, or null), `is_reference`,
+`companion` (of the last alone: it takes turns with the others and is told nothing of, and its requests are kept with
+theirs).
 `began_s` is when the comparison began, on the machine's monotonic clock: times of requests are seconds after it.
 Images are compared with those in `reference`. Null there says only that there are none: whether others are compared
 with this trial's, which are then made twice, is what `is_reference` says.
@@ -24,7 +26,7 @@ with this trial's, which are then made twice, is what `is_reference` says.
 | `round` | `trial_id`, `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |
 | `turn` | `trial_id`: whose turn it is from now on, where trials take turns |
 | `measured` | `measurements` as below, before ranks are profiled: what then fails takes nothing of them along |
-| `done` | `measurements`, in the order of the settings |
+| `done` | `measurements`, in the order of the settings, a companion left out |
 | `prepared` | `first_latency_s`, `effective` |
 | `generated` | `request` |
 | `failed` | `trial_id` (whose turn), `code`, `message`, `stage`, `memory`; of a rank its `log_tail`, if it has one |
@@ -35,4 +37,4 @@ A `code` is out_of_memory, machine (which failed, and not the trial), weights, c
 rank_hung or ranks_disagree.
 """
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7

@@ -228,7 +228,7 @@ class Worker:
 
     def _jobs_of(self, command: dict[str, Any]) -> list[TrialJob]:
         measure = MeasureConfig(**command["measure"])
-        judges = judges_for(measure)
+        judges, settings = judges_for(measure), command["settings"]
         return [
             TrialJob(
                 trial=Trial.from_dict(setting["trial"]),
@@ -239,11 +239,12 @@ class Worker:
                 of_other_weights=setting["of_other_weights"],
                 is_reference=setting["is_reference"],
                 role=setting["role"],
-                shares=len(command["settings"]) > 1,
+                shares=len(settings) > 1,
+                companion=setting["companion"],
                 tell=self._pipes.tell,
                 stopping=self._pipes.stop.is_set,
             )
-            for setting in command["settings"]
+            for setting in settings
         ]
 
     def _load(self, trial: Trial) -> tuple[Engine, Cold | None]:

@@ -35,10 +35,11 @@ class Gauges:
         self._memory = MemoryProbe()
         self._devices: DeviceProbes | None = None
         self._round_began_s = 0.0
+        self._own_peaks: dict[str, tuple[dict[str, int | None], dict[str, str]]] = {}  # of those that take turns
 
     def start(self, watched: Watched) -> None:
         """Begin a block on what the engine says it runs on. Where NVML does not know every device, it is not asked."""
-        self._watched, self._memory = watched, MemoryProbe(watched)
+        self._watched, self._memory, self._own_peaks = watched, MemoryProbe(watched), {}
         self._devices = None
         if watched.devices and self._used_before.keys() >= set(watched.devices):
             self._devices = DeviceProbes([self._probe(index) for index in watched.devices])
@@ -57,15 +58,37 @@ class Gauges:
         """The same of a request between these times of `time.perf_counter`, where others ran beside it."""
         return [] if self._devices is None else self._devices.reasons_between(began_s, ended_s)
 
+    def begin_turn(self) -> None:
+        """From now on requests are made for one of those that share the block: its peaks begin anew."""
+        self._memory.start()
+        if self._devices is not None:
+            self._devices.begin_turn()
+
+    def end_turn(self, owner: str) -> None:
+        """That was `owner`'s turn."""
+        if self._devices is not None:
+            self._devices.end_turn(owner)
+        peaks, reasons = self._memory.stop()
+        former, said = self._own_peaks.get(owner, ({}, {}))
+        known = {key: [size for size in (former.get(key), peak) if size is not None] for key, peak in peaks.items()}
+        self._own_peaks[owner] = {key: max(sizes, default=None) for key, sizes in known.items()}, said | reasons
+
     def stop(self, rounds: int) -> Readings:
         """End the block, in which `rounds` generations ran."""
-        peaks, reasons = self._memory.stop()
-        if self._devices is None:
+        return self._readings(*self._memory.stop(), None if self._devices is None else self._devices.stop(rounds))
+
+    def of_turns(self, owner: str, rounds: int) -> Readings:
+        """What was seen in the turns of `owner` alone, with `rounds` generations; to be asked after `stop`."""
+        peaks, reasons = self._own_peaks.get(owner, ({}, {}))
+        seen = None if self._devices is None else self._devices.of_turns(owner, rounds)
+        return self._readings(peaks, dict(reasons), seen)
+
+    def _readings(self, peaks: dict[str, int | None], reasons: dict[str, str], seen: DeviceReadings | None) -> Readings:
+        if seen is None:
             on_device = self._watched.devices or self._watched.allocator is not None
             missing = ("memory.peak_device_bytes", "energy", "telemetry.memory_check")
             reasons |= dict.fromkeys(missing, "no_nvml" if on_device else self._watched.unseen or "no_gpu")
             return Readings(Memory(**peaks), None, reasons=reasons)
-        seen = self._devices.stop(rounds)
         reasons |= {_PLACES.get(key, f"telemetry.{key}"): reason for key, reason in seen.reasons.items()}
         memory = Memory(**peaks, peak_device_bytes=seen.peak_process_bytes)
         check = self._check(memory, seen)

@@ -32,6 +32,7 @@ class TrialJob:
     role: Role = "trial"
     stage: str = "loading"  # during which a failure is reported to have happened
     shares: bool = False  # whether other trials take turns with it
+    companion: bool = False  # whether it takes turns for the others' sake alone, and nothing else is kept of it
     busy: bool = False  # whether it is this trial's turn
 
     @contextmanager
@@ -49,7 +50,9 @@ class TrialJob:
             raise StopAsked
 
     def tell_round(self, phase: str, index: int, latency_s: float, least: int, most: int) -> None:
-        """Say that round `index` of `least` to `most` of a phase (warmup or timed) is over."""
+        """Say that round `index` of `least` to `most` of a phase (warmup or timed) is over; nothing of a companion."""
+        if self.companion:
+            return
         self.tell(
             {
                 "event": "round",

@@ -16,9 +16,9 @@ from itertools import islice
 
 from zbench.engines import FAILURES_OF_ONE_REQUEST, Concurrent, Generation
 from zbench.errors import one_line
-from zbench.measurement import Arrivals, FailedRequest, LoneRequest, Measurement, Request, Window
+from zbench.measurement import SUSPENDED, Arrivals, FailedRequest, LoneRequest, Measurement, Request, Window
 from zbench.measurement.lone import outside_s
-from zbench.probes.disturbance import SUSPENDED, RoundWatch
+from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.trial import Trial
 from zbench.worker.arriving import Answer, Answers, Clock, Schedule, by_threads, in_one_queue

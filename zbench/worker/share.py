@@ -23,6 +23,12 @@ class Share:
     stop_reason: str = ""
     has_spoilt_lone: bool = False  # among the requests that a server had to itself
     was_suspended: bool = False  # during one of its requests
+    turns_s: float = 0.0  # what its turns took so far
+
+    @property
+    def shortest_s(self) -> float | None:
+        """Its shortest round so far, warm-up included; None before any."""
+        return min((*self.warm.latencies_s, *(r.latency_s for r in self.requests)), default=None)
 
     @property
     def is_spoilt(self) -> bool:

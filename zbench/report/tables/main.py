@@ -46,7 +46,7 @@ COLUMNS = (
     Column("latency, s [95 %]", cells.latency),
     Column("p90, s", cells.p90),
     Column(COLD, cells.cold),
-    Column("speed-up", cells.speedup),
+    Column("speed-up", cells.speedup_with_interval),
     Column("images/s", cells.images_per_s),
     Column(MEMORY, cells.memory),
     Column(ENERGY, cells.energy),
@@ -154,7 +154,7 @@ def _sources(row: TrialFigures) -> tuple[str | None, ...]:
 
 
 def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) -> tuple[str, ...]:
-    lines = [*_what_is_what(complete), *_of_intervals(complete)]
+    lines = [*_what_is_what(complete), *_of_intervals(complete), *_of_speedups(complete)]
     limited = [row.power_limited for row in complete if row.power_limited]
     if limited:
         low, high = cells.percent(min(limited)), cells.percent(max(limited))
@@ -222,6 +222,25 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
             "Under noise: no image differs from the reference's by more than the reference's own do from one run to "
             "the next."
         )
+    return lines
+
+
+def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
+    """How they were measured, said once where any was measured by turns."""
+    of_way = {way: [row.label for row in complete if row.speedup_way == way] for way in ("chained", "unpaired")}
+    if not any(row.speedup_way in ("paired", "chained") for row in complete):
+        return []
+    lines = [
+        "Speed-ups with an interval: each request over that of the uncached trial which took turns with it, so that "
+        "what drifts befalls both."
+    ]
+    if of_way["chained"]:
+        lines.append(
+            f"{cells.listed(of_way['chained'])}: over the uncached trial of its own process, times that one's "
+            "speed-up; the interval counts that equal processes differ by 1 %."
+        )
+    if of_way["unpaired"]:
+        lines.append(f"{cells.listed(of_way['unpaired'])}: not by turns, as nothing of the same process is beside it.")
     return lines
 
 

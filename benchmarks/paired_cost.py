@@ -1,0 +1,63 @@
+"""What pairing costs: one sweep with measure.paired=true and with false, side by side, for equally many trial requests.
+
+    python benchmarks/paired_cost.py [--times 1] [OVERRIDE ...]
+
+By default the settings of `experiment=demo`, 8 rounds each. Both sweeps start from nothing; which comes first changes
+from time to time. Prints both times, from the command's start to its report, and their ratio. The goal is 1.4.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from zbench.composition import overlay
+from zbench.store import latest_records, read_records
+
+GOAL = 1.4
+HOME = Path(__file__).resolve().parents[1]
+SWEEP = ("experiment=demo", "measure.min_rounds=8", "measure.max_rounds=8")
+
+
+def one_sweep(overrides: list[str], paired: bool) -> tuple[float, int, int]:
+    """Seconds, requests of trials, and requests of the uncached trials that took turns with them."""
+    asked = overlay([*SWEEP, "sweep.name=cost", f"measure.paired={str(paired).lower()}"], overrides)
+    command = [sys.executable, "-m", "zbench", "sweep", *asked]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        took_s = time.monotonic() - began
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")
+        records = latest_records(read_records(Path(folder) / "runs" / "cost" / "records.jsonl"))
+    measured = [record.measurement for record in records if record.measurement]
+    own = sum(len(m.requests) for m in measured)
+    beside = {(m.window.started_at, r.index) for m in measured for r in m.window.requests if r.trial_id != m.trial_id}
+    return took_s, own, len(beside)
+
+
+def main() -> None:
+    """Print a line a sweep and the ratio; exit 1 if it is above the goal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("overrides", nargs="*", default=[])
+    options = parser.parse_args()
+    took_s: dict[bool, list[float]] = {True: [], False: []}
+    for index in range(options.times):
+        for paired in (False, True) if index % 2 else (True, False):
+            seconds, own, beside = one_sweep(options.overrides, paired)
+            took_s[paired].append(seconds)
+            told = f"measure.paired={str(paired).lower():5}  {seconds:6.1f} s  {own} requests of trials"
+            print(f"{told}, {beside} of uncached trials beside them", flush=True)
+    ratio = statistics.median(took_s[True]) / statistics.median(took_s[False])
+    print(f"paired takes {ratio:.2f} times as long (goal at most {GOAL})")
+    sys.exit(1 if ratio > GOAL else 0)
+
+
+if __name__ == "__main__":
+    main()

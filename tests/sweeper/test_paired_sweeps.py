@@ -1,0 +1,184 @@
+"""Sweeps whose trials take turns with their uncached one: what is paired, what is not, and that nothing is lost."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import SYNTHETIC, zbench
+from factories import complete, trial
+from test_overlap import CACHED, Halving, Roomy, swept
+
+from zbench.analysis.figures import TrialFigures
+from zbench.analysis.speedup import EQUAL_WORKERS, companion_id
+from zbench.analysis.view import view_of
+from zbench.composition import overlay
+from zbench.config import CacheConfig, ComputeConfig
+from zbench.executors import Disrupted, Done, OnEvent
+from zbench.record import Record
+from zbench.space import arrange
+from zbench.store import read_records
+
+GRID = ("cache=dbcache", "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.08,0.12,0.24")
+BRIEF = ("measure.max_warmup_rounds=1", "measure.target_rel_ci=1", "engine.options.round_s=0.001")
+SAID = "+engine.options.step_s=0.1"
+TRUE = {0.08: 8 / 6, 0.12: 8 / 4, 0.24: 8 / 2}
+"""Of 8 steps, of which the synthetic engine skips 2, 4 and 6."""
+
+
+def sweep(folder: Path, *more: str) -> Any:
+    return zbench(folder, "sweep", *SYNTHETIC, *overlay([*GRID, *BRIEF, SAID, "sweep.name=s"], more))
+
+
+def records(folder: Path) -> list[Record]:
+    return read_records(folder / "runs" / "s" / "records.jsonl")
+
+
+def rows(folder: Path) -> dict[float, TrialFigures]:
+    view = view_of(records(folder))
+    return {r.config["cache"]["residual_diff_threshold"]: row for row, r in view.pairs if "R0." in row.label}
+
+
+def shown(text: str) -> list[float]:
+    """The speed-ups of a table or of progress lines, in order."""
+    return [float(found) for found in re.findall(r" (\d+\.\d\d)[x×]", text)]
+
+
+@pytest.mark.parametrize("slow", [None, 5, 14, 17, 30])
+def test_speed_ups_are_those_of_neighbours_and_one_slow_request_decides_none(slow: int | None, tmp_path: Path) -> None:
+    """One of the baseline's own trial, and some of the window that three settings share with it, 50 times as long."""
+    more = [] if slow is None else [f"+engine.options.slow_calls=[{slow}]"]
+    done = sweep(tmp_path, *more)
+    assert done.returncode == 0, done.stderr
+    for threshold, row in rows(tmp_path).items():
+        assert row.speedup_way == "paired" and row.speedup == pytest.approx(TRUE[threshold], rel=0.05)
+    wanted = sorted(TRUE.values())
+    for text in (done.stderr, done.stdout):
+        assert sorted(shown(text))[-3:] == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.parametrize("slower_from", [4, 20, 29])
+def test_a_machine_that_becomes_slower_moves_no_paired_speed_up(slower_from: int, tmp_path: Path) -> None:
+    assert sweep(tmp_path, f"+engine.options.slower_from={slower_from}").returncode == 0
+    for threshold, row in rows(tmp_path).items():
+        assert row.speedup == pytest.approx(TRUE[threshold], rel=0.02)
+
+
+def test_each_record_has_its_own_requests_memory_and_those_of_the_uncached_trial(tmp_path: Path) -> None:
+    sweep(tmp_path)
+    baseline, *others = records(tmp_path)
+    assert baseline.measurement is not None and companion_id(baseline.measurement) is None
+    starts = {r.measurement.window.started_at for r in others if r.measurement}
+    assert len(others) == 3 and len(starts) == 1, "one window"
+    for record in others:
+        assert record.measurement is not None and companion_id(record.measurement) == baseline.trial_id
+        assert {r.trial_id for r in record.measurement.window.requests} == {baseline.trial_id, record.trial_id}
+        assert (record.measurement.memory.host_peak_rss_bytes or 0) > 2**20 and record.measurement.quality
+
+
+def test_it_can_be_turned_off(tmp_path: Path) -> None:
+    sweep(tmp_path, "measure.paired=false")
+    for record in records(tmp_path):
+        assert record.measurement is not None and companion_id(record.measurement) is None
+    assert {row.speedup_way for row in rows(tmp_path).values()} == {"unpaired"}
+
+
+def test_a_trial_that_is_measured_again_alone_is_paired_anew(tmp_path: Path) -> None:
+    sweep(tmp_path)
+    journal = tmp_path / "runs" / "s" / "records.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]))
+    again = sweep(tmp_path)
+    assert again.returncode == 0 and again.stderr.count("from the journal") == 3
+    found = records(tmp_path)
+    assert len(found) == 4 and found[-1].measurement is not None
+    assert companion_id(found[-1].measurement) == found[0].trial_id
+    assert {row.speedup_way for row in rows(tmp_path).values()} == {"paired"}
+
+
+def test_across_processes_the_speed_up_goes_through_the_uncached_trial_of_each(tmp_path: Path) -> None:
+    assert sweep(tmp_path, "compute=eager,compiled", "cache=none,dbcache").returncode == 0
+    view = view_of(records(tmp_path))
+    ways = {(r.config["compute"]["compile"], "R0." in row.label): row for row, r in view.pairs}
+    assert [ways[key].speedup_way for key in ((False, True), (True, True), (True, False))] == [
+        "paired",
+        "chained",
+        "unpaired",
+    ]
+    chained = ways[True, True]
+    assert chained.speedup and chained.speedup_low and chained.speedup_high
+    assert chained.speedup_high / chained.speedup >= 1 + 1.9 * EQUAL_WORKERS, "processes of equal code differ"
+
+
+class Recording(Roomy):
+    """Knows which trial took turns with which."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__(capacity=1)
+        self.tasks: list[tuple[int, str | None]] = []
+        self._fails = fails
+
+    def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
+        (task,) = self.held
+        self.tasks.append((len(task.settings), None if task.companion is None else task.companion.label))
+        if self._fails and task.companion is not None:
+            self.held.clear()
+            return Done(task, (Disrupted(),) * len(task.settings), {"cpu": "elsewhere"})
+        return super().next_done(on_event, should_stop)
+
+
+def test_where_the_uncached_trial_fails_in_its_turn_the_others_are_measured_without_it(tmp_path: Path) -> None:
+    executor = Recording(fails=True)
+    outcome, _ = swept(tmp_path, executor, arrange([trial(cache) for cache in CACHED[:2]]))
+    assert executor.tasks == [(1, None), (2, "none"), (1, None), (1, None)]
+    assert {r.state for r in outcome.records} == {"COMPLETE"} and len(outcome.records) == 3
+
+
+def test_one_that_fails_is_left_out_and_the_others_go_on_in_turns(tmp_path: Path) -> None:
+    from zbench.executors import Failed
+    from zbench.record import Reason
+
+    class Sick(Recording):
+        def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
+            made = super().next_done(on_event, should_stop)
+            sick = [s.trial.cache == CACHED[1] for s in made.task.settings]
+            if not any(sick):
+                return made
+            failed = Failed(Reason("error", "the pipeline broke"))
+            return replace(made, results=tuple(failed if each else Disrupted() for each in sick))
+
+    executor = Sick()
+    outcome, _ = swept(tmp_path, executor, arrange([trial(cache) for cache in CACHED[:3]]))
+    assert executor.tasks == [(1, None), (3, "none"), (2, "none")]
+    assert sorted(r.state for r in outcome.records) == ["COMPLETE"] * 3 + ["FAILED"]
+
+
+def test_settings_are_shared_out_among_blocks_of_four_at_most(tmp_path: Path) -> None:
+    executor = Recording()
+    caches = [replace(CACHED[0], residual_diff_threshold=0.01 * (n + 1)) for n in range(9)]
+    swept(tmp_path, executor, arrange([trial(cache) for cache in caches]))
+    assert executor.tasks == [(1, None), (3, "none"), (3, "none"), (3, "none")]
+
+
+def test_a_search_that_decides_by_what_it_is_told_has_one_trial_at_a_time(tmp_path: Path) -> None:
+    executor = Recording()
+    space = arrange([trial(CACHED[3])])
+    swept(tmp_path, executor, space, Halving(space))
+    assert {size for size, _ in executor.tasks} == {1} and executor.tasks[1] == (1, "none")
+
+
+def test_what_another_process_serves_has_its_own_uncached_trial(tmp_path: Path) -> None:
+    executor = Recording()
+    compiled = ComputeConfig(compile=True)
+    swept(tmp_path, executor, arrange([trial(CACHED[0]), trial(CACHED[0], compute=compiled)]))
+    own = trial(CacheConfig(), compute=compiled).label
+    assert executor.tasks == [(1, None), (1, "none"), (1, own)] and own != "none"
+
+
+def test_older_records_without_neighbours_are_unpaired() -> None:
+    base = complete(trial())
+    other = replace(complete(trial(CACHED[0])), baseline_id=base.trial_id, reference_id=base.trial_id)
+    ways = {row.trial_id: row.speedup_way for row in view_of([base, other]).trials}
+    assert ways == {base.trial_id: None, other.trial_id: "unpaired"}

@@ -1,0 +1,85 @@
+"""How much faster a trial is than its baseline, and how it was measured; always of raw requests.
+
+Example: of `compute=eager,compiled cache=none,dbcache` eager DBCache took turns with the baseline itself, eager without
+a cache: *paired*. Compiled DBCache took turns with compiled without a cache; its speed-up over that is paired, and that
+one's over the baseline is not: *chained*. A trial that took turns with none is compared with the baseline as both were
+at their times: *unpaired*.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zbench.measurement import SUSPENDED, Measurement, Request
+from zbench.record import Record
+from zbench.stats import SpeedUp, speedup_between, speedup_by_turns
+
+Image = tuple[str, int]
+Way = Literal["paired", "chained", "unpaired"]
+
+EQUAL_WORKERS = 0.01
+"""Standard deviation by which times of two processes of the same code differ, as a share: of 8 pairs of workers on two
+shared cores (`zbench.ab.run`). No rounds within a process show it, so what is not paired has it in its interval."""
+
+
+@dataclass(frozen=True)
+class Faster:
+    """A speed-up over the baseline."""
+
+    speedup: SpeedUp
+    way: Way | None  # None: the baseline itself, a projection or a load
+
+
+def companion_id(measurement: Measurement) -> str | None:
+    """The uncached trial whose requests took turns with its own in the window; None: there was none."""
+    ours = measurement.trial_id
+    return next((r.trial_id for r in measurement.window.requests if r.trial_id != ours), None)
+
+
+def neighbours_s(measurement: Measurement) -> list[tuple[Image, float, float]]:
+    """Image (prompt id and seed), its own seconds and the companion's of the same turn, where both requests count.
+
+    Both have as many turns of an image, so the first belongs to the first. What was made again is no turn.
+    """
+    sides: dict[bool, dict[Image, list[Request]]] = {True: {}, False: {}}
+    for r in measurement.window.requests:
+        if SUSPENDED not in r.invalid_reasons:
+            sides[r.trial_id == measurement.trial_id].setdefault((r.prompt_id, r.seed), []).append(r)
+    return [
+        (image, own.latency_s, beside.latency_s)
+        for image, of_image in sides[True].items()
+        for own, beside in zip(of_image, sides[False].get(image, []), strict=False)
+        if own.valid and beside.valid
+    ]
+
+
+def speedup_of(record: Record, baseline: Record | None, companion: Record | None) -> Faster | None:
+    """None without a baseline, or where one is measured and the other projected.
+
+    `companion` is the record of the uncached trial that took turns with this one, where the sweep has it. Without it
+    those of its requests count that lie in the trial's own window.
+    """
+    ours, theirs = record.valid_measurement, baseline.valid_measurement if baseline is not None else None
+    if ours is None or theirs is None or theirs.sources.get("latency") != ours.sources.get("latency"):
+        return None
+    between = speedup_between(ours.paired_latencies_s, theirs.paired_latencies_s)
+    if between is None or record.is_baseline or ours.projection is not None or record.trial.workload.is_load:
+        return None if between is None else Faster(SpeedUp(between.ratio), None)
+    paired = speedup_by_turns(neighbours_s(ours))
+    if paired is None:
+        return Faster(between.after(SpeedUp(1.0, 0.0), EQUAL_WORKERS**2), "unpaired")
+    if companion_id(ours) == record.baseline_id:
+        return Faster(paired, "paired")
+    uncached = _of_companion(ours, companion)
+    further = speedup_between(uncached, theirs.paired_latencies_s)
+    if further is None:
+        return Faster(between.after(SpeedUp(1.0, 0.0), EQUAL_WORKERS**2), "unpaired")
+    return Faster(paired.after(further, EQUAL_WORKERS**2), "chained")
+
+
+def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[tuple[str, int], float]]:
+    known = None if companion is None else companion.valid_measurement
+    if known is not None and known.paired_latencies_s:
+        return known.paired_latencies_s
+    return [
+        ((r.prompt_id, r.seed), r.latency_s) for r in ours.window.requests if r.valid and r.trial_id != ours.trial_id
+    ]

@@ -1,0 +1,73 @@
+"""Which trials of a sweep take turns in one window, and with which uncached trial; it runs nothing.
+
+Example: of `compute=eager,compiled cache=none,dbcache` the eager DBCache settings take turns with the eager uncached
+trial, four at a time, and the compiled ones with the compiled uncached one. Those that cannot be paired have a window
+of their own: references and baselines, projections, loads, and what its engine launches anew for each cache setting.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+
+from zbench.config import CacheConfig
+from zbench.engines import Descriptions
+from zbench.search import Search
+from zbench.search.grid import GridSearch
+from zbench.space import Placed, constraint
+from zbench.trial import Trial, geometry_of
+
+MOST_A_BLOCK = 4
+"""Settings to one uncached trial: it then costs about a quarter of what they do."""
+
+
+class Blocks:
+    """Of one sweep."""
+
+    def __init__(self, search: Search, engines: Descriptions, *, paired: bool) -> None:
+        """`paired` is `measure.paired`."""
+        self._engines, self._paired = engines, paired
+        self._space = search.space
+        self._unpaired: set[str] = set()
+        self._processes: dict[str, str] = {}
+        self.asks_ahead = type(search).ask is GridSearch.ask and type(search).tell is GridSearch.tell
+        """Whether trials may be asked for before others are told: the search does not decide by what it is told."""
+
+    def process(self, trial: Trial) -> str:
+        """What must be equal for one process to serve two trials."""
+        if trial.trial_id not in self._processes:
+            self._processes[trial.trial_id] = self._engines.process(trial)
+        return self._processes[trial.trial_id]
+
+    def companion(self, placed: Placed, baseline: Trial, has_failed: Callable[[str], bool]) -> Trial | None:
+        """The uncached trial of the same loaded pipeline, with which `placed` takes turns; None: it has none.
+
+        That is the speed baseline itself where one process serves both. `has_failed` says so of a trial's id.
+        """
+        trial = placed.trial
+        if not self._paired or placed.is_reference or placed.is_baseline or trial.trial_id in self._unpaired:
+            return None
+        if trial.hardware is not None or trial.workload.is_load:
+            return None
+        own = replace(trial, cache=CacheConfig())
+        found = next((each for each in (baseline, own) if self.process(each) == self.process(trial)), None)
+        if found is None or found.trial_id == trial.trial_id or has_failed(found.trial_id):
+            return None
+        return None if constraint(found, geometry_of(found.pipeline)) or self._engines.supports(found) else found
+
+    def without_companion(self, trial_ids: Iterable[str]) -> None:
+        """Their companion failed in its turn: they are measured alone from now on."""
+        self._unpaired |= set(trial_ids)
+
+    def size(self, trial: Trial, begun: Collection[str], room: int) -> int:
+        """How many trials the block of `trial` is to have, of those of its process that have not begun: as equal as
+        can be, MOST_A_BLOCK at most, and a block for each task that the executor has `room` for."""
+        if not self.asks_ahead:
+            return 1
+        left = sum(
+            1
+            for placed in self._space.placed
+            if placed.trial.trial_id not in begun
+            and placed.trial.hardware is None
+            and self.process(placed.trial) == self.process(trial)
+        )
+        blocks = max(-(-left // MOST_A_BLOCK), min(room, left), 1)
+        return max(1, -(-left // blocks))
