@@ -74,18 +74,20 @@ def _time(pair: KnobPair) -> str:
 def _effect(effect: Effect | None, decimals: int) -> str:
     if effect is None:
         return cells.ABSENT
-    mean, least, most = (f"{value:+.{decimals}f}" for value in (effect.mean, effect.least, effect.most))
+    mean, least, most = (f"{value:+z.{decimals}f}" for value in (effect.mean, effect.least, effect.most))
     return mean if least == most else f"{mean} ({least} to {most})"
 
 
 def _memory(size_bytes: int | None) -> str:
     if size_bytes is None:
         return cells.ABSENT
-    return f"{'−' if size_bytes < 0 else '+'}{cells.gib(abs(size_bytes))}"
+    return f"{'-' if size_bytes < 0 else '+'}{cells.gib(abs(size_bytes))}"
 
 
 def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _inert(found: Sequence[KnobPair]) -> list[str]:
