@@ -13,6 +13,8 @@ from zbench.config import ComputeConfig, HardwareConfig
 from zbench.hardware.roofline import project
 from zbench.recommend import Limits, recommend
 from zbench.record import Record
+from zbench.report.page.content import make_page
+from zbench.report.page.markdown import render_markdown
 from zbench.report.plots.figures import label, stage_breakdown
 from zbench.report.tables.main import render
 from zbench.report.text import cells
@@ -166,3 +168,8 @@ def test_a_limit_of_a_ci_is_not_called_what_the_software_reaches():
     lines = stacks_told([trial(pipeline=TURBO, hardware=profile("h100"), compute=EAGER)])
     assert any("CI allows 0.906 s" in line and "that limit is nearest to graph" in line for line in lines)
     assert not any("reaches" in line for line in lines)
+
+
+def test_a_page_says_once_for_which_software_a_projection_stands():
+    text = render_markdown(make_page(view_of(onto("b300", EAGER)), {}), {})
+    assert text.count("stands for this software") == 1 and text.count("nearest to eager") == 1

@@ -246,8 +246,8 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     if not any(row.speedup_way in ("paired", "chained") for row in complete):
         return []
     lines = [
-        "Speed-ups with an interval: each request over that of the uncached trial which took turns with it, so that "
-        "what drifts befalls both."
+        "Speed-ups with a 95 % interval: each request over that of the uncached trial which took turns with it, so "
+        "that what drifts befalls both."
     ]
     if of_way["chained"]:
         lines.append(
