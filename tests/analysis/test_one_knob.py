@@ -167,6 +167,14 @@ def test_what_is_the_default_comes_before_what_is_named() -> None:
     ]
 
 
+def test_a_column_of_which_nothing_is_known_is_left_out() -> None:
+    records = [held(cached(residual_diff_threshold=threshold)) for threshold in (0.1, 0.2)]
+    unlike = [replace(r, measurement=replace(r.measurement, quality=None)) for r in records]  # type: ignore[type-var]
+    table = effects_table(view_of(unlike))
+    assert table is not None and "SSIM" not in table.headers and "peak memory" in table.headers
+    assert all(len(row) == len(table.headers) == len(table.aligns) for row in table.rows)
+
+
 def test_no_difference_has_no_minus_sign() -> None:
     base = held(cached(residual_diff_threshold=0.1), cached=(5,), ssim=0.95)
     table = effects_table(view_of([base, held(cached(residual_diff_threshold=0.2), cached=(5,), ssim=0.9499999)]))

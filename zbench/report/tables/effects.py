@@ -20,16 +20,18 @@ LEGEND = (
 
 
 def effects_table(view: View) -> TextTable | None:
-    """A row a pair of neighbours; None where no knob was swept alone."""
+    """A row a pair of neighbours, without columns of which nothing is known; None where no knob was swept alone."""
     found = knob_pairs(view.only({row.key for row in telling(view.complete)}))
     if not found:
         return None
     more = (f"{len(found) - MOST} more pairs are left out.",) if len(found) > MOST else ()
+    rows = [_row(pair) for pair in found[:MOST]]
+    told = [place for place in range(len(HEADERS)) if any(row[place] != cells.ABSENT for row in rows)]
     return TextTable(
         head=(),
-        headers=HEADERS,
-        aligns=ALIGNS,
-        rows=tuple(_row(pair) for pair in found[:MOST]),
+        headers=tuple(HEADERS[place] for place in told),
+        aligns=tuple(ALIGNS[place] for place in told),
+        rows=tuple(tuple(row[place] for place in told) for row in rows),
         legend=(*more, *_inert(found), LEGEND, *_of_pay(found[:MOST])),
     )
 
