@@ -27,6 +27,8 @@ from zbench.record import Record
 from zbench.trial import Trial
 
 PRESET = "zimage_turbo"
+ENGINE = "reference"
+"""What a projection stands for; a server's software is another."""
 PLAIN = ("eager", "second host", "diffusers' forward", "cuDNN attention")
 """What of a published setting changes nothing that is projected."""
 DEGREES = {"tp": "tp_size", "ulysses": "ulysses_size", "ring": "ring_size"}
@@ -87,6 +89,8 @@ def of_records(records: Iterable[Record], where: str = "") -> Iterator[Observati
         if measured is None or measured.projection is not None or name is None or name == "cpu":
             continue
         if record.trial.pipeline.preset != PRESET or record.trial.hardware is not None:
+            continue
+        if record.trial.engine.name != ENGINE:
             continue
         if measured.effective.device != "cuda" or record.trial.workload.is_load:
             continue
