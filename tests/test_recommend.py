@@ -375,6 +375,11 @@ def test_the_recommended_trial_is_the_one_that_the_report_praises():
     assert f"{even.label} (1.43×, 0.700 s) is the fastest" in praised
 
 
+def test_one_pair_is_no_plural():
+    one = replace(SCENES, prompts=SCENES.prompts[:1])
+    assert "of 1 pair of prompt and seed" in answer([complete(trial(workload=one))]).to_text()
+
+
 def test_the_text_reads_as_agreed():
     assert_golden("recommend.txt", answer(demo_records(), min_ssim=0.95).to_text() + "\n")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from factories import GIB, complete, demo_records, projected, trial, with_window
+from factories import GIB, TINY, complete, demo_records, projected, trial, with_window
 
 from zbench.analysis.one_knob import KnobPair, knob_pairs
 from zbench.analysis.view import view_of
@@ -154,3 +154,28 @@ def test_images_that_differ_from_round_to_round_are_not_the_same() -> None:
     window = replace(other.measurement.window, requests=[replace(first, image_sha256="another"), *rest])
     (pair,) = found(one, replace(other, measurement=replace(other.measurement, window=window)))
     assert pair.same_images is False and not pair.is_inert
+
+
+def test_what_is_the_default_comes_before_what_is_named() -> None:
+    pipelines = [replace(TINY, weights=weights) for weights in ("/m/fp8", "auto", "/m/a.gguf")]
+    trials = [trial(pipeline=pipeline) for pipeline in pipelines]
+    first = trials[1].trial_id
+    records = [replace(complete(one), reference_id=first, baseline_id=first) for one in trials]
+    assert parted(found(*records)) == [
+        ("pipeline.weights", "auto", "/m/a.gguf"),
+        ("pipeline.weights", "/m/a.gguf", "/m/fp8"),
+    ]
+
+
+def test_a_column_of_which_nothing_is_known_is_left_out() -> None:
+    records = [held(cached(residual_diff_threshold=threshold)) for threshold in (0.1, 0.2)]
+    unlike = [replace(r, measurement=replace(r.measurement, quality=None)) for r in records]  # type: ignore[type-var]
+    table = effects_table(view_of(unlike))
+    assert table is not None and "SSIM" not in table.headers and "peak memory" in table.headers
+    assert all(len(row) == len(table.headers) == len(table.aligns) for row in table.rows)
+
+
+def test_no_difference_has_no_minus_sign() -> None:
+    base = held(cached(residual_diff_threshold=0.1), cached=(5,), ssim=0.95)
+    table = effects_table(view_of([base, held(cached(residual_diff_threshold=0.2), cached=(5,), ssim=0.9499999)]))
+    assert table is not None and "-0.000" not in str(table.rows) and "+0.000" in str(table.rows)

@@ -4,6 +4,7 @@ import pytest
 from hardware_profiles import NAMES
 
 from zbench.hardware.published import published_figures, published_for
+from zbench.report.tables.published import figures_table
 
 
 def test_every_figure_says_where_it_was_published() -> None:
@@ -44,3 +45,10 @@ def test_figures_of_several_devices_and_of_skipped_steps_say_so() -> None:
     assert by_id["zbench-h200-x2-tp"].count == 2
     assert by_id["zbench-h100-image-skip3"].skipped_steps == 3
     assert by_id["zbench-h100-image-skip3"].step_s is None
+
+
+def test_a_note_stands_once_below_the_table_and_its_rows_point_to_it() -> None:
+    table = figures_table(published_for("h200"))
+    (note,) = (line for line in table.legend if line.startswith("["))
+    assert note == "[1] Random weights of Z-Image-Turbo's geometry, 64 prompt tokens."
+    assert all(row[1].endswith(" [1]") for row in table.rows)

@@ -86,8 +86,13 @@ def test_a_recommendation_and_the_exports_say_it() -> None:
 
 
 def test_a_resident_trial_whose_first_trial_is_not_there_says_no_more_than_that() -> None:
-    (row,) = view_of([paid(complete(trial()), Cold(launched_for="0123456789ab"), **RESIDENT)]).trials
+    view = view_of([paid(complete(trial()), Cold(launched_for="0123456789ab"), **RESIDENT)])
+    (row,) = view.trials
     assert cells.cold(row) == "resident"
+    table = render(view, "table")
+    assert "Resident: it was loaded before." in table and "in brackets what the trial paid" not in table
+    (answer,) = recommend(view, Limits()).answers
+    assert "cold, s to load" not in answer.to_text(), "it would say nothing"
 
 
 def test_nothing_cold_is_said_of_a_projection_nor_of_a_server_that_was_there() -> None:
@@ -96,7 +101,7 @@ def test_nothing_cold_is_said_of_a_projection_nor_of_a_server_that_was_there() -
     for record in (away, complete(trial(engine=server))):
         (row,) = view_of([record]).trials
         assert cells.cold(row) == cells.ABSENT
-        assert "cold:" not in render(view_of([record]), "table")
+        assert "cold" not in render(view_of([record]), "table")
 
 
 def test_a_request_that_compiled_is_a_caveat_with_its_seconds() -> None:

@@ -46,6 +46,14 @@ def test_queueing_is_what_a_lone_request_does_not_need() -> None:
     assert table is not None and "Queueing on a server: latency less the server's own time" in flat(to_text(table))
 
 
+def test_a_lone_request_without_an_image_counts_in_no_figure() -> None:
+    spoilt = [replace(one, latency_s=9.0, invalid_reasons=["image_constant"]) for one in alone()]
+    record = served([*alone(), *spoilt, *spoilt])
+    load = serving_figures(record.measurement)  # type: ignore[arg-type]
+    assert load is not None and load.queued_s == pytest.approx((0.0, 1.03, 2.06, 3.09))
+    assert view_of([record]).trials[0].outside_s == pytest.approx(0.42)
+
+
 def test_a_server_whose_clock_does_not_wait_is_named_in_every_table() -> None:
     view = view_of([served(alone())])
     said = (

@@ -13,8 +13,11 @@ from zbench.config import ComputeConfig, HardwareConfig
 from zbench.hardware.roofline import project
 from zbench.recommend import Limits, recommend
 from zbench.record import Record
+from zbench.report.page.content import make_page
+from zbench.report.page.markdown import render_markdown
 from zbench.report.plots.figures import label, stage_breakdown
 from zbench.report.tables.main import render
+from zbench.report.text import cells
 from zbench.report.text.stacks import stacks_told
 from zbench.trial import Trial, geometry_of
 
@@ -139,3 +142,34 @@ def test_a_profile_of_ones_own_may_widen_a_spread():
     words = ["pipeline=zimage_turbo", "hardware=b300", "execution=project", "hardware.efficiency.spread.gemm=1"]
     (job,) = expand(words, lambda group, _: group, grids=False).jobs
     assert job.config.hardware.efficiency.spread.gemm == 1.0
+
+
+def test_ends_of_memory_are_in_the_unit_of_the_point():
+    assert cells.gib_range(949 * 2**20, 847 * 2**20, 1063 * 2**20) == "949 MiB [847, 1063]"
+    assert cells.gib_range(24 * 2**30, 21.5 * 2**30, 27 * 2**30) == "24.0 GiB [21.5, 27.0]"
+    assert cells.gib_range(2**30, None, None) == "1.0 GiB"
+
+
+def test_a_table_of_projections_alone_calls_no_range_a_95_percent_interval():
+    table = render(view_of(onto("b300", EAGER, COMPILED)), "table")
+    assert "latency, s [90 %]" in table and "projected rounds with its 90 % range" in table and "95 %" not in table
+
+
+def test_a_pipeline_that_was_resident_for_the_proxy_is_none_of_the_projections():
+    records = [
+        replace(r, measurement=replace(r.measurement, reasons={**r.measurement.reasons, "cold.load_s": "resident"}))
+        for r in onto("b300", EAGER, COMPILED)
+    ]
+    text = render(view_of(records), "table")
+    assert "cold" not in text and "resident" not in text.lower()
+
+
+def test_a_limit_of_a_ci_is_not_called_what_the_software_reaches():
+    lines = stacks_told([trial(pipeline=TURBO, hardware=profile("h100"), compute=EAGER)])
+    assert any("CI allows 0.906 s" in line and "that limit is nearest to graph" in line for line in lines)
+    assert not any("reaches" in line for line in lines)
+
+
+def test_a_page_says_once_for_which_software_a_projection_stands():
+    text = render_markdown(make_page(view_of(onto("b300", EAGER)), {}), {})
+    assert text.count("stands for this software") == 1 and text.count("nearest to eager") == 1

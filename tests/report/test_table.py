@@ -148,3 +148,9 @@ def test_terminal_text_is_as_wide_as_it_needs_whatever_the_terminal(monkeypatch)
     wide = "word " * 100 + "end"
     text = to_text(TextTable((), ("a", "b"), (LEFT, LEFT), ((wide, "b"),), ()))
     assert f"\n{wide}  b\n" in text and "\x1b" not in text
+
+
+def test_steps_that_no_trial_may_skip_have_no_column():
+    plain = render(view_of([complete(trial())]), "table")
+    assert "cached steps" not in plain.lower()
+    assert "cached steps" in render(view_of([complete(trial()), complete(CACHED)]), "table"), "it skipped none: told"

@@ -126,10 +126,10 @@ def _of_group(group: Sequence[tuple[TrialFigures, Record]]) -> Iterator[KnobPair
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """Off and eager before what they are beside, numbers by size, the rest by name."""
+    """Off, default and eager before what they are beside, numbers by size, the rest by name."""
     if isinstance(value, bool | int | float):
         return 1, float(value), ""
-    first = (OFF, "none", "eager", "compiled", "graph", *SCM_PRESETS)
+    first = (None, OFF, "none", "auto", "eager", "compiled", "graph", *SCM_PRESETS)
     return (0, float(first.index(value)), "") if value in first else (2, 0.0, str(value))
 
 

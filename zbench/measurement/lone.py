@@ -34,7 +34,8 @@ class LoneRequest:
 
 def outside_s(lone: Sequence[LoneRequest], prompt_id: str) -> float | None:
     """What a server's time leaves out of a request of this prompt with nothing queued; None where nobody looked."""
-    alike = [each.outside_s for each in lone if not each.stands_for or prompt_id in each.stands_for]
+    valid = [each for each in lone if not each.invalid_reasons]
+    alike = [each.outside_s for each in valid if not each.stands_for or prompt_id in each.stands_for]
     return median(alike) if alike else None
 
 

@@ -28,8 +28,8 @@ def evidence_of(row: TrialFigures, record: Record) -> tuple[str, ...]:
         software, place = f" at {server}", f"whatever that runs on, by a client on {place}"
     images = len(trial.workload.prompts) * len(trial.workload.seeds)
     return (
-        f"trial {row.trial_id} of {row.sweep}: {row.rounds} requests, {_arrivals(record)}, of {images} pairs of prompt "
-        f"and seed",
+        f"trial {row.trial_id} of {row.sweep}: {row.rounds} requests, {_arrivals(record)}, of {images} "
+        f"{'pair' if images == 1 else 'pairs'} of prompt and seed",
         f"measured with engine={trial.engine.name}{software} on {place}",
     )
 

@@ -212,7 +212,7 @@ def _figures(row: TrialFigures) -> list[str]:
     p90 = cells.p90(row)
     share = "90 %" if row.latency_source == "projected" else "95 %"
     lines = [f"median latency, s [{share}]: {cells.latency(row)}; p90: {p90}"]
-    if cells.cold(row) != cells.ABSENT:
+    if cells.cold(row) not in (cells.ABSENT, cells.RESIDENT):
         after = "" if row.resident_after is None else f", as {row.resident_after} paid"
         lines.append(f"cold, s to load + of the first request: {cells.cold(row)}{after}")
     if row.cached_steps is not None:

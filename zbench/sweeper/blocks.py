@@ -28,7 +28,8 @@ class Blocks:
         self._space = search.space
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
-        self.asks_ahead = type(search).ask is GridSearch.ask and type(search).tell is GridSearch.tell
+        kind = type(search)  # one from outside comes in a wrapper, which has neither method
+        self.asks_ahead = isinstance(search, GridSearch) and (kind.ask, kind.tell) == (GridSearch.ask, GridSearch.tell)
         """Whether trials may be asked for before others are told: the search does not decide by what it is told."""
 
     def process(self, trial: Trial) -> str:

@@ -181,3 +181,7 @@ def test_ceilings_that_are_none_are_one_line(tmp_path: Path, capsys: pytest.Capt
     assert main([str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "ceilings.json: no ceilings of a GPU" in line
+
+
+def test_a_fit_names_the_hardware_it_rests_on(committed: Seen):
+    assert " settings on h100 and h200 (records under" in source(*committed)

@@ -53,7 +53,7 @@ def source(seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -> str:
     names = " and ".join(sorted({o.hardware for o in seen}))
     kinds = len({(o.hardware, o.setting) for o in seen})
     return (
-        f"Fitted by `python -m zbench.hardware.calibrate` to {len(seen)} trials of {kinds} settings on on {names} "
+        f"Fitted by `python -m zbench.hardware.calibrate` to {len(seen)} trials of {kinds} settings on {names} "
         f"(records under reports/, forwards in zbench/hardware/published.yaml) and {len(ceilings)} measured ceilings "
         "(reports/*/ceilings.json)."
     )

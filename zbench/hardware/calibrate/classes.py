@@ -22,6 +22,7 @@ from zbench.hardware.calibrate.observed import PRESET, Observation, composed
 from zbench.hardware.calibrate.projecting import Shares, cost_of, forward_parts
 from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.hardware.published import published_for
+from zbench.hardware.stacks import DEFAULT_STEPS
 from zbench.trial import Trial
 
 MEASURED = ("h100", "h200")
@@ -43,8 +44,6 @@ OTHER_SOFTWARE = ("cdna",)
 UNPUBLISHED = 0.35
 """Spread of attention where no rate of the class is published: Hopper's relation to its matrix products is taken."""
 LEAST_SPREAD = 0.12
-SGLANG_STEPS = 9
-"""Of an image, where a page names none: SGLang's default."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +167,6 @@ def _implied_gemm(profile: str, measured: Shares) -> float | None:
     figure, cost = images[0], cost_of(_plain_image(profile), measured)
     outside_s = sum(parts.total_s for parts in cost.stages().values())
     forward = cost.step(cost.geometry.transformer.n_layers)
-    left_s = ((figure.image_s or 0.0) - outside_s) / (figure.steps or SGLANG_STEPS)
+    left_s = ((figure.image_s or 0.0) - outside_s) / (figure.steps or DEFAULT_STEPS)
     gemm_s = left_s - (forward.total_s - forward.seconds["gemm"])
     return measured.efficiency.gemm * forward.seconds["gemm"] / gemm_s if gemm_s > 0 else None

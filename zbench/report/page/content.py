@@ -33,7 +33,6 @@ from zbench.report.text import cells
 from zbench.report.text.findings import findings
 from zbench.report.text.knobs import knobs_without_effect
 from zbench.report.text.setting import environment_lines, not_as_asked
-from zbench.report.text.stacks import stacks_told
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -205,11 +204,10 @@ def _memory_then(reason: Reason) -> list[str]:
 
 
 def _assumptions(records: Iterable[Record]) -> tuple[str, ...]:
-    records = list(records)
     projections = [m.projection for r in records if (m := r.valid_measurement) is not None and m.projection]
     said = dict.fromkeys(text for projection in projections for text in projection.assumptions)
     floors = [projection.floor_s for projection in projections]
     if not floors:
         return ()
     floor = f"Floor: with every efficiency at 1 and no skipped step an image would take {cells.digits(min(floors))} s."
-    return (*said, *stacks_told([r.trial for r in records if r.valid_measurement is not None]), floor)
+    return (*said, floor)

@@ -20,16 +20,18 @@ LEGEND = (
 
 
 def effects_table(view: View) -> TextTable | None:
-    """A row a pair of neighbours; None where no knob was swept alone."""
+    """A row a pair of neighbours, without columns of which nothing is known; None where no knob was swept alone."""
     found = knob_pairs(view.only({row.key for row in telling(view.complete)}))
     if not found:
         return None
     more = (f"{len(found) - MOST} more pairs are left out.",) if len(found) > MOST else ()
+    rows = [_row(pair) for pair in found[:MOST]]
+    told = [place for place in range(len(HEADERS)) if any(row[place] != cells.ABSENT for row in rows)]
     return TextTable(
         head=(),
-        headers=HEADERS,
-        aligns=ALIGNS,
-        rows=tuple(_row(pair) for pair in found[:MOST]),
+        headers=tuple(HEADERS[place] for place in told),
+        aligns=tuple(ALIGNS[place] for place in told),
+        rows=tuple(tuple(row[place] for place in told) for row in rows),
         legend=(*more, *_inert(found), LEGEND, *_of_pay(found[:MOST])),
     )
 
@@ -74,18 +76,20 @@ def _time(pair: KnobPair) -> str:
 def _effect(effect: Effect | None, decimals: int) -> str:
     if effect is None:
         return cells.ABSENT
-    mean, least, most = (f"{value:+.{decimals}f}" for value in (effect.mean, effect.least, effect.most))
+    mean, least, most = (f"{value:+z.{decimals}f}" for value in (effect.mean, effect.least, effect.most))
     return mean if least == most else f"{mean} ({least} to {most})"
 
 
 def _memory(size_bytes: int | None) -> str:
     if size_bytes is None:
         return cells.ABSENT
-    return f"{'−' if size_bytes < 0 else '+'}{cells.gib(abs(size_bytes))}"
+    return f"{'-' if size_bytes < 0 else '+'}{cells.gib(abs(size_bytes))}"
 
 
 def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _inert(found: Sequence[KnobPair]) -> list[str]:

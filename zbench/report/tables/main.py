@@ -20,7 +20,10 @@ from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
 
 MEMORY = "peak memory"
-COLD = "cold: load + first, s"
+LATENCY = "latency, s [95 %]"
+PROJECTED = "latency, s [90 %]"
+CACHED = "cached steps"
+COLD = "cold, s"
 PROMPT = "prompt (worst)"
 ENERGY = "J an image"
 PSNR = "PSNR, dB"
@@ -43,14 +46,14 @@ class Column:
 
 COLUMNS = (
     Column("trial", cells.label, LEFT),
-    Column("latency, s [95 %]", cells.latency),
+    Column(LATENCY, cells.latency),
     Column("p90, s", cells.p90),
     Column(COLD, cells.cold),
     Column("speed-up", cells.speedup_with_interval),
     Column("images/s", cells.images_per_s),
     Column(MEMORY, cells.memory),
     Column(ENERGY, cells.energy),
-    Column("cached steps", cells.cached_steps),
+    Column(CACHED, cells.cached_steps),
     Column(PSNR, cells.psnr),
     Column(SSIM, cells.ssim),
     Column(PROMPT, cells.prompt),
@@ -63,6 +66,10 @@ def main_table(view: View) -> TextTable:
     columns = [_memory_column(complete) if column.header == MEMORY else column for column in COLUMNS]
     if not _knows_prompts(complete):
         columns = [column for column in columns if column.header != PROMPT]
+    if complete and all(map(_has_range, complete)):
+        columns = [Column(PROJECTED, c.cell) if c.header == LATENCY else c for c in columns]
+    if not _may_skip(complete):
+        columns = [column for column in columns if column.header != CACHED]
     if _random_weights(complete):
         columns = [column for column in columns if column.header not in (PSNR, SSIM)]
     if all(row.joules_an_image is None for row in complete):
@@ -144,6 +151,11 @@ def _knows_prompts(complete: Sequence[TrialFigures]) -> bool:
     return any(row.prompt_fidelity_mean is not None for row in complete)
 
 
+def _may_skip(complete: Sequence[TrialFigures]) -> bool:
+    """Whether any has a cache, or skipped a step all the same."""
+    return any(row.family != "none" or row.cached_steps for row in complete)
+
+
 def _has_range(row: TrialFigures) -> bool:
     """Whether it is a projection that says how far off it may be."""
     return row.latency_source == "projected" and row.latency_low_s is not None
@@ -196,9 +208,12 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
     lines = []
     if complete:
         likeness = "PSNR and SSIM: likeness to the reference's images, mean (worst image in brackets)."
+        latency = "median of the warm rounds with its 95 % interval"
+        latency = "median of the projected rounds with its 90 % range" if all(map(_has_range, complete)) else latency
         lines.append(
-            "Latency: median of the warm rounds with its 95 % interval. Speed-up: the baseline's time for the whole "
-            "workload over the trial's, from the median of each prompt and seed. Cached steps: mean an image. "
+            f"Latency: {latency}. Speed-up: the baseline's time for the whole workload over the trial's, from the "
+            "median of each prompt and seed. "
+            + ("Cached steps: mean an image. " if _may_skip(complete) else "")
             + ("Weights are random, so nothing is said of images." if _random_weights(complete) else likeness)
         )
     lines += _of_cold(complete)
@@ -231,8 +246,8 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     if not any(row.speedup_way in ("paired", "chained") for row in complete):
         return []
     lines = [
-        "Speed-ups with an interval: each request over that of the uncached trial which took turns with it, so that "
-        "what drifts befalls both."
+        "Speed-ups with a 95 % interval: each request over that of the uncached trial which took turns with it, so "
+        "that what drifts befalls both."
     ]
     if of_way["chained"]:
         lines.append(
@@ -249,8 +264,10 @@ def _of_cold(complete: Sequence[TrialFigures]) -> list[str]:
     if all(cells.cold(row) == cells.ABSENT for row in complete):
         return []
     said = "Cold: seconds to load the pipeline, and of the first request after that."
-    if any(row.why_missing("cold.load_s") == cells.RESIDENT for row in complete):
-        said += " Resident: it was loaded before; in brackets what the trial paid that it was loaded for."
+    if any(cells.cold(row).startswith(cells.RESIDENT) for row in complete):
+        said += " Resident: it was loaded before"
+        paid = any(row.resident_load_s is not None for row in complete)
+        said += "; in brackets what the trial paid that it was loaded for." if paid else "."
     if any(row.compile_s for row in complete):
         said += " Compiling: seconds that code was compiled or captured, in all of the trial's calls."
     return [said]

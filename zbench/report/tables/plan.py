@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from zbench.analysis.labels import told_apart
 from zbench.methods.cache import method_of
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
-from zbench.report.text.cells import digits, gib, trials
+from zbench.report.text.cells import digits, gib_range, trials
 from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
 from zbench.space import Placed
@@ -90,9 +90,9 @@ def _cells(number: int, row: PlannedTrial, reasons: Mapping[str, int]) -> tuple[
     latency = "—" if row.expected_latency_s is None else f"~{digits(row.expected_latency_s)}"
     if row.expected_low_s is not None and row.expected_high_s is not None:
         latency += f" [{digits(row.expected_low_s)}, {digits(row.expected_high_s)}]"
-    peak = "—" if row.expected_peak_bytes is None else f"~{gib(row.expected_peak_bytes)}"
-    if row.expected_peak_low is not None and row.expected_peak_high is not None:
-        peak += f" [{gib(row.expected_peak_low)}, {gib(row.expected_peak_high)}]"
+    peak = "—"
+    if row.expected_peak_bytes is not None:
+        peak = f"~{gib_range(row.expected_peak_bytes, row.expected_peak_low, row.expected_peak_high)}"
     role = row.role if row.reason is None else f"{row.role} [{reasons[row.reason]}]"
     return str(number), row.label, role, latency, peak, row.trial_id
 

@@ -1,6 +1,6 @@
 """Published figures beside a sweep's, each with its kind and steps; never in one row with what the sweep measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from zbench.composition import profile_patterns
 from zbench.hardware.detect import profile_of
@@ -25,7 +25,8 @@ def published_table(records: Iterable[Record]) -> TextTable | None:
 
 def figures_table(figures: Sequence[PublishedFigure]) -> TextTable:
     """A row for each."""
-    return TextTable((), HEADERS, ALIGNS, tuple(map(_row, figures)), tuple(_legend(figures)))
+    notes = {note: i for i, note in enumerate(dict.fromkeys(_line(f.note) for f in figures if f.note), 1)}
+    return TextTable((), HEADERS, ALIGNS, tuple(_row(f, notes) for f in figures), tuple(_legend(figures, notes)))
 
 
 def _profile(record: Record) -> str | None:
@@ -38,26 +39,22 @@ def _profile(record: Record) -> str | None:
     return profile_of(devices[0]["name"], profile_patterns()) if devices else None
 
 
-def _legend(figures: Sequence[PublishedFigure]) -> list[str]:
+def _legend(figures: Sequence[PublishedFigure], notes: Mapping[str, int]) -> list[str]:
     lines = ["Published figures are not this sweep's: other software, other settings. Images are warm ones."]
     if any(figure.kind == "ci_threshold" for figure in figures):
         lines.append("CI limit: the most that a CI allows; what it measures lies below.")
     if any(figure.steps is None for figure in figures):
         lines.append(f"Steps {cells.ABSENT}: a single forward was published, or the number was not.")
-    settings: dict[str, list[str]] = {}
-    for figure in figures:
-        if figure.note:
-            settings.setdefault(_line(figure.note), []).append(figure.setting)
-    return lines + [f"{'; '.join(dict.fromkeys(of))}: {note}" for note, of in settings.items()]
+    return lines + [f"[{i}] {note}" for note, i in notes.items()]
 
 
-def _row(figure: PublishedFigure) -> tuple[str, ...]:
+def _row(figure: PublishedFigure, notes: Mapping[str, int]) -> tuple[str, ...]:
     steps = cells.ABSENT if figure.steps is None else str(figure.steps)
     if figure.skipped_steps:
         steps += f" ({figure.skipped_steps} skipped)"
     return (
         f"{figure.count} × {figure.device}",
-        figure.setting,
+        f"{figure.setting} [{notes[_line(figure.note)]}]" if figure.note else figure.setting,
         KINDS[figure.kind],
         steps,
         cells.seconds(figure.image_s, None),

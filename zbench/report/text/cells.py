@@ -65,7 +65,9 @@ def speedup(row: TrialFigures) -> str:
 
 def cold(row: TrialFigures) -> str:
     """Seconds to load and of the first request: `2.1 + 0.62`, `2.1 + 38 (36 compiling)`; of a resident pipeline what
-    its first trial paid: `resident (2.1 + 0.62)`."""
+    its first trial paid: `resident (2.1 + 0.62)`. Of a projection nothing: what was resident is the proxy's."""
+    if row.latency_source == "projected":
+        return ABSENT
     paid = ABSENT
     if row.load_s is not None and row.first_request_s is not None:
         paid = f"{two_digits(row.load_s)} + {two_digits(row.first_request_s)}"
@@ -122,14 +124,21 @@ def gib(size_bytes: float) -> str:
     return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"
 
 
+def gib_range(size_bytes: float, low: float | None, high: float | None) -> str:
+    """`23.9 GiB [21.3, 26.8]`, the ends in the unit of the size; without ends the size alone."""
+    if low is None or high is None:
+        return gib(size_bytes)
+    unit, decimals = (2**30, 1) if size_bytes >= 2**30 else (2**20, 0)
+    return f"{gib(size_bytes)} [{low / unit:.{decimals}f}, {high / unit:.{decimals}f}]"
+
+
 def memory(row: TrialFigures, with_kind: bool = True) -> str:
     """The peak, and which peak it is."""
     if row.peak_memory_bytes is None:
         return ABSENT
     kind = f" ({row.memory_kind})" if with_kind else ""
-    low, high = row.projected_memory_low, row.projected_memory_high
-    ends = "" if low is None or high is None else f" [{low / 2**30:.1f}, {high / 2**30:.1f}]"
-    return mark(gib(row.peak_memory_bytes) + ends + kind, row.memory_source)
+    size = gib_range(row.peak_memory_bytes, row.projected_memory_low, row.projected_memory_high)
+    return mark(size + kind, row.memory_source)
 
 
 def for_images(row: TrialFigures) -> str:

@@ -34,10 +34,11 @@ def _implied(trial: Trial) -> list[Implied]:
 
 def _published(told: Implied) -> str:
     figure = told.figure
-    limit = "at most " if figure.kind == "ci_threshold" else ""
-    taken = "" if figure.steps is not None else ", its default, taken"
+    is_limit = figure.kind == "ci_threshold"
+    said, what = ("'s CI allows", "that limit") if is_limit else (" published", "what it reaches")
+    taken = "" if figure.steps is not None else " (its default, for no number is named)"
     each = ", ".join(f"{PROJECTED_MARK}{digits(image.point)} s {name}" for name, image in told.projected.items())
     return (
-        f"{figure.software} published {limit}{digits(told.image_s)} s an image of {told.steps} steps{taken}; projected "
-        f"are {each}: what it reaches is nearest to {told.nearest}"
+        f"{figure.software}{said} {digits(told.image_s)} s an image of {told.steps} steps{taken}; projected are "
+        f"{each}: {what} is nearest to {told.nearest}"
     )
