@@ -7,34 +7,27 @@ from time to time. Prints both times, from the command's start to its report, an
 """
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from fresh_sweep import fresh_sweep, times
+
 from zbench.composition import overlay
-from zbench.store import latest_records, read_records
 
 GOAL = 1.4
-HOME = Path(__file__).resolve().parents[1]
 SWEEP = ("experiment=demo", "measure.min_rounds=8", "measure.max_rounds=8")
 
 
 def one_sweep(overrides: list[str], paired: bool) -> tuple[float, int, int]:
     """Seconds, requests of trials, and requests of the uncached trials that took turns with them."""
-    asked = overlay([*SWEEP, "sweep.name=cost", f"measure.paired={str(paired).lower()}"], overrides)
-    command = [sys.executable, "-m", "zbench", "sweep", *asked]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    asked = overlay([*SWEEP, f"measure.paired={str(paired).lower()}"], overrides)
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        records = fresh_sweep(Path(folder), asked)
         took_s = time.monotonic() - began
-        if done.returncode:
-            sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")
-        records = latest_records(read_records(Path(folder) / "runs" / "cost" / "records.jsonl"))
     measured = [record.measurement for record in records if record.measurement]
     own = sum(len(m.requests) for m in measured)
     beside = {(m.window.started_at, r.index) for m in measured for r in m.window.requests if r.trial_id != m.trial_id}
@@ -44,7 +37,7 @@ def one_sweep(overrides: list[str], paired: bool) -> tuple[float, int, int]:
 def main() -> None:
     """Print a line a sweep and the ratio; exit 1 if it is above the goal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--times", type=times, default=1)
     parser.add_argument("overrides", nargs="*", default=[])
     options = parser.parse_args()
     took_s: dict[bool, list[float]] = {True: [], False: []}

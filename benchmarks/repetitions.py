@@ -2,14 +2,13 @@
 
     python benchmarks/repetitions.py [--times 10] [--beside-load] [OVERRIDE ...]
 
-By default three trials of the tiny pipeline. The goals are for speed-ups: a spread (median absolute deviation over the
+By default five trials of the tiny pipeline. The goals are for speed-ups: a spread (median absolute deviation over the
 median) of at most 1 %, and at least 90 % of the pairs of intervals overlap. With `--beside-load` as many sweeps follow
-beside a process that keeps one core busy: their median speed-ups lie within 3 % of the quiet ones, or are marked.
+beside a process that keeps one core busy: each speed-up lies within 3 % of the quiet ones' median, or is marked.
 """
 
 import argparse
 import itertools
-import os
 import statistics
 import subprocess
 import sys
@@ -18,16 +17,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fresh_sweep import fresh_sweep, times
+
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
 from zbench.composition import overlay
 from zbench.stats import relative_spread
-from zbench.store import latest_records, read_records
 
 SPREAD, OVERLAP, MOVED = 0.01, 0.9, 0.03
 LOAD_S = 3600
 """The busy process ends by itself after so long."""
-HOME = Path(__file__).resolve().parents[1]
 SWEEP = (
     "pipeline=zimage_tiny",
     "hardware=cpu",
@@ -41,21 +40,15 @@ Interval = tuple[float | None, float | None]
 
 def one_sweep(folder: Path, overrides: list[str]) -> dict[str, TrialFigures]:
     """Figures by label."""
-    asked = overlay([*SWEEP, "sweep.name=again", "sweep.fresh=true"], overrides)
-    command = [sys.executable, "-m", "zbench", "sweep", *asked]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")
-    records = latest_records(read_records(folder / "runs" / "again" / "records.jsonl"))
+    records = fresh_sweep(folder, overlay([*SWEEP, "sweep.fresh=true"], overrides))
     return {row.label: row for row in view_of(records).complete}
 
 
-def sweeps(times: int, overrides: list[str]) -> list[dict[str, TrialFigures]]:
+def sweeps(number: int, overrides: list[str]) -> list[dict[str, TrialFigures]]:
     """So many, each told in a line."""
     made = []
     with tempfile.TemporaryDirectory() as folder:
-        for index in range(times):
+        for index in range(number):
             made.append(one_sweep(Path(folder), overrides))
             told = {label: (row.latency_median_s, row.speedup) for label, row in made[-1].items()}
             print(index + 1, {label: [round(x, 4) for x in pair if x] for label, pair in told.items()}, flush=True)
@@ -109,7 +102,7 @@ def moved(quiet: Sequence[TrialFigures], loaded: Sequence[TrialFigures]) -> bool
 def main() -> None:
     """Print lines for each trial; exit 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--times", type=times, default=10)
     parser.add_argument("--beside-load", action="store_true")
     parser.add_argument("overrides", nargs="*", default=[])
     options = parser.parse_args()

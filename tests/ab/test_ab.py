@@ -59,6 +59,15 @@ def test_a_small_margin_takes_many_launches_in_an_order_that_favours_none(tmp_pa
     assert [block["launch"] for block in blocks] == [launch for launch in range(9) for _ in range(6)]
 
 
+def test_a_budget_ends_a_launch_between_its_blocks(tmp_path: Path) -> None:
+    sides = ("--a", "engine.options.round_s=0.1", "--b", "engine.options.round_s=0.101")
+    code, out, err = ab(tmp_path, *sides, "--budget", "0.1s", "--format", "json")
+    assert code == 3, err
+    said = json.loads(out)
+    assert (said["blocks"], said["launches"], said["ended"]) == (1, 1, "budget")
+    assert "Nothing can be said: 1 of the 6 launches that a 0.95 interval needs." in said["reason"]
+
+
 def test_sides_take_turns(tmp_path: Path) -> None:
     ab(tmp_path, "--b", SLOW, *ONE_LAUNCH, "sweep.name=turns")
     blocks = [json.loads(line) for line in (tmp_path / "runs/turns/blocks.jsonl").read_text().splitlines()[1:]]
@@ -116,6 +125,7 @@ def test_a_side_that_fails_is_never_a_pass(side: str, code: int, shared: bool, t
         (["--margin", "0%"], "--margin=0%"),
         (["--budget", "soon"], "--budget=soon"),
         (["--budget", "0s"], "--budget=0s"),
+        (["--budget", "-3s"], "--budget=-3s"),
         (["--b", "pipeline.stepz=3"], "pipeline.stepz=3"),
         (["--b", "pipeline.steps='3"], "--b=pipeline.steps='3"),
         (["--b", "cache=dbcache cache.Fn_compute_blocks=99"], "exceed the 10 blocks"),

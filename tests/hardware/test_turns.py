@@ -157,6 +157,16 @@ def test_who_shares_waits_for_nobody_and_the_one_whose_turn_it_is_knows(tmp_path
     assert turn.kept == "alone" and any("(runs/guest, pid " in who for who in turn.beside)
 
 
+def test_a_turn_as_a_whole_ends_with_who_came_meanwhile(tmp_path: Path) -> None:
+    said: list[str] = []
+    for guests in (0, 1):
+        with TurnOnDevices(["cpu"], "runs/mine", folder=tmp_path).taken(said.append):
+            for _ in range(guests):
+                begun(tmp_path, share=True, run="runs/guest").end()
+    (told,) = said
+    assert told.startswith("others measured on the device meanwhile, ") and "(runs/guest, pid " in told
+
+
 def test_guests_of_before_are_none_of_a_turn_and_one_that_is_there_is(tmp_path: Path) -> None:
     begun(tmp_path, share=True, run="runs/gone").end()
     assert begun(tmp_path).end().beside == []

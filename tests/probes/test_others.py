@@ -21,7 +21,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.busy_s, self.cpu_s = 0.0, {os.getpid(): 0.0, 11: 0.0, 22: 0.0, 33: 0.0}
         monkeypatch.setattr(others, "_busy_s", lambda: self.busy_s)
-        monkeypatch.setattr(others, "_cpu_s", lambda pid: self.cpu_s.get(pid, 0.0))
+        monkeypatch.setattr(others, "_cpu_s", lambda pid, **_: self.cpu_s.get(pid, 0.0))
         monkeypatch.setattr(others, "_own", lambda: {os.getpid(), 33})
         monkeypatch.setattr(others, "_name", lambda pid: f"program{pid}")
         stand_in = SimpleNamespace(cpu_count=lambda: CORES, pids=lambda: list(self.cpu_s), Error=psutil.Error)
@@ -66,6 +66,15 @@ def test_a_child_of_this_process_is_its_own() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
         assert child.pid in others._own() and os.getpid() in others._own()
         child.kill()
+
+
+def test_what_a_child_computed_that_is_gone_is_still_this_processs_own() -> None:
+    def own_s() -> float:
+        return sum(others._cpu_s(pid, of_children=True) for pid in others._own())
+
+    before_s, code = own_s(), "import time\nwhile time.process_time() < 0.5: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert own_s() - before_s > 0.4
 
 
 def test_a_look_at_the_real_machine_raises_nothing() -> None:

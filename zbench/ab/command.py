@@ -134,9 +134,14 @@ def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespa
 
 
 def _joined(args: list[str]) -> list[str]:
-    """A margin that begins with a dash is a value, and not the next flag."""
-    place = args.index("--margin") if "--margin" in args[:-1] else len(args)
-    return [*args[:place], *("=".join(pair) for pair in [args[place : place + 2]] if pair), *args[place + 2 :]]
+    """A margin or budget that begins with a dash is a value, and not the next flag."""
+    joined: list[str] = []
+    for arg in args:
+        if joined and joined[-1] in ("--margin", "--budget"):
+            joined[-1] += f"={arg}"
+        else:
+            joined.append(arg)
+    return joined
 
 
 def _margin(text: str) -> float:

@@ -30,6 +30,11 @@ class Block:
     a: tuple[Request, ...]
     b: tuple[Request, ...]
 
+    @property
+    def seconds(self) -> float:
+        """Of all its rounds."""
+        return sum(made.latency_s for made in (*self.a, *self.b))
+
 
 def rounds_a_turn(round_s: float) -> int:
     """How many rounds of so many seconds a turn needs: 1, or at least the 3 that a median needs to leave one out."""

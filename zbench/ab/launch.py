@@ -1,6 +1,7 @@
 """Workers that are started, warmed up and make blocks; every block is on disk before anybody judges it."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,11 +57,15 @@ class Launcher:
         journal: HeldFile,
         listener: LaunchListener,
         should_stop: Callable[[], bool],
+        ends_s: float = math.inf,
     ) -> None:
-        """`about` is what the journal's first line says besides the sides. Who asks `should_stop` is measuring."""
+        """`about` is what the journal's first line says besides the sides. Who asks `should_stop` is measuring.
+
+        `ends_s`, by `time.perf_counter`: of a launch no block but the first begins that would end later.
+        """
         self._sides, self._about, self._folder, self._measure = sides, about, folder, measure
         self._journal, self._listener, self._should_stop = journal, listener, should_stop
-        self._began_s = time.perf_counter()
+        self._began_s, self._ends_s = time.perf_counter(), ends_s
         self._written = 0  # blocks
 
     def units(self, schedule: ABSchedule) -> Generator[Unit]:
@@ -68,11 +73,11 @@ class Launcher:
         if not schedule.of_launches:
             with self._launched(("a", "b"), 0) as made:
                 for block in made:
-                    yield Unit((block,), sum(r.latency_s for r in (*block.a, *block.b)))
+                    yield Unit((block,), block.seconds)
         for number, order in enumerate(start_orders("".join(side.trial.trial_id for side in self._sides))):
             began_s = time.perf_counter()
             with self._launched(order, number) as made:
-                few = tuple(self._until_stopped(made))
+                few = tuple(self._few_of(made))
             yield Unit(few, time.perf_counter() - began_s)
 
     @contextmanager
@@ -136,10 +141,10 @@ class Launcher:
             self._written += 1
             yield block
 
-    def _until_stopped(self, made: Iterator[Block]) -> Iterator[Block]:
+    def _few_of(self, made: Iterator[Block]) -> Iterator[Block]:
         for block in islice(made, BLOCKS_A_LAUNCH):
             yield block
-            if self._should_stop():
+            if self._should_stop() or time.perf_counter() + block.seconds > self._ends_s:
                 return
 
     def _head(self, workers: Workers, effective: Mapping[SideName, Mapping[str, Any]]) -> dict[str, object]:

@@ -83,7 +83,8 @@ def compare(
     about = {"margin": bounds.margin, "looks": schedule.looks.looks, "level": schedule.looks.level, "of": schedule.unit}
     about |= {"turn": turn.about()}
     with closing(_journal(folder)) as journal:
-        launcher = Launcher(sides, about, folder, measure, journal, listener, should_stop)
+        ends_s = began_s + bounds.budget_s
+        launcher = Launcher(sides, about, folder, measure, journal, listener, should_stop, ends_s)
         with closing(launcher.units(schedule)) as units:
             return _judged(units, schedule, bounds, began_s, listener, should_stop)
 

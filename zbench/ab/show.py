@@ -119,7 +119,7 @@ def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
 
 
 ENDED = {
-    "budget": "The budget of time ended it: a larger --budget goes on.",
+    "budget": "The budget of time ended it: a larger --budget measures more.",
     "no_narrower": "More blocks made the interval no narrower: what slows rounds here lasts longer than a block.",
 }
 

@@ -115,7 +115,8 @@ class TurnOnDevices:
 
     @contextmanager
     def taken(self, tell: Callable[[str], None]) -> Iterator[None]:
-        """Wait for it, have it, and end it; `tell` hears for whom it waits. Any signal's exception ends the wait."""
+        """Wait for it, have it, and end it; `tell` hears for whom it waits, and who came meanwhile. Any signal's
+        exception ends the wait."""
         self.begin()
         said = None
         try:
@@ -127,7 +128,9 @@ class TurnOnDevices:
                 tell(self._problem)
             yield
         finally:
-            self.end()
+            beside = self.end().beside
+        if beside:
+            tell(f"others measured on the device meanwhile, with executor.share_device=true: {'; '.join(beside)}")
 
     def _take(self, folder: Path, wait: bool = True) -> bool:
         """Every device that is left, in turn; whether that came to an end. Where it cannot be, measure without."""

@@ -25,7 +25,8 @@ class OthersOnCores:
     def look(self, now_s: float) -> str | None:
         """What other than this process, and all that it started, keeps cores busy; None where little does."""
         own_pids = _own()
-        busy_s, own_s = _busy_s(), sum(_cpu_s(pid) for pid in own_pids)
+        busy_s = _busy_s()
+        own_s = sum(_cpu_s(pid, of_children=True) for pid in own_pids)  # of a worker that ended, too
         before, span_s = self._at_s, now_s - (self._at_s or 0.0)
         taken = (busy_s - self._busy_s) - (own_s - self._own_s)
         self._busy_s, self._own_s, self._at_s = busy_s, own_s, now_s
@@ -58,12 +59,12 @@ def _busy_s() -> float:
     return float(sum(getattr(cpu, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")))
 
 
-def _cpu_s(pid: int) -> float:
+def _cpu_s(pid: int, *, of_children: bool = False) -> float:
+    """User and system seconds; also those of its children that are gone, if wanted."""
     try:
-        times = psutil.Process(pid).cpu_times()
+        return float(sum(psutil.Process(pid).cpu_times()[: 4 if of_children else 2]))
     except psutil.Error:
         return 0.0
-    return float(times.user + times.system)
 
 
 def _own() -> set[int]:

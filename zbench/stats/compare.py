@@ -91,7 +91,7 @@ def compare_blocks(
     centre, interval = hodges_lehmann(shifts, level)
     if interval is None:
         return Refusal(
-            RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} {unit}, where a {level:.4g} interval needs {fewest}"
+            RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} of the {fewest} {unit} that a {level:.4g} interval needs"
         )
     figures = [_exp(v) if scale is Scale.RATIO else v for v in (centre, *interval)]
     method = "Hodges-Lehmann over blocks, signed-rank interval"

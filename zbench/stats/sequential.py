@@ -108,7 +108,8 @@ def look(
     scale = Scale.RATIO if kind is Kind.RELATIVE else Scale.DIFFERENCE
     outcome = compare_blocks(blocks[:count], scale=scale, level=level, unit=unit)
     if not count and blocks:
-        outcome = Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{len(blocks)} {unit}, the first look is at {plan.looks[0]}")
+        detail = f"{len(blocks)} of the {plan.looks[0]} {unit} that the first look needs"
+        outcome = Refusal(RefusalReason.TOO_FEW_SAMPLES, detail)
     judgement = judge(outcome, margin, kind, higher_is_better=higher_is_better)
     hopeless = isinstance(outcome, Refusal) and outcome.reason is not RefusalReason.TOO_FEW_SAMPLES and bool(blocks)
     stop = ended or count == last or judgement.verdict is not Verdict.INCONCLUSIVE or hopeless
