@@ -19,6 +19,9 @@ class OneAtATime:
     def run_one(self, setting: Setting, task: Task, on_event: OnEvent) -> TaskResult:
         raise NotImplementedError
 
+    def takes_turns(self) -> bool:
+        return True
+
     def submit(self, task: Task) -> None:
         assert self._task is None, "there is room for one"
         self._task = task

@@ -8,6 +8,16 @@ import torch
 from zbench.engines.reference.compiling import compile_seconds, graphs_compiled, seconds_between
 
 
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts as of a process that has compiled nothing, whatever ran in this one before."""
+    from torch._dynamo import utils
+
+    monkeypatch.setattr(utils, "compilation_time_metrics", type(utils.compilation_time_metrics)())
+    monkeypatch.setitem(utils.counters["stats"], "unique_graphs", 0)
+
+
+@pytest.mark.usefixtures("fresh")
 def test_seconds_are_within_those_of_the_call_that_compiled_and_stand_still_after_it() -> None:
     before, graphs = compile_seconds(), graphs_compiled()
     scaled = torch.compile(lambda x: (x * 2 + 1).relu(), backend="aot_eager", dynamic=False)

@@ -39,6 +39,9 @@ class Roomy:
         self.held: list[Task] = []
         self.together: list[list[str]] = []
 
+    def takes_turns(self) -> bool:
+        return True
+
     def submit(self, task: Task) -> None:
         self.held.append(task)
         assert len(self.held) <= self.capacity

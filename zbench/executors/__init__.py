@@ -6,7 +6,7 @@ A new executor is one module with a class that fits `Executor`, and one line `ta
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from zbench.config import ExecutorConfig, MeasureConfig
 from zbench.errors import ConfigError
@@ -123,6 +123,15 @@ class Executor(Protocol):
         ...
 
 
+@runtime_checkable
+class TakingTurns(Protocol):
+    """What an executor may be too. Any other is given tasks of one trial, which takes turns with none."""
+
+    def takes_turns(self) -> bool:
+        """Whether its workers measure the settings of a task, and its companion, by turns."""
+        ...
+
+
 def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> Executor:
     """An executor from `executor.target`, whose workers may run code from outside if `allow_code`.
 
@@ -136,6 +145,7 @@ def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool 
         target,
         Executor,
         lambda found: found(config, log_folder, allow_code=allow_code),
+        optional=(TakingTurns,),
         allow_code=allow_code,
     )
     if executor.capacity < 1:

@@ -88,6 +88,10 @@ class LocalExecutor:
         """See `Executor.capacity`."""
         return len(self._slots)
 
+    def takes_turns(self) -> bool:
+        """Its workers do."""
+        return True
+
     def submit(self, task: Task) -> None:
         """See `Executor.submit`."""
         self._waiting.append(task)

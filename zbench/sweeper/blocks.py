@@ -23,7 +23,7 @@ class Blocks:
     """Of one sweep."""
 
     def __init__(self, search: Search, engines: Descriptions, *, paired: bool) -> None:
-        """`paired` is `measure.paired`."""
+        """`paired`: whether it is wanted, and the executor's workers can."""
         self._engines, self._paired = engines, paired
         self._space = search.space
         self._unpaired: set[str] = set()

@@ -17,7 +17,18 @@ from zbench.analysis.view import view_of
 from zbench.config import check
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, MachineError, machine_fault
-from zbench.executors import Completed, Disrupted, Done, Executor, Failed, Setting, Stopped, Task, TaskResult
+from zbench.executors import (
+    Completed,
+    Disrupted,
+    Done,
+    Executor,
+    Failed,
+    Setting,
+    Stopped,
+    TakingTurns,
+    Task,
+    TaskResult,
+)
 from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
@@ -79,7 +90,8 @@ class Sweep:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
         self._expected = {placed.trial.trial_id for placed in (*self.plan.space.placed, *self.search.space.placed)}
-        self._blocks = Blocks(self.search, self._engines, paired=self.plan.measure.paired)
+        paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
+        self._blocks = Blocks(self.search, self._engines, paired=paired)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 

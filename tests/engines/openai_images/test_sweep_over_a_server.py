@@ -145,7 +145,10 @@ def test_each_fault_is_one_failed_trial_with_its_reason_and_the_others_go_on(tmp
 
 
 def test_a_server_that_is_killed_fails_what_is_left_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    """The synthetic engine ends its server by kill -9 in the middle of a request with a threshold of 0.2."""
+    """The synthetic engine ends its server by kill -9 in the middle of a request with a threshold of 0.2.
+
+    The three settings take turns, so none of them has enough.
+    """
     side = ("pipeline.height=32", "pipeline.width=32")
     words = (
         *side,
@@ -159,13 +162,13 @@ def test_a_server_that_is_killed_fails_what_is_left_and_the_same_command_goes_on
         server.communicate(timeout=60)
     assert server.returncode == -signal.SIGKILL and done.returncode == 4, done.stderr
     found = by_threshold(records(tmp_path))
-    assert found[None].state == found[0.1].state == "COMPLETE"
-    codes = [reason.code for t in (0.2, 0.3) if (reason := found[t].reason) is not None]
-    assert codes == ["closed_early", "unreachable"]
+    assert found[None].state == "COMPLETE"
+    codes = [reason.code for t in (0.1, 0.2, 0.3) if (reason := found[t].reason) is not None]
+    assert codes == ["unreachable", "closed_early", "unreachable"]
     with serving(tmp_path, *SYNTHETIC, *side, port=int(url.rpartition(":")[2])):
         again = zbench(tmp_path, "sweep", "engine=openai_images", f"engine.base_url={url}", *BARE, *SHORT, *ONE, *words)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("its server did not answer") == 2 and again.stderr.count("from the journal") == 2
+    assert again.stderr.count("its server did not answer") == 3 and again.stderr.count("from the journal") == 1
     assert {record.state for record in by_threshold(records(tmp_path)).values()} == {"COMPLETE"}
 
 
