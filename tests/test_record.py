@@ -1,6 +1,7 @@
 """Records of every zbench there was stay readable, and what is read is typed."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ JOURNALS = sorted(path for path in REPORTS.rglob("*.jsonl") if "trial_id" in pat
 
 def test_there_are_committed_records() -> None:
     assert len(JOURNALS) >= 10
+
+
+@pytest.mark.parametrize("journal", JOURNALS, ids=lambda path: str(path.relative_to(REPORTS)))
+def test_no_committed_record_says_in_which_folder_zbench_lay(journal: Path) -> None:
+    """A failure's log tail holds a traceback, whose paths are those of whoever measured."""
+    assert not re.search(r'File \\"/[^"]*/zbench/', journal.read_text(encoding="utf-8"))
 
 
 def is_elsewhere(record: Record) -> bool:

@@ -22,7 +22,7 @@ FORMATS = ("text", "json", "markdown", "junit")
 
 
 class ABProgress:
-    """A `run.Listener` on a console: one line that is rewritten on a terminal, one a look elsewhere."""
+    """An `ABListener` on a console: one line that is rewritten on a terminal, one a look elsewhere."""
 
     def __init__(self, console: Console) -> None:
         """Where to tell it."""
