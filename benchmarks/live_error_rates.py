@@ -29,8 +29,8 @@ OF_ITS_OWN = " engine.options.worker=b"
 
 def one_run(extra: float, margin: str, apart: bool, overrides: list[str], folder: str) -> tuple[str, int, float | None]:
     """The verdict, the blocks it took, and the ratio that was measured."""
-    command = [sys.executable, "-m", "zbench", "ab", "--config-dir", str(HERE / "conf"), "--format", "json"]
-    command += [*overlay(SMALL, overrides), "--margin", margin, "--a", PLANTED.format(extra=0)]
+    command = [sys.executable, "-m", "zbench", "ab", "--allow-code", "--config-dir", str(HERE / "conf")]
+    command += ["--format", "json", *overlay(SMALL, overrides), "--margin", margin, "--a", PLANTED.format(extra=0)]
     command += ["--b", PLANTED.format(extra=extra) + (OF_ITS_OWN if apart else "")]
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
