@@ -9,11 +9,11 @@ at their times: *unpaired*.
 from dataclasses import dataclass
 from typing import Literal
 
-from zbench.measurement import SUSPENDED, Measurement, Request
+from zbench.measurement import Measurement
+from zbench.measurement.neighbours import Image, side_by_side_s
 from zbench.record import Record
 from zbench.stats import SpeedUp, speedup_between, speedup_by_turns
 
-Image = tuple[str, int]
 Way = Literal["paired", "chained", "unpaired"]
 
 EQUAL_WORKERS = 0.01
@@ -36,20 +36,9 @@ def companion_id(measurement: Measurement) -> str | None:
 
 
 def neighbours_s(measurement: Measurement) -> list[tuple[Image, float, float]]:
-    """Image (prompt id and seed), its own seconds and the companion's of the same turn, where both requests count.
-
-    Both have as many turns of an image, so the first belongs to the first. What was made again is no turn.
-    """
-    sides: dict[bool, dict[Image, list[Request]]] = {True: {}, False: {}}
-    for r in measurement.window.requests:
-        if SUSPENDED not in r.invalid_reasons:
-            sides[r.trial_id == measurement.trial_id].setdefault((r.prompt_id, r.seed), []).append(r)
-    return [
-        (image, own.latency_s, beside.latency_s)
-        for image, of_image in sides[True].items()
-        for own, beside in zip(of_image, sides[False].get(image, []), strict=False)
-        if own.valid and beside.valid
-    ]
+    """Image, its own seconds and the companion's of the same turn, of the requests that count."""
+    requests, ours = measurement.window.requests, measurement.trial_id
+    return side_by_side_s((r for r in requests if r.trial_id == ours), (r for r in requests if r.trial_id != ours))
 
 
 def speedup_of(record: Record, baseline: Record | None, companion: Record | None) -> Faster | None:
@@ -76,7 +65,7 @@ def speedup_of(record: Record, baseline: Record | None, companion: Record | None
     return Faster(paired.after(further, EQUAL_WORKERS**2), "chained")
 
 
-def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[tuple[str, int], float]]:
+def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[Image, float]]:
     known = None if companion is None else companion.valid_measurement
     if known is not None and known.paired_latencies_s:
         return known.paired_latencies_s
