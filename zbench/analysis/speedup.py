@@ -17,8 +17,9 @@ from zbench.stats import SpeedUp, speedup_between, speedup_by_turns
 Way = Literal["paired", "chained", "unpaired"]
 
 EQUAL_WORKERS = 0.01
-"""Standard deviation by which times of two processes of the same code differ, as a share: of 8 pairs of workers on two
-shared cores (`zbench.ab.run`). No rounds within a process show it, so what is not paired has it in its interval."""
+"""Standard deviation of a process's times among processes of the same code, as a share, where `zbench doctor --noise`
+has not measured it: of 8 pairs of workers on two shared cores. No rounds within a process show it, so what is not
+paired has it in its interval."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,22 @@ def speedup_of(record: Record, baseline: Record | None, companion: Record | None
     if between is None or record.is_baseline or ours.projection is not None or record.trial.workload.is_load:
         return None if between is None else Faster(SpeedUp(between.ratio), None)
     paired = speedup_by_turns(neighbours_s(ours))
+    of_processes = equal_workers(record) ** 2
     if paired is None:
-        return Faster(between.after(SpeedUp(1.0, 0.0), EQUAL_WORKERS**2), "unpaired")
+        return Faster(between.after(SpeedUp(1.0, 0.0), of_processes), "unpaired")
     if companion_id(ours) == record.baseline_id:
         return Faster(paired, "paired")
     uncached = _of_companion(ours, companion)
     further = speedup_between(uncached, theirs.paired_latencies_s)
     if further is None:
-        return Faster(between.after(SpeedUp(1.0, 0.0), EQUAL_WORKERS**2), "unpaired")
-    return Faster(paired.after(further, EQUAL_WORKERS**2), "chained")
+        return Faster(between.after(SpeedUp(1.0, 0.0), of_processes), "unpaired")
+    return Faster(paired.after(further, of_processes), "chained")
+
+
+def equal_workers(record: Record) -> float:
+    """By how much processes of the same code differ where it was measured, as a share."""
+    measured = record.environment.get("equal_workers")
+    return EQUAL_WORKERS if measured is None else float(measured)
 
 
 def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[Image, float]]:
