@@ -26,13 +26,12 @@ from zbench.worker.job import TrialJob
 from zbench.worker.profiling import PROFILE_FAILED, Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
 from zbench.worker.share import Share
-from zbench.workload import Pair, whole_cycles
+from zbench.workload import LEAST_OF_A_PAIR, Pair, whole_cycles
 
 TURN_S = 0.3
 """How long a turn should last."""
 LEAST_TURNS = 4
 """Of each trial in a window, so that what befalls one of them is one among several."""
-LEAST_OF_A_PAIR = 3
 
 
 class RoundsWindow:
