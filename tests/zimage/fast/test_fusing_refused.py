@@ -32,6 +32,15 @@ def transformer(tiny: Any) -> Any:
     return copy.deepcopy(tiny.transformer)
 
 
+def forward(transformer: Any) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(transformer.config.in_channels, 1, 16, 16, generator=draw)
+    text = torch.randn(9, transformer.config.cap_feat_dim, generator=draw)
+    with torch.no_grad():
+        made: torch.Tensor = transformer([x], torch.tensor([0.5]), [text], return_dict=False)[0][0]
+    return made
+
+
 def with_lora(tiny: Any, transformer: Any, folder: Any) -> Any:
     pipe = copy.copy(tiny)
     pipe.transformer = transformer
@@ -49,11 +58,16 @@ def test_a_lora_beside_the_layers_leaves_them_split_and_rotations_real(
     with pytest.raises(ValueError) as refused:
         fuse_attention(transformer, qkv=True, rope=True)
     assert str(refused.value) == ADAPTER_BESIDE and list(transformer.state_dict()) == names
-    assert why_not_fuse_attention(transformer, qkv=False, rope=True) is None
-    assert why_not_fuse_feed_forward(transformer) is None
+    plain = forward(transformer)
+    undoes = [fuse_attention(transformer, qkv=False, rope=True), fuse_feed_forward(transformer)]
+    torch.testing.assert_close(forward(transformer), plain, rtol=1e-5, atol=1e-5)
+    while undoes:
+        undoes.pop()()
+    assert list(transformer.state_dict()) == names
     pipe.fuse_lora(adapter_names=["style"])
     pipe.unload_lora_weights()
-    assert why_not_fuse_attention(transformer, qkv=True, rope=True) is None
+    fuse_attention(transformer, qkv=True, rope=True)
+    torch.testing.assert_close(forward(transformer), plain, rtol=1e-4, atol=1e-4)
 
 
 def test_packed_weights_are_left_as_they_are(transformer: Any) -> None:
