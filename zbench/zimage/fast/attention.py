@@ -91,7 +91,7 @@ def rotated(x: Tensor, rotation: Tensor) -> Tensor:
     `x`: batch x tokens x heads x width. `rotation`: batch x tokens x twice the width, as `RealRotations` gives it.
     """
     batch, tokens, _, width = x.shape
-    cosine, signed_sine = rotation.reshape(batch, tokens, 1, width, 2).unbind(-1)
+    cosine, signed_sine = rotation.reshape(batch, tokens, 1, 2, width).unbind(-2)
     whole = x.float()
     others = _in_pairs(whole).flip(-1).flatten(-2)
     return (whole * cosine + others * signed_sine).to(x.dtype)
@@ -110,14 +110,14 @@ def _in_pairs(x: Tensor) -> Tensor:
 class RealRotations:
     """In place of diffusers' `RopeEmbedder`: rotations as real numbers, looked up once a forward.
 
-    A token's row has two numbers for each channel of a head, its cosine and its signed sine, side by side. What pads a
-    sequence is zero, as it is where rotations are complex.
+    A token's row has a cosine for each channel of a head, and behind these a signed sine for each. What pads a sequence
+    is zero, as it is where rotations are complex.
     """
 
     def __init__(self, own: Any) -> None:
         """`own` is the embedder whose place it takes."""
         self._own = own
-        self._tables: list[Tensor] = []  # of an axis: positions x twice its width
+        self._tables: list[Tensor] = []  # of an axis: positions x 2 x its width
 
     def __call__(self, ids: Tensor) -> Tensor:
         """`ids`: tokens x axes, positions. Returns tokens x twice a head's width, float32."""
@@ -127,17 +127,20 @@ class RealRotations:
             self._tables = [_cosines_and_signed_sines(table) for table in complex_tables]
         if self._tables[0].device != ids.device:
             self._tables = [table.to(ids.device) for table in self._tables]
-        return torch.cat([table[ids[:, axis]] for axis, table in enumerate(self._tables)], dim=-1)
+        return torch.cat([table[ids[:, axis]] for axis, table in enumerate(self._tables)], dim=-1).flatten(1)
 
 
 def _cosines_and_signed_sines(table: Tensor) -> Tensor:
     """Of positions x pairs of channels, complex: a pair (a, b) turns into (a cos - b sin, b cos + a sin)."""
-    cosine, sine = table.real, table.imag
-    return torch.stack([cosine, -sine, cosine, sine], dim=-1).flatten(-2)
+    cosines = torch.stack([table.real, table.real], dim=-1)
+    signed_sines = torch.stack([-table.imag, table.imag], dim=-1)
+    return torch.stack([cosines.flatten(1), signed_sines.flatten(1)], dim=1)
 
 
 def why_not_fuse_attention(transformer: Any, *, qkv: bool, rope: bool) -> str | None:
     """Why `fuse_attention` cannot, in a sentence that says the way out; None where it can."""
+    if not (qkv or rope):
+        return None
     if rope and isinstance(transformer.rope_embedder, RealRotations):
         return ALREADY
     for attention in _attentions(transformer):
@@ -166,7 +169,7 @@ def fuse_attention(transformer: Any, *, qkv: bool, rope: bool) -> Callable[[], N
         raise ValueError(reason)
     own = [(attention, attention.processor) for attention in _attentions(transformer)]
     own = [(attention, processor) for attention, processor in own if not _turns_by_real(processor)]
-    if not own or not (qkv or rope):
+    if not own or not (qkv or rope):  # nothing is asked for, or nothing is left to do
         return lambda: None
     joined: list[tuple[Any, Joined, list[Any]]] = []
     for attention, processor in own:
