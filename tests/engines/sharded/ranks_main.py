@@ -27,6 +27,8 @@ from zbench.engines.reference.ranks import RankWorld
 from zbench.engines.reference.sharded import Sharded
 from zbench.engines.reference.sharded.mesh import join
 from zbench.methods.parallel import ParallelDims
+from zbench.zimage.fast.attention import fuse_attention
+from zbench.zimage.fast.feed_forward import fuse_feed_forward
 from zbench.zimage.layout import Checkpoint, preset_folder
 from zbench.zimage.loading import load_pipeline
 
@@ -85,12 +87,13 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path, meetings: Meet
     pipe = copy.copy(base)
     for part in ("transformer", "text_encoder", "vae"):
         setattr(pipe, part, copy.deepcopy(getattr(base, part)))
-    sharded = None
+    sharded, undoes = None, []
     mesh = meetings.mesh(dims, case["meeting"])
     try:
         pipe.transformer.set_attention_backend(trial.compute.attention_backend)  # of later pipelines too, by diffusers
         if mesh is not None:
             sharded = Sharded(pipe, trial, mesh)
+        undoes = fused(pipe.transformer, case.get("fused", ""))
         if trial.compute.compile:  # traced, which shows that blocks are whole; generating code would take long
             whole = sharded is None or sharded.compiles_whole
             pipe.transformer.compile_repeated_blocks(fullgraph=whole, backend=case.get("backend", "eager"))
@@ -102,6 +105,8 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path, meetings: Meet
         said = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
         write(folder, f"{case['name']}-error.{rank}", np.zeros(0), said)
     finally:
+        while undoes and case.get("again"):  # nobody else takes one that was offloaded
+            undoes.pop()()
         if sharded is not None:
             sharded.close()
         if trial.compute.compile:
@@ -109,6 +114,12 @@ def run(case: dict[str, Any], base: Any, rank: int, folder: Path, meetings: Meet
     if case.get("again"):  # alone, with the pipeline that was shared
         meetings.leave()
         write(folder, f"{case['name']}-closed.{rank}", *made(pipe, case))
+
+
+def fused(transformer: Any, asked: str) -> list[Any]:
+    """Fuse what is asked for, of qkv, rope and ffn; how to undo it."""
+    undoes = [fuse_attention(transformer, qkv="qkv" in asked, rope="rope" in asked)] if asked else []
+    return [*undoes, fuse_feed_forward(transformer)] if "ffn" in asked else undoes
 
 
 def loaded(folder: Path) -> Any:

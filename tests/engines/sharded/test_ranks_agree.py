@@ -4,21 +4,15 @@ One start of four processes runs all topologies, one mesh after another; a topol
 """
 
 import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from rank_start import run_ranks
 
 pytestmark = pytest.mark.timeout(1200)  # many processes: on a busy machine they take their time
 
-HERE = Path(__file__).parent
-TESTS = HERE.parents[1]
 RANKS = 4
 EVERY = ["plain", "dbcache", "taylorseer", "mask"]
 TWO = ["plain", "dbcache"]
@@ -123,30 +117,11 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the ranks left what they made; they have ended."""
     place = tmp_path_factory.mktemp("ranks")
-    (place / "cases.json").write_text(json.dumps(CASES))
-    paths = [str(TESTS.parent), str(TESTS), str(HERE), os.environ.get("PYTHONPATH", "")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    ranks = []
-    for rank in range(RANKS):
-        with (place / f"{rank}.log").open("w") as log:
-            command = [sys.executable, str(HERE / "ranks_main.py"), str(rank), str(place)]
-            ranks.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
-    until = time.monotonic() + 600
-    try:
-        while any(rank.poll() is None for rank in ranks) and time.monotonic() < until:
-            if any(rank.poll() not in (None, 0) for rank in ranks):
-                break  # the others would wait for it
-            time.sleep(0.2)
-        logs = "\n".join((place / f"{rank}.log").read_text()[-2000:] for rank in range(RANKS))
-        assert [rank.poll() for rank in ranks] == [0] * RANKS, logs
-        yield place
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    run_ranks(place, CASES, RANKS)
+    return place
 
 
 def read(folder: Path, name: str, cache: str, rank: int) -> Made:

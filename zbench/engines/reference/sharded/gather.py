@@ -102,6 +102,7 @@ class GatherAttnProcessor:
 
     _attention_backend = None
     _parallel_config = None  # diffusers looks for it
+    takes_real_rotations = True  # `zimage.fast` looks for it
 
     def __init__(self, ranks: _Ranks) -> None:
         self._ranks = ranks
