@@ -39,7 +39,7 @@ def speed_decode(vae: Any, mode: str) -> Undo:
     run: Callable[..., Any] = compiled_by_shape(decoder.forward, whole=False) if tuned else decoder.forward
 
     def forward(latents: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Batch × 3 × height × width, in the layout that diffusers gives, of latents (batch × channels × h × w)."""
+        """Batch × 3 × height × width, rows first in memory, of latents (batch × channels × h × w)."""
         with _autotuned() if tuned else nullcontext(), each_shape() if tuned else nullcontext():
             made = run(latents.contiguous(memory_format=torch.channels_last), *args, **kwargs)
         return made.contiguous()
