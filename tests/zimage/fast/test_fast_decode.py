@@ -82,7 +82,7 @@ def test_compiled_code_decodes_the_same_image(vae: Any) -> None:
 
 @pytest.mark.usefixtures("uncompiled")
 def test_each_shape_of_a_tile_is_compiled_once_whatever_dynamo_s_limit(vae: Any) -> None:
-    """Of 28 x 28 latents in tiles of 16 that step by 12: whole ones, and those at the right, below, and in the corner."""
+    """28 x 28 latents in tiles of 16, by steps of 12: whole ones, and those at the right, below and in the corner."""
     vae.use_tiling = True
     undo = speed_decode(vae, "compiled")
     with torch._dynamo.config.patch(recompile_limit=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 Undo = Callable[[], None]
@@ -18,6 +19,7 @@ def stand_in(owner: Any, name: str, new: Callable[..., Any]) -> Undo:
     before = vars(owner).get(name)
     active = True
 
+    @wraps(own)  # diffusers reads signatures
     def called(*args: Any, **kwargs: Any) -> Any:
         return new(*args, **kwargs) if active else own(*args, **kwargs)
 
