@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -75,6 +76,19 @@ def test_states_are_those_of_the_padded_encoder(tiny: Any, case: str, longest: i
     own = encoded(tiny, copy.copy(prompt), negative, max_sequence_length=longest)
     with shortened(tiny):
         assert_same(encoded(tiny, copy.copy(prompt), negative, max_sequence_length=longest), own)
+
+
+def test_of_a_language_model_the_head_does_not_run(tiny: Any) -> None:
+    """A folder's text encoder may be one; its states are those of the model in it."""
+    own = encoded(tiny, [SHORTEST, MIDDLE])
+    whole = transformers.Qwen3ForCausalLM(tiny.text_encoder.config).eval()
+    whole.model, other = tiny.text_encoder, copy.copy(tiny)
+    other.text_encoder = whole
+    heads: list[Any] = []
+    whole.lm_head.register_forward_hook(lambda *_: heads.append(1))
+    with shortened(other):
+        assert_same(encoded(other, [SHORTEST, MIDDLE]), own)
+    assert not heads and "forward" not in vars(whole)
 
 
 def test_the_encoder_sees_a_bucket_and_runs_no_layer_in_vain(tiny: Any) -> None:

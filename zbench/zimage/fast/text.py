@@ -44,11 +44,13 @@ def shorten_text(pipe: Any, *, compiled: bool) -> Undo:
     `compiled`: each layer is one graph for each bucket and batch; what hooks a layer stays outside of it. To capture
     a CUDA graph of, `pipe.text_encoder` is the module, as before: its forward waits for nothing.
 
+    The encoder may be a language model, whose head does not run either.
+
     Raises ValueError for a text encoder whose layers attend to a window, or need a mask to be causal.
     """
     encoder = pipe.text_encoder
     _refuse_masks(encoder)
-    short, own = _without_last_layer(encoder), encoder.forward
+    short, own = _without_last_layer(encoder.base_model), encoder.forward
     masks = dict.fromkeys(encoder.config.layer_types)
 
     def second_last(input_ids: Tensor) -> Tensor:
