@@ -93,6 +93,19 @@ def test_each_shape_of_a_tile_is_compiled_once_whatever_dynamo_s_limit(vae: Any)
 
 
 @pytest.mark.usefixtures("uncompiled")
+def test_too_many_shapes_of_latents_are_an_error_and_not_a_slow_decode(
+    vae: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "SHAPES", 1)
+    undo = speed_decode(vae, "compiled")
+    with torch._dynamo.config.patch(recompile_limit=1):
+        decoded(vae, latents(1, 8, 8))
+        with pytest.raises(Exception, match="recompile_limit"):
+            decoded(vae, latents(1, 8, 12))
+    undo()
+
+
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("mode", MODES)
 def test_autotuning_is_on_for_a_compiled_decode_alone(vae: Any, mode: str) -> None:
     seen = []

@@ -110,8 +110,6 @@ def _without_last_layer(encoder: Any) -> Any:
     short = copy.copy(encoder)
     vars(short).pop("forward", None)
     short._modules = dict(encoder._modules)
-    short.config = copy.copy(encoder.config)
-    short.config.num_hidden_layers = len(encoder.layers) - 1
     short.layers = nn.ModuleList(list(encoder.layers)[:-1])
     short.norm = nn.Identity()
     return short
