@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.hooks import group_offloading
+from diffusers.models import modeling_utils
 from torch import Tensor
 
 from zbench.zimage.fast import ahead
@@ -96,29 +97,38 @@ def test_the_scheduler_s_tables_are_made_on_the_host_and_sent(tiny: Any, copies:
     assert scheduler.sigmas.device == CPU
 
 
-def test_where_modules_compute_is_asked_once(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("owner", "name"), [(group_offloading, "_get_group_onload_device"), (modeling_utils, "get_parameter_dtype")]
+)
+def test_where_and_in_what_modules_compute_is_asked_once(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
     looks: list[Any] = []
-    own = group_offloading._get_group_onload_device
-    monkeypatch.setattr(
-        group_offloading, "_get_group_onload_device", lambda module: looks.append(module) or own(module)
-    )
+    own = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda module: looks.append(module) or own(module))
+    image(tiny, 0.0)
+    every_time = len(looks)
     undo = run_ahead(tiny)
+    looks.clear()
     image(tiny, 0.0)
-    seen = len(looks)
+    assert 0 < len(looks) <= every_time
+    looks.clear()
     image(tiny, 0.0)
+    assert not looks
     undo()
-    assert seen > 0 and len(looks) == seen
     image(tiny, 0.0)
-    assert len(looks) == 2 * seen
+    assert len(looks) == every_time
 
 
-def test_undone_the_pipeline_is_of_its_own_class_again(tiny: Any) -> None:
-    own = type(tiny)
+def test_undone_all_is_of_its_own_class_again(tiny: Any) -> None:
+    parts = (tiny, tiny.transformer, tiny.vae)
+    own = [type(part) for part in parts]
     undo = run_ahead(tiny)
-    assert isinstance(tiny, own) and type(tiny).__name__ == own.__name__ and type(tiny) is not own
+    for part, its_own in zip(parts, own, strict=True):
+        assert isinstance(part, its_own) and type(part).__name__ == its_own.__name__ and type(part) is not its_own
     undo()
     undo()
-    assert type(tiny) is own
+    assert [type(part) for part in parts] == own
     assert "prepare_latents" not in vars(tiny) and "set_timesteps" not in vars(tiny.scheduler)
 
 
