@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from zbench.zimage.fast.transfer import received
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -38,11 +40,11 @@ class Decoded:
         del self._processor.postprocess
 
 
-def pixels_of(image: torch.Tensor) -> "NDArray[np.uint8]":
-    """Height × width × 3 in host memory, of 3 × height × width from 0 to 1.
+def pixels_of(images: torch.Tensor) -> "list[NDArray[np.uint8]]":
+    """Of each image height × width × 3 in host memory, of images × 3 × height × width from 0 to 1.
 
-    The bytes are those that diffusers gives as a PIL image, made on the device: there it takes 1 ms, on a host 20.
+    The bytes are those that diffusers gives as a PIL image, made on the device: there it takes 1 ms, on a host 20. They
+    come into page-locked memory, which is the arrays' own, all in one copy that is waited for.
     """
-    rounded = (image.float() * 255).round().to(torch.uint8)
-    made: NDArray[np.uint8] = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
-    return made
+    rounded = (images.float() * 255).round().to(torch.uint8)
+    return list(received(rounded.permute(0, 2, 3, 1).contiguous()).numpy())

@@ -53,6 +53,7 @@ class HostCopy:
             begin = -(-end // ALIGNMENT) * ALIGNMENT
             end = begin + tensor.nbytes
             self._places.append((begin, end))
+        self._strides = [tensor.stride() if _channels_last(tensor) else None for tensor in self._tensors]
         self._host = torch.empty(end, dtype=torch.uint8, pin_memory=pin)
         for tensor, view in zip(self._tensors, self._views(self._host), strict=True):
             tensor.data = view.copy_(tensor.data)
@@ -79,10 +80,11 @@ class HostCopy:
             tensor.data = view
 
     def _views(self, block: Tensor) -> list[Tensor]:
-        return [
-            block[begin:end].view(tensor.dtype).view(tensor.shape)
-            for tensor, (begin, end) in zip(self._tensors, self._places, strict=True)
-        ]
+        views = []
+        for tensor, strides, (begin, end) in zip(self._tensors, self._strides, self._places, strict=True):
+            flat = block[begin:end].view(tensor.dtype)
+            views.append(flat.view(tensor.shape) if strides is None else flat.as_strided(tensor.shape, strides))
+        return views
 
 
 class Offloading:
@@ -205,6 +207,11 @@ class Offloading:
         for layer in layers:
             layer.register_forward_pre_hook(counting(_nbytes(layer)))
         runs.register_forward_pre_hook(counting(_nbytes(runs) - sum(map(_nbytes, layers))))
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    """Whether a convolution's weights were laid out so, which they stay wherever they are copied."""
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

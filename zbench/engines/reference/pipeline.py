@@ -161,8 +161,7 @@ class ReferencePipeline:
         began = time.perf_counter()
         device_began = clock.timer.mark()
         try:
-            made = self.pipe(**arguments, callback_on_step_end=keep_latents).images
-            images = [pixels_of(image) for image in made]
+            images = pixels_of(self.pipe(**arguments, callback_on_step_end=keep_latents).images)
             device_ended = clock.timer.mark()
             clock.timer.synchronize()
         except Exception as error:
