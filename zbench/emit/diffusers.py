@@ -33,7 +33,7 @@ CARRIES = (
 )
 REASONS = {
     "parallel": "One device makes the images here (zbench emit --to cache-dit writes what cache-dit can shard)",
-    "compute.cuda_graph": "A captured forward is zbench's own; the images are the same without it",
+    "compute.graphs": "A captured forward is zbench's own; the images are the same without it",
     VRAM_LIMIT: "Nothing holds this program to less memory than the card has",
 }
 

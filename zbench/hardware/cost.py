@@ -126,7 +126,7 @@ class Cost:
         e, layers = self.hardware.efficiency, self.geometry.text_encoder.n_layers
         if e.text_gap_s is None:
             return e.eager_step_gap_s * layers / GAP_BLOCKS * self.trial.pipeline.encoded_prompts
-        graph = self.trial.compute.cuda_graph and e.text_graph_gap_s is not None
+        graph = self.trial.graphs != "none" and e.text_graph_gap_s is not None
         return (e.text_graph_gap_s or 0.0 if graph else e.text_gap_s) * layers / TEXT_LAYERS
 
     def decode(self) -> Parts:
@@ -167,7 +167,7 @@ class Cost:
         through = blocks + 2 * t.n_refiner_layers
         busy = self.compute(blocks) + Parts.of(activations=self.turns * moved_s, exchange=self._exchange_s(sent))
         if self.hardware.nvml_name is not None:
-            busy = longest(busy, Parts.of(host=host.start_s(self.dims, trial.compute, through, self.costs)))
+            busy = longest(busy, Parts.of(host=host.start_s(self.dims, trial, through, self.costs)))
         copy_s = self._host_s(traffic.step_transfer_bytes(trial.offload, self.weights.step(blocks, t.n_layers)))
         copied = Parts.of(copy=copy_s, host=through * self._swap_s())
         return longest(busy, copied) if offload.overlaps(trial.offload) else busy + copied

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from zbench.config import HardwareConfig
 from zbench.hardware.traffic import WeightBytes, weights
-from zbench.methods import dtypes, offload
+from zbench.methods import dtypes, fast, offload
 from zbench.methods.cache import method_of
 from zbench.methods.offload import MOVING_MORE, OffloadMode
 from zbench.methods.parallel import ParallelDims, share
@@ -90,7 +90,7 @@ def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: S
     dtype_bytes = dtypes.dtype_on("cuda", trial.compute.dtype).nbytes
     for mode in modes:
         tried = replace(trial, offload=replace(trial.offload, mode=mode.name))
-        works = mode.can_be_compiled or not trial.compute.compile
+        works = mode.can_be_compiled or not fast.compiles(trial.compute)
         if works and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
             return mode.name
     return None
