@@ -49,7 +49,7 @@ def test_a_graph_of_all_is_the_trial_that_the_flag_was() -> None:
 def test_what_was_no_flag_is_refused() -> None:
     written = trial().to_dict()
     written["compute"]["cuda_graph"] = "yes"
-    with pytest.raises(ValueError, match="compute.cuda_graph='yes': must be true or false"):
+    with pytest.raises(ValueError, match=r"compute\.cuda_graph='yes': must be true or false"):
         Trial.from_dict(written)
 
 

@@ -14,7 +14,7 @@ from zbench.hardware.cost import Cost, DeviceRates, dtype_of, host_link
 from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.hardware.seconds import Estimate, Parts
 from zbench.measurement import ProjectedRound, Projection, Request
-from zbench.methods import lora, offload
+from zbench.methods import fast, lora, offload, quantization
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 from zbench.zimage.geometry import Geometry
@@ -117,6 +117,10 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
     ]
     if trial.pipeline.lora is not None:
         lines.append(lora.PROJECTED)
+    if trial.compute.quantization != quantization.NONE:
+        lines.append(quantization.PROJECTED)
+    if fast.asked(trial.compute):
+        lines.append(fast.PROJECTED)
     if ParallelDims.of(trial.parallel).ranks > 1 and trial.graphs != "all":
         lines.append("sharded without compute=graph: the host's speed decides; those of H200 differed by 40 %")
     if offload.BY_NAME[trial.offload.mode].waiting:

@@ -6,13 +6,15 @@ No torch, no trial. The pieces themselves are `zimage.fast`'s, and `engines.refe
 from zbench.config import ComputeConfig, OffloadConfig, ParallelConfig, PipelineConfig
 from zbench.methods import graphs, lora
 from zbench.methods.offload import BY_NAME
-from zbench.methods.parallel.dims import ParallelDims
 
 KNOBS = ("qkv", "rope", "ffn", "text", "decode")
 """The knobs of ComputeConfig that this is about."""
 
 FAST = {"qkv": "fused", "rope": "real", "ffn": "fused", "text": "compiled", "decode": "compiled"}
 """What `compute=fast` sets of them."""
+
+PROJECTED = "the fast path's pieces are not in these figures: it is projected as its blocks are compiled, or are not"
+"""What a projection of a trial with some of them rests on."""
 
 COMPILED = ("compile", "text", "decode")
 """The knobs whose `true` or `compiled` is torch.compile's."""
@@ -33,10 +35,10 @@ def problem(
     compute: ComputeConfig, pipeline: PipelineConfig, parallel: ParallelConfig, offload: OffloadConfig
 ) -> str | None:
     """Why a piece cannot work with these on any engine, or None."""
-    return _joined(compute, pipeline, parallel) or _compiled_text(compute, parallel, offload)
+    return _joined(compute, pipeline) or _sharded(compute, parallel) or _compiled_text(compute, parallel, offload)
 
 
-def _joined(compute: ComputeConfig, pipeline: PipelineConfig, parallel: ParallelConfig) -> str | None:
+def _joined(compute: ComputeConfig, pipeline: PipelineConfig) -> str | None:
     """Why layers cannot be one, or None."""
     fused = [knob for knob in ("qkv", "ffn") if getattr(compute, knob) == "fused"]
     if not fused:
@@ -46,8 +48,22 @@ def _joined(compute: ComputeConfig, pipeline: PipelineConfig, parallel: Parallel
         return f"{named}: pipeline.lora_fused=false puts a LoRA beside the layers; use pipeline.lora_fused=true"
     if pipeline.weights.lower().endswith(lora.QUANTISED):
         return f"{named}: {lora.QUANTISED[1:]} weights are packed, and packed ones cannot be joined; use split"
-    if (tp := ParallelDims.of(parallel).tp) > 1:
-        return f"{named}: parallel.tp_size={tp} splits the layers by their own names; use compute.{fused[0]}=split"
+    return None
+
+
+def _sharded(compute: ComputeConfig, parallel: ParallelConfig) -> str | None:
+    """Why what ranks send of attention does not go with it, or None."""
+    if compute.qkv == "fused" and parallel.gather_size > 1:
+        return (
+            f"compute.qkv=fused: parallel.gather_size={parallel.gather_size} sends the values while the keys are "
+            "computed, and the keys while the queries are; use compute.qkv=split"
+        )
+    if parallel.ulysses_async and (compute.qkv == "fused" or compute.rope == "real"):
+        knob = "qkv=fused" if compute.qkv == "fused" else "rope=real"
+        return (
+            f"compute.{knob}: parallel.ulysses_async=true computes attention in cache-dit's own way, with complex "
+            "rotations; leave it out, or use compute.qkv=split with compute.rope=complex"
+        )
     return None
 
 

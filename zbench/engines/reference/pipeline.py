@@ -30,7 +30,7 @@ from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.lora import load_lora
 from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.ranks import Beat, RankWorld
-from zbench.engines.reference.speeding import finish, join
+from zbench.engines.reference.speeding import speed
 from zbench.engines.reference.text_tokens import TextTokens, cut_tokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, key_of, resolve_weights
@@ -91,11 +91,10 @@ class ReferencePipeline:
             digest = load_lora(pipe, self._weights.lora, trial.pipeline)
             self._loaded = self._loaded._replace(content=self._loaded.content._replace(lora_sha256=digest))
         _set_vae(pipe.vae, trial.pipeline)
-        self._quantized = join(pipe, trial, self._applied)
         _set_attention(pipe, trial.compute)
         self._shard(pipe, trial)
         self._captured = trial.graphs if self._on_gpu else "none"
-        self._graphed = finish(pipe, trial, self._captured, self._sharded, self._applied)
+        self._quantized, self._graphed = speed(pipe, trial, self._captured, self._sharded, self._applied)
         self._offloading = Offloading(pipe, trial.offload, self.device)
         release_host_memory()  # what loading needed for a moment is no peak of a generation
         if self._on_gpu:
@@ -285,10 +284,10 @@ class ReferencePipeline:
         if self._world is None or self._world.dims.ranks == 1:
             return
         from zbench.engines.reference.sharded import Sharded
-        from zbench.engines.reference.sharded.mesh import join as meet
+        from zbench.engines.reference.sharded.mesh import join
 
         self._beat("meeting")
-        mesh = meet(self._world, self.device)
+        mesh = join(self._world, self.device)
         self._applied.callback(mesh.leave)
         self._beat("sharding")
         self._sharded = Sharded(pipe, trial, mesh)

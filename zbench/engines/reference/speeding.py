@@ -1,12 +1,11 @@
 """Applies what a trial's compute asks for to a loaded pipeline, in the order in which the pieces stand on each other.
 
-| when | what |
-|---|---|
-| `join`, before sharding | attention and feed-forward fused, then quantised: what is joined is quantised as one |
-| `finish`, after it | text, decode, compiled blocks, and last CUDA graphs, which capture all of that |
+It comes after the attention kernel was set and the ranks of an image shared it, and before weights move. Attention and
+feed-forward are fused, then quantised, so that what is joined is quantised as one; then text and decode, then compiled
+blocks, and last CUDA graphs, which capture all of that.
 
 The pieces are `zimage.fast`'s and imported where they are asked for. What they change is put back by an `ExitStack`,
-the last first; quantised weights stay as they are, for nobody keeps the others.
+the last first. Quantised weights stay as they are, for nobody keeps the others, and so does what they are joined in.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from zbench.errors import ConfigError
 from zbench.methods import graphs, quantization
@@ -23,12 +22,47 @@ from zbench.trial import Trial
 Undo = Callable[[], None]
 
 
-def join(pipe: Any, trial: Trial, undo: ExitStack) -> dict[str, int]:
-    """Fuse and quantise the transformer; the count of quantised layers by kind, empty where there are none.
+class Sped(NamedTuple):
+    """What came of it."""
 
-    Raises ConfigError, naming the knob, for layers that cannot be joined or quantised.
+    quantized: dict[str, int]  # layers by kind; empty where there are none
+    graphed: list[Any]  # `graphed.GraphedForward`s
+
+
+def speed(pipe: Any, trial: Trial, captured: str, sharded: Any, undo: ExitStack) -> Sped:
+    """Apply all of it; `captured` is `none`, `stages` or `all`, `sharded` what the ranks of an image share, or None.
+
+    Raises ConfigError, naming the knob, for what a piece refuses; `undo` then has what was applied before.
     """
-    compute, transformer = trial.compute, pipe.transformer
+    compute = trial.compute
+    quantized = _transformer(pipe.transformer, trial, undo)
+    if compute.text != "padded":
+        shorten_text = _piece("text", "shorten_text")
+        compiled = compute.text == "compiled"
+        undo.callback(_applied("text", compute.text, lambda: shorten_text(pipe, compiled=compiled)))
+    if compute.decode != "eager":
+        speed_decode = _piece("decode", "speed_decode")
+        undo.callback(_applied("decode", compute.decode, lambda: speed_decode(pipe.vae, compute.decode)))
+    if compute.compile:
+        _compile(pipe.transformer, sharded)
+    return Sped(quantized, _capture(pipe, trial, captured, undo))
+
+
+def graphable(pipe: Any, trial: Trial, captured: str) -> list[Any]:
+    """The modules whose forwards become one launch each; what is moved or split stays as it is."""
+    if captured == graphs.NONE:
+        return []
+    stages = graphs.stages_that_stay(trial.parallel, trial.offload)
+    modules = [pipe.transformer] if captured == graphs.ALL else []
+    modules += [pipe.vae.decoder] if "vae" in stages else []
+    return [*modules, *([pipe.text_encoder] if "text_encoder" in stages else [])]
+
+
+def _transformer(transformer: Any, trial: Trial, undo: ExitStack) -> dict[str, int]:
+    """Fuse and quantise; the count of quantised layers by kind."""
+    compute = trial.compute
+    if compute.quantization != quantization.NONE:
+        undo = ExitStack()  # never closed: layers that are quantised as one cannot be parted
     qkv, rope = compute.qkv == "fused", compute.rope == "real"
     if qkv or rope:
         fuse_attention = _piece("attention", "fuse_attention")
@@ -43,34 +77,6 @@ def join(pipe: Any, trial: Trial, undo: ExitStack) -> dict[str, int]:
     kind, scope = compute.quantization, compute.scope
     _applied("quantization", kind, lambda: quantize(transformer, kind, scope, quantization.KEPT_ENDS))
     return {kind: count_quantised(transformer)}
-
-
-def finish(pipe: Any, trial: Trial, captured: str, sharded: Any, undo: ExitStack) -> list[Any]:
-    """Speed text and decode, compile, and capture what `captured` says (`none`, `stages`, `all`); the graphs.
-
-    `sharded` is what the ranks of an image share, or None. Raises ConfigError as `join`.
-    """
-    compute = trial.compute
-    if compute.text != "padded":
-        shorten_text = _piece("text", "shorten_text")
-        compiled = compute.text == "compiled"
-        undo.callback(_applied("text", compute.text, lambda: shorten_text(pipe, compiled=compiled)))
-    if compute.decode != "eager":
-        speed_decode = _piece("decode", "speed_decode")
-        undo.callback(_applied("decode", compute.decode, lambda: speed_decode(pipe.vae, compute.decode)))
-    if compute.compile:
-        _compile(pipe.transformer, sharded)
-    return _capture(pipe, trial, captured, undo)
-
-
-def graphable(pipe: Any, trial: Trial, captured: str) -> list[Any]:
-    """The modules whose forwards become one launch each; what is moved or split stays as it is."""
-    if captured == graphs.NONE:
-        return []
-    stages = graphs.stages_that_stay(trial.parallel, trial.offload)
-    modules = [pipe.transformer] if captured == graphs.ALL else []
-    modules += [pipe.vae.decoder] if "vae" in stages else []
-    return [*modules, *([pipe.text_encoder] if "text_encoder" in stages else [])]
 
 
 def _capture(pipe: Any, trial: Trial, captured: str, undo: ExitStack) -> list[Any]:
