@@ -80,16 +80,9 @@ class HostCopy:
 
     def _views(self, block: Tensor) -> list[Tensor]:
         return [
-            _as_laid_out(block[begin:end].view(tensor.dtype), tensor)
+            block[begin:end].view(tensor.dtype).view(tensor.shape)
             for tensor, (begin, end) in zip(self._tensors, self._places, strict=True)
         ]
-
-
-def _as_laid_out(flat: Tensor, like: Tensor) -> Tensor:
-    """`flat` in the shape of `like`, and in its memory format: that of convolutions is part of what they cost."""
-    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
-        return flat.as_strided(like.shape, like.stride())
-    return flat.view(like.shape)
 
 
 class Offloading:
