@@ -146,6 +146,7 @@ def test_torchao_is_asked_for_with_the_command(version: str | None, says: str, m
     assert ReferenceEngine().supports(trial(compute=FAST)) is None
     monkeypatch.setattr(quantization.metadata, "version", lambda _name: "0.18.0+cu130")
     assert ReferenceEngine().supports(trial(compute=FP8)) is None
+    assert quantization.told(FP8) == {"torchao": "0.18.0+cu130"} and quantization.told(FAST) == {}
 
 
 def test_a_scope_means_something_only_where_something_is_quantised() -> None:

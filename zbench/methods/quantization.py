@@ -115,6 +115,11 @@ def block_parameters(compute: ComputeConfig, t: TransformerGeometry) -> int:
     return sum(of.values()) if compute.scope == "both" else of[compute.scope]
 
 
+def told(compute: ComputeConfig) -> dict[str, str]:
+    """What quantised it: the package with its version, of which the environment says nothing; empty without."""
+    return {} if compute.quantization == NONE else {"torchao": metadata.version("torchao")}
+
+
 def label(compute: ComputeConfig) -> str | None:
     """What a trial's label says of it, such as `fp8` or `fp8:ffn`; None without."""
     if compute.quantization == NONE:

@@ -38,7 +38,7 @@ from zbench.environment import cores_available
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Communication, Effective
-from zbench.methods import fast, offload
+from zbench.methods import fast, offload, quantization
 from zbench.methods.dtypes import dtype_on
 from zbench.probes.communication import profiled_kernels
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
@@ -221,7 +221,7 @@ class ReferencePipeline:
             allocator_limit_bytes=None if self._limit is None else self._limit.allocator_bytes,
             cache=self._cache.effective(),
             cut_tokens=cut_tokens(self.pipe.tokenizer, trial.pipeline, trial.workload.prompts),
-            other={} if self._sharded is None else self._sharded.told,
+            other={**({} if self._sharded is None else self._sharded.told), **quantization.told(trial.compute)},
         )
 
     def communication(self, prompt_text: str, seed: int, negative_prompt: str = "") -> list[Communication]:
