@@ -33,7 +33,6 @@ SWEEP = (
     "workload=single",
     "cache=dbcache",
     "cache.residual_diff_threshold=0.12,0.24",
-    "measure.min_rounds=16",
 )
 Interval = tuple[float | None, float | None]
 

@@ -68,6 +68,13 @@ class Server:
         if misdeed == "die":
             print("RuntimeError: CUDA error: an illegal memory access was encountered", flush=True)
             os._exit(9)
+        if misdeed == "status_500_first":  # as uvicorn does: its line of the access, and then what was wrong
+            print(
+                '\x1b[32mINFO\x1b[0m: "POST /v1/images/generations" \x1b[91m500 Internal Server Error\x1b[0m',
+                flush=True,
+            )
+            threading.Timer(0.2, print, ("RuntimeError: no rotary_emb\nCheck the load logs.",), {"flush": True}).start()
+            return 500, b"Internal Server Error"
         if misdeed == "status_500":
             return 500, json.dumps({"detail": "Error executing request: no kernel image"}).encode()
         if misdeed == "broken":

@@ -30,6 +30,7 @@ SOURCES = ("zbench", "conf")
 
 
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class DeviceLike(Protocol):
@@ -82,6 +83,9 @@ class Environment:
     ceilings: dict[str, Any] | None = None
     """What `zbench doctor --measure` found the device here to reach, without samples; None where it was not run."""
 
+    equal_workers: float | None = None
+    """By how much processes of the same code differ here, as a share (`zbench doctor --noise`); None: not measured."""
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         data = asdict(self)
@@ -127,6 +131,7 @@ class EnvironmentEntry(TypedDict, total=False):
     git_changes: str | None
     fingerprint: str | None
     ceilings: CeilingsEntry | None
+    equal_workers: Share | None
 
 
 def check_environment(environment: Mapping[str, Any]) -> None:

@@ -10,6 +10,9 @@ from zbench.config.arrivals import OF_KINDS
 from zbench.errors import ConfigError
 from zbench.zimage.scenes.world import SceneError, parse_scene
 
+LEAST_OF_A_PAIR = 3
+"""How often each image of trials that take turns is made: of three a median leaves out one that was disturbed."""
+
 
 @dataclass(frozen=True)
 class Pair:

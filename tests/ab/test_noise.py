@@ -3,7 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from commands import SYNTHETIC, zbench
+
+from zbench.errors import RecordError
+from zbench.hardware.detect import present_environment
+from zbench.hardware.equal_workers import equal_workers_path, spread_of, store_equal_workers, stored_equal_workers
 
 
 def test_noise_says_how_many_rounds_a_change_needs(tmp_path: Path) -> None:
@@ -15,11 +20,16 @@ def test_noise_says_how_many_rounds_a_change_needs(tmp_path: Path) -> None:
     assert rounds == sorted(rounds, reverse=True)
     assert len(said["latencies_s"]) == 64 * said["rounds_a_turn"] == 64 * 8 and 0.01 <= said["median_s"] < 0.1
     assert not list(tmp_path.iterdir())
+    assert 0 <= said["equal_workers"] < 0.5 and said["equal_workers_reason"] is None
+    kept = stored_equal_workers(())
+    assert kept == pytest.approx(said["equal_workers"]), "records made here have it from now on"
+    assert present_environment().equal_workers == kept
 
 
 def test_the_table_names_the_changes(tmp_path: Path) -> None:
     done = zbench(tmp_path, "doctor", "--noise", *SYNTHETIC)
     assert done.returncode == 0, done.stderr
+    assert "processes of the same code differ by" in done.stdout
     assert "scatters by" in done.stdout and all(f" {change}%" in done.stdout for change in (1, 2, 5))
 
 
@@ -32,3 +42,23 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         done = zbench(tmp_path, *args)
         assert done.returncode == 2 and done.stdout == ""
         assert named in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(autouse=True)
+def kept_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZBENCH_CEILINGS_DIR", str(tmp_path_factory.mktemp("kept")))
+
+
+def test_the_spread_is_one_process_s_and_not_a_pair_s() -> None:
+    assert spread_of([0.02, -0.02, 0.02, -0.02]) == pytest.approx(0.02 / 2**0.5)
+
+
+def test_what_was_stored_is_read_and_a_broken_file_is_named() -> None:
+    assert stored_equal_workers(()) is None
+    path = store_equal_workers((), "tiny", [0.02, -0.01, 0.0, 0.01])
+    assert stored_equal_workers(()) == pytest.approx(spread_of([0.02, -0.01, 0.0, 0.01]))
+    for broken in ("{", "[]", path.read_text().replace("0.02", "2"), path.read_text().replace("0.02,", "")):
+        path.write_text(broken)
+        with pytest.raises(RecordError, match="doctor --noise") as raised:
+            stored_equal_workers(())
+        assert str(equal_workers_path(json.loads('"' + path.stem + '"'))) in str(raised.value)

@@ -129,7 +129,7 @@ def scripted_side(monkeypatch: pytest.MonkeyPatch, *reasons: list[str]) -> SideW
 
     monkeypatch.setattr(SideWorker, "_request", request)
     worker = SideWorker.__new__(SideWorker)
-    worker.throttled = Counter()
+    worker.against = Counter()
     return worker
 
 
@@ -138,9 +138,14 @@ THERMAL = ["throttled:hw_thermal"]
 
 def test_a_round_on_a_throttled_gpu_is_made_again_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     once = scripted_side(monkeypatch, THERMAL, [])
-    assert once.generate("a", 0).valid and once.throttled == {"hw_thermal": 1}
+    assert once.generate("a", 0).valid and once.against == {"throttled:hw_thermal": 1}
     always = scripted_side(monkeypatch, THERMAL)
-    assert not always.generate("a", 0).valid and always.throttled == {"hw_thermal": 1 + MOST_AGAIN}
+    assert not always.generate("a", 0).valid and always.against == {"throttled:hw_thermal": 1 + MOST_AGAIN}
+
+
+def test_a_round_beside_a_foreign_process_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = scripted_side(monkeypatch, ["foreign_process"], [])
+    assert once.generate("a", 0).valid and once.against == {"foreign_process": 1}
 
 
 def test_images_that_are_none_are_none_on_a_throttled_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,3 +190,31 @@ def test_a_record_with_its_neighbours_is_read_back_as_it_was(tmp_path: Path) -> 
     read = Record.from_json(written.to_json())
     assert of.trial_id == made.trial_id
     assert read.measurement is not None and neighbours_s(read.measurement) == neighbours_s(made)
+
+
+class Jittering(Skipping):
+    """Each call of a cached setting takes up to `by` more or less, in turns of five."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self._by = by
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        made = super().generate(prompt_text, seed)
+        moved = 1.0 if self.takes_s == UNCACHED_S else 1 + self._by * (len(self.order) // 4 % 5 - 2) / 2
+        return Generation(made.image, made.latents, made.latency_s * moved, stages_s={}, steps_s=[])
+
+
+@pytest.mark.parametrize(
+    ("by", "rounds", "why"), [(0.005, 8, "interval"), (0.035, 16, "interval"), (0.3, 24, "max_rounds")]
+)
+def test_rounds_go_on_until_the_speed_up_is_known_too(by: float, rounds: int, why: str, tmp_path: Path) -> None:
+    made = paired(tmp_path, Jittering(by), min_rounds=8, max_rounds=24, target_rel_ci=10.0, budget_s=1000.0)
+    assert {each.window.stop_reason for each in made} == {why}
+    counts = [len(each.requests) for each in made]
+    assert all(count == rounds for count in counts) if why == "max_rounds" or rounds == 8 else min(counts) > 8
+    if why == "interval":
+        for each in made:
+            speedup = speedup_by_turns(neighbours_s(each))
+            assert speedup is not None and speedup.interval is not None
+            assert speedup.interval[1] / speedup.ratio <= 1.0152

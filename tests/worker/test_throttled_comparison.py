@@ -23,18 +23,35 @@ class OnGpu(ScriptedEngine):
         return on_gpu()
 
 
-@pytest.mark.parametrize(("throttle", "reasons"), [(0x0, []), (0x40, ["throttled:hw_thermal"]), (0x4, [])])
-def test_a_round_of_a_comparison_says_that_its_gpu_was_throttled(throttle: int, reasons: list[str]) -> None:
-    """But for its own power limit, as in a sweep. The other side's worker, PID 1, is no neighbour to be blamed."""
+FRIEND, STRANGER = 1, 2
+
+
+@pytest.mark.parametrize(
+    ("throttle", "computing", "reasons"),
+    [
+        (0x0, FRIEND, []),
+        (0x40, FRIEND, ["throttled:hw_thermal"]),
+        (0x4, FRIEND, []),
+        (0x0, STRANGER, ["foreign_process"]),
+    ],
+)
+def test_a_round_of_a_comparison_says_what_its_gpu_has_against_it(
+    throttle: int, computing: int, reasons: list[str]
+) -> None:
+    """But for its own power limit, as in a sweep. The other side's worker is no neighbour to be blamed."""
     worker = Worker(cast(Pipes, SimpleNamespace()), allow_code=False)
-    gpu = FakeGpu(throttle=throttle, compute={os.getpid(): GIB, 1: GIB})
+    gpu = FakeGpu(throttle=throttle, compute={os.getpid(): GIB, computing: GIB})
     worker._gauges = Gauges(Nvml(FakeNvml(gpu)))
     worker._engine = cast(Any, OnGpu())
     worker._sides, worker._configured = {"a": _Side(trial(), "baseline", "same")}, "same"
     try:
         for _ in range(2):
-            made = worker._generate({"side": "a", "index": 0})["request"]
+            said = worker._generate({"side": "a", "index": 0, "beside": [FRIEND]})
+            made = said["request"]
             assert made["invalid_reasons"] == reasons and made["valid"] == (not reasons)
+            assert said["sm_clock_mhz"] is None or said["sm_clock_mhz"] > 0
+        of_older = worker._generate({"side": "a", "index": 0})["request"]
+        assert of_older["invalid_reasons"] == [r for r in reasons if r != "foreign_process"]
     finally:
         worker._engine = None
         worker._unload()

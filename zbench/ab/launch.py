@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 from zbench.ab.interleave import Block, SideName, blocks, rounds_a_turn
@@ -26,6 +27,7 @@ from zbench.config import MeasureConfig
 from zbench.errors import StoreError
 from zbench.files import HeldFile
 from zbench.measurement import Request
+from zbench.probes.device import FOREIGN, THROTTLED
 from zbench.stats import is_stationary
 from zbench.stats.stationary import LEAST
 
@@ -89,6 +91,8 @@ class Launcher:
         workers: Workers = {}
         try:
             self._start(groups, workers)
+            for worker in set(workers.values()):
+                worker.beside = tuple(other.pid for other in set(workers.values()) if other is not worker)
             effective = {name: worker.effective[name] for name, worker in workers.items()}
             refuse_other_content(self._sides, effective)
             if not self._written:
@@ -98,14 +102,28 @@ class Launcher:
             raise _base_first(failure, workers) from None
         finally:
             for worker in set(workers.values()):
-                self._tell_throttled(worker)
+                self._tell_against(worker)
                 worker.close()
+            self._tell_clocks(set(workers.values()))
 
-    def _tell_throttled(self, worker: SideWorker) -> None:
-        if worker.throttled:
-            causes = ", ".join(f"{cause} in {n}" for cause, n in worker.throttled.most_common())
-            again = f"each was made again, up to {MOST_AGAIN} times"
+    def _tell_against(self, worker: SideWorker) -> None:
+        again = f"each was made again, up to {MOST_AGAIN} times"
+        throttled = [
+            (cause.removeprefix(THROTTLED), n) for cause, n in worker.against.most_common() if cause != FOREIGN
+        ]
+        if throttled:
+            causes = ", ".join(f"{cause} in {n}" for cause, n in throttled)
             self._listener.note(f"the GPU was throttled in rounds ({causes}); {again}; see to its cooling and power")
+        if worker.against[FOREIGN]:
+            rounds = f"in {worker.against[FOREIGN]} rounds; {again}; stop it, or compare on another GPU"
+            self._listener.note(f"a process that is not of this comparison computed on the GPU {rounds}")
+
+    def _tell_clocks(self, workers: set[SideWorker]) -> None:
+        """Of both sides, where NVML said them: one that ran at another clock is not slower by its code."""
+        seen = {name: clocks for worker in workers for name, clocks in worker.clocks_mhz.items() if clocks}
+        if len(seen) == len(self._sides):
+            means = ", ".join(f"{name} {fmean(seen[name]):.0f} MHz" for name in sorted(seen))
+            self._listener.note(f"GPU clock over the rounds that count, on average: {means}")
 
     def _start(self, groups: Sequence[list[Side]], workers: Workers) -> None:
         """Add workers that made their sides' first images. b's failure waits for a, which may fail in the same way."""

@@ -4,18 +4,22 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
+from rich.status import Status
 
+from zbench.ab.equal_workers import equal_pairs
 from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
 from zbench.ab.schedule import BLOCK_LOOKS
-from zbench.ab.side import Side, SideWorker, present_trial, turn_of, warm_up
+from zbench.ab.side import Side, SideFailed, SideWorker, present_trial, turn_of, warm_up
 from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
+from zbench.hardware.detect import present_devices
+from zbench.hardware.equal_workers import spread_of, store_equal_workers
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.sanitize import json_text, printable
 from zbench.stats import blocks_needed, drift, median, relative_spread
@@ -49,6 +53,8 @@ class Noise:
     latencies_s: tuple[float, ...]
     rounds_a_turn: int
     needs: tuple[Need, ...]
+    equal_workers: float | None = None  # by how much processes of the same code differ; None: not measured
+    equal_workers_reason: str | None = None
 
 
 def measure_noise(side: Side, measure: MeasureConfig, show: Callable[[str], None]) -> Noise:
@@ -99,8 +105,19 @@ def doctor_noise(overrides: list[str], config_dir: str | None, form: str, *, all
     side = Side("a", trial, allow_code=allow_code)
     turn = turn_of([side], "doctor --noise", share=config.executor.share_device)
     with turn.taken(talk), console.status("starting the worker") as status:
-        noise = measure_noise(side, config.measure, status.update)
+        noise = with_equal_workers(measure_noise(side, config.measure, status.update), side, config.measure, status)
     return render_noise(noise, form)
+
+
+def with_equal_workers(noise: Noise, side: Side, measure: MeasureConfig, status: Status) -> Noise:
+    """With what pairs of workers differ by, kept for this machine's records. Two may be more than a device can hold."""
+    with TemporaryDirectory(prefix="zbench-noise-") as folder:
+        try:
+            ratios = equal_pairs(side, measure, Path(folder), status.update)
+        except SideFailed as failure:
+            return replace(noise, equal_workers_reason=str(failure))
+    store_equal_workers(present_devices(), noise.label, ratios)
+    return replace(noise, equal_workers=spread_of(ratios))
 
 
 def render_noise(noise: Noise, form: str) -> str:
@@ -112,6 +129,12 @@ def render_noise(noise: Noise, form: str) -> str:
         f"{printable(noise.label)}: {rounds} rounds, median {noise.median_s:.3f} s",
         f"a turn of {noise.rounds_a_turn} scatters by {noise.spread:.1%}, drift over all {noise.drift_share:+.1%}",
     ]
+    if noise.equal_workers is None:
+        lines.append(f"processes of the same code beside each other: {noise.equal_workers_reason}")
+    else:
+        lines.append(
+            f"processes of the same code differ by {noise.equal_workers:.1%}; speed-ups between processes count it now"
+        )
     if noise.disturbed:
         causes = Counter(noise.disturbed).most_common()
         lines.append("disturbed: " + ", ".join(f"{cause.replace('_', ' ')} in {n} rounds" for cause, n in causes))

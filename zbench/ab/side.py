@@ -23,7 +23,7 @@ from zbench.hardware.detect import describe_present, present_devices
 from zbench.hardware.turns import TurnOnDevices
 from zbench.measurement import INVALID_IMAGES, SUSPENDED, Effective, Request, Role
 from zbench.methods import fast, lora, quantization
-from zbench.probes.device import THROTTLED
+from zbench.probes.device import FOREIGN, THROTTLED
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
 from zbench.space import constraint
@@ -164,8 +164,12 @@ class SideWorker:
         self._timeout_s = timeout_s
         self.effective: dict[SideName, dict[str, Any]] = {}
         """What took effect on each side that is prepared, in the words of its own zbench."""
-        self.throttled = Counter[str]()
-        """Rounds in which the GPU was throttled, by the reason."""
+        self.against = Counter[str]()
+        """Rounds that the GPU's state speaks against, by the reason: throttled, or a foreign process computed there."""
+        self.beside: tuple[int, ...] = ()
+        """Processes of the other side, which are no neighbours."""
+        self.clocks_mhz: dict[SideName, list[float]] = {}
+        """Mean GPU clock of each round that counts, where NVML says it."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
         self._kills_before = oom_kills()
         self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home, allow_code=sides[0].allow_code)
@@ -193,14 +197,15 @@ class SideWorker:
     def generate(self, name: SideName, index: int) -> Request:
         """One request of a side, of the workload's pair `index`, in turn.
 
-        It is made again where its process was stopped meanwhile, or the machine slept, and where the GPU was throttled,
-        but not without end. Raises SideFailed; ImagesInvalid and RoundCompiled where it was made and does not count.
+        It is made again where its process was stopped meanwhile, or the machine slept, and where the GPU was throttled
+        or not ours alone, but not without end. Raises SideFailed; ImagesInvalid and RoundCompiled where it was made and
+        does not count.
         """
         for _ in range(1 + MOST_AGAIN):
             while SUSPENDED in (made := self._request(name, index)).disturbances:
                 pass
-            slowed = [reason for reason in made.invalid_reasons if reason.startswith(THROTTLED)]
-            self.throttled.update(reason.removeprefix(THROTTLED) for reason in slowed)
+            slowed = [reason for reason in made.invalid_reasons if reason.startswith((THROTTLED, FOREIGN))]
+            self.against.update(slowed)
             if not slowed:
                 break
         if slowed == made.invalid_reasons:
@@ -213,13 +218,23 @@ class SideWorker:
         return made
 
     def _request(self, name: SideName, index: int) -> Request:
-        self._tell({"command": "generate", "side": name, "index": index})  # who is gone by now died of the last turn
+        ask = {"command": "generate", "side": name, "index": index, "beside": list(self.beside)}
+        self._tell(ask)  # who is gone by now died of the last turn
         self._asked = next(side for side in self._sides if side.name == name)
-        said = self._await("generated", self._timeout_s, "measure.timeout_s")["request"]
+        said = self._await("generated", self._timeout_s, "measure.timeout_s")
         try:
-            return typed(Request, said, ignore_unknown=True)
+            made = typed(Request, said["request"], ignore_unknown=True)
+            clock_mhz = None if (clock := said.get("sm_clock_mhz")) is None else typed(float, clock)
         except ValueError as error:
             raise SideFailed(name, f"what its worker measured cannot be used: {error}", broken=True) from error
+        if clock_mhz is not None and made.valid:
+            self.clocks_mhz.setdefault(name, []).append(clock_mhz)
+        return made
+
+    @property
+    def pid(self) -> int:
+        """Of the worker, which started all that works for its side."""
+        return self._client.process.pid
 
     def close(self) -> None:
         """Let the worker go."""

@@ -105,6 +105,7 @@ class TrialFigures:
     speedup_low: float | None = None  # its 95 % interval; None projected, under load, or from too few requests
     speedup_high: float | None = None
     speedup_way: str | None = None  # paired, chained or unpaired: how it was measured
+    equal_workers: float | None = None  # by how much equal processes differ there, a share; None: not measured
     projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
     projected_speedup_high: float | None = None
     projected_memory_low: float | None = None  # the same of `peak_memory_bytes`
@@ -382,6 +383,7 @@ def _faster(record: Record, baseline: Record | None, companion: Record | None, m
         return {"missing": missing}
     low, high = found.speedup.interval or (None, None)
     known = {"speedup": found.speedup.ratio, "speedup_low": low, "speedup_high": high, "speedup_way": found.way}
+    known["equal_workers"] = record.environment.get("equal_workers")
     ends = None if baseline is None else speedup_ends(found.speedup.ratio, record, baseline)
     known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
     return {"missing": missing, **known}

@@ -9,16 +9,17 @@ at their times: *unpaired*.
 from dataclasses import dataclass
 from typing import Literal
 
-from zbench.measurement import SUSPENDED, Measurement, Request
+from zbench.measurement import Measurement
+from zbench.measurement.neighbours import Image, side_by_side_s
 from zbench.record import Record
 from zbench.stats import SpeedUp, speedup_between, speedup_by_turns
 
-Image = tuple[str, int]
 Way = Literal["paired", "chained", "unpaired"]
 
 EQUAL_WORKERS = 0.01
-"""Standard deviation by which times of two processes of the same code differ, as a share: of 8 pairs of workers on two
-shared cores (`zbench.ab.run`). No rounds within a process show it, so what is not paired has it in its interval."""
+"""Standard deviation of a process's times among processes of the same code, as a share, where `zbench doctor --noise`
+has not measured it: of 8 pairs of workers on two shared cores. No rounds within a process show it, so what is not
+paired has it in its interval."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,9 @@ def companion_id(measurement: Measurement) -> str | None:
 
 
 def neighbours_s(measurement: Measurement) -> list[tuple[Image, float, float]]:
-    """Image (prompt id and seed), its own seconds and the companion's of the same turn, where both requests count.
-
-    Both have as many turns of an image, so the first belongs to the first. What was made again is no turn.
-    """
-    sides: dict[bool, dict[Image, list[Request]]] = {True: {}, False: {}}
-    for r in measurement.window.requests:
-        if SUSPENDED not in r.invalid_reasons:
-            sides[r.trial_id == measurement.trial_id].setdefault((r.prompt_id, r.seed), []).append(r)
-    return [
-        (image, own.latency_s, beside.latency_s)
-        for image, of_image in sides[True].items()
-        for own, beside in zip(of_image, sides[False].get(image, []), strict=False)
-        if own.valid and beside.valid
-    ]
+    """Image, its own seconds and the companion's of the same turn, of the requests that count."""
+    requests, ours = measurement.window.requests, measurement.trial_id
+    return side_by_side_s((r for r in requests if r.trial_id == ours), (r for r in requests if r.trial_id != ours))
 
 
 def speedup_of(record: Record, baseline: Record | None, companion: Record | None) -> Faster | None:
@@ -65,18 +55,25 @@ def speedup_of(record: Record, baseline: Record | None, companion: Record | None
     if between is None or record.is_baseline or ours.projection is not None or record.trial.workload.is_load:
         return None if between is None else Faster(SpeedUp(between.ratio), None)
     paired = speedup_by_turns(neighbours_s(ours))
+    of_processes = equal_workers(record) ** 2
     if paired is None:
-        return Faster(between.after(SpeedUp(1.0, 0.0), EQUAL_WORKERS**2), "unpaired")
+        return Faster(between.after(SpeedUp(1.0, 0.0), of_processes), "unpaired")
     if companion_id(ours) == record.baseline_id:
         return Faster(paired, "paired")
     uncached = _of_companion(ours, companion)
     further = speedup_between(uncached, theirs.paired_latencies_s)
     if further is None:
-        return Faster(between.after(SpeedUp(1.0, 0.0), EQUAL_WORKERS**2), "unpaired")
-    return Faster(paired.after(further, EQUAL_WORKERS**2), "chained")
+        return Faster(between.after(SpeedUp(1.0, 0.0), of_processes), "unpaired")
+    return Faster(paired.after(further, of_processes), "chained")
 
 
-def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[tuple[str, int], float]]:
+def equal_workers(record: Record) -> float:
+    """By how much processes of the same code differ where it was measured, as a share."""
+    measured = record.environment.get("equal_workers")
+    return EQUAL_WORKERS if measured is None else float(measured)
+
+
+def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[Image, float]]:
     known = None if companion is None else companion.valid_measurement
     if known is not None and known.paired_latencies_s:
         return known.paired_latencies_s

@@ -22,8 +22,9 @@ class MeasureConfig:
 
     max_warmup_rounds: int = number(12, 0, MAX_ROUNDS)  # warm-up ends before, once latencies have settled
     min_rounds: int = number(8, 1, MAX_ROUNDS)
-    max_rounds: int = number(16, 1, MAX_ROUNDS)
+    max_rounds: int = number(32, 1, MAX_ROUNDS)
     target_rel_ci: float = number(0.05, 0, 10, above=True)  # half width of the median's 95 % interval over the median
+    target_speedup_ci: float = number(0.015, 0, 10, above=True)  # the same of the speed-up, where trials take turns
     budget_s: float = number(10.0, 0, MAX_SECONDS, above=True)  # ends warm-up, and timed rounds after min_rounds
     timeout_s: float = number(600.0, 0, MAX_SECONDS, above=True)  # a trial longer than this is FAILED
     lpips_weights: str | None = None  # safetensors file of lpips.LPIPS(net="alex"); None: no LPIPS

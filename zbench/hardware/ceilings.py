@@ -27,8 +27,13 @@ def device_name(devices: Sequence[DeviceLike]) -> str:
 
 def ceilings_path(device: str) -> Path:
     """The file of `device`, whether or not it is there: under $ZBENCH_CEILINGS_DIR, else the user's cache folder."""
+    return file_of(device)
+
+
+def file_of(device: str, folder: str = "") -> Path:
+    """Where what was measured of `device` is kept: beside its ceilings, or in a `folder` there."""
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    return _folder() / f"{slug}.json"
+    return _folder() / folder / f"{slug}.json"
 
 
 def store_ceilings(ceilings: dict[str, Any]) -> Path:

@@ -9,6 +9,7 @@ from zbench.config import HardwareConfig
 from zbench.environment import DeviceLike, Environment, capture, cores_available, cpu_model
 from zbench.errors import ConfigError
 from zbench.hardware.ceilings import stored_ceilings
+from zbench.hardware.equal_workers import stored_equal_workers
 from zbench.hardware.nvml import Device, Nvml, visible
 
 CPU = "cpu"
@@ -24,16 +25,16 @@ def present_devices(nvml: Nvml | None = None) -> list[Device]:
 
 
 def present_environment() -> Environment:
-    """Where a measurement made now is made: this process, the GPUs that CUDA may use, and their stored ceilings.
+    """Where a measurement made now is made: this process, the GPUs that CUDA may use, and what was measured of them.
 
-    RecordError where the stored ceilings are broken.
+    RecordError where a file of that is broken.
     """
     return environment_on(present_devices())
 
 
 def environment_on(devices: Sequence[Device]) -> Environment:
-    """This machine with these of its GPUs. RecordError where the stored ceilings are broken."""
-    return replace(capture(devices), ceilings=stored_ceilings(devices))
+    """This machine with these of its GPUs. RecordError where a file of what was measured of them is broken."""
+    return replace(capture(devices), ceilings=stored_ceilings(devices), equal_workers=stored_equal_workers(devices))
 
 
 def is_present(profile: HardwareConfig, devices: Sequence[DeviceLike]) -> bool:

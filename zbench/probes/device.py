@@ -168,6 +168,12 @@ class DeviceProbe:
             others = self._neighbours.seen(began_s)
         return [*found, FOREIGN] if others else found
 
+    def sm_clock_mhz_between(self, began_s: float, ended_s: float) -> float | None:
+        """Mean clock of the samples in that time; None where there was none, or NVML does not say."""
+        clocks = [s.sm_clock_mhz for s in tuple(self._samples) if began_s <= s.at_s <= ended_s]
+        known = [clock for clock in clocks if clock is not None]
+        return statistics.fmean(known) if known else None
+
     def sample(self) -> _Sample:
         """Take one sample now."""
         nvml, i = self._nvml, self._index

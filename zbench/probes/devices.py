@@ -50,6 +50,11 @@ class DeviceProbes:
         found = (reason for probe in self._probes for reason in probe.reasons_between(began_s, ended_s))
         return list(dict.fromkeys(found))
 
+    def sm_clock_mhz_between(self, began_s: float, ended_s: float) -> float | None:
+        """Mean clock of the slowest device; None where none says it."""
+        seen = [probe.sm_clock_mhz_between(began_s, ended_s) for probe in self._probes]
+        return min((clock for clock in seen if clock is not None), default=None)
+
 
 def combined(readings: Sequence[DeviceReadings]) -> DeviceReadings:
     """One block on several devices as one reading; a reason stays where the figure is None on the whole."""

@@ -3,15 +3,19 @@
 Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
 """
 
-from zbench.config import HardwareConfig
+from dataclasses import replace
+
+from zbench.config import CacheConfig, HardwareConfig
+from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
+from zbench.sweeper.blocks import MOST_A_BLOCK
 from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
-from zbench.workload import due_times_s, request_count, whole_cycles
+from zbench.workload import LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 
@@ -25,6 +29,7 @@ def expected_sweep_s(plan: Plan) -> float | None:
     """Wall time of the whole sweep in seconds; None where it cannot be said."""
     measure, total = plan.measure, LOAD_S + sum(each.all_s for each in launches(plan))
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
+    beside = _uncached_beside(plan)
     for trial in (placed.trial for placed in plan.trials):
         if trial.hardware is None:
             runs[trial.trial_id] = trial, plan.profiles[trial.trial_id]
@@ -42,9 +47,29 @@ def expected_sweep_s(plan: Plan) -> float | None:
             continue
         cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
+        uncached = beside.get(trial.trial_id)
+        if uncached is not None:
+            least = max(least, LEAST_OF_A_PAIR * cycle)
         rounds = min(max(least, measure.budget_s / image_s), most)
         total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
+        if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
+            total += rounds * of_uncached.latency_s / MOST_A_BLOCK
     return total
+
+
+def _uncached_beside(plan: Plan) -> dict[str, Trial]:
+    """The uncached trial that will take turns with each, by trial id; it has a turn for those of a whole block."""
+    if not plan.measure.paired:
+        return {}
+    engines = Descriptions(allow_code=plan.allow_code)
+    found = {}
+    for placed in plan.trials:
+        trial, uncached = placed.trial, replace(placed.trial, cache=CacheConfig())
+        if placed.is_reference or placed.is_baseline or trial.hardware is not None or trial.workload.is_load:
+            continue
+        if trial.trial_id != uncached.trial_id and engines.process(trial) == engines.process(uncached):
+            found[trial.trial_id] = uncached
+    return found
 
 
 def _load_s(trial: Trial, image_s: float) -> float:

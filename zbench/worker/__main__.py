@@ -174,7 +174,7 @@ class Worker:
             self._configure(self._engine, side)
             stage = "a round"
             cycle = pairs(side.trial.workload)
-            self._watch_devices(self._engine)
+            self._watch_devices(self._engine, command.get("beside"))
             with quiet_collector():
                 self._watch.begin()
                 self._gauges.begin_round()
@@ -182,18 +182,20 @@ class Worker:
                 self._made += 1
                 made, _ = one_request(self._engine, cycle[index % len(cycle)], turn, self._began_s)
                 disturbed = self._watch.end()
-            slowed = [reason for reason in self._gauges.end_round() if reason.startswith(THROTTLED)]
-            invalid = made.invalid_reasons + slowed  # one that does not count, or was suspended, is asked for again
+            against = self._gauges.end_round()
+            if "beside" not in command:  # an older zbench asks, which does not say who else is its own
+                against = [reason for reason in against if reason.startswith(THROTTLED)]
+            invalid = made.invalid_reasons + against  # one that does not count, or was suspended, is asked for again
             made = replace(made, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)
-            return {"event": "generated", "request": asdict(made)}
+            return {"event": "generated", "request": asdict(made), "sm_clock_mhz": self._gauges.round_clock_mhz()}
         except Exception as error:
             return _failed(error, stage, self._engine)
 
-    def _watch_devices(self, engine: Engine) -> None:
-        """From a comparison's first round on; who else computes there may be the worker of the other side."""
+    def _watch_devices(self, engine: Engine, beside: list[int] | None) -> None:
+        """From a comparison's first round on. Processes `beside` are the other side's, and no neighbours."""
         watched = engine.watch()
         if watched.devices and not self._is_watching:
-            self._gauges.start(watched)
+            self._gauges.start(replace(watched, pids=(*watched.pids, *(beside or ()))))
             self._is_watching = True
 
     def _configure(self, engine: Engine, side: "_Side") -> None:

@@ -58,6 +58,12 @@ class Gauges:
         """The same of a request between these times of `time.perf_counter`, where others ran beside it."""
         return [] if self._devices is None else self._devices.reasons_between(began_s, ended_s)
 
+    def round_clock_mhz(self) -> float | None:
+        """Mean GPU clock of the latest round, so far; None without a device, or a sample in it."""
+        if self._devices is None:
+            return None
+        return self._devices.sm_clock_mhz_between(self._round_began_s, time.perf_counter())
+
     def begin_turn(self) -> None:
         """From now on requests are made for one of those that share the block: its peaks begin anew."""
         self._memory.start()

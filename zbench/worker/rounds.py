@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from zbench.measurement import INVALID_IMAGES, SUSPENDED, Measurement, Request, Window
+from zbench.measurement.neighbours import side_by_side_s
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.stats.estimate import relative_half_width
+from zbench.stats.paired import speedup_by_turns
 from zbench.worker.calls import Calls
 from zbench.worker.cross_checks import clock_check
 from zbench.worker.gauges import Gauges
@@ -24,13 +26,12 @@ from zbench.worker.job import TrialJob
 from zbench.worker.profiling import PROFILE_FAILED, Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
 from zbench.worker.share import Share
-from zbench.workload import Pair, whole_cycles
+from zbench.workload import LEAST_OF_A_PAIR, Pair, whole_cycles
 
 TURN_S = 0.3
 """How long a turn should last."""
 LEAST_TURNS = 4
 """Of each trial in a window, so that what befalls one of them is one among several."""
-LEAST_OF_A_PAIR = 3
 
 
 class RoundsWindow:
@@ -58,8 +59,10 @@ class RoundsWindow:
             while any(not share.stop_reason for share in self._measured):
                 self._lap()
                 gc.collect()
+                beside = next((share for share in self._shares if share.job.companion), None)
                 for share in self._measured:
-                    share.stop_reason = share.stop_reason or stop_reason(share, len(self._cycle), self._spent_s(share))
+                    enough = stop_reason(share, len(self._cycle), self._spent_s(share), beside)
+                    share.stop_reason = share.stop_reason or enough
         finally:
             gc.unfreeze()
         reason = self._measured[0].stop_reason
@@ -182,9 +185,9 @@ def bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:
     return min(max(whole_cycles(job.measure.min_rounds, n_pairs), cycles * n_pairs), most), most
 
 
-def stop_reason(share: Share, n_pairs: int, spent_s: float) -> str:
-    """Why a trial has enough: interval (of valid requests alone), max_rounds, budget or that its images are none;
-    empty while it has not."""
+def stop_reason(share: Share, n_pairs: int, spent_s: float, beside: Share | None = None) -> str:
+    """Why a trial has enough: interval (of valid requests alone, and of the speed-up over the companion `beside` it),
+    max_rounds, budget or that its images are none; empty while it has not."""
     measure, (least, most) = share.job.measure, bounds(share.job, n_pairs)
     if len(share.requests) < least:
         return ""
@@ -192,8 +195,17 @@ def stop_reason(share: Share, n_pairs: int, spent_s: float) -> str:
         return INVALID_IMAGES
     valid = [r.latency_s for r in share.requests if r.valid]
     width = relative_half_width(valid) if len(valid) >= least else None
-    if width is not None and width <= measure.target_rel_ci:
+    if width is not None and width <= measure.target_rel_ci and _is_speedup_tight(share, beside):
         return "interval"
     if len(share.requests) >= most:
         return "max_rounds"
     return "budget" if spent_s >= measure.budget_s and len(valid) >= least else ""
+
+
+def _is_speedup_tight(share: Share, beside: Share | None) -> bool:
+    if beside is None:
+        return True
+    speedup = speedup_by_turns(side_by_side_s(share.requests, beside.requests))
+    if speedup is None or speedup.interval is None:
+        return False
+    return math.log(speedup.interval[1] / speedup.ratio) <= share.job.measure.target_speedup_ci

@@ -125,7 +125,8 @@ def test_a_version_that_ignores_requests_is_launched_for_every_cache(tmp_path: P
 
 def test_a_server_that_fails_a_trial_is_started_anew_and_the_sweep_completes(tmp_path: Path) -> None:
     misdeeds = {"0.12": "die", "0.2": "status_500", "0.24": "broken", "0.3": "half", "0.35": "small"}
-    thresholds = "cache.residual_diff_threshold=0.12,0.2,0.24,0.3,0.35,0.4"
+    misdeeds["0.38"] = "status_500_first"
+    thresholds = "cache.residual_diff_threshold=0.12,0.2,0.24,0.3,0.35,0.38,0.4"
     more = ("cache=none,dbcache", "cache.max_warmup_steps=2", thresholds)
     found = swept(tmp_path, *more, code=4, FAKE_MISDEEDS=json.dumps(misdeeds))
     failed = {label.rpartition("_R")[2]: r.reason for label, r in found.items() if r.state == "FAILED"}
@@ -136,14 +137,17 @@ def test_a_server_that_fails_a_trial_is_started_anew_and_the_sweep_completes(tmp
         "0.24": "broken_reply",
         "0.3": "closed_early",
         "0.35": "other_work",
+        "0.38": "http_status",
     }
     died = failed["0.12"]
     assert "ended by itself with exit code 9 during a request" in died.message
     assert "illegal memory access" in died.message and died.log_tail[-1].startswith("RuntimeError: CUDA error")
     assert "500: Error executing request" in failed["0.2"].message
+    assert "status 500: Internal Server Error; sglang-" in failed["0.38"].message
+    assert failed["0.38"].message.endswith("says: RuntimeError: no rotary_emb"), "not the line of the access"
     assert "1 of 16x16, not 1 of 64x48" in failed["0.35"].message
     assert found["F1B0_W2_MC3_R0.4"].state == "COMPLETE" and found["none"].state == "COMPLETE"
-    assert len(launches(tmp_path)) == 6  # one, and one after each failure
+    assert len(launches(tmp_path)) == 7  # one, and one after each failure
     assert not fakes(tmp_path)
 
 

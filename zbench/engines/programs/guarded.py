@@ -1,5 +1,6 @@
 """A program of others from zbench's side: started without a shell, logged to a file, and ended with all it started."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,9 @@ GRACE_S = 2.0
 TAIL_LINES, LINE_CHARACTERS = 30, 400
 TAIL_BYTES = 64 * 1024
 """Of a log's end, how much is read for its last lines."""
+
+AN_ERROR = re.compile(r"[\w.]*(Error|Exception)\b: .")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class GuardedProgram:
@@ -89,12 +93,29 @@ class GuardedProgram:
             return ""
 
     def last_words(self) -> tuple[str, ...]:
-        """The last lines of what it printed."""
+        """The last lines of what it printed, without colours."""
+        return self._tail(self._offset)[-TAIL_LINES:]
+
+    def log_bytes(self) -> int:
+        """How long the log is now."""
+        with suppress(OSError):
+            return self.log.stat().st_size
+        return 0
+
+    def complaint(self, after: int = 0) -> str | None:
+        """The last line that says an error as Python does, `RuntimeError: no kernel image`; None: there is none.
+
+        A server that goes on, or that adds advice to its error, ends with another line. `after` so many bytes of the
+        log: what was wrong before is another story."""
+        tail = self._tail(max(self._offset, after))
+        return next((line for line in reversed(tail) if AN_ERROR.match(line)), None)
+
+    def _tail(self, begin: int) -> tuple[str, ...]:
         try:
             with self.log.open("rb") as log:
                 end = log.seek(0, 2)
-                log.seek(max(self._offset, end - TAIL_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()
+                log.seek(max(begin, end - TAIL_BYTES))
+                lines = COLOUR.sub("", log.read().decode(errors="replace")).splitlines()
         except OSError:
             return ()
-        return tuple(line[:LINE_CHARACTERS] for line in lines if line.strip())[-TAIL_LINES:]
+        return tuple(line[:LINE_CHARACTERS] for line in lines if line.strip())

@@ -34,6 +34,9 @@ DYING_S = 2.0
 GONE = ("unreachable", "closed_early")
 """Of a request that a server's end may have stopped."""
 
+COMPLAINED = ("http_status", "server_died")
+"""Of what a server may have written an error to its log."""
+
 INNER_PORTS = ("--scheduler-port", "--master-port")
 """Of SGLang's own processes, always 5555 and 30005 with --strict-ports: a second server on the machine then ends."""
 
@@ -56,6 +59,7 @@ class SGLangServer:
         self._options = options
         self._program: GuardedProgram | None = None
         self._client: ImagesClient | None = None
+        self._log_before = 0  # bytes of the log when the latest request was sent
         self.parts_s: dict[str, float] = {}
         """Seconds to its first sign of life, `launch`, and those of its first request, `first_request`."""
 
@@ -88,7 +92,7 @@ class SGLangServer:
     def generate(self, body: dict[str, Any]) -> ImagesReply:
         """One request. Any thread may ask. Raises ServerFailure."""
         try:
-            return self._own_client.generate(body)
+            return self._request(body)
         except ImagesServerError as error:
             raise self._told(error) from error
 
@@ -169,9 +173,13 @@ class SGLangServer:
                 raise self._told(made)
             waiting.on("to make its first image", self._lost(waiting))
 
+    def _request(self, body: dict[str, Any]) -> ImagesReply:
+        self._log_before = 0 if self._program is None else self._program.log_bytes()
+        return self._own_client.generate(body)
+
     def _ask(self, body: dict[str, Any], answer: list[ImagesReply | Exception]) -> None:
         try:
-            answer.append(self._own_client.generate(body))
+            answer.append(self._request(body))
         except Exception as error:
             answer.append(error)
 
@@ -194,19 +202,30 @@ class SGLangServer:
             if self._program.exit_code is not None:
                 return self._death("during a request")
             time.sleep(POLL_S / 4)
+        if error.code == "http_status":
+            self._await_complaint()
         return self._failure(error.code, str(error))
+
+    def _await_complaint(self) -> None:
+        """A server answers first, and writes what was wrong to its log then."""
+        until = time.monotonic() + DYING_S
+        while self._program is not None and time.monotonic() < until:
+            if self._program.complaint(self._log_before):
+                return
+            time.sleep(POLL_S / 4)
 
     def _death(self, when: str) -> ServerFailure:
         assert self._program is not None
         return self._failure("server_died", f"sglang serve {self._program.death()} {when}")
 
     def _failure(self, code: str, message: str) -> ServerFailure:
-        """With the log's end, and its last line in the message."""
+        """With the log's end; the message has its last error, or else its last line."""
         if self._program is None:
             return ServerFailure(code, message)
-        words = self._program.last_words()
-        said = f"; {self._program.log.name} ends: {words[-1]}" if words else f"; {self._program.log.name} is empty"
-        return ServerFailure(code, message + said, words)
+        words, log = self._program.last_words(), self._program.log.name
+        complaint = self._program.complaint(self._log_before) if code in COMPLAINED else None
+        said = f"{log} says: {complaint}" if complaint else f"{log} ends: {words[-1]}" if words else f"{log} is empty"
+        return ServerFailure(code, f"{message}; {said}", words)
 
 
 class _Waiting:

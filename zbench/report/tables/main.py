@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
+from zbench.analysis.speedup import EQUAL_WORKERS
 from zbench.analysis.telling import shown_of_all, telling
 from zbench.analysis.view import View
 from zbench.measurement import RANDOM_WEIGHTS
@@ -252,11 +253,21 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     if of_way["chained"]:
         lines.append(
             f"{cells.listed(of_way['chained'])}: over the uncached trial of its own process, times that one's "
-            "speed-up; the interval counts that equal processes differ by 1 %."
+            f"speed-up; {_of_processes(complete)}."
         )
     if of_way["unpaired"]:
-        lines.append(f"{cells.listed(of_way['unpaired'])}: not by turns, as nothing of the same process is beside it.")
+        beside = "not by turns, as nothing of the same process is beside it"
+        lines.append(f"{cells.listed(of_way['unpaired'])}: {beside}; {_of_processes(complete)}.")
     return lines
+
+
+def _of_processes(complete: Sequence[TrialFigures]) -> str:
+    """What intervals between processes count besides."""
+    known = {row.equal_workers for row in complete if row.equal_workers is not None}
+    if not known:
+        allowed = f"{EQUAL_WORKERS:.0%}, which zbench doctor --noise would measure"
+        return f"the interval counts that equal processes differ by {allowed}"
+    return f"the interval counts that equal processes differ by {' or '.join(f'{x:.1%}' for x in sorted(known))}"
 
 
 def _of_cold(complete: Sequence[TrialFigures]) -> list[str]:

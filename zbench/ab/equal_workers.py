@@ -1,0 +1,48 @@
+"""Pairs of workers of the same code beside each other: by how much processes differ, whatever rounds within one say."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from zbench.ab.interleave import SideName, blocks, rounds_a_turn, turn_medians
+from zbench.ab.schedule import BLOCKS_A_LAUNCH
+from zbench.ab.side import Side, SideWorker, warm_up
+from zbench.config import MeasureConfig
+from zbench.stats import median
+
+PAIRS = 6
+
+
+def equal_pairs(side: Side, measure: MeasureConfig, folder: Path, show: Callable[[str], None]) -> list[float]:
+    """The log of the second worker's time over the first's, of each of PAIRS pairs. Raises SideFailed.
+
+    Both take turns, and which starts first changes from pair to pair.
+    """
+    made: list[float] = []
+    began_s = time.perf_counter()
+    for pair in range(PAIRS):
+        left = "" if not made else f", {(PAIRS - pair) * (time.perf_counter() - began_s) / pair:.0f} s left"
+        show(f"pair {pair + 1} of {PAIRS} of equal workers{left}")
+        made.append(_one_pair(side, measure, folder, ("a", "b") if pair % 2 == 0 else ("b", "a")))
+    return made
+
+
+def _one_pair(side: Side, measure: MeasureConfig, folder: Path, order: tuple[SideName, SideName]) -> float:
+    workers: dict[SideName, SideWorker] = {}
+    try:
+        for name in order:
+            workers[name] = SideWorker([replace(side, name=name)], folder / f"worker-{name}.log", measure.timeout_s)
+            workers[name].prepare(time.perf_counter())
+        warm = warm_up(workers, measure.max_warmup_rounds, lambda *_: None)
+        a_turn = {name: rounds_a_turn(min(latencies)) for name, latencies in warm.items()}
+        ratios = []
+        for block in islice(blocks(lambda name, index: workers[name].generate(name, index), a_turn), BLOCKS_A_LAUNCH):
+            a, b = (turn_medians([r.latency_s for r in rounds]) for rounds in (block.a, block.b))
+            ratios.append(math.log(sum(b) / sum(a)))
+        return median(ratios)
+    finally:
+        for worker in workers.values():
+            worker.close()
