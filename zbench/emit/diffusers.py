@@ -27,7 +27,7 @@ PIPELINE = (
     *("height", "width", "steps", "guidance_scale", "max_sequence_length", "batch_size", "images_per_prompt"),
     *("vae", "vae_tiling", "vae_slicing", "lora", "variant", "weights", "download"),
 )
-COMPUTE = ("device", "dtype", "compile", "attention_backend", "decode", "quantization", "scope")
+COMPUTE = ("device", "dtype", "compile", "attention_backend", "decode", "quantization")
 CLASSES = ("AutoencoderKL", "ZImagePipeline", "ZImageTransformer2DModel")
 CARRIES = (
     *(f"pipeline.{key}" for key in PIPELINE),
@@ -53,7 +53,8 @@ def emit_diffusers(trial: Trial) -> Emission:
     weights, weight_notes = _weights(trial, device)
     notes = [*weight_notes, *offload_notes]
     style = [] if trial.pipeline.lora is None else ["pipeline.lora_scale", "pipeline.lora_fused"]
-    carries = {*CARRIES, *style, *cache_keys, *offload_keys}
+    scope = [] if trial.compute.quantization == quantization.NONE else ["compute.scope"]
+    carries = {*CARRIES, *style, *scope, *cache_keys, *offload_keys}
     if weight_notes:
         carries -= {"pipeline.weights"}
     notes += notes_of_rest(trial, Words("diffusers", carries, reasons=REASONS), notes)
