@@ -25,7 +25,7 @@ from zbench.config import Config, register_schemas
 from zbench.engines import Descriptions
 from zbench.errors import Exit, HardwareError, OverrideError, ZbenchError, one_line
 from zbench.hardware.detect import describe_present, present_devices
-from zbench.methods.lora import check_used
+from zbench.methods import lora, quantization
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
 from zbench.space import constraint
@@ -100,7 +100,8 @@ def served(args: list[str], command: str, about: str = "", *, allow_code: bool =
     trial = trial_of(config, devices)
     if trial.hardware is not None:
         raise HardwareError(f"hardware={trial.hardware.name}: is not here ({describe_present(devices)}); leave it out")
-    check_used([trial.pipeline])
+    lora.check_used([trial.pipeline])
+    quantization.check_used([config.compute])
     problem = constraint(trial, geometry_of(trial.pipeline)) or too_many([(trial, config.hardware)], devices)(trial)
     problem = problem or Descriptions(allow_code=allow_code).supports(trial)
     if problem is not None:

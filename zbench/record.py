@@ -258,13 +258,27 @@ def upgrade(data: dict[str, Any]) -> dict[str, Any]:
     if type(version) is not int:
         version = repr(version)
     if version == SCHEMA_VERSION:
-        return data
+        return _with_graphs(data)
     if version == 1:
-        return _from_version_1(data)
+        return _with_graphs(_from_version_1(data))
     raise RecordError(
         f"schema_version {str(version)[:60]} cannot be upgraded to {SCHEMA_VERSION}; "
         "read it with the zbench that wrote it, or measure again"
     )
+
+
+def _with_graphs(data: dict[str, Any]) -> dict[str, Any]:
+    """What was captured, where it has the name that it had before more than all of it could be asked for."""
+    measurement = data.get("measurement")
+    effective = measurement.get("effective") if isinstance(measurement, dict) else None
+    if not isinstance(measurement, dict) or not isinstance(effective, dict) or "cuda_graph" not in effective:
+        return data
+    captured = effective["cuda_graph"]
+    if not isinstance(captured, bool | None):
+        raise ValueError(f"measurement.effective.cuda_graph={captured!r}: must be true, false or null")
+    rest = {key: value for key, value in effective.items() if key != "cuda_graph"}
+    graphs = None if captured is None else "all" if captured else "none"
+    return {**data, "measurement": {**measurement, "effective": {**rest, "graphs": graphs}}}
 
 
 def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from zbench.config import ServedEngineConfig
 from zbench.hardware.footprint import least_offload
-from zbench.methods import graphs, lora, offload, parallel
+from zbench.methods import fast, graphs, lora, offload, parallel, quantization
 from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.geometry import SEQUENCE_MULTIPLE, Geometry
@@ -214,7 +214,10 @@ def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
         _served_is_measured(trial),
         _sharding_fits(trial, geometry),
         _offload_fits(trial),
-        graphs.problem(trial.compute, trial.offload, decides_on_host=method_of(trial.cache).choice != "none"),
+        _graphs_fit(trial),
+        fast.problem(trial.compute, trial.pipeline, trial.parallel, trial.offload),
+        quantization.problem(trial.compute, trial.pipeline, trial.parallel, trial.offload),
+        quantization.problem_on_hardware(trial.compute, trial.hardware),
         lora.problem(trial.pipeline, projected=trial.hardware is not None),
     )
     return next((reason for reason in checks if reason), None)
@@ -273,7 +276,12 @@ def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
 
 
 def _offload_fits(trial: Trial) -> str | None:
-    return offload.problem(trial.offload, compiled=trial.compute.compile)
+    return offload.problem(trial.offload, compiled=fast.compiles(trial.compute))
+
+
+def _graphs_fit(trial: Trial) -> str | None:
+    decides = method_of(trial.cache).choice != "none"
+    return graphs.problem(trial.compute, trial.parallel, trial.offload, decides_on_host=decides)
 
 
 def _skipping_means_something(trial: Trial) -> str | None:

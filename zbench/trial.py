@@ -35,7 +35,7 @@ from zbench.config.hardware import LATER_SHARES
 from zbench.config.pipeline import OWN_OF_PROMPTS
 from zbench.decode import check_untyped, typed
 from zbench.errors import ConfigError
-from zbench.methods import dtypes, lora, offload, parallel
+from zbench.methods import attention, dtypes, fast, graphs, lora, offload, parallel, quantization
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry, VaeGeometry
@@ -51,7 +51,10 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("parallel", "cfg_size"),
         ("parallel", "dp_size"),
         ("parallel", "gather_by"),
-        ("compute", "cuda_graph"),
+        ("compute", "graphs"),
+        *(("compute", knob) for knob in fast.KNOBS),
+        ("compute", "quantization"),
+        ("compute", "scope"),
         ("parallel", "ulysses_anything"),
         ("parallel", "ulysses_async"),
         ("parallel", "ring_rotate_method"),
@@ -69,6 +72,9 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
 )
 """Fields that came after schema 2, each with its group; what is inside of a group is `group.inner`. At its default
 such a field is left out of `to_dict`, so that trials that do not use it keep their ids."""
+
+WAS_CALLED = {"cuda_graph": True}
+"""What `compute.graphs=all` was, before there were others: records and ids of then go on to mean the same."""
 
 T = TypeVar("T")
 
@@ -123,6 +129,7 @@ class Trial:
         except (KeyError, TypeError) as error:
             raise ValueError(f"cache={str(data['cache'])[:60]}: of no method that is known") from error
         groups["engine"] = engine_class(data["engine"])
+        data = {**data, "compute": _with_graphs(data["compute"])}
         groups |= {"hardware": HardwareConfig} if data.get("hardware") is not None else {}
         read: dict[str, Any] = {name: group_of(schema, data[name], name) for name, schema in groups.items()}
         limit = data.get("vram_limit_gib")
@@ -153,7 +160,8 @@ class Trial:
     def trial_id(self) -> str:
         """12 hex digits of a sha256 over the canonical JSON of `to_dict`.
 
-        The order of seeds and prompts is no part of it: the same images are made in any order.
+        The order of seeds and prompts is no part of it: the same images are made in any order. What had another name
+        once is in it by that name.
         """
         data = self.to_dict()
         workload = data["workload"]
@@ -162,6 +170,9 @@ class Trial:
             "seeds": sorted(workload["seeds"]),
             "prompts": sorted(workload["prompts"], key=lambda prompt: str(prompt["id"])),
         }
+        if data["compute"].get("graphs") == graphs.ALL:
+            data["compute"] = {**data["compute"], **WAS_CALLED}
+            del data["compute"]["graphs"]
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -189,6 +200,12 @@ class Trial:
         changes: dict[str, Any] = dict(own)
         return replace(self, pipeline=replace(self.pipeline, **changes)) if own else self
 
+    @cached_property
+    def graphs(self) -> str:
+        """What is captured: `none`, `stages` or `all`; `compute.graphs=auto` is settled by the trial's other values."""
+        decides = method_of(self.cache).choice != "none"
+        return graphs.settled(self.compute, self.pipeline, self.parallel, self.offload, decides_on_host=decides)
+
     @property
     def memory_gib(self) -> float | None:
         """Device memory that it may use: of the hardware it is projected onto, or under the cap it is held to."""
@@ -208,8 +225,8 @@ class Trial:
             *parallel.labels(self.parallel),
             offload.label(self.offload),
             None if cap_gib is None else f"cap:{cap_gib:g}GiB",
-            "compiled" if self.compute.compile else None,
-            "graph" if self.compute.cuda_graph else None,
+            *fast.labels(self.compute),
+            quantization.label(self.compute),
             dtypes.label(self.compute.dtype),
             lora.label(self.pipeline),
             self.workload.load_label,
@@ -218,8 +235,10 @@ class Trial:
 
 
 def settled(compute: ComputeConfig, device: str) -> ComputeConfig:
-    """`compute` on this device; the dtype that is native there is `auto`, so that one thing has one identity."""
-    return replace(compute, device=device, dtype=dtypes.settled(compute.dtype, device))
+    """`compute` on this device: native dtypes are `auto` and kernels are not, so that one thing has one identity."""
+    kernel = attention.settled(compute.attention_backend, device)
+    dtype = dtypes.settled(compute.dtype, device)
+    return quantization.settled(replace(compute, device=device, dtype=dtype, attention_backend=kernel))
 
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:
@@ -250,6 +269,17 @@ def preset_geometry(preset: str) -> Geometry:
 def _geometry_in(folder: Path) -> Geometry:
     """Read once a process, as every trial of a sweep asks for it."""
     return Geometry.from_folder(folder)
+
+
+def _with_graphs(compute: Any) -> Any:
+    """The JSON of a `compute` of any age, with `graphs` in place of what that was called once."""
+    if not isinstance(compute, Mapping) or "cuda_graph" not in compute:
+        return compute
+    captured = compute["cuda_graph"]
+    if not isinstance(captured, bool):
+        raise ValueError(f"compute.cuda_graph={captured!r}: must be true or false")
+    rest = {key: value for key, value in compute.items() if key != "cuda_graph"}
+    return {**rest, "graphs": graphs.ALL if captured else graphs.NONE}
 
 
 def _default(schema: Any, name: str) -> Any:

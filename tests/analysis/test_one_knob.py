@@ -55,7 +55,7 @@ def test_taylorseer_is_one_knob_whose_order_means_nothing_while_it_is_off() -> N
 def test_compiling_a_mask_and_where_weights_wait_are_knobs_in_their_own_order() -> None:
     eager, compiled = trial(), trial(compute=ComputeConfig(compile=True))
     assert parted(found(complete(compiled), complete(eager))) == [("compute", "eager", "compiled")]
-    graph = trial(compute=ComputeConfig(compile=True, cuda_graph=True))
+    graph = trial(compute=ComputeConfig(compile=True, graphs="all"))
     assert parted(found(complete(graph), complete(compiled)))[0] == ("compute", "compiled", "graph")
     masks = [complete(trial(SCMConfig(scm_preset=name))) for name in ("ultra", "slow", "fast")]
     assert parted(found(*masks)) == [("cache.scm_preset", "slow", "fast"), ("cache.scm_preset", "fast", "ultra")]

@@ -211,7 +211,7 @@ def test_every_flag_and_variable_of_any_launch_is_in_the_newest_version() -> Non
     for of in (
         COMPILED,
         trial(SCMConfig(), pipeline=styled, parallel=every),
-        turbo(parallel=ParallelConfig(gather_size=2), compute=ComputeConfig(cuda_graph=True)),
+        turbo(parallel=ParallelConfig(gather_size=2), compute=ComputeConfig(graphs="all")),
     ):
         launch = sglang_launch(of)
         there = fitted(launch, accepted(known_versions()[-1]))

@@ -30,7 +30,7 @@ from zbench.zimage.layout import preset_folder
 
 COMPILED = ComputeConfig(device="cuda", compile=True)
 EAGER = ComputeConfig(device="cuda")
-GRAPH = ComputeConfig(device="cuda", compile=True, cuda_graph=True)
+GRAPH = ComputeConfig(device="cuda", compile=True, graphs="all")
 MEASURED = {figure.id: figure for figure in published_figures()}
 
 

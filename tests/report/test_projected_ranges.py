@@ -105,7 +105,7 @@ def test_what_is_not_spread_out_keeps_a_trials_id():
 
 
 def test_a_recommendation_says_when_the_ranges_of_the_first_two_overlap():
-    records = onto("rtx4090", EAGER, replace(COMPILED, cuda_graph=True), COMPILED)
+    records = onto("rtx4090", EAGER, replace(COMPILED, graphs="all"), COMPILED)
     (chosen,) = recommend(view_of(records), Limits(), allow_proxy=True).answers
     text = chosen.to_text()
     assert "90 % ranges of the first two overlap" in text

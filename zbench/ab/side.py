@@ -22,7 +22,7 @@ from zbench.executors.places import places_of
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.hardware.turns import TurnOnDevices
 from zbench.measurement import INVALID_IMAGES, SUSPENDED, Effective, Request, Role
-from zbench.methods.lora import check_used
+from zbench.methods import fast, lora, quantization
 from zbench.probes.device import FOREIGN, THROTTLED
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
@@ -59,7 +59,8 @@ def present_trial(flag: str, config: Config, overrides: Sequence[str], engines: 
     work, both naming `flag`.
     """
     devices = present_devices()
-    check_used([config.pipeline])
+    lora.check_used([config.pipeline])
+    quantization.check_used([config.compute])
     trial = trial_of(config, devices)
     if trial.hardware is not None:
         raise HardwareError(
@@ -140,7 +141,7 @@ def share_a_pipeline(a: Side, b: Side) -> bool:
 
     Where blocks are compiled, going from one setting to the other might compile them again.
     """
-    if (a.python, a.home) != (b.python, b.home) or a.trial.compute.compile:
+    if (a.python, a.home) != (b.python, b.home) or fast.compiles(a.trial.compute):
         return False
     engines = Descriptions(allow_code=a.allow_code)
     return engines.process(a.trial) == engines.process(b.trial)

@@ -6,7 +6,7 @@ to compare trials of other references or of load, and derives everything from ra
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,10 @@ from zbench.analysis.figures import TrialFigures
 from zbench.analysis.labels import flatten
 from zbench.analysis.metrics import rounds_by_image
 from zbench.analysis.view import View
+from zbench.config import ComputeConfig
 from zbench.config.cache import SCM_PRESETS
 from zbench.measurement import Measurement
+from zbench.methods import graphs, quantization
 from zbench.methods.cache import method_of
 from zbench.record import Record
 from zbench.stats import Comparison, ratio_of_rounds
@@ -27,6 +29,10 @@ TAYLORSEER = "cache.taylorseer_order"
 OFF = "off"
 GROUPS = ("compute",)
 """Groups whose choices differ in several keys at once, and are one knob: compiled, and as one launch."""
+
+PLAIN = ("eager", "padded", "split", "complex")
+FIRST = (None, OFF, "none", "auto", *PLAIN, "short", "channels_last", "compiled", "graph", *SCM_PRESETS)
+"""Values in the order of a table: what is off, or as PyTorch has it, before what does more."""
 
 SAME_MEMORY = 0.02  # relative; equal work in one process differs by so much
 SAME_TIME = 1.05  # an interval within this factor either way, around 1, is that of a time that did not change
@@ -103,10 +109,18 @@ def knobs_of(trial: Trial) -> dict[str, Any]:
     cache = {f"cache.{key}": value for key, value in method_of(trial.cache).parameters.items()}
     if cache.pop("cache.enable_taylorseer", None) is False:
         cache[TAYLORSEER] = OFF
-    compute = {f"compute.{key}": value for key, value in flatten(trial.to_dict()["compute"]).items()}
-    graph, compiled = compute.pop("compute.cuda_graph", False), compute.pop("compute.compile", False)
-    compute["compute"] = "graph" if graph else "compiled" if compiled else "eager"
-    return leaves | {"cache.method": trial.cache.method} | cache | compute
+    return leaves | {"cache.method": trial.cache.method} | cache | _of_compute(trial.compute)
+
+
+def _of_compute(compute: ComputeConfig) -> dict[str, Any]:
+    """Compiling and capturing are one knob, what is quantised is another; the rest as it is, defaults too."""
+    own = ("grid", "compile", "graphs", "quantization", "scope")
+    rest = {f"compute.{f.name}": getattr(compute, f.name) for f in fields(compute) if f.name not in own}
+    stack = "compiled" if compute.compile else "eager"
+    captured = graphs.label(compute.graphs)
+    if captured is not None:
+        stack = captured if compute.compile and compute.graphs == graphs.ALL else f"{stack} {captured}"
+    return rest | {"compute": stack, "compute.quantization": quantization.label(compute) or quantization.NONE}
 
 
 def _of_group(group: Sequence[tuple[TrialFigures, Record]]) -> Iterator[KnobPair]:
@@ -129,8 +143,7 @@ def _rank(value: Any) -> tuple[int, float, str]:
     """Off, default and eager before what they are beside, numbers by size, the rest by name."""
     if isinstance(value, bool | int | float):
         return 1, float(value), ""
-    first = (None, OFF, "none", "auto", "eager", "compiled", "graph", *SCM_PRESETS)
-    return (0, float(first.index(value)), "") if value in first else (2, 0.0, str(value))
+    return (0, float(FIRST.index(value)), "") if value in FIRST else (2, 0.0, str(value))
 
 
 def _beside(

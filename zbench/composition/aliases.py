@@ -103,6 +103,9 @@ ALIASES: dict[str, str] = {
     "enable_torch_compile": "compute=compiled",
     "torch_compile": "compute=compiled",
     "regional_compile": "compute=compiled",
+    "cuda_graph": "compute.graphs=all",
+    "cuda_graphs": "compute.graphs=all",
+    "enable_breakable_cuda_graph": "compute.graphs=all",
     "torch_dtype": "compute.dtype",
     "precision": "compute.dtype",
     "dit_precision": "compute.dtype",
@@ -161,7 +164,7 @@ def _there(override: str) -> str | None:
     """`override`, if this zbench has its keys."""
     keys = override.replace(" and ", ", ").split(", ")
     for key in keys:
-        group, dot, name = key.partition(".")
+        group, dot, name = key.partition("=")[0].partition(".")
         known = {item.name for schema in SCHEMAS.get(group, {}).values() for item in fields(schema)}
         if dot and group in SCHEMAS and name not in known:
             return None

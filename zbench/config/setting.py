@@ -16,6 +16,13 @@ ROTATE_METHODS = ("p2p", "allgather")
 GATHER_BY = ("auto", "collectives", "copies")
 VAE_MODES = ("whole", "split", "tiled")
 TEXT_ENCODER_MODES = ("whole", "tp")
+LAYERS = ("split", "fused")
+ROPES = ("complex", "real")
+TEXTS = ("padded", "short", "compiled")
+DECODES = ("eager", "channels_last", "compiled")
+GRAPHS = ("none", "stages", "all", "auto")
+QUANTIZATIONS = ("none", "fp8")
+SCOPES = ("attention", "ffn", "both")
 OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
 
 
@@ -96,7 +103,14 @@ class ComputeConfig(Group):
     device: str = "auto"  # auto: cuda where the hardware is a GPU, else cpu; a trial's is never auto
     dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     compile: bool = False  # torch.compile of the repeated transformer blocks
-    cuda_graph: bool = False  # each forward of the transformer, the text encoding and the decode are one launch each
+    graphs: str = "none"  # one launch each: stages: text encoding and decode; all: a forward too; auto: what pays
+    qkv: str = "split"  # fused: queries, keys and values in one matmul
+    rope: str = "complex"  # real: rotary positions in real numbers, which a compiler can fuse
+    ffn: str = "split"  # fused: both halves of SwiGLU in one matmul
+    text: str = "padded"  # short: a prompt's real tokens alone; compiled: these, by torch.compile
+    decode: str = "eager"  # channels_last: the VAE's memory format; compiled: that, by torch.compile
+    quantization: str = "none"  # fp8: torchao's, row-wise, weights and activations
+    scope: str = "both"  # what is quantised: attention projections, ffn, both
     attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
 
 
@@ -126,3 +140,11 @@ def check_compute(compute: ComputeConfig) -> None:
     """Raise ConfigError for a value that is out of its range."""
     one_of("compute.device", compute.device, DEVICES)
     one_of("compute.dtype", compute.dtype, DTYPES)
+    one_of("compute.graphs", compute.graphs, GRAPHS)
+    one_of("compute.qkv", compute.qkv, LAYERS)
+    one_of("compute.rope", compute.rope, ROPES)
+    one_of("compute.ffn", compute.ffn, LAYERS)
+    one_of("compute.text", compute.text, TEXTS)
+    one_of("compute.decode", compute.decode, DECODES)
+    one_of("compute.quantization", compute.quantization, QUANTIZATIONS)
+    one_of("compute.scope", compute.scope, SCOPES)

@@ -11,29 +11,36 @@ from typing import Any
 from zbench import __version__
 from zbench.carried import VRAM_LIMIT, Words, notes_of_rest
 from zbench.emit.emission import Emission, EmittedFile, commented, python_text
+from zbench.methods import quantization
 from zbench.methods.cache import method_of
 from zbench.methods.dtypes import dtype_on
 from zbench.methods.offload import BY_NAME
-from zbench.trial import Trial
+from zbench.trial import Trial, geometry_of
 from zbench.zimage.layout import WEIGHTS_FILE, preset_folder
 from zbench.zimage.on_disk import names_a_file
 
 FILE = "generate.py"
+TORCHAO = "from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_"
 HUB_ID = "Tongyi-MAI/Z-Image-Turbo"
 
 PIPELINE = (
     *("height", "width", "steps", "guidance_scale", "max_sequence_length", "batch_size", "images_per_prompt"),
     *("vae", "vae_tiling", "vae_slicing", "lora", "variant", "weights", "download"),
 )
+COMPUTE = ("device", "dtype", "compile", "attention_backend", "decode", "quantization")
 CLASSES = ("AutoencoderKL", "ZImagePipeline", "ZImageTransformer2DModel")
 CARRIES = (
     *(f"pipeline.{key}" for key in PIPELINE),
-    *(f"compute.{key}" for key in ("device", "dtype", "compile", "attention_backend")),
+    *(f"compute.{key}" for key in COMPUTE),
     *(f"workload.{key}" for key in ("seeds", "prompts.text", "prompts.negative_prompt")),
 )
 REASONS = {
     "parallel": "One device makes the images here (zbench emit --to cache-dit writes what cache-dit can shard)",
-    "compute.cuda_graph": "A captured forward is zbench's own; the images are the same without it",
+    "compute.graphs": "A captured forward is zbench's own; the images are the same without it",
+    **dict.fromkeys(
+        (f"compute.{key}" for key in ("qkv", "rope", "ffn", "text")),
+        "Joined layers, real rotations and short prompts are zbench's own; the images are the same without them",
+    ),
     VRAM_LIMIT: "Nothing holds this program to less memory than the card has",
 }
 
@@ -46,13 +53,16 @@ def emit_diffusers(trial: Trial) -> Emission:
     weights, weight_notes = _weights(trial, device)
     notes = [*weight_notes, *offload_notes]
     style = [] if trial.pipeline.lora is None else ["pipeline.lora_scale", "pipeline.lora_fused"]
-    carries = {*CARRIES, *style, *cache_keys, *offload_keys}
+    scope = [] if trial.compute.quantization == quantization.NONE else ["compute.scope"]
+    carries = {*CARRIES, *style, *scope, *cache_keys, *offload_keys}
     if weight_notes:
         carries -= {"pipeline.weights"}
     notes += notes_of_rest(trial, Words("diffusers", carries, reasons=REASONS), notes)
     used = [name for name in CLASSES if any(f"{name}." in line for line in weights)]
     imports = [*(["import cache_dit"] if cache else []), "import torch", f"from diffusers import {', '.join(used)}"]
-    blocks = [imports, [*weights, *_decoding(trial), *_lora(trial), *_compute(trial), *offload], cache, _calls(trial)]
+    imports += [TORCHAO] if trial.compute.quantization != quantization.NONE else []
+    built = [*weights, *_decoding(trial), *_lora(trial), *_compute(trial), *offload, *_quantised(trial)]
+    blocks = [imports, built, cache, _calls(trial)]
     head = commented(f"Made by zbench {__version__}: {trial.label}", *notes)
     text = head + "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
     return Emission("diffusers", (EmittedFile(FILE, text),), tuple(notes))
@@ -121,8 +131,34 @@ def _lora(trial: Trial) -> list[str]:
 
 
 def _compute(trial: Trial) -> list[str]:
-    kernel = [f"pipe.transformer.set_attention_backend({python_text(trial.compute.attention_backend)})"]
-    return [*kernel, *(["pipe.transformer.compile_repeated_blocks(fullgraph=True)"] if trial.compute.compile else [])]
+    compute = trial.compute
+    lines = [f"pipe.transformer.set_attention_backend({python_text(compute.attention_backend)})"]
+    lines += ["pipe.transformer.compile_repeated_blocks(fullgraph=True)"] if compute.compile else []
+    lines += ["pipe.vae.to(memory_format=torch.channels_last)"] if compute.decode != "eager" else []
+    if compute.decode == "compiled":
+        lines += ["torch.backends.cudnn.benchmark = True", "pipe.vae.decoder.compile()"]
+    return lines
+
+
+def _quantised(trial: Trial) -> list[str]:
+    """torchao's own words, for the layers that zbench quantises; once the weights are where they stay."""
+    compute = trial.compute
+    if compute.quantization == quantization.NONE:
+        return []
+    first, end = quantization.KEPT_ENDS, geometry_of(trial.pipeline).transformer.n_layers - quantization.KEPT_ENDS
+    parts = {"attention": ("attention",), "ffn": ("feed_forward",)}.get(compute.scope, ("attention", "feed_forward"))
+    return [
+        "",
+        "",
+        "def is_quantised(module, name):",
+        "    of = name.split('.')  # such as layers.3.attention.to_q",
+        f"    inside = of[0] == 'layers' and len(of) > 3 and {first} <= int(of[1]) < {end} and of[2] in {parts!r}",
+        "    return inside and isinstance(module, torch.nn.Linear)",
+        "",
+        "",
+        "by_row = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)",
+        "quantize_(pipe.transformer, by_row, filter_fn=is_quantised)",
+    ]
 
 
 def _offload(trial: Trial, device: str) -> tuple[list[str], list[str], list[str]]:

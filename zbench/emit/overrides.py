@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value, literal
 from zbench.config import ComputeConfig, Config, EngineConfig, ServedEngineConfig
+from zbench.methods import fast
 from zbench.methods.cache import method_of
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.sanitize import shell_line
@@ -76,7 +77,10 @@ def _choices(trial: Trial) -> dict[str, str]:
 
 
 def _compute(compute: ComputeConfig) -> str:
-    if compute.cuda_graph:
+    """A choice that sets several knobs stands for all of them together alone."""
+    if fast.is_fast(compute):
+        return "fast" if compute.quantization == "none" else "fp8"
+    if compute.compile and compute.graphs == "all":
         return "graph"
     return "compiled" if compute.compile else "eager"
 

@@ -15,7 +15,7 @@ from zbench.config import ComputeConfig, HardwareConfig
 from zbench.errors import ConfigError
 from zbench.hardware import footprint, host, traffic
 from zbench.hardware.seconds import Parts, longest
-from zbench.methods import dtypes, offload
+from zbench.methods import dtypes, offload, quantization
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
@@ -38,6 +38,7 @@ class DeviceRates:
 
     dtype_bytes: int
     gemm: float  # FLOP/s
+    fp8_gemm: float | None  # FLOP/s; None where the datasheet has none
     attention: float  # FLOP/s
     vae: float  # FLOP/s
     bandwidth: float  # bytes/s
@@ -53,15 +54,19 @@ class DeviceRates:
         if kind.instead is not None and operator.attrgetter(kind.peak_key)(hardware) is None:
             problem = f"hardware={hardware.name} has no {dtype} rate; use {kind.instead}"
             raise ConfigError("compute.dtype", dtype, problem)
+        fp8_peak = None if hardware.peak_fp8_tflops is None else hardware.peak_fp8_tflops * 1e12
         peak, dtype_bytes = figure_of(hardware, kind.peak_key) * 1e12, kind.nbytes
         passes = e.activation_passes if compiled else e.eager_activation_passes
         needs_bandwidth = hardware.nvml_name is not None or passes > 0
         bandwidth = figure_of(hardware, "memory_bandwidth_gb_s") * 1e9 if needs_bandwidth else math.inf
         if ideal:
-            return cls(dtype_bytes, peak, peak, peak, bandwidth, activation_passes=0.0, token_s=0.0, gap_s=0.0)
+            return cls(
+                dtype_bytes, peak, fp8_peak, peak, peak, bandwidth, activation_passes=0.0, token_s=0.0, gap_s=0.0
+            )
         gap_s = e.step_gap_s if compiled else e.eager_step_gap_s
         token_s = (e.token_s if compiled else e.eager_token_s) / BLOCK_TOKENS
-        rates = (peak * e.gemm, peak * e.attention, peak * e.vae)
+        fp8 = None if fp8_peak is None else fp8_peak * e.gemm * quantization.OF_GEMM
+        rates = (peak * e.gemm, fp8, peak * e.attention, peak * e.vae)
         return cls(dtype_bytes, *rates, bandwidth * e.bandwidth, passes, token_s, gap_s)
 
 
@@ -126,7 +131,7 @@ class Cost:
         e, layers = self.hardware.efficiency, self.geometry.text_encoder.n_layers
         if e.text_gap_s is None:
             return e.eager_step_gap_s * layers / GAP_BLOCKS * self.trial.pipeline.encoded_prompts
-        graph = self.trial.compute.cuda_graph and e.text_graph_gap_s is not None
+        graph = self.trial.graphs != "none" and e.text_graph_gap_s is not None
         return (e.text_graph_gap_s or 0.0 if graph else e.text_gap_s) * layers / TEXT_LAYERS
 
     def decode(self) -> Parts:
@@ -148,11 +153,21 @@ class Cost:
         run = flops.step_flops(self.geometry, self.image_tokens, self.text_tokens, blocks) * samples
         n_layers, heads = self.geometry.transformer.n_layers, self.geometry.transformer.n_heads
         read = Parts.of(activations=self.weights.step(blocks, n_layers) / self.rates.bandwidth)
-        products = Parts.of(gemm=run.gemm * self._token_share / self.dims.tp / self.rates.gemm)
+        gemm_s = run.gemm / self.rates.gemm - self._saved_by_fp8_s(blocks) * samples
+        products = Parts.of(gemm=gemm_s * self._token_share / self.dims.tp)
         attended = run.attention * self.dims.attention_share(self._tokens, heads)
         gap_s = self.rates.gap_s * (blocks + 2 * self.geometry.transformer.n_refiner_layers) / GAP_BLOCKS
         once = longest(products, read) + Parts.of(attention=attended / self.rates.attention, gap=gap_s)
         return once * self.turns
+
+    def _saved_by_fp8_s(self, blocks: int) -> float:
+        """What a forward of one sample through `blocks` main blocks takes less for its quantised matmuls."""
+        compute, t = self.trial.compute, self.geometry.transformer
+        quantised = quantization.quantised_blocks(compute, blocks)
+        if quantised == 0 or self.rates.fp8_gemm is None:
+            return 0.0
+        multiplied = 2 * self._tokens * quantization.block_parameters(compute, t) * quantised
+        return multiplied * (1 / self.rates.gemm - 1 / self.rates.fp8_gemm)
 
     def step(self, blocks: int) -> Parts:
         """A step: arithmetic, activations (which tensor parallelism does not split), exchange, offload."""
@@ -167,7 +182,7 @@ class Cost:
         through = blocks + 2 * t.n_refiner_layers
         busy = self.compute(blocks) + Parts.of(activations=self.turns * moved_s, exchange=self._exchange_s(sent))
         if self.hardware.nvml_name is not None:
-            busy = longest(busy, Parts.of(host=host.start_s(self.dims, trial.compute, through, self.costs)))
+            busy = longest(busy, Parts.of(host=host.start_s(self.dims, trial, through, self.costs)))
         copy_s = self._host_s(traffic.step_transfer_bytes(trial.offload, self.weights.step(blocks, t.n_layers)))
         copied = Parts.of(copy=copy_s, host=through * self._swap_s())
         return longest(busy, copied) if offload.overlaps(trial.offload) else busy + copied

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from zbench.config import HardwareConfig
 from zbench.hardware.traffic import WeightBytes, weights
-from zbench.methods import dtypes, offload
+from zbench.methods import dtypes, fast, offload, quantization
 from zbench.methods.cache import method_of
 from zbench.methods.offload import MOVING_MORE, OffloadMode
 from zbench.methods.parallel import ParallelDims, share
@@ -90,7 +90,7 @@ def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: S
     dtype_bytes = dtypes.dtype_on("cuda", trial.compute.dtype).nbytes
     for mode in modes:
         tried = replace(trial, offload=replace(trial.offload, mode=mode.name))
-        works = mode.can_be_compiled or not trial.compute.compile
+        works = mode.can_be_compiled or not fast.compiles(trial.compute)
         if works and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
             return mode.name
     return None
@@ -100,7 +100,14 @@ def trial_weights(trial: Trial, geometry: Geometry, dtype_bytes: int) -> WeightB
     """Bytes of each component's weights on one device of a trial, all resident."""
     dims = ParallelDims.of(trial.parallel)
     over = dims.ranks if trial.parallel.text_encoder == "tp" else 1
-    return weights(geometry, dtype_bytes, dims, text_encoder_over=over)
+    whole = weights(geometry, dtype_bytes, dims, text_encoder_over=over)
+    blocks = quantization.quantised_blocks(trial.compute, geometry.transformer.n_layers)
+    if blocks == 0:
+        return whole
+    saved = quantization.block_parameters(trial.compute, geometry.transformer) * (
+        dtype_bytes - quantization.WEIGHT_BYTES
+    )
+    return replace(whole, transformer=whole.transformer - blocks * saved)
 
 
 def decode_share(trial: Trial, geometry: Geometry) -> float:

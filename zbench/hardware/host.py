@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from zbench.config import ComputeConfig
 from zbench.decode import typed
 from zbench.methods.parallel import ParallelDims
+from zbench.trial import Trial
 
 BLOCKS = 34
 """Blocks of the forward that was measured."""
@@ -61,10 +61,10 @@ def counts(dims: ParallelDims) -> tuple[float, float, float, float]:
     return 1.0, float(BLOCKS * exchanges), 2.0 * BLOCKS * (dims.tp > 1), float(dims.ring - 1)
 
 
-def start_s(dims: ParallelDims, compute: ComputeConfig, blocks: int, costs: HostCosts) -> float:
+def start_s(dims: ParallelDims, trial: Trial, blocks: int, costs: HostCosts) -> float:
     """Seconds of one forward of so many blocks; 0 where the host is not known to hold the devices up."""
-    if compute.cuda_graph or dims.ranks == 1:
+    if trial.graphs == "all" or dims.ranks == 1:
         return 0.0
-    of = costs.compiled if compute.compile else costs.eager
+    of = costs.compiled if trial.compute.compile else costs.eager
     each = (of.one_s, of.exchange_s, of.sum_s, of.rotation_s)
     return sum(count * cost for count, cost in zip(counts(dims), each, strict=True)) * blocks / BLOCKS

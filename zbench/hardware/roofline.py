@@ -8,13 +8,13 @@ figure is a range. How far off it was on measured hardware: `python -m zbench.ha
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zbench.config import ComputeConfig, HardwareConfig
+from zbench.config import HardwareConfig
 from zbench.hardware import footprint
 from zbench.hardware.cost import Cost, DeviceRates, dtype_of, host_link
 from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.hardware.seconds import Estimate, Parts
 from zbench.measurement import ProjectedRound, Projection, Request
-from zbench.methods import lora, offload
+from zbench.methods import fast, lora, offload, quantization
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
 from zbench.zimage.geometry import Geometry
@@ -42,9 +42,9 @@ class Expectation(NamedTuple):
         return self.latency.point
 
 
-def stack_of(compute: ComputeConfig) -> str:
+def stack_of(trial: Trial) -> str:
     """The software that a projection of it stands for, a key of STACKS."""
-    return "graph" if compute.cuda_graph else "compiled" if compute.compile else "eager"
+    return "graph" if trial.graphs == "all" else "compiled" if trial.compute.compile else "eager"
 
 
 def project(trial: Trial, geometry: Geometry, rounds: Sequence[Request], text_tokens: int = TEXT_TOKENS) -> Projection:
@@ -108,7 +108,7 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
     gib, context = peak_bytes / footprint.GIB, footprint.CONTEXT_BYTES / footprint.GIB
     lines = [
         f"{hardware.title}: {hardware.datasheet}",
-        f"software: {STACKS[stack_of(trial.compute)]}",
+        f"software: {STACKS[stack_of(trial)]}",
         f"efficiency: {hardware.efficiency.source}",
         f"{text_tokens} prompt tokens, padded to {trial.pipeline.max_sequence_length} for the text encoder",
         "attention at the rate of cuDNN's kernel, whatever compute.attention_backend says",
@@ -117,8 +117,11 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
     ]
     if trial.pipeline.lora is not None:
         lines.append(lora.PROJECTED)
-    dims, compute = ParallelDims.of(trial.parallel), trial.compute
-    if dims.ranks > 1 and not compute.cuda_graph:
+    if trial.compute.quantization != quantization.NONE:
+        lines.append(quantization.PROJECTED)
+    if fast.asked(trial.compute):
+        lines.append(fast.PROJECTED)
+    if ParallelDims.of(trial.parallel).ranks > 1 and trial.graphs != "all":
         lines.append("sharded without compute=graph: the host's speed decides; those of H200 differed by 40 %")
     if offload.BY_NAME[trial.offload.mode].waiting:
         share = host_link(trial, hardware)

@@ -48,5 +48,5 @@ def implied(trial: Trial, hardware: HardwareConfig) -> list[Implied]:
 
 
 def _projected(trial: Trial, stack: str, hardware: HardwareConfig) -> Estimate:
-    compute = replace(trial.compute, compile=stack != "eager", cuda_graph=stack == "graph")
+    compute = replace(trial.compute, compile=stack != "eager", graphs="all" if stack == "graph" else "none")
     return expect(replace(trial, compute=compute), geometry_of(trial.pipeline), hardware).latency

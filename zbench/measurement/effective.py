@@ -50,7 +50,9 @@ class Effective:
     threads: Count | None = None
     attention_backend: str | None = None
     compile: bool | None = None
-    cuda_graph: bool | None = None
+    graphs: str | None = None  # what was captured: none, stages or all
+    fast: dict[str, str] | None = None  # pieces of the fast path that were applied, by the knob; empty: none
+    quantized: dict[str, Count] | None = None  # layers by kind, such as {"fp8": 168}; empty: none
     offload: str | None = None
     pin_memory: bool | None = None
     offload_moved_bytes: dict[str, Count] | None = None  # by component, copied to the device for the last call

@@ -10,6 +10,11 @@ from zbench.methods.sglang import SGLangPart
 
 KEY = "compute.attention_backend"
 NATIVE = "native"
+AUTO = "auto"
+"""What stands for the fastest exact kernel that comes with torch; a trial's is never this."""
+
+FASTEST = {"cuda": "_native_cudnn", "cpu": NATIVE}
+"""Of the exact kernels that need no further package, by device."""
 
 PACKAGES = {
     "flash": "flash_attn",
@@ -36,6 +41,11 @@ SGLANG = {
 
 SGLANG_RINGS = ("fa", "sage_attn")
 """SGLang's kernels that give ring attention what it merges with."""
+
+
+def settled(name: str, device: str) -> str:
+    """`name`, or what `auto` stands for on a device, cuda or cpu."""
+    return FASTEST[device] if name == AUTO else name
 
 
 def check_backend(name: str) -> None:

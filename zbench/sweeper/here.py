@@ -7,7 +7,7 @@ from zbench.composition import ResolveAuto, expand, profile_patterns
 from zbench.config import Config
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, match_profile, present_devices, unmatched
-from zbench.methods.lora import check_used
+from zbench.methods import lora, quantization
 from zbench.methods.parallel import every_split
 from zbench.plugins import check_targets
 from zbench.space import constraint
@@ -32,7 +32,8 @@ def one_trial(overrides: list[str], config_dir: str | None, *, allow_code: bool 
     Raises OverrideError and its like for what does not compose or cannot work, ConfigError as `one_job` does.
     """
     config = one_job(overrides, config_dir, allow_code=allow_code)
-    check_used([config.pipeline])
+    lora.check_used([config.pipeline])
+    quantization.check_used([config.compute])
     trial = trial_of(config, present_devices())
     reason = constraint(trial, geometry_of(trial.pipeline))
     if reason is not None:

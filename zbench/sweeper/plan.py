@@ -27,8 +27,8 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
 from zbench.hardware.nvml import Device
+from zbench.methods import lora, quantization
 from zbench.methods.cache import method_of
-from zbench.methods.lora import check_used
 from zbench.plugins import check_targets
 from zbench.search import preview
 from zbench.search.rates import unloaded
@@ -119,7 +119,8 @@ def make_plan(
     """
     first, engines = jobs.jobs[0].config, Descriptions(outside=runs, allow_code=allow_code)
     _refuse_several_ways([job.config for job in jobs.jobs])
-    check_used(job.config.pipeline for job in jobs.jobs)
+    lora.check_used(job.config.pipeline for job in jobs.jobs)
+    quantization.check_used(job.config.compute for job in jobs.jobs)
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
         check_scenes(workload)
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]

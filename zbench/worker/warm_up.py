@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from zbench.engines import Engine, Generation
 from zbench.measurement import SpoiltWarmUp
+from zbench.methods import fast
 from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
 from zbench.worker.calls import Calls
@@ -45,7 +46,7 @@ def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
     first = cycle[0]
     others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first.prompt_text}
     sizes = {tuple(pair.own.items()): pair for pair in cycle if pair.own != first.own}
-    return list(others.values()) if trial.compute.compile else list(sizes.values())
+    return list(others.values()) if fast.compiles(trial.compute) else list(sizes.values())
 
 
 def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | None = None) -> WarmUp:

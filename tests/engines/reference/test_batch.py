@@ -67,7 +67,7 @@ def test_a_threshold_looks_at_the_whole_batch_and_skips_other_steps() -> None:
     [
         ({}, None),
         ({"compute": ComputeConfig(compile=True)}, "compute.compile=true"),
-        ({"compute": ComputeConfig(cuda_graph=True)}, "compute.cuda_graph=true"),
+        ({"compute": ComputeConfig(graphs="all")}, "compute.graphs=all"),
         ({"compute": ComputeConfig(attention_backend="flash")}, "compute.attention_backend=flash: takes no mask"),
         ({"parallel": ParallelConfig(gather_size=2)}, "parallel: 2 devices"),
     ],

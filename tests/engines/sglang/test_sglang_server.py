@@ -105,5 +105,5 @@ def test_of_a_server_that_is_there_nothing_is_said_that_its_launch_decided() -> 
         engine.configure(own)
         took = engine.effective()
         engine.close()
-    assert (took.compile, took.cuda_graph, took.offload, took.pin_memory, took.weights) == (None,) * 5
+    assert (took.compile, took.graphs, took.offload, took.pin_memory, took.weights) == (None,) * 5
     assert took.weights_note is not None and "the server's own" in took.weights_note

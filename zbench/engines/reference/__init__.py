@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.errors import ConfigError
-from zbench.methods import graphs, offload, parallel
+from zbench.methods import fast, graphs, offload, parallel, quantization
 from zbench.methods.attention import MASKED, check_backend
 from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
@@ -38,6 +38,9 @@ class ReferenceEngine:
         Raises ConfigError for an attention kernel that is none, or not here.
         """
         check_backend(trial.compute.attention_backend)
+        lacking = None if trial.hardware is not None else quantization.lacks_package(trial.compute)
+        if lacking is not None:
+            return lacking
         sharded = parallel.stack_problem(
             trial.parallel,
             trial.pipeline,
@@ -60,9 +63,12 @@ class ReferenceEngine:
     def residency(self, trial: Trial) -> Residency:
         """One loaded pipeline serves any cache, number of steps, prompts and seeds.
 
-        But where gather's shares travel by copies: that pipeline serves no cache.
+        But where gather's shares travel by copies: that pipeline serves no cache. Nor does one whose forward is
+        captured because there was none.
         """
         made = residency_by_keys(trial, PER_REQUEST)
+        if trial.compute.graphs == graphs.AUTO:
+            made = replace(made, process=f"{made.process} graphs:{trial.graphs}")
         copies = parallel.may_copy(trial.parallel, trial.compute, trial.cache)
         return replace(made, process=f"{made.process} by copies") if copies else made
 
@@ -78,14 +84,12 @@ class ReferenceEngine:
 
     def resizes(self, trial: Trial) -> bool:
         """One device does, eager: code that was compiled, and graphs, are for one size."""
-        fixed = trial.compute.compile or trial.compute.cuda_graph
-        return not fixed and parallel.ParallelDims.of(trial.parallel).devices == 1
+        return not _made_for_one(trial) and parallel.ParallelDims.of(trial.parallel).devices == 1
 
     def batching_problem(self, trial: Trial) -> str | None:
         """Compiled code and graphs are for one image a call; ranks share one image; a batch's prompts need a mask."""
-        for key in ("compile", "cuda_graph"):
-            if getattr(trial.compute, key):
-                return f"compute.{key}=true: is made for one image a call"
+        for key, value in _made_for_one(trial).items():
+            return f"compute.{key}={value}: is made for one image a call"
         if (devices := parallel.ParallelDims.of(trial.parallel).devices) > 1:
             return f"parallel: {devices} devices make one image a call"
         if (kernel := trial.compute.attention_backend) not in MASKED:
@@ -97,3 +101,10 @@ class ReferenceEngine:
         from zbench.engines.reference.ranks.group import RankGroup
 
         return RankGroup("zbench.engines.reference.pipeline:ReferencePipeline", self._hang_s)
+
+
+def _made_for_one(trial: Trial) -> dict[str, str]:
+    """The knobs by which code or a graph is made for one size, as they are typed."""
+    compiled = {knob: getattr(trial.compute, knob) for knob in fast.COMPILED}
+    found = {knob: str(value).lower() for knob, value in compiled.items() if value in (True, "compiled")}
+    return found | ({} if trial.graphs == graphs.NONE else {"graphs": trial.compute.graphs})

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from zbench.engines.reference.host_memory import release_host_memory
 from zbench.engines.reference.lora import load_lora
 from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.ranks import Beat, RankWorld
+from zbench.engines.reference.speeding import speed
 from zbench.engines.reference.text_tokens import TextTokens, cut_tokens
 from zbench.engines.reference.vram_limit import GIB, context_bytes, lift_vram_limit, set_vram_limit
 from zbench.engines.weights import WeightsPlace, key_of, resolve_weights
@@ -37,7 +38,7 @@ from zbench.environment import cores_available
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Communication, Effective
-from zbench.methods import offload
+from zbench.methods import fast, offload, quantization
 from zbench.methods.dtypes import dtype_on
 from zbench.probes.communication import profiled_kernels
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
@@ -67,8 +68,10 @@ class ReferencePipeline:
         self._world, self._beat = world, beat
         self._context_bytes: int | None = None
         self._threads_before = torch.get_num_threads()
-        self._mesh: Any = None
+        self._applied = ExitStack()  # what was changed of the loaded pipeline, and how to put it back
+        self._quantized: dict[str, int] = {}
         self._sharded: Any = None
+        self._captured = "none"
         self._graphed: list[GraphedForward] = []
 
     def launch(self, trial: Trial, on_progress: OnProgress | None = None) -> None:
@@ -90,11 +93,8 @@ class ReferencePipeline:
         _set_vae(pipe.vae, trial.pipeline)
         _set_attention(pipe, trial.compute)
         self._shard(pipe, trial)
-        if trial.compute.compile:
-            _compile(pipe.transformer, self._sharded)
-        if trial.compute.cuda_graph:
-            pool = torch.cuda.graph_pool_handle()
-            self._graphed = [GraphedForward(module, pool) for module in graphable(pipe, trial)]
+        self._captured = trial.graphs if self._on_gpu else "none"
+        self._quantized, self._graphed = speed(pipe, trial, self._captured, self._sharded, self._applied)
         self._offloading = Offloading(pipe, trial.offload, self.device)
         release_host_memory()  # what loading needed for a moment is no peak of a generation
         if self._on_gpu:
@@ -209,7 +209,9 @@ class ReferencePipeline:
             threads=torch.get_num_threads(),
             attention_backend=trial.compute.attention_backend,
             compile=trial.compute.compile,
-            cuda_graph=trial.compute.cuda_graph,
+            graphs=self._captured,
+            fast=fast.asked(trial.compute),
+            quantized=self._quantized,
             offload=trial.offload.mode,
             pin_memory=self._offloading.pin_memory,
             offload_moved_bytes=self._offloading.moved_bytes,
@@ -218,7 +220,7 @@ class ReferencePipeline:
             allocator_limit_bytes=None if self._limit is None else self._limit.allocator_bytes,
             cache=self._cache.effective(),
             cut_tokens=cut_tokens(self.pipe.tokenizer, trial.pipeline, trial.workload.prompts),
-            other={} if self._sharded is None else self._sharded.told,
+            other={**({} if self._sharded is None else self._sharded.told), **quantization.told(trial.compute)},
         )
 
     def communication(self, prompt_text: str, seed: int, negative_prompt: str = "") -> list[Communication]:
@@ -259,13 +261,13 @@ class ReferencePipeline:
     def _graphs_made(self) -> int:
         """By torch.compile, and captured; who made one has a time that says nothing."""
         captured = sum(graphed.count for graphed in self._graphed)
-        return captured + (graphs_compiled() if self._trial.compute.compile else 0)
+        return captured + (graphs_compiled() if fast.compiles(self._trial.compute) else 0)
 
     @property
     def _compiling_s(self) -> float | None:
         """Seconds that went into these; None where torch does not say."""
         captured_s = sum(graphed.seconds for graphed in self._graphed)
-        compiled_s = compile_seconds() if self._trial.compute.compile else 0.0
+        compiled_s = compile_seconds() if fast.compiles(self._trial.compute) else 0.0
         return None if compiled_s is None else captured_s + compiled_s
 
     @property
@@ -284,19 +286,16 @@ class ReferencePipeline:
         from zbench.engines.reference.sharded.mesh import join
 
         self._beat("meeting")
-        self._mesh = join(self._world, self.device)
+        mesh = join(self._world, self.device)
+        self._applied.callback(mesh.leave)
         self._beat("sharding")
-        self._sharded = Sharded(pipe, trial, self._mesh)
+        self._sharded = Sharded(pipe, trial, mesh)
+        self._applied.callback(self._sharded.close)
 
-    def _unshard(self) -> None:
-        while self._graphed:
-            self._graphed.pop().close()
-        sharded, self._sharded = self._sharded, None
-        mesh, self._mesh = self._mesh, None
-        if sharded is not None:
-            sharded.close()
-        if mesh is not None:
-            mesh.leave()
+    def _put_back(self) -> None:
+        """Undo what was applied, the last first."""
+        self._graphed, self._sharded = [], None
+        self._applied.close()
 
     def _unwatch(self) -> None:
         self._clock.close()
@@ -307,15 +306,15 @@ class ReferencePipeline:
         """Take off hooks, drop the pipeline, leave the other ranks, give the memory back."""
         torch.set_num_threads(self._threads_before)
         if self.pipe is None:
-            self._unshard()
+            self._put_back()
             return
         self._unwatch()
         self._cache.off()
-        self._unshard()
+        self._put_back()
         self.pipe = None
         self._loaded = self._loaded._replace(pipe=None)
         del self._cache, self._clock, self._tokens, self._decoded, self._offloading
-        if self._trial.compute.compile:
+        if fast.compiles(self._trial.compute):
             torch.compiler.reset()
         gc.collect()
         if self._on_gpu:
@@ -323,21 +322,6 @@ class ReferencePipeline:
         release_host_memory()
         if self._limit is not None:
             lift_vram_limit()
-
-
-def _compile(transformer: Any, sharded: Any) -> None:
-    """Compile the blocks, whole where their shards allow it, and in the order in which these communicate."""
-    whole, options = (True, None) if sharded is None else (sharded.compiles_whole, sharded.compile_options)
-    transformer.compile_repeated_blocks(fullgraph=whole, options=options)
-
-
-def graphable(pipe: Any, trial: Trial) -> list[Any]:
-    """The modules whose forwards become one launch; a text encoder that is moved or sharded stays as it is."""
-    modules = [pipe.transformer, pipe.vae.decoder]
-    waits = "text_encoder" in offload.BY_NAME[trial.offload.mode].waiting
-    if not waits and trial.parallel.text_encoder == "whole":
-        modules.append(pipe.text_encoder)
-    return modules
 
 
 def _watched(pipe: Any, on_gpu: bool, beat: Beat) -> StageClock[Any]:

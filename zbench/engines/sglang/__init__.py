@@ -64,7 +64,7 @@ class SGLangEngine:
 
     def resizes(self, trial: Trial) -> bool:
         """Each request says its size; code that was compiled, and graphs, are for one."""
-        return not (trial.compute.compile or trial.compute.cuda_graph)
+        return not (trial.compute.compile or trial.graphs == "all")
 
     def launch_s(self, trial: Trial) -> float:
         """Seconds that a launch is expected to take, before any was measured."""

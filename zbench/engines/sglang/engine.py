@@ -142,7 +142,7 @@ class SGLang:
             n_blocks=geometry_of(pipeline).transformer.n_layers,
             steps=len(dump.steps_s) if dump is not None and dump.steps_s else None,
             compile=trial.compute.compile if here else None,
-            cuda_graph=trial.compute.cuda_graph if here else None,
+            graphs=trial.graphs if here else None,
             offload=trial.offload.mode if here else None,
             pin_memory=trial.offload.pin_memory if here else None,
             server=ServerView(

@@ -62,9 +62,9 @@ def _settings(trial: Trial) -> str | None:
         if not key.startswith(ITS_OWN):
             return f"{key}={told(value)}: SGLang has no counterpart of it"
     compute = trial.compute
-    if compute.cuda_graph and (compute.compile or method_of(trial.cache).skips):
+    if compute.graphs == "all" and (compute.compile or method_of(trial.cache).skips):
         other = "compute.compile=true" if compute.compile else "a cache, which it would silently turn off"
-        return f"compute.cuda_graph=true: SGLang's breakable CUDA graph excludes {other}"
+        return f"compute.graphs=all: SGLang's breakable CUDA graph excludes {other}"
     return None
 
 

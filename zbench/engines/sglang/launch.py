@@ -50,6 +50,8 @@ REASONS = {
     "pipeline.height": "SGLang serves Z-Image-Turbo here, at its own size",
     "pipeline.max_sequence_length": "SGLang reads as many tokens as Z-Image-Turbo was made for",
     "compute.device": "SGLang runs on a GPU",
+    "compute.quantization": "SGLang quantises other layers, by its own --quantization fp8",
+    "compute.scope": "SGLang quantises other layers, by its own --quantization fp8",
     **dict.fromkeys(
         (f"workload.{key}" for key in ("arrivals", "concurrency", "rate_per_s", "requests")),
         "How requests come is their client's to decide; load.sh says it to SGLang's own",
@@ -166,16 +168,16 @@ def _vae(pipeline: PipelineConfig) -> SGLangPart:
 
 def _graph(compute: ComputeConfig) -> SGLangPart:
     """A forward as one launch; where a cache decides, its own part turns it off."""
-    if not compute.cuda_graph:
+    if compute.graphs != "all":
         return NOTHING
-    return SGLangPart(("--enable-breakable-cuda-graph", "true"), carries=("compute.cuda_graph",))
+    return SGLangPart(("--enable-breakable-cuda-graph", "true"), carries=("compute.graphs",))
 
 
 def _settled(trial: Trial, cache: CacheMethod) -> SGLangPart:
     """Where SGLang itself is measured: that it adjusts nothing by what it finds, and captures no graph unasked."""
     if trial.engine.target != TARGET:
         return NOTHING
-    if trial.compute.cuda_graph:  # of the sizes that it warms up alone
+    if trial.compute.graphs == "all":  # of the sizes that it warms up alone
         size = f"{trial.pipeline.width}x{trial.pipeline.height}"
         return SGLangPart(("--performance-mode", "manual", "--warmup-resolutions", size))
     graph = () if cache.skips else ("--enable-breakable-cuda-graph", "false")  # a cache says so itself

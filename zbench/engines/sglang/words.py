@@ -88,7 +88,7 @@ def cache_fields(trial: Trial) -> dict[str, Any]:
 
 
 def _holds_its_cache(trial: Trial) -> bool:
-    return trial.compute.compile or trial.compute.cuda_graph
+    return trial.compute.compile or trial.graphs == "all"
 
 
 def body_of(trial: Trial, prompt: Prompt, seed: int, *, per_request: bool) -> dict[str, Any]:

@@ -57,11 +57,11 @@ class Rows:
 
     def graphs(self) -> list[Observation]:
         """Sharded forwards that the host does not hold up."""
-        return [o for o in self.every if o.dims.ranks > 1 and o.trial.compute.cuda_graph and o.forward_s]
+        return [o for o in self.every if o.dims.ranks > 1 and o.trial.graphs == "all" and o.forward_s]
 
     def started(self, compiled: bool) -> list[Observation]:
         """Sharded forwards that the host starts kernel by kernel."""
-        sharded = [o for o in self.every if o.dims.ranks > 1 and not o.trial.compute.cuda_graph and o.forward_s]
+        sharded = [o for o in self.every if o.dims.ranks > 1 and o.trial.graphs != "all" and o.forward_s]
         return [o for o in sharded if o.trial.compute.compile == compiled]
 
     def copied(self, mode: str | None = None) -> list[Observation]:
@@ -126,7 +126,7 @@ def _stages(rows: Rows, shares: Shares) -> dict[str, float]:
         gaps = [
             o.stages_s["text_encode"] - cost_of(o, nothing).text_encode().total_s
             for o in here
-            if o.trial.compute.cuda_graph == graph and o.stages_s.get("text_encode")
+            if (o.trial.graphs != "none") == graph and o.stages_s.get("text_encode")
         ]
         if gaps:
             layers = cost_of(here[0], nothing).geometry.text_encoder.n_layers
@@ -134,7 +134,7 @@ def _stages(rows: Rows, shares: Shares) -> dict[str, float]:
     for key, split in (("vae", False), ("vae_split", True)):
         shown = [o for o in here if (o.trial.parallel.vae == "split") == split and o.stages_s.get("decode")]
         if split:  # kernel by kernel the host holds a shared decode up
-            shown = [o for o in shown if o.trial.compute.cuda_graph] or shown
+            shown = [o for o in shown if o.trial.graphs != "none"] or shown
         if shown:
             unit = _set(shares, vae=1.0, vae_split=1.0)
             found[key] = median(cost_of(o, unit).decode().total_s / o.stages_s["decode"] for o in shown)
@@ -258,7 +258,7 @@ def _settings(seen: Iterable[Observation]) -> list[tuple[Observation, float]]:
     groups: dict[object, list[Observation]] = {}
     for o in seen:
         p, c = o.trial.pipeline, o.trial.compute
-        key = (o.hardware, o.topology, o.offload, p.width, p.height, p.samples, c.compile, c.cuda_graph)
+        key = (o.hardware, o.topology, o.offload, p.width, p.height, p.samples, c.compile, o.trial.graphs)
         groups.setdefault(key, []).append(o)
     return [(group[0], median(o.forward_s for o in group if o.forward_s)) for group in groups.values()]
 

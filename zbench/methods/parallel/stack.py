@@ -111,8 +111,8 @@ def _compiled(parallel: ParallelConfig, compute: ComputeConfig) -> str | None:
         return (
             "parallel.ulysses_anything=true: asks other ranks for sizes, which torch.compile cannot; use compute=eager"
         )
-    if parallel.ring_size > 1 and compute.cuda_graph:
-        return f"compute.cuda_graph=true: nobody has captured ring's sends (parallel.ring_size={parallel.ring_size})"
+    if parallel.ring_size > 1 and compute.graphs == "all":
+        return f"compute.graphs=all: nobody has captured ring's sends (parallel.ring_size={parallel.ring_size})"
     return None
 
 

@@ -48,8 +48,22 @@ def quality_table(view: View) -> TextTable | None:
         headers=tuple(column.header for column in columns),
         aligns=tuple(column.align for column in columns),
         rows=tuple(tuple(column.cell(row) for column in columns) for row in complete),
-        legend=(" ".join([meant, *(text for _, shown, text in optional if shown and text)]), *_noise_floors(complete)),
+        legend=(
+            " ".join([meant, *(text for _, shown, text in optional if shown and text)]),
+            *_quantised(view),
+            *_noise_floors(complete),
+        ),
     )
+
+
+def _quantised(view: View) -> list[str]:
+    """That what is quantised is held to what is not."""
+    records = [record for row, record in view.pairs if row.state == "COMPLETE"]
+    kinds = dict.fromkeys(r.trial.compute.quantization for r in records if r.trial.compute.quantization != "none")
+    return [
+        f"compute.quantization={kind} is judged against the reference's images, in which nothing is quantised."
+        for kind in kinds
+    ]
 
 
 def _noise_floors(complete: Sequence[TrialFigures]) -> list[str]:

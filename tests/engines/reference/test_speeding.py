@@ -1,0 +1,131 @@
+"""What a trial's compute asks for is applied to a pipeline in its order, and put back the last first."""
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from factories import trial
+
+from zbench.config import ComputeConfig, OffloadConfig
+from zbench.engines.reference.speeding import Sped, speed
+from zbench.errors import ConfigError
+from zbench.trial import Trial
+
+FAST = ComputeConfig(
+    device="cuda", compile=True, qkv="fused", rope="real", ffn="fused", text="compiled", decode="compiled"
+)
+
+
+class Pieces:
+    """Stand-ins for the pieces, which write down what they were asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.said: list[str] = []
+        self.refusal: str | None = None
+        self._patch = monkeypatch
+        self._put("attention", fuse_attention=lambda _t, *, qkv, rope: self._said(f"attention {qkv} {rope}"))
+        self._put("feed_forward", fuse_feed_forward=lambda _t: self._said("feed_forward"))
+        self._put("text", shorten_text=lambda _p, *, compiled: self._said(f"text {compiled}"))
+        self._put("decode", speed_decode=lambda _v, mode: self._said(f"decode {mode}"))
+        self._put("quantization", quantize=self._quantize, count_quantised=lambda _t: 6)
+        transformer = SimpleNamespace(compile_repeated_blocks=lambda fullgraph, options: self.said.append("compile"))
+        vae = SimpleNamespace(decoder="decoder")
+        self.pipe = SimpleNamespace(transformer=transformer, vae=vae, text_encoder="text")
+
+    def _put(self, name: str, **functions: Any) -> None:
+        module = ModuleType(name)
+        vars(module).update(functions)
+        self._patch.setitem(sys.modules, f"zbench.zimage.fast.{name}", module)
+
+    def _said(self, what: str) -> Callable[[], None]:
+        if self.refusal is not None and what.startswith(self.refusal):
+            raise ValueError("these layers are none")
+        self.said.append(what)
+        return lambda: self.said.append(f"undo {what}")
+
+    def _quantize(self, _transformer: Any, kind: str, scope: str, keep_ends: int) -> None:
+        self._said(f"quantize {kind} {scope} {keep_ends}")
+
+    def applied(self, compute: ComputeConfig, undo: ExitStack) -> Sped:
+        of: Trial = trial(compute=compute)
+        return speed(self.pipe, of, "none", None, undo)
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> Pieces:
+    # monkeypatch imports the package itself, where its folder is there
+    package = ModuleType("zbench.zimage.fast")
+    package.__path__ = []
+    monkeypatch.setitem(sys.modules, "zbench.zimage.fast", package)
+    return Pieces(monkeypatch)
+
+
+def test_layers_are_joined_then_quantised_then_compiled(pieces: Pieces) -> None:
+    compute = ComputeConfig(**{**vars(FAST), "quantization": "fp8", "scope": "ffn"})
+    with ExitStack() as undo:
+        quantized, graphed = pieces.applied(compute, undo)
+        assert pieces.said == [
+            "attention True True", "feed_forward", "quantize fp8 ffn 1", "text True", "decode compiled", "compile",
+        ]  # fmt: skip
+        assert quantized == {"fp8": 6} and graphed == []
+        pieces.said.clear()
+    assert pieces.said == ["undo decode compiled", "undo text True"], "what is quantised cannot be parted"
+
+
+def test_what_was_applied_is_put_back_the_last_first(pieces: Pieces) -> None:
+    with ExitStack() as undo:
+        pieces.applied(FAST, undo)
+        pieces.said.clear()
+    assert pieces.said == [
+        "undo decode compiled", "undo text True", "undo feed_forward", "undo attention True True",
+    ]  # fmt: skip
+
+
+def test_nothing_is_touched_that_nobody_asked_for(pieces: Pieces) -> None:
+    with ExitStack() as undo:
+        assert pieces.applied(ComputeConfig(device="cuda"), undo) == ({}, [])
+        assert pieces.said == []
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"rope": "real"}, "attention False True"),
+        ({"qkv": "fused"}, "attention True False"),
+        ({"text": "short"}, "text False"),
+        ({"decode": "channels_last"}, "decode channels_last"),
+    ],
+)
+def test_a_knob_alone_is_its_piece_alone(pieces: Pieces, knobs: dict[str, Any], said: str) -> None:
+    with ExitStack() as undo:
+        pieces.applied(ComputeConfig(device="cuda", **knobs), undo)
+        assert pieces.said == [said]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "says"),
+    [
+        ("attention", "compute.qkv=fused: these"),
+        ("feed", "compute.ffn=fused: these"),
+        ("decode", "compute.decode=compiled: these"),
+        ("quantize", "compute.quantization=fp8: these"),
+    ],
+)
+def test_what_a_piece_refuses_names_its_knob_and_the_rest_is_put_back(pieces: Pieces, refuses: str, says: str) -> None:
+    pieces.refusal = refuses
+    compute = ComputeConfig(**{**vars(FAST), "quantization": "fp8" if refuses == "quantize" else "none"})
+    with pytest.raises(ConfigError, match=says), ExitStack() as undo:
+        pieces.applied(compute, undo)
+    applied = [each for each in pieces.said if not each.startswith("undo ")]
+    undone = [each.removeprefix("undo ") for each in pieces.said if each.startswith("undo ")]
+    kept = refuses == "quantize"  # the transformer is of no use then, and goes with the pipeline
+    assert undone == ([] if kept else applied[::-1])
+
+
+def test_what_waits_in_host_memory_is_not_captured(pieces: Pieces) -> None:
+    of = trial(compute=ComputeConfig(device="cuda", graphs="stages"), offload=OffloadConfig(mode="all"))
+    with ExitStack() as undo:
+        assert speed(pieces.pipe, of, "stages", None, undo) == Sped({}, [])

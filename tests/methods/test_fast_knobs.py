@@ -1,0 +1,187 @@
+"""The fast path's knobs: what the choices set, what does not go together, and what a trial with them is called."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from composing import jobs
+from factories import TURBO, complete, trial
+
+from zbench.config import ComputeConfig, DBCacheConfig, HardwareConfig, OffloadConfig, ParallelConfig, check
+from zbench.engines.reference import ReferenceEngine
+from zbench.errors import ConfigError
+from zbench.methods import fast, quantization
+from zbench.space import constraint
+from zbench.trial import Trial, geometry_of, settled
+
+FAST = ComputeConfig(device="cuda", compile=True, graphs="auto", **fast.FAST)
+FP8 = replace(FAST, quantization="fp8")
+FP8_ALONE = ComputeConfig(device="cuda", quantization="fp8")
+DECODE_ALONE = ComputeConfig(device="cuda", decode="compiled")
+GGUF = replace(TURBO, weights="q8.gguf")
+UNFUSED = replace(TURBO, lora="style.safetensors", lora_fused=False)
+
+
+def composed(choice: str) -> ComputeConfig:
+    (job,) = jobs(f"compute={choice}").jobs
+    return job.config.compute
+
+
+def why(compute: ComputeConfig, **groups: Any) -> str:
+    of = trial(compute=compute, **{"pipeline": TURBO, **groups})
+    return constraint(of, geometry_of(of.pipeline)) or ""
+
+
+def test_a_choice_sets_knobs_and_nothing_else() -> None:
+    plain = {f: v for f, v in vars(composed("eager")).items() if f != "grid"}
+    assert plain == {f: v for f, v in vars(ComputeConfig()).items() if f != "grid"}
+    on = composed("fast")
+    assert fast.is_fast(on) and on.attention_backend == "auto" and on.quantization == "none"
+    assert replace(on, quantization="fp8") == composed("fp8")
+
+
+def test_the_kernel_is_settled_by_the_device() -> None:
+    assert settled(composed("fast"), "cuda").attention_backend == "_native_cudnn"
+    assert settled(composed("fast"), "cpu").attention_backend == "native"
+    assert settled(replace(FAST, attention_backend="flash"), "cuda").attention_backend == "flash"
+
+
+@pytest.mark.parametrize("knob", ["graphs", "qkv", "rope", "ffn", "text", "decode", "quantization", "scope"])
+def test_a_value_that_is_none_is_named(knob: str) -> None:
+    wrong = trial(compute=replace(FAST, **{knob: "warp"}))
+    with pytest.raises(ConfigError, match=f"compute.{knob}=warp: must be one of "):
+        check(wrong)
+
+
+def test_each_knob_is_a_trial_of_its_own_and_plain_ones_leave_no_trace() -> None:
+    plain = trial(compute=ComputeConfig(device="cuda"))
+    others = [trial(compute=replace(plain.compute, **{knob: value})) for knob, value in fast.FAST.items()]
+    others.append(trial(compute=replace(plain.compute, quantization="fp8")))
+    assert len({plain.trial_id, *(other.trial_id for other in others)}) == 7
+    assert not set(plain.to_dict()["compute"]) & {*fast.KNOBS, "graphs", "quantization", "scope"}
+    for each in (plain, *others, trial(compute=FP8)):
+        assert Trial.from_dict(each.to_dict()) == each
+
+
+@pytest.mark.parametrize(
+    ("compute", "label"),
+    [
+        (FAST, "none fast"),
+        (FP8, "none fast fp8"),
+        (replace(FP8, scope="ffn"), "none fast fp8:ffn"),
+        (replace(FAST, rope="complex"), "none compiled graphs:auto qkv:fused ffn:fused text:compiled decode:compiled"),
+        (ComputeConfig(device="cuda", compile=True, graphs="all"), "none compiled graph"),
+        (ComputeConfig(device="cuda", decode="channels_last"), "none decode:channels_last"),
+    ],
+)
+def test_labels_name_a_choice_or_its_knobs(compute: ComputeConfig, label: str) -> None:
+    assert trial(compute=compute).label == label
+
+
+def test_images_are_judged_against_those_of_the_unquantised_trial() -> None:
+    """The report says so, and names the quantised one's own likeness to it."""
+    from zbench.analysis.view import view_of
+    from zbench.report.tables.quality import quality_table
+
+    native = trial(compute=FP8).reference
+    assert native.compute == ComputeConfig(device="cuda") and native == trial(compute=FAST).reference
+    table = quality_table(view_of([complete(native), complete(trial(compute=FP8), ssim=0.9)]))
+    assert table is not None
+    says = "compute.quantization=fp8 is judged against the reference's images, in which nothing is quantised."
+    assert says in table.legend
+    plain = quality_table(view_of([complete(native), complete(trial(compute=FAST), ssim=0.9)]))
+    assert plain is not None and not any("quantis" in line for line in plain.legend)
+
+
+@pytest.mark.parametrize(
+    ("compute", "groups", "says"),
+    [
+        (FAST, {"pipeline": UNFUSED}, "compute.qkv=fused: pipeline.lora_fused=false puts a LoRA beside"),
+        (FAST, {"pipeline": GGUF}, "compute.qkv=fused: gguf weights are packed"),
+        (FAST, {"parallel": ParallelConfig(gather_size=2)}, "compute.qkv=split"),
+        (FAST, {"parallel": ParallelConfig(ulysses_size=2, ulysses_async=True)}, "parallel.ulysses_async=true"),
+        (FAST, {"offload": OffloadConfig(mode="text_encoder")}, "use compute.text=short"),
+        (FAST, {"parallel": ParallelConfig(tp_size=2, text_encoder="tp")}, "use compute.text=short"),
+        (DECODE_ALONE, {"offload": OffloadConfig(mode="group")}, "offload.mode=group"),
+        (FP8, {"parallel": ParallelConfig(tp_size=2)}, "compute.quantization=fp8: parallel.tp_size=2"),
+        (FP8, {"offload": OffloadConfig(mode="dit")}, "compute.quantization=fp8: offload.mode=dit"),
+        (replace(FP8, device="cpu"), {}, "torchao computes in FP8 on GPUs alone"),
+        (replace(FP8, dtype="float32"), {}, "compute.dtype=float32"),
+        (FP8_ALONE, {"pipeline": UNFUSED}, "fp8: pipeline.lora_fused=false"),
+        (FP8_ALONE, {"pipeline": GGUF}, "as they are"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_says_why(compute: ComputeConfig, groups: dict[str, Any], says: str) -> None:
+    assert says in why(compute, **groups)
+
+
+def test_the_rest_goes_together() -> None:
+    assert why(FAST) == why(FP8) == ""
+    assert why(FAST, cache=DBCacheConfig()) == why(FP8, offload=OffloadConfig(mode="vae")) == ""
+    assert why(FAST, parallel=ParallelConfig(tp_size=2)) == why(FAST, parallel=ParallelConfig(ulysses_size=2)) == ""
+    assert why(replace(FAST, text="short"), offload=OffloadConfig(mode="text_encoder")) == ""
+
+
+def test_a_card_without_an_fp8_rate_is_not_projected() -> None:
+    old, new = (HardwareConfig(name="some", peak_fp8_tflops=rate) for rate in (None, 1979.0))
+    assert quantization.problem_on_hardware(FP8, old) == (
+        "compute.quantization=fp8: hardware=some has no FP8 rate; use compute.quantization=none"
+    )
+    assert quantization.problem_on_hardware(FP8, new) is quantization.problem_on_hardware(FP8, None) is None
+    assert quantization.problem_on_hardware(FAST, old) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [(None, "needs the package torchao: pip install 'zbench[torchao]'"), ("0.9.1", "0.15 or newer, and 0.9.1 is here")],
+)
+def test_torchao_is_asked_for_with_the_command(version: str | None, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(_name: str) -> str:
+        if version is None:
+            raise quantization.metadata.PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(quantization.metadata, "version", installed)
+    assert says in (ReferenceEngine().supports(trial(compute=FP8)) or "")
+    assert ReferenceEngine().supports(trial(compute=FAST)) is None
+    monkeypatch.setattr(quantization.metadata, "version", lambda _name: "0.18.0+cu130")
+    assert ReferenceEngine().supports(trial(compute=FP8)) is None
+    assert quantization.told(FP8) == {"torchao": "0.18.0+cu130"} and quantization.told(FAST) == {}
+
+
+def test_a_scope_means_something_only_where_something_is_quantised() -> None:
+    with pytest.raises(ConfigError, match=r"compute.scope=ffn: nothing is quantised; add compute.quantization=fp8"):
+        quantization.check_used([replace(FAST, scope="ffn")])
+    both = [replace(FAST, scope="ffn"), replace(FP8, scope="ffn")]
+    quantization.check_used(both)
+    assert [settled(compute, "cuda").scope for compute in both] == ["both", "ffn"]
+
+
+def test_every_knob_is_of_the_launch_and_auto_keeps_captured_forwards_apart() -> None:
+    def process(of: Trial) -> str:
+        return ReferenceEngine().residency(of).process
+
+    plain = trial(compute=ComputeConfig(device="cuda"))
+    changed = [trial(compute=replace(plain.compute, **{knob: value})) for knob, value in fast.FAST.items()]
+    assert len({process(plain), *map(process, changed)}) == 6
+    small = replace(TURBO, height=512, width=512)
+    alone, cached = trial(pipeline=small, compute=FAST), trial(DBCacheConfig(), pipeline=small, compute=FAST)
+    assert process(alone) != process(cached), "one captures its forward, which the other's cache looks into"
+    alone, cached = trial(pipeline=TURBO, compute=FAST), trial(DBCacheConfig(), pipeline=TURBO, compute=FAST)
+    assert process(alone) == process(cached)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "named"),
+    [
+        ({"text": "compiled"}, "compute.text=compiled"),
+        ({"decode": "compiled"}, "compute.decode=compiled"),
+        ({"graphs": "auto"}, "compute.graphs=auto"),
+        ({"text": "short", "decode": "channels_last", "qkv": "fused", "rope": "real", "ffn": "fused"}, None),
+    ],
+)
+def test_what_is_made_for_one_size_makes_one_size(knobs: dict[str, str], named: str | None) -> None:
+    of = trial(compute=ComputeConfig(device="cuda", **knobs))
+    assert ReferenceEngine().resizes(of) == (named is None)
+    problem = ReferenceEngine().batching_problem(of)
+    assert (problem is None) if named is None else str(problem).startswith(named)
