@@ -117,10 +117,8 @@ def test_every_gpu_profile_is_measured_or_of_a_class():
 
 def on_h100(**groups: object):
     """A forward of exactly 0.1 s on two H100, or one."""
-    pipeline = groups.pop("pipeline", TURBO)
-    made = complete(
-        trial(pipeline=pipeline, compute=ComputeConfig(device="cuda", compile=True), **groups), vram_gib=25.0
-    )
+    groups = {"pipeline": TURBO, "compute": ComputeConfig(device="cuda", compile=True), **groups}
+    made = complete(trial(**groups), vram_gib=25.0)
     measured = made.measurement
     requests = [replace(r, steps_s=[0.1] * 8, text_tokens=[64]) for r in measured.window.requests]
     effective = replace(measured.effective, device="cuda", dtype="bfloat16")
@@ -141,6 +139,11 @@ def test_what_the_model_does_not_know_is_no_part_of_the_fit(fitted: Shares):
     assert isinstance(seen.trial.pipeline, PipelineConfig) and not seen.modelled
     slow = replace(seen, forward_s=10.0)
     assert fit([slow], [], "a test").efficiency == fit([], [], "a test").efficiency
+
+
+@pytest.mark.parametrize("knobs", [{"rope": "real"}, {"decode": "compiled"}, {"quantization": "fp8"}])
+def test_the_fast_path_is_no_part_of_what_is_fitted(knobs: dict[str, str]):
+    assert list(of_records([on_h100(compute=ComputeConfig(device="cuda", **knobs))])) == []
 
 
 def test_what_is_small_or_of_a_cpu_is_passed_over():

@@ -21,7 +21,7 @@ from zbench.hardware.detect import profile_of
 from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.hardware.published import PublishedFigure
 from zbench.measurement import Measurement
-from zbench.methods import offload
+from zbench.methods import fast, offload, quantization
 from zbench.methods.parallel import ParallelDims
 from zbench.record import Record
 from zbench.trial import Trial
@@ -81,7 +81,10 @@ class Ceiling:
 
 
 def of_records(records: Iterable[Record], where: str = "") -> Iterator[Observation]:
-    """Of each record whose forwards were measured on a GPU that has a profile; the others are passed over."""
+    """Of each record whose forwards were measured on a GPU that has a profile; the others are passed over.
+
+    So are pieces of the fast path and quantised matmuls: what is fitted is diffusers' pipeline, eager and compiled.
+    """
     patterns = profile_patterns()
     for record in records:
         measured, devices = record.valid_measurement, record.environment.get("devices") or ()
@@ -90,7 +93,8 @@ def of_records(records: Iterable[Record], where: str = "") -> Iterator[Observati
             continue
         if record.trial.pipeline.preset != PRESET or record.trial.hardware is not None:
             continue
-        if record.trial.engine.name != ENGINE:
+        compute = record.trial.compute
+        if record.trial.engine.name != ENGINE or fast.asked(compute) or compute.quantization != quantization.NONE:
             continue
         if measured.effective.device != "cuda" or record.trial.workload.is_load:
             continue
