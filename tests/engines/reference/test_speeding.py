@@ -29,6 +29,7 @@ class Pieces:
         self._put("attention", fuse_attention=lambda _t, *, qkv, rope: self._said(f"attention {qkv} {rope}"))
         self._put("feed_forward", fuse_feed_forward=lambda _t: self._said("feed_forward"))
         self._put("text", shorten_text=lambda _p, *, compiled: self._said(f"text {compiled}"))
+        self._put("ahead", run_ahead=lambda _p: self._said("ahead"))
         self._put("decode", speed_decode=lambda _v, mode: self._said(f"decode {mode}"))
         self._put("quantization", quantize=self._quantize, count_quantised=lambda _t: 6)
         transformer = SimpleNamespace(compile_repeated_blocks=lambda fullgraph, options: self.said.append("compile"))
@@ -68,11 +69,12 @@ def test_layers_are_joined_then_quantised_then_compiled(pieces: Pieces) -> None:
     with ExitStack() as undo:
         quantized, graphed = pieces.applied(compute, undo)
         assert pieces.said == [
-            "attention True True", "feed_forward", "quantize fp8 ffn 1", "text True", "decode compiled", "compile",
+            "attention True True", "feed_forward", "quantize fp8 ffn 1", "text True", "ahead", "decode compiled",
+            "compile",
         ]  # fmt: skip
         assert quantized == {"fp8": 6} and graphed == []
         pieces.said.clear()
-    assert pieces.said == ["undo decode compiled", "undo text True"], "what is quantised cannot be parted"
+    assert pieces.said == ["undo decode compiled", "undo ahead", "undo text True"], "what is quantised cannot be parted"
 
 
 def test_what_was_applied_is_put_back_the_last_first(pieces: Pieces) -> None:
@@ -80,7 +82,7 @@ def test_what_was_applied_is_put_back_the_last_first(pieces: Pieces) -> None:
         pieces.applied(FAST, undo)
         pieces.said.clear()
     assert pieces.said == [
-        "undo decode compiled", "undo text True", "undo feed_forward", "undo attention True True",
+        "undo decode compiled", "undo ahead", "undo text True", "undo feed_forward", "undo attention True True",
     ]  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def test_nothing_is_touched_that_nobody_asked_for(pieces: Pieces) -> None:
 def test_a_knob_alone_is_its_piece_alone(pieces: Pieces, knobs: dict[str, Any], said: str) -> None:
     with ExitStack() as undo:
         pieces.applied(ComputeConfig(device="cuda", **knobs), undo)
-        assert pieces.said == [said]
+        assert pieces.said == [said, *(["ahead"] if "text" in knobs else [])], "short text lets the host run ahead"
 
 
 @pytest.mark.parametrize(

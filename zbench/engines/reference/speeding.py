@@ -40,6 +40,7 @@ def speed(pipe: Any, trial: Trial, captured: str, sharded: Any, undo: ExitStack)
         shorten_text = _piece("text", "shorten_text")
         compiled = compute.text == "compiled"
         undo.callback(_applied("text", compute.text, lambda: shorten_text(pipe, compiled=compiled)))
+        undo.callback(_piece("ahead", "run_ahead")(pipe))  # nothing waits for the text any more, nor for the rest
     if compute.decode != "eager":
         speed_decode = _piece("decode", "speed_decode")
         undo.callback(_applied("decode", compute.decode, lambda: speed_decode(pipe.vae, compute.decode)))
