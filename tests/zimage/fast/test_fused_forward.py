@@ -168,6 +168,8 @@ def test_blocks_compile_whole(transformer: Any, backend: str) -> None:
     from torch._dynamo.utils import counters
 
     plain = forward(transformer)
+    torch.compiler.reset()  # what other tests compiled is not counted
+    counters.clear()
     try:
         transformer.compile_repeated_blocks(fullgraph=True, backend=backend)
         forward(transformer)
