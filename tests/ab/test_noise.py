@@ -1,11 +1,22 @@
 """`zbench doctor --noise` over the torch-free engine."""
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from commands import SYNTHETIC, zbench
+from factories import trial
+from rich.status import Status
 
+from zbench.ab import equal_workers, noise
+from zbench.ab.interleave import SideName
+from zbench.ab.noise import Noise
+from zbench.ab.side import Side
+from zbench.config import MeasureConfig
 from zbench.errors import RecordError
 from zbench.hardware.detect import present_environment
 from zbench.hardware.equal_workers import equal_workers_path, spread_of, store_equal_workers, stored_equal_workers
@@ -49,8 +60,48 @@ def kept_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("ZBENCH_CEILINGS_DIR", str(tmp_path_factory.mktemp("kept")))
 
 
-def test_the_spread_is_one_process_s_and_not_a_pair_s() -> None:
-    assert spread_of([0.02, -0.02, 0.02, -0.02]) == pytest.approx(0.02 / 2**0.5)
+def test_the_spread_is_that_of_two_processes_which_a_speed_up_is_of() -> None:
+    assert spread_of([0.02, -0.02, 0.02, -0.02]) == pytest.approx(0.02)
+
+
+class Introduced:
+    """Stands in for a worker; b's rounds take 2 % longer."""
+
+    started: ClassVar[list[SideName]] = []
+
+    def __init__(self, sides: list[Side], log: Path, timeout_s: float) -> None:
+        self.beside: set[Introduced] | None = None
+        self.started.append(sides[0].name)
+
+    def prepare(self, began_s: float) -> None:
+        assert self.beside is None
+
+    def knows_beside(self, others: Iterable["Introduced"]) -> None:
+        self.beside = {*others} - {self}
+
+    def generate(self, name: SideName, index: int) -> SimpleNamespace:
+        assert self.beside and len(self.beside) == 1, "the other worker would be taken for a foreign process"
+        return SimpleNamespace(latency_s=1.02 if name == "b" else 1.0)
+
+    def close(self) -> None: ...
+
+
+def test_equal_workers_know_of_each_other_and_start_in_either_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(equal_workers, "SideWorker", Introduced)
+    monkeypatch.setattr(Introduced, "started", [])
+    made = equal_workers.equal_pairs(Side("a", trial()), MeasureConfig(), tmp_path, lambda _: None)
+    assert made == pytest.approx([math.log(1.02)] * equal_workers.PAIRS)
+    assert Introduced.started == list("abbaabbaabba")
+
+
+def test_a_pair_that_no_record_could_hold_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "equal_pairs", lambda *_: [0.01, -0.01, 0.0, 1.2])
+    side = Side("a", trial())
+    found = noise.with_equal_workers(Noise("x", 1.0, 0.0, 0.0, (), (1.0,), 1, ()), side, MeasureConfig(), Status(""))
+    assert found.equal_workers is None and found.equal_workers_reason is not None
+    assert stored_equal_workers(()) is None, "a file that is refused would stop every sweep here"
 
 
 def test_what_was_stored_is_read_and_a_broken_file_is_named() -> None:

@@ -57,6 +57,22 @@ def test_a_worker_that_died_after_an_answer_is_blamed_on_who_was_answered(
         worker.close()
 
 
+def test_a_worker_knows_all_that_work_for_the_other_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS / "engines"))
+    engine = EngineConfig(name="synthetic", target="synthetic:SyntheticEngine")
+    one, other = (SideWorker([Side(name, trial(engine=engine))], tmp_path / name, timeout_s=60) for name in ("a", "b"))
+    try:
+        one.prepare(0.0)
+        other._pids = [7]  # a server that was there before
+        one.knows_beside([one, other])
+        assert one._beside == [other._client.process.pid, 7]
+        assert set(one.pids) == {one._client.process.pid}
+        assert one.generate("a", 0).valid
+    finally:
+        one.close()
+        other.close()
+
+
 class Steady:
     """Stands in for a worker whose rounds all take a second, but for those of the warm-up of `b`."""
 

@@ -1,5 +1,7 @@
 """The main table reads as agreed, in every rendering, and never hides what was not measured."""
 
+from dataclasses import replace
+
 import pytest
 from factories import complete, demo_projection, demo_records, failed, measurement, pruned, trial
 from golden_files import assert_golden
@@ -7,6 +9,7 @@ from golden_files import assert_golden
 from zbench.analysis.figures import NOT_VALIDATED
 from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig
+from zbench.report.tables import main
 from zbench.report.tables.main import FORMS, main_table, render
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, markdown_text, to_text
 from zbench.report.text import cells
@@ -31,6 +34,22 @@ def test_every_figure_of_a_projection_is_marked():
         for cell in row[1:]:
             marked = cell.startswith(cells.PROJECTED_MARK) or cell.endswith(cells.PROXY_MARK)
             assert marked or cell == cells.REFERENCE, row
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((None, 0.2), "differ by 1%, which zbench doctor --noise would measure."),
+        ((0.004, 0.2), "differ by 0.4%."),
+        ((0.012, 0.004, 0.0042, None, 0.2), "differ by 0.4% or 1.2% or 1%, which zbench doctor --noise would measure."),
+    ],
+)
+def test_intervals_between_processes_say_what_they_count_and_for_their_own_trials_alone(shares, said):
+    (row,) = view_of([complete(CACHED)]).trials
+    *unpaired, paired = shares
+    rows = [replace(row, speedup_way="unpaired", equal_workers=share) for share in unpaired]
+    _, line = main._of_speedups([*rows, replace(row, speedup_way="paired", equal_workers=paired)])
+    assert line.endswith(said)
 
 
 def test_an_identical_image_has_no_made_up_decibels():

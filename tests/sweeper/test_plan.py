@@ -15,7 +15,6 @@ from zbench.sweeper.plan import Plan, make_plan
 
 H100 = Device(0, "NVIDIA H100 80GB HBM3", "GPU-aaaa", 80 * 2**30, "580.95", 700.0)
 TINY = ("pipeline=zimage_tiny", "workload=single")
-ONE_SETTING = ("cache.residual_diff_threshold=0.2", "cache.max_warmup_steps=2")
 
 
 def stand_in() -> Config:
@@ -46,16 +45,21 @@ def test_every_measured_trial_is_expected_by_its_own_hardware() -> None:
     assert expected_sweep_s(both[0]) == pytest.approx(expected_sweep_s(both[1]))
 
 
-@pytest.mark.parametrize(("rounds", "made"), [("min_rounds=8", 8), ("min_rounds=1", 3)])
-def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(rounds: str, made: int) -> None:
-    brief = (f"measure.{rounds}", "measure.max_rounds=8", "measure.budget_s=1e-9")
-    settings = (*TINY, "hardware=h100", "cache=none,dbcache", *ONE_SETTING, *brief)
+@pytest.mark.parametrize(
+    ("rounds", "made", "thresholds", "blocks"),
+    [("min_rounds=8", 8, "0.2", 1), ("min_rounds=1", 3, "0.2", 1), ("min_rounds=8", 8, "0.1,0.2,0.3,0.4,0.5", 2)],
+)
+def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
+    rounds: str, made: int, thresholds: str, blocks: int
+) -> None:
+    brief = (f"measure.{rounds}", "measure.max_rounds=8", "measure.budget_s=1e-9", "cache.max_warmup_steps=2")
+    settings = (*TINY, "hardware=h100", "cache=none,dbcache", f"cache.residual_diff_threshold={thresholds}", *brief)
     paired, alone = (plan(*settings, f"measure.paired={each}", devices=(H100,)) for each in ("true", "false"))
     seconds = {row.label: row.expected_latency_s for row in plan_rows(paired)}
     more = made - int(rounds[-1])  # an image of a trial that takes turns is made three times
     further_s = expected_sweep_s(paired) - expected_sweep_s(alone)
-    (cached,) = seconds.keys() - {"none"}
-    assert further_s == pytest.approx(more * seconds[cached] + made * seconds["none"] / 4)
+    cached_s = sum(each_s for label, each_s in seconds.items() if label != "none")
+    assert further_s == pytest.approx(more * cached_s + blocks * made * seconds["none"])
 
 
 def test_a_baseline_that_was_not_asked_for_has_the_hardware_of_what_is_compared_with_it() -> None:

@@ -36,6 +36,8 @@ def _one_pair(side: Side, measure: MeasureConfig, folder: Path, order: tuple[Sid
         for name in order:
             workers[name] = SideWorker([replace(side, name=name)], folder / f"worker-{name}.log", measure.timeout_s)
             workers[name].prepare(time.perf_counter())
+        for worker in workers.values():
+            worker.knows_beside(workers.values())
         warm = warm_up(workers, measure.max_warmup_rounds, lambda *_: None)
         a_turn = {name: rounds_a_turn(min(latencies)) for name, latencies in warm.items()}
         ratios = []

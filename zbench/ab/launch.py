@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -69,18 +70,24 @@ class Launcher:
         self._journal, self._listener, self._should_stop = journal, listener, should_stop
         self._began_s, self._ends_s = time.perf_counter(), ends_s
         self._written = 0  # blocks
+        self._against = Counter[str]()  # rounds of all launches that the GPU's state speaks against, by the reason
+        self._clocks_mhz: dict[SideName, list[float]] = {}  # of each of their valid rounds
 
     def units(self, schedule: ABSchedule) -> Generator[Unit]:
         """What the schedule counts, without end. Raises as `compare` does."""
-        if not schedule.of_launches:
-            with self._launched(("a", "b"), 0) as made:
-                for block in made:
-                    yield Unit((block,), block.seconds)
-        for number, order in enumerate(start_orders("".join(side.trial.trial_id for side in self._sides))):
-            began_s = time.perf_counter()
-            with self._launched(order, number) as made:
-                few = tuple(self._few_of(made))
-            yield Unit(few, time.perf_counter() - began_s)
+        try:
+            if not schedule.of_launches:
+                with self._launched(("a", "b"), 0) as made:
+                    for block in made:
+                        yield Unit((block,), block.seconds)
+            for number, order in enumerate(start_orders("".join(side.trial.trial_id for side in self._sides))):
+                began_s = time.perf_counter()
+                with self._launched(order, number) as made:
+                    few = tuple(self._few_of(made))
+                yield Unit(few, time.perf_counter() - began_s)
+        finally:
+            self._tell_against()
+            self._tell_clocks()
 
     @contextmanager
     def _launched(self, order: Sequence[SideName], launch: int) -> Iterator[Iterator[Block]]:
@@ -91,8 +98,8 @@ class Launcher:
         workers: Workers = {}
         try:
             self._start(groups, workers)
-            for worker in set(workers.values()):
-                worker.beside = tuple(other.pid for other in set(workers.values()) if other is not worker)
+            for worker in workers.values():
+                worker.knows_beside(workers.values())
             effective = {name: worker.effective[name] for name, worker in workers.items()}
             refuse_other_content(self._sides, effective)
             if not self._written:
@@ -102,28 +109,26 @@ class Launcher:
             raise _base_first(failure, workers) from None
         finally:
             for worker in set(workers.values()):
-                self._tell_against(worker)
+                self._against += worker.against
+                for name, clocks in worker.clocks_mhz.items():
+                    self._clocks_mhz.setdefault(name, []).extend(clocks)
                 worker.close()
-            self._tell_clocks(set(workers.values()))
 
-    def _tell_against(self, worker: SideWorker) -> None:
+    def _tell_against(self) -> None:
         again = f"each was made again, up to {MOST_AGAIN} times"
-        throttled = [
-            (cause.removeprefix(THROTTLED), n) for cause, n in worker.against.most_common() if cause != FOREIGN
-        ]
+        throttled = [(cause.removeprefix(THROTTLED), n) for cause, n in self._against.most_common() if cause != FOREIGN]
         if throttled:
             causes = ", ".join(f"{cause} in {n}" for cause, n in throttled)
             self._listener.note(f"the GPU was throttled in rounds ({causes}); {again}; see to its cooling and power")
-        if worker.against[FOREIGN]:
-            rounds = f"in {worker.against[FOREIGN]} rounds; {again}; stop it, or compare on another GPU"
+        if self._against[FOREIGN]:
+            rounds = f"in {self._against[FOREIGN]} rounds; {again}; stop it, or compare on another GPU"
             self._listener.note(f"a process that is not of this comparison computed on the GPU {rounds}")
 
-    def _tell_clocks(self, workers: set[SideWorker]) -> None:
+    def _tell_clocks(self) -> None:
         """Of both sides, where NVML said them: one that ran at another clock is not slower by its code."""
-        seen = {name: clocks for worker in workers for name, clocks in worker.clocks_mhz.items() if clocks}
-        if len(seen) == len(self._sides):
-            means = ", ".join(f"{name} {fmean(seen[name]):.0f} MHz" for name in sorted(seen))
-            self._listener.note(f"GPU clock over the rounds that count, on average: {means}")
+        if len(self._clocks_mhz) == len(self._sides):
+            means = ", ".join(f"{name} {fmean(clocks):.0f} MHz" for name, clocks in sorted(self._clocks_mhz.items()))
+            self._listener.note(f"GPU clock on average, warm-up included: {means}")
 
     def _start(self, groups: Sequence[list[Side]], workers: Workers) -> None:
         """Add workers that made their sides' first images. b's failure waits for a, which may fail in the same way."""

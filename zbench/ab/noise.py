@@ -19,7 +19,7 @@ from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
 from zbench.hardware.detect import present_devices
-from zbench.hardware.equal_workers import spread_of, store_equal_workers
+from zbench.hardware.equal_workers import MOST, spread_of, store_equal_workers
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.sanitize import json_text, printable
 from zbench.stats import blocks_needed, drift, median, relative_spread
@@ -84,7 +84,7 @@ def measure_noise(side: Side, measure: MeasureConfig, show: Callable[[str], None
         median_s=median(latencies),
         spread=relative_spread(turn_medians(latencies, MEASURED_TURNS)) or 0.0,
         drift_share=drift(latencies).per_round * (len(latencies) - 1) / median(latencies),
-        disturbed=tuple(cause for r in made for cause in r.disturbances),
+        disturbed=tuple(cause for r in made for cause in (*r.disturbances, *r.invalid_reasons)),
         latencies_s=tuple(latencies),
         rounds_a_turn=a_turn,
         needs=tuple(Need(change, _rounds_needed(latencies, a_turn, change)) for change in CHANGES),
@@ -116,6 +116,8 @@ def with_equal_workers(noise: Noise, side: Side, measure: MeasureConfig, status:
             ratios = equal_pairs(side, measure, Path(folder), status.update)
         except SideFailed as failure:
             return replace(noise, equal_workers_reason=str(failure))
+    if max(map(abs, ratios)) > MOST:
+        return replace(noise, equal_workers_reason="one took nearly three times as long as its equal; measure again")
     store_equal_workers(present_devices(), noise.label, ratios)
     return replace(noise, equal_workers=spread_of(ratios))
 

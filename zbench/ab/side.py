@@ -7,7 +7,7 @@ load, is then the same for both.
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ NOT_THE_CODES_FAULT = ("weights", "config", MACHINE)
 """Codes of failures that say nothing about a side's speed or health."""
 
 MOST_AGAIN = 3
-"""How often a round is made again in which the GPU was throttled; then it counts, for nothing else is to be had."""
+"""How often a round is made again in which the GPU was throttled or not ours alone; then it counts, for nothing else is
+to be had."""
 
 POLL_S = 0.2
 """Longest wait between two looks at the clock."""
@@ -166,10 +167,10 @@ class SideWorker:
         """What took effect on each side that is prepared, in the words of its own zbench."""
         self.against = Counter[str]()
         """Rounds that the GPU's state speaks against, by the reason: throttled, or a foreign process computed there."""
-        self.beside: tuple[int, ...] = ()
-        """Processes of the other side, which are no neighbours."""
+        self._pids: list[int] = []  # of what works for it besides, such as a server that was there before
+        self._beside: list[int] = []  # the other side's, which are no neighbours
         self.clocks_mhz: dict[SideName, list[float]] = {}
-        """Mean GPU clock of each round that counts, where NVML says it."""
+        """Mean GPU clock of each valid round, where NVML says it."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
         self._kills_before = oom_kills()
         self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home, allow_code=sides[0].allow_code)
@@ -190,9 +191,18 @@ class SideWorker:
             self._asked = side
             about = {"side": side.name, "role": side.role, "trial": side.trial.to_dict(), "began_s": began_s}
             self._tell({"command": "prepare", **about})
-            self.effective[side.name] = self._await("prepared", self._timeout_s, "measure.timeout_s").get(
-                "effective", {}
-            )
+            said = self._await("prepared", self._timeout_s, "measure.timeout_s")
+            self.effective[side.name] = said.get("effective", {})
+            self._pids += said.get("pids", [])  # which an older zbench does not say
+
+    @property
+    def pids(self) -> list[int]:
+        """All that work for it, as far as that was said; what they started is not named."""
+        return [self._client.process.pid, *self._pids]
+
+    def knows_beside(self, others: Iterable["SideWorker"]) -> None:
+        """From its first round on these are no neighbours to be blamed. To be called once all are prepared."""
+        self._beside = [pid for other in others if other is not self for pid in other.pids]
 
     def generate(self, name: SideName, index: int) -> Request:
         """One request of a side, of the workload's pair `index`, in turn.
@@ -218,7 +228,7 @@ class SideWorker:
         return made
 
     def _request(self, name: SideName, index: int) -> Request:
-        ask = {"command": "generate", "side": name, "index": index, "beside": list(self.beside)}
+        ask = {"command": "generate", "side": name, "index": index, "beside": self._beside}
         self._tell(ask)  # who is gone by now died of the last turn
         self._asked = next(side for side in self._sides if side.name == name)
         said = self._await("generated", self._timeout_s, "measure.timeout_s")
@@ -230,11 +240,6 @@ class SideWorker:
         if clock_mhz is not None and made.valid:
             self.clocks_mhz.setdefault(name, []).append(clock_mhz)
         return made
-
-    @property
-    def pid(self) -> int:
-        """Of the worker, which started all that works for its side."""
-        return self._client.process.pid
 
     def close(self) -> None:
         """Let the worker go."""

@@ -17,9 +17,9 @@ from zbench.stats import SpeedUp, speedup_between, speedup_by_turns
 Way = Literal["paired", "chained", "unpaired"]
 
 EQUAL_WORKERS = 0.01
-"""Standard deviation of a process's times among processes of the same code, as a share, where `zbench doctor --noise`
-has not measured it: of 8 pairs of workers on two shared cores. No rounds within a process show it, so what is not
-paired has it in its interval."""
+"""Standard deviation by which the times of two processes of the same code differ, as a share, where `zbench doctor
+--noise` has not measured it: of 8 pairs of workers on two shared cores. No rounds within a process show it, so what is
+not paired has it in its interval."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ SCHEMA_VERSION = 1
 FOLDER = "noise"
 COMMAND = "zbench doctor --noise"
 LEAST_PAIRS = 4
+MOST = 1
+"""A log ratio beyond it is no noise: one process took nearly three times as long as its equal."""
 
 
 def spread_of(log_ratios: Sequence[float]) -> float:
-    """Standard deviation of one process, as a share, from the log ratios of pairs: their mean is known to be 0."""
-    return math.sqrt(math.fsum(ratio**2 for ratio in log_ratios) / len(log_ratios) / 2)
+    """Standard deviation by which the times of two processes differ, as a share: the mean of all pairs is known, 0."""
+    return math.sqrt(math.fsum(ratio**2 for ratio in log_ratios) / len(log_ratios))
 
 
 def equal_workers_path(device: str) -> Path:
@@ -55,10 +57,9 @@ def stored_equal_workers(devices: Sequence[DeviceLike]) -> float | None:
     ratios = data.get("log_ratios") if isinstance(data, dict) else None
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or not isinstance(ratios, list):
         raise RecordError(f"{path}: not a file of measured noise; {_way_out()}")
-    if len(ratios) < LEAST_PAIRS or not all(type(x) in (int, float) and abs(x) < 1 for x in ratios):
-        raise RecordError(
-            f"{path}: log_ratios must be {LEAST_PAIRS} numbers or more, each between -1 and 1; {_way_out()}"
-        )
+    if len(ratios) < LEAST_PAIRS or not all(type(x) in (int, float) and abs(x) <= MOST for x in ratios):
+        wanted = f"{LEAST_PAIRS} numbers or more, each between -{MOST} and {MOST}"
+        raise RecordError(f"{path}: log_ratios must be {wanted}; {_way_out()}")
     return spread_of(ratios)
 
 

@@ -118,7 +118,7 @@ def speedup_by_turns(turns: Sequence[tuple[Pair, float, float]]) -> SpeedUp | No
     theirs = {pair: median(_less_disturbed([baseline_s for _, baseline_s in kept[pair]])) for pair in shared}
     ours = {pair: theirs[pair] * math.exp(-centres[pair]) for pair in shared}
     ratio = sum(theirs.values()) / sum(ours.values())
-    ratios = {pair: [math.exp(x) for x in logs[pair]] for pair in shared}
+    ratios = {pair: [b / a for a, b in kept[pair]] for pair in shared}
     variance, freedom = _scatter(ratios, ours, shared, many=OF_A_CENTRE)
     if variance is None:
         variance, freedom = _of_the_mean([centres[pair] for pair in shared])
@@ -162,7 +162,7 @@ def _near(logs: Sequence[float]) -> list[float]:
     """Without those that are further from the median than noise."""
     centre = median(logs)
     near = max(math.log(APART), FAR_SIGMAS * median_absolute_deviation(logs))
-    return [x for x in logs if abs(x - centre) <= near] or [min(logs)]
+    return [x for x in logs if abs(x - centre) <= near]
 
 
 def _centre(logs: Sequence[float]) -> float:

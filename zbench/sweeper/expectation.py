@@ -3,6 +3,7 @@
 Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
 """
 
+import math
 from dataclasses import replace
 
 from zbench.config import CacheConfig, HardwareConfig
@@ -47,29 +48,33 @@ def expected_sweep_s(plan: Plan) -> float | None:
             continue
         cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
-        uncached = beside.get(trial.trial_id)
+        uncached, part = beside.get(trial.trial_id, (None, 0.0))
         if uncached is not None:
             least = max(least, LEAST_OF_A_PAIR * cycle)
         rounds = min(max(least, measure.budget_s / image_s), most)
         total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
-            total += rounds * of_uncached.latency_s / MOST_A_BLOCK
+            total += rounds * of_uncached.latency_s * part
     return total
 
 
-def _uncached_beside(plan: Plan) -> dict[str, Trial]:
-    """The uncached trial that will take turns with each, by trial id; it has a turn for those of a whole block."""
+def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
+    """The uncached trial that will take turns with each, by trial id, and its part of that one's time."""
     if not plan.measure.paired:
         return {}
     engines = Descriptions(allow_code=plan.allow_code)
-    found = {}
+    beside: dict[str, list[tuple[str, Trial]]] = {}
     for placed in plan.trials:
         trial, uncached = placed.trial, replace(placed.trial, cache=CacheConfig())
         if placed.is_reference or placed.is_baseline or trial.hardware is not None or trial.workload.is_load:
             continue
         if trial.trial_id != uncached.trial_id and engines.process(trial) == engines.process(uncached):
-            found[trial.trial_id] = uncached
-    return found
+            beside.setdefault(uncached.trial_id, []).append((trial.trial_id, uncached))
+    return {
+        trial_id: (uncached, math.ceil(len(alike) / MOST_A_BLOCK) / len(alike))
+        for alike in beside.values()
+        for trial_id, uncached in alike
+    }
 
 
 def _load_s(trial: Trial, image_s: float) -> float:

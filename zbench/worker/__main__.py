@@ -160,7 +160,8 @@ class Worker:
             stage = "the first image"
             cycle = pairs(trial.workload)
             first, *_ = [_good_images(engine, pair) for pair in (cycle[0], *to_compile(trial, cycle))]
-            return {"event": "prepared", "first_latency_s": first.latency_s, "effective": asdict(engine.effective())}
+            about = {"effective": asdict(engine.effective()), "pids": engine.watch().pids}
+            return {"event": "prepared", "first_latency_s": first.latency_s, **about}
         except Exception as error:
             return _failed(error, stage, self._engine)
 

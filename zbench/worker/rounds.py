@@ -55,11 +55,11 @@ class RoundsWindow:
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._began_s = time.perf_counter()
         gc.freeze()  # what warm-up left, compiled code above all, stays out of the collections between rounds
+        beside = next((share for share in self._shares if share.job.companion), None)
         try:
             while any(not share.stop_reason for share in self._measured):
                 self._lap()
                 gc.collect()
-                beside = next((share for share in self._shares if share.job.companion), None)
                 for share in self._measured:
                     enough = stop_reason(share, len(self._cycle), self._spent_s(share), beside)
                     share.stop_reason = share.stop_reason or enough

@@ -118,6 +118,28 @@ def test_its_words_are_those_of_this_run_and_the_last_of_them(tmp_path: Path) ->
     program.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ("RuntimeError: no kernel image\nCheck the load logs.", "RuntimeError: no kernel image"),
+        (
+            "\x1b[31m[rank1]: torch.OutOfMemoryError: CUDA out of memory\x1b[0m\nbye",
+            "[rank1]: torch.OutOfMemoryError: CUDA out of memory",
+        ),
+        ("KeyError: 'x'\nRuntimeError: the later one", "RuntimeError: the later one"),
+        ("INFO: 500 Internal Server Error\nERROR:    Exception in ASGI application", None),
+    ],
+)
+def test_an_error_in_its_log_is_told_from_what_is_beside_it(said: str, complaint: str | None, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("ValueError: of another run\n")
+    program = started(log, "-c", f"print({said!r})")
+    wait_for(lambda: program.exit_code is not None)
+    assert program.complaint() == complaint
+    assert program.complaint(after=program.log_bytes()) is None
+    program.close()
+
+
 def test_a_program_gets_the_users_environment_and_nothing_of_zbenchs() -> None:
     before = {"HOME": "/home/u", "PYTHONPATH": "/mine"}
     worker = changed(before, {"PYTHONPATH": "/zbench:/mine", "MALLOC_TRIM_THRESHOLD_": "1"})

@@ -1,11 +1,13 @@
 """Servers that zbench starts, over a program with SGLang's words: their ports, and where they are asked."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from commands import TESTS
@@ -13,6 +15,8 @@ from factories import trial
 from images_server import Call, images_server, picture
 
 from zbench.config import PipelineConfig, ServedEngineConfig
+from zbench.engines.images_client import ImagesServerError
+from zbench.engines.programs.guarded import GuardedProgram
 from zbench.engines.programs.surroundings import LOGS
 from zbench.engines.sglang import SGLangEngine
 from zbench.engines.sglang.launch import TARGET
@@ -107,3 +111,29 @@ def test_of_a_server_that_is_there_nothing_is_said_that_its_launch_decided() -> 
         engine.close()
     assert (took.compile, took.graphs, took.offload, took.pin_memory, took.weights) == (None,) * 5
     assert took.weights_note is not None and "the server's own" in took.weights_note
+
+
+class Answering:
+    """Stands in for a server's client: another request is sent and answered before the first one fails."""
+
+    def __init__(self, server: SGLangServer, log: Path) -> None:
+        self._server, self._log = server, log
+
+    def generate(self, body: dict[str, Any]) -> str:
+        if body["prompt"] == "well":
+            return "an image"
+        self._log.write_text("RuntimeError: no kernel image\n")
+        assert self._server.generate({"prompt": "well"}) == "an image"
+        raise ImagesServerError("http_status", "status 500", status=500)
+
+
+def test_a_request_that_fails_beside_others_names_the_error_in_the_log(tmp_path: Path) -> None:
+    server, log = SGLangServer(OPTIONS), tmp_path / "log"
+    server._program = GuardedProgram([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ), log)
+    server._client = cast(Any, Answering(server, log))
+    try:
+        with pytest.raises(ServerFailure, match="status 500; log says: RuntimeError: no kernel image"):
+            server.generate({"prompt": "ill"})
+    finally:
+        server._client = None
+        server.close()

@@ -18,7 +18,8 @@ TAIL_LINES, LINE_CHARACTERS = 30, 400
 TAIL_BYTES = 64 * 1024
 """Of a log's end, how much is read for its last lines."""
 
-AN_ERROR = re.compile(r"[\w.]*(Error|Exception)\b: .")
+AN_ERROR = re.compile(r"(\[rank\d+\]: )?[\w.]*(Error|Exception): .")
+"""The last line of a traceback; of a process of several torch.distributed begins each line with its rank."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -59,7 +59,6 @@ class SGLangServer:
         self._options = options
         self._program: GuardedProgram | None = None
         self._client: ImagesClient | None = None
-        self._log_before = 0  # bytes of the log when the latest request was sent
         self.parts_s: dict[str, float] = {}
         """Seconds to its first sign of life, `launch`, and those of its first request, `first_request`."""
 
@@ -91,10 +90,11 @@ class SGLangServer:
 
     def generate(self, body: dict[str, Any]) -> ImagesReply:
         """One request. Any thread may ask. Raises ServerFailure."""
+        before = self._log_bytes()
         try:
-            return self._request(body)
+            return self._own_client.generate(body)
         except ImagesServerError as error:
-            raise self._told(error) from error
+            raise self._told(error, before) from error
 
     @property
     def log(self) -> Path | None:
@@ -160,6 +160,7 @@ class SGLangServer:
         """Asked until it is answered; what a server says that is still starting is no answer."""
         while True:
             answer: list[ImagesReply | Exception] = []
+            before = self._log_bytes()
             asking = threading.Thread(target=self._ask, args=(body, answer), name="zbench-first-request", daemon=True)
             asking.start()
             while asking.is_alive():
@@ -170,16 +171,12 @@ class SGLangServer:
             if not isinstance(made, ImagesServerError):
                 raise made
             if made.code not in NOT_YET and made.status != UNAVAILABLE:
-                raise self._told(made)
+                raise self._told(made, before)
             waiting.on("to make its first image", self._lost(waiting))
-
-    def _request(self, body: dict[str, Any]) -> ImagesReply:
-        self._log_before = 0 if self._program is None else self._program.log_bytes()
-        return self._own_client.generate(body)
 
     def _ask(self, body: dict[str, Any], answer: list[ImagesReply | Exception]) -> None:
         try:
-            answer.append(self._request(body))
+            answer.append(self._own_client.generate(body))
         except Exception as error:
             answer.append(error)
 
@@ -195,35 +192,38 @@ class SGLangServer:
             return self._failure("server_not_ready", f"{said}; start it, or leave engine.base_url out")
         return None
 
-    def _told(self, error: ImagesServerError) -> ServerFailure:
-        """A failed request, or the end of the server behind it."""
+    def _log_bytes(self) -> int:
+        return 0 if self._program is None else self._program.log_bytes()
+
+    def _told(self, error: ImagesServerError, before: int) -> ServerFailure:
+        """A failed request, or the end of the server behind it. The log had `before` bytes when it was sent."""
         until = time.monotonic() + DYING_S
         while self._program is not None and error.code in GONE and time.monotonic() < until:
             if self._program.exit_code is not None:
-                return self._death("during a request")
+                return self._death("during a request", before)
             time.sleep(POLL_S / 4)
         if error.code == "http_status":
-            self._await_complaint()
-        return self._failure(error.code, str(error))
+            self._await_complaint(before)
+        return self._failure(error.code, str(error), before)
 
-    def _await_complaint(self) -> None:
+    def _await_complaint(self, before: int) -> None:
         """A server answers first, and writes what was wrong to its log then."""
         until = time.monotonic() + DYING_S
         while self._program is not None and time.monotonic() < until:
-            if self._program.complaint(self._log_before):
+            if self._program.complaint(before):
                 return
             time.sleep(POLL_S / 4)
 
-    def _death(self, when: str) -> ServerFailure:
+    def _death(self, when: str, before: int = 0) -> ServerFailure:
         assert self._program is not None
-        return self._failure("server_died", f"sglang serve {self._program.death()} {when}")
+        return self._failure("server_died", f"sglang serve {self._program.death()} {when}", before)
 
-    def _failure(self, code: str, message: str) -> ServerFailure:
-        """With the log's end; the message has its last error, or else its last line."""
+    def _failure(self, code: str, message: str, before: int = 0) -> ServerFailure:
+        """With the log's end; the message has its last error after `before` bytes, or else its last line."""
         if self._program is None:
             return ServerFailure(code, message)
         words, log = self._program.last_words(), self._program.log.name
-        complaint = self._program.complaint(self._log_before) if code in COMPLAINED else None
+        complaint = self._program.complaint(before) if code in COMPLAINED else None
         said = f"{log} says: {complaint}" if complaint else f"{log} ends: {words[-1]}" if words else f"{log} is empty"
         return ServerFailure(code, f"{message}; {said}", words)
 

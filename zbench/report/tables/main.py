@@ -243,31 +243,32 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
 
 def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     """How they were measured, said once where any was measured by turns."""
-    of_way = {way: [row.label for row in complete if row.speedup_way == way] for way in ("chained", "unpaired")}
+    of_way = {way: [row for row in complete if row.speedup_way == way] for way in ("chained", "unpaired")}
     if not any(row.speedup_way in ("paired", "chained") for row in complete):
         return []
     lines = [
         "Speed-ups with a 95 % interval: each request over that of the uncached trial which took turns with it, so "
         "that what drifts befalls both."
     ]
-    if of_way["chained"]:
-        lines.append(
-            f"{cells.listed(of_way['chained'])}: over the uncached trial of its own process, times that one's "
-            f"speed-up; {_of_processes(complete)}."
-        )
-    if of_way["unpaired"]:
-        beside = "not by turns, as nothing of the same process is beside it"
-        lines.append(f"{cells.listed(of_way['unpaired'])}: {beside}; {_of_processes(complete)}.")
+    how = {
+        "chained": "over the uncached trial of its own process, times that one's speed-up",
+        "unpaired": "not by turns, as nothing of the same process is beside it",
+    }
+    lines += [
+        f"{cells.listed([row.label for row in rows])}: {how[way]}; {_of_processes(rows)}."
+        for way, rows in of_way.items()
+        if rows
+    ]
     return lines
 
 
-def _of_processes(complete: Sequence[TrialFigures]) -> str:
-    """What intervals between processes count besides."""
-    known = {row.equal_workers for row in complete if row.equal_workers is not None}
-    if not known:
-        allowed = f"{EQUAL_WORKERS:.0%}, which zbench doctor --noise would measure"
-        return f"the interval counts that equal processes differ by {allowed}"
-    return f"the interval counts that equal processes differ by {' or '.join(f'{x:.1%}' for x in sorted(known))}"
+def _of_processes(rows: Sequence[TrialFigures]) -> str:
+    """What intervals of `rows`, between processes, count besides."""
+    shares = sorted({row.equal_workers for row in rows if row.equal_workers is not None})
+    said = list(dict.fromkeys(f"{share:.1%}" for share in shares))
+    if any(row.equal_workers is None for row in rows):
+        said.append(f"{EQUAL_WORKERS:.0%}, which zbench doctor --noise would measure")
+    return f"the interval counts that equal processes differ by {' or '.join(said)}"
 
 
 def _of_cold(complete: Sequence[TrialFigures]) -> list[str]:

@@ -14,7 +14,7 @@ from zbench.report.text import cells
 WORDS = {"text_encode": "text encode", "denoise": "denoise", "decode": "decode"}
 
 OF_ONE = (
-    "one untimed request of the first prompt and seed, for which the server waits for its GPU after each stage; what "
+    "one untimed request of the first prompt and seed, for which the server is asked to wait for its GPU; what "
     "encodes and carries the picture is in none"
 )
 
