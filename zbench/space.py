@@ -276,7 +276,7 @@ def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
 
 
 def _offload_fits(trial: Trial) -> str | None:
-    return offload.problem(trial.offload, compiled=bool(fast.compiled(trial.compute)))
+    return offload.problem(trial.offload, compiled=fast.compiled(trial.compute))
 
 
 def _graphs_fit(trial: Trial) -> str | None:

@@ -101,7 +101,7 @@ def test_images_are_judged_against_those_of_the_unquantised_trial() -> None:
         (FAST, {"pipeline": GGUF}, "compute.qkv=fused: its weights are packed (gguf)"),
         (FAST, {"parallel": ParallelConfig(gather_size=2)}, "compute.qkv=split"),
         (FAST, {"parallel": ParallelConfig(ulysses_size=2, ulysses_async=True)}, "parallel.ulysses_async=false"),
-        (DECODE_ALONE, {"offload": OffloadConfig(mode="group")}, "offload.mode=group"),
+        (DECODE_ALONE, {"offload": OffloadConfig(mode="group")}, "inside what compute.decode=compiled would"),
         (FP8, {"parallel": ParallelConfig(tp_size=2)}, "compute.quantization=fp8: parallel.tp_size=2"),
         (FP8, {"offload": OffloadConfig(mode="dit")}, "compute.quantization=fp8: offload.mode=dit"),
         (replace(FP8, device="cpu"), {}, "torchao computes in FP8 on GPUs alone"),

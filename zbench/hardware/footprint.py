@@ -100,7 +100,7 @@ def _works(trial: Trial) -> bool:
     compute = trial.compute
     decides = method_of(trial.cache).choice != "none"
     return not (
-        offload.problem(trial.offload, compiled=bool(fast.compiled(compute)))
+        offload.problem(trial.offload, compiled=fast.compiled(compute))
         or graphs.problem(compute, trial.parallel, trial.offload, decides_on_host=decides)
         or quantization.problem(compute, trial.pipeline, trial.parallel, trial.offload)
     )
