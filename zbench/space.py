@@ -215,7 +215,7 @@ def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
         _sharding_fits(trial, geometry),
         _offload_fits(trial),
         _graphs_fit(trial),
-        fast.problem(trial.compute, trial.pipeline, trial.parallel, trial.offload),
+        fast.problem(trial.compute, trial.pipeline, trial.parallel),
         quantization.problem(trial.compute, trial.pipeline, trial.parallel, trial.offload),
         quantization.problem_on_hardware(trial.compute, trial.hardware),
         lora.problem(trial.pipeline, projected=trial.hardware is not None),
@@ -276,7 +276,7 @@ def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
 
 
 def _offload_fits(trial: Trial) -> str | None:
-    return offload.problem(trial.offload, compiled=fast.compiles(trial.compute))
+    return offload.problem(trial.offload, compiled=fast.compiled(trial.compute))
 
 
 def _graphs_fit(trial: Trial) -> str | None:

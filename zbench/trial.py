@@ -234,9 +234,9 @@ class Trial:
         return " ".join(part for part in parts if part is not None)
 
 
-def settled(compute: ComputeConfig, device: str) -> ComputeConfig:
+def settled(compute: ComputeConfig, device: str, *, rings: bool = False) -> ComputeConfig:
     """`compute` on this device: native dtypes are `auto` and kernels are not, so that one thing has one identity."""
-    kernel = attention.settled(compute.attention_backend, device)
+    kernel = attention.settled(compute.attention_backend, device, rings=rings)
     dtype = dtypes.settled(compute.dtype, device)
     return quantization.settled(replace(compute, device=device, dtype=dtype, attention_backend=kernel))
 

@@ -8,7 +8,7 @@ from hardware_profiles import profile
 
 from zbench.config import ComputeConfig
 from zbench.hardware.cost import Cost
-from zbench.hardware.footprint import TEXT_TOKENS, trial_weights
+from zbench.hardware.footprint import GIB, TEXT_TOKENS, next_offload, trial_weights
 from zbench.hardware.roofline import expect, floor_s, project, stack_of
 from zbench.methods import fast, quantization
 from zbench.trial import Trial, geometry_of
@@ -63,6 +63,14 @@ def test_a_projection_says_what_it_does_not_know() -> None:
 def test_memory_is_what_is_left() -> None:
     before, after = (expect(of(c), GEOMETRY, profile("h100")).peak_bytes for c in (FAST, FP8))
     assert 4e9 < before - after < 6e9
+
+
+@pytest.mark.parametrize(
+    ("compute", "gib", "mode"), [(FAST, 14, "all"), (replace(FAST, graphs="all"), 14, None), (FP8, 10, None)]
+)
+def test_an_offload_that_it_does_not_go_with_is_no_way_out(compute: ComputeConfig, gib: int, mode: str | None) -> None:
+    """`all` would fit each of them, but captured and quantised weights are not moved."""
+    assert next_offload(trial(pipeline=TURBO, compute=compute), GEOMETRY, {"total": gib * GIB}) == mode
 
 
 def test_a_stack_is_what_auto_comes_to() -> None:

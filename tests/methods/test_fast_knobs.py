@@ -44,6 +44,7 @@ def test_the_kernel_is_settled_by_the_device() -> None:
     assert settled(composed("fast"), "cuda").attention_backend == "_native_cudnn"
     assert settled(composed("fast"), "cpu").attention_backend == "native"
     assert settled(replace(FAST, attention_backend="flash"), "cuda").attention_backend == "flash"
+    assert settled(composed("fast"), "cuda", rings=True).attention_backend == "native", "ring merges by log-sum-exp"
 
 
 @pytest.mark.parametrize("knob", ["graphs", "qkv", "rope", "ffn", "text", "decode", "quantization", "scope"])
@@ -96,13 +97,11 @@ def test_images_are_judged_against_those_of_the_unquantised_trial() -> None:
 @pytest.mark.parametrize(
     ("compute", "groups", "says"),
     [
-        (FAST, {"pipeline": UNFUSED}, "compute.qkv=fused: pipeline.lora_fused=false puts a LoRA beside"),
-        (FAST, {"pipeline": GGUF}, "compute.qkv=fused: gguf weights are packed"),
+        (FAST, {"pipeline": UNFUSED}, "use pipeline.lora_fused=true, or leave its layers split"),
+        (FAST, {"pipeline": GGUF}, "compute.qkv=fused: its weights are packed (gguf)"),
         (FAST, {"parallel": ParallelConfig(gather_size=2)}, "compute.qkv=split"),
-        (FAST, {"parallel": ParallelConfig(ulysses_size=2, ulysses_async=True)}, "parallel.ulysses_async=true"),
-        (FAST, {"offload": OffloadConfig(mode="text_encoder")}, "use compute.text=short"),
-        (FAST, {"parallel": ParallelConfig(tp_size=2, text_encoder="tp")}, "use compute.text=short"),
-        (DECODE_ALONE, {"offload": OffloadConfig(mode="group")}, "offload.mode=group"),
+        (FAST, {"parallel": ParallelConfig(ulysses_size=2, ulysses_async=True)}, "parallel.ulysses_async=false"),
+        (DECODE_ALONE, {"offload": OffloadConfig(mode="group")}, "inside what compute.decode=compiled would"),
         (FP8, {"parallel": ParallelConfig(tp_size=2)}, "compute.quantization=fp8: parallel.tp_size=2"),
         (FP8, {"offload": OffloadConfig(mode="dit")}, "compute.quantization=fp8: offload.mode=dit"),
         (replace(FP8, device="cpu"), {}, "torchao computes in FP8 on GPUs alone"),
@@ -119,7 +118,8 @@ def test_the_rest_goes_together() -> None:
     assert why(FAST) == why(FP8) == ""
     assert why(FAST, cache=DBCacheConfig()) == why(FP8, offload=OffloadConfig(mode="vae")) == ""
     assert why(FAST, parallel=ParallelConfig(tp_size=2)) == why(FAST, parallel=ParallelConfig(ulysses_size=2)) == ""
-    assert why(replace(FAST, text="short"), offload=OffloadConfig(mode="text_encoder")) == ""
+    assert why(FAST, offload=OffloadConfig(mode="text_encoder")) == why(FAST, offload=OffloadConfig(mode="all")) == ""
+    assert why(FAST, parallel=ParallelConfig(tp_size=2, text_encoder="tp")) == ""
 
 
 def test_a_card_without_an_fp8_rate_is_not_projected() -> None:

@@ -40,16 +40,18 @@ def test_labels_say_what_is_not_pinned_and_nothing_where_nothing_waits() -> None
 def test_layers_that_are_swapped_cannot_be_compiled() -> None:
     assert [m.name for m in offload.MOVING_MORE if not m.can_be_compiled] == ["group", "sequential"]
     for mode in OFFLOAD_MODES:
-        said = offload.problem(OffloadConfig(mode=mode), compiled=True)
-        assert (said is not None and "use compute=eager" in said) == (mode in ("group", "sequential"))
-        assert offload.problem(OffloadConfig(mode=mode), compiled=False) is None
+        said = offload.problem(OffloadConfig(mode=mode), compiled={"compile": "true"})
+        assert (said is not None and "what compute.compile=true would compile whole; leave that out" in said) == (
+            mode in ("group", "sequential")
+        )
+        assert offload.problem(OffloadConfig(mode=mode), compiled={}) is None
 
 
 def test_a_stream_copies_from_pinned_memory_alone() -> None:
     unpinned = OffloadConfig(mode="group", pin_memory=False)
-    assert "offload.use_stream=false" in str(offload.problem(unpinned, compiled=False))
-    assert offload.problem(OffloadConfig(mode="group", pin_memory=False, use_stream=False), compiled=False) is None
-    assert offload.problem(OffloadConfig(mode="all", pin_memory=False), compiled=False) is None
+    assert "offload.use_stream=false" in str(offload.problem(unpinned, compiled={}))
+    assert offload.problem(OffloadConfig(mode="group", pin_memory=False, use_stream=False), compiled={}) is None
+    assert offload.problem(OffloadConfig(mode="all", pin_memory=False), compiled={}) is None
 
 
 def test_one_mode_alone_needs_an_accelerator() -> None:

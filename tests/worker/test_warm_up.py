@@ -14,9 +14,9 @@ from zbench.worker.warm_up import WarmUp, warm_up
 from zbench.workload import pairs
 
 
-def warmed(engine: ScriptedEngine, *, compile: bool = False, stop_after: int = 99, **measure: Any) -> WarmUp:
+def warmed(engine: ScriptedEngine, *, knobs: Any = None, stop_after: int = 99, **measure: Any) -> WarmUp:
     told: list[dict[str, Any]] = []
-    of = trial(compute=ComputeConfig(compile=compile))
+    of = trial(compute=ComputeConfig(**knobs or {}))
     job = TrialJob(of, MeasureConfig(**measure), Path(), None, told.append, lambda: len(told) >= stop_after)
     warm = warm_up(engine, job, pairs(of.workload))
     assert [event["latency_s"] for event in told] == warm.latencies_s
@@ -55,9 +55,10 @@ def test_slow_rounds_end_with_the_budget() -> None:
     assert "where measure.budget_s ends them" in warm.suspicions()[0]
 
 
-def test_every_prompt_is_compiled_before_any_is_timed() -> None:
+@pytest.mark.parametrize("knobs", [{"compile": True}, {"text": "compiled"}, {"device": "cuda", "graphs": "auto"}])
+def test_every_prompt_is_compiled_or_captured_before_any_is_timed(knobs: dict[str, Any]) -> None:
     engine = ScriptedEngine([60.0, *[1.0] * 20])
-    warm = warmed(engine, compile=True, budget_s=1e-9)
+    warm = warmed(engine, knobs=knobs, budget_s=1e-9)
     assert len(set(engine.prompts)) == 2 and len(set(engine.prompts[1:])) == 1
     assert warm.end == "settled" and len(warm.latencies_s) == 5, "the compiled round is no part of the series"
 

@@ -142,7 +142,7 @@ def share_a_pipeline(a: Side, b: Side) -> bool:
 
     Where blocks are compiled, going from one setting to the other might compile them again.
     """
-    if (a.python, a.home) != (b.python, b.home) or fast.compiles(a.trial.compute):
+    if (a.python, a.home) != (b.python, b.home) or fast.compiled(a.trial.compute):
         return False
     engines = Descriptions(allow_code=a.allow_code)
     return engines.process(a.trial) == engines.process(b.trial)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from zbench.config import HardwareConfig
 from zbench.hardware.traffic import WeightBytes, weights
-from zbench.methods import dtypes, fast, offload, quantization
+from zbench.methods import dtypes, fast, graphs, offload, quantization
 from zbench.methods.cache import method_of
 from zbench.methods.offload import MOVING_MORE, OffloadMode
 from zbench.methods.parallel import ParallelDims, share
@@ -90,10 +90,20 @@ def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: S
     dtype_bytes = dtypes.dtype_on("cuda", trial.compute.dtype).nbytes
     for mode in modes:
         tried = replace(trial, offload=replace(trial.offload, mode=mode.name))
-        works = mode.can_be_compiled or not fast.compiles(trial.compute)
-        if works and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
+        if _works(tried) and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
             return mode.name
     return None
+
+
+def _works(trial: Trial) -> bool:
+    """Whether what is compiled, captured and quantised goes with its offload."""
+    compute = trial.compute
+    decides = method_of(trial.cache).choice != "none"
+    return not (
+        offload.problem(trial.offload, compiled=fast.compiled(compute))
+        or graphs.problem(compute, trial.parallel, trial.offload, decides_on_host=decides)
+        or quantization.problem(compute, trial.pipeline, trial.parallel, trial.offload)
+    )
 
 
 def trial_weights(trial: Trial, geometry: Geometry, dtype_bytes: int) -> WeightBytes:

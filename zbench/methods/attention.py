@@ -43,9 +43,11 @@ SGLANG_RINGS = ("fa", "sage_attn")
 """SGLang's kernels that give ring attention what it merges with."""
 
 
-def settled(name: str, device: str) -> str:
-    """`name`, or what `auto` stands for on a device, cuda or cpu."""
-    return FASTEST[device] if name == AUTO else name
+def settled(name: str, device: str, *, rings: bool) -> str:
+    """`name`, or what `auto` stands for on a device, cuda or cpu; cuDNN's kernel gives ring nothing to merge with."""
+    if name != AUTO:
+        return name
+    return NATIVE if rings else FASTEST[device]
 
 
 def check_backend(name: str) -> None:

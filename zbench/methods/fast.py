@@ -3,9 +3,9 @@
 No torch, no trial. The pieces themselves are `zimage.fast`'s, and `engines.reference.speeding` applies them.
 """
 
-from zbench.config import ComputeConfig, OffloadConfig, ParallelConfig, PipelineConfig
+from zbench.config import ComputeConfig, ParallelConfig, PipelineConfig
 from zbench.methods import graphs, lora
-from zbench.methods.offload import BY_NAME
+from zbench.zimage.fast import limits
 
 KNOBS = ("qkv", "rope", "ffn", "text", "decode")
 """The knobs of ComputeConfig that this is about."""
@@ -26,16 +26,15 @@ def asked(compute: ComputeConfig) -> dict[str, str]:
     return {knob: value for knob in KNOBS if (value := getattr(compute, knob)) != getattr(plain, knob)}
 
 
-def compiles(compute: ComputeConfig) -> bool:
-    """Whether torch.compile makes anything of it."""
-    return any(getattr(compute, knob) in (True, "compiled") for knob in COMPILED)
+def compiled(compute: ComputeConfig) -> dict[str, str]:
+    """The knobs by which torch.compile makes code, as they are typed; empty where it makes none."""
+    values = {knob: getattr(compute, knob) for knob in COMPILED}
+    return {knob: str(value).lower() for knob, value in values.items() if value in (True, "compiled")}
 
 
-def problem(
-    compute: ComputeConfig, pipeline: PipelineConfig, parallel: ParallelConfig, offload: OffloadConfig
-) -> str | None:
+def problem(compute: ComputeConfig, pipeline: PipelineConfig, parallel: ParallelConfig) -> str | None:
     """Why a piece cannot work with these on any engine, or None."""
-    return _joined(compute, pipeline) or _sharded(compute, parallel) or _compiled_text(compute, parallel, offload)
+    return _joined(compute, pipeline) or _sharded(compute, parallel)
 
 
 def _joined(compute: ComputeConfig, pipeline: PipelineConfig) -> str | None:
@@ -45,39 +44,19 @@ def _joined(compute: ComputeConfig, pipeline: PipelineConfig) -> str | None:
         return None
     named = f"compute.{fused[0]}=fused"
     if pipeline.lora is not None and not pipeline.lora_fused:
-        return f"{named}: pipeline.lora_fused=false puts a LoRA beside the layers; use pipeline.lora_fused=true"
+        return f"{named}: {limits.ADAPTER_BESIDE}"
     if pipeline.weights.lower().endswith(lora.QUANTISED):
-        return f"{named}: {lora.QUANTISED[1:]} weights are packed, and packed ones cannot be joined; use split"
+        return f"{named}: {limits.PACKED.format(kind=lora.QUANTISED[1:])}"
     return None
 
 
 def _sharded(compute: ComputeConfig, parallel: ParallelConfig) -> str | None:
     """Why what ranks send of attention does not go with it, or None."""
     if compute.qkv == "fused" and parallel.gather_size > 1:
-        return (
-            f"compute.qkv=fused: parallel.gather_size={parallel.gather_size} sends the values while the keys are "
-            "computed, and the keys while the queries are; use compute.qkv=split"
-        )
+        return f"compute.qkv=fused: {limits.GATHER_SENDS_EACH}"
     if parallel.ulysses_async and (compute.qkv == "fused" or compute.rope == "real"):
         knob = "qkv=fused" if compute.qkv == "fused" else "rope=real"
-        return (
-            f"compute.{knob}: parallel.ulysses_async=true computes attention in cache-dit's own way, with complex "
-            "rotations; leave it out, or use compute.qkv=split with compute.rope=complex"
-        )
-    return None
-
-
-def _compiled_text(compute: ComputeConfig, parallel: ParallelConfig, offload: OffloadConfig) -> str | None:
-    """Why the text encoder cannot be compiled, or None."""
-    if compute.text != "compiled":
-        return None
-    if "text_encoder" in BY_NAME[offload.mode].waiting:
-        return (
-            f"compute.text=compiled: offload.mode={offload.mode} brings the text encoder's layers one by one, inside "
-            "what would be compiled; use compute.text=short"
-        )
-    if parallel.text_encoder == "tp":
-        return "compute.text=compiled: parallel.text_encoder=tp splits what would be compiled; use compute.text=short"
+        return f"compute.{knob}: {limits.ASYNC_SENDS_EACH}"
     return None
 
 

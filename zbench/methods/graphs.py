@@ -1,11 +1,12 @@
 """Forwards as one launch each (CUDA graphs), the transformer's, the text encoding's and the decode's: what goes with.
 
 No torch, no trial. `compute.graphs=stages` captures text encoding and decode, `all` the transformer's forward too, and
-`auto` what pays: all of them where the device is not busy anyway, else the stages.
+`auto` what pays: all of them where the device is not busy anyway, else the stages. Of text encoding and decode that is
+moved or split stays as it is.
 """
 
 from zbench.config import ComputeConfig, OffloadConfig, ParallelConfig, PipelineConfig
-from zbench.methods.offload import BY_NAME, OffloadMode
+from zbench.methods.offload import BY_NAME
 from zbench.methods.parallel.dims import ParallelDims
 
 KEY = "compute.graphs"
@@ -78,9 +79,9 @@ def _forward_problem(offload: OffloadConfig, decides_on_host: bool) -> str | Non
             f"{named}: a captured forward is the same in every step, and a cache skips some; use cache=none or "
             f"{KEY}={STAGES}"
         )
-    mode: OffloadMode = BY_NAME[offload.mode]
-    if mode.by_layers or {"transformer", "vae"} & set(mode.waiting):
-        return f"{named}: offload.mode={offload.mode} moves the weights that are captured; use another mode"
+    mode = BY_NAME[offload.mode]
+    if mode.by_layers or "transformer" in mode.waiting:
+        return f"{named}: offload.mode={offload.mode} moves the weights that are captured; use {KEY}={AUTO}"
     return None
 
 

@@ -3,6 +3,7 @@
 How weights come and go is the engine's own; what that costs is `hardware.traffic`'s and `hardware.footprint`'s.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zbench.config import OffloadConfig
@@ -65,13 +66,14 @@ def problem_on_a_cpu(offload: OffloadConfig) -> str | None:
     return None
 
 
-def problem(offload: OffloadConfig, *, compiled: bool) -> str | None:
-    """Why it cannot work, with torch.compile or without, or None."""
+def problem(offload: OffloadConfig, *, compiled: Mapping[str, str]) -> str | None:
+    """Why it cannot work, or None; `compiled` are the knobs of compute by which torch.compile makes code."""
     mode = offload.mode
     if mode == "group" and offload.use_stream and not offload.pin_memory:
         return "offload.pin_memory=false: a stream copies from pinned memory alone; add offload.use_stream=false"
     if compiled and not BY_NAME[mode].can_be_compiled:
-        return f"offload.mode={mode} swaps weights inside what torch.compile would compile whole; use compute=eager"
+        named = " and ".join(f"compute.{knob}={value}" for knob, value in compiled.items())
+        return f"offload.mode={mode} swaps weights inside what {named} would compile whole; leave that out"
     return None
 
 

@@ -255,6 +255,7 @@ def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
     device = config.compute.device
     if device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
-    trial = Trial.from_config(replace(config, compute=settled(config.compute, device)), projected=projected)
+    compute = settled(config.compute, device, rings=config.parallel.ring_size > 1)
+    trial = Trial.from_config(replace(config, compute=compute), projected=projected)
     check_devices(trial, config.hardware, devices)
     return trial

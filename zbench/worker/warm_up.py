@@ -1,7 +1,7 @@
 """Rounds before the timed ones, until latencies have settled; nothing of them is a result.
 
-All are of the workload's first pair, so that only time can change them. Where the pipeline is compiled, every other
-prompt is painted once before, because a caption of another length may be compiled anew.
+All are of the workload's first pair, so that only time can change them. Where the pipeline is compiled or captured,
+every other prompt is painted once before, because a caption of another length may be compiled or captured anew.
 """
 
 import time
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from zbench.engines import Engine, Generation
 from zbench.measurement import SpoiltWarmUp
-from zbench.methods import fast
+from zbench.methods import fast, graphs
 from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
 from zbench.worker.calls import Calls
@@ -42,11 +42,12 @@ NOT_WARMED_UP = WarmUp([], "left_out", 0)
 
 
 def to_compile(trial: Trial, cycle: list[Pair]) -> list[Pair]:
-    """A pair of each prompt but the first, where painting it may compile something; and one of each size of its own."""
+    """A pair of each prompt but the first, where painting it may make code or a graph; one of each size of its own."""
     first = cycle[0]
     others = {pair.prompt_text: pair for pair in cycle if pair.prompt_text != first.prompt_text}
     sizes = {tuple(pair.own.items()): pair for pair in cycle if pair.own != first.own}
-    return list(others.values()) if fast.compiles(trial.compute) else list(sizes.values())
+    made_for_one = fast.compiled(trial.compute) or trial.graphs != graphs.NONE
+    return list(others.values()) if made_for_one else list(sizes.values())
 
 
 def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | None = None) -> WarmUp:

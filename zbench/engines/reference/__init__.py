@@ -105,6 +105,4 @@ class ReferenceEngine:
 
 def _made_for_one(trial: Trial) -> dict[str, str]:
     """The knobs by which code or a graph is made for one size, as they are typed."""
-    compiled = {knob: getattr(trial.compute, knob) for knob in fast.COMPILED}
-    found = {knob: str(value).lower() for knob, value in compiled.items() if value in (True, "compiled")}
-    return found | ({} if trial.graphs == graphs.NONE else {"graphs": trial.compute.graphs})
+    return fast.compiled(trial.compute) | ({} if trial.graphs == graphs.NONE else {"graphs": trial.compute.graphs})

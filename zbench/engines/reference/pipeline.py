@@ -261,13 +261,13 @@ class ReferencePipeline:
     def _graphs_made(self) -> int:
         """By torch.compile, and captured; who made one has a time that says nothing."""
         captured = sum(graphed.count for graphed in self._graphed)
-        return captured + (graphs_compiled() if fast.compiles(self._trial.compute) else 0)
+        return captured + (graphs_compiled() if fast.compiled(self._trial.compute) else 0)
 
     @property
     def _compiling_s(self) -> float | None:
         """Seconds that went into these; None where torch does not say."""
         captured_s = sum(graphed.seconds for graphed in self._graphed)
-        compiled_s = compile_seconds() if fast.compiles(self._trial.compute) else 0.0
+        compiled_s = compile_seconds() if fast.compiled(self._trial.compute) else 0.0
         return None if compiled_s is None else captured_s + compiled_s
 
     @property
@@ -314,7 +314,7 @@ class ReferencePipeline:
         self.pipe = None
         self._loaded = self._loaded._replace(pipe=None)
         del self._cache, self._clock, self._tokens, self._decoded, self._offloading
-        if fast.compiles(self._trial.compute):
+        if fast.compiled(self._trial.compute):
             torch.compiler.reset()
         gc.collect()
         if self._on_gpu:

@@ -4,29 +4,31 @@ It comes after the attention kernel was set and the ranks of an image shared it,
 feed-forward are fused, then quantised, so that what is joined is quantised as one; then text and decode, then compiled
 blocks, and last CUDA graphs, which capture all of that.
 
-The pieces are `zimage.fast`'s and imported where they are asked for. What they change is put back by an `ExitStack`,
-the last first. Quantised weights stay as they are, for nobody keeps the others, and so does what they are joined in.
+The pieces are `zimage.fast`'s, and imported where they are asked for: a compiler is loaded with some of them. What they
+change is put back by an `ExitStack`, the last first. The transformer's layers stay as they are: to part what was joined
+takes its weights a second time, quantised ones have no way back, and nobody uses the pipeline once it is closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
+import torch
+
+from zbench.config import ComputeConfig
+from zbench.engines.reference.graphed import GraphedForward
 from zbench.errors import ConfigError
 from zbench.methods import graphs, quantization
 from zbench.trial import Trial
-
-Undo = Callable[[], None]
 
 
 class Sped(NamedTuple):
     """What came of it."""
 
     quantized: dict[str, int]  # layers by kind; empty where there are none
-    graphed: list[Any]  # `graphed.GraphedForward`s
+    graphed: list[GraphedForward]
 
 
 def speed(pipe: Any, trial: Trial, captured: str, sharded: Any, undo: ExitStack) -> Sped:
@@ -35,18 +37,13 @@ def speed(pipe: Any, trial: Trial, captured: str, sharded: Any, undo: ExitStack)
     Raises ConfigError, naming the knob, for what a piece refuses; `undo` then has what was applied before.
     """
     compute = trial.compute
-    quantized = _transformer(pipe.transformer, trial, undo)
-    if compute.text != "padded":
-        shorten_text = _piece("text", "shorten_text")
-        compiled = compute.text == "compiled"
-        undo.callback(_applied("text", compute.text, lambda: shorten_text(pipe, compiled=compiled)))
-        undo.callback(_piece("ahead", "run_ahead")(pipe))  # nothing waits for the text any more, nor for the rest
-    if compute.decode != "eager":
-        speed_decode = _piece("decode", "speed_decode")
-        undo.callback(_applied("decode", compute.decode, lambda: speed_decode(pipe.vae, compute.decode)))
+    _fuse(pipe.transformer, compute)
+    quantized = _quantize(pipe.transformer, compute)
+    _speed_text(pipe, compute, undo)
+    _speed_decode(pipe.vae, compute, undo)
     if compute.compile:
         _compile(pipe.transformer, sharded)
-    return Sped(quantized, _capture(pipe, trial, captured, undo))
+    return Sped(quantized, _capture(graphable(pipe, trial, captured), undo))
 
 
 def graphable(pipe: Any, trial: Trial, captured: str) -> list[Any]:
@@ -59,40 +56,50 @@ def graphable(pipe: Any, trial: Trial, captured: str) -> list[Any]:
     return [*modules, *([pipe.text_encoder] if "text_encoder" in stages else [])]
 
 
-def _transformer(transformer: Any, trial: Trial, undo: ExitStack) -> dict[str, int]:
-    """Fuse and quantise; the count of quantised layers by kind."""
-    compute = trial.compute
-    if compute.quantization != quantization.NONE:
-        undo = ExitStack()  # never closed: layers that are quantised as one cannot be parted
+def _fuse(transformer: Any, compute: ComputeConfig) -> None:
     qkv, rope = compute.qkv == "fused", compute.rope == "real"
     if qkv or rope:
-        fuse_attention = _piece("attention", "fuse_attention")
-        key, value = ("qkv", "fused") if qkv else ("rope", "real")
-        undo.callback(_applied(key, value, lambda: fuse_attention(transformer, qkv=qkv, rope=rope)))
+        from zbench.zimage.fast.attention import fuse_attention
+
+        with _of_knob("qkv", "fused") if qkv else _of_knob("rope", "real"):
+            fuse_attention(transformer, qkv=qkv, rope=rope)
     if compute.ffn == "fused":
-        fuse_feed_forward = _piece("feed_forward", "fuse_feed_forward")
-        undo.callback(_applied("ffn", "fused", lambda: fuse_feed_forward(transformer)))
-    if compute.quantization == quantization.NONE:
+        from zbench.zimage.fast.feed_forward import fuse_feed_forward
+
+        with _of_knob("ffn", "fused"):
+            fuse_feed_forward(transformer)
+
+
+def _quantize(transformer: Any, compute: ComputeConfig) -> dict[str, int]:
+    """The count of quantised layers by kind."""
+    kind = compute.quantization
+    if kind == quantization.NONE:
         return {}
-    quantize, count_quantised = _piece("quantization", "quantize"), _piece("quantization", "count_quantised")
-    kind, scope = compute.quantization, compute.scope
-    _applied("quantization", kind, lambda: quantize(transformer, kind, scope, quantization.KEPT_ENDS))
+    from zbench.zimage.fast.quantization import count_quantised, quantize
+
+    with _of_knob("quantization", kind):
+        quantize(transformer, kind, compute.scope, quantization.KEPT_ENDS)
     return {kind: count_quantised(transformer)}
 
 
-def _capture(pipe: Any, trial: Trial, captured: str, undo: ExitStack) -> list[Any]:
-    modules = graphable(pipe, trial, captured)
-    if not modules:
-        return []
-    import torch
+def _speed_text(pipe: Any, compute: ComputeConfig, undo: ExitStack) -> None:
+    if compute.text == "padded":
+        return
+    from zbench.zimage.fast.ahead import run_ahead
+    from zbench.zimage.fast.text import shorten_text
 
-    from zbench.engines.reference.graphed import GraphedForward
+    with _of_knob("text", compute.text):
+        undo.callback(shorten_text(pipe, compiled=compute.text == "compiled"))
+    undo.callback(run_ahead(pipe))  # nothing waits for the text any more, nor for the rest
 
-    pool = torch.cuda.graph_pool_handle()
-    made = [GraphedForward(module, pool) for module in modules]
-    for graphed in made:
-        undo.callback(graphed.close)
-    return made
+
+def _speed_decode(vae: Any, compute: ComputeConfig, undo: ExitStack) -> None:
+    if compute.decode == "eager":
+        return
+    from zbench.zimage.fast.decode import speed_decode
+
+    with _of_knob("decode", compute.decode):
+        undo.callback(speed_decode(vae, compute.decode))
 
 
 def _compile(transformer: Any, sharded: Any) -> None:
@@ -101,18 +108,20 @@ def _compile(transformer: Any, sharded: Any) -> None:
     transformer.compile_repeated_blocks(fullgraph=whole, options=options)
 
 
-def _piece(module: str, name: str) -> Any:
-    """An entry function of `zimage.fast`."""
-    return getattr(import_module(f"zbench.zimage.fast.{module}"), name)
+def _capture(modules: list[Any], undo: ExitStack) -> list[GraphedForward]:
+    if not modules:
+        return []
+    pool = torch.cuda.graph_pool_handle()
+    made = [GraphedForward(module, pool) for module in modules]
+    for graphed in made:
+        undo.callback(graphed.close)
+    return made
 
 
-def _applied(knob: str, value: str, apply: Callable[[], Undo | None]) -> Undo:
-    """Apply a piece; how to undo it. What it refuses is an error of its knob."""
+@contextmanager
+def _of_knob(knob: str, value: str) -> Iterator[None]:
+    """What a piece refuses is an error of its knob."""
     try:
-        return apply() or _nothing
+        yield
     except (ValueError, ImportError) as error:
         raise ConfigError(f"compute.{knob}", value, str(error)) from error
-
-
-def _nothing() -> None:
-    """There is nothing to put back."""

@@ -1,15 +1,15 @@
-"""Why a transformer's layers cannot be fused, a sentence each; a plan may say so without torch, before weights load.
+"""Why a transformer's layers cannot be fused, a sentence each: what stands in the way, then the way out.
 
-Each is the problem of a setting: what stands in the way, then the way out.
+Plans say them before weights load, so this imports no torch; the pieces say them of what they find.
 """
 
 GATHER_SENDS_EACH = (
     "gather sends the values while the keys are computed, and the keys while the queries are, so it computes each "
-    "apart; use qkv=split"
+    "apart; use compute.qkv=split"
 )
 ASYNC_SENDS_EACH = (
     "ulysses_async sends the queries while the keys are computed, in an attention of cache-dit's own with complex "
-    "rotations; use ulysses_async=false, or qkv=split with rope=complex"
+    "rotations; use parallel.ulysses_async=false, or compute.qkv=split with compute.rope=complex"
 )
 ADAPTER_BESIDE = (
     "a LoRA that is kept beside the layers changes each of them apart; use pipeline.lora_fused=true, or leave its "
@@ -18,5 +18,6 @@ ADAPTER_BESIDE = (
 PACKED = "its weights are packed ({kind}), and only plain ones can be joined; leave its layers split"
 ALREADY = "its layers are fused already; undo that first"
 FOREIGN_PROCESSOR = (
-    "its attention is computed by {kind}, not by diffusers' own processor; use qkv=split and rope=complex"
+    "its attention is computed by {kind}, not by diffusers' own processor; use compute.qkv=split and "
+    "compute.rope=complex"
 )
