@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from factories import complete, demo_records, projected, trial, with_window
+from loads import loaded, under
 
 from zbench.analysis.caveats import cut_prompts
 from zbench.analysis.view import view_of
@@ -77,6 +78,17 @@ def test_invalid_rounds_of_a_proxy_matter_where_they_spoil_images(reason: str, t
 
 
 # Content
+
+
+def test_a_request_of_a_load_that_does_not_count_marks_the_load() -> None:
+    """Others waited for it, and the table's latency leaves it out."""
+    record = loaded(under(arrivals="concurrent", concurrency=2), [(0.0, 0.0, k, k + 1.0) for k in range(4)])
+    assert record.measurement is not None and not caveats_of(record)
+    requests = record.measurement.window.requests
+    hot = replace(requests[1], valid=False, invalid_reasons=["throttled:sw_thermal"])
+    window = replace(record.measurement.window, requests=[requests[0], hot, *requests[2:]])
+    (said,) = caveats_of(changed(record, window=window))
+    assert said.startswith("1 of 4 requests do not count (throttled:sw_thermal 1)")
 
 
 def made_with(record: Record, weights: str, configs: str = "c") -> Record:

@@ -270,10 +270,16 @@ def _compiling(measurement: Measurement) -> list[Caveat]:
 
 
 def _invalid(measurement: Measurement) -> list[Caveat]:
-    """Where so many rounds do not count that the others are too few to speak for the trial."""
+    """Where so many rounds do not count that the others are too few to speak for the trial; of a load any, as the
+    others waited for it."""
     rounds = measurement.requests
     invalid = [r for r in rounds if not r.valid]
     if len(invalid) <= INVALID * len(rounds):
+        slowed = [r for r in invalid if r.invalid_reasons != ["compiled"]]  # which is said by itself
+        if slowed and measurement.window.arrivals.kind != "sequential":
+            causes = _counted(cause for r in slowed for cause in r.invalid_reasons)
+            said = f"{len(slowed)} of {len(rounds)} requests do not count ({causes}), and others waited for them"
+            return [Caveat(said, ("latency",))]
         return [] if rounds or measurement.projection else [Caveat("no round was valid", METRICS)]
     reasons = [cause for r in invalid for cause in r.invalid_reasons]
     spoilt = not reasons or any(r.has_spoilt_images for r in invalid)
