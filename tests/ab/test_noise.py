@@ -108,7 +108,7 @@ def test_what_was_stored_is_read_and_a_broken_file_is_named() -> None:
     assert stored_equal_workers(()) is None
     path = store_equal_workers((), "tiny", [0.02, -0.01, 0.0, 0.01])
     assert stored_equal_workers(()) == pytest.approx(spread_of([0.02, -0.01, 0.0, 0.01]))
-    for broken in ("{", "[]", path.read_text().replace("0.02", "2"), path.read_text().replace("0.02,", "")):
+    for broken in ("{", "[]", "null", path.read_text().replace("0.02", "2"), path.read_text().replace("0.02,", "")):
         path.write_text(broken)
         with pytest.raises(RecordError, match="doctor --noise") as raised:
             stored_equal_workers(())

@@ -48,20 +48,30 @@ def stored_ceilings(devices: Sequence[DeviceLike]) -> dict[str, Any] | None:
     """What was measured on the machine's first device (its CPU without one), as `ceiling_bench.measure_ceilings`
     describes it; None where nothing was. RecordError naming the file that cannot be read or is broken."""
     path = ceilings_path(device_name(devices))
+    data = kept_in(path, COMMAND)
+    if data is None:
+        return None
+    problem = _problem(data)
+    if problem:
+        raise RecordError(f"{path}: {problem}; {way_out(COMMAND)}")
+    return {key: value for key, value in data.items() if key != "samples_s"}
+
+
+def kept_in(path: Path, command: str) -> Any:
+    """The JSON that `command` wrote; None where it has not. RecordError naming a file that cannot be read."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror}); {_way_out()}") from error
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); {way_out(command)}") from error
     try:
         data = plain(text)
     except ValueError as error:
-        raise RecordError(f"{path}: {error}; {_way_out()}") from error
-    problem = _problem(data)
-    if problem:
-        raise RecordError(f"{path}: {problem}; {_way_out()}")
-    return {key: value for key, value in data.items() if key != "samples_s"}
+        raise RecordError(f"{path}: {error}; {way_out(command)}") from error
+    if data is None:
+        raise RecordError(f"{path}: null is nothing that was measured; {way_out(command)}")
+    return data
 
 
 def _folder() -> Path:
@@ -88,5 +98,6 @@ def _problem(data: object) -> str | None:
     return None
 
 
-def _way_out() -> str:
-    return f"delete it, or replace it with {COMMAND}"
+def way_out(command: str) -> str:
+    """Of a file that is broken, which `command` writes."""
+    return f"delete it, or replace it with {command}"

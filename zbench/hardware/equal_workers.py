@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from zbench.decode import plain
 from zbench.environment import DeviceLike
 from zbench.errors import RecordError
 from zbench.files import write_whole
-from zbench.hardware.ceilings import FOLDER_VARIABLE, device_name, file_of
+from zbench.hardware.ceilings import FOLDER_VARIABLE, device_name, file_of, kept_in, way_out
 
 SCHEMA_VERSION = 1
 FOLDER = "noise"
@@ -46,22 +45,13 @@ def store_equal_workers(devices: Sequence[DeviceLike], label: str, log_ratios: S
 def stored_equal_workers(devices: Sequence[DeviceLike]) -> float | None:
     """The stored spread, as a share; None where nothing was measured. RecordError naming a file that is broken."""
     path = equal_workers_path(device_name(devices))
-    try:
-        data = plain(path.read_bytes())
-    except FileNotFoundError:
+    data = kept_in(path, COMMAND)
+    if data is None:
         return None
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror}); {_way_out()}") from error
-    except ValueError as error:
-        raise RecordError(f"{path}: {error}; {_way_out()}") from error
     ratios = data.get("log_ratios") if isinstance(data, dict) else None
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or not isinstance(ratios, list):
-        raise RecordError(f"{path}: not a file of measured noise; {_way_out()}")
+        raise RecordError(f"{path}: not a file of measured noise; {way_out(COMMAND)}")
     if len(ratios) < LEAST_PAIRS or not all(type(x) in (int, float) and abs(x) <= MOST for x in ratios):
         wanted = f"{LEAST_PAIRS} numbers or more, each between -{MOST} and {MOST}"
-        raise RecordError(f"{path}: log_ratios must be {wanted}; {_way_out()}")
+        raise RecordError(f"{path}: log_ratios must be {wanted}; {way_out(COMMAND)}")
     return spread_of(ratios)
-
-
-def _way_out() -> str:
-    return f"delete it, or replace it with {COMMAND}"
