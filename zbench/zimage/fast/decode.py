@@ -2,7 +2,7 @@
 
 An H100's convolutions want channels last; GroupNorm, as torch has it, does not, and copies there and back, so that
 layout alone is slower than none. Compiled, norms and activations are one kernel and the layout stays. Of 1024²: 92 ms
-as it is, 143 with channels last and autotuned convolutions, 38 compiled as well.
+as it is, 143 with channels last and autotuned convolutions, 38 compiled as well. Its one attention is made of matmuls.
 
 `vae.decode` is left alone: tiles and slices call the decoder as they do, hooks and clocks stay around it. So do a split
 over ranks and an offload that fetches the VAE whole; what hooks modules inside the decoder breaks compiled code apart.
@@ -20,6 +20,7 @@ from torch import Tensor
 from zbench.zimage.fast.shapes import compiled as compiled_by_shape
 from zbench.zimage.fast.shapes import each_shape
 from zbench.zimage.fast.stand_in import Undo, stand_in, undoing
+from zbench.zimage.fast.wide_attention import WideHeadAttnProcessor, fits
 
 MODES = ("eager", "channels_last", "compiled")
 
@@ -44,12 +45,26 @@ def speed_decode(vae: Any, mode: str) -> Undo:
             made = run(latents.contiguous(memory_format=torch.channels_last), *args, **kwargs)
         return made.contiguous()
 
-    return undoing([_weights_last(decoder), stand_in(decoder, "forward", forward)])
+    attention = [_by_matmuls(decoder)] if tuned else []
+    return undoing([_weights_last(decoder), *attention, stand_in(decoder, "forward", forward)])
 
 
 def _weights_last(decoder: Any) -> Undo:
     decoder.to(memory_format=torch.channels_last)
     return lambda: decoder.to(memory_format=torch.contiguous_format)
+
+
+def _by_matmuls(decoder: Any) -> Undo:
+    attentions = [one for one in decoder.mid_block.attentions if one is not None and fits(one)]
+    own = [one.processor for one in attentions]
+    for one in attentions:
+        one.set_processor(WideHeadAttnProcessor())
+
+    def undo() -> None:
+        for one, processor in zip(attentions, own, strict=True):
+            one.set_processor(processor)
+
+    return undo
 
 
 @contextmanager
