@@ -1,0 +1,20 @@
+"""What a search of zbench's own takes beyond a grid's points: `search.options`, as a dataclass of that search."""
+
+from typing import TypeVar
+
+from zbench.config import SearchConfig
+from zbench.decode import typed
+from zbench.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def options_of(config: SearchConfig, schema: type[T]) -> T:
+    """`search.options` as `schema`, a dataclass whose annotations hold its bounds (`decode.Positive` and the like).
+
+    Raises ConfigError naming the option, its value and what it must be.
+    """
+    try:
+        return typed(schema, dict(config.options))
+    except ValueError as error:
+        raise ConfigError("search.options", config.options, str(error)) from error
