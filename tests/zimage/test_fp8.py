@@ -11,6 +11,7 @@ from torch import nn
 
 from zbench.methods import quantization as methods
 from zbench.zimage.fast import quantization
+from zbench.zimage.fast.feed_forward import fuse_feed_forward
 from zbench.zimage.fast.quantization import count_quantised, quantisable, quantize
 
 SMALL = {
@@ -134,3 +135,25 @@ def test_rows_in_fp8_are_near_what_they_were(monkeypatch: pytest.MonkeyPatch) ->
     assert count_quantised(transformer) == len(names(small())) == 14
     error = (block(x) - before).float().norm() / before.float().norm()
     assert 1e-3 < error < 0.1, "e4m3 has three bits of mantissa: each factor is within 6 %, and errors average out"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_fused_feed_forward_in_fp8_gives_what_torchao_gives() -> None:
+    """One kernel rounds the middle in place of the compiler's; both round the same numbers in the same way."""
+    pytest.importorskip("torchao")
+    from zbench.zimage.fast.gated_rows import GatedRowsFeedForward, gated_rows
+
+    transformer = small().to("cuda")
+    fuse_feed_forward(transformer)
+    x = torch.randn(2, 32, 96, dtype=torch.bfloat16, device="cuda")
+    before = transformer.layers[1].feed_forward(x)
+    quantize(transformer, "fp8", "both", 1)
+    made = transformer.layers[1].feed_forward
+    assert isinstance(made, GatedRowsFeedForward)
+    gate, factor = made.w13(x).chunk(2, dim=-1)
+    by_torchao = made.w2(torch.nn.functional.silu(gate) * factor)
+    assert made(x).shape == by_torchao.shape
+    assert (made(x) - by_torchao).float().norm() < 0.02 * by_torchao.float().norm()
+    assert (made(x) - before).float().norm() < 0.1 * before.float().norm()
+    rows, scales = gated_rows(torch.zeros(3, 64, dtype=torch.bfloat16, device="cuda"))
+    assert not rows.float().any() and bool((scales > 0).all())

@@ -93,9 +93,9 @@ class FusedAttnProcessor:
 
 def attended_by_cudnn(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Each batch x tokens x heads x width, with any strides; the same comes back, laid out as the queries are."""
-    by_head = [x.transpose(1, 2) for x in (query, key, value)]
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return F.scaled_dot_product_attention(*by_head, attn_mask=mask).transpose(1, 2)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
 def rotated(x: Tensor, rotation: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from zbench.zimage.fast.limits import ALREADY
 class FusedFeedForward(nn.Module):
     """In place of diffusers' `FeedForward`, whose `w2` it shares."""
 
-    def __init__(self, w13: nn.Module, w2: nn.Module) -> None:
+    def __init__(self, w13: nn.Linear, w2: nn.Linear) -> None:
         """`w13` gives what `w1` and `w3` gave, one behind the other."""
         super().__init__()
         self.w13 = w13

@@ -2,7 +2,8 @@
 
 Weights are quantised once, activations anew in each call, both to float8_e4m3fn; sums are kept in higher precision and
 come out in bfloat16. Eager, the scales of activations take kernels of their own; a compiler joins these with what
-stands before. Quantise after layers were joined and before blocks are compiled. Images are others than before.
+stands before, and in a fused feed-forward `gated_rows` does. Quantise after layers were joined and before blocks are
+compiled. Images are others than before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from zbench.zimage.fast.feed_forward import FusedFeedForward
 
 KINDS = ("fp8",)
 SCOPES = {"attention": ("attention",), "ffn": ("feed_forward",), "both": ("attention", "feed_forward")}
@@ -50,6 +53,8 @@ def quantize(transformer: Any, kind: str, scope: str, keep_ends: int) -> None:
             raise ValueError(f"{name} has a {kind_of}; plain bfloat16 weights alone are quantised")
     _check_device(layers[0][1].weight.device)
     _quantize_layers(transformer, {id(layer) for _, layer in layers})
+    if layers[0][1].weight.device.type == "cuda" and torch.version.hip is None:
+        _join_middles(transformer)
 
 
 def quantisable(transformer: Any, scope: str, keep_ends: int) -> Iterator[tuple[str, nn.Linear]]:
@@ -67,8 +72,20 @@ def quantisable(transformer: Any, scope: str, keep_ends: int) -> Iterator[tuple[
 
 def count_quantised(transformer: Any) -> int:
     """How many of its linear layers have weights of torchao's."""
-    linear = (module for module in transformer.modules() if isinstance(module, nn.Linear))
-    return sum(type(layer.weight).__module__.startswith("torchao.") for layer in linear)
+    return sum(_is_quantised(module) for module in transformer.modules() if isinstance(module, nn.Linear))
+
+
+def _is_quantised(layer: nn.Linear) -> bool:
+    return type(layer.weight).__module__.startswith("torchao.")
+
+
+def _join_middles(transformer: Any) -> None:
+    from zbench.zimage.fast.gated_rows import GatedRowsFeedForward  # Triton
+
+    for block in transformer.layers:
+        own = block.feed_forward
+        if isinstance(own, FusedFeedForward) and _is_quantised(own.w13) and _is_quantised(own.w2):
+            block.feed_forward = GatedRowsFeedForward(own.w13, own.w2).train(own.training)
 
 
 def _check_device(device: torch.device) -> None:
