@@ -79,7 +79,7 @@ class FusedAttnProcessor:
         attended = attended.flatten(2, 3).to(hidden_states.dtype)
         for layer in attn.to_out:
             attended = layer(attended)
-        return attended  # type: ignore[no-any-return]
+        return attended
 
     def _projected(self, attn: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each batch x tokens x heads x width of a head."""

@@ -22,7 +22,7 @@ LEAST = 1e-12
 WARPS = 32
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _gated_row(both, rows, scales, half, LARGEST: tl.constexpr, LEAST: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
@@ -60,7 +60,7 @@ class GatedRowsFeedForward(nn.Module):
         both = self.w13(x)
         rows, scales = gated_rows(both.flatten(0, -2).contiguous())
         weight = self.w2.weight
-        made = torch._scaled_mm(
+        made: Tensor = torch._scaled_mm(
             rows,
             weight.qdata.t(),
             scale_a=scales,
@@ -68,4 +68,4 @@ class GatedRowsFeedForward(nn.Module):
             out_dtype=x.dtype,
             use_fast_accum=weight.mm_config.use_fast_accum,
         )
-        return made.unflatten(0, both.shape[:-1])
+        return made.view(*both.shape[:-1], -1)
