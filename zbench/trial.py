@@ -225,7 +225,7 @@ class Trial:
             *parallel.labels(self.parallel),
             offload.label(self.offload),
             None if cap_gib is None else f"cap:{cap_gib:g}GiB",
-            *fast.labels(self.compute),
+            *fast.labels(self.compute, self.parallel),
             quantization.label(self.compute),
             dtypes.label(self.compute.dtype),
             lora.label(self.pipeline),
@@ -234,11 +234,12 @@ class Trial:
         return " ".join(part for part in parts if part is not None)
 
 
-def settled(compute: ComputeConfig, device: str, *, rings: bool = False) -> ComputeConfig:
-    """`compute` on this device: native dtypes are `auto` and kernels are not, so that one thing has one identity."""
-    kernel = attention.settled(compute.attention_backend, device, rings=rings)
+def settled(compute: ComputeConfig, device: str, parallel: ParallelConfig) -> ComputeConfig:
+    """`compute` on such devices: native dtypes are `auto` and all else is not, so that one thing has one identity."""
+    kernel = attention.settled(compute.attention_backend, device, rings=parallel.ring_size > 1)
     dtype = dtypes.settled(compute.dtype, device)
-    return quantization.settled(replace(compute, device=device, dtype=dtype, attention_backend=kernel))
+    on_device = replace(compute, device=device, dtype=dtype, attention_backend=kernel)
+    return quantization.settled(fast.settled(on_device, parallel))
 
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:

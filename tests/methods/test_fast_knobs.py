@@ -36,15 +36,35 @@ def test_a_choice_sets_knobs_and_nothing_else() -> None:
     plain = {f: v for f, v in vars(composed("eager")).items() if f != "grid"}
     assert plain == {f: v for f, v in vars(ComputeConfig()).items() if f != "grid"}
     on = composed("fast")
-    assert fast.is_fast(on) and on.attention_backend == "auto" and on.quantization == "none"
+    assert fast.is_fast(on, ParallelConfig()) and on.attention_backend == "auto" and on.quantization == "none"
     assert replace(on, quantization="fp8") == composed("fp8")
 
 
 def test_the_kernel_is_settled_by_the_device() -> None:
-    assert settled(composed("fast"), "cuda").attention_backend == "_native_cudnn"
-    assert settled(composed("fast"), "cpu").attention_backend == "native"
-    assert settled(replace(FAST, attention_backend="flash"), "cuda").attention_backend == "flash"
-    assert settled(composed("fast"), "cuda", rings=True).attention_backend == "native", "ring merges by log-sum-exp"
+    alone, ring = ParallelConfig(), ParallelConfig(ring_size=2)
+    assert settled(composed("fast"), "cuda", alone).attention_backend == "_native_cudnn"
+    assert settled(composed("fast"), "cpu", alone).attention_backend == "native"
+    assert settled(replace(FAST, attention_backend="flash"), "cuda", alone).attention_backend == "flash"
+    assert settled(composed("fast"), "cuda", ring).attention_backend == "native", "ring merges by log-sum-exp"
+
+
+@pytest.mark.parametrize(
+    ("parallel", "qkv", "rope"),
+    [
+        (ParallelConfig(), "fused", "real"),
+        (ParallelConfig(tp_size=2), "fused", "real"),
+        (ParallelConfig(gather_size=2), "split", "real"),
+        (ParallelConfig(tp_size=2, gather_size=2), "split", "real"),
+        (ParallelConfig(ulysses_size=2, ulysses_async=True), "split", "complex"),
+    ],
+)
+def test_the_fast_choice_works_however_attention_is_shared(parallel: ParallelConfig, qkv: str, rope: str) -> None:
+    """Ranks that send keys and values apart cannot have them of one matmul; what is typed is not second-guessed."""
+    compute = settled(composed("fast"), "cuda", parallel)
+    assert (compute.qkv, compute.rope) == (qkv, rope) and not why(compute, parallel=parallel)
+    assert "fast" in trial(compute=compute, parallel=parallel).label.split()
+    typed = settled(replace(composed("fast"), qkv="split"), "cuda", ParallelConfig())
+    assert typed.qkv == "split" and "fast" not in trial(compute=typed).label.split()
 
 
 @pytest.mark.parametrize("knob", ["graphs", "qkv", "rope", "ffn", "text", "decode", "quantization", "scope"])
@@ -154,7 +174,7 @@ def test_a_scope_means_something_only_where_something_is_quantised() -> None:
         quantization.check_used([replace(FAST, scope="ffn")])
     both = [replace(FAST, scope="ffn"), replace(FP8, scope="ffn")]
     quantization.check_used(both)
-    assert [settled(compute, "cuda").scope for compute in both] == ["both", "ffn"]
+    assert [settled(compute, "cuda", ParallelConfig()).scope for compute in both] == ["both", "ffn"]
 
 
 def test_every_knob_is_of_the_launch_and_auto_keeps_captured_forwards_apart() -> None:

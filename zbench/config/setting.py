@@ -17,7 +17,8 @@ GATHER_BY = ("auto", "collectives", "copies")
 VAE_MODES = ("whole", "split", "tiled")
 TEXT_ENCODER_MODES = ("whole", "tp")
 LAYERS = ("split", "fused")
-ROPES = ("complex", "real")
+QKVS = ("split", "fused", "auto")
+ROPES = ("complex", "real", "auto")
 TEXTS = ("padded", "short", "compiled")
 DECODES = ("eager", "channels_last", "compiled")
 GRAPHS = ("none", "stages", "all", "auto")
@@ -104,8 +105,8 @@ class ComputeConfig(Group):
     dtype: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     compile: bool = False  # torch.compile of the repeated transformer blocks
     graphs: str = "none"  # one launch each: stages: text encoding and decode; all: a forward too; auto: what pays
-    qkv: str = "split"  # fused: queries, keys and values in one matmul
-    rope: str = "complex"  # real: rotary positions in real numbers, which a compiler can fuse
+    qkv: str = "split"  # fused: queries, keys and values in one matmul; auto: that, where ranks do not send each
+    rope: str = "complex"  # real: rotary positions in real numbers, which a compiler can fuse; auto: where it can be
     ffn: str = "split"  # fused: both halves of SwiGLU in one matmul
     text: str = "padded"  # short: a prompt's real tokens alone; compiled: these, by torch.compile
     decode: str = "eager"  # channels_last: the VAE's memory format; compiled: that, by torch.compile
@@ -141,7 +142,7 @@ def check_compute(compute: ComputeConfig) -> None:
     one_of("compute.device", compute.device, DEVICES)
     one_of("compute.dtype", compute.dtype, DTYPES)
     one_of("compute.graphs", compute.graphs, GRAPHS)
-    one_of("compute.qkv", compute.qkv, LAYERS)
+    one_of("compute.qkv", compute.qkv, QKVS)
     one_of("compute.rope", compute.rope, ROPES)
     one_of("compute.ffn", compute.ffn, LAYERS)
     one_of("compute.text", compute.text, TEXTS)

@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from zbench.composition import conf_dir, expand
 from zbench.composition.grammar import hydra_value, literal
-from zbench.config import ComputeConfig, Config, EngineConfig, ServedEngineConfig
+from zbench.config import Config, EngineConfig, ServedEngineConfig
 from zbench.methods import fast
 from zbench.methods.cache import method_of
 from zbench.plugins import ALLOW_CODE, check_targets
@@ -68,7 +68,7 @@ def _choices(trial: Trial) -> dict[str, str]:
         "parallel": "single",
         "offload": trial.offload.mode,
         "cache": method_of(trial.cache).choice,
-        "compute": _compute(trial.compute),
+        "compute": _compute(trial),
         "workload": _named("workload", trial.workload.name, "single"),
     }
     return (
@@ -76,9 +76,10 @@ def _choices(trial: Trial) -> dict[str, str]:
     )
 
 
-def _compute(compute: ComputeConfig) -> str:
+def _compute(trial: Trial) -> str:
     """A choice that sets several knobs stands for all of them together alone."""
-    if fast.is_fast(compute):
+    compute = trial.compute
+    if fast.is_fast(compute, trial.parallel):
         return "fast" if compute.quantization == "none" else "fp8"
     if compute.compile and compute.graphs == "all":
         return "graph"

@@ -3,6 +3,8 @@
 No torch, no trial. The pieces themselves are `zimage.fast`'s, and `engines.reference.speeding` applies them.
 """
 
+from dataclasses import replace
+
 from zbench.config import ComputeConfig, ParallelConfig, PipelineConfig
 from zbench.methods import graphs, lora
 from zbench.zimage.fast import limits
@@ -11,7 +13,11 @@ KNOBS = ("qkv", "rope", "ffn", "text", "decode")
 """The knobs of ComputeConfig that this is about."""
 
 FAST = {"qkv": "fused", "rope": "real", "ffn": "fused", "text": "compiled", "decode": "compiled"}
-"""What `compute=fast` sets of them."""
+"""What `compute=fast` comes to on one device."""
+
+AUTO = "auto"
+LEFT_OPEN = {"qkv": AUTO, "rope": AUTO}
+"""Those of them that it leaves to how attention is shared among devices."""
 
 PROJECTED = "the fast path's pieces are not in these figures: it is projected as its blocks are compiled, or are not"
 """What a projection of a trial with some of them rests on."""
@@ -24,6 +30,18 @@ def asked(compute: ComputeConfig) -> dict[str, str]:
     """The knobs that are not as PyTorch and diffusers have it, each with its value."""
     plain = ComputeConfig()
     return {knob: value for knob in KNOBS if (value := getattr(compute, knob)) != getattr(plain, knob)}
+
+
+def settled(compute: ComputeConfig, parallel: ParallelConfig) -> ComputeConfig:
+    """`compute` with what `auto` stands for: fused and real, but where ranks send what these would make one."""
+    asynchronous = parallel.ulysses_async
+    qkv = "split" if parallel.gather_size > 1 or asynchronous else FAST["qkv"]
+    rope = "complex" if asynchronous else FAST["rope"]
+    return replace(
+        compute,
+        qkv=qkv if compute.qkv == AUTO else compute.qkv,
+        rope=rope if compute.rope == AUTO else compute.rope,
+    )
 
 
 def compiled(compute: ComputeConfig) -> dict[str, str]:
@@ -60,14 +78,15 @@ def _sharded(compute: ComputeConfig, parallel: ParallelConfig) -> str | None:
     return None
 
 
-def is_fast(compute: ComputeConfig) -> bool:
-    """Whether it is all that `compute=fast` sets, but for the attention kernel."""
-    return compute.compile and compute.graphs == graphs.AUTO and asked(compute) == FAST
+def is_fast(compute: ComputeConfig, parallel: ParallelConfig) -> bool:
+    """Whether it is all that `compute=fast` comes to with this sharding, but for the attention kernel."""
+    choice = settled(replace(compute, **{**FAST, **LEFT_OPEN}), parallel)
+    return compute.compile and compute.graphs == graphs.AUTO and asked(settled(compute, parallel)) == asked(choice)
 
 
-def labels(compute: ComputeConfig) -> tuple[str, ...]:
+def labels(compute: ComputeConfig, parallel: ParallelConfig) -> tuple[str, ...]:
     """What a trial's label says of it: `fast` for all of it, else such as `compiled`, `graph`, `qkv:fused`."""
-    if is_fast(compute):
+    if is_fast(compute, parallel):
         return ("fast",)
     captured = graphs.label(compute.graphs)
     return (

@@ -48,8 +48,7 @@ def named_baseline(text: str, compose: Callable[[list[str]], Config]) -> Callabl
     def baseline_of(reference: Trial) -> Trial:
         groups = {group: getattr(config, group) for group in chosen} | _set(reference, typed)
         changed = replace(reference, **groups)
-        rings = changed.parallel.ring_size > 1
-        changed = replace(changed, compute=settled(changed.compute, reference.compute.device, rings=rings))
+        changed = replace(changed, compute=settled(changed.compute, reference.compute.device, changed.parallel))
         return changed if keeps_offload else made_to_fit(changed)
 
     return baseline_of

@@ -255,7 +255,7 @@ def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
     device = config.compute.device
     if device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
-    compute = settled(config.compute, device, rings=config.parallel.ring_size > 1)
+    compute = settled(config.compute, device, config.parallel)
     trial = Trial.from_config(replace(config, compute=compute), projected=projected)
     check_devices(trial, config.hardware, devices)
     return trial

@@ -38,7 +38,8 @@ def fits(attn: Any) -> bool:
 def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Each batch x tokens x width, and so is the result."""
     keys, scale = key.transpose(1, 2), query.shape[-1] ** -0.5
-    shares = ((_products(some, keys) * scale).softmax(-1).to(value.dtype) for some in torch.split(query, STRETCH, dim=1))
+    stretches = torch.split(query, STRETCH, dim=1)
+    shares = ((_products(some, keys) * scale).softmax(-1).to(value.dtype) for some in stretches)
     return torch.cat([torch.bmm(share, value) for share in shares], dim=1)
 
 
