@@ -131,6 +131,8 @@ def test_what_compiling_costs_at_the_start_is_paid_back_after_so_many_calls() ->
     (pair,) = found(eager, compiled)
     assert pair.pays_after == pytest.approx(50)  # 10 s more, 0.2 s less a call
     assert verdict(pair) == "faster, same images, worth its start after 50 calls"
+    sooner = paid(trial(compute=ComputeConfig(compile=True)), 0.8, Cold(load_s=3.0, first_latency_s=2.05))
+    assert verdict(found(eager, sooner)[0]).endswith("after 11 calls"), "10.25 calls: the eleventh pays it back"
     slower = paid(trial(compute=ComputeConfig(compile=True)), 1.2, Cold(load_s=3.0, first_latency_s=10.0))
     assert found(eager, slower)[0].pays_after is None
 

@@ -60,7 +60,12 @@ def _what_differs(trials: Sequence[Trial]) -> list[str]:
     configs, leaves = varying(trials), [flatten(trial.to_dict()) for trial in trials]
     keys = [key for key in configs[0] if not isinstance(leaves[0].get(key), list) and not _holds(key, configs[0])]
     telling = fewest_telling(keys, configs)
-    return [" ".join(f"{key}={own[key]}" for key in telling if key in own) for own in leaves]
+    return [" ".join(f"{key}={as_typed(own[key])}" for key in telling if key in own) for own in leaves]
+
+
+def as_typed(value: object) -> str:
+    """A value as an override has it, such as `null` and `true`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _holds(key: str, keys: Iterable[str]) -> bool:

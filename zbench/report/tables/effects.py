@@ -1,7 +1,9 @@
 """One knob at a time: each swept value beside its neighbour; it lays out what `analysis.one_knob` found."""
 
+import math
 from collections.abc import Sequence
 
+from zbench.analysis.labels import as_typed
 from zbench.analysis.one_knob import Effect, KnobPair, knob_pairs
 from zbench.analysis.telling import telling
 from zbench.analysis.view import View
@@ -48,7 +50,7 @@ def verdict(pair: KnobPair) -> str:
     if pair.same_images:
         said.append("same images")
     if (calls := pair.pays_after) is not None:
-        said.append(f"worth its start after {max(1, round(calls))} calls")
+        said.append(f"worth its start after {max(1, math.ceil(round(calls, 6)))} calls")
     return ", ".join(said) or "not told apart"
 
 
@@ -87,9 +89,7 @@ def _memory(size_bytes: int | None) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else as_typed(value)
 
 
 def _inert(found: Sequence[KnobPair]) -> list[str]:
