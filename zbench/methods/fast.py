@@ -4,6 +4,7 @@ No torch, no trial. The pieces themselves are `zimage.fast`'s, and `engines.refe
 """
 
 from dataclasses import replace
+from typing import Any
 
 from zbench.config import ComputeConfig, ParallelConfig, PipelineConfig
 from zbench.methods import graphs, lora
@@ -80,7 +81,8 @@ def _sharded(compute: ComputeConfig, parallel: ParallelConfig) -> str | None:
 
 def is_fast(compute: ComputeConfig, parallel: ParallelConfig) -> bool:
     """Whether it is all that `compute=fast` comes to with this sharding, but for the attention kernel."""
-    choice = settled(replace(compute, **{**FAST, **LEFT_OPEN}), parallel)
+    values: dict[str, Any] = {**FAST, **LEFT_OPEN}
+    choice = settled(replace(compute, **values), parallel)
     return compute.compile and compute.graphs == graphs.AUTO and asked(settled(compute, parallel)) == asked(choice)
 
 
