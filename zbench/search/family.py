@@ -226,12 +226,11 @@ class Family:
             said = f"{self.name}: nothing that it skips is within {self.limits}, of {tried}"
         else:
             said = f"{self.name}: {best.trial.label} skips most within {self.limits}, of {tried}"
-        if worse is not None:
-            said += f"; {worse.trial.label} is not within"
         left = self.gaps(self._undecided)
         if left:
             return f"{said}; thresholds above {left[0].above:.6g} and up to {left[-1].upto:.6g} are undecided"
-        return f"{said}{'' if worse is None else ', and skips the next more'}{self._untold()}"
+        said += "" if worse is None else f"; the next pattern, {worse.trial.label}, is not"
+        return f"{said}{self._untold()}"
 
     def _untold(self) -> str:
         varies = self._wobble.relative

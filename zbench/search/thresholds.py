@@ -17,7 +17,7 @@ from zbench.config import SearchConfig
 from zbench.errors import ConfigError
 from zbench.methods.cache import method_of
 from zbench.record import Record
-from zbench.search.family import Family, threshold_of
+from zbench.search.family import MOST_TRIALS, Family, threshold_of
 from zbench.search.options import options_of
 from zbench.search.patterns import Walk, walks_of
 from zbench.space import Placed, Space, constraint
@@ -153,7 +153,8 @@ def _is_held_to(placed: Placed) -> bool:
 
 def _intent(family: Family) -> str:
     if family.limits:
-        return f"{family.name}: the threshold that skips most within {family.limits} is sought, in 8 trials at most"
+        what = f"the threshold that skips most within {family.limits}"
+        return f"{family.name}: {what} is sought, in {MOST_TRIALS} trials at most"
     return f"{family.name}: every threshold that skips other steps is tried once; how many, their differences say"
 
 
