@@ -38,9 +38,9 @@ class SearchConfig:
 
     name: str = MISSING
     target: str = MISSING  # class of the search: module:Class, or an entry point's name
-    n_trials: int | None = number(None, 1, 1_000_000)  # random: how many points
+    n_trials: int | None = number(None, 1, 1_000_000)  # random, thresholds: how many at most
     seed: int = number(0, -(2**63), 2**63 - 1)
-    options: dict[str, Any] = field(default_factory=dict)  # what a search from elsewhere needs
+    options: dict[str, Any] = field(default_factory=dict)  # what this search takes beside
 
 
 @dataclass
