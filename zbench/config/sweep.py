@@ -40,6 +40,7 @@ class SearchConfig:
     target: str = MISSING  # class of the search: module:Class, or an entry point's name
     n_trials: int | None = number(None, 1, 1_000_000)  # random: how many points
     seed: int = number(0, -(2**63), 2**63 - 1)
+    storage: str | None = None  # optuna: URL of a database in which its study is kept too, such as sqlite:///study.db
     options: dict[str, Any] = field(default_factory=dict)  # what a search from elsewhere needs
 
 

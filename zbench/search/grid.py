@@ -17,6 +17,8 @@ class GridSearch:
             raise ConfigError("search.n_trials", config.n_trials, "a grid takes every point; use search=random")
         if config.options:
             raise ConfigError("search.options", config.options, f"search={config.name} takes none")
+        if config.storage is not None:
+            raise ConfigError("search.storage", config.storage, "only search=optuna keeps a study elsewhere")
         if config.seed and config.name == "grid":
             raise ConfigError("search.seed", config.seed, "a grid draws nothing; use search=random")
         self.space = space

@@ -3,7 +3,6 @@
 Everything here is decided before anything is loaded, and nothing here writes.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,15 +30,13 @@ from zbench.methods import lora, quantization
 from zbench.methods.cache import method_of
 from zbench.plugins import check_targets
 from zbench.search import preview
+from zbench.search.question import question
 from zbench.search.rates import unloaded
 from zbench.space import Placed, Space, arrange, constraint, reference_of
 from zbench.sweeper.devices import check_devices, too_many
 from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes, request_count
-
-EVERY_POINT = "zbench.search.grid:GridSearch"
-"""The search that takes all of a space, and so is no part of what is asked."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def make_plan(
         )
     _check_baselines(chosen.placed, first.sweep.baseline, unfit)
     return Plan(
-        name=first.sweep.name or f"{prefix}-{_question(named_by, first.search, first.sweep.reference_weights)}",
+        name=first.sweep.name or f"{prefix}-{question(named_by, first.search, first.sweep.reference_weights)}",
         command=command,
         space=space,
         preview=chosen,
@@ -171,19 +168,6 @@ def _sought(space: Space) -> Iterator[str]:
 def _unfit(too_many_devices: Callable[[Trial], str | None], engines: Descriptions, trial: Trial) -> str | None:
     """Why a trial cannot work here, or None: too few devices, or what its engine says."""
     return too_many_devices(trial) or engines.supports(trial)
-
-
-def _question(space: Space, search: SearchConfig, reference_weights: str | None) -> str:
-    """8 hex digits of what a sweep asks: which of these trials, by which search, judged against which weights' images.
-
-    How many is no part of it.
-    """
-    words = sorted(p.trial.trial_id for p in space.placed)
-    words += [] if reference_weights is None else [f"reference_weights={reference_weights}"]
-    if search.target != EVERY_POINT:
-        words += [search.name, search.target, str(search.seed)]
-        words += [f"{key}={value}" for key, value in sorted(search.options.items())]
-    return hashlib.sha256("".join(words).encode()).hexdigest()[:8]
 
 
 def _check_baselines(placed: Sequence[Placed], named: str | None, unfit: Callable[[Trial], str | None]) -> None:
