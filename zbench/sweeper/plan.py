@@ -209,10 +209,26 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
         add(trial.trial_id, hardware)
         if trial.workload.seeks_rate:
             add(unloaded(trial).trial_id, hardware)
+    for trial_id, hardware in _on_other_workloads(asked, [p.trial for p in placed]):
+        add(trial_id, hardware)
     for place, hardware in [(p, profiles[p.trial.trial_id]) for p in placed if p.trial.trial_id in profiles]:
         for trial_id in (place.reference_id, place.baseline_id):
             add(trial_id, hardware)
     return profiles
+
+
+def _on_other_workloads(
+    asked: Sequence[tuple[Trial, HardwareConfig]], trials: Sequence[Trial]
+) -> Iterator[tuple[str, HardwareConfig]]:
+    """Of trials that do what was asked for on other samples, as a search may begin: ids, and the hardware asked for."""
+    workloads = list({id(trial.workload): trial.workload for trial, _ in asked}.values())
+    others = [trial for trial in trials if trial.workload not in workloads and not trial.workload.is_load]
+    if others:
+        alike = {replace(trial, workload=workloads[0]).trial_id: hardware for trial, hardware in asked}
+        for trial in others:
+            as_asked = replace(trial, workload=workloads[0]).trial_id
+            if as_asked in alike:
+                yield trial.trial_id, alike[as_asked]
 
 
 def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
