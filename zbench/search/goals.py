@@ -146,10 +146,11 @@ def hold_one_work(space: Space, name: str) -> None:
 
     Trials of two works are never compared: 512² would win over 1024².
     """
-    asked = [placed.trial for placed in space.placed if placed.trial.trial_id in space.asked]
-    works = {work_key(trial): trial for trial in asked}
+    asked = [placed for placed in space.placed if placed.trial.trial_id in space.asked]
+    of_references = {placed.reference_id: placed.trial for placed in asked}
+    works = {work_key(trial): trial for trial in of_references.values()}
     if len(works) > 1:
         names = "; ".join(work_names(list(works.values())))
         raise ConfigError("search", name, f"compares trials of one piece of work, and these are {len(works)}: {names}")
-    if any(trial.workload.seeks_rate for trial in asked):
+    if any(placed.trial.workload.seeks_rate for placed in asked):
         raise ConfigError("search", name, "finds no rate of arrivals; give workload.rate_per_s=, or use search=grid")
