@@ -1,10 +1,13 @@
 """Many settings on few samples, the better ones on more; the last rung is the workload as it was typed."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import SYNTHETIC, zbench
 from factories import SCENES, complete, failed, trial
 from loads import under
 
@@ -16,6 +19,7 @@ from zbench.search import Search, load_search, preview
 from zbench.search.halving import rungs
 from zbench.search.references import WithReferences
 from zbench.space import Space, arrange
+from zbench.store import read_records
 from zbench.trial import Trial
 
 NINE = replace(SCENES, prompts=[Prompt(id=f"p{n}", text=f"prompt {n}") for n in range(9)])
@@ -204,3 +208,16 @@ def test_an_uncached_trial_of_the_grid_is_measured_once_a_rung() -> None:
         record = complete(of, latency_s=2.0) if of.cache.method == "none" else ran(of)
         search.tell(record, view_of([record]).trials[0])
     assert len(seen) == len(set(seen))
+
+
+def test_a_sweep_climbs_to_the_workload_and_the_same_command_measures_nothing(tmp_path: Path) -> None:
+    """Four scenes, 9 settings: nine on one, three on three, one on all; each rung with its reference."""
+    args = ["sweep", *SYNTHETIC, "measure.min_rounds=1", "measure.max_rounds=4", "measure.max_warmup_rounds=0"]
+    args += ["search=halving", "sweep.name=s", "cache=dbcache", "cache.max_warmup_steps=1,2,3"]
+    done = zbench(tmp_path, *args)
+    assert done.returncode == 0, done.stderr
+    found = read_records(tmp_path / "runs" / "s" / "records.jsonl")
+    sizes = Counter(len(record.trial.workload.prompts) for record in found)
+    assert sizes == {1: 9 + 1, 3: 3 + 1, 4: 1 + 1}
+    again = zbench(tmp_path, *args)
+    assert again.stderr.count("from the journal") == len(found)
