@@ -29,6 +29,7 @@ class MeasureConfig:
     timeout_s: float = number(600.0, 0, MAX_SECONDS, above=True)  # a trial longer than this is FAILED
     lpips_weights: str | None = None  # safetensors file of lpips.LPIPS(net="alex"); None: no LPIPS
     clip_weights: str | None = None  # folder of a CLIP model; None: no CLIP score
+    quality_only: bool = False  # one request a sample, no warm-up: images are judged, and nothing is said of time
     paired: bool = True  # trials of one loaded pipeline take turns with their uncached one; speed-ups are of neighbours
 
 

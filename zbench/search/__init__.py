@@ -3,6 +3,7 @@
 A new search is one module with a class that fits `Search`, and one line `target: module:Class` in `conf/search/`.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from zbench.analysis.figures import TrialFigures
@@ -11,6 +12,16 @@ from zbench.plugins import check_permitted, load_object
 from zbench.record import Record
 from zbench.space import Space
 from zbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class OnlyQuality:
+    """What a search asks for where it wants a trial's images judged and nothing timed: `measure.quality_only` for it.
+
+    The same trial may be asked for once more as it is, to be timed. A timed record serves both.
+    """
+
+    trial: Trial
 
 
 class Search(Protocol):
@@ -24,8 +35,9 @@ class Search(Protocol):
         """What it may ask for, and what it leaves out with the reason, as far as it knows before anything has run."""
         ...
 
-    def ask(self) -> Trial | None:
-        """The next trial, of the space or made anew. None: nothing more, at least until it is told something.
+    def ask(self) -> Trial | OnlyQuality | None:
+        """The next trial, of the space or made anew, or only its quality. None: nothing more, at least until it is told
+        something.
 
         It is asked for no more than there is room to run. What a trial is held to is measured before it, whether the
         search asks for that or not. Asked for twice, a trial is an error.

@@ -119,6 +119,7 @@ def make_plan(
     """
     first, engines = jobs.jobs[0].config, Descriptions(outside=runs, allow_code=allow_code)
     _refuse_several_ways([job.config for job in jobs.jobs])
+    _refuse_untimed_load([job.config for job in jobs.jobs])
     lora.check_used(job.config.pipeline for job in jobs.jobs)
     quantization.check_used(job.config.compute for job in jobs.jobs)
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
@@ -196,6 +197,14 @@ def _check_baselines(placed: Sequence[Placed], named: str | None, unfit: Callabl
             raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
 
 
+def _refuse_untimed_load(configs: Sequence[Config]) -> None:
+    """Raise ConfigError where times alone say something, and none is to be taken."""
+    load = next((c.workload.arrivals for c in configs if c.measure.quality_only and c.workload.is_load), None)
+    if load is not None:
+        problem = f"a load (workload.arrivals={load}) is there to be timed; leave one of them out"
+        raise ConfigError("measure.quality_only", "true", problem)
+
+
 def _refuse_several_ways(configs: Sequence[Config]) -> None:
     """Raise OverrideError where jobs, of several experiments say, are to be measured or kept in different ways."""
     for group in NO_AXES:
@@ -225,6 +234,10 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
         add(trial.trial_id, hardware)
         if trial.workload.seeks_rate:
             add(unloaded(trial).trial_id, hardware)
+    by_device = {trial.compute.device: hardware for trial, hardware in reversed(asked)}
+    for made in (p for p in placed if p.trial.trial_id not in profiles and p.trial.hardware is None):
+        known = profiles.get(made.reference_id, by_device.get(made.trial.compute.device))
+        profiles |= {} if known is None else {made.trial.trial_id: known}  # by the search itself
     for place, hardware in [(p, profiles[p.trial.trial_id]) for p in placed if p.trial.trial_id in profiles]:
         for trial_id in (place.reference_id, place.baseline_id):
             add(trial_id, hardware)
