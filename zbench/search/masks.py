@@ -11,15 +11,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-import msgspec
+from typing import Literal
 
 from zbench.analysis.figures import TrialFigures
 from zbench.composition.prompts import read_prompts
 from zbench.config import SearchConfig, WorkloadConfig
 from zbench.config.pipeline import SEED_LIMIT
-from zbench.decode import Positive
+from zbench.decode import Count, Positive
 from zbench.errors import ConfigError
 from zbench.methods.cache.scm import with_mask
 from zbench.record import Record
@@ -37,19 +35,14 @@ MOST_EXHAUSTIVE = 9
 N_TRIALS = 2 ** (MOST_EXHAUSTIVE - 1)
 """Masks that are tried where nobody says how many."""
 
-HELD_OUT = 2
-"""Seeds that are held out at least, where nobody names them."""
-
-Seed = Annotated[int, msgspec.Meta(ge=0, lt=SEED_LIMIT)]
-
 
 @dataclass(frozen=True)
 class MaskOptions:
     """`search.options` of `search=masks`."""
 
     method: Literal["auto", "exhaustive", "greedy", "random"] = "auto"
-    timed: Positive = 9  # of the front's masks, each of another number of computed steps
-    holdout_seeds: list[Seed] | None = None  # null: those that follow; []: the workload's own, or nothing is held out
+    timed: Positive = 8  # of the front's masks that skip a step, each of another number of computed steps
+    holdout_seeds: list[Count] | None = None  # null: those that follow; []: the workload's own, or nothing is held out
     holdout_prompts: str | None = None  # a file as workload.prompts_file is; null: the workload's own prompts
 
 
@@ -151,10 +144,11 @@ class _Hunt:
             computed = mask.count("1")
             if computed not in best or points[mask] > points[best[computed]]:
                 best[computed] = mask
+        full = [best.pop(self._steps)] if self._steps in best else []
         ordered = [best[computed] for computed in sorted(best, reverse=True)]
         most = min(self._options.timed, len(ordered))
         places = {round(i * (len(ordered) - 1) / max(most - 1, 1)) for i in range(most)}
-        return [ordered[place] for place in sorted(places)]
+        return [*full, *(ordered[place] for place in sorted(places))] if ordered else full
 
     def _at(self, mask: str) -> Trial:
         """The trial that skips by `mask`; the setting without a cache where that skips nothing."""
@@ -230,7 +224,7 @@ def _held_out(chosen_on: WorkloadConfig, options: MaskOptions) -> WorkloadConfig
         seeds = chosen_on.seeds if seeds is None else seeds
     if seeds is None:
         first = max(chosen_on.seeds) + 1
-        seeds = [seed % SEED_LIMIT for seed in range(first, first + max(HELD_OUT, len(chosen_on.seeds)))]
+        seeds = [seed % SEED_LIMIT for seed in range(first, first + len(chosen_on.seeds))]
     if not seeds:
         return None
     held_out = replace(chosen_on, seeds=list(seeds), prompts=prompts)
