@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from zbench.analysis.constraints import Constraint, Limits, constraints_of, hardware_memory
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
 from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
 from zbench.measurement import RANDOM_WEIGHTS
-from zbench.recommend.constraints import Constraint, Limits, constraints_of, hardware_memory
 from zbench.recommend.evidence import evidence_of, not_measured
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
 from zbench.recommend.uses import DeviceUse, Goal, counted, rank_uses, use_notes

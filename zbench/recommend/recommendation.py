@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from zbench.analysis.constraints import Judged
 from zbench.analysis.figures import TrialFigures
 from zbench.emit import TOOLS, Emission, emit, write
 from zbench.emit.overrides import zbench_command, zbench_overrides
 from zbench.emit.sglang import SGLANG, check_of
 from zbench.engines.sglang.launch import sglang_launch
 from zbench.methods.parallel import cache_dit_sharding
-from zbench.recommend.constraints import Judged
 from zbench.recommend.evidence import evidence_lines
 from zbench.recommend.uses import DeviceUse
 from zbench.report.text import cells
