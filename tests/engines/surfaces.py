@@ -211,8 +211,10 @@ def surface(name: str, seed: int = 0) -> Surface:
 
 
 def masked(steps: int, cache: SCMConfig) -> frozenset[int]:
-    """Steps that a mask of cache-dit's kind lets be skipped: as many as its preset says, spread over what follows the
-    first ones."""
+    """Steps that a mask lets be skipped: its own, or of cache-dit's kind as many as its preset says, spread over what
+    follows the first ones."""
+    if cache.steps_mask is not None:
+        return frozenset(step for step, digit in enumerate(cache.steps_mask) if digit == "0")
     many = method_of(replace(cache, scm_policy="static")).forced_skips(steps)
     return frozenset(steps - 1 - round(n * (steps - 2) / max(many, 1)) for n in range(many))
 
