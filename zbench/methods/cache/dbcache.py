@@ -106,7 +106,7 @@ class DBCache:
         if idle is not None:
             return Plainest(CacheConfig(), idle)
         unused = self._unused(steps)
-        changed = {key: getattr(DBCacheConfig, key) if plain is None else plain for key, plain in unused.items()}
+        changed = {key: getattr(type(self.cache), key) if plain is None else plain for key, plain in unused.items()}
         plain = replace(self.cache, **changed)
         told = [
             f"cache.{key}={getattr(self.cache, key)}" for key in changed if getattr(self.cache, key) != changed[key]
