@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import SCENES, TINY, trial
+from factories import GRID, SCENES, TINY, trial
 from surfaced import searched
 from surfaces import SURFACES, Surface, surface
 
@@ -14,7 +14,8 @@ from zbench.analysis.holdout import mask_of
 from zbench.config import ComputeConfig, CustomCacheConfig, DBCacheConfig, SCMConfig, SearchConfig
 from zbench.errors import ConfigError
 from zbench.record import Record
-from zbench.search import OnlyQuality, load_search
+from zbench.search import OnlyQuality, load_search, waits_itself
+from zbench.search.grid import GridSearch
 from zbench.search.masks import MaskSearch
 from zbench.space import Space, arrange
 from zbench.stats.fronts import nondominated
@@ -75,6 +76,7 @@ def test_every_mask_is_asked_for_once_then_the_front_is_timed_then_held_out() ->
     search = MaskSearch(space(), config())
     records = asked(search, surface("smooth"))
     first = records[: 2 ** (STEPS - 1)]
+    assert search.waits_itself and not waits_itself(GridSearch(space(), GRID))
     assert records[0].is_reference and len(set(masks_of(first))) == 2 ** (STEPS - 1)
     rest = records[len(first) :]
     timed, held_out = ([r for r in rest if r.trial.workload.seeds == seeds] for seeds in (SCENES.seeds, [1]))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from commands import SYNTHETIC, kill, start, wait_for, zbench
 
+from zbench.analysis.speedup import companion_id
 from zbench.record import Record
 from zbench.store import latest, read_records
 
@@ -82,6 +83,9 @@ def test_masks_are_judged_the_front_timed_and_validated_in_one_sweep(tmp_path: P
     timed = [r for r in last if r.measurement and not r.measurement.quality_only and not r.is_reference]
     held_out = [r for r in last if r.trial.workload.seeds == [1]]
     assert 1 <= len(timed) <= 3 and len(held_out) == 1 + len(timed)
+    assert all(r.measurement and companion_id(r.measurement) == found[0].trial_id for r in timed)
+    windows = {r.measurement.window.started_at for r in timed if r.measurement}
+    assert len(windows) == 1, "those that are timed take turns"
     assert "Masks on samples that they were not chosen on" in (tmp_path / "reports" / "s" / "report.md").read_text()
     recommended = zbench(tmp_path, "recommend", "s")
     assert "without a time (quality_only)" in recommended.stdout + recommended.stderr

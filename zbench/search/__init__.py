@@ -50,6 +50,12 @@ class Search(Protocol):
         ...
 
 
+def waits_itself(search: Search) -> bool:
+    """Whether a search of zbench's own gives None until it was told what it decides by, and says so. Then it may be
+    asked for trials before others are told, so that they take turns; any other is asked when there is room."""
+    return getattr(search, "waits_itself", False) is True
+
+
 def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
     """A search from `search.target`, made with the space and the config; around it, what finds the rates it asks for.
 

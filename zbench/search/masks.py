@@ -41,7 +41,7 @@ class MaskOptions:
     """`search.options` of `search=masks`."""
 
     method: Literal["auto", "exhaustive", "greedy", "random"] = "auto"
-    timed: Positive = 8  # of the front's masks that skip a step, each of another number of computed steps
+    timed: Positive = 5  # of the front's masks that skip a step, each of another number of computed steps
     holdout_seeds: list[Count] | None = None  # null: those that follow; []: the workload's own, or nothing is held out
     holdout_prompts: str | None = None  # a file as workload.prompts_file is; null: the workload's own prompts
 
@@ -49,6 +49,9 @@ class MaskOptions:
 class MaskSearch:
     """See `Search`. Each trial of the space gives a setting: its pipeline, first and last blocks, and so on; which
     steps it skips itself is no part of it."""
+
+    waits_itself = True
+    """See `search.waits_itself`."""
 
     def __init__(self, space: Space, config: SearchConfig) -> None:
         """Raises ConfigError for options that cannot be, and for a setting that takes no masks."""

@@ -16,7 +16,7 @@ def holdout_table(view: View) -> TextTable | None:
         return None
     samples = [dict.fromkeys(each.samples[side] for each in found) for side in (0, 1)]
     on, other = (f"on {' or '.join(map(str, numbers))}" for numbers in samples)
-    headers = ("trial", "steps computed", "speed-up", f"SSIM (worst) {on}", f"{other} held out")
+    headers: tuple[str, ...] = ("trial", "steps computed", "speed-up", f"SSIM (worst) {on}", f"{other} held out")
     has_prompts = any(each.held_out.prompt_fidelity_mean is not None for each in found)
     headers += (f"prompt (worst) {on}", f"{other} held out") if has_prompts else ()
     compared = [more for each in found if (more := _more_alike(each)) is not None]
