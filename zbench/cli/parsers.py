@@ -96,7 +96,10 @@ def limit_flags(parser: argparse.ArgumentParser) -> None:
         "min-ssim": ("SSIM", f"{of_worst}, at least"),
         "min-psnr-db": ("DB", f"{of_worst}, at least"),
         "max-lpips": ("LPIPS", f"{of_worst}, at most; needs measure.lpips_weights"),
-        "min-prompt-fidelity": ("SHARE", "mean share (0 to 1) of the attributes asked for that the images show, at least"),
+        "min-prompt-fidelity": (
+            "SHARE",
+            "mean share (0 to 1) of the attributes asked for that the images show, at least",
+        ),
         "min-clip-score": ("SCORE", "mean CLIP score (0 to 100), at least; needs measure.clip_weights"),
         "max-latency-s": ("S", "median seconds a request at most"),
     }

@@ -19,7 +19,6 @@ from zbench.report.text import cells
 from zbench.sanitize import json_text, printable
 from zbench.trial import Trial
 
-
 BEST: dict[Objective, str] = {
     "latency": "is the fastest",
     "throughput": "makes the most images/s",

@@ -12,6 +12,10 @@ from zbench.record import Record
 from zbench.space import Space
 from zbench.trial import Trial
 
+ASKS_NOTHING_OF_ITS_OWN = "zbench.search.tune:TuneSearch"
+"""A search whose options say what is feasible and when it ends: each of its records serves other limits as well, so
+they are no part of what a sweep is named by."""
+
 
 class Search(Protocol):
     """Asked for trials and told what came of them, while a sweep runs. Made with a Space and a SearchConfig.

@@ -31,15 +31,15 @@ class Spent:
 
     trials: int = 0
     seconds: float = 0.0
-    longest_typical_s: float = 0.0
-    """Half of the trials took this long or longer."""
+    typical_s: float = 0.0
+    """What one more would take: the median, loading left out."""
 
     def leaves(self, budget: Budget, share: float = 1.0) -> bool:
         """Whether one more trial may begin within `share` of the budget."""
         if budget.trials is not None:
             return self.trials < math.floor(budget.trials * share)
         if budget.seconds is not None:
-            return self.seconds + self.longest_typical_s <= budget.seconds * share
+            return self.seconds + self.typical_s <= budget.seconds * share
         return True
 
 
@@ -57,5 +57,5 @@ def parse_budget(text: str | int | None, key: str) -> Budget:
             raise ConfigError(key, text, f"must be above 0 and within {MOST_S:g} s")
         return Budget(seconds=seconds)
     if "." in found[1] or not 1 <= int(found[1]) <= MOST_TRIALS:
-        raise ConfigError(key, text, f"is a number of trials, within 1 and {MOST_TRIALS}; for a time give a unit: 10min")
+        raise ConfigError(key, text, f"is a number of trials, within 1 and {MOST_TRIALS}; a time has a unit: 10min")
     return Budget(trials=int(found[1]))

@@ -83,7 +83,8 @@ class TuneSearch:
             raise ConfigError("search.n_trials", config.n_trials, "tune takes --budget, in trials or in minutes")
         self.options, self.budget = options, parse_budget(options.budget, "--budget")
         self._judge = Judge(constraints_of(options.limits), options.objective)
-        self._clock, self._seen_at, self._seconds = clock, clock(), list[float]()
+        self._clock, self._seen_at = clock, clock()
+        self._seconds, self._warm = list[float](), list[float]()
         self._deciders = self._made(space, predict or predicted_gib)
         self.space = self._known(space)
         self._batches: list[Batches] = [decider.batches() for decider in self._deciders.values()]
@@ -119,7 +120,8 @@ class TuneSearch:
         """See `Search.tell`. What a trial took is what its record says, or the time since the one before, if longer."""
         now = self._clock()
         if record.state != "PRUNED":
-            self._seconds.append(max(recorded_s(record), now - self._seen_at))
+            self._seconds.append(max(recorded_s(record), now - self._seen_at - waited_s(record)))
+            self._warm.append(recorded_s(record, cold=False))
         self._seen_at = now
         self._pending.discard(record.trial_id)
         told = Told(record.trial, record, figures)
@@ -131,7 +133,7 @@ class TuneSearch:
     def spent(self) -> Spent:
         """Of the budget."""
         seconds = self._seconds
-        return Spent(len(seconds), sum(seconds), statistics.median(seconds) if seconds else 0.0)
+        return Spent(len(seconds), sum(seconds), statistics.median(self._warm) if seconds else 0.0)
 
     @property
     def stories(self) -> list[WorkStory]:
@@ -181,16 +183,22 @@ def predicted_gib(trial: Trial) -> float | None:
     return peak_device_bytes(trial, geometry_of(trial.pipeline), dtype_bytes, TEXT_TOKENS) / GIB
 
 
-def recorded_s(record: Record) -> float:
-    """What a trial took, as far as its record says: loading, its first call, warm-up and its window."""
+def recorded_s(record: Record, *, cold: bool = True) -> float:
+    """What a trial took, as far as its record says: warm-up and window, and with `cold` loading and its first call."""
     measured = record.measurement
     if measured is None:
         return 0.0
-    cold = (measured.cold.load_s or 0.0) + (measured.cold.first_latency_s or 0.0) + (measured.cold.compile_s or 0.0)
+    paid_s = (measured.cold.load_s or 0.0) + (measured.cold.first_latency_s or 0.0) + (measured.cold.compile_s or 0.0)
     wall_s = measured.window.wall_s
     if wall_s is None:
         wall_s = sum(request.latency_s for request in measured.requests)
-    return cold + sum(measured.warmup_latencies_s) + wall_s
+    return (paid_s if cold else 0.0) + sum(measured.warmup_latencies_s) + wall_s
+
+
+def waited_s(record: Record) -> float:
+    """How long it waited for its turn on the device, which is nobody's budget."""
+    turn = None if record.measurement is None else record.measurement.window.turn
+    return 0.0 if turn is None else turn.waited_s or 0.0
 
 
 def _choices(pairs: Sequence[tuple[Trial, str | None]], space: Space) -> tuple[Choices, dict[str, str]]:

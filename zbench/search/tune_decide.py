@@ -14,7 +14,7 @@ from zbench.methods.offload import BY_NAME, MOVING_MORE
 from zbench.methods.parallel import ParallelDims
 from zbench.search import Search
 from zbench.search.tune_judge import Factor, Judge, Told
-from zbench.search.tune_skips import Family, Skipping, families
+from zbench.search.tune_skips import CLOSE, Family, Skipping, families
 from zbench.space import Placed, Space, constraint
 from zbench.trial import Trial, geometry_of
 
@@ -165,26 +165,59 @@ class Decider:
         self._decide("skipping", self._skipped_said(base), base, self._best_or(base), len(self.told) - before)
 
     def _second_look(self, base: Told) -> Batches:
-        """Other ways to compute that lost alone may win with skipping: they keep more of the limit, or allow skips that
-        the chosen one cannot have."""
+        """Other ways to compute that lost alone may win with skipping: they keep more of the limit on images, or allow
+        skips that the chosen one cannot have."""
         before, best_before = len(self.told), self._best_or(base)
-        for other in self._contenders(base):
-            every = families(self.choices.caches, other.trial.pipeline.steps)
-            lossless = base.row.is_reference or base.row.is_unchanged
-            if lossless or not self.judge.limits_images:
-                every = [family for family in every if not self._works(base, family)]
-            if every and self.inner is None:
-                yield from self._skips(other).run(every, self._with_cache(other))
+        lossless = base.row.is_reference or base.row.is_unchanged or not self.judge.limits_images
+        every = families(self.choices.caches, base.trial.pipeline.steps)
+        every = [family for family in every if not lossless or not self._works(base, family)]
+        for compute in [c for c in self.choices.computes if c != base.trial.compute and every and self.inner is None]:
+            plain = self._fitted(replace(base.trial, compute=compute), note=False)
+            cost = None if plain is None else self._expected(plain, base)
+            if plain is None or cost is None or not self._hopeful(every, base, cost, plain):
+                continue
+            held = yield from self._measure(plain)
+            if held is None or not self.judge.allows(held):
+                continue
+            hopeful = self._hopeful(every, base, self.judge.cost(held, self.baseline), plain)
+            yield from self._skips(held).run(hopeful, self._with_cache(held))
         if len(self.told) > before:
             after = self._best_or(base)
             said = "it stays" if after is best_before else after.row.label
             self._decide("second look", said, best_before, after, len(self.told) - before)
 
-    def _contenders(self, base: Told) -> list[Told]:
-        plain = [told for told in self.told.values() if not method_of(told.trial.cache).skips]
-        standing = [told for told in plain if told is not base and self.judge.allows(told)]
-        standing = [told for told in standing if told.trial.offload == self._offload_of(told.trial)]
-        return sorted(standing, key=lambda told: self.judge.cost(told, self.baseline))
+    def _expected(self, plain: Trial, base: Told) -> float | None:
+        """What it costs, or would on the devices of `base` by what it cost on others; None where nothing is known."""
+        if plain.trial_id in self.told:
+            return self.judge.cost(self.told[plain.trial_id], self.baseline)
+        every = [told for told in self.told.values() if not method_of(told.trial.cache).skips]
+        for own in (told for told in every if told.trial.compute == plain.compute):
+            for other in (told for told in every if told.trial.compute == base.trial.compute):
+                if other.trial.parallel == own.trial.parallel and self.judge.cost(other, self.baseline) > 0:
+                    ratio = self.judge.cost(own, self.baseline) / self.judge.cost(other, self.baseline)
+                    return ratio * self.judge.cost(base, self.baseline)
+        return None
+
+    def _hopeful(self, every: Sequence[Family], base: Told, cost: float, plain: Trial) -> list[Family]:
+        """Of these families those that may win where nothing skipped costs so much: as much as they saved on `base`,
+        where they were tried there, else as much as they can at most."""
+        best = self.best
+        goal = float("inf") if best is None else self.judge.cost(best, self.baseline) * CLOSE
+        hopeful = [family for family in every if cost * self._least_share(family, base) < goal]
+        if not hopeful and best is not None:
+            why = f"with the most skipping that was seen it would be no faster than {best.row.label}"
+            self.not_tried.setdefault(f"{plain.label} with skipping", why)
+        return hopeful
+
+    def _least_share(self, family: Family, base: Told) -> float:
+        """Of the time without skipping what is left at least: by what the family can skip, and by the most that any
+        setting saved on `base`, also one that spoilt images."""
+        bound = 1 - base.denoise_share * family.most / family.steps
+        how, whole = (base.trial.compute, base.trial.parallel), self.judge.cost(base, self.baseline)
+        alike = [told for told in self.told.values() if (told.trial.compute, told.trial.parallel) == how]
+        costs = [self.judge.cost(told, self.baseline) for told in alike if told.record.state == "COMPLETE"]
+        seen = min(costs, default=whole) / whole
+        return max(bound, seen) if seen < 1 else bound
 
     def _works(self, base: Told, family: Family) -> bool:
         return self._fitted(replace(base.trial, cache=family.caches[-1]), note=False) is not None
@@ -324,5 +357,3 @@ def _short(trial: Trial) -> str:
 def _of_compute(trial: Trial) -> str:
     alone = replace(trial, offload=OffloadConfig(), parallel=ParallelConfig(), cache=CacheConfig())
     return _short(alone)
-
-

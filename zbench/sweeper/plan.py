@@ -30,7 +30,7 @@ from zbench.hardware.nvml import Device
 from zbench.methods import lora, quantization
 from zbench.methods.cache import method_of
 from zbench.plugins import check_targets
-from zbench.search import preview
+from zbench.search import ASKS_NOTHING_OF_ITS_OWN, preview
 from zbench.search.rates import unloaded
 from zbench.space import Placed, Space, arrange, constraint, reference_of
 from zbench.sweeper.devices import check_devices, too_many
@@ -180,7 +180,9 @@ def _question(space: Space, search: SearchConfig, reference_weights: str | None)
     """
     words = sorted(p.trial.trial_id for p in space.placed)
     words += [] if reference_weights is None else [f"reference_weights={reference_weights}"]
-    if search.target != EVERY_POINT:
+    if search.target == ASKS_NOTHING_OF_ITS_OWN:
+        words += [search.name, search.target]
+    elif search.target != EVERY_POINT:
         words += [search.name, search.target, str(search.seed)]
         words += [f"{key}={value}" for key, value in sorted(search.options.items())]
     return hashlib.sha256("".join(words).encode()).hexdigest()[:8]

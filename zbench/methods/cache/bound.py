@@ -1,4 +1,4 @@
-"""What a cache setting can skip at most, whatever the residual differences turn out to be: a bound, never a forecast."""
+"""What a cache setting can skip at most, whatever the residual differences are: a bound, never a forecast."""
 
 from zbench.config import CacheConfig
 from zbench.methods.cache import method_of
