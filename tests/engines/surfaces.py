@@ -7,10 +7,12 @@ are painted whose SSIM to the reference's is the surface's. `surfaced.ran` makes
     zbench sweep --config-dir tests/conf engine=surface engine.options.surface=cliffs hardware=cpu cache=dbcache
 """
 
+import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -103,11 +105,11 @@ class Surface:
         assert isinstance(cache, DBCacheConfig)
         in_a_row = next((n for n in range(step) if step - 1 - n not in skipped), step)
         base = 0.62 / (1 + step) ** 0.6 * (1 + 0.35 * in_a_row) * (1 + 0.03 * (cache.Fn_compute_blocks - 1))
-        own = self._draw("difference", sample, step).normal(0, SAMPLE_SPREAD)
+        own = self._normal(SAMPLE_SPREAD, "difference", sample, step)
         way = (cache.enable_taylorseer and cache.taylorseer_order, trial.compute.dtype, trial.compute.quantization)
-        history = self._draw("history", sample, step, skipped, self._blocks(cache), *(way if skipped else ()))
-        wobble = self._draw("wobble", sample, step, call).normal(0, self.wobble) if self.wobble else 0.0
-        return float(base * math.exp(own + history.normal(0, 0.1)) * (1 + wobble))
+        history = self._normal(0.1, "history", sample, step, skipped, self._blocks(cache), *(way if skipped else ()))
+        wobble = self._normal(self.wobble, "wobble", sample, step, call) if self.wobble else 0.0
+        return base * math.exp(own + history) * (1 + wobble)
 
     def ssim(self, trial: Trial, sample: tuple[str, int], skipped: list[int]) -> float:
         """Likeness of a sample's image to its reference's, which skips nothing and computes natively."""
@@ -118,7 +120,7 @@ class Surface:
     def loss(self, trial: Trial, sample: tuple[str, int], skipped: list[int]) -> float:
         """The more steps are skipped, the earlier and the more in a row, the larger."""
         cache, compute = trial.cache, trial.compute
-        factor = math.exp(self._draw("loss", sample).normal(0, SAMPLE_SPREAD))
+        factor = math.exp(self._normal(SAMPLE_SPREAD, "loss", sample))
         if isinstance(cache, DBCacheConfig):
             factor *= 0.7 if cache.enable_taylorseer else 1.0
             factor *= 1 - 0.6 * sum(self._blocks(cache)) / BLOCKS
@@ -145,8 +147,8 @@ class Surface:
             moved_s *= 1 + (trial.pipeline.steps if mode.by_layers else 0)
         steps = trial.pipeline.steps - skipped + skipped * (0.04 + 0.96 * kept / BLOCKS)
         seconds = self.step_s * (steps * factor * left + 0.5) + moved_s
-        noise = self._draw("noise", trial.trial_id, call).normal(0, self.noise) if self.noise else 0.0
-        return float(seconds * max(0.5, 1 + noise))
+        noise = self._normal(self.noise, "noise", trial.trial_id, call) if self.noise else 0.0
+        return seconds * max(0.5, 1 + noise)
 
     def memory_bytes(self, trial: Trial) -> int:
         """The fullest device's peak."""
@@ -173,14 +175,15 @@ class Surface:
             return 1.0
         if knob == "dtype" and value == "float32":  # native on a CPU
             return 1.0
-        return float(self._draw("factor", knob, str(value)).uniform(*FASTER[knob]))
+        least, most = FASTER[knob]
+        return least + (most - least) * self._uniform("factor", knob, str(value))
 
     # What it rests on
 
     def _sharded(self, devices: int) -> float:
         """Share of a step's time that is left on so many devices that make one image together."""
-        lost = self._draw("lost").uniform(0.04, 0.15)
-        return float(1 / devices + lost * (1 - 1 / devices))
+        lost = 0.04 + 0.11 * self._uniform("lost")
+        return 1 / devices + lost * (1 - 1 / devices)
 
     def _blocks(self, cache: DBCacheConfig) -> tuple[int, int]:
         return cache.Fn_compute_blocks, 0 if "Bn" in self.inert else cache.Bn_compute_blocks
@@ -188,10 +191,17 @@ class Surface:
     def _is_whole(self, cache: DBCacheConfig) -> bool:
         return cache.Fn_compute_blocks + cache.Bn_compute_blocks >= BLOCKS
 
-    def _draw(self, *of: object) -> np.random.Generator:
-        """The same numbers for the same words, in any process."""
-        return np.random.default_rng([*repr((self.name, self.seed, of)).encode()])
+    def _uniform(self, *of: object) -> float:
+        """Above 0 and below 1; the same for the same words, in any process."""
+        digest = hashlib.blake2b(repr((self.name, self.seed, of)).encode(), digest_size=6).digest()
+        return (int.from_bytes(digest) + 0.5) / 2**48
 
+    def _normal(self, sigma: float, *of: object) -> float:
+        """The same, around 0."""
+        return sigma * NORMAL.inv_cdf(self._uniform(*of))
+
+
+NORMAL = NormalDist()
 
 SURFACES = {
     "smooth": Surface("smooth", 0),

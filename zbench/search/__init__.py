@@ -3,7 +3,8 @@
 A new search is one module with a class that fits `Search`, and one line `target: module:Class` in `conf/search/`.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
@@ -25,7 +26,10 @@ class Search(Protocol):
 
     @property
     def space(self) -> Space:
-        """What it may ask for, and what it leaves out with the reason, as far as it knows before anything has run."""
+        """What it may ask for, and what it leaves out with the reason, as far as it knows before anything has run.
+
+        What it leaves out by what it was told comes at the end of `pruned`.
+        """
         ...
 
     def ask(self) -> Trial | None:
@@ -42,6 +46,21 @@ class Search(Protocol):
         ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """What a search may be too: one that says what it is about, and what it found."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Sentences for the user: those that it has before anything has run first, others at the end as they come."""
+        ...
+
+
+def remarks_of(search: Search) -> Sequence[str]:
+    """What a search says by now."""
+    return search.remarks if isinstance(search, Telling) else ()
+
+
 def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
     """A search from `search.target`, made with the space and the config; around it, what finds the rates it asks for.
 
@@ -55,12 +74,15 @@ def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False)
     return FindRates(search) if any(p.trial.workload.seeks_rate for p in space.placed) else search
 
 
-def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Space:
-    """What a search will choose of a space, as far as that is known before anything has run.
+def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> tuple[Space, Sequence[str]]:
+    """What a search will choose of a space, as far as that is known before anything has run, and what it says then.
 
     A search from outside zbench is not asked: all of the space may come.
     """
     place = check_permitted("search", "search.target", config.target, allow_code=allow_code)
     from zbench.search.rates import without_load
 
-    return load_search(config, space).space if place.is_own else without_load(space)
+    if not place.is_own:
+        return without_load(space), ()
+    search = load_search(config, space)
+    return search.space, remarks_of(search)

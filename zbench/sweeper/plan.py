@@ -135,7 +135,7 @@ def make_plan(
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
         named_by = arranged(supports=partial(_unfit, too_many(asked, devices), own), plainest=own.plainest)
-    chosen = preview(first.search, space, allow_code=allow_code)
+    chosen, said = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
         raise OverrideError(
@@ -154,7 +154,7 @@ def make_plan(
         executor=first.executor,
         profiles=_profiles(asked, (*space.placed, *(placed for placed, _ in space.pruned), *chosen.placed)),
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
-        notes=(*jobs.notes, *_sought(space)),
+        notes=(*jobs.notes, *_sought(space), *said),
     )
 
 

@@ -43,6 +43,7 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
+from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
@@ -89,7 +90,8 @@ class Sweep:
     def __post_init__(self) -> None:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
-        self._expected = {placed.trial.trial_id for placed in (*self.plan.space.placed, *self.search.space.placed)}
+        self._expected = {placed.trial.trial_id for placed in self.search.space.placed}
+        self._news = News(self.search, self._pruned, self.listener.note)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
         self._blocks = Blocks(self.search, self._engines, paired=paired)
         search = WithReferences(self.search, self.plan.search.target)
@@ -99,8 +101,9 @@ class Sweep:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
         for text in self.plan.notes:
             self.listener.note(text)
-        self._record_pruned()
+        self._news.heed()
         interrupted = not self._run_all()
+        self._news.heed()
         if not interrupted and not self._tried and not self.search.space.pruned:
             raise ConfigError("search.target", self.plan.search.target, "asked for no trial")
         self._rename_roles()
@@ -282,9 +285,10 @@ class Sweep:
         else:
             self.listener.finished(placed, record, figures)
         self._search.tell(record, figures)
+        self._news.heed()
 
     def _why_not(self, trial: Trial) -> str | None:
-        """Why a trial that a search made itself cannot work; those of the plan were asked before."""
+        """Why a trial that comes by what the search was told cannot work; the others were asked before."""
         if trial.trial_id in self._expected:
             return None
         self._expect(trial)
@@ -373,10 +377,6 @@ class Sweep:
     def _parents(self) -> dict[str, Any]:
         """Of records that no worker had a say in."""
         return self.executor.environments[0] if self.executor.environments else environment_on([]).to_dict()
-
-    def _record_pruned(self) -> None:
-        for placed, reason in self.search.space.pruned:
-            self._pruned(placed, reason)
 
     def _pruned(self, placed: Placed, reason: str) -> Record:
         """The record of a trial that cannot work, which the journal has from now on."""

@@ -67,6 +67,9 @@ class DBCache:
     def threshold(self) -> float | None:
         return self.cache.residual_diff_threshold
 
+    def at_threshold(self, value: float) -> CacheConfig:
+        return self.cache if self.threshold is None else replace(self.cache, residual_diff_threshold=value)
+
     @property
     def compared_by(self) -> tuple[object, ...] | None:
         return self.cache.Fn_compute_blocks, self.cache.Bn_compute_blocks, self.cache.max_warmup_steps
