@@ -23,12 +23,16 @@ from zbench.record import Record
 from zbench.search import Search, load_search
 from zbench.search.budget import Spent, parse_budget
 from zbench.search.options import options_of
-from zbench.search.tune_decide import Batches, Choices, Decider, in_order_of_moving
+from zbench.search.tune_decide import Batches, Decider, TuneChoices, in_order_of_moving
 from zbench.search.tune_judge import Judge, Told
 from zbench.space import Space, constraint
 from zbench.trial import Trial, geometry_of
 
 OWN_SKIPS = "bisect"
+SKIPS = {"thresholds": ("zbench.search.thresholds:ThresholdSearch", ("min_ssim", "min_psnr_db", "min_prompt_fidelity"))}
+"""Searches that may decide what is skipped, by what `search.options.skips` calls them: the class, and which of tune's
+limits it takes as options of its own."""
+
 T = TypeVar("T")
 
 Predict = Callable[[Trial], float | None]
@@ -48,7 +52,7 @@ class TuneOptions:
     max_latency_s: float | None = None
     objective: Objective = "latency"
     budget: str | int | None = None  # 10min, 600s, or a number of trials
-    skips: str = OWN_SKIPS  # what decides what is skipped: bisect, or another search as module:Class
+    skips: str = OWN_SKIPS  # what decides what is skipped: bisect, thresholds, or module:Class of zbench
 
     @property
     def limits(self) -> Limits:
@@ -162,10 +166,16 @@ class TuneSearch:
         return found
 
     def _inner(self) -> Callable[[Space], Search] | None:
-        target = self.options.skips
-        if target == OWN_SKIPS:
+        """Makes the search that decides what is skipped. Raises ConfigError for one that there is not."""
+        named = self.options.skips
+        if named == OWN_SKIPS:
             return None
-        return lambda space: load_search(SearchConfig(name="skips", target=target), space)
+        if named not in SKIPS and not named.startswith("zbench."):
+            known = ", ".join((OWN_SKIPS, *SKIPS))
+            raise ConfigError("search.options.skips", named or "''", f"must be one of {known}, or a class of zbench's")
+        target, takes = SKIPS.get(named, (named, ()))
+        options = {name: getattr(self.options, name) for name in takes}
+        return lambda space: load_search(SearchConfig(name=named, target=target, options=options), space)
 
     def _known(self, space: Space) -> Space:
         """What is sure to come: what the works are held to; and one of those that cannot work for each reason."""
@@ -201,7 +211,7 @@ def waited_s(record: Record) -> float:
     return 0.0 if turn is None else turn.waited_s or 0.0
 
 
-def _choices(pairs: Sequence[tuple[Trial, str | None]], space: Space) -> tuple[Choices, dict[str, str]]:
+def _choices(pairs: Sequence[tuple[Trial, str | None]], space: Space) -> tuple[TuneChoices, dict[str, str]]:
     """The choices of a work's trials. One whose every trial cannot work, for more than what goes with it, is none."""
     not_tried: dict[str, str] = {}
     usable: list[Trial] = []
@@ -218,7 +228,7 @@ def _choices(pairs: Sequence[tuple[Trial, str | None]], space: Space) -> tuple[C
     computes, parallels = _each(usable, lambda t: t.compute), _each(usable, lambda t: t.parallel)
     offloads = in_order_of_moving(_each(usable, lambda t: t.offload))
     base = replace(usable[0], compute=computes[0], parallel=parallels[0], offload=offloads[0], cache=CacheConfig())
-    made = Choices(base, offloads, _plain_first(computes), _single_first(parallels), caches)
+    made = TuneChoices(base, offloads, _plain_first(computes), _single_first(parallels), caches)
     return replace(made, base=replace(base, compute=made.computes[0], parallel=made.parallels[0])), not_tried
 
 

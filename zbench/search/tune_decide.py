@@ -3,6 +3,7 @@
 It gives batches of trials, and goes on once each of a batch was told. So it holds nothing that the journal lacks.
 """
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,12 +15,15 @@ from zbench.methods.offload import BY_NAME, MOVING_MORE
 from zbench.methods.parallel import ParallelDims
 from zbench.search import Search
 from zbench.search.tune_judge import Factor, Judge, Told
-from zbench.search.tune_skips import CLOSE, Family, Skipping, families
+from zbench.search.tune_skips import CLOSE, SkipFamily, Skipping, families
 from zbench.space import Placed, Space, constraint
 from zbench.trial import Trial, geometry_of
 
 Batches = Generator[list[Trial], None, None]
 Question = Literal["fit", "compute", "devices", "skipping", "second look"]
+
+MORE_THAN_SEEN = 0.8
+"""Where images keep more of their limit, skipping may leave this share of the least time that was seen elsewhere."""
 
 QUESTIONS: dict[Question, str] = {
     "fit": "does it fit",
@@ -32,7 +36,7 @@ QUESTIONS: dict[Question, str] = {
 
 
 @dataclass(frozen=True)
-class Choices:
+class TuneChoices:
     """What there is to choose from, each group's choices in the order that they were asked for."""
 
     base: Trial  # of the work, with the first choice of each group and no step skipped
@@ -59,7 +63,7 @@ class Decider:
     """Of one piece of work. `predict` gives a trial's peak device memory in GiB, None where nobody can say; `inner`
     makes the search that decides what is skipped, None for tune's own."""
 
-    choices: Choices
+    choices: TuneChoices
     judge: Judge
     limit_gib: float | None
     predict: Callable[[Trial], float | None]
@@ -70,6 +74,7 @@ class Decider:
     not_tried: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     _floors: dict[str, int] = field(default_factory=dict)
+    _spoils_from: list[float] = field(default_factory=list)
 
     @property
     def baseline(self) -> Told | None:
@@ -171,10 +176,11 @@ class Decider:
         lossless = base.row.is_reference or base.row.is_unchanged or not self.judge.limits_images
         every = families(self.choices.caches, base.trial.pipeline.steps)
         every = [family for family in every if not lossless or not self._works(base, family)]
-        for compute in [c for c in self.choices.computes if c != base.trial.compute and every and self.inner is None]:
-            plain = self._fitted(replace(base.trial, compute=compute), note=False)
-            cost = None if plain is None else self._expected(plain, base)
-            if plain is None or cost is None or not self._hopeful(every, base, cost, plain):
+        computes = [c for c in self.choices.computes if c != base.trial.compute and every and self.inner is None]
+        fitting = [self._fitted(replace(base.trial, compute=compute), note=False) for compute in computes]
+        expected = [(plain, self._expected(plain, base)) for plain in fitting if plain is not None]
+        for plain, cost in sorted(expected, key=lambda pair: pair[1]):
+            if not self._hopeful(every, base, cost, plain):
                 continue
             held = yield from self._measure(plain)
             if held is None or not self.judge.allows(held):
@@ -186,8 +192,8 @@ class Decider:
             said = "it stays" if after is best_before else after.row.label
             self._decide("second look", said, best_before, after, len(self.told) - before)
 
-    def _expected(self, plain: Trial, base: Told) -> float | None:
-        """What it costs, or would on the devices of `base` by what it cost on others; None where nothing is known."""
+    def _expected(self, plain: Trial, base: Told) -> float:
+        """What it costs, or would on the devices of `base` by what it cost on others; infinite where unknown."""
         if plain.trial_id in self.told:
             return self.judge.cost(self.told[plain.trial_id], self.baseline)
         every = [told for told in self.told.values() if not method_of(told.trial.cache).skips]
@@ -196,34 +202,34 @@ class Decider:
                 if other.trial.parallel == own.trial.parallel and self.judge.cost(other, self.baseline) > 0:
                     ratio = self.judge.cost(own, self.baseline) / self.judge.cost(other, self.baseline)
                     return ratio * self.judge.cost(base, self.baseline)
-        return None
+        return math.inf
 
-    def _hopeful(self, every: Sequence[Family], base: Told, cost: float, plain: Trial) -> list[Family]:
+    def _hopeful(self, every: Sequence[SkipFamily], base: Told, cost: float, plain: Trial) -> list[SkipFamily]:
         """Of these families those that may win where nothing skipped costs so much: as much as they saved on `base`,
         where they were tried there, else as much as they can at most."""
         best = self.best
-        goal = float("inf") if best is None else self.judge.cost(best, self.baseline) * CLOSE
+        goal = math.inf if best is None else self.judge.cost(best, self.baseline) * CLOSE
         hopeful = [family for family in every if cost * self._least_share(family, base) < goal]
         if not hopeful and best is not None:
             why = f"with the most skipping that was seen it would be no faster than {best.row.label}"
             self.not_tried.setdefault(f"{plain.label} with skipping", why)
         return hopeful
 
-    def _least_share(self, family: Family, base: Told) -> float:
-        """Of the time without skipping what is left at least: by what the family can skip, and by the most that any
-        setting saved on `base`, also one that spoilt images."""
+    def _least_share(self, family: SkipFamily, base: Told) -> float:
+        """Of the time without skipping what is left at least: by what the family can skip, and by somewhat more than
+        the most that any setting saved on `base`, also one that spoilt images."""
         bound = 1 - base.denoise_share * family.most / family.steps
         how, whole = (base.trial.compute, base.trial.parallel), self.judge.cost(base, self.baseline)
         alike = [told for told in self.told.values() if (told.trial.compute, told.trial.parallel) == how]
         costs = [self.judge.cost(told, self.baseline) for told in alike if told.record.state == "COMPLETE"]
         seen = min(costs, default=whole) / whole
-        return max(bound, seen) if seen < 1 else bound
+        return max(bound, MORE_THAN_SEEN * seen) if seen < 1 else bound
 
-    def _works(self, base: Told, family: Family) -> bool:
+    def _works(self, base: Told, family: SkipFamily) -> bool:
         return self._fitted(replace(base.trial, cache=family.caches[-1]), note=False) is not None
 
     def _skips(self, base: Told) -> Skipping:
-        return Skipping(self.judge, base, lambda: self.baseline, lambda: self.best, self.not_tried)
+        return Skipping(self.judge, base, lambda: self.baseline, lambda: self.best, self.not_tried, self._spoils_from)
 
     def _with_cache(self, base: Told) -> Callable[[CacheConfig], Generator[list[Trial], None, Told | None]]:
         def measure(cache: CacheConfig) -> Generator[list[Trial], None, Told | None]:
@@ -314,7 +320,8 @@ class Decider:
                 continue
             factor = self.judge.factor(tried[0], told, self.baseline) if told.is_measured else None
             standing = "" if self.judge.allows(told) else " (misses a limit)"
-            parts.append(f"{_short(told.trial)} {'failed' if factor is None else f'{factor.ratio:.2f}×'}{standing}")
+            figure = f"{factor.ratio:.2f}×" if factor is not None else _no_figure(told)
+            parts.append(f"{_short(told.trial)} {figure}{standing if factor is not None else ''}")
         return f"; beside it {', '.join(parts)}" if parts else ""
 
     def _skipped_said(self, base: Told) -> str:
@@ -344,6 +351,10 @@ def in_order_of_moving(offloads: Sequence[OffloadConfig]) -> tuple[OffloadConfig
     """Those that move least first; of equal ones pinned memory first."""
     names = [mode.name for mode in MOVING_MORE]
     return tuple(sorted(offloads, key=lambda o: (names.index(BY_NAME[o.mode].name), not o.pin_memory)))
+
+
+def _no_figure(told: Told) -> str:
+    return "failed" if told.record.state != "COMPLETE" else "is not to be trusted"
 
 
 def _how(trial: Trial) -> str:

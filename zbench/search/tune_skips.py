@@ -22,7 +22,7 @@ Measure = Callable[[CacheConfig], Generator[list[Trial], None, Told | None]]
 
 
 @dataclass(frozen=True)
-class Family:
+class SkipFamily:
     """Cache settings that one number parts, the ones that skip least first."""
 
     name: str
@@ -35,7 +35,7 @@ class Family:
         return max(most_skips(cache, self.steps) for cache in self.caches)
 
 
-def families(caches: Sequence[CacheConfig], steps: int) -> list[Family]:
+def families(caches: Sequence[CacheConfig], steps: int) -> list[SkipFamily]:
     """Every family of these settings; those that may skip most first, forced masks before all, as they say at once
     what a skipped step is worth."""
     found: dict[tuple[object, ...], list[CacheConfig]] = {}
@@ -43,7 +43,7 @@ def families(caches: Sequence[CacheConfig], steps: int) -> list[Family]:
         if method_of(cache).skips:
             found.setdefault(_key(cache), []).append(cache)
     made = [
-        Family(method_of(group[-1]).label, tuple(group), steps)
+        SkipFamily(method_of(group[-1]).label, tuple(group), steps)
         for group in (sorted(each, key=lambda cache: _axis(cache, steps)) for each in found.values())
     ]
     return sorted(made, key=lambda family: (method_of(family.caches[0]).decider is not None, -family.most))
@@ -70,9 +70,11 @@ class Skipping:
     baseline: Callable[[], Told | None]
     best: Callable[[], Told | None]
     not_tried: dict[str, str]
+    spoils_from: list[float]
+    """Thresholds that spoilt images, the newest last: where the next family begins."""
 
-    def run(self, every: Sequence[Family], measure: Measure) -> Generator[list[Trial], None, None]:
-        """Family after family, each only while it can still win."""
+    def run(self, every: Sequence[SkipFamily], measure: Measure) -> Generator[list[Trial], None, None]:
+        """SkipFamily after family, each only while it can still win."""
         for family in every:
             if (why := self.cannot_win(family.most, family.steps)) is not None:
                 self.not_tried[f"{family.name} and the like"] = why
@@ -92,9 +94,9 @@ class Skipping:
             f"{self.base.row.label}; {best.row.label} has {cost / self.judge.cost(best, self.baseline()):.2f}×"
         )
 
-    def _bisect(self, family: Family, measure: Measure) -> Generator[list[Trial], None, None]:
+    def _bisect(self, family: SkipFamily, measure: Measure) -> Generator[list[Trial], None, None]:
         kept, spoilt = -1, len(family.caches)  # places of the largest that keeps the limits, the least that does not
-        place = (kept + spoilt) // 2 if self.judge.limits_images else spoilt - 1
+        place = self._first(family)
         while kept < place < spoilt:
             told = yield from measure(family.caches[place])
             if told is None:
@@ -106,12 +108,24 @@ class Skipping:
                     return  # nothing of the family skips more
             else:
                 spoilt = place
+                self.spoils_from += [t for t in (method_of(family.caches[place]).threshold,) if t is not None]
                 if spoilt - kept > 1 and self._is_no_cheaper(told):
                     self.not_tried[f"{family.name} and the like, below {told.row.label}"] = (
                         f"skip less than {told.row.label}, which is no faster than the best"
                     )
                     return
             place = (kept + spoilt) // 2
+
+    def _first(self, family: SkipFamily) -> int:
+        """The place that is tried first: where the family before began to spoil images, else the middle. Without a
+        limit on images the last."""
+        if not self.judge.limits_images:
+            return len(family.caches) - 1
+        thresholds = [method_of(cache).threshold for cache in family.caches]
+        if not self.spoils_from or None in thresholds:
+            return (len(family.caches) - 1) // 2
+        below = [place for place, each in enumerate(thresholds) if each is not None and each < self.spoils_from[-1]]
+        return min(len(below), len(thresholds) - 1)
 
     def _is_no_cheaper(self, told: Told) -> bool:
         """Whether even one that spoils images is no cheaper than the best: those that skip less cost more."""
