@@ -1,8 +1,5 @@
 """`zbench tune`: composes the choices, runs the search as a sweep, and says what it found; heavy imports inside."""
 
-import argparse
-import json
-import threading
 from typing import TYPE_CHECKING
 
 from zbench.cli.command import Command
@@ -10,6 +7,8 @@ from zbench.errors import ConfigError, Exit, ZbenchError
 from zbench.streams import talk
 
 if TYPE_CHECKING:
+    import argparse
+
     from zbench.analysis.view import View
     from zbench.recommend import Goal, Limits
     from zbench.search.tune import TuneSearch
@@ -53,7 +52,9 @@ def tune(command: Command, args: list[str]) -> int:
     return _execute(made, limits, options)
 
 
-def _parser(command: Command) -> argparse.ArgumentParser:
+def _parser(command: Command) -> "argparse.ArgumentParser":
+    import argparse
+
     from zbench.cli.parsers import OneLineParser, limit_flags
     from zbench.plugins import ALLOW_CODE, ALLOW_CODE_HELP
     from zbench.recommend import OBJECTIVES
@@ -70,7 +71,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
     return parser
 
 
-def _flags_help(parser: argparse.ArgumentParser) -> str:
+def _flags_help(parser: "argparse.ArgumentParser") -> str:
     """The flags as Hydra's help shows them: a dollar or brace would be read as an interpolation, and there is none."""
     return parser.format_help().strip()
 
@@ -102,7 +103,7 @@ def _refuse_unjudgeable(made: "Plan", limits: "Limits", *, allow_proxy: bool) ->
             raise ConfigError(f"--{name.replace('_', '-')}", f"{limit:g}", why)
 
 
-def _goal(made: "Plan", options: argparse.Namespace) -> "Goal | None":
+def _goal(made: "Plan", options: "argparse.Namespace") -> "Goal | None":
     """What a recommendation is asked for: an objective on the devices there may be; None: the quickest on one."""
     from zbench.methods.parallel import ParallelDims
     from zbench.recommend import OBJECTIVES, Goal
@@ -111,7 +112,9 @@ def _goal(made: "Plan", options: argparse.Namespace) -> "Goal | None":
     return None if options.objective == OBJECTIVES[0] and most == 1 else Goal(options.objective, most)
 
 
-def _execute(made: "Plan", limits: "Limits", options: argparse.Namespace) -> int:
+def _execute(made: "Plan", limits: "Limits", options: "argparse.Namespace") -> int:
+    import threading
+
     from rich.console import Console
 
     from zbench.analysis.view import view_of
@@ -131,8 +134,10 @@ def _execute(made: "Plan", limits: "Limits", options: argparse.Namespace) -> int
     return _answer(made, limits, options, search, view)
 
 
-def _answer(made: "Plan", limits: "Limits", options: argparse.Namespace, search: "TuneSearch", view: "View") -> int:
+def _answer(made: "Plan", limits: "Limits", options: "argparse.Namespace", search: "TuneSearch", view: "View") -> int:
     """Print the recommendation and the path; where nothing is feasible the path says what was tried."""
+    import json
+
     from zbench.recommend import recommend
     from zbench.recommend.tuned import path_dict, path_text
     from zbench.sanitize import json_text

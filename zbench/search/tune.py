@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from zbench.analysis.constraints import Limits, Objective, constraints_of
@@ -21,7 +22,7 @@ from zbench.hardware.footprint import GIB, TEXT_TOKENS, peak_device_bytes
 from zbench.methods import dtypes
 from zbench.record import Record
 from zbench.search import Search, load_search
-from zbench.search.budget import Spent, parse_budget
+from zbench.search.budget import Budget, Spent, parse_budget
 from zbench.search.options import options_of
 from zbench.search.tune_decide import Batches, Decider, TuneChoices, in_order_of_moving
 from zbench.search.tune_judge import Judge, Told
@@ -155,15 +156,31 @@ class TuneSearch:
         for placed, why in space.pruned:
             asked.setdefault(work_key(placed.trial), []).append((placed.trial, why))
         found: dict[str, Decider] = {}
-        for key, pairs in asked.items():
+        for place, (key, pairs) in enumerate(asked.items()):
             if pairs[0][0].workload.seeks_rate:
                 problem = "tune finds no rates; give workload.rate_per_s, or take search=grid"
                 raise ConfigError("workload.arrivals", pairs[0][0].workload.arrivals, problem)
             choices, not_tried = _choices(pairs, space)
             limits = (self.options.max_vram_gib, choices.base.memory_gib)
             limit_gib = min((limit for limit in limits if limit is not None), default=None)
-            found[key] = Decider(choices, self._judge, limit_gib, predict, self._inner(), space, not_tried=not_tried)
+            leaves = partial(self._leaves, place, len(asked))
+            inner = self._inner()
+            found[key] = Decider(
+                choices,
+                self._judge,
+                limit_gib,
+                predict,
+                inner,
+                space,
+                leaves,
+                is_limited=self.budget != Budget(),
+                not_tried=not_tried,
+            )
         return found
+
+    def _leaves(self, place: int, works: int, share: float) -> bool:
+        """Whether one more trial may begin within a share of what the work at `place` of so many has."""
+        return self.spent.leaves(self.budget, (place + share) / works)
 
     def _inner(self) -> Callable[[Space], Search] | None:
         """Makes the search that decides what is skipped. Raises ConfigError for one that there is not."""

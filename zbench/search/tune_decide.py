@@ -22,6 +22,9 @@ from zbench.trial import Trial, geometry_of
 Batches = Generator[list[Trial], None, None]
 Question = Literal["fit", "compute", "devices", "skipping", "second look"]
 
+UNTIL: dict[Question, float] = {"compute": 0.5, "devices": 0.7}
+"""Of the budget, what may be spent when the last trial of a decision begins: what is skipped has to have its share."""
+
 MORE_THAN_SEEN = 0.8
 """Where images keep more of their limit, skipping may leave this share of the least time that was seen elsewhere."""
 
@@ -69,6 +72,8 @@ class Decider:
     predict: Callable[[Trial], float | None]
     inner: Callable[[Space], Search] | None
     space: Space
+    leaves: Callable[[float], bool]  # whether one more trial may begin within a share of the budget
+    is_limited: bool  # whether there is a budget
     told: dict[str, Told] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     not_tried: dict[str, str] = field(default_factory=dict)
@@ -132,7 +137,7 @@ class Decider:
             self._decide("compute", f"nothing to decide: {_of_compute(base.trial)} is the one choice", base, base)
             return base
         wanted = [self._fitted(replace(base.trial, compute=compute)) for compute in computes]
-        tried = yield from self._measure_all([trial for trial in wanted if trial is not None])
+        tried = yield from self._measure_each([trial for trial in wanted if trial is not None], "compute")
         chosen = self.judge.best([base, *tried], self.baseline) or base
         self._decide("compute", f"{_of_compute(chosen.trial)}{self._beside([base, *tried], chosen)}", base, chosen)
         return chosen
@@ -150,7 +155,7 @@ class Decider:
             self._decide("devices", one, base, base)
             return base
         wanted = [self._fitted(replace(base.trial, parallel=parallel)) for parallel in others]
-        tried = yield from self._measure_all([trial for trial in wanted if trial is not None])
+        tried = yield from self._measure_each([trial for trial in wanted if trial is not None], "devices")
         chosen = self.judge.best([base, *tried], self.baseline) or base
         count = ParallelDims.of(chosen.trial.parallel).devices
         named = f"{count} device{'s' if count > 1 else ''}{self._beside([base, *tried], chosen)}"
@@ -254,6 +259,19 @@ class Decider:
     def _measure(self, trial: Trial) -> Generator[list[Trial], None, Told | None]:
         tried = yield from self._measure_all([trial])
         return tried[0] if tried else None
+
+    def _measure_each(self, trials: Sequence[Trial], question: Question) -> Generator[list[Trial], None, list[Told]]:
+        """One after another while the decision has budget left; all at once where nothing limits them."""
+        share = UNTIL[question]
+        if not self.is_limited:
+            return (yield from self._measure_all(trials))
+        found: list[Told] = []
+        for trial in trials:
+            if trial.trial_id in self.told or self.leaves(share):
+                found += yield from self._measure_all([trial])
+            else:
+                self.not_tried[trial.label] = f"{share:.0%} of the budget were used, and the rest is for what follows"
+        return found
 
     def _measure_all(self, trials: Sequence[Trial]) -> Generator[list[Trial], None, list[Told]]:
         """What came of each; of one that did not fit after all, of the offload that did."""
