@@ -39,7 +39,7 @@ TABLE = (
     Command(
         "tune",
         MEASURE,
-        "[OVERRIDE …] [--min-ssim … --budget 10min]",
+        "[OVERRIDE …] [LIMIT …]",
         "the best configuration within your limits, in few trials, and what each decision bought",
         tuning.tune,
         is_hydra=True,

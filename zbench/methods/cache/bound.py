@@ -16,7 +16,8 @@ def most_skips(cache: CacheConfig, steps: int) -> int:
         return 0
     if (preset := method.parameters.get("scm_preset")) is not None:
         return STEP_MASKS.get(steps, {}).get(preset, steps - 1)
-    warm_up, in_a_row = (method.parameters.get(f"max_{key}_steps") for key in ("warmup", "continuous_cached"))
+    warm_up: int | None = method.parameters.get("max_warmup_steps")
+    in_a_row: int | None = method.parameters.get("max_continuous_cached_steps")
     if warm_up is None or in_a_row is None:
         return steps - 1
     left = max(0, steps - max(1, warm_up))
