@@ -79,7 +79,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 BAD_OVERRIDES = [
     (["pipeline.stepz=3"], "pipeline.stepz=3", "did you mean pipeline.steps?"),
-    (["experiment=dmo"], "experiment=dmo", "no such choice; there are: batches, caps, demo"),
+    (["experiment=dmo"], "experiment=dmo", "no such choice; there are: alone, batches, caps"),
     (["sweep.name=../x"], "sweep.name=../x", "a folder's name"),
     (["search.n_trials=3"], "search.n_trials=3", "use search=random"),
     (["cache.max_warmup_steps=3"], "cache.max_warmup_steps=3", "these have: cache=dbcache"),

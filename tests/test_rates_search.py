@@ -124,7 +124,7 @@ def test_other_trials_of_the_grid_are_asked_for_as_they_are() -> None:
     space = arrange([plain, load, SEEKING])
     asked = list(searched(load_search(GRID, space), lambda rate: 3.0))
     assert {plain.trial_id, load.trial_id} <= {t.trial_id for t in asked}
-    assert {p.trial.trial_id for p in preview(GRID, space).placed} == {plain.trial_id, load.trial_id}
+    assert {p.trial.trial_id for p in preview(GRID, space)[0].placed} == {plain.trial_id, load.trial_id}
 
 
 def test_a_rate_is_close_enough_within_ten_per_cent() -> None:

@@ -94,6 +94,18 @@ def test_two_constraints_that_bind_only_together_are_both_named():
     assert {judged.flag for judged in binding.missed} == {"--min-ssim", "--max-vram-gib"}
 
 
+def test_lpips_and_latency_are_limits_too():
+    records = [
+        complete(trial(), latency_s=1.0),
+        skipping(CACHED, latency_s=0.6, ssim=0.97, lpips=0.05),
+        skipping(SCMConfig(), latency_s=0.4, ssim=0.90, lpips=0.2),
+    ]
+    assert answer(records, max_lpips=0.1).chosen.latency_median_s == pytest.approx(0.6)
+    assert answer(records, max_latency_s=0.5).chosen.latency_median_s == pytest.approx(0.4)
+    with pytest.raises(NothingFeasibleError, match="--max-latency-s"):
+        answer(records, max_latency_s=0.1)
+
+
 def test_the_worst_image_decides_not_the_mean():
     # The factory's second image is 0.01 closer, so the mean is 0.955 and the worst 0.95.
     records = [complete(trial(), latency_s=1.0), skipping(CACHED, latency_s=0.5, ssim=0.95)]

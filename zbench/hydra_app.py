@@ -35,18 +35,22 @@ from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.devices import too_many
 from zbench.sweeper.here import auto_resolver, fill_grid, one_job
 from zbench.sweeper.plan import Plan, make_plan, trial_of
+from zbench.sweeper.tuning import tuning_jobs
 from zbench.trial import Trial, geometry_of
 
 STAND_IN = ("pipeline=zimage_tiny", "hardware=cpu")
 """What proxies of projected trials run on."""
 
 
-def planned(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Plan | None:
+def planned(
+    args: list[str], command: str, about: str = "", *, allow_code: bool = False, typed: Sequence[str] | None = None
+) -> Plan | None:
     """The plan of a command line, or None if it only asked Hydra to show something.
 
     A `plan` imports no class from outside zbench; `run` and `sweep` ask the engines and the search that the user named.
 
-    `command` is run, sweep or plan, `about` what its help begins with. Raises OverrideError and its like for what
+    `command` is run, sweep, plan or tune, `about` what its help begins with, `typed` what to type to go on, where that
+    is not `args`. Raises OverrideError and its like for what
     does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.
     """
     asked = _asked(args, command, about)
@@ -59,9 +63,10 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
     again = [arg for arg in args if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
     allowed = [ALLOW_CODE] if allow_code else []
-    typed = shell_line(["zbench", "run" if command == "run" else "sweep", *allowed, *again])
+    again = [*allowed, *again] if typed is None else list(typed)
+    goes_on = shell_line(["zbench", "sweep" if command == "plan" else command, *again])
     experiment = named.get("experiment", "sweep")
-    prefix = "run" if command == "run" else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
+    prefix = command if command in ("run", "tune") else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
     named_setting = jobs.jobs[0].config.sweep.baseline
     baseline_of = None
     if named_setting is not None:
@@ -76,7 +81,7 @@ def planned(args: list[str], command: str, about: str = "", *, allow_code: bool 
         jobs,
         stand_in,
         present_devices(),
-        command=typed,
+        command=goes_on,
         prefix=prefix,
         baseline_of=baseline_of,
         runs=command != "plan",
@@ -120,6 +125,8 @@ def _asked(args: list[str], command: str, about: str) -> tuple[list[str], str | 
     flags = [arg for arg in args if arg not in overrides]
 
     def expanded() -> Jobs:
+        if command == "tune":
+            return tuning_jobs(overrides, resolve_auto, fill_grid, len(present_devices()), options.config_dir)
         grids = command in ("sweep", "plan")
         return expand(overrides, resolve_auto, config_dir=options.config_dir, grids=grids, fill_grid=fill_grid)
 

@@ -25,6 +25,7 @@ class Placed:
     trial: Trial
     reference_id: str  # quality reference: its images are what this trial's are judged against
     baseline_id: str  # speed baseline: what this trial's speed-up is over
+    quality_only: bool = False  # whether its images alone are asked for, and no time (`measure.quality_only`)
 
     @property
     def is_reference(self) -> bool:

@@ -55,6 +55,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         *(("compute", knob) for knob in fast.KNOBS),
         ("compute", "quantization"),
         ("compute", "scope"),
+        ("cache", "steps_mask"),
         ("parallel", "ulysses_anything"),
         ("parallel", "ulysses_async"),
         ("parallel", "ring_rotate_method"),
@@ -152,7 +153,7 @@ class Trial:
             if not isinstance(ones, list):
                 ones, all_written = [ones], [all_written]
             for one, written in zip(ones, all_written, strict=True):
-                if written[name] == _plain(_default(type(one), name)):
+                if name in written and written[name] == _plain(_default(type(one), name)):  # not every cache has it
                     del written[name]
         return {key: value for key, value in data.items() if value is not None}
 

@@ -9,7 +9,7 @@ from hardware_profiles import profile
 from zbench.analysis.metrics import REGISTRY
 from zbench.config import ParallelConfig
 from zbench.measurement import Measurement
-from zbench.sweeper.sweep import _projected
+from zbench.sweeper.measured import projected
 from zbench.trial import Trial
 
 
@@ -41,7 +41,7 @@ def test_two_replicas_make_twice_the_images_a_second() -> None:
 def test_projected_replicas_do_too() -> None:
     groups = {"pipeline": TURBO, "hardware": profile("h100")}
     alone, four = (
-        _projected(of, measurement(trial()))
+        projected(of, measurement(trial()))
         for of in (trial(**groups), trial(**groups, parallel=ParallelConfig(dp_size=4)))
     )
     assert images_per_s(four) == pytest.approx(4 * images_per_s(alone))

@@ -37,6 +37,12 @@ def test_a_mask_is_cache_dits_own_for_the_steps(policy: str, tmp_path: Path) -> 
     assert config.steps_computation_mask == mask and config.steps_computation_policy == policy
 
 
+def test_a_mask_of_ones_own_is_given_as_it_is(tmp_path: Path) -> None:
+    cache = SCMConfig(steps_mask="11010010", scm_policy="static")
+    config = loaded(trial(cache, pipeline=TURBO), tmp_path)["cache_config"]
+    assert config.steps_computation_mask == [1, 1, 0, 1, 0, 0, 1, 0] and config.steps_computation_policy == "static"
+
+
 @pytest.mark.parametrize("cache", [CacheConfig(), CustomCacheConfig(method="mine", target="a:B")])
 def test_without_skipping_the_file_switches_none_on(cache: CacheConfig, tmp_path: Path) -> None:
     """An empty file would: cache-dit takes that for its defaults."""

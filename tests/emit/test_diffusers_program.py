@@ -90,9 +90,10 @@ def run(program: Path, folder: Path) -> dict[str, np.ndarray]:
     [
         (DBCacheConfig(max_warmup_steps=2, enable_taylorseer=True), replace(SMALL, images_per_prompt=2), CAT, "none"),
         (SCMConfig(scm_preset="fast", scm_policy="static"), replace(SMALL, guidance_scale=3.0), TWO, "none"),
+        (SCMConfig(steps_mask="10110100", scm_policy="static"), SMALL, CAT, "none"),
         (CacheConfig(), replace(SMALL, batch_size=2, vae_slicing=True, vae_tiling=True), CAT, "group"),
     ],
-    ids=["threshold", "mask", "offloaded batch"],
+    ids=["threshold", "mask", "own mask", "offloaded batch"],
 )
 def test_the_program_makes_the_trials_images(
     cache: CacheConfig, pipeline: PipelineConfig, workload: WorkloadConfig, offload: str, saved: Path, tmp_path: Path
@@ -120,9 +121,11 @@ def test_a_fine_tune_in_one_file_with_its_own_vae_and_a_style(is_fused: bool, sa
     assert np.array_equal(made[name], own[name]) and not np.array_equal(made[name], plain[name])
 
 
-def test_the_yaml_skips_the_steps_that_the_program_skips(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [None, "11010010"])
+def test_the_yaml_skips_the_steps_that_the_program_skips(mask: str | None, saved: Path, tmp_path: Path) -> None:
     """cache-dit's own loader, in the place of the program's own lines, gives the same image."""
-    wanted = of(saved, SCMConfig(scm_preset="fast", scm_policy="static", enable_taylorseer=True), SMALL, CAT)
+    cache = SCMConfig(scm_preset="fast", scm_policy="static", enable_taylorseer=True, steps_mask=mask)
+    wanted = of(saved, cache, SMALL, CAT)
     write([emit(wanted, "diffusers"), emit(wanted, "cache-dit")], tmp_path)
     text = (tmp_path / "generate.py").read_text()
     begin, end = text.index("cache_dit.enable_cache("), text.index("\n)\n\nprompts") + 3

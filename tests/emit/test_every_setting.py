@@ -46,6 +46,7 @@ OTHER: dict[str, Any] = {
     "offload.mode": "sequential",
     "cache.scm_preset": "ultra",
     "cache.scm_policy": "static",
+    "cache.steps_mask": "11101001",
     "compute.device": "cpu",
     "compute.dtype": "float32",
     "compute.attention_backend": "flash",

@@ -184,6 +184,16 @@ def test_sglang_is_told_the_mask_and_warns_of_several_gpus_in_this_order():
     assert all(part in note for part, note in zip(told, launch.notes, strict=True)), launch.notes
 
 
+def test_sglang_is_told_a_mask_of_ones_own_by_bins_and_no_preset():
+    launch = sglang_launch(turbo(SCMConfig(steps_mask="11101001", scm_policy="static")))
+    told = {name: value for name, value in launch.environment.items() if "_SCM_" in name}
+    assert told == {
+        "SGLANG_CACHE_DIT_SCM_COMPUTE_BINS": "3,1,1",
+        "SGLANG_CACHE_DIT_SCM_CACHE_BINS": "1,2",
+        "SGLANG_CACHE_DIT_SCM_POLICY": "static",
+    }
+
+
 def test_a_cache_from_outside_is_not_claimed_to_run_in_sglang():
     launch = sglang_launch(turbo(CustomCacheConfig(method="mine", target="a:B")))
     assert launch.environment == {"SGLANG_CACHE_DIT_ENABLED": "false"}

@@ -19,7 +19,7 @@ GROUPS = {
     "compute": ("eager", "compiled", "eager,compiled"),
     "workload": ("single", "scenes", "nope"),
     "measure": ("quick", "default"),
-    "search": ("grid", "random"),
+    "search": ("grid", "random", "thresholds"),
     "experiment": ("demo", "masks", "none"),
 }
 KEYS = (

@@ -14,12 +14,15 @@ from zbench.config import (
     DBCacheConfig,
     SCMConfig,
 )
+from zbench.config.cache import check_cache
+from zbench.errors import ConfigError
 from zbench.methods.cache import METHODS, method_of
-from zbench.methods.cache.scm import STEP_MASKS
+from zbench.methods.cache.scm import STEP_MASKS, every_mask, sglang_bins, with_mask
 
 PACKAGE = Path(__file__).parents[2] / "zbench"
 DYNAMIC = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_preset="fast")
 FORCED = SCMConfig(scm_preset="ultra", scm_policy="static")
+OWN = SCMConfig(steps_mask="11101001", scm_policy="static")
 TAYLOR = DBCacheConfig(enable_taylorseer=True, taylorseer_order=2)
 CUSTOM = CustomCacheConfig(method="mine", target="a:B", options={"threshold": 0.1})
 
@@ -32,6 +35,8 @@ CUSTOM = CustomCacheConfig(method="mine", target="a:B", options={"threshold": 0.
         (TAYLOR, "F1B0_W4_MC3_R0.24_T1O2", "taylorseer", "taylorseer"),
         (DYNAMIC, "SCM_fast_F1B0_W0_MC-1_R0.24", "scm", "scm"),
         (FORCED, "forced_ultra_F1B0", "scm", "forced"),
+        (OWN, "forced_11101001_F1B0", "scm", "forced"),
+        (SCMConfig(steps_mask="1101"), "SCM_1101_F1B0_W4_MC3_R0.24", "scm", "scm"),
         (CUSTOM, "mine(threshold=0.1)", "mine", "custom"),
     ],
 )
@@ -97,9 +102,54 @@ def test_plans_know_how_many_steps_cache_dits_masks_skip(steps: int) -> None:
         assert method_of(SCMConfig(scm_preset=preset, scm_policy="static")).forced_skips(steps) == skipped
 
 
+def test_a_mask_of_ones_own_is_for_as_many_steps_as_it_has_digits() -> None:
+    assert (
+        method_of(OWN).problem(10, 8, "mine") is None
+        and method_of(SCMConfig(steps_mask="10100")).problem(10, 5, "m") is None
+    )
+    assert str(method_of(OWN).problem(10, 9, "mine")) == "cache.steps_mask=11101001: is of 8 steps, not of 9"
+
+
+@pytest.mark.parametrize("mask", ["", "0111", "1102", "01", "1 1", "eleven"])
+def test_a_mask_that_is_none_is_refused_and_named(mask: str) -> None:
+    with pytest.raises(ConfigError, match=r"cache\.steps_mask.*the first 1"):
+        check_cache(SCMConfig(steps_mask=mask))
+
+
+def test_a_preset_means_nothing_beside_a_mask_of_ones_own() -> None:
+    method = method_of(OWN)
+    assert "scm_preset" not in method.parameters and method.parameters["steps_mask"] == "11101001"
+    assert (
+        method.plainest(30, 8).cache
+        == method_of(SCMConfig(**{**vars(OWN), "scm_preset": "slow"})).plainest(30, 8).cache
+    )
+    assert method_of(SCMConfig(steps_mask="1111")).plainest(30, 4).cache == CacheConfig()
+    assert "steps_mask" not in method_of(FORCED).parameters
+
+
+@pytest.mark.parametrize("steps", range(2, 10))
+def test_cache_dit_makes_each_mask_again_of_what_sglang_is_told(steps: int) -> None:
+    """SGLang gives both bins to cache-dit's `steps_mask`, with the number of steps."""
+    import cache_dit
+
+    for mask in every_mask(steps)[1:]:
+        told = {name.removeprefix("SGLANG_CACHE_DIT_SCM_"): value for name, value in sglang_bins(mask).items()}
+        bins = {name.lower(): [int(n) for n in value.split(",")] for name, value in told.items()}
+        assert cache_dit.steps_mask(**bins, total_steps=steps) == [int(digit) for digit in mask]
+    assert sglang_bins("1" * steps) == {"SGLANG_CACHE_DIT_SCM_PRESET": "none"}
+
+
+def test_a_mask_takes_blocks_and_taylorseer_of_the_setting_that_it_is_put_on() -> None:
+    made = with_mask(DBCacheConfig(Fn_compute_blocks=3, enable_taylorseer=True, residual_diff_threshold=0.4), "1010")
+    assert isinstance(made, SCMConfig) and (made.Fn_compute_blocks, made.enable_taylorseer) == (3, True)
+    assert made == with_mask(DBCacheConfig(Fn_compute_blocks=3, enable_taylorseer=True), "1010")
+    assert with_mask(TAYLOR, "1111") == CacheConfig() and with_mask(CUSTOM, "1010") is None
+
+
 def test_what_is_not_forced_is_not_known_to_skip() -> None:
     assert [method_of(c).forced_skips(8) for c in (CacheConfig(), DBCacheConfig(), DYNAMIC, CUSTOM)] == [0, 0, 0, 0]
     assert method_of(FORCED).forced_skips(8) == 4
+    assert method_of(OWN).forced_skips(8) == 3 and method_of(SCMConfig(steps_mask="10")).forced_skips(2) == 0
     assert method_of(FORCED).forced_skips(11) == 0, "a number of steps that nobody uses"
 
 

@@ -19,7 +19,7 @@ from zbench.report.tables.offload import offload_table
 from zbench.report.tables.stages import stage_table
 from zbench.report.tables.text_table import to_markdown, to_text
 from zbench.report.text.cells import ABSENT
-from zbench.sweeper.sweep import _sized
+from zbench.sweeper.measured import sized
 from zbench.trial import geometry_of
 from zbench.zimage.flops import Flops, step_flops, text_encoder_flops, vae_decode_flops
 from zbench.zimage.layout import preset_folder
@@ -118,7 +118,7 @@ def test_a_folder_that_is_gone_leaves_no_rate_at_all(tmp_path):
 
 def test_how_large_the_model_is_is_read_from_the_record_and_from_no_folder_that_it_names(tmp_path, monkeypatch):
     named = trial(pipeline=replace(TURBO, weights=str(preset_folder("zimage_tiny"))))
-    measured = _sized(named, complete(named).measurement)
+    measured = sized(named, complete(named).measurement)
     assert measured.effective.geometry == geometry_of(TINY)
     elsewhere = trial(pipeline=replace(TURBO, weights="/somewhere/else"))
     effects = {**GPU, "weights": "folder", "geometry": measured.effective.geometry}
@@ -127,7 +127,7 @@ def test_how_large_the_model_is_is_read_from_the_record_and_from_no_folder_that_
         watched.setattr(Path, "is_file", lambda path: pytest.fail(f"looked at {path}"))
         found = stage_figures(record)
     assert found["text_encode"].tflops == pytest.approx(text_encoder_flops(geometry_of(TINY), 512).total / 0.02 / 1e12)
-    assert _sized(trial(), complete(trial()).measurement).effective.geometry is None, "the preset says it"
+    assert sized(trial(), complete(trial()).measurement).effective.geometry is None, "the preset says it"
 
 
 def test_a_geometry_that_cannot_be_is_refused():

@@ -52,6 +52,8 @@ def ab(parser: argparse.ArgumentParser, args: list[str]) -> int:
             raise ConfigError("workload", sides[1].trial.workload.name, "must be the same on both sides")
         check_weights(side.trial for side in sides)
         config = one_job(common, options.config_dir, allow_code=options.allow_code)
+        if config.measure.quality_only:
+            raise ConfigError("measure.quality_only", "true", "an A/B compares times; leave it out")
         name = config.sweep.name or f"ab-{_digest(sides, options)}"
         folder = Path(os.path.expanduser(config.sweep.runs_dir)) / name
         progress = ABProgress(Console(stderr=True, emoji=False))

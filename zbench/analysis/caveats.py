@@ -250,7 +250,7 @@ def _beside(measurement: Measurement) -> list[Caveat]:
 def _disturbed(measurement: Measurement) -> list[Caveat]:
     """Where so many rounds were disturbed that the median may be one of them."""
     rounds = measurement.requests
-    disturbed = [r for r in rounds if set(r.disturbances) & set(SLOWING)]
+    disturbed = [] if measurement.quality_only else [r for r in rounds if set(r.disturbances) & set(SLOWING)]
     if len(disturbed) <= DISTURBED * len(rounds):
         return []
     counts = _counted(cause.replace("_", " ") for r in disturbed for cause in r.disturbances if cause in SLOWING)
@@ -261,7 +261,7 @@ def _disturbed(measurement: Measurement) -> list[Caveat]:
 def _compiling(measurement: Measurement) -> list[Caveat]:
     """Where requests of the window compiled, as for prompts of a length that no warm-up had."""
     compiling = [r for r in measurement.requests if "compiled" in r.invalid_reasons]
-    if not compiling:
+    if not compiling or measurement.quality_only:
         return []
     seconds = sum(r.compile_s or 0.0 for r in compiling)
     took = f" ({seconds:.1f} s in all)" if seconds else ""
@@ -273,7 +273,7 @@ def _invalid(measurement: Measurement) -> list[Caveat]:
     """Where so many rounds do not count that the others are too few to speak for the trial; of a load any, as the
     others waited for it."""
     rounds = measurement.requests
-    invalid = [r for r in rounds if not r.valid]
+    invalid = [r for r in rounds if not r.shows_steps]
     if len(invalid) <= INVALID * len(rounds):
         slowed = [r for r in invalid if r.invalid_reasons != ["compiled"]]  # which is said by itself
         if slowed and measurement.window.arrivals.kind != "sequential":

@@ -325,7 +325,7 @@ def _measured(measurement: Measurement, trial: Trial) -> dict[str, Any]:
         "quality_source": sources.get("quality"),
         "stop_reason": measurement.window.stop_reason,
         "rounds": sum(r.valid for r in rounds),
-        "invalid_rounds": sum(not r.valid for r in rounds),
+        "invalid_rounds": sum(not r.shows_steps for r in rounds),
         "power_limited": measurement.telemetry.power_limited,
         "disturbed_rounds": sum(bool(r.disturbances) for r in rounds),
         "missing": _shared(tuple(measurement.reasons.items())),

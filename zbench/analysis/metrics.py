@@ -54,10 +54,11 @@ def latencies_s(measurement: Measurement) -> list[float]:
 
 
 def rounds_by_image(rounds: Iterable[Request]) -> dict[ImageId, list[Request]]:
-    """Valid rounds of each image (prompt and seed), so that no image counts more for having been made more often."""
+    """Rounds of each image (prompt and seed) whose steps count, so that none counts more for having been made more
+    often."""
     images: dict[ImageId, list[Request]] = {}
     for r in rounds:
-        if r.valid:
+        if r.shows_steps:
             images.setdefault((r.prompt_id, r.seed), []).append(r)
     return images
 

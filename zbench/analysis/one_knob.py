@@ -26,6 +26,9 @@ from zbench.trial import Trial
 TAYLORSEER = "cache.taylorseer_order"
 """The knob that stands for both of TaylorSeer's: off, or its order."""
 
+MASK = "cache.steps_mask"
+"""No knob: of many masks none lies beside another."""
+
 OFF = "off"
 GROUPS = ("compute",)
 """Groups whose choices differ in several keys at once, and are one knob: compiled, and as one launch."""
@@ -127,7 +130,7 @@ def _of_group(group: Sequence[tuple[TrialFigures, Record]]) -> Iterator[KnobPair
     """Trials of one reference: those that are equal but for one knob, each beside the one with the value before."""
     settings = [knobs_of(record.trial) for _, record in group]
     knobs = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
-    for knob in sorted(knobs - {"cache.method"}):
+    for knob in sorted(knobs - {"cache.method", MASK}):
         contexts: dict[str, list[int]] = defaultdict(list)
         for place, setting in enumerate(settings):
             if knob in setting:

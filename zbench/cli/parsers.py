@@ -88,6 +88,25 @@ def run_reader(command: Command, formats: Sequence[str] = FORMATS) -> OneLinePar
     return parser
 
 
+def limit_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for each of `analysis.constraints.Limits`."""
+    of_worst = "of the worst image against the reference's"
+    told = {
+        "max-vram-gib": ("GIB", "peak device memory at most"),
+        "min-ssim": ("SSIM", f"{of_worst}, at least"),
+        "min-psnr-db": ("DB", f"{of_worst}, at least"),
+        "max-lpips": ("LPIPS", f"{of_worst}, at most; needs measure.lpips_weights"),
+        "min-prompt-fidelity": (
+            "SHARE",
+            "mean share (0 to 1) of the attributes asked for that the images show, at least",
+        ),
+        "min-clip-score": ("SCORE", "mean CLIP score (0 to 100), at least; needs measure.clip_weights"),
+        "max-latency-s": ("S", "median seconds a request at most"),
+    }
+    for name, (metavar, what) in told.items():
+        parser.add_argument(f"--{name}", type=float, metavar=metavar, help=what)
+
+
 def judging(command: Command) -> OneLineParser:
     """The parser of a command that judges runs."""
     from zbench.gate.show import FORMS

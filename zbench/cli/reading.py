@@ -40,27 +40,22 @@ def report(command: Command, args: list[str]) -> int:
 
 def recommend(command: Command, args: list[str]) -> int:
     """The fastest feasible configuration of each piece of work in a run."""
+    from dataclasses import fields
+
     from zbench.analysis.view import view_of
-    from zbench.cli.parsers import run_reader
+    from zbench.cli.parsers import limit_flags, run_reader
     from zbench.recommend import OBJECTIVES, Goal, Limits
     from zbench.recommend import recommend as choose
     from zbench.stored import open_runs
 
     parser = run_reader(command, ("text", "json"))
     parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--max-vram-gib", type=float, help="peak device memory at most")
-    parser.add_argument("--min-ssim", type=float, help="of the worst image against the reference's, at least")
-    parser.add_argument("--min-psnr-db", type=float, help="of the worst image against the reference's, at least")
-    parser.add_argument(
-        "--min-prompt-fidelity",
-        type=float,
-        metavar="SHARE",
-        help="mean share (0 to 1) of the attributes asked for that the images show, at least",
-    )
+    limit_flags(parser)
     parser.add_argument(
         "--objective",
         choices=OBJECTIVES,
-        help="choose for each number of devices: the quickest image, or the most images/s (one image a device too)",
+        help="choose for each number of devices: the quickest image, the most images/s (one image a device too), or "
+        "the fewest joules an image",
     )
     parser.add_argument("--devices", type=int, metavar="N", help="for this number of devices alone")
     parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
@@ -68,7 +63,7 @@ def recommend(command: Command, args: list[str]) -> int:
     _sglang_version(parser)
     options = parser.parse_args(args)
     records = open_runs([options.run], options.runs_dir)
-    limits = Limits(options.max_vram_gib, options.min_ssim, options.min_psnr_db, options.min_prompt_fidelity)
+    limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
     asked = options.objective is not None or options.devices is not None
     goal = Goal(options.objective or OBJECTIVES[0], options.devices) if asked else None
     if options.sglang_version is not None and options.emit is None:

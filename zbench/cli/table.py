@@ -2,7 +2,7 @@
 
 import textwrap
 
-from zbench.cli import looking, measuring, reading, serving
+from zbench.cli import looking, measuring, reading, serving, tuning
 from zbench.cli.command import Command
 from zbench.errors import Exit
 
@@ -34,6 +34,14 @@ TABLE = (
         "[OVERRIDE …]",
         "the trials of a sweep, those pruned and why, time and memory expected; runs nothing",
         measuring.plan,
+        is_hydra=True,
+    ),
+    Command(
+        "tune",
+        MEASURE,
+        "[OVERRIDE …] [LIMIT …]",
+        "the best configuration within your limits, in few trials, and what each decision bought",
+        tuning.tune,
         is_hydra=True,
     ),
     Command(

@@ -1,5 +1,6 @@
 """Step skipping: a class for each method that zbench knows, and one for those from outside."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from zbench.errors import ConfigError
 
 SCM_POLICIES = ("dynamic", "static")
 SCM_PRESETS = ("slow", "medium", "fast", "ultra")
+MASK = re.compile(r"1[01]{0,999}")
+"""Of `cache.steps_mask`: nothing is kept before the first step, so that is always computed."""
 
 
 @dataclass
@@ -37,11 +40,12 @@ class DBCacheConfig(CacheConfig):
 
 @dataclass
 class SCMConfig(DBCacheConfig):
-    """Step computation masks: which steps may be skipped is fixed, by preset."""
+    """Step computation masks: which steps may be skipped is fixed, by preset or by a mask of one's own."""
 
     method: str = "scm"
     scm_preset: str = "medium"
     scm_policy: str = "dynamic"  # dynamic: a masked step still asks the threshold; static: forced
+    steps_mask: str | None = None  # in place of a preset's: a digit a step, 1 computes it; such as 11101001
 
 
 @dataclass
@@ -81,6 +85,9 @@ def check_cache(cache: CacheConfig) -> None:
     if isinstance(cache, SCMConfig):
         one_of("cache.scm_preset", cache.scm_preset, SCM_PRESETS)
         one_of("cache.scm_policy", cache.scm_policy, SCM_POLICIES)
+        if cache.steps_mask is not None and MASK.fullmatch(cache.steps_mask) is None:
+            form = "must be a digit a step, 1 where it is computed and 0 where not, the first 1; such as 11101001"
+            raise ConfigError("cache.steps_mask", repr(cache.steps_mask), form)
 
 
 def _check_custom(cache: CustomCacheConfig) -> None:

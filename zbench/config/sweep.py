@@ -29,6 +29,7 @@ class MeasureConfig:
     timeout_s: float = number(600.0, 0, MAX_SECONDS, above=True)  # a trial longer than this is FAILED
     lpips_weights: str | None = None  # safetensors file of lpips.LPIPS(net="alex"); None: no LPIPS
     clip_weights: str | None = None  # folder of a CLIP model; None: no CLIP score
+    quality_only: bool = False  # one request a sample, no warm-up: images are judged, and nothing is said of time
     paired: bool = True  # trials of one loaded pipeline take turns with their uncached one; speed-ups are of neighbours
 
 
@@ -38,9 +39,10 @@ class SearchConfig:
 
     name: str = MISSING
     target: str = MISSING  # class of the search: module:Class, or an entry point's name
-    n_trials: int | None = number(None, 1, 1_000_000)  # random: how many points
+    n_trials: int | None = number(None, 1, 1_000_000)  # random, thresholds: how many at most
     seed: int = number(0, -(2**63), 2**63 - 1)
-    options: dict[str, Any] = field(default_factory=dict)  # what a search from elsewhere needs
+    storage: str | None = None  # optuna: URL of a database in which its study is kept too, such as sqlite:///study.db
+    options: dict[str, Any] = field(default_factory=dict)  # what this search takes beside
 
 
 @dataclass

@@ -22,6 +22,8 @@ def emit_cache_dit(trial: Trial) -> Emission:
     if arguments is not None:
         config["cache_config"] = dict(arguments.config)
         carries |= {f"cache.{key}" for key in arguments.config}
+        if "steps_computation_mask" in arguments.config:
+            carries |= {"cache.steps_mask", "cache.scm_preset", "cache.scm_policy", "pipeline.steps"}
         if arguments.mask:
             config["cache_config"] |= {
                 "steps_computation_mask": arguments.mask["mask_policy"],

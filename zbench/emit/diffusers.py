@@ -200,7 +200,8 @@ def _cache(trial: Trial) -> tuple[list[str], list[str]]:
     keys = ["method", *arguments.config, "enable_taylorseer"]
     if arguments.mask:
         config.append(f"        steps_computation_mask=cache_dit.steps_mask({_keywords(arguments.mask)}),")
-        keys += ["scm_preset", "scm_policy"]
+    if arguments.mask or "steps_computation_mask" in arguments.config:
+        keys += ["scm_preset", "steps_mask", "scm_policy"]
     lines = ["cache_dit.enable_cache(", "    pipe,", "    cache_config=cache_dit.DBCacheConfig(", *config, "    ),"]
     if arguments.taylorseer is not None:
         seer = _keywords(arguments.taylorseer)

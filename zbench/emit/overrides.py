@@ -103,7 +103,8 @@ def _blanks(trial: Trial) -> list[str]:
 def _spelled_out(group: str, trial: Trial) -> tuple[str, ...]:
     if group == "cache":
         named = () if _blanks(trial) else ("method",)  # the choice sets it
-        return tuple(f.name for f in fields(trial.cache) if f.name not in ("grid", *named))
+        own = [f.name for f in fields(trial.cache) if getattr(trial.cache, f.name) is not None]
+        return tuple(name for name in own if name not in ("grid", *named))
     return SPELLED_OUT.get(group, ())
 
 

@@ -15,6 +15,7 @@ from zbench.decode import check_untyped, plain, typed
 from zbench.environment import identity
 from zbench.errors import ConfigError, RecordError
 from zbench.files import write_whole
+from zbench.measurement import QUALITY_ONLY
 from zbench.record import SCHEMA_VERSION, Record
 
 FOLDER = "baselines"
@@ -61,7 +62,8 @@ def left_out(records: Sequence[Record]) -> dict[str, str]:
         if record.state == "FAILED":
             why[record.label] = f"FAILED ({record.reason.code}: {record.reason.message})" if record.reason else "FAILED"
         elif measured is not None and not measured.paired_latencies_s:
-            why[record.label] = "no round of it was valid"
+            said = f"it was not timed ({QUALITY_ONLY})" if measured.quality_only else "no round of it was valid"
+            why[record.label] = said
     return why
 
 

@@ -19,6 +19,7 @@ from zbench.measurement.effective import CONTENT, Effective, ServerView
 from zbench.measurement.lone import LoneRequest, waited_s
 from zbench.measurement.projection import ProjectedRound, Projection
 from zbench.measurement.ranks import Communication, RankView
+from zbench.measurement.telemetry import OWN_LIMIT, ClockCheck, MemoryCheck, Share, Telemetry
 from zbench.measurement.turn import DeviceTurn
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "METRICS",
     "OTHER_REFERENCE",
     "OWN_LIMIT",
+    "QUALITY_ONLY",
     "RANDOM_WEIGHTS",
     "REFERENCE_INVALID",
     "SLOWING",
@@ -36,6 +38,7 @@ __all__ = [
     "SPOILS_IMAGES",
     "SUSPENDED",
     "UNJUDGED",
+    "UNTIMED",
     "Arrivals",
     "ClockCheck",
     "Cold",
@@ -73,10 +76,6 @@ Source = Literal["measured", "proxy", "projected", "published"]
 SOURCES: tuple[Source, ...] = ("measured", "proxy", "projected", "published")  # strongest first
 METRICS = ("latency", "memory", "cached_steps", "quality")
 
-OWN_LIMIT = "sw_power_cap"
-"""The one throttle reason that says nothing against a request: the device keeps to its power limit, as an H100 at its
-full 700 W does in most samples while this pipeline computes."""
-
 SUSPENDED = "suspended"
 """Of a request: its process was stopped and continued (Ctrl-Z), or the whole machine slept; it is made again."""
 
@@ -91,6 +90,13 @@ OTHER_REFERENCE = {kind: f"reference_of_other_{kind}" for kind in CONTENT}
 
 REFERENCE_INVALID = "reference_invalid"
 """The reason why a trial was not judged against a reference that FAILED for its own images."""
+
+QUALITY_ONLY = "quality_only"
+"""Of a request and of a measurement: its images alone were asked for, so it came once and without warm-up, and its time
+says nothing."""
+
+UNTIMED = ("latency", "throughput", "energy", "cold.load_s", "cold.first_latency_s", "cold.compile_s")
+"""Values of a measurement that such a one has not."""
 
 UNJUDGED = ("no_reference", REFERENCE_INVALID, *OTHER_REFERENCE.values())
 """The reasons why a trial has no likeness to a reference that may be there by now."""
@@ -111,7 +117,6 @@ Offset = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 Likeness = Annotated[float, msgspec.Meta(ge=-1.001, le=1.001)]
 """1 for equal images; rounding may lie a little beyond."""
 Decibels = Annotated[float, msgspec.Meta(ge=-300, le=1000)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Step = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 """An index of a denoising step, or how many there are."""
 StepName = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}\Z")]
@@ -164,6 +169,11 @@ class Request:
         for name, times_s in (("latency_s", (self.latency_s,)), ("stages_s", self.stages_s.values())):
             if any(0 < time_s < LEAST_S for time_s in times_s):
                 raise ValueError(f"{name}={list(times_s)}: must be 0 or at least {LEAST_S:g} s")
+
+    @property
+    def shows_steps(self) -> bool:
+        """Whether its steps count: as its time does, or where that alone says nothing."""
+        return self.valid or (QUALITY_ONLY in self.invalid_reasons and not self.has_spoilt_images)
 
     @property
     def has_spoilt_images(self) -> bool:
@@ -225,54 +235,6 @@ class PromptFidelity:
 
 
 @dataclass(frozen=True)
-class ClockCheck:
-    """One generation by the host's clock and by the device's."""
-
-    host_s: Seconds
-    device_s: Seconds
-    rel_difference: Figure
-
-
-@dataclass(frozen=True)
-class MemoryCheck:
-    """Peaks of one window as torch's allocator and as NVML saw them."""
-
-    torch_reserved_bytes: Count
-    nvml_process_bytes: Count
-    context_bytes: Whole
-    rel_difference: Figure
-    method: str | None  # how NVML saw the process: process or device_difference
-
-
-@dataclass(frozen=True)
-class Telemetry:
-    """What gauges saw over a window. None where nobody says; `Measurement.reasons` says why."""
-
-    garbage_collection: str | None = None
-    clock_check: ClockCheck | None = None
-    memory_check: MemoryCheck | None = None
-    samples: Count | None = None  # of the device
-    memory_method: str | None = None  # how the process's memory was seen: process or device_difference
-    peak_used_bytes: Count | None = None  # whole device's peak, every process
-    sm_clock_mhz_mean: Figure | None = None
-    sm_clock_mhz_max: Figure | None = None
-    memory_clock_mhz_mean: Figure | None = None
-    memory_clock_mhz_max: Figure | None = None
-    temperature_c_max: Figure | None = None
-    power_w_mean: Figure | None = None
-    throttled: dict[str, Share] | None = None  # throttle reason to the share of samples that showed it
-    other_compute_pids: list[Count] | None = None  # other processes that were seen to compute on the device
-    pcie_rx_bytes: Count | None = None  # received by the device over the window
-    pcie_tx_bytes: Count | None = None
-    pcie_method: str | None = None  # counter or sampled
-
-    @property
-    def power_limited(self) -> float | None:
-        """Share of the samples in which the device's own power limit held its clock down."""
-        return (self.throttled or {}).get(OWN_LIMIT)
-
-
-@dataclass(frozen=True)
 class Arrivals:
     """How a window's requests arrived."""
 
@@ -306,7 +268,7 @@ class Window:
     """
 
     requests: list[Request]
-    stop_reason: str  # interval, max_rounds, budget, invalid_images at the fewest rounds; of a load: all_sent
+    stop_reason: str  # interval, max_rounds, budget, quality_only, invalid_images at the fewest rounds; load: all_sent
     left_out: Count = 0  # requests of other trials, which their own records keep
     started_at: str | None = None  # ISO 8601, UTC
     wall_s: Seconds | None = None  # from its start to the end of its last request; None in records of schema 1
@@ -367,7 +329,7 @@ class Measurement:
     warmup_latencies_s: list[Seconds]  # in time order
     cold: Cold
     sources: dict[str, Source]  # of each of METRICS
-    warmup_end: str = ""  # settled, max_rounds or budget
+    warmup_end: str = ""  # settled, max_rounds, budget or left_out
     spoilt_warmups: list[SpoiltWarmUp] = field(default_factory=list)
     quality: list[ImageQuality] | None = None  # likeness to the reference's images
     prompt_fidelity: list[PromptFidelity] | None = None
@@ -385,6 +347,11 @@ class Measurement:
     def requests(self) -> list[Request]:
         """Its own, in time order; the window may hold those of others."""
         return [r for r in self.window.requests if r.trial_id == self.trial_id]
+
+    @property
+    def quality_only(self) -> bool:
+        """Whether its images and steps alone say something, and no time does."""
+        return self.reasons.get("latency") == QUALITY_ONLY
 
     @property
     def image_fault(self) -> str | None:

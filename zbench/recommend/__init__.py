@@ -1,8 +1,8 @@
 """The fastest feasible trial of each piece of work, and the lines that launch it; measures nothing."""
 
+from zbench.analysis.constraints import OBJECTIVES, Limits
 from zbench.recommend.choose import recommend
-from zbench.recommend.constraints import Limits
 from zbench.recommend.recommendation import Advice, NoAnswer, Recommendation
-from zbench.recommend.uses import OBJECTIVES, Goal
+from zbench.recommend.uses import Goal
 
 __all__ = ["OBJECTIVES", "Advice", "Goal", "Limits", "NoAnswer", "Recommendation", "recommend"]

@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from zbench.analysis.constraints import Constraint, Limits, constraints_of, hardware_memory
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
 from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
-from zbench.measurement import RANDOM_WEIGHTS
-from zbench.recommend.constraints import Constraint, Limits, constraints_of, hardware_memory
+from zbench.measurement import QUALITY_ONLY, RANDOM_WEIGHTS
 from zbench.recommend.evidence import evidence_of, not_measured
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
 from zbench.recommend.uses import DeviceUse, Goal, counted, rank_uses, use_notes
@@ -87,7 +87,8 @@ def _answer(
     for constraint in constraints:
         _refuse_unjudgeable(constraint, comparable)
     trusted, doubted = _trusted(comparable)
-    left_out = [*left_out, *doubted]
+    trusted, untimed = _timed(trusted)
+    left_out = [*left_out, *doubted, *untimed]
     constraints = [*constraints, *hardware_memory(trusted)]
     every = [row for row in trusted if _feasible(row, constraints)]
     uses = [] if goal is None else rank_uses(trusted, trial_of, goal.objective, goal.devices or 1)
@@ -142,6 +143,17 @@ def _trusted(rows: Sequence[TrialFigures]) -> tuple[list[TrialFigures], list[str
         return trusted, []
     were = "was" if len(doubted) == 1 else "were"
     return trusted, [f"{cells.trials(len(doubted))} {were} left out as not to be trusted ({why}{more})"]
+
+
+def _timed(rows: Sequence[TrialFigures]) -> tuple[list[TrialFigures], list[str]]:
+    """Those whose time was asked for, and a sentence for the others. RecordError if none is."""
+    untimed = [row for row in rows if row.why_missing("latency") == QUALITY_ONLY]
+    if not untimed:
+        return list(rows), []
+    said = f"{cells.trials(len(untimed))} without a time ({QUALITY_ONLY}), of which images alone were judged"
+    if len(untimed) == len(rows):
+        raise RecordError(f"{said}: nothing to choose among; measure them with measure.quality_only=false")
+    return [row for row in rows if row not in untimed], [f"left out: {said}"]
 
 
 def _fastest_first(rows: Sequence[TrialFigures]) -> list[TrialFigures]:

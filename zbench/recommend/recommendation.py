@@ -6,18 +6,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from zbench.analysis.constraints import Judged, Objective
 from zbench.analysis.figures import TrialFigures
 from zbench.emit import TOOLS, Emission, emit, write
 from zbench.emit.overrides import zbench_command, zbench_overrides
 from zbench.emit.sglang import SGLANG, check_of
 from zbench.engines.sglang.launch import sglang_launch
 from zbench.methods.parallel import cache_dit_sharding
-from zbench.recommend.constraints import Judged
 from zbench.recommend.evidence import evidence_lines
 from zbench.recommend.uses import DeviceUse
 from zbench.report.text import cells
 from zbench.sanitize import json_text, printable
 from zbench.trial import Trial
+
+BEST: dict[Objective, str] = {
+    "latency": "is the fastest",
+    "throughput": "makes the most images/s",
+    "energy": "needs the fewest joules an image",
+}
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,7 @@ class Recommendation:
         return [emit(self.trial, tool, sglang_version=sglang_version, measured=measured) for tool in TOOLS]
 
     def _binding_lines(self) -> list[str]:
-        by_rate = self.use is not None and self.use.objective == "throughput"
-        best = "makes the most images/s" if by_rate else "is the fastest"
+        best = BEST["latency" if self.use is None else self.use.objective]
         if not self.judged:
             return [f"No constraint was given: this {best} of the trials judged."]
         if not self.binding:

@@ -6,15 +6,14 @@ throughput two requests side by side are, with 2.0 images/s instead of 1.67.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
+from zbench.analysis.constraints import Objective
 from zbench.analysis.figures import TrialFigures
 from zbench.errors import ConfigError, RecordError
 from zbench.report.text import cells
 from zbench.trial import Trial
 
-Objective = Literal["latency", "throughput"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 MOST_DEVICES = 1024
 
 TrialOf = Callable[[TrialFigures], Trial]
@@ -58,6 +57,8 @@ class DeviceUse:
             f"{self.copies} copies of it side by side, {each} each" if self.copies > 1 else f"one copy of it on {each}"
         )
         rate = "" if self.images_per_s is None else f", {cells.digits(self.images_per_s)} images/s"
+        if self.objective == "energy" and self.row.joules_an_image is not None:
+            rate = f", {cells.digits(self.row.joules_an_image)} J an image"
         told = f"For {self.objective} on {counted(self.devices)}: {how}{rate}"
         if not self.is_projection:
             return told
@@ -83,6 +84,8 @@ class DeviceUse:
         """Its label, and its figure for the objective."""
         if self.objective == "latency":
             return f"{self.row.label}, {cells.median_s(self.row)} s a request"
+        if self.objective == "energy" and self.row.joules_an_image is not None:
+            return f"{self.row.label}, {cells.digits(self.row.joules_an_image)} J an image"
         rate = f"{cells.digits(self.images_per_s or 0.0)} images/s"
         copies = f"{self.copies} copies of " if self.copies > 1 else ""
         return f"{copies}{self.row.label}, {rate}{' (a projection)' if self.is_projection else ''}"
@@ -92,7 +95,7 @@ def rank_uses(rows: Sequence[TrialFigures], trial_of: TrialOf, objective: Object
     """The best use of `devices` that each trial gives, the best first.
 
     For latency a trial whose devices make images side by side is none. Raises RecordError where no trial ran on so
-    few devices.
+    few devices, and for energy where none has a figure for it.
     """
     few = [row for row in rows if row.devices <= devices]
     if not few:
@@ -102,6 +105,8 @@ def rank_uses(rows: Sequence[TrialFigures], trial_of: TrialOf, objective: Object
         sharded = [row for row in few if row.dp_size == 1] or few
         uses = [DeviceUse(objective, devices, row, 1, row.images_per_s, False) for row in sharded]
         return sorted(uses, key=lambda use: (*_slowness(use.row, sharded), use.row.devices))
+    if objective == "energy":
+        return _least_energy(few, devices)
     together = {(_replica(trial_of(row)).trial_id, row.devices) for row in few}
     uses = [_most_images(row, trial_of(row), together, devices) for row in few]
     return sorted(uses, key=lambda use: (-(use.images_per_s or 0.0), use.is_projection, use.row.devices))
@@ -110,7 +115,7 @@ def rank_uses(rows: Sequence[TrialFigures], trial_of: TrialOf, objective: Object
 def use_notes(feasible: Sequence[TrialFigures], trial_of: TrialOf, chosen: DeviceUse) -> list[str]:
     """What the other objective would choose, and that no trial used all devices."""
     notes = []
-    other: Objective = "latency" if chosen.objective == "throughput" else "throughput"
+    other: Objective = "throughput" if chosen.objective == "latency" else "latency"
     best = rank_uses(feasible, trial_of, other, chosen.devices)[0]
     if (best.row.key, best.copies) != (chosen.row.key, chosen.copies):
         notes.append(f"--objective {other} would choose {best.short}")
@@ -124,6 +129,18 @@ def _slowness(row: TrialFigures, rows: Sequence[TrialFigures]) -> tuple[float, f
     one = len({(r.sweep, r.baseline_id) for r in rows}) == 1 and all(r.speedup is not None for r in rows)
     infinite = float("inf")
     return -(row.speedup or 0.0) if one else 0.0, row.latency_median_s or infinite
+
+
+def _least_energy(rows: Sequence[TrialFigures], devices: int) -> list[DeviceUse]:
+    """By joules an image; one without a figure is none of them."""
+    known = [row for row in rows if row.joules_an_image is not None]
+    if not known:
+        raise RecordError(
+            "--objective energy: no trial here has joules an image, which need a GPU and 10 s of requests; give "
+            "measure.budget_s=30, or take --objective latency"
+        )
+    uses = [DeviceUse("energy", devices, row, 1, row.images_per_s, False) for row in known]
+    return sorted(uses, key=lambda use: (use.row.joules_an_image or 0.0, use.row.devices))
 
 
 def _most_images(row: TrialFigures, trial: Trial, together: set[tuple[str, int]], devices: int) -> DeviceUse:

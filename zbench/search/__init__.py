@@ -3,7 +3,9 @@
 A new search is one module with a class that fits `Search`, and one line `target: module:Class` in `conf/search/`.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
@@ -11,6 +13,16 @@ from zbench.plugins import check_permitted, load_object
 from zbench.record import Record
 from zbench.space import Space
 from zbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class OnlyQuality:
+    """What a search asks for where it wants a trial's images judged and nothing timed: `measure.quality_only` for it.
+
+    The same trial may be asked for once more as it is, to be timed. A timed record serves both.
+    """
+
+    trial: Trial
 
 
 class Search(Protocol):
@@ -21,11 +33,15 @@ class Search(Protocol):
 
     @property
     def space(self) -> Space:
-        """What it may ask for, and what it leaves out with the reason, as far as it knows before anything has run."""
+        """What it may ask for, and what it leaves out with the reason, as far as it knows before anything has run.
+
+        What it leaves out by what it was told comes at the end of `pruned`.
+        """
         ...
 
-    def ask(self) -> Trial | None:
-        """The next trial, of the space or made anew. None: nothing more, at least until it is told something.
+    def ask(self) -> Trial | OnlyQuality | None:
+        """The next trial, of the space or made anew, or only its quality. None: nothing more, at least until it is told
+        something.
 
         It is asked for no more than there is room to run. What a trial is held to is measured before it, whether the
         search asks for that or not. Asked for twice, a trial is an error.
@@ -36,6 +52,27 @@ class Search(Protocol):
         """What came of a trial, measured now or before: of all that were asked for, of what those are held to, and of
         what took the place of one that ran out of memory."""
         ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """What a search may be too: one that says what it is about, and what it found."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Sentences for the user: those that it has before anything has run first, others at the end as they come."""
+        ...
+
+
+def remarks_of(search: Search) -> Sequence[str]:
+    """What a search says by now."""
+    return search.remarks if isinstance(search, Telling) else ()
+
+
+def waits_itself(search: Search) -> bool:
+    """Whether a search of zbench's own gives None until it was told what it decides by, and says so. Then it may be
+    asked for trials before others are told, so that they take turns; any other is asked when there is room."""
+    return getattr(search, "waits_itself", False) is True
 
 
 def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
@@ -51,12 +88,15 @@ def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False)
     return FindRates(search) if any(p.trial.workload.seeks_rate for p in space.placed) else search
 
 
-def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Space:
-    """What a search will choose of a space, as far as that is known before anything has run.
+def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> tuple[Space, Sequence[str]]:
+    """What a search will choose of a space, as far as that is known before anything has run, and what it says then.
 
     A search from outside zbench is not asked: all of the space may come.
     """
     place = check_permitted("search", "search.target", config.target, allow_code=allow_code)
     from zbench.search.rates import without_load
 
-    return load_search(config, space).space if place.is_own else without_load(space)
+    if not place.is_own:
+        return without_load(space), ()
+    search = load_search(config, space)
+    return search.space, remarks_of(search)

@@ -4,6 +4,7 @@ from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
 from zbench.errors import ConfigError
 from zbench.record import Record
+from zbench.search.options import refuse_storage
 from zbench.space import Space
 from zbench.trial import Trial
 
@@ -17,6 +18,7 @@ class GridSearch:
             raise ConfigError("search.n_trials", config.n_trials, "a grid takes every point; use search=random")
         if config.options:
             raise ConfigError("search.options", config.options, f"search={config.name} takes none")
+        refuse_storage(config)
         if config.seed and config.name == "grid":
             raise ConfigError("search.seed", config.seed, "a grid draws nothing; use search=random")
         self.space = space

@@ -1,4 +1,5 @@
-"""What a search of zbench's own takes beyond a grid's points: `search.options`, as a dataclass of that search."""
+"""What a search of zbench's own takes beyond a grid's points: `search.options`, as a dataclass of that search; and
+what it does not take."""
 
 from typing import TypeVar
 
@@ -18,3 +19,9 @@ def options_of(config: SearchConfig, schema: type[T]) -> T:
         return typed(schema, dict(config.options))
     except ValueError as error:
         raise ConfigError("search.options", config.options, str(error)) from error
+
+
+def refuse_storage(config: SearchConfig) -> None:
+    """Raise ConfigError for a `search.storage`, of a search that keeps nothing but the journal."""
+    if config.storage is not None:
+        raise ConfigError("search.storage", config.storage, "only search=optuna keeps a study elsewhere")

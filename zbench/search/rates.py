@@ -6,6 +6,7 @@ second can be served, and it is what images are judged against. From half of tha
 meets the objective and one does not, and then the gap between the two is bisected.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from zbench.analysis.figures import TrialFigures
@@ -13,7 +14,7 @@ from zbench.analysis.metrics import REGISTRY
 from zbench.analysis.serving import serving_figures
 from zbench.config.arrivals import MOST_REQUESTS
 from zbench.record import Record
-from zbench.search import Search
+from zbench.search import OnlyQuality, Search, remarks_of
 from zbench.space import Placed, Space
 from zbench.trial import Trial
 from zbench.workload import one_after_another, request_count
@@ -46,7 +47,12 @@ class FindRates:
         """See `Search.space`: in place of each trial that seeks a rate, the same one request after another."""
         return without_load(self._search.space)
 
-    def ask(self) -> Trial | None:
+    @property
+    def remarks(self) -> Sequence[str]:
+        """See `Telling.remarks`."""
+        return remarks_of(self._search)
+
+    def ask(self) -> Trial | OnlyQuality | None:
         """See `Search.ask`."""
         while True:
             for hunt in self._open:
@@ -55,8 +61,8 @@ class FindRates:
                     self._asked.add(wanted.trial_id)
                     return wanted
             asked = self._search.ask()
-            if asked is None:
-                return None
+            if asked is None or isinstance(asked, OnlyQuality):
+                return asked
             if asked.workload.seeks_rate:
                 self._open.append(RateHunt(asked))
             elif asked.trial_id not in self._asked:

@@ -25,6 +25,7 @@ class WithNextOffload:
         each that would not come anyway."""
         self._search, self._wanted, self._added = search, wanted, added
         self._asked: dict[str, Placed] = {}
+        self._given: set[tuple[str, bool]] = set()  # id, and whether only its quality was asked for
         self._next: deque[Placed] = deque()
         self.gave_way: dict[str, str] = {}
         """A trial that ran out of memory to the one that is tried in its place, by id."""
@@ -37,9 +38,10 @@ class WithNextOffload:
     def next_placed(self) -> Placed | None:
         """The next trial, held to its references."""
         placed = self._next.popleft() if self._next else self._search.next_placed()
-        while placed is not None and placed.trial.trial_id in self._asked:  # it took another's place before
+        while placed is not None and _asked_as(placed) in self._given:  # it took another's place before
             placed = self._search.next_placed()
         if placed is not None:
+            self._given.add(_asked_as(placed))
             self._asked[placed.trial.trial_id] = placed
         return placed
 
@@ -71,3 +73,7 @@ class WithNextOffload:
         return replace(
             placed, reference_id=self.serving(placed.reference_id), baseline_id=self.serving(placed.baseline_id)
         )
+
+
+def _asked_as(placed: Placed) -> tuple[str, bool]:
+    return placed.trial.trial_id, placed.quality_only

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from zbench.config import CacheConfig
 from zbench.engines import Descriptions
-from zbench.search import Search
+from zbench.search import Search, waits_itself
 from zbench.search.grid import GridSearch
 from zbench.space import Placed, constraint
 from zbench.trial import Trial, geometry_of
@@ -29,7 +29,10 @@ class Blocks:
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
         kind = type(search)  # one from outside comes in a wrapper, which has neither method
-        self.asks_ahead = isinstance(search, GridSearch) and (kind.ask, kind.tell) == (GridSearch.ask, GridSearch.tell)
+        self._waits_itself = waits_itself(search)
+        self.asks_ahead = self._waits_itself or (
+            isinstance(search, GridSearch) and (kind.ask, kind.tell) == (GridSearch.ask, GridSearch.tell)
+        )
         """Whether trials may be asked for before others are told: the search does not decide by what it is told."""
 
     def process(self, trial: Trial) -> str:
@@ -63,6 +66,8 @@ class Blocks:
         can be, MOST_A_BLOCK at most, and a block for each task that the executor has `room` for."""
         if not self.asks_ahead:
             return 1
+        if self._waits_itself:  # how many will come is not known
+            return MOST_A_BLOCK
         left = sum(
             1
             for placed in self._space.placed

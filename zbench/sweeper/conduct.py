@@ -11,7 +11,7 @@ from zbench.errors import StoreError, WeightsUnavailableError
 from zbench.executors import load_executor
 from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
-from zbench.search import load_search
+from zbench.search import Search, load_search
 from zbench.store import Store
 from zbench.streams import talk
 from zbench.sweeper.outcome import SweepResult
@@ -23,9 +23,12 @@ from zbench.sweeper.sweep import Sweep
 from zbench.trial import Trial
 
 
-def conduct(plan: Plan, console: Console) -> SweepResult:
-    """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from."""
-    search = load_search(plan.search, plan.space, allow_code=plan.allow_code)
+def conduct(plan: Plan, console: Console, search: Search | None = None) -> SweepResult:
+    """Run `plan` and return what came of it. Leaves a run folder that the same command goes on from.
+
+    `search` is that of the plan, where the caller wants to know what it found out.
+    """
+    search = search or load_search(plan.search, plan.space, allow_code=plan.allow_code)
     trials = search.space.placed  # as far as it knows; it may make more of its own
     check_weights((placed.trial for placed in trials), plan.sweep.reference_weights)
     check_judges(plan.measure)

@@ -38,6 +38,7 @@ def expected_sweep_s(plan: Plan) -> float | None:
             assert plan.stand_in is not None
             proxy = plan.proxy_of(trial)
             runs[proxy.trial_id] = proxy, plan.stand_in.hardware
+    untimed = {p.trial.trial_id for p in plan.trials if p.quality_only or measure.quality_only}
     for trial, hardware in runs.values():
         expected = _expect(trial, hardware)
         if expected is None:
@@ -47,6 +48,9 @@ def expected_sweep_s(plan: Plan) -> float | None:
             total += _load_s(trial, image_s) + min(LEAST, measure.max_warmup_rounds) * image_s
             continue
         cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
+        if trial.trial_id in untimed:
+            total += cycle * image_s
+            continue
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
         uncached, part = beside.get(trial.trial_id, (None, 0.0))
         if uncached is not None:

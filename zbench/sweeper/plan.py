@@ -3,7 +3,6 @@
 Everything here is decided before anything is loaded, and nothing here writes.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,15 +30,13 @@ from zbench.methods import lora, quantization
 from zbench.methods.cache import method_of
 from zbench.plugins import check_targets
 from zbench.search import preview
+from zbench.search.question import question
 from zbench.search.rates import unloaded
 from zbench.space import Placed, Space, arrange, constraint, reference_of
 from zbench.sweeper.devices import check_devices, too_many
 from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes, request_count
-
-EVERY_POINT = "zbench.search.grid:GridSearch"
-"""The search that takes all of a space, and so is no part of what is asked."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,7 @@ def make_plan(
     """
     first, engines = jobs.jobs[0].config, Descriptions(outside=runs, allow_code=allow_code)
     _refuse_several_ways([job.config for job in jobs.jobs])
+    _refuse_untimed_load([job.config for job in jobs.jobs])
     lora.check_used(job.config.pipeline for job in jobs.jobs)
     quantization.check_used(job.config.compute for job in jobs.jobs)
     for workload in {id(job.config.workload): job.config.workload for job in jobs.jobs}.values():
@@ -135,7 +133,7 @@ def make_plan(
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
         named_by = arranged(supports=partial(_unfit, too_many(asked, devices), own), plainest=own.plainest)
-    chosen = preview(first.search, space, allow_code=allow_code)
+    chosen, said = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
         raise OverrideError(
@@ -143,7 +141,7 @@ def make_plan(
         )
     _check_baselines(chosen.placed, first.sweep.baseline, unfit)
     return Plan(
-        name=first.sweep.name or f"{prefix}-{_question(named_by, first.search, first.sweep.reference_weights)}",
+        name=first.sweep.name or f"{prefix}-{question(named_by, first.search, first.sweep.reference_weights)}",
         command=command,
         space=space,
         preview=chosen,
@@ -154,7 +152,7 @@ def make_plan(
         executor=first.executor,
         profiles=_profiles(asked, (*space.placed, *(placed for placed, _ in space.pruned), *chosen.placed)),
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
-        notes=(*jobs.notes, *_sought(space)),
+        notes=(*jobs.notes, *_sought(space), *said),
     )
 
 
@@ -173,19 +171,6 @@ def _unfit(too_many_devices: Callable[[Trial], str | None], engines: Description
     return too_many_devices(trial) or engines.supports(trial)
 
 
-def _question(space: Space, search: SearchConfig, reference_weights: str | None) -> str:
-    """8 hex digits of what a sweep asks: which of these trials, by which search, judged against which weights' images.
-
-    How many is no part of it.
-    """
-    words = sorted(p.trial.trial_id for p in space.placed)
-    words += [] if reference_weights is None else [f"reference_weights={reference_weights}"]
-    if search.target != EVERY_POINT:
-        words += [search.name, search.target, str(search.seed)]
-        words += [f"{key}={value}" for key, value in sorted(search.options.items())]
-    return hashlib.sha256("".join(words).encode()).hexdigest()[:8]
-
-
 def _check_baselines(placed: Sequence[Placed], named: str | None, unfit: Callable[[Trial], str | None]) -> None:
     """Raise ConfigError for a named baseline that cannot work, saying for which piece of work."""
     works = {work_key(p.trial): p.trial for p in placed}
@@ -194,6 +179,14 @@ def _check_baselines(placed: Sequence[Placed], named: str | None, unfit: Callabl
         problem = constraint(trial, geometry_of(trial.pipeline)) or unfit(trial)
         if problem is not None:
             raise ConfigError("sweep.baseline", repr(named), f"cannot work for {names[work_key(trial)]}: {problem}")
+
+
+def _refuse_untimed_load(configs: Sequence[Config]) -> None:
+    """Raise ConfigError where times alone say something, and none is to be taken."""
+    load = next((c.workload.arrivals for c in configs if c.measure.quality_only and c.workload.is_load), None)
+    if load is not None:
+        problem = f"a load (workload.arrivals={load}) is there to be timed; leave one of them out"
+        raise ConfigError("measure.quality_only", "true", problem)
 
 
 def _refuse_several_ways(configs: Sequence[Config]) -> None:
@@ -225,6 +218,10 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
         add(trial.trial_id, hardware)
         if trial.workload.seeks_rate:
             add(unloaded(trial).trial_id, hardware)
+    by_device = {trial.compute.device: hardware for trial, hardware in reversed(asked)}
+    for made in (p for p in placed if p.trial.trial_id not in profiles and p.trial.hardware is None):
+        known = profiles.get(made.reference_id, by_device.get(made.trial.compute.device))
+        profiles |= {} if known is None else {made.trial.trial_id: known}  # by the search itself
     for place, hardware in [(p, profiles[p.trial.trial_id]) for p in placed if p.trial.trial_id in profiles]:
         for trial_id in (place.reference_id, place.baseline_id):
             add(trial_id, hardware)

@@ -171,7 +171,8 @@ def _row(record: Record, figures: TrialFigures, remark: str) -> tuple[str, ...]:
         return record.label, record.state, "", "", f"{figures.reason_code}: {figures.reason}"
     about = "~" if record.valid_measurement.projection else ""
     doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
-    latency = "no valid round" if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
+    absent = "not timed" if record.valid_measurement.quality_only else "no valid round"
+    latency = absent if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
     speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
     if figures.speedup_way == "paired" and figures.speedup_low is not None:
         speed_up += f" [{figures.speedup_low:.2f}, {figures.speedup_high:.2f}]"

@@ -7,6 +7,7 @@ from typing import Any
 from zbench.environment import differences
 from zbench.errors import RecordError
 from zbench.measurement import CALLED, UNJUDGED, Effective, Measurement
+from zbench.quality.judge_weights import JUDGES
 from zbench.record import Record
 from zbench.space import Placed
 from zbench.store import Store
@@ -48,7 +49,10 @@ class Reuse:
         if record.measurement is None:
             return None
         changed = self._moved_from(record.environment)
-        if not self._was_measured_alike(record):
+        untimed = self.wants_quality_only(placed)
+        if not untimed and record.measurement.quality_only:
+            changed = ["its images alone were judged before, and now it is timed", *changed]
+        elif not self._was_measured_alike(record, untimed=untimed):
             changed = ["the measure settings changed", *changed]
         if record.valid_measurement is not None:
             changed = [*_lacks(record, placed, record.valid_measurement, reference), *changed]
@@ -75,12 +79,22 @@ class Reuse:
         found = [differences(environment, here) for here in self._environments]
         return min(found, key=len, default=[])
 
-    def _was_measured_alike(self, record: Record) -> bool:
-        """Whether its `measure` is this sweep's; a key that it lacks has its default, and one not known is another."""
+    def wants_quality_only(self, placed: Placed) -> bool:
+        """Whether its images alone are asked for, by the sweep or the search. A projection times nothing anyway."""
+        return self._measure.quality_only or (placed.quality_only and placed.trial.hardware is None)
+
+    def _was_measured_alike(self, record: Record, *, untimed: bool) -> bool:
+        """Whether its `measure` is this sweep's; a key that it lacks has its default, and one not known is another.
+
+        Where images alone are asked for, those who judge them are all that counts.
+        """
         try:
-            return record.measure == self._measure
+            own = record.measure
         except RecordError:
             return False
+        if untimed:
+            return all(getattr(own, key) == getattr(self._measure, key) for key in JUDGES)
+        return own == self._measure
 
 
 def _lacks(record: Record, placed: Placed, measured: Measurement, reference: Path | None) -> list[str]:
@@ -89,7 +103,7 @@ def _lacks(record: Record, placed: Placed, measured: Measurement, reference: Pat
         "its reference was not there the last time": (
             reference is not None and measured.reasons.get("quality") in UNJUDGED
         ),
-        "no round of it was valid": not measured.paired_latencies_s,
+        "no round of it was valid": not measured.paired_latencies_s and not measured.quality_only,
         "its images are judged against another reference": record.reference_id != placed.reference_id,
     }
     return [why for why, is_so in lacks.items() if is_so]

@@ -14,7 +14,7 @@ from typing import Any
 
 from zbench.analysis.speedup import companion_id
 from zbench.analysis.view import view_of
-from zbench.config import check
+from zbench.config import MeasureConfig, check
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, MachineError, machine_fault
 from zbench.executors import (
@@ -31,7 +31,6 @@ from zbench.executors import (
 )
 from zbench.hardware.detect import environment_on
 from zbench.hardware.footprint import next_offload
-from zbench.hardware.roofline import project
 from zbench.measurement import REFERENCE_INVALID, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import MACHINE, Reason, Record, held_to_its_images
@@ -43,10 +42,12 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
+from zbench.sweeper.measured import projected, sized
+from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
-from zbench.trial import Trial, geometry_of, preset_geometry
+from zbench.trial import Trial, geometry_of
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class _Begun:
 
     placed: Placed
     proxy: ProxyKey
+    measure: MeasureConfig
 
 
 @dataclass
@@ -89,7 +91,8 @@ class Sweep:
     def __post_init__(self) -> None:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
-        self._expected = {placed.trial.trial_id for placed in (*self.plan.space.placed, *self.search.space.placed)}
+        self._expected = {placed.trial.trial_id for placed in self.search.space.placed}
+        self._news = News(self.search, self._pruned, self.listener.note)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
         self._blocks = Blocks(self.search, self._engines, paired=paired)
         search = WithReferences(self.search, self.plan.search.target)
@@ -99,8 +102,9 @@ class Sweep:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
         for text in self.plan.notes:
             self.listener.note(text)
-        self._record_pruned()
+        self._news.heed()
         interrupted = not self._run_all()
+        self._news.heed()
         if not interrupted and not self._tried and not self.search.space.pruned:
             raise ConfigError("search.target", self.plan.search.target, "asked for no trial")
         self._rename_roles()
@@ -183,17 +187,26 @@ class Sweep:
                 break
             if (setting := self._setting_of(other)) is not None:
                 block[other.trial.trial_id] = (other, setting)
-        settings = tuple(setting for _, setting in block.values())
+        settings, measure = tuple(setting for _, setting in block.values()), self._measure_of(placed)
         for one, setting in block.values():
             self.listener.started(one, len(block))
             key: ProxyKey = setting.trial.trial_id, setting.is_reference, setting.reference is not None
-            self._running[setting.trial.trial_id] = _Begun(one, key)
+            self._running[setting.trial.trial_id] = _Begun(one, key, measure)
         self._tasks += 1
         process = self._blocks.process(settings[0].trial)
-        self.executor.submit(Task(settings, self.plan.measure, process, companion))
+        self.executor.submit(Task(settings, measure, process, companion))
+
+    def _measure_of(self, placed: Placed) -> MeasureConfig:
+        """How it is measured: as the sweep is, or its images alone; never those of what was timed once."""
+        record = self.store.latest.get(placed.trial.trial_id)
+        measured = None if record is None else record.valid_measurement
+        timed = measured is not None and not measured.quality_only
+        return replace(self.plan.measure, quality_only=self._reuse.wants_quality_only(placed) and not timed)
 
     def _companion(self, placed: Placed) -> Trial | None:
         """The uncached trial that it takes turns with."""
+        if self._measure_of(placed).quality_only:
+            return None
         baseline = self._tried.get(placed.baseline_id, placed).trial
         latest = self.store.latest
 
@@ -223,6 +236,8 @@ class Sweep:
 
     def _setting_of(self, placed: Placed) -> Setting | None:
         """What is to be measured for it. None where its record is in the journal, or its figures in a proxy's."""
+        if placed.trial.trial_id in self._tried:
+            self.listener.added(placed.trial, None)  # once more, to be timed now
         reason = self._why_not(placed.trial)
         if reason is not None:
             self._settle(placed, self._pruned(placed, reason), kept=True)
@@ -252,7 +267,7 @@ class Sweep:
         if isinstance(result, Completed):
             if placed.trial.hardware is not None:
                 self._proxies.setdefault(begun.proxy, Proxy(result.measurement, artifacts, environment))
-            record = self._measured(placed, result.measurement, environment)
+            record = self._measured(placed, result.measurement, environment, begun.measure)
             if record.has_invalid_images:
                 shutil.rmtree(artifacts, ignore_errors=True)
             self._settle(placed, replace(record, beside=done.beside))
@@ -261,7 +276,8 @@ class Sweep:
         elif isinstance(result, Failed):
             shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
             reason = self._with_way_out(placed.trial, result.reason)
-            record = self._record(placed, environment, state="FAILED", reason=reason, beside=done.beside)
+            fields: dict[str, Any] = {"reason": reason, "beside": done.beside, "measure": begun.measure}
+            record = self._record(placed, environment, state="FAILED", **fields)
             self._settle(placed, record)
         else:
             self._waiting.insert(0, placed)
@@ -282,9 +298,10 @@ class Sweep:
         else:
             self.listener.finished(placed, record, figures)
         self._search.tell(record, figures)
+        self._news.heed()
 
     def _why_not(self, trial: Trial) -> str | None:
-        """Why a trial that a search made itself cannot work; those of the plan were asked before."""
+        """Why a trial that comes by what the search was told cannot work; the others were asked before."""
         if trial.trial_id in self._expected:
             return None
         self._expect(trial)
@@ -334,17 +351,24 @@ class Sweep:
         for text in said:
             self.listener.note(text)
 
-    def _measured(self, placed: Placed, measured: Measurement, environment: dict[str, Any]) -> Record:
+    def _measured(
+        self,
+        placed: Placed,
+        measured: Measurement,
+        environment: dict[str, Any],
+        measure: MeasureConfig | None = None,
+    ) -> Record:
         """COMPLETE unless images of it are none; with the roofline's answer, where a proxy was measured."""
         measured = with_what_was_kept(measured, self.store.artifacts(placed.trial.trial_id))
         if placed.trial.hardware is not None:
-            measured = _projected(placed.trial, measured)
+            measured = projected(placed.trial, measured)
         else:
-            measured = _sized(placed.trial, measured)
+            measured = sized(placed.trial, measured)
         reference = None if placed.is_reference else self.store.latest.get(placed.reference_id)
         if reference is not None and reference.has_invalid_images and measured.reasons.get("quality") == "no_reference":
             measured = replace(measured, reasons={**measured.reasons, "quality": REFERENCE_INVALID})
-        record = self._record(placed, environment, state="COMPLETE", measurement=measured, source=measured.source)
+        outcome: dict[str, Any] = {"measurement": measured, "source": measured.source, "measure": measure}
+        record = self._record(placed, environment, state="COMPLETE", **outcome)
         return held_to_its_images(record)
 
     def _runs(self, trial: Trial) -> Trial:
@@ -374,10 +398,6 @@ class Sweep:
         """Of records that no worker had a say in."""
         return self.executor.environments[0] if self.executor.environments else environment_on([]).to_dict()
 
-    def _record_pruned(self) -> None:
-        for placed, reason in self.search.space.pruned:
-            self._pruned(placed, reason)
-
     def _pruned(self, placed: Placed, reason: str) -> Record:
         """The record of a trial that cannot work, which the journal has from now on."""
         self.listener.note(f"{placed.trial.label} is left out: {reason}")
@@ -388,8 +408,11 @@ class Sweep:
             self.store.append(record)
         return record
 
-    def _record(self, placed: Placed, environment: dict[str, Any], **fields: Any) -> Record:
-        config = {**placed.trial.to_dict(), "measure": asdict(self.plan.measure)}
+    def _record(
+        self, placed: Placed, environment: dict[str, Any], *, measure: MeasureConfig | None = None, **fields: Any
+    ) -> Record:
+        """`measure`: how it was measured, where that is not as the sweep measures."""
+        config = {**placed.trial.to_dict(), "measure": asdict(measure or self.plan.measure)}
         return Record(
             sweep=self.plan.name,
             trial_id=placed.trial.trial_id,
@@ -401,27 +424,6 @@ class Sweep:
             command=self.plan.command,
             **fields,
         )
-
-
-def _sized(trial: Trial, measured: Measurement) -> Measurement:
-    """With the model's dimensions where they are not its preset's, for readers never look into the folder it names."""
-    geometry = geometry_of(trial.pipeline)
-    if geometry == preset_geometry(trial.pipeline.preset):
-        return measured
-    return replace(measured, effective=replace(measured.effective, geometry=geometry))
-
-
-def _projected(trial: Trial, measured: Measurement) -> Measurement:
-    """A proxy's measurement with the roofline's answer for the trial's own hardware."""
-    assert trial.hardware is not None
-    projection = project(trial, geometry_of(trial.pipeline), measured.requests)
-    requests = [replace(r, images=trial.images) for r in measured.window.requests]
-    return replace(
-        measured,
-        window=replace(measured.window, requests=requests),
-        projection=projection,
-        sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
-    )
 
 
 def _stopped_by(reason: Reason, trial: Trial) -> str:

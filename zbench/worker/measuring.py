@@ -16,8 +16,10 @@ from zbench.engines import Engine
 from zbench.measurement import (
     INVALID_IMAGES,
     METRICS,
+    QUALITY_ONLY,
     RANDOM_WEIGHTS,
     SUSPENDED,
+    UNTIMED,
     Cold,
     Effective,
     Measurement,
@@ -74,7 +76,8 @@ def measure_trials(
         with job.during("warm-up rounds"):
             brief = min(job.measure.max_warmup_rounds, COMPANION_WARM_UPS)
             warmed = replace(job, measure=replace(job.measure, max_warmup_rounds=brief)) if job.companion else job
-            warm = warm_up(engine, warmed, cycle, calls) if workload.warm_up else NOT_WARMED_UP
+            wanted = workload.warm_up and not job.measure.quality_only
+            warm = warm_up(engine, warmed, cycle, calls) if wanted else NOT_WARMED_UP
             shares.append(Share(job, warm, engine.effective()))
     timed: TimedWindow
     lone = lone_requests(calls, jobs[0]) if workload.is_load and workload.warm_up else []
@@ -140,6 +143,11 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold) -
     doubts = (share.clock.doubt, _flat(share), cache_doubt(job.trial, effective, verdict.quality))
     collected = "after the window" if window.arrivals.kind != "sequential" else "between cycles"
     telemetry = replace(readings.telemetry, garbage_collection=collected, clock_check=share.clock.telemetry)
+    warmup_latencies_s = warm.latencies_s or [share.requests[0].latency_s]
+    if job.measure.quality_only:
+        cold, warmup_latencies_s = Cold(launched_for=cold.launched_for), []
+        readings = replace(readings, energy=None)
+        reasons |= dict.fromkeys(UNTIMED, QUALITY_ONLY)
     kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
     return Measurement(
         trial_id=trial_id,
@@ -152,7 +160,7 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold) -
             energy=readings.energy,
             telemetry=telemetry,
         ),
-        warmup_latencies_s=warm.latencies_s or [share.requests[0].latency_s],
+        warmup_latencies_s=warmup_latencies_s,
         warmup_end=warm.end,
         spoilt_warmups=warm.spoilt,
         cold=cold,

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from zbench.measurement import INVALID_IMAGES, SUSPENDED, Measurement, Request, Window
+from zbench.measurement import INVALID_IMAGES, QUALITY_ONLY, SUSPENDED, Measurement, Request, Window
 from zbench.measurement.neighbours import side_by_side_s
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact
@@ -121,7 +121,9 @@ class RoundsWindow:
         timed, made = one_request(self._calls.engine, pair, turn, self._began_s, made_by)
         disturbed = self._watch.end()
         suspended = [cause for cause in disturbed if cause == SUSPENDED]
-        invalid = timed.invalid_reasons + suspended + self._gauges.end_round()
+        untimed = [QUALITY_ONLY] if job.measure.quality_only else []
+        against = self._gauges.end_round()
+        invalid = timed.invalid_reasons + suspended + (untimed or against)
         timed = replace(timed, disturbances=disturbed, valid=not invalid, invalid_reasons=invalid)
         self.requests.append(timed)
         if suspended:
@@ -179,7 +181,10 @@ def turns_of(n_pairs: int, least: int, rounds_s: Sequence[float | None]) -> tupl
 
 def bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:
     """The fewest and the most requests; a quality reference makes its images twice, so that its noise is known. Trials
-    that take turns make each image LEAST_OF_A_PAIR times: of three a median leaves out one that was disturbed."""
+    that take turns make each image LEAST_OF_A_PAIR times: of three a median leaves out one that was disturbed. Where
+    images alone are asked for, each is made once."""
+    if job.measure.quality_only:
+        return n_pairs, n_pairs
     most = whole_cycles(job.measure.max_rounds, n_pairs)
     cycles = LEAST_OF_A_PAIR if job.shares else 2 if job.is_reference else 1
     return min(max(whole_cycles(job.measure.min_rounds, n_pairs), cycles * n_pairs), most), most
@@ -187,12 +192,14 @@ def bounds(job: TrialJob, n_pairs: int) -> tuple[int, int]:
 
 def stop_reason(share: Share, n_pairs: int, spent_s: float, beside: Share | None = None) -> str:
     """Why a trial has enough: interval (of valid requests alone, and of the speed-up over the companion `beside` it),
-    max_rounds, budget or that its images are none; empty while it has not."""
+    max_rounds, budget, quality_only or that its images are none; empty while it has not."""
     measure, (least, most) = share.job.measure, bounds(share.job, n_pairs)
     if len(share.requests) < least:
         return ""
     if share.is_spoilt:
         return INVALID_IMAGES
+    if measure.quality_only:
+        return QUALITY_ONLY
     valid = [r.latency_s for r in share.requests if r.valid]
     width = relative_half_width(valid) if len(valid) >= least else None
     if width is not None and width <= measure.target_rel_ci and _is_speedup_tight(share, beside):

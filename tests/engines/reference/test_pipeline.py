@@ -71,6 +71,13 @@ def test_new_setting_replaces_the_one_before(engine: ReferencePipeline) -> None:
     assert engine.effective().cache["steps_computation_mask"] == [1, 1, 1, 1, 1, 0, 1, 1]
 
 
+@pytest.mark.parametrize("mask", ["10000000", "11010010", "10111110"])
+def test_a_mask_of_ones_own_computes_exactly_its_steps_the_last_one_too(mask: str, engine: ReferencePipeline) -> None:
+    engine.configure(small(replace(FORCED, steps_mask=mask)))
+    skipped = [step for step, digit in enumerate(mask) if digit == "0"]
+    assert engine.generate(PROMPT, 0).cached_steps == skipped
+
+
 CACHES = {
     "none": CacheConfig(),
     "dbcache": DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.3, max_continuous_cached_steps=-1),

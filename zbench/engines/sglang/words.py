@@ -88,7 +88,8 @@ def cache_fields(trial: Trial) -> dict[str, Any]:
 
 
 def _holds_its_cache(trial: Trial) -> bool:
-    return trial.compute.compile or trial.graphs == "all"
+    """A mask of one's own has a word at the launch alone."""
+    return trial.compute.compile or trial.graphs == "all" or "steps_mask" in method_of(trial.cache).parameters
 
 
 def body_of(trial: Trial, prompt: Prompt, seed: int, *, per_request: bool) -> dict[str, Any]:

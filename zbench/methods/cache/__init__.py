@@ -51,6 +51,10 @@ class CacheMethod(Protocol):
         """The residual difference below which a step may be skipped; None where no threshold decides."""
         ...
 
+    def at_threshold(self, value: float) -> CacheConfig:
+        """The same setting with another threshold; itself where none decides."""
+        ...
+
     @property
     def compared_by(self) -> tuple[object, ...] | None:
         """The values that decide which steps' differences are compared; None where those tell nothing of others."""

@@ -67,6 +67,9 @@ class DBCache:
     def threshold(self) -> float | None:
         return self.cache.residual_diff_threshold
 
+    def at_threshold(self, value: float) -> CacheConfig:
+        return self.cache if self.threshold is None else replace(self.cache, residual_diff_threshold=value)
+
     @property
     def compared_by(self) -> tuple[object, ...] | None:
         return self.cache.Fn_compute_blocks, self.cache.Bn_compute_blocks, self.cache.max_warmup_steps
@@ -106,7 +109,7 @@ class DBCache:
         if idle is not None:
             return Plainest(CacheConfig(), idle)
         unused = self._unused(steps)
-        changed = {key: getattr(DBCacheConfig, key) if plain is None else plain for key, plain in unused.items()}
+        changed = {key: getattr(type(self.cache), key) if plain is None else plain for key, plain in unused.items()}
         plain = replace(self.cache, **changed)
         told = [
             f"cache.{key}={getattr(self.cache, key)}" for key in changed if getattr(self.cache, key) != changed[key]

@@ -48,6 +48,9 @@ class NoCache:
     def threshold(self) -> float | None:
         return None
 
+    def at_threshold(self, value: float) -> CacheConfig:
+        return self.cache
+
     @property
     def compared_by(self) -> tuple[object, ...] | None:
         return None

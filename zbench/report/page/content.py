@@ -23,6 +23,8 @@ from zbench.report.plots.rates import responses_over_rates
 from zbench.report.plots.residuals import residual_differences, telling_residuals
 from zbench.report.plots.scaling import speedup_over_devices
 from zbench.report.tables.effects import effects_table
+from zbench.report.tables.holdout import TITLE as HELD_OUT
+from zbench.report.tables.holdout import holdout_table
 from zbench.report.tables.main import main_table
 from zbench.report.tables.offload import offload_table
 from zbench.report.tables.published import published_table
@@ -75,7 +77,7 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything on a report."""
+    """Everything on a report; `tables` are those below the main one."""
 
     title: str
     findings: tuple[str, ...]
@@ -85,6 +87,7 @@ class Page:
     stages: TextTable | None
     effects: TextTable | None
     offload: TextTable | None
+    holdout: TextTable | None
     parallel: ParallelSection | None
     serving: ServingSection | None
     published: TextTable | None
@@ -96,6 +99,18 @@ class Page:
     unmeasured: tuple[Unmeasured, ...]
     assumptions: tuple[str, ...]
     how_to_read: tuple[str, ...] = HOW_TO_READ
+
+    @property
+    def tables(self) -> tuple[tuple[str, TextTable], ...]:
+        """Those that there are, by title."""
+        titled = (
+            ("Quality", self.quality),
+            (HELD_OUT, self.holdout),
+            ("Stages", self.stages),
+            ("One knob at a time", self.effects),
+            ("Offloading", self.offload),
+        )
+        return tuple((title, table) for title, table in titled if table is not None)
 
 
 def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
@@ -111,6 +126,7 @@ def make_page(view: View, run_folders: Mapping[str, Path]) -> Page:
         stages=stage_table(few),
         effects=effects_table(few),
         offload=offload_table(few),
+        holdout=holdout_table(view),
         parallel=parallel_section(view, few),
         serving=serving_section(few),
         published=published_table(few.records),

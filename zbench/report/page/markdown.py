@@ -25,14 +25,8 @@ def render_markdown(page: Page, strip_files: Mapping[str, str]) -> str:
         parts += _serving(page.serving)
     if page.parallel is not None:
         parts += _parallel(page.parallel)
-    for title, table in (
-        ("Quality", page.quality),
-        ("Stages", page.stages),
-        ("One knob at a time", page.effects),
-        ("Offloading", page.offload),
-    ):
-        if table is not None:
-            parts += [f"## {title}", to_markdown(table).strip()]
+    for title, table in page.tables:
+        parts += [f"## {title}", to_markdown(table).strip()]
     for plot in page.plots:
         parts += [f"## {plot.title}", f"![{plot.alt}]({plot.file_name})"]
     parts += [markdown_text(text) for text in page.missing_plots]

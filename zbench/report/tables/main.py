@@ -13,7 +13,7 @@ from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
 from zbench.analysis.speedup import EQUAL_WORKERS
 from zbench.analysis.telling import shown_of_all, telling
 from zbench.analysis.view import View
-from zbench.measurement import RANDOM_WEIGHTS
+from zbench.measurement import QUALITY_ONLY, RANDOM_WEIGHTS
 from zbench.report.tables.text_table import LEFT, RIGHT, Align, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text import cells
 from zbench.report.text.outside import lossy_notes, outside_notes
@@ -183,6 +183,12 @@ def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) ->
         if row.caveats:
             doubted.setdefault("; ".join(row.caveats), []).append(row.label)
     lines += [f"{cells.UNTRUSTED_MARK} {', '.join(labels)}: {why}." for why, labels in doubted.items()]
+    untimed = [row for row in complete if row.why_missing("latency") == QUALITY_ONLY]
+    if untimed:
+        lines.append(
+            f"{cells.trials(len(untimed))} without a time ({QUALITY_ONLY}): images alone were asked for, one request a "
+            "sample and no warm-up."
+        )
     lines += _without(trials, complete)
     for state, word in (("FAILED", "failed"), ("PRUNED", "pruned before launch")):
         number = sum(row.state == state for row in trials)

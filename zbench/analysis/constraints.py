@@ -5,9 +5,9 @@ judged by the mean: a share of a dozen attributes is too coarse for one image to
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from zbench.analysis.figures import FIELDS, TrialFigures
 from zbench.analysis.metrics import IDENTICAL_DB, REGISTRY, Metric
@@ -17,6 +17,10 @@ GIB = 2**30
 DEVICE = "memory.peak_device_bytes"
 PSNR = "PSNR of the worst image"
 SHARE = "mean share of attributes"
+
+Objective = Literal["latency", "throughput", "energy"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+"""What a configuration is chosen for: the quickest image, the most images a second, the fewest joules an image."""
 
 Unchanged = Literal["reference", "identical", "under_noise"]
 """Why a likeness cannot miss its limit, whatever the figure: the images are the reference's own, but for noise."""
@@ -30,6 +34,9 @@ class Limits:
     min_ssim: float | None = None
     min_psnr_db: float | None = None
     min_prompt_fidelity: float | None = None
+    max_lpips: float | None = None
+    min_clip_score: float | None = None
+    max_latency_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,18 +125,29 @@ class Constraint:
         return f"{self.flag} {self.limit:g}"
 
 
-def constraints_of(limits: Limits) -> list[Constraint]:
-    """One for each limit that was given. Raises ConfigError for one that cannot be meant."""
+def flag_of(name: str) -> str:
+    """`--min-ssim` of the limit `min_ssim`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def constraints_of(limits: Limits, spelt: Callable[[str], str] = flag_of) -> list[Constraint]:
+    """One for each limit that was given. Raises ConfigError for one that cannot be meant.
+
+    `spelt` gives what the user types for the name of a limit: a flag, or the key of a config.
+    """
     asked = (
-        ("--max-vram-gib", limits.max_vram_gib, (0, math.inf), "memory.on_device", "peak device memory", DEVICE),
-        ("--min-ssim", limits.min_ssim, (-1, 1), "quality.ssim.worst", "SSIM of the worst image", "quality"),
-        ("--min-psnr-db", limits.min_psnr_db, (0, IDENTICAL_DB), "quality.psnr.worst", PSNR, "quality"),
-        ("--min-prompt-fidelity", limits.min_prompt_fidelity, (0, 1), "quality.prompt", SHARE, "prompt_fidelity"),
+        ("max_vram_gib", (0, math.inf), "memory.on_device", "peak device memory", DEVICE),
+        ("min_ssim", (-1, 1), "quality.ssim.worst", "SSIM of the worst image", "quality"),
+        ("min_psnr_db", (0, IDENTICAL_DB), "quality.psnr.worst", PSNR, "quality"),
+        ("min_prompt_fidelity", (0, 1), "quality.prompt", SHARE, "prompt_fidelity"),
+        ("max_lpips", (0, math.inf), "quality.lpips.worst", "LPIPS of the worst image", "quality"),
+        ("min_clip_score", (0, 100), "quality.clip", "mean CLIP score", "prompt_fidelity"),
+        ("max_latency_s", (0, math.inf), "latency.median", "median latency", "latency"),
     )
     return [
-        Constraint(flag, _checked(flag, limit, *between), REGISTRY[metric], what, path)
-        for flag, limit, between, metric, what, path in asked
-        if limit is not None
+        Constraint(spelt(name), _checked(spelt(name), limit, *between), REGISTRY[metric], what, path)
+        for name, between, metric, what, path in asked
+        if (limit := getattr(limits, name)) is not None
     ]
 
 

@@ -1,0 +1,106 @@
+"""Sweeps of quality alone: what of the journal serves whom, and a search over masks from end to end."""
+
+from pathlib import Path
+
+import pytest
+from commands import SYNTHETIC, kill, start, wait_for, zbench
+
+from zbench.analysis.speedup import companion_id
+from zbench.record import Record
+from zbench.store import latest, read_records
+
+GRID = ("cache=dbcache", "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.12,0.4")
+QUICK = ("measure.min_rounds=2", "measure.max_rounds=2", "measure.max_warmup_rounds=0", "sweep.name=s")
+TIMED, JUDGED = ["sweep", *SYNTHETIC, *GRID, *QUICK], ["sweep", *SYNTHETIC, *GRID, *QUICK, "measure.quality_only=true"]
+MASKS = ["sweep", *SYNTHETIC[:2], "engine=surface", "hardware=cpu", "search=masks", "pipeline.steps=4", *QUICK]
+N_MASKS = 7
+
+
+def records(folder: Path) -> list[Record]:
+    return read_records(folder / "runs" / "s" / "records.jsonl")
+
+
+def lines(folder: Path) -> int:
+    journal = folder / "runs" / "s" / "records.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def are_untimed(found: list[Record]) -> list[bool]:
+    return [r.measurement is not None and r.measurement.quality_only for r in found]
+
+
+def test_a_sweep_of_quality_alone_judges_and_times_nothing(tmp_path: Path) -> None:
+    done = zbench(tmp_path, *JUDGED)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path)
+    assert are_untimed(found) == [True] * 3 and all(len(r.measurement.requests) == 4 for r in found if r.measurement)
+    assert all(r.measure.quality_only for r in found)
+    assert all(r.measurement and r.measurement.quality for r in found[1:])
+    assert done.stderr.count("not timed") == 3 and "3 trials without a time (quality_only)" in done.stdout
+    assert (tmp_path / "reports" / "s" / "report.html").is_file()
+
+
+def test_an_ordinary_measurement_takes_its_place(tmp_path: Path) -> None:
+    zbench(tmp_path, *JUDGED)
+    done = zbench(tmp_path, *TIMED)
+    assert done.stderr.count("its images alone were judged before, and now it is timed") == 3
+    assert are_untimed(records(tmp_path)) == [True] * 3 + [False] * 3
+    assert not any(are_untimed(list(latest(records(tmp_path)).values())))
+
+
+@pytest.mark.parametrize("more", [(), ("measure.target_rel_ci=0.5",)])
+def test_a_timed_record_serves_where_quality_alone_is_asked_for(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """However long it was measured: it says of images all that is asked for."""
+    zbench(tmp_path, *TIMED)
+    done = zbench(tmp_path, *JUDGED, *more)
+    assert done.returncode == 0 and done.stderr.count("from the journal") == 3
+    assert are_untimed(records(tmp_path)) == [False] * 3
+
+
+def test_what_was_timed_once_is_timed_again_and_never_replaced_by_less(tmp_path: Path) -> None:
+    zbench(tmp_path, *TIMED)
+    zbench(tmp_path, *JUDGED, "sweep.fresh=true")
+    assert are_untimed(records(tmp_path)) == [False] * 6
+
+
+def test_a_load_is_not_measured_by_its_images(tmp_path: Path) -> None:
+    done = zbench(tmp_path, *JUDGED, "workload=b300_page")
+    assert done.returncode == 2 and "measure.quality_only=true: a load" in done.stderr
+
+
+def test_recommend_leaves_out_what_has_no_time(tmp_path: Path) -> None:
+    zbench(tmp_path, *JUDGED)
+    done = zbench(tmp_path, "recommend", "s")
+    assert done.returncode == 2 and "3 trials without a time (quality_only)" in done.stderr
+
+
+def test_masks_are_judged_the_front_timed_and_validated_in_one_sweep(tmp_path: Path) -> None:
+    done = zbench(tmp_path, *MASKS)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path)
+    assert are_untimed(found[: 1 + N_MASKS]) == [False] + [True] * N_MASKS
+    last = list(latest(found).values())
+    timed = [r for r in last if r.measurement and not r.measurement.quality_only and not r.is_reference]
+    held_out = [r for r in last if r.trial.workload.seeds == [1]]
+    assert 1 <= len(timed) <= 3 and len(held_out) == 1 + len(timed)
+    assert all(r.measurement and companion_id(r.measurement) == found[0].trial_id for r in timed)
+    windows = {r.measurement.window.started_at for r in timed if r.measurement}
+    assert len(windows) == 1, "those that are timed take turns"
+    assert "Masks on samples that they were not chosen on" in (tmp_path / "reports" / "s" / "report.md").read_text()
+    recommended = zbench(tmp_path, "recommend", "s")
+    assert "without a time (quality_only)" in recommended.stdout + recommended.stderr
+
+
+def test_a_killed_search_over_masks_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:
+    process = start(tmp_path, *MASKS)
+    wait_for(lambda: lines(tmp_path) >= 4 or process.poll() is not None)
+    kill(process)
+    before = records(tmp_path)
+    done = zbench(tmp_path, *MASKS)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path)
+    assert found[: len(before)] == before
+    made = [(r.trial_id, untimed) for r, untimed in zip(found, are_untimed(found), strict=True)]
+    assert len(set(made)) == len(made)
+    again = zbench(tmp_path, *MASKS)
+    assert again.returncode == 0 and lines(tmp_path) == len(found)

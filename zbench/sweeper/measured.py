@@ -1,0 +1,29 @@
+"""What a sweep makes of a worker's measurement before it is a record."""
+
+from dataclasses import replace
+
+from zbench.hardware.roofline import project
+from zbench.measurement import QUALITY_ONLY, Measurement
+from zbench.trial import Trial, geometry_of, preset_geometry
+
+
+def sized(trial: Trial, measured: Measurement) -> Measurement:
+    """With the model's dimensions where they are not its preset's, for readers never look into the folder it names."""
+    geometry = geometry_of(trial.pipeline)
+    if geometry == preset_geometry(trial.pipeline.preset):
+        return measured
+    return replace(measured, effective=replace(measured.effective, geometry=geometry))
+
+
+def projected(trial: Trial, measured: Measurement) -> Measurement:
+    """A proxy's measurement with the roofline's answer for the trial's own hardware, which asks no clock."""
+    assert trial.hardware is not None
+    projection = project(trial, geometry_of(trial.pipeline), measured.requests)
+    requests = [replace(r, images=trial.images) for r in measured.window.requests]
+    return replace(
+        measured,
+        window=replace(measured.window, requests=requests),
+        projection=projection,
+        reasons={path: why for path, why in measured.reasons.items() if why != QUALITY_ONLY},
+        sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
+    )
