@@ -96,7 +96,7 @@ def command(kind: str, name: str) -> tuple[str, ...]:
         ("search", "Unmade", "Unmade failed: RuntimeError: no (sick.py, line 33)", 0),
         ("search", "Stops", "Stops.ask failed: KeyError: 'next' (sick.py, line 37)", 1),
         ("search", "Deaf", "Deaf.tell failed: SystemExit: enough (sick.py, line 40)", 1),
-        ("search", "Places", "Places.ask gave Placed, not zbench.trial.Trial | None", 0),
+        ("search", "Places", "Places.ask gave Placed, not zbench.trial.Trial | zbench.search.OnlyQuality | None", 0),
         ("search", "Again", "asks for none twice; where nothing is left, ask is to give None", 1),
         ("search", "Silent", "asked for no trial", 0),
         ("search", "Blind", "Blind.space failed: AttributeError: 'Blind' object has no attribute 'space'", 0),
