@@ -19,6 +19,7 @@ from factories import complete, failed, trial
 
 from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig, OffloadConfig, SearchConfig
+from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.record import Record
 from zbench.search import Search, load_search
@@ -93,6 +94,13 @@ def test_every_suggestion_is_a_trial_of_the_space_and_none_comes_twice(sampler: 
     space = grid((2, 4))
     asked = ids(searched(load_search(config(100, sampler=sampler), space)))
     assert len(asked) == len(set(asked)) and set(asked) == space.asked, "all 25 points, each once"
+
+
+def test_a_trial_that_was_not_asked_for_stands_for_one_that_was() -> None:
+    """A threshold of 0 skips nothing: that is the reference, which comes by itself."""
+    space = arrange([cached(2, limit) for limit in (0.0, 0.1, 0.2)], plainest=Descriptions(outside=False).plainest)
+    asked = searched(load_search(config(10), space))
+    assert {each.label for each in asked} == {"none", "F1B0_W2_MC3_R0.1", "F1B0_W2_MC3_R0.2"} and len(asked) == 3
 
 
 def test_a_search_told_the_same_again_asks_the_same_again() -> None:

@@ -77,7 +77,10 @@ class Points:
         return node
 
     def way_to(self, trial_id: str) -> Mapping[Choice, int]:
-        """The choices that lead to a trial, and the place of the value in each."""
+        """The choices that lead to a trial, and the place of the value in each. One that was not asked for and stands
+        for others is come to by the first of these."""
+        if trial_id not in self._paths:
+            trial_id = next(asked for asked in sorted(self.trials) if self.standing(asked) == trial_id)
         return self._paths[trial_id]
 
 
