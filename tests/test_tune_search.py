@@ -100,6 +100,9 @@ def test_nothing_that_fits_ends_it_before_anything_is_tried() -> None:
     search = tuned(space_of(), surface("smooth"), max_vram_gib=1)
     (story,) = search.stories
     assert not story.decider.told and "nothing is predicted to fit into 1 GiB" in story.decider.decisions[0].said
+    text = path_text(search.stories, search.spent, search.budget, ran_out=search.ran_out)
+    assert "how it computes: not decided, as nothing that was asked for can run" in text
+    assert "Next: looser limits" in text and "larger --budget" not in text
 
 
 def test_forced_masks_are_bisected_and_without_a_limit_the_largest_alone_is_tried() -> None:
@@ -203,12 +206,35 @@ def test_a_trial_out_of_memory_is_tried_with_more_offload() -> None:
     assert second is not None and second.offload.mode == "all"
 
 
+def test_what_took_the_place_of_the_baseline_is_the_baseline() -> None:
+    modes = [OffloadConfig(mode=mode) for mode in ("none", "all")]
+    search = TuneSearch(space_of(offloads=modes), config(), predict=lambda _: None)
+    for make in (lambda of: replace(failed(of), reason=Reason("out_of_memory", "no memory")), complete):
+        wanted = search.ask()
+        assert wanted is not None
+        search.tell(*_told(replace(make(wanted), reference_id=wanted.trial_id, baseline_id=wanted.trial_id)))
+    baseline = search.stories[0].decider.baseline
+    assert baseline is not None and baseline.trial.offload.mode == "all"
+
+
 def test_one_that_fails_is_named_and_the_rest_goes_on() -> None:
     search = TuneSearch(space_of(computes=(EAGER, COMPILED)), config(), predict=lambda _: None)
     while (wanted := search.ask()) is not None:
         search.tell(*_told(failed(wanted) if wanted.compute.compile else complete(wanted)))
     (story,) = search.stories
     assert story.ended and "compiled failed" in story.decider.decisions[1].said
+
+
+def test_nothing_is_said_of_the_speed_of_what_failed() -> None:
+    """Whole graphs skip no step, so other ways to compute have a second look; one that failed has none."""
+    computes, caches = (EAGER, COMPILED, replace(COMPILED, graphs="all")), (CacheConfig(), *FORCED)
+    search = TuneSearch(space_of(computes, caches), config(), predict=lambda _: None)
+    while (wanted := search.ask()) is not None:
+        fails, latency_s = wanted.compute == COMPILED, 0.1 if wanted.compute.graphs == "all" else 1.0
+        search.tell(*_told(failed(wanted) if fails else complete(wanted, latency_s=latency_s)))
+    decider = search.stories[0].decider
+    assert decider.best is not None and decider.best.trial.compute.graphs == "all"
+    assert "none compiled with skipping" not in decider.not_tried
 
 
 def _told(record: Record):  # type: ignore[no-untyped-def]
@@ -221,6 +247,18 @@ def test_another_search_may_decide_what_is_skipped() -> None:
     search = tuned(space_of((EAGER, COMPILED), caches), surface("smooth"), min_ssim=0.85, skips="thresholds")
     skipping = [told.trial for told in search.stories[0].decider.told.values() if told.trial.cache.method != "none"]
     assert 1 < len(skipping) <= 8 and all(of.compute.compile for of in skipping)
+
+
+def test_a_search_that_makes_other_work_decides_nothing_here() -> None:
+    """Successive halving begins with fewer samples."""
+    caches = [CacheConfig(), DBCacheConfig(max_warmup_steps=2), DBCacheConfig(max_warmup_steps=4)]
+    with pytest.raises(ConfigError, match="HalvingSearch: asks for other work"):
+        tuned(space_of(caches=caches), surface("smooth"), skips="zbench.search.halving:HalvingSearch")
+
+
+def test_a_mask_of_ones_own_skips_what_it_does_not_compute() -> None:
+    forced = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_policy="static", steps_mask="11101011")
+    assert most_skips(forced, 8) == most_skips(replace(forced, scm_policy="dynamic"), 8) == 2
 
 
 def test_most_skips_bounds_what_any_surface_skips() -> None:

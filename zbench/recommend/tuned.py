@@ -58,7 +58,8 @@ def _of_work(story: WorkStory) -> list[str]:
     decider = story.decider
     lines = ["Path, what each decision bought:"]
     lines += [f"  {_decided(decision)}" for decision in decider.decisions]
-    lines += [f"  {QUESTIONS[question]}: not decided, the search ended before" for question in decider.undecided()]
+    why = "as nothing that was asked for can run" if story.ended else "the search ended before"
+    lines += [f"  {QUESTIONS[question]}: not decided, {why}" for question in decider.undecided()]
     if (whole := _whole(story)) is not None:
         lines.append(f"  together: {whole}")
     lines += _not_tried(story)
@@ -123,10 +124,10 @@ def _sureness(story: WorkStory) -> list[str]:
 
 def _next(story: WorkStory) -> str:
     decider = story.decider
-    if undecided := decider.undecided():
-        return f"a larger --budget decides {' and '.join(QUESTIONS[question] for question in undecided)}"
     if not story.ended:
-        return "a larger --budget, as other ways to compute were not tried with skipping"
+        undecided = " and ".join(QUESTIONS[question] for question in decider.undecided())
+        left = f"decides {undecided}" if undecided else "tries other ways to compute with skipping"
+        return f"a larger --budget {left}"
     best = decider.best
     pairs = 0 if best is None else len(best.trial.workload.prompts) * len(best.trial.workload.seeds)
     if best is None:

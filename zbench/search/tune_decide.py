@@ -84,8 +84,9 @@ class Decider:
 
     @property
     def baseline(self) -> Told | None:
-        """What speed-ups are over."""
-        return next((told for told in self.told.values() if told.row.is_baseline), None)
+        """What speed-ups are over; what took its place where it did not fit."""
+        known = (told for told in self.told.values() if told.row.is_baseline and told.record.state == "COMPLETE")
+        return next(known, None)
 
     @property
     def best(self) -> Told | None:
@@ -186,8 +187,8 @@ class Decider:
         fitting = [self._fitted(replace(base.trial, compute=compute), note=False) for compute in computes]
         expected = [(plain, self._expected(plain, base)) for plain in fitting if plain is not None]
         for plain, cost in sorted(expected, key=lambda pair: pair[1]):
-            if not self._hopeful(every, base, cost, plain):
-                continue
+            if cost == math.inf or not self._hopeful(every, base, cost, plain):
+                continue  # what failed, or was left out before, has its reason already
             held = yield from self._measure(plain)
             if held is None or not self.judge.allows(held):
                 continue
@@ -257,7 +258,9 @@ class Decider:
                 raise ConfigError("search.options.skips", type(search).__name__, problem)
             if wanted.trial_id not in self.told:
                 yield [wanted]
-            told = self.told[wanted.trial_id]
+            if (told := self.told.get(wanted.trial_id)) is None:
+                problem = f"asks for other work ({wanted.label}), which tune has no room for; use thresholds or bisect"
+                raise ConfigError("search.options.skips", type(search).__name__, problem)
             search.tell(told.record, told.row)
 
     def _measure(self, trial: Trial) -> Generator[list[Trial], None, Told | None]:

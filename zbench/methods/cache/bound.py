@@ -14,6 +14,8 @@ def most_skips(cache: CacheConfig, steps: int) -> int:
     method = method_of(cache)
     if not method.skips:
         return 0
+    if (mask := method.parameters.get("steps_mask")) is not None:
+        return str(mask).count("0")
     if (preset := method.parameters.get("scm_preset")) is not None:
         return STEP_MASKS.get(steps, {}).get(preset, steps - 1)
     warm_up: int | None = method.parameters.get("max_warmup_steps")
