@@ -75,6 +75,12 @@ def test_another_limit_is_answered_from_the_same_records(tmp_path: Path) -> None
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
+def test_a_limit_typed_as_an_option_of_the_search_is_one_of_the_answer(tmp_path: Path) -> None:
+    done = zbench(tmp_path, *tune("search.options.min_ssim=0.85"))
+    assert done.returncode == 0, done.stderr
+    assert "within --min-ssim 0.85" in done.stdout
+
+
 def test_where_nothing_is_feasible_it_ends_as_recommend_does_and_says_what_was_tried(tmp_path: Path) -> None:
     done = zbench(tmp_path, *tune(flags="--max-latency-s 0.0001"))
     assert done.returncode == 4
@@ -103,6 +109,9 @@ def test_works_that_differ_have_an_answer_each(tmp_path: Path) -> None:
         (["--objective", "speed"], "--objective: invalid choice: 'speed'"),
         (["--min-sim", "1"], "--min-sim: no such flag"),
         (["search=grid"], "both decide search"),
+        (["search.seed=3"], "search.seed=3: tune draws nothing"),
+        (["search.options.max_lpips=0.1"], "--max-lpips=0.1: needs a judge"),
+        (["measure.quality_only=true"], "measure.quality_only=true: tune chooses by what it measured of time"),
         (["hardware=b300"], "hardware=b300: is not here, so its figures would be projections; add --allow-proxy"),
         (["pipeline.weights=random", "--min-ssim", "0.9"], "--min-ssim=0.9: weights are random"),
         (["workload=rates"], "tune finds no rates"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from zbench.analysis.view import View
     from zbench.recommend import Goal, Limits
-    from zbench.search.tune import TuneSearch
+    from zbench.search.tune import TuneOptions, TuneSearch
     from zbench.sweeper.plan import Plan
 
 FORMATS = ("text", "json")
@@ -25,12 +25,13 @@ def tune(command: Command, args: list[str]) -> int:
     from zbench.hydra_app import planned
     from zbench.recommend import Limits
     from zbench.search.budget import parse_budget
+    from zbench.search.options import options_of
+    from zbench.search.tune import TuneOptions
 
     parser = _parser(command)
     options, rest = parser.parse_known_args(args)
     given = {limit.name: getattr(options, limit.name) for limit in fields(Limits)}
-    limits = Limits(**given)
-    constraints_of(limits)
+    constraints_of(Limits(**given))
     parse_budget(options.budget, "--budget")
     asked = {**given, "objective": options.objective, "budget": options.budget}
     overrides = [f"search.options.{key}={value}" for key, value in asked.items() if value is not None]
@@ -48,8 +49,9 @@ def tune(command: Command, args: list[str]) -> int:
     )
     if made is None:
         return Exit.DONE
+    limits = options_of(made.search, TuneOptions).limits  # search.options.min_ssim= may be typed instead of the flag
     _refuse_unjudgeable(made, limits, allow_proxy=options.allow_proxy)
-    return _execute(made, limits, options)
+    return _execute(made, options)
 
 
 def _parser(command: Command) -> "argparse.ArgumentParser":
@@ -64,7 +66,7 @@ def _parser(command: Command) -> "argparse.ArgumentParser":
     parser.add_argument(
         "--budget", metavar="SPEND", help="10min, 600s, 1h, or 30 for so many trials (default: no limit)"
     )
-    parser.add_argument("--objective", choices=OBJECTIVES, default=OBJECTIVES[0], help=f"default: {OBJECTIVES[0]}")
+    parser.add_argument("--objective", choices=OBJECTIVES, help=f"default: {OBJECTIVES[0]}")
     parser.add_argument("--allow-proxy", action="store_true", help="judge projected and proxy records too")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"default: {FORMATS[0]}")
     parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
@@ -78,6 +80,8 @@ def _flags_help(parser: "argparse.ArgumentParser") -> str:
 
 def _refuse_unjudgeable(made: "Plan", limits: "Limits", *, allow_proxy: bool) -> None:
     """Raise ConfigError for a limit that no trial can be judged by: better before measuring than after it."""
+    if made.measure.quality_only:
+        raise ConfigError("measure.quality_only", "true", "tune chooses by what it measured of time; leave it out")
     trials = [placed.trial for placed in made.space.placed]
     projected = [trial.hardware for trial in trials if trial.hardware is not None]
     if projected and not allow_proxy:
@@ -103,16 +107,16 @@ def _refuse_unjudgeable(made: "Plan", limits: "Limits", *, allow_proxy: bool) ->
             raise ConfigError(f"--{name.replace('_', '-')}", f"{limit:g}", why)
 
 
-def _goal(made: "Plan", options: "argparse.Namespace") -> "Goal | None":
+def _goal(made: "Plan", told: "TuneOptions") -> "Goal | None":
     """What a recommendation is asked for: an objective on the devices there may be; None: the quickest on one."""
     from zbench.methods.parallel import ParallelDims
     from zbench.recommend import OBJECTIVES, Goal
 
     most = max(ParallelDims.of(placed.trial.parallel).devices for placed in made.space.placed)
-    return None if options.objective == OBJECTIVES[0] and most == 1 else Goal(options.objective, most)
+    return None if told.objective == OBJECTIVES[0] and most == 1 else Goal(told.objective, most)
 
 
-def _execute(made: "Plan", limits: "Limits", options: "argparse.Namespace") -> int:
+def _execute(made: "Plan", options: "argparse.Namespace") -> int:
     import threading
 
     from rich.console import Console
@@ -131,10 +135,10 @@ def _execute(made: "Plan", limits: "Limits", options: "argparse.Namespace") -> i
     view = view_of(outcome.records)
     write_report(view, {made.name: made.run_folder}, made.report_folder)
     talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
-    return _answer(made, limits, options, search, view)
+    return _answer(made, options, search, view)
 
 
-def _answer(made: "Plan", limits: "Limits", options: "argparse.Namespace", search: "TuneSearch", view: "View") -> int:
+def _answer(made: "Plan", options: "argparse.Namespace", search: "TuneSearch", view: "View") -> int:
     """Print the recommendation and the path; where nothing is feasible the path says what was tried."""
     import json
 
@@ -145,7 +149,8 @@ def _answer(made: "Plan", limits: "Limits", options: "argparse.Namespace", searc
     told = search.stories, search.spent, search.budget
     text = path_text(*told, ran_out=search.ran_out)
     try:
-        advice = recommend(view, limits, allow_proxy=options.allow_proxy, goal=_goal(made, options))
+        goal = _goal(made, search.options)
+        advice = recommend(view, search.options.limits, allow_proxy=options.allow_proxy, goal=goal)
     except ZbenchError:
         for line in text.splitlines():
             talk(line)

@@ -87,6 +87,8 @@ class TuneSearch:
         options = options_of(config, TuneOptions)
         if config.n_trials is not None:
             raise ConfigError("search.n_trials", config.n_trials, "tune takes --budget, in trials or in minutes")
+        if config.seed:
+            raise ConfigError("search.seed", config.seed, "tune draws nothing; leave it out")
         self.options, self.budget = options, parse_budget(options.budget, "--budget")
         self._judge = Judge(constraints_of(options.limits), options.objective)
         self._clock, self._seen_at = clock, clock()
