@@ -112,12 +112,8 @@ class TuneSearch:
                 self._at += 1
         if not self._waiting:
             return None
-        works = len(self._batches)
-        while not self.spent.leaves(self.budget, (self._at + 1) / works) and self._seconds:
-            self.ran_out, self._waiting = True, []
-            if self._pending or self._at + 1 >= works:
-                self._at = works if not self._pending else self._at
-                return None
+        if self._seconds and not self.spent.leaves(self.budget, (self._at + 1) / len(self._batches)):
+            self.ran_out, self._waiting = True, []  # within a budget a batch is one trial, so none of it is out
             self._at += 1
             return self.ask()
         wanted = self._waiting.pop(0)

@@ -78,7 +78,6 @@ class Decider:
     told: dict[str, Told] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     not_tried: dict[str, str] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
     _floors: dict[str, int] = field(default_factory=dict)
     _spoils_from: list[float] = field(default_factory=list)
 
@@ -329,10 +328,6 @@ class Decider:
 
     def _place(self, offload: OffloadConfig) -> int:
         return self.choices.offloads.index(offload) if offload in self.choices.offloads else -1
-
-    def _offload_of(self, trial: Trial) -> OffloadConfig:
-        fitting = self._fitted(trial, note=False)
-        return trial.offload if fitting is None else fitting.offload
 
     def _best_or(self, base: Told) -> Told:
         return self.best or base

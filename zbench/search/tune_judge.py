@@ -11,9 +11,6 @@ from zbench.methods.parallel import ParallelDims
 from zbench.record import Record
 from zbench.trial import Trial
 
-LATENCY_FLAG = "--max-latency-s"
-MEMORY_FLAG = "--max-vram-gib"
-
 
 @dataclass(frozen=True)
 class Told:
@@ -67,7 +64,7 @@ class Judge:
 
     def allows(self, told: Told) -> bool:
         """Whether it may stand so far: all limits but the one on latency, which later decisions may still meet."""
-        others = (c for c in self.constraints if c.flag != LATENCY_FLAG)
+        others = (c for c in self.constraints if c.metric.about != "latency")
         return told.is_measured and all(c.miss(told.row) == 0 for c in others)
 
     def satisfies(self, told: Told) -> bool:
@@ -76,20 +73,20 @@ class Judge:
 
     def keeps_likeness(self, told: Told) -> bool:
         """Whether its images meet the limits on images."""
-        of_images = (c for c in self.constraints if c.flag not in (LATENCY_FLAG, MEMORY_FLAG))
+        of_images = (c for c in self.constraints if c.metric.about == "quality")
         return told.record.state == "COMPLETE" and all(c.miss(told.row) == 0 for c in of_images)
 
     def misses_memory(self, told: Told) -> bool:
         """Whether it ran out of device memory or needs more than the limit."""
         if told.record.state == "FAILED":
             return told.record.reason is not None and told.record.reason.code == "out_of_memory"
-        over = (c for c in self.constraints if c.flag == MEMORY_FLAG)
+        over = (c for c in self.constraints if c.metric.about == "memory")
         return told.row.misfit is not None or any((c.miss(told.row) or 0) > 0 for c in over)
 
     @property
     def limits_images(self) -> bool:
         """Whether there is a limit that skipping steps can miss."""
-        return any(c.flag not in (LATENCY_FLAG, MEMORY_FLAG) for c in self.constraints)
+        return any(c.metric.about == "quality" for c in self.constraints)
 
     def cost(self, told: Told, baseline: Told | None) -> float:
         """Lower is better; infinite where it has no figure. Seconds are the baseline's over the speed-up, if both are
