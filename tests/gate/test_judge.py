@@ -15,7 +15,7 @@ from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.judge import Assessment, assess
 from zbench.gate.limits import parse_limit
 from zbench.gate.show import annotations, render
-from zbench.measurement import Effective, Energy, Memory
+from zbench.measurement import QUALITY_ONLY, Effective, Energy, Memory
 from zbench.record import Record
 from zbench.stats import Verdict
 from zbench.store import RECORDS
@@ -66,6 +66,21 @@ def test_too_few_cycles_are_inconclusive_and_the_way_out_is_named() -> None:
     assessment = assess(run(n_rounds=8), run(), [parse_limit("latency.median:3%")])
     assert assessment.exit_code == Exit.INCONCLUSIVE
     assert "measure.min_rounds" in assessment.findings[1].judgement.reason
+
+
+def test_what_was_not_timed_is_inconclusive_and_more_rounds_are_no_way_out() -> None:
+    """Its images are judged as ever."""
+    (baseline, timed) = run()
+    assert timed.measurement is not None
+    requests = [replace(r, valid=False, invalid_reasons=[QUALITY_ONLY]) for r in timed.measurement.window.requests]
+    reasons = {**timed.measurement.reasons, "latency": QUALITY_ONLY}
+    measured = with_window(replace(timed.measurement, reasons=reasons), requests=requests)
+    limits = [parse_limit(limit) for limit in ("latency.median:3%", "throughput:3%", "quality.ssim:-0.01")]
+    assessment = assess([baseline, replace(timed, measurement=measured)], run(), limits)
+    said = [finding.judgement.reason for finding in assessment.findings if finding.label == timed.label]
+    assert assessment.exit_code == Exit.INCONCLUSIVE
+    assert all("the new record was not timed (quality_only)" in each for each in said[:2]) and len(said) == 3
+    assert "timed" not in said[2]
 
 
 def test_a_trial_that_only_the_new_run_has_is_named_and_not_judged() -> None:

@@ -17,7 +17,7 @@ from zbench.config import OffloadConfig
 from zbench.errors import ConfigError, Exit, RecordError
 from zbench.gate.baselines import machine_of
 from zbench.gate.limits import Limit
-from zbench.measurement import Effective, Measurement, Source
+from zbench.measurement import QUALITY_ONLY, Effective, Measurement, Source
 from zbench.record import Reason, Record, State
 from zbench.stats import (
     EXACT,
@@ -192,8 +192,20 @@ def _judged(
 ) -> Judgement:
     kind = Kind.RELATIVE if limit.relative else Kind.ABSOLUTE
     unlike = _unlike(limit.metric, new, base, both_runs)
-    outcome = unlike or _outcome(limit, new.figures[place], base.figures[place], level)
+    outcome = (
+        unlike
+        or _untimed(limit.metric, place, new, base)
+        or _outcome(limit, new.figures[place], base.figures[place], level)
+    )
     return judge(outcome, limit.margin, kind, higher_is_better=limit.metric.higher_is_better)
+
+
+def _untimed(metric: Metric, place: int, new: _Told, base: _Told) -> Refusal | None:
+    """Where images alone were asked for: more rounds are no way out."""
+    for side, told in (("new", new), ("base", base)):
+        if metric.about == "latency" and not told.has(place) and told.reasons.get("latency") == QUALITY_ONLY:
+            return Refusal(RefusalReason.MISSING, f"the {side} record was not timed ({QUALITY_ONLY})")
+    return None
 
 
 def _outcome(limit: Limit, new: Samples | float | None, base: Samples | float | None, level: float) -> Compared:
