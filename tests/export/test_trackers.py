@@ -101,7 +101,7 @@ def test_invalid_rounds_are_no_samples_and_a_trial_of_them_alone_is_left_out(for
     bad = with_window(bad, requests=[replace(r, valid=False, invalid_reasons=["throttled"]) for r in bad.requests])
     records = [base, replace(complete(trial(DBCacheConfig())), measurement=bad)]
     assert names(form, export(form, records)) == ["none"]
-    assert "1 trial without a valid round" in capsys.readouterr().err
+    assert "1 trial without a latency" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", TRACKERS)

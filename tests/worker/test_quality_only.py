@@ -15,6 +15,7 @@ from zbench.engines import Generation
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import QUALITY_ONLY, UNTIMED, Cold, Measurement
 from zbench.record import Record, held_to_its_images
+from zbench.report.text.findings import findings
 from zbench.trial import Trial
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import TrialJob
@@ -77,6 +78,12 @@ def test_its_figures_have_no_doubts_and_no_speedup(tmp_path: Path) -> None:
     row = next(row for row in rows if not row.is_reference)
     assert (row.caveats, row.speedup, row.latency_median_s, row.rounds, row.invalid_rounds) == ((), None, None, 0, 0)
     assert (row.cached_steps, row.is_identical, row.why_missing("latency")) == (2, True, QUALITY_ONLY)
+
+
+def test_a_report_of_nothing_else_says_that_it_was_not_timed(tmp_path: Path) -> None:
+    of = trial(CACHED)
+    (said,) = findings(view_of([recorded(of, judged(tmp_path, of))]).trials)
+    assert said == "No trial was timed: images alone were asked for (quality_only), so there is no speed to compare."
 
 
 def test_its_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:

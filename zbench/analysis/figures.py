@@ -15,7 +15,7 @@ from zbench.analysis.quality import likeness
 from zbench.analysis.speedup import speedup_of
 from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
-from zbench.measurement import REFERENCE_INVALID, Measurement, Source
+from zbench.measurement import QUALITY_ONLY, REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.record import Record, State
@@ -200,6 +200,11 @@ class TrialFigures:
     def doubts(self) -> tuple[str, ...]:
         """Its caveats but a projection's `misfit`: why the figures themselves should not be trusted."""
         return tuple(caveat for caveat in self.caveats if self.hardware is None or caveat != self.misfit)
+
+    @property
+    def is_untimed(self) -> bool:
+        """Whether its images alone were asked for."""
+        return self.why_missing("latency") == QUALITY_ONLY
 
     @property
     def is_identical(self) -> bool:

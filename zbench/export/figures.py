@@ -44,7 +44,7 @@ def measured_trials(view: View, form: str) -> View:
     """The COMPLETE trials with a latency, for a format that cannot mark what was not measured.
 
     Raises ZbenchError if any was projected or measured on a proxy, and if none is left: an empty file would look
-    like success to the tool that reads it. Trials without a valid round are left out, which goes to stderr.
+    like success to the tool that reads it. Trials without a latency are left out, which goes to stderr.
     """
     summaries = view.complete
     unmeasured = [row for row in summaries if row.source != "measured"]
@@ -57,7 +57,7 @@ def measured_trials(view: View, form: str) -> View:
     trials = complete_trials(view)
     timed = trials.only({row.key for row in trials.trials if row.latency_median_s is not None})
     if len(timed.trials) < len(trials.trials):
-        talk(f"note: left out {count(len(trials.trials) - len(timed.trials))} without a valid round")
+        talk(f"note: left out {count(len(trials.trials) - len(timed.trials))} without a latency")
     if not timed.trials:
         raise ZbenchError(f"--format {form}: no trial has a latency to export; zbench report says why")
     return timed

@@ -147,13 +147,13 @@ def _trusted(rows: Sequence[TrialFigures]) -> tuple[list[TrialFigures], list[str
 
 def _timed(rows: Sequence[TrialFigures]) -> tuple[list[TrialFigures], list[str]]:
     """Those whose time was asked for, and a sentence for the others. RecordError if none is."""
-    untimed = [row for row in rows if row.why_missing("latency") == QUALITY_ONLY]
+    untimed = [row for row in rows if row.is_untimed]
     if not untimed:
         return list(rows), []
     said = f"{cells.trials(len(untimed))} without a time ({QUALITY_ONLY}), of which images alone were judged"
     if len(untimed) == len(rows):
         raise RecordError(f"{said}: nothing to choose among; measure them with measure.quality_only=false")
-    return [row for row in rows if row not in untimed], [f"left out: {said}"]
+    return [row for row in rows if not row.is_untimed], [f"left out: {said}"]
 
 
 def _fastest_first(rows: Sequence[TrialFigures]) -> list[TrialFigures]:

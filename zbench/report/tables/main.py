@@ -183,7 +183,7 @@ def _legend(trials: Sequence[TrialFigures], complete: Sequence[TrialFigures]) ->
         if row.caveats:
             doubted.setdefault("; ".join(row.caveats), []).append(row.label)
     lines += [f"{cells.UNTRUSTED_MARK} {', '.join(labels)}: {why}." for why, labels in doubted.items()]
-    untimed = [row for row in complete if row.why_missing("latency") == QUALITY_ONLY]
+    untimed = [row for row in complete if row.is_untimed]
     if untimed:
         lines.append(
             f"{cells.trials(len(untimed))} without a time ({QUALITY_ONLY}): images alone were asked for, one request a "

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
+from zbench.measurement import QUALITY_ONLY
 from zbench.report.text import cells
 
 GOOD_SSIM = 0.95
@@ -15,7 +16,9 @@ def findings(trials: Sequence[TrialFigures]) -> list[str]:
     """Sentences, the most useful first. Trials of several baselines are judged against their own."""
     complete = [row for row in trials if row.state == "COMPLETE" and row.latency_median_s is not None]
     if not complete:
-        return ["No trial was completed, so there is nothing to compare.", *_failed(trials)]
+        untimed = any(row.is_untimed for row in trials)
+        why = f"timed: images alone were asked for ({QUALITY_ONLY})" if untimed else "completed"
+        return [f"No trial was {why}, so there is no speed to compare.", *_failed(trials)]
     weak = any(row.source in ("proxy", "projected") for row in complete)
     sentences = [f"These figures are {NOT_VALIDATED}."] if weak else []
     baselines = [row for row in complete if row.is_baseline]
