@@ -11,13 +11,14 @@ from golden_files import assert_golden
 from surfaced import searched
 from surfaces import GIB, Surface, surface
 
+from zbench.analysis.constraints import Limits
 from zbench.analysis.view import view_of
 from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig, SCMConfig, SearchConfig
 from zbench.errors import ConfigError
 from zbench.methods.cache.bound import most_skips
 from zbench.recommend.tuned import path_dict, path_text
 from zbench.record import Reason, Record
-from zbench.search import load_search
+from zbench.search import load_search, tune
 from zbench.search.budget import Budget, parse_budget
 from zbench.search.tune import TuneSearch
 from zbench.space import Space, arrange
@@ -247,6 +248,13 @@ def test_another_search_may_decide_what_is_skipped() -> None:
     search = tuned(space_of((EAGER, COMPILED), caches), surface("smooth"), min_ssim=0.85, skips="thresholds")
     skipping = [told.trial for told in search.stories[0].decider.told.values() if told.trial.cache.method != "none"]
     assert 1 < len(skipping) <= 8 and all(of.compute.compile for of in skipping)
+
+
+@pytest.mark.parametrize("limit", [flag for flag in vars(Limits()) if flag not in ("max_vram_gib", "max_latency_s")])
+def test_it_has_every_limit_on_images(limit: str) -> None:
+    """So it looks for the one that skips most within that, and not for every pattern."""
+    assert load_search(SearchConfig("t", tune.SKIPS["thresholds"][0], options={limit: 0.5}), space_of())
+    assert limit in tune.SKIPS["thresholds"][1]
 
 
 def test_a_search_that_makes_other_work_decides_nothing_here() -> None:

@@ -50,8 +50,8 @@ def planned(
     A `plan` imports no class from outside zbench; `run` and `sweep` ask the engines and the search that the user named.
 
     `command` is run, sweep, plan or tune, `about` what its help begins with, `typed` what to type to go on, where that
-    is not `args`. Raises OverrideError and its like for what
-    does not compose, and ConfigError for code from outside that neither an entry point nor `allow_code` permits.
+    is not `args`. Raises OverrideError and its like for what does not compose, and ConfigError for code from outside
+    that neither an entry point nor `allow_code` permits.
     """
     asked = _asked(args, command, about)
     if asked is None:

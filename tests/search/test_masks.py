@@ -144,6 +144,7 @@ def test_nothing_is_held_out_where_there_are_no_seeds_for_it() -> None:
         (config(method="best"), trial(), "search.options"),
         (config(timed=0), trial(), "search.options"),
         (config(holdout_seeds=[0]), trial(), "search.options.holdout_seeds"),
+        (config(holdout_prompts="others.pdf"), trial(), "search.options.holdout_prompts=others.pdf"),
         (config(8, method="exhaustive"), trial(), "search.options.method"),
         (config(), trial(CustomCacheConfig(method="mine", target="a:B")), "cache.method"),
         (config(), trial(pipeline=replace(TINY, weights="random")), "pipeline.weights"),

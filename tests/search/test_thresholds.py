@@ -219,6 +219,8 @@ def test_so_many_trials_are_the_most_and_a_larger_number_goes_on() -> None:
         ({"options": {"min_sim": 0.9}}, "search.options"),
         ({"options": {"min_ssim": 3}}, "search.options.min_ssim"),
         ({"options": {"min_ssim": "high"}}, "search.options"),
+        ({"options": {"max_lpips": -1}}, "search.options.max_lpips"),
+        ({"options": {"max_latency_s": 1}}, "search.options"),
     ],
 )
 def test_what_cannot_be_meant_is_named(changes: dict[str, Any], key: str) -> None:

@@ -64,8 +64,8 @@ class _Line:
     fields: Mapping[str, Any]
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a file: txt has one a line, jsonl an object a line, csv a header and a row each.
+def read_prompts(path: Path, key: str = "workload.prompts_file") -> list[Prompt]:
+    """The prompts of the file that `key` names: txt has one a line, jsonl an object, csv a header and a row each.
 
     A prompt without an id is called after its place: `p0`, `p1` and so on. Raises OverrideError as `read_text` does,
     ConfigError that names file and line.
@@ -73,14 +73,14 @@ def read_prompts(path: Path) -> list[Prompt]:
     read = READERS.get(path.suffix.lower())
     if read is None:
         known = ", ".join(READERS)
-        raise ConfigError("workload.prompts_file", path, f"its name must end in one of {known}")
+        raise ConfigError(key, path, f"its name must end in one of {known}")
     try:
         text = read_text(path)
     except OverrideError as error:
-        raise OverrideError(f"workload.prompts_file={error}") from error
+        raise OverrideError(f"{key}={error}") from error
     lines = list(read(path, text))
     if not lines:
-        raise ConfigError("workload.prompts_file", path, "holds no prompt")
+        raise ConfigError(key, path, "holds no prompt")
     prompts = [_prompt(line) for line in lines]
     taken = {prompt.id for prompt in prompts if prompt.id}
     places: dict[str, str] = {}

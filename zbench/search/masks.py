@@ -224,7 +224,7 @@ def _held_out(chosen_on: WorkloadConfig, options: MaskOptions) -> WorkloadConfig
     """The samples that no mask is chosen on; None where there are to be none. Raises ConfigError for one that is."""
     seeds, prompts = options.holdout_seeds, chosen_on.prompts
     if options.holdout_prompts is not None:
-        prompts = read_prompts(Path(options.holdout_prompts).expanduser())
+        prompts = read_prompts(Path(options.holdout_prompts).expanduser(), "search.options.holdout_prompts")
         seeds = chosen_on.seeds if seeds is None else seeds
     if seeds is None:
         first = max(chosen_on.seeds) + 1

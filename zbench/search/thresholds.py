@@ -34,6 +34,8 @@ class ThresholdOptions:
     min_ssim: float | None = None  # of the worst image
     min_psnr_db: float | None = None  # of the worst image
     min_prompt_fidelity: float | None = None  # mean share of the attributes asked for, 0 to 1
+    max_lpips: float | None = None  # of the worst image
+    min_clip_score: float | None = None  # mean, 0 to 100
 
 
 class ThresholdSearch:

@@ -24,13 +24,14 @@ from zbench.record import Record
 from zbench.search import Search, load_search
 from zbench.search.budget import Budget, Spent, parse_budget
 from zbench.search.options import options_of, refuse_storage
+from zbench.search.thresholds import ThresholdOptions
 from zbench.search.tune_decide import Batches, Decider, TuneChoices, in_order_of_moving
 from zbench.search.tune_judge import Judge, Told
 from zbench.space import Space, constraint
 from zbench.trial import Trial, geometry_of
 
 OWN_SKIPS = "bisect"
-SKIPS = {"thresholds": ("zbench.search.thresholds:ThresholdSearch", ("min_ssim", "min_psnr_db", "min_prompt_fidelity"))}
+SKIPS = {"thresholds": ("zbench.search.thresholds:ThresholdSearch", tuple(ThresholdOptions.__dataclass_fields__))}
 """Searches that may decide what is skipped, by what `search.options.skips` calls them: the class, and which of tune's
 limits it takes as options of its own."""
 
