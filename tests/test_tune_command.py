@@ -107,6 +107,7 @@ def test_works_that_differ_have_an_answer_each(tmp_path: Path) -> None:
         (["--budget", "ten"], "--budget=ten: must be such as 10min"),
         (["--budget", "0"], "--budget=0: is a number of trials"),
         (["--objective", "speed"], "--objective: invalid choice: 'speed'"),
+        (["--objective", "energy"], "--objective=energy: there is no GPU here"),
         (["--min-sim", "1"], "--min-sim: no such flag"),
         (["search=grid"], "both decide search"),
         (["search.seed=3"], "search.seed=3: tune draws nothing"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import argparse
 
     from zbench.analysis.view import View
-    from zbench.recommend import Goal, Limits
+    from zbench.recommend import Goal
     from zbench.search.tune import TuneOptions, TuneSearch
     from zbench.sweeper.plan import Plan
 
@@ -49,8 +49,8 @@ def tune(command: Command, args: list[str]) -> int:
     )
     if made is None:
         return Exit.DONE
-    limits = options_of(made.search, TuneOptions).limits  # search.options.min_ssim= may be typed instead of the flag
-    _refuse_unjudgeable(made, limits, allow_proxy=options.allow_proxy)
+    told = options_of(made.search, TuneOptions)  # search.options.min_ssim= may be typed instead of the flag
+    _refuse_unjudgeable(made, told, allow_proxy=options.allow_proxy)
     return _execute(made, options)
 
 
@@ -78,8 +78,8 @@ def _flags_help(parser: "argparse.ArgumentParser") -> str:
     return parser.format_help().strip()
 
 
-def _refuse_unjudgeable(made: "Plan", limits: "Limits", *, allow_proxy: bool) -> None:
-    """Raise ConfigError for a limit that no trial can be judged by: better before measuring than after it."""
+def _refuse_unjudgeable(made: "Plan", told: "TuneOptions", *, allow_proxy: bool) -> None:
+    """Raise ConfigError for a limit or objective that no trial can be judged by: better before measuring than after."""
     if made.measure.quality_only:
         raise ConfigError("measure.quality_only", "true", "tune chooses by what it measured of time; leave it out")
     trials = [placed.trial for placed in made.space.placed]
@@ -102,8 +102,10 @@ def _refuse_unjudgeable(made: "Plan", limits: "Limits", *, allow_proxy: bool) ->
             for name in ("min_ssim", "min_psnr_db")
         ),
     )
+    if on_cpu and told.objective == "energy":
+        raise ConfigError("--objective", "energy", "there is no GPU here, so nobody knows joules; leave it out")
     for name, is_so, why in lacking:
-        if is_so and (limit := getattr(limits, name)) is not None:
+        if is_so and (limit := getattr(told, name)) is not None:
             raise ConfigError(f"--{name.replace('_', '-')}", f"{limit:g}", why)
 
 
