@@ -50,7 +50,9 @@ def tuning_jobs(
     if not made:
         raise OverrideError("nothing to choose from; leave out what leaves no choice")
     notes = dict.fromkeys(note for group in GROUPS for each in composed[group] for note in each.notes)
-    return Jobs(made, list(notes))
+    named = next((o for o in others if group_of(o) == "experiment"), None)
+    said = [] if named is None else [f"{named}: tune has its own choices of {', '.join(GROUPS)} where none is typed"]
+    return Jobs(made, [*notes, *said])
 
 
 def group_of(override: str) -> str:
