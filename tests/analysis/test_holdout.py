@@ -44,5 +44,5 @@ def test_the_table_has_both_figures_side_by_side() -> None:
     assert table.headers[3:5] == ("SSIM (worst) on 2", "on 4 held out")
     row = table.rows[1]
     assert row[1:] == ("5 of 8", "2.00×", "0.925 (0.920)", "0.865 (0.850)")
-    assert "Of 1 masks 1 have" in table.legend[-1]
+    assert table.legend[-1].endswith("by the worst image: 1 of 1 trial.")
     assert holdout_table(view_of(CHOSEN_ON)) is None

@@ -35,22 +35,21 @@ def test_the_next_threshold_either_way_skips_other_steps_and_none_within_does(na
     assert span is not None and span.has(threshold)
     for inside in (math.nextafter(span.above, 1), (span.above + min(span.upto, 1)) / 2, min(span.upto, 5.0)):
         assert [w.skipped for w in walks(steady, inside, max_warmup_steps=2)] == [w.skipped for w in before]
-    for outside in (span.next_lower, span.next_higher):
-        if outside is not None:
+    for outside in (span.above, math.nextafter(span.upto, math.inf)):
+        if 0 < outside < math.inf:
             assert [w.skipped for w in walks(steady, outside, max_warmup_steps=2)] != [w.skipped for w in before]
 
 
 def test_nothing_skipped_has_no_lower_end_and_all_skipped_no_higher_one() -> None:
     assert span_at(0.1, [Walk((), {4: 0.3, 5: 0.2})]) == Span(0.0, 0.2)
-    found = span_at(0.5, [Walk((4, 5), {4: 0.3, 5: 0.2})])
-    assert found == Span(0.3, math.inf) and found.next_higher is None and found.next_lower == 0.3
+    assert span_at(0.5, [Walk((4, 5), {4: 0.3, 5: 0.2})]) == Span(0.3, math.inf)
 
 
 def test_from_one_on_nothing_is_compared_so_all_such_thresholds_are_equal() -> None:
     """And a difference of 1 or more is skipped from there on, not from itself on."""
     assert span_at(1.0, [Walk((4, 5, 6), {})]) == Span(HIGHEST_COMPARED, math.inf)
     assert span_at(0.5, [Walk((), {4: 1.7})]) == Span(0.0, HIGHEST_COMPARED)
-    assert Span(0.0, HIGHEST_COMPARED).next_higher == 1.0
+    assert math.nextafter(HIGHEST_COMPARED, math.inf) == 1.0
 
 
 @pytest.mark.parametrize(

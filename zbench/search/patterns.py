@@ -43,16 +43,6 @@ class Span:
         """Whether it is one of them."""
         return self.above < threshold <= self.upto
 
-    @property
-    def next_higher(self) -> float | None:
-        """The least threshold above it, at which the pattern is another; None where it has no end."""
-        return None if math.isinf(self.upto) else math.nextafter(self.upto, math.inf)
-
-    @property
-    def next_lower(self) -> float | None:
-        """The highest threshold below it, at which the pattern is another; None where there is none."""
-        return self.above if self.above > 0 else None
-
 
 EVERY = Span(0.0, math.inf)
 

@@ -24,7 +24,7 @@ def holdout_table(view: View) -> TextTable | None:
     legend = (
         "A mask is chosen by its images of some samples, so those flatter it; on samples that had no part in that the "
         "figures are what to expect. Each image is likened to the reference's of the same sample.",
-        f"Of {len(compared)} masks {len(worse)} have a worst image that is less alike on the samples held out.",
+        f"Less alike on the samples held out, by the worst image: {len(worse)} of {cells.trials(len(compared))}.",
     )
     return TextTable(
         head=table_head([each.chosen for each in found]),
