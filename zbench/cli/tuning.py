@@ -93,7 +93,7 @@ def _refuse_unjudgeable(made: "Plan", told: "TuneOptions", *, allow_proxy: bool)
     no_scene = not any(prompt.scene for trial in trials for prompt in trial.workload.prompts)
     unlike = all(trial.pipeline.weights == "random" and trial.hardware is None for trial in trials)
     lacking = (
-        ("max_vram_gib", on_cpu, "there is no GPU here, so nobody has device memory; leave it out"),
+        ("max_vram_gib", on_cpu, "there is no GPU here, so there is no device memory to limit; leave it out"),
         ("max_lpips", made.measure.lpips_weights is None, "needs a judge; give measure.lpips_weights="),
         ("min_clip_score", made.measure.clip_weights is None, "needs a judge; give measure.clip_weights="),
         ("min_prompt_fidelity", no_scene, "no prompt here names its scene; leave it out, or take workload=scenes"),

@@ -20,7 +20,7 @@ MOST_FAILURES = 2
 UNTOLD = "its engine does not tell the residual differences that decide what is skipped"
 
 SAME = 4.0
-"""Thresholds this many times closer than differences vary from call to call are not told apart."""
+"""Thresholds are told apart where they differ by this many times what a difference varies from call to call."""
 
 Pattern = frozenset[tuple[object, tuple[int, ...]]]
 """Of each sample the steps that were skipped."""

@@ -18,7 +18,7 @@ UNKNOWN = 1000.0
 """By how much a limit is missed that cannot be judged: farther than by any figure, and finite, for it is stored."""
 
 MOST_WITHOUT = 2
-"""Trials that may lack a figure that none had before them: then the search has nothing to go by, and says so."""
+"""So many trials lack a figure, and none had it before: then a search has nothing to go by, and ends with an error."""
 
 
 def _latency_s(row: TrialFigures) -> float | None:

@@ -23,8 +23,8 @@ from zbench.search.patterns import Walk, walks_of
 from zbench.space import Placed, Space, constraint
 from zbench.trial import Trial, geometry_of
 
-TRIED_FIRST = 0.5
-"""A threshold that stands for any other, where it is asked whether a setting can work with others than were typed."""
+ANY_OTHER = 0.5
+"""A threshold that stands for those that were not typed: can the setting work with it, then it can with all."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _families(space: Space, limits: str) -> tuple[list[Family], dict[str, Family
         method = method_of(trial.cache)
         if method.threshold is None or trial.workload.seeks_rate:
             continue
-        any_other = replace(trial, cache=method.at_threshold(TRIED_FIRST))
+        any_other = replace(trial, cache=method.at_threshold(ANY_OTHER))
         if constraint(any_other, geometry_of(any_other.pipeline)) is None:
             typed.setdefault(any_other.trial_id, []).append(trial)
     families = [Family(sorted(members, key=threshold_of), limits) for members in typed.values()]

@@ -24,10 +24,10 @@ Batches = Generator[list[Trial], None, None]
 Question = Literal["fit", "compute", "devices", "skipping", "second look"]
 
 UNTIL: dict[Question, float] = {"compute": 0.5, "devices": 0.7}
-"""Of the budget, what may be spent when the last trial of a decision begins: what is skipped has to have its share."""
+"""Share of the budget after which a decision begins no trial, so that something is left for what is skipped."""
 
 MORE_THAN_SEEN = 0.8
-"""Where images keep more of their limit, skipping may leave this share of the least time that was seen elsewhere."""
+"""Another way to compute, whose images are better, may skip more than was seen: to this share of the least time."""
 
 QUESTIONS: dict[Question, str] = {
     "fit": "does it fit",
