@@ -96,10 +96,12 @@ def test_every_suggestion_is_a_trial_of_the_space_and_none_comes_twice(sampler: 
     assert len(asked) == len(set(asked)) and set(asked) == space.asked, "all 25 points, each once"
 
 
-def test_a_trial_that_was_not_asked_for_stands_for_one_that_was() -> None:
+def test_a_trial_that_was_not_asked_for_stands_for_one_that_was(tmp_path: Path) -> None:
     """A threshold of 0 skips nothing: that is the reference, which comes by itself."""
     space = arrange([cached(2, limit) for limit in (0.0, 0.1, 0.2)], plainest=Descriptions(outside=False).plainest)
-    asked = searched(load_search(config(10), space))
+    url = f"sqlite:///{tmp_path}/study.db"
+    asked = searched(load_search(config(10, storage=url), space))
+    assert sorted(each.params["cache.residual_diff_threshold"] for each in stored(url)) == [0.0, 0.1, 0.2]
     assert {each.label for each in asked} == {"none", "F1B0_W2_MC3_R0.1", "F1B0_W2_MC3_R0.2"} and len(asked) == 3
 
 

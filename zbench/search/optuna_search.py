@@ -103,7 +103,7 @@ class OptunaSearch:
         """See `Search.tell`. Optuna hears of it in its turn."""
         standing = self._goals.standing(figures)
         self._told[record.trial_id] = standing
-        if self._stored is not None and record.trial_id in self._points.trials:
+        if self._stored is not None and record.trial_id in self._at_random:
             self._stored.tell(record, standing)
 
     def _standing_in(self, trial_id: str) -> Trial:
