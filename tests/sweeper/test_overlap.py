@@ -99,7 +99,7 @@ def test_trials_that_share_a_proxy_never_run_it_twice_at_once(tmp_path: Path) ->
     ahead = [projected(complete(trial()), latency_s=1.0, vram_gib=20.0, hardware=name) for name in ("h100", "b300")]
     executor = Roomy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zbench.sweeper.sweep._projected", lambda trial, measured: measured)
+        patch.setattr("zbench.sweeper.sweep.projected", lambda trial, measured: measured)
         outcome, _ = swept(tmp_path, executor, arrange([r.trial for r in ahead]))
     assert [len(held) for held in executor.together] == [1], "one proxy, measured once"
     assert len(outcome.records) == 2 and {r.environment["cpu"] for r in outcome.records} == {"elsewhere"}

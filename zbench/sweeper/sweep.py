@@ -399,12 +399,13 @@ class Sweep:
         return self.executor.environments[0] if self.executor.environments else environment_on([]).to_dict()
 
     def _pruned(self, placed: Placed, reason: str) -> Record:
-        """The record of a trial that cannot work, which the journal has from now on."""
+        """The record of a trial that is left out, which the journal has from now on; what was measured stays there."""
         self.listener.note(f"{placed.trial.label} is left out: {reason}")
         record = self._record(placed, self._parents, state="PRUNED", reason=Reason("constraint", reason))
         before = self.store.latest.get(placed.trial.trial_id)
         told = before and (before.reason, before.reference_id, before.baseline_id)
-        if told != (record.reason, record.reference_id, record.baseline_id):
+        was_measured = before is not None and before.state == "COMPLETE"
+        if not was_measured and told != (record.reason, record.reference_id, record.baseline_id):
             self.store.append(record)
         return record
 
