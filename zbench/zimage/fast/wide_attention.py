@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 STRETCH = 4096
@@ -30,7 +31,9 @@ class WideHeadAttnProcessor:
 
 
 def fits(attn: Any) -> bool:
-    """Whether this is what the processor is for."""
+    """Whether this is what the processor is for: attention as diffusers has it, not split over ranks."""
+    if type(attn.processor) is not AttnProcessor2_0:
+        return False
     plain = attn.heads == 1 and attn.group_norm is not None and attn.spatial_norm is None and attn.norm_q is None
     return bool(plain and attn.residual_connection)
 
