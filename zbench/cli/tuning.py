@@ -152,7 +152,7 @@ def _answer(made: "Plan", options: "argparse.Namespace", search: "TuneSearch", v
     text = path_text(*told, ran_out=search.ran_out)
     try:
         goal = _goal(made, search.options)
-        advice = recommend(view, search.options.limits, allow_proxy=options.allow_proxy, goal=goal)
+        advice = recommend(view, search.options, allow_proxy=options.allow_proxy, goal=goal)
     except ZbenchError:
         for line in text.splitlines():
             talk(line)

@@ -42,24 +42,12 @@ Predict = Callable[[Trial], float | None]
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(Limits):
     """`search.options` of tune."""
 
-    max_vram_gib: float | None = None
-    min_ssim: float | None = None
-    min_psnr_db: float | None = None
-    min_prompt_fidelity: float | None = None
-    max_lpips: float | None = None
-    min_clip_score: float | None = None
-    max_latency_s: float | None = None
     objective: Objective = "latency"
     budget: str | int | None = None  # 10min, 600s, or a number of trials
     skips: str = OWN_SKIPS  # what decides what is skipped: bisect, thresholds, or module:Class of zbench
-
-    @property
-    def limits(self) -> Limits:
-        """Those of a recommendation."""
-        return Limits(**{name: getattr(self, name) for name in Limits.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -91,7 +79,7 @@ class TuneSearch:
         if config.seed:
             raise ConfigError("search.seed", config.seed, "tune draws nothing; leave it out")
         self.options, self.budget = options, parse_budget(options.budget, "--budget")
-        self._judge = Judge(constraints_of(options.limits), options.objective)
+        self._judge = Judge(constraints_of(options), options.objective)
         self._clock, self._seen_at = clock, clock()
         self._seconds, self._warm = list[float](), list[float]()
         self._deciders = self._made(space, predict or predicted_gib)
