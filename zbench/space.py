@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from zbench.config import ServedEngineConfig
 from zbench.hardware.footprint import least_offload
-from zbench.methods import fast, graphs, lora, offload, parallel, quantization
+from zbench.methods import attention, fast, graphs, lora, offload, parallel, quantization
 from zbench.methods.cache import method_of
 from zbench.trial import Trial, geometry_of
 from zbench.zimage.geometry import SEQUENCE_MULTIPLE, Geometry
@@ -217,6 +217,7 @@ def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
         _offload_fits(trial),
         _graphs_fit(trial),
         fast.problem(trial.compute, trial.pipeline, trial.parallel),
+        attention.problem(trial.compute, trial.parallel),
         quantization.problem(trial.compute, trial.pipeline, trial.parallel, trial.offload),
         quantization.problem_on_hardware(trial.compute, trial.hardware),
         lora.problem(trial.pipeline, projected=trial.hardware is not None),

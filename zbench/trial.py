@@ -228,6 +228,7 @@ class Trial:
             None if cap_gib is None else f"cap:{cap_gib:g}GiB",
             *fast.labels(self.compute, self.parallel),
             quantization.label(self.compute),
+            attention.label(self.compute.attention_backend),
             dtypes.label(self.compute.dtype),
             lora.label(self.pipeline),
             self.workload.load_label,

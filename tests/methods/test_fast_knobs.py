@@ -17,6 +17,7 @@ from zbench.trial import Trial, geometry_of, settled
 FAST = ComputeConfig(device="cuda", compile=True, graphs="auto", **fast.FAST)
 FP8 = replace(FAST, quantization="fp8")
 FP8_ALONE = ComputeConfig(device="cuda", quantization="fp8")
+FP8_ATTENTION = replace(FAST, attention_backend="cudnn_fp8")
 DECODE_ALONE = ComputeConfig(device="cuda", decode="compiled")
 GGUF = replace(TURBO, weights="q8.gguf")
 UNFUSED = replace(TURBO, lora="style.safetensors", lora_fused=False)
@@ -93,6 +94,7 @@ def test_each_knob_is_a_trial_of_its_own_and_plain_ones_leave_no_trace() -> None
         (replace(FAST, rope="complex"), "none compiled graphs:auto qkv:fused ffn:fused text:compiled decode:compiled"),
         (ComputeConfig(device="cuda", compile=True, graphs="all"), "none compiled graph"),
         (ComputeConfig(device="cuda", decode="channels_last"), "none decode:channels_last"),
+        (FP8_ATTENTION, "none fast attention:fp8"),
     ],
 )
 def test_labels_name_a_choice_or_its_knobs(compute: ComputeConfig, label: str) -> None:
@@ -126,6 +128,11 @@ def test_images_are_judged_against_those_of_the_unquantised_trial() -> None:
         (FP8, {"offload": OffloadConfig(mode="dit")}, "compute.quantization=fp8: offload.mode=dit"),
         (replace(FP8, device="cpu"), {}, "torchao computes in FP8 on GPUs alone"),
         (replace(FP8, dtype="float32"), {}, "compute.dtype=float32"),
+        (replace(FP8_ATTENTION, device="cpu"), {}, "cudnn_fp8: is a kernel of NVIDIA's GPUs"),
+        (replace(FP8_ATTENTION, dtype="float32"), {}, "cudnn_fp8: rounds bfloat16"),
+        (replace(FP8_ATTENTION, qkv="split", rope="complex"), {}, "add compute.rope=real"),
+        (replace(FP8_ATTENTION, qkv="split"), {"parallel": ParallelConfig(gather_size=2)}, "parallel.gather_size=2"),
+        (FP8_ATTENTION, {"parallel": ParallelConfig(ulysses_size=2)}, "leave out parallel.ulysses_size=2"),
         (FP8_ALONE, {"pipeline": UNFUSED}, "fp8: pipeline.lora_fused=false"),
         (FP8_ALONE, {"pipeline": GGUF}, "as they are"),
     ],
@@ -135,7 +142,8 @@ def test_what_does_not_go_together_says_why(compute: ComputeConfig, groups: dict
 
 
 def test_the_rest_goes_together() -> None:
-    assert why(FAST) == why(FP8) == ""
+    assert why(FAST) == why(FP8) == why(FP8_ATTENTION) == ""
+    assert why(FP8_ATTENTION, parallel=ParallelConfig(dp_size=2)) == ""
     assert why(FAST, cache=DBCacheConfig()) == why(FP8, offload=OffloadConfig(mode="vae")) == ""
     assert why(FAST, parallel=ParallelConfig(tp_size=2)) == why(FAST, parallel=ParallelConfig(ulysses_size=2)) == ""
     assert why(FAST, offload=OffloadConfig(mode="text_encoder")) == why(FAST, offload=OffloadConfig(mode="all")) == ""

@@ -4,13 +4,16 @@ from typing import Any
 
 from zbench.carried import Words, notes_of_rest
 from zbench.emit.emission import Emission, EmittedFile, commented, yaml_text
+from zbench.methods import attention
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims, cache_dit_sharding
 from zbench.trial import Trial
 
-KERNEL = "compute.attention_backend"
 ELSEWHERE = "Set where the pipeline is loaded and called (zbench emit --to diffusers writes that)"
-REASONS = dict.fromkeys(("pipeline", "workload", "compute", "offload"), ELSEWHERE)
+REASONS = {
+    **dict.fromkeys(("pipeline", "workload", "compute", "offload"), ELSEWHERE),
+    attention.KEY: "cache-dit has no such kernel; this one is exact",
+}
 FILE = "cache_dit.yaml"
 
 
@@ -44,8 +47,8 @@ def emit_cache_dit(trial: Trial) -> Emission:
     if sharding is not None and sharding.config:
         config["parallelism_config"] = dict(sharding.config)
     else:
-        config["attention_backend"] = trial.compute.attention_backend
-    carries.add(KERNEL)
+        config["attention_backend"] = attention.of_diffusers(trial.compute.attention_backend)
+    carries |= {attention.KEY} if attention.is_diffusers(trial.compute.attention_backend) else set()
     if ParallelDims.of(trial.parallel).ring > 1 and trial.parallel.ring_rotate_method != "p2p":
         notes.append(f"cache-dit's own way to rotate: parallel.ring_rotate_method={trial.parallel.ring_rotate_method}.")
     if arguments is None:

@@ -11,7 +11,7 @@ from typing import Any
 from zbench import __version__
 from zbench.carried import VRAM_LIMIT, Words, notes_of_rest
 from zbench.emit.emission import Emission, EmittedFile, commented, python_text
-from zbench.methods import quantization
+from zbench.methods import attention, quantization
 from zbench.methods.cache import method_of
 from zbench.methods.dtypes import dtype_on
 from zbench.methods.offload import BY_NAME
@@ -36,6 +36,7 @@ CARRIES = (
 )
 REASONS = {
     "parallel": "One device makes the images here (zbench emit --to cache-dit writes what cache-dit can shard)",
+    attention.KEY: "This kernel is zbench's own to call; this program's attention is exact",
     "compute.graphs": "A captured forward is zbench's own; the images are the same without it",
     **dict.fromkeys(
         (f"compute.{key}" for key in ("qkv", "rope", "ffn", "text")),
@@ -55,6 +56,8 @@ def emit_diffusers(trial: Trial) -> Emission:
     style = [] if trial.pipeline.lora is None else ["pipeline.lora_scale", "pipeline.lora_fused"]
     scope = [] if trial.compute.quantization == quantization.NONE else ["compute.scope"]
     carries = {*CARRIES, *style, *scope, *cache_keys, *offload_keys}
+    if not attention.is_diffusers(trial.compute.attention_backend):
+        carries -= {attention.KEY}
     if weight_notes:
         carries -= {"pipeline.weights"}
     notes += notes_of_rest(trial, Words("diffusers", carries, reasons=REASONS), notes)
@@ -132,7 +135,9 @@ def _lora(trial: Trial) -> list[str]:
 
 def _compute(trial: Trial) -> list[str]:
     compute = trial.compute
-    lines = [f"pipe.transformer.set_attention_backend({python_text(compute.attention_backend)})"]
+    lines = [
+        f"pipe.transformer.set_attention_backend({python_text(attention.of_diffusers(compute.attention_backend))})"
+    ]
     lines += ["pipe.transformer.compile_repeated_blocks(fullgraph=True)"] if compute.compile else []
     lines += ["pipe.vae.to(memory_format=torch.channels_last)"] if compute.decode != "eager" else []
     if compute.decode == "compiled":

@@ -5,7 +5,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from zbench.config import ComputeConfig, ParallelConfig
 from zbench.errors import ConfigError
+from zbench.methods.parallel.dims import ParallelDims
 from zbench.methods.sglang import SGLangPart
 
 KEY = "compute.attention_backend"
@@ -16,7 +18,11 @@ AUTO = "auto"
 FASTEST = {"cuda": "_native_cudnn", "cpu": NATIVE}
 """Of the exact kernels that need no further package, by device."""
 
+CUDNN_FP8 = "cudnn_fp8"
+"""cuDNN's kernel in FP8, which diffusers has no name for and which changes images."""
+
 PACKAGES = {
+    CUDNN_FP8: "cudnn",
     "flash": "flash_attn",
     "flash_varlen": "flash_attn",
     "_flash_3": "flash_attn_interface",
@@ -28,6 +34,9 @@ PACKAGES = {
     "_native_xla": "torch_xla",
 }
 """The package that a kernel needs, by its name or by what that begins with."""
+
+INSTALLED_BY = {"cudnn": "pip install 'zbench[cudnn]'"}
+"""How to get a package that has another name than what is imported."""
 
 MASKED = (NATIVE, "_native_cudnn", "_native_efficient", "_native_math")
 """Kernels that take a mask: prompts of unequal length in one forward need one."""
@@ -55,14 +64,50 @@ def check_backend(name: str) -> None:
     if name == NATIVE:
         return
     known = backends()
-    if known and name not in known:
-        raise ConfigError(KEY, name or "''", f"must be one of {', '.join(known)}")
+    if known and name not in (*known, CUDNN_FP8):
+        raise ConfigError(KEY, name or "''", f"must be one of {', '.join((*known, CUDNN_FP8))}")
     if "hub" in name.split("_"):
         raise ConfigError(KEY, name, "would fetch code from the hub and run it; give a kernel that is installed")
     prefix = "_sage" if name.startswith("_sage") else name.partition("_")[0] if name.startswith("sage") else name
     package = PACKAGES.get(prefix)
     if package is not None and find_spec(package) is None:
-        raise ConfigError(KEY, name, f"needs the package {package}, which is not installed; {NATIVE} needs none")
+        way = INSTALLED_BY.get(package, f"{NATIVE} needs none")
+        raise ConfigError(KEY, name, f"needs the package {package}, which is not installed; {way}")
+
+
+def is_diffusers(name: str) -> bool:
+    """Whether diffusers, and cache-dit through it, know the kernel."""
+    return name != CUDNN_FP8
+
+
+def of_diffusers(name: str) -> str:
+    """The kernel that diffusers is told of: an exact one where it does not know this."""
+    return name if is_diffusers(name) else NATIVE
+
+
+def problem(compute: ComputeConfig, parallel: ParallelConfig) -> str | None:
+    """Why attention in FP8 cannot work with these, or None; of other kernels their stack knows."""
+    if compute.attention_backend != CUDNN_FP8:
+        return None
+    named = f"{KEY}={CUDNN_FP8}"
+    if compute.device == "cpu":
+        return f"{named}: is a kernel of NVIDIA's GPUs, and this trial runs on the CPU; use {KEY}={NATIVE}"
+    if compute.dtype == "float32":
+        return f"{named}: rounds bfloat16 to FP8, and compute.dtype=float32; leave that out"
+    if compute.qkv == "split" and compute.rope == "complex":
+        return f"{named}: is part of the fast path's attention; add compute.rope=real"
+    split = ParallelDims.of(parallel).named("tp", "ulysses", "ring", "gather")
+    return f"{named}: takes all tokens and heads of an image on one device; leave out {split}" if split else None
+
+
+def rounds(name: str) -> bool:
+    """Whether the kernel changes images by more than rounding to their dtype."""
+    return name == CUDNN_FP8
+
+
+def label(name: str) -> str | None:
+    """What a trial's label says of it: nothing of exact kernels."""
+    return "attention:fp8" if rounds(name) else None
 
 
 def sglang_part(name: str, *, rings: bool) -> SGLangPart:

@@ -38,7 +38,7 @@ from zbench.environment import cores_available
 from zbench.errors import ConfigError, WeightsUnavailableError
 from zbench.hardware.nvml import Nvml, visible
 from zbench.measurement import Communication, Effective
-from zbench.methods import fast, offload, quantization
+from zbench.methods import attention, fast, offload, quantization
 from zbench.methods.dtypes import dtype_on
 from zbench.probes.communication import profiled_kernels
 from zbench.probes.timers import CudaTimer, HostTimer, StageClock
@@ -415,6 +415,6 @@ def _download(hub_id: str) -> Any:
 def _set_attention(pipe: Any, compute: ComputeConfig) -> None:
     """Native too: diffusers keeps the latest name for the whole process, beside that of each layer."""
     try:
-        pipe.transformer.set_attention_backend(compute.attention_backend)
+        pipe.transformer.set_attention_backend(attention.of_diffusers(compute.attention_backend))
     except (ValueError, RuntimeError, ImportError) as error:
         raise ConfigError("compute.attention_backend", compute.attention_backend, str(error)) from error

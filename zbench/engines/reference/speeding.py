@@ -20,7 +20,7 @@ import torch
 from zbench.config import ComputeConfig
 from zbench.engines.reference.graphed import GraphedForward
 from zbench.errors import ConfigError
-from zbench.methods import graphs, quantization
+from zbench.methods import attention, graphs, quantization
 from zbench.trial import Trial
 
 
@@ -62,7 +62,7 @@ def _fuse(transformer: Any, compute: ComputeConfig) -> None:
         from zbench.zimage.fast.attention import fuse_attention
 
         with _of_knob("qkv", "fused") if qkv else _of_knob("rope", "real"):
-            fuse_attention(transformer, qkv=qkv, rope=rope)
+            fuse_attention(transformer, qkv=qkv, rope=rope, in_fp8=compute.attention_backend == attention.CUDNN_FP8)
     if compute.ffn == "fused":
         from zbench.zimage.fast.feed_forward import fuse_feed_forward
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
+from zbench.methods import attention, quantization
 from zbench.report.tables.main import PROMPT, Column, table_head
 from zbench.report.tables.text_table import LEFT, TextTable
 from zbench.report.text import cells
@@ -58,12 +59,11 @@ def quality_table(view: View) -> TextTable | None:
 
 def _quantised(view: View) -> list[str]:
     """That what is quantised is held to what is not."""
-    records = [record for row, record in view.pairs if row.state == "COMPLETE"]
-    kinds = dict.fromkeys(r.trial.compute.quantization for r in records if r.trial.compute.quantization != "none")
-    return [
-        f"compute.quantization={kind} is judged against the reference's images, in which nothing is quantised."
-        for kind in kinds
-    ]
+    computes = [record.trial.compute for row, record in view.pairs if row.state == "COMPLETE"]
+    knobs = [f"{quantization.KEY}={c.quantization}" for c in computes if c.quantization != quantization.NONE]
+    knobs += [f"{attention.KEY}={c.attention_backend}" for c in computes if attention.rounds(c.attention_backend)]
+    said = "is judged against the reference's images, in which nothing is quantised."
+    return [f"{knob} {said}" for knob in dict.fromkeys(knobs)]
 
 
 def _noise_floors(complete: Sequence[TrialFigures]) -> list[str]:

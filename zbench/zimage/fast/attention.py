@@ -21,6 +21,7 @@ from diffusers.models.transformers.transformer_z_image import ZSingleStreamAttnP
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from zbench.zimage.fast.attention_fp8 import attended_in_fp8, bound_of
 from zbench.zimage.fast.joined import Joined, why_not_join
 from zbench.zimage.fast.limits import ALREADY, ASYNC_SENDS_EACH, FOREIGN_PROCESSOR, GATHER_SENDS_EACH
 
@@ -35,13 +36,14 @@ class FusedAttnProcessor:
     _attention_backend = None
     _parallel_config = None
 
-    def __init__(self, own: Any, *, qkv: bool, rope: bool) -> None:
+    def __init__(self, own: Any, *, qkv: bool, rope: bool, in_fp8: bool = False) -> None:
         """`own` is the one whose place it takes; what was set on it (its backend, how it is sharded) goes on to hold.
 
-        With `qkv` the layer has `to_qkv` in place of three projections; with `rope` its rotations are real.
+        With `qkv` the layer has `to_qkv` in place of three projections; with `rope` its rotations are real; `in_fp8`
+        is by cuDNN, whatever the backend.
         """
         vars(self).update(vars(own))
-        self._qkv, self._rotated = qkv, rotated if rope else rotated_as_complex
+        self._qkv, self._rotated, self._in_fp8 = qkv, rotated if rope else rotated_as_complex, in_fp8
 
     def __call__(
         self,
@@ -63,7 +65,10 @@ class FusedAttnProcessor:
             attention_mask is not None and attention_mask.ndim == 2
         ):  # which tokens count; the same for heads and queries
             attention_mask = attention_mask[:, None, None, :]
-        if self._attention_backend == AttentionBackendName._NATIVE_CUDNN and self._parallel_config is None:
+        if self._in_fp8:
+            bounds = bound_of(attn.norm_q, query), bound_of(attn.norm_k, key)
+            attended = attended_in_fp8(query, key, value, bounds)
+        elif self._attention_backend == AttentionBackendName._NATIVE_CUDNN and self._parallel_config is None:
             attended = attended_by_cudnn(query, key, value, attention_mask)
         else:
             attended = dispatch_attention_fn(
@@ -171,8 +176,10 @@ def why_not_fuse_attention(transformer: Any, *, qkv: bool, rope: bool) -> str | 
     return None
 
 
-def fuse_attention(transformer: Any, *, qkv: bool, rope: bool) -> Callable[[], None]:
+def fuse_attention(transformer: Any, *, qkv: bool, rope: bool, in_fp8: bool = False) -> Callable[[], None]:
     """Fuse a ZImageTransformer2DModel's projections (`qkv`), make its rotations real (`rope`), or both; returns undo.
+
+    With one of them attention can be `in_fp8`, which changes images.
 
     Three projections become the layer `to_qkv`, the names `to_q`, `to_k` and `to_v` stay and hold nothing. Attention
     that gathers keys and values has real rotations of its own, and is left as it is. Undo restores layers, weights and
@@ -193,7 +200,7 @@ def fuse_attention(transformer: Any, *, qkv: bool, rope: bool) -> Callable[[], N
             for name in PROJECTIONS:
                 setattr(attention, name, None)  # which keeps its place among the layers
             setattr(attention, JOINED, one.layer)
-        attention.set_processor(FusedAttnProcessor(processor, qkv=qkv, rope=rope))
+        attention.set_processor(FusedAttnProcessor(processor, qkv=qkv, rope=rope, in_fp8=in_fp8))
     embedder = transformer.rope_embedder
     if rope:
         transformer.rope_embedder = RealRotations(embedder)
