@@ -3,13 +3,14 @@
 import math
 import time
 from itertools import count, cycle, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 from factories import trial
 
 from zbench.ab.interleave import Block
-from zbench.ab.run import Bounds, _judged
+from zbench.ab.run import Bounds, _journal, _judged
 from zbench.ab.schedule import BLOCK_LOOKS, LAUNCH_LOOKS, ABSchedule, Unit, schedule_of, start_orders
 from zbench.ab.show import render
 from zbench.ab.side import Side
@@ -138,3 +139,12 @@ def test_each_side_starts_first_equally_often_and_not_by_turns():
     assert all(set(pair) == {("a", "b"), ("b", "a")} for pair in zip(orders[::2], orders[1::2], strict=True))
     assert len({tuple(pair) for pair in zip(orders[::2], orders[1::2], strict=True)}) == 2
     assert orders == list(islice(start_orders("trials"), 48)) != list(islice(start_orders("others"), 48))
+
+
+def test_the_raw_rounds_of_an_earlier_comparison_stay(tmp_path: Path) -> None:
+    for made in ("first", "second", "third"):
+        journal = _journal(tmp_path)
+        journal.append(made)
+        journal.close()
+    kept = {path.name: path.read_bytes().strip() for path in tmp_path.iterdir()}
+    assert kept == {"blocks.1.jsonl": b"first", "blocks.2.jsonl": b"second", "blocks.jsonl": b"third"}

@@ -5,10 +5,12 @@ and what took effect on each.
 """
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -136,10 +138,19 @@ def _no_narrower(widths: dict[int, float], so_far: Look, plan: LookSchedule) -> 
     return widths[so_far.blocks] > NARROWER * widths.get(plan.looks[place - 2], math.inf)
 
 
+def _keep_earlier(folder: Path) -> None:
+    """Raw rounds of an earlier comparison in the same folder, by the next free name: `blocks.1.jsonl` and so on."""
+    earlier = folder / BLOCKS
+    if earlier.stat().st_size:
+        names = (folder / f"{earlier.stem}.{number}{earlier.suffix}" for number in count(1))
+        shutil.copyfile(earlier, next(name for name in names if not name.exists()))
+
+
 def _journal(folder: Path) -> HeldFile:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         journal = HeldFile(folder / BLOCKS)
+        _keep_earlier(folder)
         journal.cut(0)
     except BlockingIOError:
         raise StoreError(
