@@ -26,6 +26,7 @@ from zbench.methods import fast, lora, quantization
 from zbench.probes.device import FOREIGN, THROTTLED
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
+from zbench.sanitize import without_folders
 from zbench.space import constraint
 from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
@@ -115,7 +116,7 @@ class SideFailed(ZbenchError):
 
     def __init__(self, side: SideName, problem: str, *, broken: bool) -> None:
         """`problem` says what happened, with the worker's last words."""
-        super().__init__(f"--{side}: {problem}")
+        super().__init__(f"--{side}: {without_folders(problem)}")
         self.side, self.broken = side, broken
 
 
