@@ -13,7 +13,6 @@ import tempfile
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 
 JOINERS = "\u200c\u200d"
 """Of the characters that only say how their neighbours are drawn, those that words and emoji are spelled with."""
@@ -47,7 +46,7 @@ def without_folders(text: str) -> str:
     """What a program said, without the folders of this machine: `File "torch/nn/modules/module.py", line 7`.
 
     A path in the current folder is relative to it, one in the user's home begins with `~`, one among temporary files
-    with `$TMPDIR`. Of other files in a trace the last folder stays. Others are named by who typed them, or are a system's.
+    with `$TMPDIR`. Of other files in a trace the last folder stays. What is left somebody typed, or is a system's.
     """
     if "/" not in text:
         return text
