@@ -4,19 +4,19 @@ Expectations are a roofline's and say so; a sweep that was run before knows bett
 """
 
 import math
-from dataclasses import replace
 
-from zbench.config import CacheConfig, HardwareConfig
+from zbench.config import HardwareConfig
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
+from zbench.sweeper.beside import companions
 from zbench.sweeper.blocks import MOST_A_BLOCK
 from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
-from zbench.workload import LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
+from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 
@@ -58,7 +58,8 @@ def expected_sweep_s(plan: Plan) -> float | None:
         rounds = min(max(least, measure.budget_s / image_s), most)
         total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
-            total += rounds * of_uncached.latency_s * part
+            warm_ups = min(COMPANION_WARM_UPS, measure.max_warmup_rounds)
+            total += (warm_ups + rounds) * of_uncached.latency_s * part
     return total
 
 
@@ -66,14 +67,10 @@ def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
     """The uncached trial that will take turns with each, by trial id, and its part of that one's time."""
     if not plan.measure.paired:
         return {}
-    engines = Descriptions(allow_code=plan.allow_code)
+    found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))
     beside: dict[str, list[tuple[str, Trial]]] = {}
-    for placed in plan.trials:
-        trial, uncached = placed.trial, replace(placed.trial, cache=CacheConfig())
-        if placed.is_reference or placed.is_baseline or trial.hardware is not None or trial.workload.is_load:
-            continue
-        if trial.trial_id != uncached.trial_id and engines.process(trial) == engines.process(uncached):
-            beside.setdefault(uncached.trial_id, []).append((trial.trial_id, uncached))
+    for trial_id, uncached in found.items():
+        beside.setdefault(uncached.trial_id, []).append((trial_id, uncached))
     return {
         trial_id: (uncached, math.ceil(len(alike) / MOST_A_BLOCK) / len(alike))
         for alike in beside.values()
