@@ -47,7 +47,12 @@ def test_every_measured_trial_is_expected_by_its_own_hardware() -> None:
 
 @pytest.mark.parametrize(
     ("rounds", "made", "thresholds", "blocks"),
-    [("min_rounds=8", 8, "0.2", 1), ("min_rounds=1", 3, "0.2", 1), ("min_rounds=8", 8, "0.1,0.2,0.3,0.4,0.5", 2)],
+    [
+        ("min_rounds=8", 8, "0.2", 1),
+        ("min_rounds=1", 3, "0.2", 1),
+        ("min_rounds=8", 8, "0.1,0.2,0.3,0.4,0.5", 1),
+        ("min_rounds=8", 8, "range(0.1,0.7,0.1)", 2),
+    ],
 )
 def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
     rounds: str, made: int, thresholds: str, blocks: int

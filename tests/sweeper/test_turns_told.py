@@ -63,8 +63,8 @@ def test_a_plan_names_the_override_that_adds_the_row_of_what_takes_turns() -> No
     placed = arrange(trials).placed
     (said,) = turns_told(placed, companions(placed, engines), engines)
     assert said == (
-        f"{', '.join(t.label for t in trials[:3])} and 2 more: turns are taken with none graphs:stages, which has no row "
-        "of its own; cache=none compute.graphs=stages adds it"
+        f"{', '.join(t.label for t in trials[:3])} and 2 more: turns are taken with none graphs:stages, which has no "
+        "row of its own; cache=none compute.graphs=stages adds it"
     )
     with_row = arrange([*trials, trial(pipeline=SMALL, compute=replace(GPU, graphs="stages"))]).placed
     assert turns_told(with_row, companions(with_row, engines), engines) == []

@@ -14,8 +14,9 @@ from zbench.space import Placed
 from zbench.sweeper.beside import uncached_beside
 from zbench.trial import Trial
 
-MOST_A_BLOCK = 4
-"""Settings to one uncached trial: it then costs about a quarter of what they do."""
+MOST_A_BLOCK, FEWEST_A_BLOCK = 4, 3
+"""Settings to one uncached trial: it then costs about a quarter of what they do, a third at most where there are so
+many."""
 
 
 class Blocks:
@@ -68,5 +69,11 @@ class Blocks:
             and placed.trial.hardware is None
             and self.process(placed.trial) == self.process(trial)
         )
-        blocks = max(-(-left // MOST_A_BLOCK), min(room, left), 1)
+        blocks = max(blocks_of(left), min(room, left), 1)
         return max(1, -(-left // blocks))
+
+
+def blocks_of(trials: int) -> int:
+    """How many blocks so many trials of one process are: MOST_A_BLOCK a block at most, but one of five, for of two
+    one would have fewer than FEWEST_A_BLOCK."""
+    return max(1, min(-(-trials // MOST_A_BLOCK), trials // FEWEST_A_BLOCK))

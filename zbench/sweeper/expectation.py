@@ -3,8 +3,6 @@
 Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
 """
 
-import math
-
 from zbench.config import HardwareConfig
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError
@@ -12,7 +10,7 @@ from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions
-from zbench.sweeper.blocks import MOST_A_BLOCK
+from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
@@ -72,7 +70,7 @@ def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
     for trial_id, uncached in found.items():
         beside.setdefault(uncached.trial_id, []).append((trial_id, uncached))
     return {
-        trial_id: (uncached, math.ceil(len(alike) / MOST_A_BLOCK) / len(alike))
+        trial_id: (uncached, blocks_of(len(alike)) / len(alike))
         for alike in beside.values()
         for trial_id, uncached in alike
     }

@@ -185,10 +185,18 @@ def _row(record: Record, figures: TrialFigures, remark: str) -> tuple[str, ...]:
     absent = "not timed" if record.valid_measurement.quality_only else "no valid round"
     latency = absent if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
     speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
-    if figures.speedup_way == "paired" and figures.speedup_low is not None:
+    if figures.speedup_way is not None and figures.speedup_low is not None:
         speed_up += f" [{figures.speedup_low:.2f}, {figures.speedup_high:.2f}]"
     skipped = "" if figures.cached_steps is None else f"{figures.cached_steps:.1f} steps skipped"
-    return latency, speed_up, skipped, "; ".join(filter(None, [remark, doubt]))
+    return latency, speed_up, skipped, "; ".join(filter(None, [remark, _cold(figures), doubt]))
+
+
+def _cold(figures: TrialFigures) -> str:
+    """What starting cost, where this trial paid it: `cold: loaded in 2.1 s, first request 38 s, 36 s compiling`."""
+    paid = [(figures.load_s, "loaded in {}"), (figures.first_request_s, "first request {}")]
+    said = [form.format(f"{seconds:.2g} s") for seconds, form in paid if seconds is not None]
+    said += [f"{figures.compile_s:.2g} s compiling"] if figures.compile_s else []
+    return f"cold: {', '.join(said)}" if said else ""
 
 
 def describe(event: dict[str, Any]) -> str:

@@ -250,17 +250,17 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
 
 
 def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
-    """How they were measured, said once where any was measured by turns."""
+    """How they were measured."""
     of_way = {way: [row for row in complete if row.speedup_way == way] for way in ("chained", "unpaired")}
-    if not any(row.speedup_way in ("paired", "chained") for row in complete):
-        return []
-    lines = [
-        "Speed-ups with a 95 % interval: each request over that of the uncached trial which took turns with it, so "
-        "that what drifts befalls both."
-    ]
+    lines = []
+    if any(row.speedup_way in ("paired", "chained") for row in complete):
+        lines.append(
+            "Speed-ups with their 95 % interval: each request over that of the uncached trial which took turns with "
+            "it, so that what drifts befalls both."
+        )
     how = {
         "chained": "over the uncached trial of its own process, times that one's speed-up",
-        "unpaired": "not by turns, as nothing of the same process is beside it",
+        "unpaired": "not by turns, each at a time of its own",
     }
     lines += [
         f"{cells.listed([row.label for row in rows])}: {how[way]}; {_of_processes(rows)}."
