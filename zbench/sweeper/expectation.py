@@ -28,8 +28,12 @@ def expected_sweep_s(plan: Plan) -> float | None:
     """Wall time of the whole sweep in seconds; None where it cannot be said."""
     measure, total = plan.measure, LOAD_S + sum(each.all_s for each in launches(plan))
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
+    twice: set[str] = set()  # references, which make their images once more for the noise floor
     beside = _uncached_beside(plan)
-    for trial in (placed.trial for placed in plan.trials):
+    for placed in plan.trials:
+        trial = placed.trial
+        if placed.is_reference:
+            twice.add(trial.trial_id if trial.hardware is None else plan.proxy_of(trial).trial_id)
         if trial.hardware is None:
             runs[trial.trial_id] = trial, plan.profiles[trial.trial_id]
         else:  # trials that differ only in what is projected share one proxy
@@ -50,6 +54,8 @@ def expected_sweep_s(plan: Plan) -> float | None:
             total += cycle * image_s
             continue
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
+        if trial.trial_id in twice:
+            least = max(least, 2 * cycle)
         uncached, part = beside.get(trial.trial_id, (None, 0.0))
         if uncached is not None:
             least = max(least, LEAST_OF_A_PAIR * cycle)
