@@ -106,7 +106,7 @@ def _folders(current: str, home: str, temporary: str) -> list[tuple[re.Pattern[s
     written = []
     for path in sorted((path for path in known if len(path) > 1), key=len, reverse=True):
         begins = rf"(?<![\w.~-]){re.escape(path)}"
-        if path in (current, os.path.realpath(current)):
+        if known[path] == ".":
             written.append((re.compile(rf"{begins}/(?=[\w.])"), ""))
         written.append((re.compile(rf"{begins}(?![\w.-])"), known[path]))
     return written

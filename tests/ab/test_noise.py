@@ -20,7 +20,7 @@ from zbench.ab.noise import Noise
 from zbench.ab.side import Side
 from zbench.analysis.speedup import EQUAL_WORKERS, measured_noise
 from zbench.analysis.speedup import equal_workers as equal_share
-from zbench.config import MeasureConfig
+from zbench.config import ComputeConfig, MeasureConfig
 from zbench.errors import RecordError
 from zbench.hardware.detect import present_environment
 from zbench.hardware.equal_workers import equal_workers_path, spread_of, store_equal_workers
@@ -152,7 +152,10 @@ def test_what_was_measured_elsewhere_or_with_other_software_is_said_and_not_used
 
 def test_each_trial_counts_what_was_measured_on_its_own_device() -> None:
     noise = {"cuda": {"share": 0.004, "told": "2026-11-27, turbo"}, "cpu": {"share": None, "told": "elsewhere"}}
-    on_cpu = replace(complete(trial()), environment={"devices": [{"name": "H100"}], "noise": noise})
+    on_cpu = replace(
+        complete(trial(compute=ComputeConfig(device="cpu"))),
+        environment={"devices": [{"name": "H100"}], "noise": noise},
+    )
     config = {**on_cpu.config, "compute": {**on_cpu.config["compute"], "device": "cuda"}}
     assert measured_noise(on_cpu) == (None, "elsewhere") and equal_share(on_cpu) == EQUAL_WORKERS
     assert measured_noise(replace(on_cpu, config=config)) == (0.004, "2026-11-27, turbo")

@@ -388,7 +388,12 @@ def _faster(record: Record, baseline: Record | None, companion: Record | None, m
     if found is None:
         return {"missing": missing}
     low, high = found.speedup.interval or (None, None)
-    known = {"speedup": found.speedup.ratio, "speedup_low": low, "speedup_high": high, "speedup_way": found.way}
+    known: dict[str, Any] = {
+        "speedup": found.speedup.ratio,
+        "speedup_low": low,
+        "speedup_high": high,
+        "speedup_way": found.way,
+    }
     known["equal_workers"], known["equal_workers_told"] = measured_noise(record)
     ends = None if baseline is None else speedup_ends(found.speedup.ratio, record, baseline)
     known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
