@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from hostile import HOSTILE, unseen
 
-from zbench.sanitize import csv_cell, json_text, printable, printable_lines, shell_line
+from zbench.sanitize import csv_cell, json_text, printable, printable_lines, shell_line, without_folders
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,48 @@ from zbench.sanitize import csv_cell, json_text, printable, printable_lines, she
 )
 def test_what_is_printed_can_be_seen_and_commands_nothing(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (
+            'File "/home/ann/my venv/lib/python3.11/site-packages/torch/nn/modules/module.py", line 7, in _call_impl',
+            'File "torch/nn/modules/module.py", line 7, in _call_impl',
+        ),
+        ('File "/usr/lib/python3.11/json/__init__.py", line 3', 'File "python3.11/json/__init__.py", line 3'),
+        (
+            "/opt/conda/lib/python3.12/site-packages/a/lib/python3.12/site-packages/b.py:3: UserWarning: x",
+            "b.py:3: UserWarning: x",
+        ),
+        ('File "/home/ann/zbench/zbench/worker/request.py"', 'File "zbench/worker/request.py"'),
+        ("File '/tmp/zbench-rev-1/zbench/trial.py'", "File 'zbench/trial.py'"),
+        ('  File "/srv/ann/plugins/mine/cache.py", line 3, in x', '  File "…/mine/cache.py", line 3, in x'),
+        ("No such file: '/data/here/runs/s/x.png'", "No such file: 'runs/s/x.png'"),
+        ("in /data/here, and /data/here2/x", "in ., and /data/here2/x"),
+        ("/home/ann: gone; /home/anna and /home/ann/models", "~: gone; /home/anna and ~/models"),
+        ("/var/scratch/zbench-noise-1/log", "$TMPDIR/zbench-noise-1/log"),
+        ("https://host/lib/python3.11/site-packages/x", "https://host/lib/python3.11/site-packages/x"),
+        ("a/b, 3/4 and /dev/nvidia0", "a/b, 3/4 and /dev/nvidia0"),
+        ("nothing of the kind", "nothing of the kind"),
+    ],
+)
+def test_what_a_program_said_names_no_folder_of_the_machine(
+    said: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getcwd", lambda: "/data/here")
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/var/scratch")
+    assert without_folders(said) == kept == without_folders(kept)
+
+
+def test_no_folder_is_known_where_the_current_one_is_gone_or_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setenv("HOME", "/")
+    monkeypatch.setattr("os.getcwd", gone)
+    assert without_folders("cannot read /data/x") == "cannot read /data/x"
 
 
 def test_lines_stay_lines_and_none_of_them_commands() -> None:

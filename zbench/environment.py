@@ -83,8 +83,9 @@ class Environment:
     ceilings: dict[str, Any] | None = None
     """What `zbench doctor --measure` found the device here to reach, without samples; None where it was not run."""
 
-    equal_workers: float | None = None
-    """By how much processes of the same code differ here, as a share (`zbench doctor --noise`); None: not measured."""
+    noise: dict[str, Any] | None = None
+    """By how much processes of the same code differ here, by `cpu` and `cuda`, as `zbench doctor --noise` found: a
+    `share`, None where that is of another machine or software, and what is `told` of it. None: not measured."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -114,6 +115,13 @@ class CeilingsEntry(TypedDict, total=False):
     attention_backend: dict[str, str | None]
 
 
+class NoiseEntry(TypedDict, total=False):
+    """What readers ask of measured noise."""
+
+    share: Share | None
+    told: str
+
+
 class EnvironmentEntry(TypedDict, total=False):
     """What readers ask of a record's environment; records of older versions lack some of it, and may have more."""
 
@@ -131,7 +139,8 @@ class EnvironmentEntry(TypedDict, total=False):
     git_changes: str | None
     fingerprint: str | None
     ceilings: CeilingsEntry | None
-    equal_workers: Share | None
+    equal_workers: Share | None  # of records before there was `noise`
+    noise: dict[str, NoiseEntry] | None
 
 
 def check_environment(environment: Mapping[str, Any]) -> None:

@@ -2,13 +2,17 @@ r"""Text of records and command lines as it may safely be shown: on a terminal, 
 
 A label such as `\x1b[2J` would clear the screen, one with a line feed and `::error::` would speak to GitHub in zbench's
 name, and one that begins with `=` would be a formula. What such a character was stays readable, as the escape that
-Python writes. It refuses nothing. What is in JSON stays what it is, and nothing here touches Parquet.
+Python writes. Where a machine keeps its folders is nobody else's business (`without_folders`). It refuses nothing. What
+is in JSON stays what it is, and nothing here touches Parquet.
 """
 
+import os
 import re
 import shlex
+import tempfile
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 JOINERS = "\u200c\u200d"
 """Of the characters that only say how their neighbours are drawn, those that words and emoji are spelled with."""
@@ -22,6 +26,39 @@ SHORT_ESCAPES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 FORMULA = re.compile(r"[\s\"']*[-=+@＝＋－＠]")
 """How a cell begins that a spreadsheet takes for a formula (OWASP, CSV injection)."""
+
+
+IN_QUOTES, BARE = r"(?<=[\"'])/(?:[^\"'\n]*/)?", r"(?<![\w.~\"'/:-])/(?:[^\s\"'/]+/)*"
+"""How the folders before a path's telling part are written: whatever is between quotes, and no blank elsewhere."""
+
+TELLING = tuple(
+    re.compile(rf"(?:{IN_QUOTES}|{BARE}){begins}")
+    for begins in (r"(?:site|dist)-packages/", r"lib/(?=python3\.\d+/)", r"(?=zbench/(?:\w+/)*\w+\.py)")
+)
+"""What comes before the part of a path that is the same on every machine: a package's, the standard library's, ours."""
+
+
+OF_A_TRACE = re.compile(r"(?<=File \")/[^\"\n]*/(?=[^/\"\n]+/[^/\"\n]+\")")
+"""In a trace, what comes before the last folder of a file that is nobody's package, such as a plugin's."""
+
+
+def without_folders(text: str) -> str:
+    """What a program said, without the folders of this machine: `File "torch/nn/modules/module.py", line 7`.
+
+    A path in the current folder is relative to it, one in the user's home begins with `~`, one among temporary files
+    with `$TMPDIR`. Of other files in a trace the last folder stays. What is left somebody typed, or is a system's.
+    """
+    if "/" not in text:
+        return text
+    for folders in TELLING:
+        text = folders.sub("", text)
+    try:
+        current = os.getcwd()
+    except OSError:  # it was removed
+        current = ""
+    for folder, instead in _folders(current, os.path.expanduser("~"), tempfile.gettempdir()):
+        text = folder.sub(instead, text)
+    return OF_A_TRACE.sub("…/", text)
 
 
 def printable(text: str) -> str:
@@ -59,6 +96,20 @@ def csv_cell(value: object) -> object:
         return value
     text = printable(value)
     return f"'{text}" if FORMULA.match(value) and not _is_number(value) else text
+
+
+@lru_cache(maxsize=8)
+def _folders(current: str, home: str, temporary: str) -> list[tuple[re.Pattern[str], str]]:
+    """What is written in place of each folder, those inside others first; of none that is the root."""
+    known = {temporary: "$TMPDIR", home: "~", current: "."}
+    known = {os.path.realpath(path): instead for path, instead in known.items() if path} | known
+    written = []
+    for path in sorted((path for path in known if len(path) > 1), key=len, reverse=True):
+        begins = rf"(?<![\w.~-]){re.escape(path)}"
+        if known[path] == ".":
+            written.append((re.compile(rf"{begins}/(?=[\w.])"), ""))
+        written.append((re.compile(rf"{begins}(?![\w.-])"), known[path]))
+    return written
 
 
 def _is_seen(char: str) -> bool:

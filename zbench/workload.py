@@ -13,6 +13,9 @@ from zbench.zimage.scenes.world import SceneError, parse_scene
 LEAST_OF_A_PAIR = 3
 """How often each image of trials that take turns is made: of three a median leaves out one that was disturbed."""
 
+COMPANION_WARM_UPS = 2
+"""Rounds before the window of an uncached trial that is there for the others' sake: the pipeline is warm by then."""
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -2,24 +2,28 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from commands import SYNTHETIC, zbench
-from factories import trial
+from factories import complete, trial
 from rich.status import Status
 
 from zbench.ab import equal_workers, noise
 from zbench.ab.interleave import SideName
 from zbench.ab.noise import Noise
 from zbench.ab.side import Side
-from zbench.config import MeasureConfig
+from zbench.analysis.speedup import EQUAL_WORKERS, measured_noise
+from zbench.analysis.speedup import equal_workers as equal_share
+from zbench.config import ComputeConfig, MeasureConfig
 from zbench.errors import RecordError
 from zbench.hardware.detect import present_environment
-from zbench.hardware.equal_workers import equal_workers_path, spread_of, store_equal_workers, stored_equal_workers
+from zbench.hardware.equal_workers import equal_workers_path, spread_of, store_equal_workers
 
 
 def test_noise_says_how_many_rounds_a_change_needs(tmp_path: Path) -> None:
@@ -32,9 +36,9 @@ def test_noise_says_how_many_rounds_a_change_needs(tmp_path: Path) -> None:
     assert len(said["latencies_s"]) == 64 * said["rounds_a_turn"] == 64 * 8 and 0.01 <= said["median_s"] < 0.1
     assert not list(tmp_path.iterdir())
     assert 0 <= said["equal_workers"] < 0.5 and said["equal_workers_reason"] is None
-    kept = stored_equal_workers(())
-    assert kept == pytest.approx(said["equal_workers"]), "records made here have it from now on"
-    assert present_environment().equal_workers == kept
+    kept = of_the_cpu()
+    assert kept is not None and kept["share"] == pytest.approx(said["equal_workers"]), "records made here have it now"
+    assert kept["told"].endswith(f", {said['label']}")
 
 
 def test_the_table_names_the_changes(tmp_path: Path) -> None:
@@ -101,15 +105,66 @@ def test_a_pair_that_no_record_could_hold_is_not_kept(monkeypatch: pytest.Monkey
     side = Side("a", trial())
     found = noise.with_equal_workers(Noise("x", 1.0, 0.0, 0.0, (), (1.0,), 1, ()), side, MeasureConfig(), Status(""))
     assert found.equal_workers is None and found.equal_workers_reason is not None
-    assert stored_equal_workers(()) is None, "a file that is refused would stop every sweep here"
+    assert of_the_cpu() is None, "a file that is refused would stop every sweep here"
+
+
+RATIOS = [0.02, -0.01, 0.0, 0.01]
+
+
+def of_the_cpu() -> dict[str, Any] | None:
+    """What an environment that is made here now says of it."""
+    noise = present_environment().noise
+    return None if noise is None else noise["cpu"]
 
 
 def test_what_was_stored_is_read_and_a_broken_file_is_named() -> None:
-    assert stored_equal_workers(()) is None
-    path = store_equal_workers((), "tiny", [0.02, -0.01, 0.0, 0.01])
-    assert stored_equal_workers(()) == pytest.approx(spread_of([0.02, -0.01, 0.0, 0.01]))
+    assert of_the_cpu() is None
+    path = store_equal_workers((), "tiny", RATIOS)
+    kept = of_the_cpu()
+    assert kept is not None and kept["share"] == pytest.approx(spread_of(RATIOS))
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d, tiny", kept["told"])
     for broken in ("{", "[]", "null", path.read_text().replace("0.02", "2"), path.read_text().replace("0.02,", "")):
         path.write_text(broken)
         with pytest.raises(RecordError, match="doctor --noise") as raised:
-            stored_equal_workers(())
+            present_environment()
         assert str(equal_workers_path(json.loads('"' + path.stem + '"'))) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"machine": {"torch": "2.0.0"}}, "torch 2.0.0 → "),
+        ({"machine": {"host memory, GiB": 7}}, "host memory, GiB 7 → "),
+        ({"schema_version": 1}, "an older zbench"),
+    ],
+)
+def test_what_was_measured_elsewhere_or_with_other_software_is_said_and_not_used(
+    changed: dict[str, Any], said: str
+) -> None:
+    """The folder may be in a home that several machines share, and outlives what is installed."""
+    path = store_equal_workers((), "tiny", RATIOS)
+    data = json.loads(path.read_text())
+    machine = data["machine"] | changed.get("machine", {})
+    path.write_text(json.dumps(data | changed | {"machine": machine}))
+    kept = of_the_cpu()
+    assert kept is not None and kept["share"] is None and said in kept["told"]
+
+
+def test_each_trial_counts_what_was_measured_on_its_own_device() -> None:
+    noise = {"cuda": {"share": 0.004, "told": "2026-11-27, turbo"}, "cpu": {"share": None, "told": "elsewhere"}}
+    on_cpu = replace(
+        complete(trial(compute=ComputeConfig(device="cpu"))),
+        environment={"devices": [{"name": "H100"}], "noise": noise},
+    )
+    config = {**on_cpu.config, "compute": {**on_cpu.config["compute"], "device": "cuda"}}
+    assert measured_noise(on_cpu) == (None, "elsewhere") and equal_share(on_cpu) == EQUAL_WORKERS
+    assert measured_noise(replace(on_cpu, config=config)) == (0.004, "2026-11-27, turbo")
+    older = replace(on_cpu, environment={"devices": [{"name": "H100"}], "equal_workers": 0.004})
+    assert measured_noise(older) == (None, None), "the GPU's"
+    assert equal_share(replace(older, config=config)) == 0.004
+    assert equal_share(replace(older, environment={"equal_workers": 0.02})) == 0.02
+
+
+def test_noise_of_two_modes_is_named() -> None:
+    made = Noise("x", 0.9, 0.1, 0.0, (), (0.82, 1.02) * 12, 1, ())
+    assert "two modes, 0.82 s (12 of 24 requests) and 1.02 s (12 of 24)" in noise.render_noise(made, "table")

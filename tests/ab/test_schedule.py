@@ -1,7 +1,9 @@
 """When a comparison ends without a verdict, what it counts, and in which order sides start."""
 
+import json
 import math
 import time
+from dataclasses import replace
 from itertools import count, cycle, islice
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from factories import trial
 from zbench.ab.interleave import Block
 from zbench.ab.run import Bounds, _journal, _judged
 from zbench.ab.schedule import BLOCK_LOOKS, LAUNCH_LOOKS, ABSchedule, Unit, schedule_of, start_orders
-from zbench.ab.show import render
+from zbench.ab.show import assessed, levels, render
 from zbench.ab.side import Side
 from zbench.measurement import Request
 from zbench.stats import Verdict
@@ -82,6 +84,33 @@ def scattered(sigma, seed=3):
 
 def said(outcome):
     return render(outcome, Side("a", trial()), Side("b", trial()), "text")
+
+
+def of_blocks(*of_b):
+    """An outcome whose b took these seconds in the two turns of each block, and a always 0.82."""
+    made = tuple(block(index, (0.82,) * len(b_s), b_s) for index, b_s in enumerate(of_b))
+    outcome, _ = judged([1.0] * 30)
+    return replace(outcome, blocks=made)
+
+
+def test_a_side_whose_latencies_have_two_modes_is_named_in_every_form():
+    sides = Side("a", trial()), Side("b", trial())
+    bimodal = of_blocks(*[(0.82, 1.02), (1.021, 0.821)] * 4)
+    named = "b: its latency has two modes, 0.82 s (8 of 16 requests) and 1.02 s (8 of 16)"
+    for form in ("text", "markdown"):
+        assert named in render(bimodal, *sides, form).replace("\\", "")
+    assert list(json.loads(render(bimodal, *sides, "json"))["levels"]) == ["b"]
+    assert any(named in remark for remark in assessed(bimodal, *sides, 0.01).remarks)
+    steady = of_blocks(*[(0.82, 0.821), (0.819, 0.82)] * 4)
+    assert levels(steady) == {} and "modes" not in render(steady, *sides, "text")
+    slow_and_quick = of_blocks(*[(56.0, 1.46), (1.45, 56.3), (1.46, 56.1)])
+    assert "1.46 s (3 of 6 requests) and 56.1 s (3 of 6)" in levels(slow_and_quick)["b"]
+
+
+def test_the_first_round_of_a_turn_is_no_mode():
+    """It is slower after the other side's turn, in turns of several rounds alone."""
+    assert levels(of_blocks(*[(0.11, 0.09, 0.09, 0.11, 0.09, 0.09)] * 6)) == {}
+    assert "b" in levels(of_blocks(*[(0.11, 0.09, 0.13, 0.11, 0.13, 0.09)] * 6))
 
 
 def test_nothing_begins_that_would_not_end_within_the_budget():

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from zbench.engines.reference.compiling import compile_seconds, graphs_compiled, seconds_between
+from zbench.engines.reference.compiling import compile_seconds, forget_compiled, graphs_compiled, seconds_between
 
 
 @pytest.fixture
@@ -31,6 +31,18 @@ def test_seconds_are_within_those_of_the_call_that_compiled_and_stand_still_afte
     assert compile_seconds() == settled  # the same shape
     scaled(torch.ones(6))
     assert (compile_seconds() or 0) > (settled or 0) and graphs_compiled() == graphs + 2  # another one
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_next_pipeline_of_a_process_says_its_own_seconds_too() -> None:
+    """Its first call begins after torch was reset, when torch has no seconds and would still have graphs."""
+    for _ in range(2):
+        before, graphs = compile_seconds(), graphs_compiled()
+        assert (before, graphs) == (0.0, 0)
+        torch.compile(lambda x: (x * 3 + 1).relu(), backend="aot_eager", dynamic=False)(torch.ones(5))
+        took_s = seconds_between(before, compile_seconds())
+        assert took_s is not None and took_s > 0 and graphs_compiled() == 1
+        forget_compiled()
 
 
 def test_where_torch_tells_no_time_nobody_guesses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from factories import complete, demo_projection, demo_records, failed, measurement, pruned, trial
+from factories import complete, demo_projection, demo_records, failed, measurement, pruned, trial, with_window
 from golden_files import assert_golden
 
 from zbench.analysis.figures import NOT_VALIDATED
 from zbench.analysis.view import view_of
-from zbench.config import DBCacheConfig
+from zbench.config import ComputeConfig, DBCacheConfig
 from zbench.report.tables import main
 from zbench.report.tables.main import FORMS, main_table, render
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, markdown_text, to_text
@@ -37,6 +37,26 @@ def test_every_figure_of_a_projection_is_marked():
 
 
 @pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ((0.004, "2026-11-27, tiny none"), "differ by 0.4% (zbench doctor --noise, 2026-11-27, tiny none)."),
+        (
+            (None, "2026-11-02, elsewhere or with other software (torch 2.12.0 → 2.13.0)"),
+            "differ by 1%, which zbench doctor --noise would measure anew, for what it did is of 2026-11-02, elsewhere "
+            "or with other software (torch 2.12.0 → 2.13.0).",
+        ),
+    ],
+)
+def test_intervals_between_processes_say_when_and_of_what_their_share_was_measured(told, said):
+    (row,) = view_of([complete(CACHED)]).trials
+    rows = [replace(row, speedup_way=way, equal_workers=told[0], equal_workers_told=told[1]) for way in WAYS]
+    assert all(line.endswith(said) for line in main._of_speedups(rows)[1:])
+
+
+WAYS = ("paired", "chained", "unpaired")
+
+
+@pytest.mark.parametrize(
     ("shares", "said"),
     [
         ((None, 0.2), "differ by 1%, which zbench doctor --noise would measure."),
@@ -50,6 +70,19 @@ def test_intervals_between_processes_say_what_they_count_and_for_their_own_trial
     rows = [replace(row, speedup_way="unpaired", equal_workers=share) for share in unpaired]
     _, line = main._of_speedups([*rows, replace(row, speedup_way="paired", equal_workers=paired)])
     assert line.endswith(said)
+
+
+def test_a_chained_speed_up_over_what_has_no_row_says_so_and_who_names_the_override():
+    compiled = ComputeConfig(compile=True)
+    base, uncached = complete(trial()), complete(trial(compute=compiled), latency_s=0.9)
+    record = complete(replace(CACHED, compute=compiled), latency_s=0.5)
+    beside = [replace(r, role="baseline") for r in uncached.measurement.window.requests]
+    both = [r for pair in zip(beside, record.measurement.window.requests, strict=True) for r in pair]
+    record = replace(record, measurement=with_window(record.measurement, requests=both))
+    said = f"{record.label}: the uncached trial beside it has no row of its own"
+    without, with_row = (main_table(view_of(records)) for records in ([base, record], [base, uncached, record]))
+    assert [line for line in without.legend if line.startswith(said) and "zbench plan names" in line]
+    assert not [line for line in with_row.legend if line.startswith(said)]
 
 
 def test_an_identical_image_has_no_made_up_decibels():

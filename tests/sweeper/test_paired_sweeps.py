@@ -20,6 +20,7 @@ from zbench.executors import Disrupted, Done, OnEvent
 from zbench.record import Record
 from zbench.space import arrange
 from zbench.store import read_records
+from zbench.sweeper.blocks import blocks_of
 
 GRID = ("cache=dbcache", "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.08,0.12,0.24")
 BRIEF = ("measure.max_warmup_rounds=1", "measure.target_rel_ci=1", "engine.options.round_s=0.001")
@@ -155,11 +156,20 @@ def test_one_that_fails_is_left_out_and_the_others_go_on_in_turns(tmp_path: Path
     assert sorted(r.state for r in outcome.records) == ["COMPLETE"] * 3 + ["FAILED"]
 
 
-def test_settings_are_shared_out_among_blocks_of_four_at_most(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [(3, 3, 3), (5,), (2,)])
+def test_settings_are_shared_out_among_blocks_of_three_or_more_where_there_are_as_many(
+    settings: tuple[int, ...], tmp_path: Path
+) -> None:
     executor = Recording()
-    caches = [replace(CACHED[0], residual_diff_threshold=0.01 * (n + 1)) for n in range(9)]
+    caches = [replace(CACHED[0], residual_diff_threshold=0.01 * (n + 1)) for n in range(sum(settings))]
     swept(tmp_path, executor, arrange([trial(cache) for cache in caches]))
-    assert executor.tasks == [(1, None), (3, "none"), (3, "none"), (3, "none")]
+    assert executor.tasks == [(1, None), *((n, "none") for n in settings)]
+
+
+def test_a_block_has_three_trials_or_more_and_four_at_most_but_for_five() -> None:
+    for trials in range(3, 200):
+        sizes = {trials // blocks_of(trials), -(-trials // blocks_of(trials))}
+        assert min(sizes) >= 3 and max(sizes) <= (5 if trials == 5 else 4)
 
 
 def test_a_search_that_decides_by_what_it_is_told_has_one_trial_at_a_time(tmp_path: Path) -> None:

@@ -47,7 +47,12 @@ def test_every_measured_trial_is_expected_by_its_own_hardware() -> None:
 
 @pytest.mark.parametrize(
     ("rounds", "made", "thresholds", "blocks"),
-    [("min_rounds=8", 8, "0.2", 1), ("min_rounds=1", 3, "0.2", 1), ("min_rounds=8", 8, "0.1,0.2,0.3,0.4,0.5", 2)],
+    [
+        ("min_rounds=8", 8, "0.2", 1),
+        ("min_rounds=1", 3, "0.2", 1),
+        ("min_rounds=8", 8, "0.1,0.2,0.3,0.4,0.5", 1),
+        ("min_rounds=8", 8, "range(0.1,0.7,0.1)", 2),
+    ],
 )
 def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
     rounds: str, made: int, thresholds: str, blocks: int
@@ -59,7 +64,8 @@ def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
     more = made - int(rounds[-1])  # an image of a trial that takes turns is made three times
     further_s = expected_sweep_s(paired) - expected_sweep_s(alone)
     cached_s = sum(each_s for label, each_s in seconds.items() if label != "none")
-    assert further_s == pytest.approx(more * cached_s + blocks * made * seconds["none"])
+    warm_ups = 2  # of the uncached trial, before each window that it is in
+    assert further_s == pytest.approx(more * cached_s + blocks * (made + warm_ups) * seconds["none"])
 
 
 def test_a_baseline_that_was_not_asked_for_has_the_hardware_of_what_is_compared_with_it() -> None:

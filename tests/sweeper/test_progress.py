@@ -1,5 +1,6 @@
 """What a sweep says while it runs, read off a console that is no terminal."""
 
+import re
 from dataclasses import replace
 from io import StringIO
 
@@ -10,7 +11,8 @@ from rich.console import Console
 from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig
 from zbench.record import Record
-from zbench.space import Placed
+from zbench.space import Placed, arrange
+from zbench.sweeper.conduct import labels_of
 from zbench.sweeper.progress import Eta, SweepProgress, describe, duration
 from zbench.trial import Trial
 
@@ -35,8 +37,28 @@ def said(*finished: tuple[Trial, Record]) -> list[str]:
 def test_a_cached_trial_shows_its_speed_up_over_its_own_baseline() -> None:
     first, second = said((BASELINE, complete(BASELINE)), (CACHED, complete(CACHED, latency_s=0.5, cached=(5, 6))))
     assert first.startswith("[1/2] none 1.000 s 1.00x 0.0 steps skipped")
-    assert second.startswith("[2/2] F1B0_W4_MC3_R0.24 0.500 s 2.00x 2.0 steps skipped")
+    assert re.match(r"\[2/2\] F1B0_W4_MC3_R0\.24 0\.500 s 2\.00x \[1\.\d\d, 2\.\d\d\] 2\.0 steps skipped", second), (
+        "not by turns, so that its interval counts what processes differ by"
+    )
     assert second.endswith("(done)")
+
+
+def test_trials_of_one_label_are_told_apart_as_the_table_does() -> None:
+    """Of two attention kernels neither need be the default of its device."""
+    kernels = [replace(BASELINE, compute=replace(BASELINE.compute, attention_backend=k)) for k in ("flash", "_sage")]
+    space = arrange([BASELINE, *kernels])
+    out, now = StringIO(), [0.0]
+    progress = SweepProgress(2, Console(file=out, width=200), clock=lambda: now[0], labels=labels_of(space))
+    for placed in space.placed[1:]:
+        progress.started(placed)
+        now[0] += 20
+        progress.event(placed, {"event": "loaded", "load_s": 1.0})
+        record = complete(placed.trial)
+        progress.finished(placed, record, view_of([record]).trials[0])
+    told = out.getvalue().splitlines()
+    for kernel, (doing, done) in zip(("flash", "_sage"), zip(told[::2], told[1::2], strict=True), strict=True):
+        named = f"none compute.attention_backend={kernel}"
+        assert doing == f"{named}: loaded, warming up" and done.split("] ")[1].startswith(f"{named} 1.000 s")
 
 
 def test_what_the_table_will_doubt_is_doubted_while_the_sweep_runs() -> None:

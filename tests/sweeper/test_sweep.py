@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -100,6 +101,9 @@ def test_a_sick_trial_fails_with_its_reason_and_the_sweep_goes_on(
         assert record.reason is not None and record.measurement is None
         assert record.reason.code == code and says in record.reason.message
         assert record.reason.log_tail
+        said = "\n".join([record.reason.message, *record.reason.log_tail])
+        places = (tmp_path, Path(__file__).parents[2], Path(sys.prefix))
+        assert not [place for place in places if str(place) in said], "a record goes to people of other machines"
     assert "sweep.retry_failed=true" in done.stderr
 
 

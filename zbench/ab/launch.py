@@ -104,6 +104,7 @@ class Launcher:
             refuse_other_content(self._sides, effective)
             if not self._written:
                 self._append(self._head(workers, effective))
+                self._listener.note(_cold(workers))
             yield self._blocks(workers, self._warm_up(workers), launch)
         except ImagesInvalid as failure:
             raise _base_first(failure, workers) from None
@@ -175,6 +176,10 @@ class Launcher:
             "format": "zbench-ab",
             **self._about,
             "workers": len(set(workers.values())),
+            "cold": {
+                name: {"load_s": worker.load_s, "first_latency_s": worker.first_latency_s[name]}
+                for name, worker in workers.items()
+            },
             "environment": workers["a"].environment,
             "sides": {
                 side.name: {
@@ -195,6 +200,15 @@ class Launcher:
         if problem is not None:
             raise StoreError(f"{self._journal.path} {problem}, so the comparison stops; the same command begins anew")
         self._journal.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
+
+
+def _cold(workers: Workers) -> str:
+    """What starting cost before anything is compared; one load serves sides that share a pipeline."""
+    own = len(set(workers.values())) > 1
+    loads = {worker: name if own else "both" for name, worker in sorted(workers.items(), reverse=True)}
+    said = [f"{whose} loaded in {w.load_s:.2g} s" for w, whose in reversed(loads.items()) if w.load_s is not None]
+    said += [f"first image of {name} {worker.first_latency_s[name]:.2g} s" for name, worker in sorted(workers.items())]
+    return f"cold: {', '.join(said)}"
 
 
 def _base_first(failure: ImagesInvalid, workers: Workers) -> ImagesInvalid:

@@ -15,6 +15,7 @@ from zbench.ab.equal_workers import equal_pairs
 from zbench.ab.interleave import TURNS, rounds_a_turn, turn_medians
 from zbench.ab.schedule import BLOCK_LOOKS
 from zbench.ab.side import Side, SideFailed, SideWorker, present_trial, turn_of, warm_up
+from zbench.analysis.caveats import levels_told
 from zbench.composition import overlay
 from zbench.config import MeasureConfig
 from zbench.engines import Descriptions
@@ -22,7 +23,7 @@ from zbench.hardware.detect import present_devices
 from zbench.hardware.equal_workers import MOST, spread_of, store_equal_workers
 from zbench.report.tables.text_table import RIGHT, TextTable, to_text
 from zbench.sanitize import json_text, printable
-from zbench.stats import blocks_needed, drift, median, relative_spread
+from zbench.stats import blocks_needed, drift, median, relative_spread, two_modes
 from zbench.streams import talk
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.here import one_job
@@ -118,7 +119,8 @@ def with_equal_workers(noise: Noise, side: Side, measure: MeasureConfig, status:
             return replace(noise, equal_workers_reason=str(failure))
     if max(map(abs, ratios)) > MOST:
         return replace(noise, equal_workers_reason="one took nearly three times as long as its equal; measure again")
-    store_equal_workers(present_devices(), noise.label, ratios)
+    of_gpu = present_devices() if side.trial.compute.device == "cuda" else []
+    store_equal_workers(of_gpu, noise.label, ratios)
     return replace(noise, equal_workers=spread_of(ratios))
 
 
@@ -134,9 +136,10 @@ def render_noise(noise: Noise, form: str) -> str:
     if noise.equal_workers is None:
         lines.append(f"processes of the same code beside each other: {noise.equal_workers_reason}")
     else:
-        lines.append(
-            f"processes of the same code differ by {noise.equal_workers:.1%}; speed-ups between processes count it now"
-        )
+        counted = "speed-ups between processes on that device count it now"
+        lines.append(f"processes of the same code differ by {noise.equal_workers:.1%}; {counted}")
+    modes = two_modes([(0, latency_s) for latency_s in noise.latencies_s])
+    lines += [] if modes is None else [levels_told(modes)]
     if noise.disturbed:
         causes = Counter(noise.disturbed).most_common()
         lines.append("disturbed: " + ", ".join(f"{cause.replace('_', ' ')} in {n} rounds" for cause, n in causes))

@@ -6,18 +6,20 @@ from dataclasses import asdict, replace
 
 from rich.console import Console
 
-from zbench.ab.interleave import SideName
+from zbench.ab.interleave import TURNS, SideName
 from zbench.ab.run import ABResult
 from zbench.ab.schedule import ABSchedule
 from zbench.ab.side import Side, SideFailed, share_a_pipeline
+from zbench.analysis.caveats import levels_told
 from zbench.analysis.metrics import REGISTRY
 from zbench.errors import Exit
 from zbench.gate.judge import Assessment, Finding, Gone
 from zbench.gate.limits import Limit
 from zbench.report.tables.text_table import markdown_text
 from zbench.sanitize import json_text, printable
-from zbench.stats import Look, Refusal, RefusalReason, Verdict, deciding_margin, judge
+from zbench.stats import Look, Refusal, RefusalReason, Verdict, deciding_margin, judge, two_modes
 
+SIDES: tuple[SideName, ...] = ("a", "b")
 FORMATS = ("text", "json", "markdown", "junit")
 
 
@@ -68,7 +70,26 @@ def assessed(outcome: ABResult, a: Side, b: Side, margin: float) -> Assessment:
     """As the gate has it, for JUnit and GitHub."""
     limit = Limit(REGISTRY["latency.median"], margin, relative=True)
     judgement = replace(outcome.judgement, reason=_reason(outcome))
-    return Assessment((Finding(f"{_what(b)} against {_what(a)}", limit, judgement),), (), ())
+    finding = Finding(f"{_what(b)} against {_what(a)}", limit, judgement)
+    return Assessment((finding,), (), (), tuple(f"{name}: {said}" for name, said in levels(outcome).items()))
+
+
+def levels(outcome: ABResult) -> dict[SideName, str]:
+    """Of each side whose latencies have two modes, or shifted once, a sentence that says so.
+
+    Of a turn of several rounds the first is left out: it is slower after the other side's.
+    """
+    told: dict[SideName, str] = {}
+    for name in SIDES:
+        samples = []
+        for rounds in (block.a if name == "a" else block.b for block in outcome.blocks):
+            size = len(rounds) // TURNS
+            kept = [r for place, r in enumerate(rounds) if size == 1 or place % size]
+            samples += [((r.prompt_id, r.seed), r.latency_s) for r in kept if r.valid]
+        modes = two_modes(samples)
+        if modes is not None:
+            told[name] = levels_told(modes)
+    return told
 
 
 def undecided(failure: SideFailed) -> ABResult:
@@ -94,7 +115,8 @@ def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
     """The verdict as text, Markdown or JSON."""
     judgement, reason = outcome.judgement, _reason(outcome)
     labels = [f"{side.name}: {_what(side)}" for side in (a, b)]
-    shared = share_a_pipeline(a, b)
+    shared, told = share_a_pipeline(a, b), levels(outcome)
+    remarks = [f"{name}: {said}" for name, said in told.items()]
     labels.append("both on one pipeline" if shared else "each in a worker of its own")
     if form == "json":
         figures = judgement.outcome
@@ -108,14 +130,15 @@ def render(outcome: ABResult, a: Side, b: Side, form: str) -> str:
             "launches": outcome.launches,
             "ended": outcome.ended,
             "deciding_margin": deciding_margin(figures),
+            "levels": told,
             "a": _what(a),
             "b": _what(b),
         }
         return json_text(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2))
     if form == "markdown":
-        listed = [f"- {markdown_text(label)}" for label in labels]
+        listed = [f"- {markdown_text(label)}" for label in (*labels, *remarks)]
         return "\n".join([f"**{judgement.verdict}**", "", markdown_text(reason), "", *listed])
-    return "\n".join(map(printable, [*labels, f"{judgement.verdict}: {reason}"]))
+    return "\n".join(map(printable, [*labels, f"{judgement.verdict}: {reason}", *remarks]))
 
 
 ENDED = {

@@ -26,6 +26,7 @@ from zbench.methods import fast, lora, quantization
 from zbench.probes.device import FOREIGN, THROTTLED
 from zbench.probes.memory import oom_kills
 from zbench.record import MACHINE
+from zbench.sanitize import without_folders
 from zbench.space import constraint
 from zbench.stats import warm_from
 from zbench.sweeper.plan import trial_of
@@ -115,7 +116,7 @@ class SideFailed(ZbenchError):
 
     def __init__(self, side: SideName, problem: str, *, broken: bool) -> None:
         """`problem` says what happened, with the worker's last words."""
-        super().__init__(f"--{side}: {problem}")
+        super().__init__(f"--{side}: {without_folders(problem)}")
         self.side, self.broken = side, broken
 
 
@@ -169,6 +170,10 @@ class SideWorker:
         """Rounds that the GPU's state speaks against, by the reason: throttled, or a foreign process computed there."""
         self._pids: list[int] = []  # of what works for it besides, such as a server that was there before
         self._beside: list[int] = []  # the other side's, which are no neighbours
+        self.load_s: float | None = None
+        """What it took to load, for the side that was prepared first."""
+        self.first_latency_s: dict[SideName, float] = {}
+        """The first image of each side that is prepared, which it may have compiled for."""
         self.clocks_mhz: dict[SideName, list[float]] = {}
         """Mean GPU clock of each valid round, where NVML says it."""
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
@@ -193,6 +198,7 @@ class SideWorker:
             self._tell({"command": "prepare", **about})
             said = self._await("prepared", self._timeout_s, "measure.timeout_s")
             self.effective[side.name] = said.get("effective", {})
+            self.first_latency_s[side.name] = said["first_latency_s"]
             self._pids += said.get("pids", [])  # which an older zbench does not say
 
     @property
@@ -270,6 +276,8 @@ class SideWorker:
                     raise ImagesInvalid(self._asked.name, event["message"])
                 broken = event["code"] not in NOT_THE_CODES_FAULT
                 raise SideFailed(self._asked.name, f"{event['code']}: {event['message']}", broken=broken)
+            if event["event"] == "loaded":
+                self.load_s = event["load_s"]
             if event["event"] == wanted:
                 return event
         broken = self.environment is not None

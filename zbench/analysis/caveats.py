@@ -58,8 +58,11 @@ def two_levels(measurement: Measurement) -> str | None:
     if measurement.projection is not None or measurement.window.arrivals.kind != "sequential":
         return None
     modes = two_modes(measurement.paired_latencies_s)
-    if modes is None:
-        return None
+    return None if modes is None else levels_told(modes, _told_of_modes(measurement, modes))
+
+
+def levels_told(modes: Modes, what_parts: str = "") -> str:
+    """Both modes with their shares, or the shift; `what_parts` the modes, where that is known."""
     low, high = (f"{value:.3g} s" if value < 1000 else f"{value:.0f} s" for value in (modes.low, modes.high))
     n = len(modes.is_high)
     if modes.is_shift:
@@ -70,7 +73,7 @@ def two_levels(measurement: Measurement) -> str | None:
         )
     return (
         f"its latency has two modes, {low} ({modes.n_low} of {n} requests) and {high} ({modes.n_high} of {n})"
-        f"{_told_of_modes(measurement, modes)}: a median and an interval stand for neither"
+        f"{what_parts}: a median and an interval stand for neither"
     )
 
 

@@ -12,7 +12,7 @@ from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, latencies_s, peak_memory
 from zbench.analysis.projected import latency_ends, memory_ends, speedup_ends
 from zbench.analysis.quality import likeness
-from zbench.analysis.speedup import speedup_of
+from zbench.analysis.speedup import measured_noise, speedup_of
 from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
 from zbench.measurement import QUALITY_ONLY, REFERENCE_INVALID, Measurement, Source
@@ -106,6 +106,7 @@ class TrialFigures:
     speedup_high: float | None = None
     speedup_way: str | None = None  # paired, chained or unpaired: how it was measured
     equal_workers: float | None = None  # by how much equal processes differ there, a share; None: not measured
+    equal_workers_told: str | None = None  # when and of what that was measured, or why it is not used
     projected_speedup_low: float | None = None  # of a projection: 90 % range of `speedup`
     projected_speedup_high: float | None = None
     projected_memory_low: float | None = None  # the same of `peak_memory_bytes`
@@ -387,8 +388,13 @@ def _faster(record: Record, baseline: Record | None, companion: Record | None, m
     if found is None:
         return {"missing": missing}
     low, high = found.speedup.interval or (None, None)
-    known = {"speedup": found.speedup.ratio, "speedup_low": low, "speedup_high": high, "speedup_way": found.way}
-    known["equal_workers"] = record.environment.get("equal_workers")
+    known: dict[str, Any] = {
+        "speedup": found.speedup.ratio,
+        "speedup_low": low,
+        "speedup_high": high,
+        "speedup_way": found.way,
+    }
+    known["equal_workers"], known["equal_workers_told"] = measured_noise(record)
     ends = None if baseline is None else speedup_ends(found.speedup.ratio, record, baseline)
     known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
     return {"missing": missing, **known}

@@ -69,8 +69,20 @@ def speedup_of(record: Record, baseline: Record | None, companion: Record | None
 
 def equal_workers(record: Record) -> float:
     """By how much processes of the same code differ where it was measured, as a share."""
-    measured = record.environment.get("equal_workers")
-    return EQUAL_WORKERS if measured is None else float(measured)
+    measured, _ = measured_noise(record)
+    return EQUAL_WORKERS if measured is None else measured
+
+
+def measured_noise(record: Record) -> tuple[float | None, str | None]:
+    """The same where that was measured on the trial's device, and when and of what it was; a share of None with words:
+    what was measured is of another machine or software."""
+    environment, device = record.environment, record.trial.compute.device
+    noise = environment.get("noise")
+    if noise is not None:
+        entry = noise.get(device) or {}
+        return entry.get("share"), entry.get("told")
+    of_other_device = device == "cpu" and environment.get("devices")  # it was the GPU's
+    return (None if of_other_device else environment.get("equal_workers")), None
 
 
 def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[Image, float]]:

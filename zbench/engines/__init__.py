@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from zbench.config import EngineConfig
+from zbench.config import CacheConfig, EngineConfig
 from zbench.errors import ConfigError
 from zbench.measurement import Communication, Effective, RankView
 from zbench.plugins import check_permitted, load_object
@@ -224,6 +224,15 @@ class Plain(Protocol):
 
 
 @runtime_checkable
+class ServingUncached(Protocol):
+    """A description whose loaded pipeline may depend on whether a trial has a cache at all."""
+
+    def uncached(self, trial: Trial) -> Trial:
+        """The trial without a cache that the pipeline loaded for `trial` serves; itself where it has none."""
+        ...
+
+
+@runtime_checkable
 class Launching(Protocol):
     """What an `EngineDescription` has besides whose launches take so long that a plan counts them."""
 
@@ -360,6 +369,13 @@ class Descriptions:
         """See `Plain`; of an engine that is no such, or that is not asked, each trial is its own."""
         asked = self._of(trial.engine)
         return asked.plainest(trial) if isinstance(asked, Plain) else (trial, "")
+
+    def uncached(self, trial: Trial) -> Trial:
+        """See `ServingUncached`; of an engine that is no such, or that is not asked, the trial with `cache=none`."""
+        asked = None if trial.hardware is not None else self._of(trial.engine)
+        if isinstance(asked, ServingUncached):
+            return asked.uncached(trial)
+        return replace(trial, cache=CacheConfig())
 
     def launch_s(self, trial: Trial) -> float:
         """Seconds that a launch for it should take; 0 of an engine that does not count them, or is not asked."""

@@ -9,7 +9,7 @@ from zbench.config import HardwareConfig
 from zbench.environment import DeviceLike, Environment, capture, cores_available, cpu_model
 from zbench.errors import ConfigError
 from zbench.hardware.ceilings import stored_ceilings
-from zbench.hardware.equal_workers import stored_equal_workers
+from zbench.hardware.equal_workers import stored_noise
 from zbench.hardware.nvml import Device, Nvml, visible
 
 CPU = "cpu"
@@ -34,7 +34,8 @@ def present_environment() -> Environment:
 
 def environment_on(devices: Sequence[Device]) -> Environment:
     """This machine with these of its GPUs. RecordError where a file of what was measured of them is broken."""
-    return replace(capture(devices), ceilings=stored_ceilings(devices), equal_workers=stored_equal_workers(devices))
+    here = capture(devices)
+    return replace(here, ceilings=stored_ceilings(devices), noise=stored_noise(devices, here.to_dict()))
 
 
 def is_present(profile: HardwareConfig, devices: Sequence[DeviceLike]) -> bool:

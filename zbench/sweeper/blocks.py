@@ -6,17 +6,17 @@ of their own: references and baselines, projections, loads, and what its engine 
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 
-from zbench.config import CacheConfig
 from zbench.engines import Descriptions
 from zbench.search import Search, waits_itself
 from zbench.search.grid import GridSearch
-from zbench.space import Placed, constraint
-from zbench.trial import Trial, geometry_of
+from zbench.space import Placed
+from zbench.sweeper.beside import uncached_beside
+from zbench.trial import Trial
 
-MOST_A_BLOCK = 4
-"""Settings to one uncached trial: it then costs about a quarter of what they do."""
+MOST_A_BLOCK, FEWEST_A_BLOCK = 4, 3
+"""Settings to one uncached trial: it then costs about a quarter of what they do, a third at most where there are so
+many."""
 
 
 class Blocks:
@@ -44,18 +44,12 @@ class Blocks:
     def companion(self, placed: Placed, baseline: Trial, has_failed: Callable[[str], bool]) -> Trial | None:
         """The uncached trial of the same loaded pipeline, with which `placed` takes turns; None: it has none.
 
-        That is the speed baseline itself where one process serves both. `has_failed` says so of a trial's id.
+        See `uncached_beside`. `has_failed` says so of a trial's id.
         """
-        trial = placed.trial
-        if not self._paired or placed.is_reference or placed.is_baseline or trial.trial_id in self._unpaired:
+        if not self._paired or placed.trial.trial_id in self._unpaired:
             return None
-        if trial.hardware is not None or trial.workload.is_load:
-            return None
-        own = replace(trial, cache=CacheConfig())
-        found = next((each for each in (baseline, own) if self.process(each) == self.process(trial)), None)
-        if found is None or found.trial_id == trial.trial_id or has_failed(found.trial_id):
-            return None
-        return None if constraint(found, geometry_of(found.pipeline)) or self._engines.supports(found) else found
+        found = uncached_beside(placed, baseline, self._engines, self.process)
+        return None if found is None or has_failed(found.trial_id) else found
 
     def without_companion(self, trial_ids: Iterable[str]) -> None:
         """Their companion failed in its turn: they are measured alone from now on."""
@@ -75,5 +69,11 @@ class Blocks:
             and placed.trial.hardware is None
             and self.process(placed.trial) == self.process(trial)
         )
-        blocks = max(-(-left // MOST_A_BLOCK), min(room, left), 1)
+        blocks = max(blocks_of(left), min(room, left), 1)
         return max(1, -(-left // blocks))
+
+
+def blocks_of(trials: int) -> int:
+    """How many blocks so many trials of one process are: MOST_A_BLOCK a block at most, but one of five, for of two
+    one would have fewer than FEWEST_A_BLOCK."""
+    return max(1, min(-(-trials // MOST_A_BLOCK), trials // FEWEST_A_BLOCK))

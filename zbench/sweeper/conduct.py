@@ -6,12 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from zbench.analysis.labels import told_apart
 from zbench.engines.weights import resolve_weights
 from zbench.errors import StoreError, WeightsUnavailableError
 from zbench.executors import load_executor
 from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
 from zbench.search import Search, load_search
+from zbench.space import Space
 from zbench.store import Store
 from zbench.streams import talk
 from zbench.sweeper.outcome import SweepResult
@@ -39,7 +41,7 @@ def conduct(plan: Plan, console: Console, search: Search | None = None) -> Sweep
         executor.close()
         raise
     with (
-        SweepProgress(len(trials), console, executor.capacity) as progress,
+        SweepProgress(len(trials), console, executor.capacity, labels=labels_of(plan.space)) as progress,
         Store(plan.run_folder, progress.note) as store,
     ):
         interrupt = Interrupt(executor)
@@ -50,6 +52,13 @@ def conduct(plan: Plan, console: Console, search: Search | None = None) -> Sweep
                 executor.close()
         store.check()
         return result
+
+
+def labels_of(space: Space) -> dict[str, str]:
+    """Of each trial that may come, told apart where several share one."""
+    every = [placed.trial for placed in space.placed]
+    told = told_apart([trial.label for trial in every], every.__getitem__, lambda index: every[index].trial_id[:6])
+    return dict(zip((trial.trial_id for trial in every), told, strict=True))
 
 
 def check_before(plan: Plan) -> None:

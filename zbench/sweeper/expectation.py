@@ -3,20 +3,18 @@
 Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
 """
 
-import math
-from dataclasses import replace
-
-from zbench.config import CacheConfig, HardwareConfig
+from zbench.config import HardwareConfig
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
 from zbench.stats.stationary import LEAST
-from zbench.sweeper.blocks import MOST_A_BLOCK
+from zbench.sweeper.beside import companions
+from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial, geometry_of
-from zbench.workload import LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
+from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 
@@ -30,8 +28,12 @@ def expected_sweep_s(plan: Plan) -> float | None:
     """Wall time of the whole sweep in seconds; None where it cannot be said."""
     measure, total = plan.measure, LOAD_S + sum(each.all_s for each in launches(plan))
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
+    twice: set[str] = set()  # references, which make their images once more for the noise floor
     beside = _uncached_beside(plan)
-    for trial in (placed.trial for placed in plan.trials):
+    for placed in plan.trials:
+        trial = placed.trial
+        if placed.is_reference:
+            twice.add(trial.trial_id if trial.hardware is None else plan.proxy_of(trial).trial_id)
         if trial.hardware is None:
             runs[trial.trial_id] = trial, plan.profiles[trial.trial_id]
         else:  # trials that differ only in what is projected share one proxy
@@ -52,13 +54,16 @@ def expected_sweep_s(plan: Plan) -> float | None:
             total += cycle * image_s
             continue
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
+        if trial.trial_id in twice:
+            least = max(least, 2 * cycle)
         uncached, part = beside.get(trial.trial_id, (None, 0.0))
         if uncached is not None:
             least = max(least, LEAST_OF_A_PAIR * cycle)
         rounds = min(max(least, measure.budget_s / image_s), most)
         total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
-            total += rounds * of_uncached.latency_s * part
+            warm_ups = min(COMPANION_WARM_UPS, measure.max_warmup_rounds)
+            total += (warm_ups + rounds) * of_uncached.latency_s * part
     return total
 
 
@@ -66,16 +71,12 @@ def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
     """The uncached trial that will take turns with each, by trial id, and its part of that one's time."""
     if not plan.measure.paired:
         return {}
-    engines = Descriptions(allow_code=plan.allow_code)
+    found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))
     beside: dict[str, list[tuple[str, Trial]]] = {}
-    for placed in plan.trials:
-        trial, uncached = placed.trial, replace(placed.trial, cache=CacheConfig())
-        if placed.is_reference or placed.is_baseline or trial.hardware is not None or trial.workload.is_load:
-            continue
-        if trial.trial_id != uncached.trial_id and engines.process(trial) == engines.process(uncached):
-            beside.setdefault(uncached.trial_id, []).append((trial.trial_id, uncached))
+    for trial_id, uncached in found.items():
+        beside.setdefault(uncached.trial_id, []).append((trial_id, uncached))
     return {
-        trial_id: (uncached, math.ceil(len(alike) / MOST_A_BLOCK) / len(alike))
+        trial_id: (uncached, blocks_of(len(alike)) / len(alike))
         for alike in beside.values()
         for trial_id, uncached in alike
     }

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from zbench.hardware.roofline import project
 from zbench.measurement import QUALITY_ONLY, Measurement
+from zbench.record import Reason
+from zbench.sanitize import without_folders
 from zbench.trial import Trial, geometry_of, preset_geometry
 
 
@@ -27,3 +29,19 @@ def projected(trial: Trial, measured: Measurement) -> Measurement:
         reasons={path: why for path, why in measured.reasons.items() if why != QUALITY_ONLY},
         sources={"latency": "projected", "memory": "projected", "cached_steps": "proxy", "quality": "proxy"},
     )
+
+
+def reason_abroad(reason: Reason) -> Reason:
+    """As a record has it, which others read too: without the folders of this machine; the worker's log has them."""
+    tail = tuple(map(without_folders, reason.log_tail))
+    return replace(reason, message=without_folders(reason.message), log_tail=tail)
+
+
+def measured_abroad(measured: Measurement) -> Measurement:
+    """The same of what failed requests said, and of the runs that measured on its device meanwhile."""
+    window = measured.window
+    failures = [replace(each, message=without_folders(each.message)) for each in window.failures]
+    turn = window.turn
+    if turn is not None:
+        turn = replace(turn, beside=[without_folders(each) for each in turn.beside])
+    return replace(measured, window=replace(window, failures=failures, turn=turn))

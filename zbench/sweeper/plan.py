@@ -33,10 +33,14 @@ from zbench.search import preview
 from zbench.search.question import question
 from zbench.search.rates import unloaded
 from zbench.space import Placed, Space, arrange, constraint, reference_of
+from zbench.sweeper.beside import companions, turns_told
 from zbench.sweeper.devices import check_devices, too_many
 from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes, request_count
+
+LOCAL = "local"
+"""The executor whose workers take turns."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,18 @@ def make_plan(
         executor=first.executor,
         profiles=_profiles(asked, (*space.placed, *(placed for placed, _ in space.pruned), *chosen.placed)),
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
-        notes=(*jobs.notes, *_sought(space), *said),
+        notes=(*jobs.notes, *_sought(space), *said, *_known_before(chosen.placed, first, engines)),
     )
+
+
+def _known_before(placed: Sequence[Placed], first: Config, engines: Descriptions) -> Iterator[str]:
+    """What is measured and known to skip nothing, and where turns are taken with what has no row, or not at all."""
+    for trial in (p.trial for p in placed if method_of(p.trial.cache).skips):
+        plain, why = engines.plainest(trial)
+        if not method_of(plain.cache).skips:
+            yield f"{trial.label}: {why}, so that it is measured as an uncached trial"
+    if first.measure.paired and not first.measure.quality_only and first.executor.name == LOCAL:
+        yield from turns_told(placed, companions(placed, engines), engines)
 
 
 def _sought(space: Space) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a sweep says while it runs, on stderr: a live table and an ETA on a terminal, a line a trial elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -71,10 +71,17 @@ class SweepProgress:
     """A `SweepListener` that shows a sweep of `trials` trials on a rich console."""
 
     def __init__(
-        self, trials: int, console: Console, side_by_side: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        trials: int,
+        console: Console,
+        side_by_side: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
-        """`side_by_side` is how many run at once; `clock` gives seconds."""
+        """`side_by_side` is how many run at once; `clock` gives seconds. `labels`, by trial id, are what trials are
+        called that share a label with others."""
         self.console, self._clock = console, clock
+        self._labels = labels or {}
         self.eta = Eta(trials, side_by_side)
         self.total = trials
         self._rows: list[tuple[str, ...]] = []
@@ -96,12 +103,12 @@ class SweepProgress:
 
     def reused(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Count a trial from the journal."""
-        self._add(record, figures, None, "from the journal")
+        self._add(placed, record, figures, None, "from the journal")
 
     def started(self, placed: Placed, of: int = 1) -> None:
         """Show which trial runs, one `of` so many that take turns."""
         now = self._clock()
-        self._running[placed.trial.trial_id] = _Shown(printable(placed.trial.label), now, "starting", now, of)
+        self._running[placed.trial.trial_id] = _Shown(printable(self._label(placed.trial)), now, "starting", now, of)
 
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
@@ -109,7 +116,7 @@ class SweepProgress:
         if kind == "slowed":
             shown.slowed = printable(event["text"] or "")
         else:
-            self._loading.event(placed.trial.label, event)
+            self._loading.event(self._label(placed.trial), event)
             shown.doing = printable(describe(event))
         has_bar = kind == "loading"  # which has a line of its own
         if self.console.is_terminal or has_bar or (kind != "waiting" and now - shown.told_at < shown.quiet_s):
@@ -121,7 +128,8 @@ class SweepProgress:
     def finished(self, placed: Placed, record: Record, figures: TrialFigures) -> None:
         """Show the trial's figures."""
         shown = self._running.pop(placed.trial.trial_id, None)  # one that cannot work was never started
-        self._add(record, figures, None if shown is None else (self._clock() - shown.began) / shown.of, "")
+        wall_s = None if shown is None else (self._clock() - shown.began) / shown.of
+        self._add(placed, record, figures, wall_s, "")
 
     def added(self, trial: Trial, instead_of: Trial | None) -> None:
         """Count one more trial."""
@@ -129,12 +137,15 @@ class SweepProgress:
         self.total += 1
         self._bar.update(self._task, total=self.total)
         if instead_of is not None:
-            self.note(f"{instead_of.label} ran out of memory; {trial.label} is tried in its place")
+            self.note(f"{self._label(instead_of)} ran out of memory; {self._label(trial)} is tried in its place")
 
-    def _add(self, record: Record, figures: TrialFigures, wall_s: float | None, remark: str) -> None:
+    def _label(self, trial: Trial) -> str:
+        return self._labels.get(trial.trial_id, trial.label)
+
+    def _add(self, placed: Placed, record: Record, figures: TrialFigures, wall_s: float | None, remark: str) -> None:
         self.eta.add(wall_s)
         self._loading.end()
-        row = tuple(map(printable, _row(record, figures, remark)))
+        row = tuple(map(printable, (self._label(placed.trial), *_row(record, figures, remark))))
         self._rows.append(row)
         self._bar.update(self._task, completed=self.total - self.eta.left, eta=str(self.eta))
         if not self.console.is_terminal:
@@ -166,18 +177,26 @@ class SweepProgress:
 
 
 def _row(record: Record, figures: TrialFigures, remark: str) -> tuple[str, ...]:
-    """As the table will have it, caveats included; what is compared with is what was shown before."""
+    """After the label, as the table will have it, caveats included; what is compared with is what was shown before."""
     if record.valid_measurement is None:
-        return record.label, record.state, "", "", f"{figures.reason_code}: {figures.reason}"
+        return record.state, "", "", f"{figures.reason_code}: {figures.reason}"
     about = "~" if record.valid_measurement.projection else ""
     doubt = f"(!) {'; '.join(figures.caveats)}" if figures.caveats else ""
     absent = "not timed" if record.valid_measurement.quality_only else "no valid round"
     latency = absent if figures.latency_median_s is None else f"{about}{figures.latency_median_s:.3f} s"
     speed_up = "" if figures.speedup is None else f"{about}{figures.speedup:.2f}x"
-    if figures.speedup_way == "paired" and figures.speedup_low is not None:
+    if figures.speedup_way is not None and figures.speedup_low is not None:
         speed_up += f" [{figures.speedup_low:.2f}, {figures.speedup_high:.2f}]"
     skipped = "" if figures.cached_steps is None else f"{figures.cached_steps:.1f} steps skipped"
-    return record.label, latency, speed_up, skipped, "; ".join(filter(None, [remark, doubt]))
+    return latency, speed_up, skipped, "; ".join(filter(None, [remark, _cold(figures), doubt]))
+
+
+def _cold(figures: TrialFigures) -> str:
+    """What starting cost, where this trial paid it: `cold: loaded in 2.1 s, first request 38 s, 36 s compiling`."""
+    paid = [(figures.load_s, "loaded in {}"), (figures.first_request_s, "first request {}")]
+    said = [form.format(f"{seconds:.2g} s") for seconds, form in paid if seconds is not None]
+    said += [f"{figures.compile_s:.2g} s compiling"] if figures.compile_s else []
+    return f"cold: {', '.join(said)}" if said else ""
 
 
 def describe(event: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
-from zbench.sweeper.measured import projected, sized
+from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
@@ -275,7 +275,7 @@ class Sweep:
             raise MachineError(_stopped_by(result.reason, placed.trial))
         elif isinstance(result, Failed):
             shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
-            reason = self._with_way_out(placed.trial, result.reason)
+            reason = self._with_way_out(placed.trial, reason_abroad(result.reason))
             fields: dict[str, Any] = {"reason": reason, "beside": done.beside, "measure": begun.measure}
             record = self._record(placed, environment, state="FAILED", **fields)
             self._settle(placed, record)
@@ -359,7 +359,7 @@ class Sweep:
         measure: MeasureConfig | None = None,
     ) -> Record:
         """COMPLETE unless images of it are none; with the roofline's answer, where a proxy was measured."""
-        measured = with_what_was_kept(measured, self.store.artifacts(placed.trial.trial_id))
+        measured = with_what_was_kept(measured_abroad(measured), self.store.artifacts(placed.trial.trial_id))
         if placed.trial.hardware is not None:
             measured = projected(placed.trial, measured)
         else:

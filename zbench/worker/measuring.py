@@ -38,7 +38,7 @@ from zbench.worker.lone import lone_requests
 from zbench.worker.rounds import RoundsWindow
 from zbench.worker.share import Share
 from zbench.worker.warm_up import NOT_WARMED_UP, warm_up
-from zbench.workload import pairs
+from zbench.workload import COMPANION_WARM_UPS, pairs
 
 JUDGEMENTS = ("quality", "prompt_fidelity", "noise_floor")
 """Fields of a measurement that are said of images."""
@@ -48,9 +48,6 @@ UNTOLD = "server_does_not_say"
 
 UNSAID = "engine_does_not_say"
 """Why it is not known how long it compiled."""
-
-COMPANION_WARM_UPS = 2
-"""Rounds before the window of an uncached trial that is there for the others' sake: the pipeline is warm by then."""
 
 
 def measure_trials(

@@ -69,6 +69,18 @@ def test_one_pipeline_serves_what_differs_per_request(groups: dict[str, Any]) ->
     assert one != other
 
 
+def test_what_auto_stands_for_shares_a_pipeline_with_what_is_typed() -> None:
+    auto, gather = replace(GPU, graphs="auto"), ParallelConfig(gather_size=2)
+    small = replace(TURBO, height=512, width=512)
+    for cache, graphs in ((None, "all"), (DBCacheConfig(), "stages")):
+        typed = replace(GPU, graphs=graphs)
+        assert process(cache, pipeline=small, compute=auto) == process(cache, pipeline=small, compute=typed)
+    assert process(compute=replace(auto, device="cpu")) == process(compute=CPU)
+    collectives = replace(gather, gather_by="collectives")
+    one, other = (process(DBCacheConfig(), compute=GPU, parallel=each) for each in (gather, collectives))
+    assert one == other != process(compute=GPU, parallel=gather)
+
+
 @pytest.mark.parametrize(
     ("compute", "gather_by", "serves"),
     [(GPU, "auto", False), (GPU, "copies", False), (GPU, "collectives", True), (CPU, "auto", True)],

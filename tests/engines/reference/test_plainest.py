@@ -23,6 +23,7 @@ BLOCKS = geometry_of(SMALL).transformer.n_layers
 EAGER = DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.8, max_continuous_cached_steps=-1)
 """It skips all that it may."""
 MASK = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_preset="ultra", residual_diff_threshold=0.8)
+OWN_MASK = replace(MASK, steps_mask="11001001", residual_diff_threshold=100.0)
 FORCED = replace(MASK, scm_policy="static")
 
 
@@ -75,6 +76,8 @@ def test_what_is_said_to_skip_nothing_makes_the_uncached_images(
     ("cache", "named"),
     [
         (replace(EAGER, max_continuous_cached_steps=8), "max_continuous_cached_steps"),
+        (replace(EAGER, max_continuous_cached_steps=6), "max_continuous_cached_steps"),
+        (replace(OWN_MASK, max_continuous_cached_steps=2), "max_continuous_cached_steps"),
         (replace(EAGER, taylorseer_order=2), "taylorseer_order"),
         (replace(MASK, max_warmup_steps=8), "max_warmup_steps"),
         (replace(MASK, max_warmup_steps=3), "max_warmup_steps"),
@@ -97,7 +100,8 @@ def test_parameters_that_are_said_to_decide_nothing_change_neither_steps_nor_ima
     ("cache", "beside"),
     [
         (replace(EAGER, max_warmup_steps=7), EAGER),  # the last step may be skipped
-        (replace(EAGER, max_continuous_cached_steps=1), EAGER),
+        (replace(EAGER, max_continuous_cached_steps=5), EAGER),
+        (replace(OWN_MASK, max_continuous_cached_steps=1), OWN_MASK),
         (replace(EAGER, Fn_compute_blocks=BLOCKS - 1), EAGER),
         (replace(EAGER, max_warmup_steps=4, enable_taylorseer=True), replace(EAGER, max_warmup_steps=4)),
     ],

@@ -5,6 +5,7 @@ The pipeline itself is `pipeline.ReferencePipeline`, which `ReferenceEngine.engi
 
 from dataclasses import replace
 
+from zbench.config import CacheConfig
 from zbench.engines import Engine, Residency, residency_by_keys
 from zbench.errors import ConfigError
 from zbench.methods import fast, graphs, offload, parallel, quantization
@@ -64,13 +65,15 @@ class ReferenceEngine:
         """One loaded pipeline serves any cache, number of steps, prompts and seeds.
 
         But where gather's shares travel by copies: that pipeline serves no cache. Nor does one whose forward is
-        captured because there was none.
+        captured because there was none. What `auto` stands for counts, so that it shares a pipeline with that.
         """
-        made = residency_by_keys(trial, PER_REQUEST)
-        if trial.compute.graphs == graphs.AUTO:
-            made = replace(made, process=f"{made.process} graphs:{trial.graphs}")
+        made = residency_by_keys(_with_what_auto_is(trial), PER_REQUEST)
         copies = parallel.may_copy(trial.parallel, trial.compute, trial.cache)
         return replace(made, process=f"{made.process} by copies") if copies else made
+
+    def uncached(self, trial: Trial) -> Trial:
+        """Without a cache `auto` may stand for more: such a trial has another pipeline."""
+        return replace(_with_what_auto_is(trial), cache=CacheConfig())
 
     def plainest(self, trial: Trial) -> tuple[Trial, str]:
         """By its cache alone. Ranks may talk in another way where something is cached, and a load may be of any rate;
@@ -101,6 +104,16 @@ class ReferenceEngine:
         from zbench.engines.reference.ranks.group import RankGroup
 
         return RankGroup("zbench.engines.reference.pipeline:ReferencePipeline", self._hang_s)
+
+
+def _with_what_auto_is(trial: Trial) -> Trial:
+    """What is captured, and by what gather's shares travel, in place of `auto`: a loaded pipeline has one of each."""
+    compute, split = trial.compute, trial.parallel
+    if compute.graphs == graphs.AUTO:
+        compute = replace(compute, graphs=trial.graphs)
+    if split.gather_size > 1 and split.gather_by == "auto" and not parallel.may_copy(split, compute, trial.cache):
+        split = replace(split, gather_by="collectives")
+    return replace(trial, compute=compute, parallel=split)
 
 
 def _made_for_one(trial: Trial) -> dict[str, str]:

@@ -26,6 +26,18 @@ def compile_seconds() -> float | None:
     return float(sum(frames_s))
 
 
+def forget_compiled() -> None:
+    """Let go of all compiled code of this process, and begin both counts anew.
+
+    torch forgets its seconds with the code and not its graphs, and then looks as if it told no time of them.
+    """
+    import torch
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters["stats"].pop("unique_graphs", None)
+
+
 def seconds_between(before_s: float | None, now_s: float | None) -> float | None:
     """From one count to the next, which torch may have begun anew between the two."""
     return None if before_s is None or now_s is None else max(0.0, now_s - before_s)

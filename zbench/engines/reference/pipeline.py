@@ -23,7 +23,7 @@ from zbench.engines import Generation, OnProgress, StageError
 from zbench.engines.reference.allocator import TorchAllocator
 from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.calls import Called, batch_arguments, call_arguments
-from zbench.engines.reference.compiling import compile_seconds, graphs_compiled, seconds_between
+from zbench.engines.reference.compiling import compile_seconds, forget_compiled, graphs_compiled, seconds_between
 from zbench.engines.reference.decoded import Decoded, pixels_of
 from zbench.engines.reference.graphed import GraphedForward
 from zbench.engines.reference.host_memory import release_host_memory
@@ -315,7 +315,7 @@ class ReferencePipeline:
         self._loaded = self._loaded._replace(pipe=None)
         del self._cache, self._clock, self._tokens, self._decoded, self._offloading
         if fast.compiled(self._trial.compute):
-            torch.compiler.reset()
+            forget_compiled()
         gc.collect()
         if self._on_gpu:
             torch.cuda.empty_cache()

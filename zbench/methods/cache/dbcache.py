@@ -137,9 +137,13 @@ class DBCache:
         unused: dict[str, Any] = {}
         if not self.cache.enable_taylorseer:
             unused["taylorseer_order"] = None
-        if self.cache.max_continuous_cached_steps >= steps:
+        if self.cache.max_continuous_cached_steps >= self._most_in_a_row(steps):
             unused["max_continuous_cached_steps"] = -1
         return unused
+
+    def _most_in_a_row(self, steps: int) -> int:
+        """Steps that could be skipped one after another if nothing but warm-up forbade it; the first never is."""
+        return steps - max(1, self.cache.max_warmup_steps)
 
     def forced_skips(self, steps: int) -> int:
         return 0

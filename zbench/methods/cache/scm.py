@@ -88,6 +88,11 @@ class StepMask(DBCache):
         forced = {"residual_diff_threshold": None, "max_continuous_cached_steps": -1}
         return unused | (forced if self.is_forced else {})
 
+    def _most_in_a_row(self, steps: int) -> int:
+        """Those that a mask of one's own leaves; what a preset's leaves is cache-dit's to say."""
+        mask = self.cache.steps_mask
+        return steps - 1 if mask is None else max(map(len, mask.split("1")))
+
     def _idle(self, n_blocks: int, steps: int) -> str | None:
         mask = self.cache.steps_mask
         if mask is not None and "0" not in mask:

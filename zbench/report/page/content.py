@@ -35,6 +35,7 @@ from zbench.report.text import cells
 from zbench.report.text.findings import findings
 from zbench.report.text.knobs import knobs_without_effect
 from zbench.report.text.setting import environment_lines, not_as_asked
+from zbench.sanitize import without_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,8 +208,8 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
 
 def _unmeasured(row: TrialFigures, record: Record) -> Unmeasured:
     reason = record.reason
-    tail = "\n".join(reason.log_tail) if reason else ""
-    message = "; ".join([row.reason or "", *(_memory_then(reason) if reason else [])])
+    tail = without_folders("\n".join(reason.log_tail)) if reason else ""  # older records have them
+    message = without_folders("; ".join([row.reason or "", *(_memory_then(reason) if reason else [])]))
     return Unmeasured(row.label, row.state, row.reason_code or "unknown", message, tail)
 
 

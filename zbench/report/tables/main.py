@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
-from zbench.analysis.speedup import EQUAL_WORKERS
+from zbench.analysis.speedup import EQUAL_WORKERS, companion_id
 from zbench.analysis.telling import shown_of_all, telling
 from zbench.analysis.view import View
 from zbench.measurement import QUALITY_ONLY, RANDOM_WEIGHTS
@@ -30,6 +30,7 @@ ENERGY = "J an image"
 PSNR = "PSNR, dB"
 SSIM = "SSIM (worst)"
 CSV_COLUMNS = tuple(f.name for f in fields(TrialFigures) if f.name != "missing")
+MEASURES = "zbench doctor --noise"
 PROMPT_MEANS = (
     "Prompt: share of the attributes asked for (shape, colour, size, place, count, background, word) that the scene "
     "reader finds right, mean (worst image in brackets)."
@@ -86,6 +87,7 @@ def main_table(view: View) -> TextTable:
             *shown_of_all(complete, view.complete),
             *stacks_told(view.by_key[row.key].trial for row in complete if row.latency_source == "projected"),
             *_legend(view.trials, complete),
+            *_without_a_row(view, complete),
         ),
     )
 
@@ -248,17 +250,17 @@ def _what_is_what(complete: Sequence[TrialFigures]) -> list[str]:
 
 
 def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
-    """How they were measured, said once where any was measured by turns."""
+    """How they were measured."""
     of_way = {way: [row for row in complete if row.speedup_way == way] for way in ("chained", "unpaired")}
-    if not any(row.speedup_way in ("paired", "chained") for row in complete):
-        return []
-    lines = [
-        "Speed-ups with a 95 % interval: each request over that of the uncached trial which took turns with it, so "
-        "that what drifts befalls both."
-    ]
+    lines = []
+    if any(row.speedup_way in ("paired", "chained") for row in complete):
+        lines.append(
+            "Speed-ups with their 95 % interval: each request over that of the uncached trial which took turns with "
+            "it, so that what drifts befalls both."
+        )
     how = {
         "chained": "over the uncached trial of its own process, times that one's speed-up",
-        "unpaired": "not by turns, as nothing of the same process is beside it",
+        "unpaired": "not by turns, each at a time of its own",
     }
     lines += [
         f"{cells.listed([row.label for row in rows])}: {how[way]}; {_of_processes(rows)}."
@@ -268,12 +270,35 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     return lines
 
 
+def _without_a_row(view: View, complete: Sequence[TrialFigures]) -> list[str]:
+    """Chained speed-ups that go through an uncached trial which was not asked for."""
+    found = []
+    for row in (row for row in complete if row.speedup_way == "chained"):
+        measured = view.by_key[row.key].measurement
+        beside = None if measured is None else companion_id(measured)
+        if beside is not None and (row.sweep, beside) not in view.by_key:
+            found.append(row.label)
+    if not found:
+        return []
+    whose = "the uncached trial beside it" if len(found) == 1 else "the uncached trial beside each"
+    return [
+        f"{cells.listed(found)}: {whose} has no row of its own, so that its requests in the same window stand for it; "
+        "zbench plan names the override that adds the row."
+    ]
+
+
 def _of_processes(rows: Sequence[TrialFigures]) -> str:
     """What intervals of `rows`, between processes, count besides."""
-    shares = sorted({row.equal_workers for row in rows if row.equal_workers is not None})
-    said = list(dict.fromkeys(f"{share:.1%}" for share in shares))
-    if any(row.equal_workers is None for row in rows):
-        said.append(f"{EQUAL_WORKERS:.0%}, which zbench doctor --noise would measure")
+    measured: dict[str, dict[str, None]] = {}  # by the share as it is shown, what is told of it
+    for row in sorted((r for r in rows if r.equal_workers is not None), key=lambda r: r.equal_workers or 0.0):
+        told = measured.setdefault(f"{row.equal_workers:.1%}", {})
+        told |= {} if row.equal_workers_told is None else {row.equal_workers_told: None}
+    said = [f"{share} ({MEASURES}, {'; '.join(told)})" if told else share for share, told in measured.items()]
+    assumed = [row.equal_workers_told for row in rows if row.equal_workers is None]
+    if assumed:
+        elsewhere = "; ".join(dict.fromkeys(told for told in assumed if told is not None))
+        anew = f"{MEASURES} would measure" + (f" anew, for what it did is of {elsewhere}" if elsewhere else "")
+        said.append(f"{EQUAL_WORKERS:.0%}, which {anew}")
     return f"the interval counts that equal processes differ by {' or '.join(said)}"
 
 

@@ -84,8 +84,8 @@ def two_digits(value: float) -> str:
 
 
 def speedup_with_interval(row: TrialFigures) -> str:
-    """`1.42× [1.40, 1.45]` where it was measured by turns; `1.42×` elsewhere."""
-    if row.speedup_way not in ("paired", "chained") or row.speedup_low is None or row.speedup_high is None:
+    """`1.42× [1.40, 1.45]` where it was measured over another trial; `1.42×` elsewhere."""
+    if row.speedup_way is None or row.speedup_low is None or row.speedup_high is None:
         return speedup(row)
     return f"{speedup(row)} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]"
 
