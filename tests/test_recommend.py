@@ -24,6 +24,7 @@ from golden_files import assert_golden
 from hostile import HOSTILE, commands_to_ci, unseen
 
 from zbench.analysis.view import view_of
+from zbench.analysis.work import work_key
 from zbench.composition import expand
 from zbench.config import (
     DBCacheConfig,
@@ -535,3 +536,24 @@ def test_a_work_of_which_everything_failed_is_named():
     lost = [failed(trial(pipeline=TURBO)), failed(trial(CACHED, pipeline=TURBO))]
     advice = recommend(view_of([*demo_records(), *lost]), Limits())
     assert not advice.is_whole and "no COMPLETE trial" in advice.answers[1].why
+
+
+def of_halving():
+    """Two settings on one prompt and the better one on both, each with its reference."""
+    few = replace(SCENES, prompts=SCENES.prompts[:1])
+    whole = [complete(trial()), complete(trial(CACHED), latency_s=0.5, ssim=0.9, cached=(2, 3, 4, 5))]
+    part = work_key(trial())
+    on_few = [complete(trial(cache, workload=few), latency_s=0.4) for cache in (None, CACHED, DBCacheConfig())]
+    return [*(replace(record, part_of=part) for record in on_few), *whole]
+
+
+def test_a_rung_of_halving_and_samples_held_out_are_no_pieces_of_work():
+    given = answer(of_halving())
+    assert given.chosen.trial_id == trial(CACHED).trial_id and given.work == answer(of_halving()[3:]).work
+    untold = [replace(record, part_of=None) for record in of_halving()]
+    assert len(recommend(view_of(untold), Limits()).answers) == 2, "what was typed is"
+
+
+def test_a_search_that_was_stopped_on_its_way_has_no_answer_yet():
+    with pytest.raises(RecordError, match="all 3 trials of these records were made by a search on some of the samples"):
+        answer(of_halving()[:3])

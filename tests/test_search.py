@@ -72,7 +72,7 @@ def test_the_same_trials_are_chosen_in_whatever_order_they_were_typed() -> None:
 def test_what_cannot_work_is_left_out_only_where_it_was_drawn() -> None:
     bad = [trial(DBCacheConfig(Fn_compute_blocks=n + 20)) for n in range(10)]
     space = arrange([*bad, *(cached(n) for n in range(10))])
-    drawn, _ = preview(random(6), space)
+    drawn = preview(random(6), space).space
     assert 0 < len(drawn.pruned) < 6
     assert len(drawn.pruned) + sum(not p.is_reference for p in drawn.placed) == 6
 

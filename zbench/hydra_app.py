@@ -27,7 +27,7 @@ from zbench.errors import Exit, HardwareError, OverrideError, ZbenchError, one_l
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.methods import lora, quantization
 from zbench.plugins import ALLOW_CODE, check_targets
-from zbench.sanitize import shell_line
+from zbench.sanitize import shell_line, without_password
 from zbench.space import constraint
 from zbench.streams import talk
 from zbench.sweeper.baseline import named_baseline
@@ -63,7 +63,7 @@ def planned(
     named = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
     again = [arg for arg in args if not arg.startswith("sweep.fresh=")]  # to go on is not to begin afresh
     allowed = [ALLOW_CODE] if allow_code else []
-    again = [*allowed, *again] if typed is None else list(typed)
+    again = [_without_secrets(arg) for arg in ([*allowed, *again] if typed is None else typed)]
     goes_on = shell_line(["zbench", "sweep" if command == "plan" else command, *again])
     experiment = named.get("experiment", "sweep")
     prefix = command if command in ("run", "tune") else experiment if re.fullmatch(r"[\w-]+", experiment) else "sweep"
@@ -134,12 +134,20 @@ def _asked(args: list[str], command: str, about: str) -> tuple[list[str], str | 
         jobs = expanded()
         if len(jobs.jobs) > 1:
             talk(f"showing the first of {len(jobs.jobs)} jobs")
-        show([*jobs.jobs[0].overrides, *flags], command)  # last, a bare --info takes no override for its value
+        show(
+            [*map(_without_secrets, jobs.jobs[0].overrides), *flags], command
+        )  # last, a bare --info takes no override for its value
         return None
     if shows:
-        show([*(word for word in overrides if not text_override(word)), *_help_header(about), *flags], command)
+        shown = [_without_secrets(word) for word in overrides if not text_override(word)]
+        show([*shown, *_help_header(about), *flags], command)
         return None
     return overrides, options.config_dir, expanded()
+
+
+def _without_secrets(word: str) -> str:
+    """What was typed, as it may be kept and shown: the study's URL without its password."""
+    return without_password(word) if "storage" in word else word
 
 
 def _parsed(args: list[str], command: str) -> tuple[Namespace, list[str]]:

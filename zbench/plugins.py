@@ -121,8 +121,8 @@ def load_object(
     """An object of the class that `target` names, as `make` makes it.
 
     Raises ConfigError as `load_class` does. Where the class is from outside, so does whatever it raises when it is made
-    or asked, and what it answers that is not of the type that `protocol` says. `optional` are further protocols of
-    methods alone that an object may fit; one that does not fit it at all is not asked for.
+    or asked, and what it answers that is not of the type that `protocol` says. `optional` are further protocols, of
+    methods alone or of properties alone, that an object may fit; one that does not fit it at all is not asked for.
     """
     found = load_class(kind, key, target, protocol, allow_code=allow_code)
     if check_permitted(kind, key, target, allow_code=allow_code).is_own:
@@ -139,13 +139,19 @@ class FromOutside:
         self, made: object, key: str, target: str, protocol: type[Any], optional: Sequence[type[Any]] = ()
     ) -> None:
         self._made, self._key, self._target, self._protocol = made, key, target, protocol
+        self._told: dict[str, property] = {}  # what it has of further protocols to be read
         for further in optional:
-            if isinstance(made, further):  # as attributes of its own, so that it fits the protocol too
+            told = {name: each for name, each in vars(further).items() if isinstance(each, property)}
+            if told:
+                self._told |= {n: each for n, each in told.items() if inspect.getattr_static(made, n, None) is not None}
+            elif isinstance(made, further):  # as attributes of its own, so that it fits the protocol too
                 own = {name: each for name, each in vars(further).items() if inspect.isfunction(each)}
                 vars(self).update({n: self._asked(n, each) for n, each in own.items() if not n.startswith("_")})
 
     def __getattr__(self, name: str) -> Any:
-        declared = inspect.getattr_static(self._protocol, name)  # AttributeError, where it is not asked for that
+        declared: Any = self._told.get(name)
+        if declared is None:
+            declared = inspect.getattr_static(self._protocol, name)  # AttributeError, where it is not asked for that
         if isinstance(declared, property):
             return self._answer(name, declared.fget, lambda: getattr(self._made, name))
         return self._asked(name, declared)
@@ -255,10 +261,14 @@ def _has(found: type[Any], name: str, protocol: type[Any]) -> bool:
 
 
 def _is_a(answer: object, wanted: Any) -> bool:
-    """Whether an answer is of a declared type or has a protocol's methods; what a list or a dict holds is not seen."""
+    """Whether an answer is of a declared type or has a protocol's methods; of what it holds only a sequence's is seen,
+    and a text is no sequence of texts."""
     if isinstance(wanted, UnionType):
         return any(_is_a(answer, one) for one in get_args(wanted))
     kind = get_origin(wanted) or wanted
+    if kind is Sequence:
+        held = get_args(wanted)
+        return isinstance(answer, Sequence) and not isinstance(answer, str) and all(_is_a(x, *held) for x in answer)
     if getattr(kind, "_is_protocol", False):
         return all(callable(getattr(answer, name, None)) for name in _method_names(kind))
     return isinstance(answer, kind)

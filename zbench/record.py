@@ -98,6 +98,7 @@ class Record:
     measurement: Measurement | None = None
     command: str | None = None  # what the user typed
     beside: tuple[TrialId, ...] = ()  # ids of trials that ran on other devices of the machine meanwhile
+    part_of: TrialId | None = None  # of a search's trial on some samples, or on others: the work (`work_key`) it is for
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -24,6 +24,12 @@ SPOKEN_TO_CI = re.compile(r"^(\s*)(?=::)|#(?=#\w*\[)")
 SHORT_ESCAPES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 """Of bash's `$'…'`."""
 
+PASSWORD = re.compile(r"((?:^|//|=|\s)[^\s/:@]*:(?!//))\S*@")
+"""Of a URL, between the user's name and the host."""
+
+PASSWORD_IN_QUERY = re.compile(r"([?&](?:password|passwd|pwd)=)[^&\s]*", re.IGNORECASE)
+"""Of a URL, among what its driver is told."""
+
 FORMULA = re.compile(r"[\s\"']*[-=+@＝＋－＠]")
 """How a cell begins that a spreadsheet takes for a formula (OWASP, CSV injection)."""
 
@@ -79,6 +85,11 @@ def printable_lines(text: str) -> str:
 def shell_line(words: Iterable[str]) -> str:
     r"""Words quoted for a shell, on one line and `printable`: with bash's `$'a\nb'` where plain quotes would not do."""
     return " ".join(map(_quoted, words))
+
+
+def without_password(text: str) -> str:
+    """A text with the URL of a database, `***` in place of its password; too much is hidden sooner than too little."""
+    return PASSWORD_IN_QUERY.sub(r"\1***", PASSWORD.sub(r"\1***@", text))
 
 
 def json_text(text: str) -> str:

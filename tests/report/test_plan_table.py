@@ -1,12 +1,16 @@
 """A plan can be read however many trials are pruned."""
 
+import json
+import re
 from dataclasses import replace
 
+import pytest
 from factories import trial
 
 from zbench.analysis.labels import told_apart
 from zbench.composition import expand
 from zbench.config import DBCacheConfig, ServedEngineConfig
+from zbench.hydra_app import planned
 from zbench.report.tables.plan import plan_rows, render_plan
 from zbench.space import Placed, Space
 from zbench.sweeper.plan import Plan, make_plan
@@ -80,3 +84,29 @@ def test_what_a_lora_beside_the_layers_costs_is_said_to_be_unknown() -> None:
     fused, beside = plan(styled), plan(styled, "pipeline.lora_fused=false")
     assert "what a LoRA that is not fused costs is not in it" in render_plan(beside, "table")
     assert "LoRA" not in render_plan(fused, "table")
+
+
+@pytest.mark.parametrize(
+    ("search", "says", "most"),
+    [
+        (["search=grid"], r": 10 trials, 0 pruned; expected time about \d", 10),
+        (
+            ["search=optuna", "search.n_trials=3"],
+            r": 4 of these 10 trials, 0 pruned; expected time at most about \d",
+            4,
+        ),
+        (["search=halving"], r": 10 trials, and \d+ others at most by what comes of these, .* at least about \d", None),
+        (["search=masks"], r": \d+ trials, and \d+ others at most by what comes of these, .* at least about \d", None),
+        (["search=thresholds"], r": \d+ trials, and others by what comes of these, .* time at least about \d", None),
+    ],
+)
+def test_a_plan_of_a_search_that_decides_on_the_way_says_a_bound(
+    search: list[str], says: str, most: int | None
+) -> None:
+    cache = [] if search == ["search=masks"] else ["cache=dbcache", "cache.max_warmup_steps=2,4,6"]
+    thresholds = [] if search == ["search=masks"] else ["cache.residual_diff_threshold=0.1,0.2,0.3"]
+    made = planned(["hardware=cpu", "pipeline=zimage_tiny", *cache, *thresholds, *search], "plan")
+    assert made is not None and re.search(says, render_plan(made, "table"))
+    data = json.loads(render_plan(made, "json"))
+    assert (data["expected_sweep_s"] is None) == (search != ["search=grid"])
+    assert most in (None, data["most_trials"])

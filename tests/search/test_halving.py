@@ -12,10 +12,11 @@ from factories import SCENES, complete, failed, trial
 from loads import under
 
 from zbench.analysis.view import view_of
+from zbench.analysis.work import work_key
 from zbench.config import CacheConfig, DBCacheConfig, Prompt, SearchConfig, WorkloadConfig
 from zbench.errors import ConfigError
 from zbench.record import Record
-from zbench.search import Search, load_search, preview
+from zbench.search import Search, load_search, parts_of, preview
 from zbench.search.halving import rungs
 from zbench.search.references import WithReferences
 from zbench.space import Space, arrange
@@ -154,9 +155,15 @@ def test_the_order_in_which_trials_end_changes_nothing() -> None:
 
 
 def test_a_plan_shows_the_first_rung_and_its_reference() -> None:
-    shown, _ = preview(config(), grid())
+    shown = preview(config(), grid()).space
     assert len(shown.placed) == 28 and {len(p.trial.workload.prompts) for p in shown.placed} == {1}
     assert shown.placed[0].is_reference
+
+
+def test_rungs_are_part_of_the_work_that_was_typed() -> None:
+    search = load_search(config(), grid())
+    first, second = (work_key(setting(0, replace(NINE, prompts=NINE.prompts[:n]))) for n in (1, 3))
+    assert parts_of(search) == dict.fromkeys((first, second), work_key(setting(0)))
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import GRID, SCENES, TINY, trial
+from factories import GRID, SCENES, TINY, complete, trial
 from surfaced import searched
 from surfaces import SURFACES, Surface, surface
 
 from zbench.analysis.holdout import mask_of
+from zbench.analysis.view import view_of
+from zbench.analysis.work import work_key
 from zbench.config import ComputeConfig, CustomCacheConfig, DBCacheConfig, SCMConfig, SearchConfig
 from zbench.errors import ConfigError
 from zbench.record import Record
 from zbench.search import OnlyQuality, load_search, waits_itself
 from zbench.search.grid import GridSearch
-from zbench.search.masks import MaskSearch
+from zbench.search.masks import MaskSearch, points_of
 from zbench.space import Space, arrange
 from zbench.stats.fronts import nondominated
 from zbench.trial import Trial
 
 STEPS = 6
+HELD_OUT_FOR = [
+    tuple(trial(pipeline=replace(TINY, steps=STEPS), workload=replace(SCENES, seeds=[seed])) for seed in seeds)
+    for seeds in ((1, 0), (8, 7))
+]
+"""What skips nothing on samples held out, and on those that masks are chosen on."""
 
 
 def config(n_trials: int | None = 256, seed: int = 0, **options: Any) -> SearchConfig:
@@ -136,6 +143,48 @@ def test_prompts_of_a_file_can_be_held_out(tmp_path: Path) -> None:
 def test_nothing_is_held_out_where_there_are_no_seeds_for_it() -> None:
     records = asked(MaskSearch(space(), config(holdout_seeds=[], timed=1)), surface("smooth"))
     assert {tuple(r.trial.workload.seeds) for r in records} == {(0,)}
+
+
+def test_samples_held_out_are_part_of_the_work_that_masks_are_chosen_for() -> None:
+    others = replace(SCENES, seeds=[7])
+    search = MaskSearch(space(trial(), trial(workload=others)), config())
+    assert [(work_key(of), work_key(on)) for of, on in HELD_OUT_FOR] == list(search.parts.items())
+    typed = MaskSearch(space(trial(), trial(workload=replace(SCENES, seeds=[1]))), config())
+    assert work_key(HELD_OUT_FOR[0][0]) not in typed.parts, "what was typed is work of its own"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "key"),
+    [
+        (None, {"holdout_seeds": [5, 5]}, r"search\.options\.holdout_seeds=\[5, 5\]: .*every seed must be unique"),
+        ('{"prompt": "a cat", "negative_prompt": "a dog"}\n', {}, r"search\.options\.holdout_prompts=.*guidance"),
+        ('{"prompt": "a cat", "scene": "nonsense"}\n', {}, r"search\.options\.holdout_prompts=.*scene"),
+    ],
+)
+def test_samples_held_out_are_held_to_what_every_workload_is(
+    prompts: str | None, options: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    if prompts is not None:
+        (tmp_path / "others.jsonl").write_text(prompts)
+        options = {"holdout_prompts": str(tmp_path / "others.jsonl")}
+    with pytest.raises(ConfigError, match=key):
+        load_search(config(**options), space())
+
+
+def test_prompt_fidelity_and_clip_score_are_of_the_front_where_every_mask_has_them() -> None:
+    """A mask that is less alike and shows more of what was asked for stays on it."""
+    rows = {
+        mask: replace(view_of([complete(trial(), ssim=ssim)]).trials[0], is_reference=False, **further)
+        for mask, ssim, further in (
+            ("1010", 0.9, {"prompt_fidelity_mean": 0.5, "clip_mean": 20.0}),
+            ("1001", 0.8, {"prompt_fidelity_mean": 0.9, "clip_mean": 20.0}),
+            ("1100", 0.7, {"prompt_fidelity_mean": 0.5, "clip_mean": 30.0}),
+        )
+    }
+    points = points_of(rows)
+    assert [len(point) for point in points.values()] == [5, 5, 5] and len(nondominated(list(points.values()))) == 3
+    without = points_of({**rows, "1100": replace(rows["1100"], clip_mean=None)})
+    assert nondominated(list(without.values())) == [0, 1], "one lacks the score, so it decides nothing"
 
 
 @pytest.mark.parametrize(

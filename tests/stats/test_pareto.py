@@ -1,8 +1,10 @@
-"""The Pareto front of points whose answer can be seen."""
+"""The Pareto front of points whose answer can be seen, and what it covers."""
 
 import random
 
-from zbench.stats import pareto_front
+import pytest
+
+from zbench.stats import hypervolume, pareto_front
 
 
 def test_known_points():
@@ -38,3 +40,28 @@ def test_it_is_the_front_of_the_definition_ties_included():
             i for i, (x, y) in enumerate(points) if not any(u >= x and v >= y and (u, v) != (x, y) for u, v in points)
         ]
         assert pareto_front(points) == sorted(kept, key=lambda i: (points[i][0], -points[i][1], i))
+
+
+def test_the_volume_of_known_points():
+    """Two rectangles that overlap in a square of one: 2 + 2 - 1; and one that lies within."""
+    assert hypervolume([(2.0, 1.0), (1.0, 2.0)]) == 3.0
+    assert hypervolume([(2.0, 1.0), (1.0, 2.0), (1.0, 1.0), (0.5, 2.0)]) == 3.0
+    assert hypervolume([(3.0, 3.0)], (1.0, 2.0)) == 2.0
+
+
+def test_what_is_no_better_than_the_reference_in_one_coordinate_covers_nothing():
+    assert hypervolume([]) == hypervolume([(0.0, 9.0), (9.0, 0.0), (-1.0, 5.0), (5.0, -1.0)]) == 0.0
+
+
+def test_the_volume_is_the_share_of_cells_that_some_point_covers():
+    rng = random.Random(5)
+    for _ in range(50):
+        points = [(rng.randrange(-2, 9), rng.randrange(-2, 9)) for _ in range(rng.randrange(12))]
+        cells = sum(any(x > i and y > j for x, y in points) for i in range(9) for j in range(9))
+        assert hypervolume(points) == pytest.approx(cells)
+
+
+def test_the_volume_is_that_of_the_front():
+    rng = random.Random(11)
+    points = [(rng.random(), rng.random()) for _ in range(100)]
+    assert hypervolume([points[i] for i in pareto_front(points)]) == pytest.approx(hypervolume(points))

@@ -1,16 +1,16 @@
 """Step masks on the samples that they were chosen on, beside the same masks on others; it judges no image itself.
 
-Nobody says which samples those were, and nobody need: a search tries many masks on them, and few on any others.
+A record of a search says for which piece of work it was made (`Record.part_of`), where that is not its own.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
-from zbench.config import CacheConfig
+from zbench.analysis.work import work_key
 from zbench.methods.cache import method_of
 from zbench.trial import Trial
+from zbench.workload import pairs
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,22 @@ class HeldOut:
 
 def held_out_masks(view: View) -> list[HeldOut]:
     """Masks with figures on both, and what skips nothing, those that compute most first; empty where none has both."""
-    settings: dict[str, dict[str, dict[str, tuple[TrialFigures, Trial]]]] = defaultdict(lambda: defaultdict(dict))
+    chosen: dict[tuple[str, str, str], tuple[TrialFigures, Trial]] = {}
+    others: dict[tuple[str, str, str], tuple[str, TrialFigures, Trial]] = {}
     for row, record in view.pairs:
         mask = None if row.state != "COMPLETE" or row.source == "published" else mask_of(record.trial)
-        if mask is not None:
-            settings[row.sweep + _setting(record.trial)][row.reference_id][mask] = row, record.trial
-    found = []
-    for works in settings.values():
-        most = sorted(works.values(), key=len, reverse=True)
-        if len(most) < 2 or len(most[0]) == len(most[1]):
+        if mask is None:
             continue
-        for other in most[1:]:
-            found += [_beside(mask, most[0][mask], other[mask]) for mask in most[0] if mask in other]
+        setting = _without_samples(record.trial)
+        if record.part_of is None:
+            chosen[row.sweep, work_key(record.trial), setting] = row, record.trial
+        else:
+            others[row.sweep, record.part_of, setting] = mask, row, record.trial
+    found = []
+    for key, (mask, row, trial) in others.items():
+        if key in chosen and not _samples(trial) & _samples(chosen[key][1]):
+            samples = len(_samples(chosen[key][1])), len(_samples(trial))
+            found.append(HeldOut(mask, chosen[key][0], row, samples))
     return sorted(found, key=lambda each: (-each.mask.count("1"), each.mask))
 
 
@@ -49,12 +53,10 @@ def mask_of(trial: Trial) -> str | None:
     return None if mask is None else str(mask)
 
 
-def _setting(trial: Trial) -> str:
-    """Equal for trials that differ in samples and mask alone; what skips nothing goes with every such setting's."""
-    workload = replace(trial.workload, prompts=[], seeds=[], name="", prompts_file=None, prompt=None)
-    return replace(trial, workload=workload, cache=CacheConfig()).trial_id
+def _without_samples(trial: Trial) -> str:
+    """Equal for trials that differ in prompts and seeds alone."""
+    return replace(trial, workload=replace(trial.workload, prompts=[], seeds=[])).trial_id
 
 
-def _beside(mask: str, chosen: tuple[TrialFigures, Trial], held_out: tuple[TrialFigures, Trial]) -> HeldOut:
-    of_chosen, of_held_out = (len(t.workload.prompts) * len(t.workload.seeds) for _, t in (chosen, held_out))
-    return HeldOut(mask, chosen[0], held_out[0], (of_chosen, of_held_out))
+def _samples(trial: Trial) -> set[tuple[str, int]]:
+    return {(pair.prompt_text, pair.seed) for pair in pairs(trial.workload)}

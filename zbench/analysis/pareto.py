@@ -12,6 +12,13 @@ def likeness_and_speedup(row: TrialFigures) -> tuple[float, float] | None:
     return None if ssim is None or row.speedup is None else (ssim, row.speedup)
 
 
+def likeness(row: TrialFigures) -> tuple[float, float] | None:
+    """SSIM of the worst image and the mean; those of a reference are its own. None where it has none."""
+    if row.is_reference and row.state == "COMPLETE":
+        return 1.0, 1.0
+    return None if row.ssim_worst is None or row.ssim_mean is None else (row.ssim_worst, row.ssim_mean)
+
+
 def front(trials: Sequence[TrialFigures]) -> list[TrialFigures]:
     """Of the trusted trials that have both, those no other dominates, the least alike first."""
     known = [(row, point) for row in trials if row.is_trusted and (point := likeness_and_speedup(row)) is not None]

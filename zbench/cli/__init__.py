@@ -11,7 +11,7 @@ from typing import NoReturn
 from zbench import __version__
 from zbench.cli.table import TABLE, help_text
 from zbench.errors import Exit, MachineError, StoreError, ZbenchError, machine_fault, path_fault, with_causes
-from zbench.sanitize import printable_lines
+from zbench.sanitize import printable_lines, without_password
 from zbench.streams import guarded, talk
 from zbench.sweeper.terminal import end_as_ctrl_c_does
 
@@ -56,7 +56,8 @@ def _failed(error: Exception) -> int:
     if _tells_of_an_interrupt(error):
         return _interrupted()
     if isinstance(error, ZbenchError):
-        talk(f"zbench: error: {error}")
+        said = str(error)
+        talk(f"zbench: error: {without_password(said) if 'search.storage' in said else said}")
         return error.exit_code
     if isinstance(error, OSError) and (fault := path_fault(error)) is not None:
         talk(f"zbench: error: {fault}")

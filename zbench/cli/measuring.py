@@ -90,7 +90,8 @@ def _execute(made: "Plan", out: str) -> int:
     threading.Thread(target=preload, name="zbench-preload", daemon=True).start()  # while the worker loads
     outcome = conduct(made, Console(stderr=True, emoji=False))
     if outcome.interrupted:
-        talk(f"stopped; finished trials are in {made.run_folder}. To go on: {made.command}")
+        secret = ", with the password in place of ***" if "***" in made.command else ""
+        talk(f"stopped; finished trials are in {made.run_folder}. To go on{secret}: {made.command}")
         return Exit.INTERRUPTED
     view = view_of(outcome.records)
     write_report(view, {made.name: made.run_folder}, made.report_folder)

@@ -3,13 +3,13 @@
 A new search is one module with a class that fits `Search`, and one line `target: module:Class` in `conf/search/`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
-from zbench.plugins import check_permitted, load_object
+from zbench.plugins import FromOutside, check_permitted, load_object
 from zbench.record import Record
 from zbench.space import Space
 from zbench.trial import Trial
@@ -54,7 +54,6 @@ class Search(Protocol):
         ...
 
 
-@runtime_checkable
 class Telling(Protocol):
     """What a search may be too: one that says what it is about, and what it found."""
 
@@ -66,13 +65,43 @@ class Telling(Protocol):
 
 def remarks_of(search: Search) -> Sequence[str]:
     """What a search says by now."""
-    return search.remarks if isinstance(search, Telling) else ()
+    said: Sequence[str] = getattr(search, "remarks", ())
+    return said
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """How many trials a search takes, what they are held to included, as far as that is known before anything runs."""
+
+    least: int
+    most: int | None  # None: nobody knows
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is known how many."""
+        return self.least == self.most
+
+
+def foresight_of(search: Search) -> Foresight:
+    """How many trials a search takes. One from outside is taken at its word; of one of zbench's own that does not say
+    nothing is known."""
+    listed = len(search.space.placed)
+    at_its_word = Foresight(listed, listed if isinstance(search, FromOutside) else None)
+    found: Foresight = getattr(search, "foresight", at_its_word)
+    return found
 
 
 def waits_itself(search: Search) -> bool:
     """Whether a search of zbench's own gives None until it was told what it decides by, and says so. Then it may be
     asked for trials before others are told, so that they take turns; any other is asked when there is room."""
     return getattr(search, "waits_itself", False) is True
+
+
+def parts_of(search: Search) -> Mapping[str, str]:
+    """Work that a search of zbench's own makes and nobody asked for, on some of the samples or on others, to the work
+    that it is for: both by `analysis.work.work_key`."""
+    found: Mapping[str, str] = getattr(search, "parts", {})
+    return found
 
 
 def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
@@ -83,20 +112,32 @@ def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False)
     from zbench.search.rates import FindRates  # a policy, which knows this module
 
     search: Search = load_object(
-        "search", "search.target", config.target, Search, lambda found: found(space, config), allow_code=allow_code
+        "search",
+        "search.target",
+        config.target,
+        Search,
+        lambda found: found(space, config),
+        optional=(Telling,),
+        allow_code=allow_code,
     )
     return FindRates(search) if any(p.trial.workload.seeks_rate for p in space.placed) else search
 
 
-def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> tuple[Space, Sequence[str]]:
-    """What a search will choose of a space, as far as that is known before anything has run, and what it says then.
+class Preview(NamedTuple):
+    """What a search will choose of a space, as far as that is known before anything has run."""
 
-    A search from outside zbench is not asked: all of the space may come.
-    """
+    space: Space
+    remarks: Sequence[str]
+    foresight: Foresight
+
+
+def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Preview:
+    """What a search will choose of a space. One from outside zbench is not asked: all of the space may come."""
     place = check_permitted("search", "search.target", config.target, allow_code=allow_code)
     from zbench.search.rates import without_load
 
     if not place.is_own:
-        return without_load(space), ()
+        all_of_it = without_load(space)
+        return Preview(all_of_it, (), Foresight(len(all_of_it.placed), len(all_of_it.placed)))
     search = load_search(config, space)
-    return search.space, remarks_of(search)
+    return Preview(search.space, remarks_of(search), foresight_of(search))

@@ -4,6 +4,7 @@ from zbench.analysis.figures import TrialFigures
 from zbench.config import SearchConfig
 from zbench.errors import ConfigError
 from zbench.record import Record
+from zbench.search import Foresight
 from zbench.search.options import refuse_storage
 from zbench.space import Space
 from zbench.trial import Trial
@@ -23,6 +24,11 @@ class GridSearch:
             raise ConfigError("search.seed", config.seed, "a grid draws nothing; use search=random")
         self.space = space
         self._left = iter(space.placed)
+
+    @property
+    def foresight(self) -> Foresight:
+        """See `search.foresight_of`."""
+        return Foresight(len(self.space.placed), len(self.space.placed))
 
     def ask(self) -> Trial | None:
         """See `Search.ask`."""

@@ -20,10 +20,12 @@ from typing import Annotated
 import msgspec
 
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.work import work_key
 from zbench.config import SearchConfig, WorkloadConfig
 from zbench.decode import Positive
 from zbench.errors import ConfigError
 from zbench.record import Record
+from zbench.search import Foresight
 from zbench.search.goals import GoalOptions, Goals, Standing, hold_one_work, option
 from zbench.search.options import options_of, refuse_storage
 from zbench.space import Placed, Space
@@ -64,11 +66,26 @@ class HalvingSearch:
         self._asked: set[str] = set()
         self._told: dict[str, Standing] = {}
         self._space = _space_of(self._trials, chosen)
+        self.parts = {
+            work_key(_on(trial, workload)): work_key(trial) for trial in settings for workload in self._workloads[:-1]
+        }
+        """See `search.parts_of`: every rung but the last."""
 
     @property
     def space(self) -> Space:
         """See `Search.space`: the first rung. What the others are made of depends on what comes of it."""
         return self._space
+
+    @property
+    def foresight(self) -> Foresight:
+        """See `search.foresight_of`: each rung has what it is held to beside its settings."""
+        first = self._space.placed
+        held_to = sum(each.is_reference or each.is_baseline for each in first)
+        most, left = len(first), sum(each.trial.trial_id in self._space.asked for each in first)
+        for _ in self._workloads[1:]:
+            left = -(-left // self._factor)
+            most += left + held_to
+        return Foresight(len(first), most)
 
     def ask(self) -> Trial | None:
         """See `Search.ask`. None while the last of a rung are running."""

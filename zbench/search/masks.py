@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Literal
 
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.pareto import likeness
+from zbench.analysis.work import work_key
 from zbench.composition.prompts import read_prompts
-from zbench.config import SearchConfig, WorkloadConfig
+from zbench.config import SearchConfig, WorkloadConfig, check
 from zbench.config.pipeline import SEED_LIMIT
 from zbench.decode import Count, Positive
 from zbench.errors import ConfigError
 from zbench.methods.cache.scm import with_mask
 from zbench.record import Record
-from zbench.search import OnlyQuality
+from zbench.search import Foresight, OnlyQuality
 from zbench.search.mask_walks import drawn, exhaustive, greedy
 from zbench.search.options import options_of, refuse_storage
 from zbench.space import Placed, Space, constraint
 from zbench.stats.fronts import nondominated
 from zbench.trial import Trial, geometry_of
-from zbench.workload import pairs
+from zbench.workload import check_scenes, pairs
 
 MOST_EXHAUSTIVE = 9
 """Steps of which every mask is tried: 256 at most."""
@@ -69,6 +71,16 @@ class MaskSearch:
             for setting in settings.values()
         ]
         self.space = _foreseen(space, self._hunts)
+        typed = {work_key(placed.trial) for placed in space.placed}
+        parts = dict(part for hunt in self._hunts for part in hunt.parts)
+        self.parts = {part: work for part, work in parts.items() if part not in typed}
+        """See `search.parts_of`: the samples held out."""
+
+    @property
+    def foresight(self) -> Foresight:
+        """See `search.foresight_of`: the front's masks come once more, to be timed, and on the samples held out."""
+        listed = len(self.space.placed)
+        return Foresight(listed, listed + sum(hunt.most_further for hunt in self._hunts))
 
     def ask(self) -> Trial | OnlyQuality | None:
         """See `Search.ask`."""
@@ -103,7 +115,7 @@ class _Hunt:
         self._setting, self._method, self._options, self._most, self._seed = setting, method, options, most, seed
         self._told, self._space = told, space
         self._steps = setting.pipeline.steps
-        self._held_out = _held_out(setting.workload, options)
+        self._held_out = _held_out(setting, options)
         self.wants = self._wants()
 
     def foreseen(self) -> Iterator[Trial]:
@@ -116,6 +128,19 @@ class _Hunt:
     def held_out(self) -> Trial | None:
         """The setting without a cache on other samples, if there are any."""
         return None if self._held_out is None else replace(self._at("1" * self._steps), workload=self._held_out)
+
+    @property
+    def most_further(self) -> int:
+        """Trials at most that are not foreseen."""
+        chosen = min(self._options.timed, self._steps - 1) + 1
+        walked = self._most if self._method == "greedy" else 0
+        return walked + chosen + (0 if self._held_out is None else chosen)
+
+    @property
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """The work of the samples held out, if there are any, and the work that masks are chosen for."""
+        if self.held_out is not None:
+            yield work_key(self.held_out), work_key(self._setting)
 
     def _wants(self) -> Iterator[Trial | OnlyQuality | None]:
         """What is to be asked for, in order; None while it waits for what was asked."""
@@ -141,7 +166,7 @@ class _Hunt:
     def _chosen(self, tried: Sequence[str]) -> list[str]:
         """Of the front, for each number of computed steps the mask whose worst image is most alike; of many, some that
         lie as far apart as can be."""
-        known = {mask: row for mask in tried if (row := self._figures(mask)) is not None and _likeness(row) is not None}
+        known = {mask: row for mask in tried if (row := self._figures(mask)) is not None and likeness(row) is not None}
         points = points_of(known)
         best: dict[int, str] = {}
         for mask in (list(points)[i] for i in nondominated(list(points.values()))):
@@ -165,7 +190,7 @@ class _Hunt:
 
     def _worth(self, mask: str) -> float | None:
         row = self._figures(mask)
-        found = None if row is None else _likeness(row)
+        found = None if row is None else likeness(row)
         return None if row is None else -math.inf if found is None else found[0]
 
 
@@ -178,16 +203,9 @@ def points_of(rows: Mapping[str, TrialFigures]) -> dict[str, tuple[float, ...]]:
         if rows and all(getattr(row, name) is not None for row in rows.values())
     ]
     return {
-        mask: (float(mask.count("0")), *(_likeness(row) or ()), *(getattr(row, name) for name in further))
+        mask: (float(mask.count("0")), *(likeness(row) or ()), *(getattr(row, name) for name in further))
         for mask, row in rows.items()
     }
-
-
-def _likeness(row: TrialFigures) -> tuple[float, float] | None:
-    """SSIM of the worst image and the mean; those of a reference are its own."""
-    if row.is_reference and row.state == "COMPLETE":
-        return 1.0, 1.0
-    return None if row.ssim_worst is None or row.ssim_mean is None else (row.ssim_worst, row.ssim_mean)
 
 
 def _setting(trial: Trial) -> Trial:
@@ -220,8 +238,10 @@ def _method(options: MaskOptions, steps: int, most: int) -> str:
     return options.method
 
 
-def _held_out(chosen_on: WorkloadConfig, options: MaskOptions) -> WorkloadConfig | None:
-    """The samples that no mask is chosen on; None where there are to be none. Raises ConfigError for one that is."""
+def _held_out(setting: Trial, options: MaskOptions) -> WorkloadConfig | None:
+    """The samples that no mask is chosen on; None where there are to be none. Raises ConfigError for one that is, and
+    for what could not be typed as `workload.prompts` and `workload.seeds` either."""
+    chosen_on = setting.workload
     seeds, prompts = options.holdout_seeds, chosen_on.prompts
     if options.holdout_prompts is not None:
         prompts = read_prompts(Path(options.holdout_prompts).expanduser(), "search.options.holdout_prompts")
@@ -232,11 +252,22 @@ def _held_out(chosen_on: WorkloadConfig, options: MaskOptions) -> WorkloadConfig
     if not seeds:
         return None
     held_out = replace(chosen_on, seeds=list(seeds), prompts=prompts)
+    _check_held_out(replace(setting, workload=held_out), options)
     known = {(pair.prompt_text, pair.seed) for pair in pairs(chosen_on)}
     if any((pair.prompt_text, pair.seed) in known for pair in pairs(held_out)):
         problem = "masks are chosen on the same prompt with the same seed; name other seeds, or other prompts"
         raise ConfigError("search.options.holdout_seeds", seeds, problem)
     return held_out
+
+
+def _check_held_out(trial: Trial, options: MaskOptions) -> None:
+    """Raise ConfigError for samples that a workload may not have, naming the option that they come from."""
+    try:
+        check(trial)
+        check_scenes(trial.workload)
+    except ConfigError as error:
+        option = "holdout_seeds" if error.key == "workload.seeds" else "holdout_prompts"
+        raise ConfigError(f"search.options.{option}", getattr(options, option), str(error)) from error
 
 
 def _foreseen(space: Space, hunts: Sequence[_Hunt]) -> Space:

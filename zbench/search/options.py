@@ -6,6 +6,7 @@ from typing import TypeVar
 from zbench.config import SearchConfig
 from zbench.decode import typed
 from zbench.errors import ConfigError
+from zbench.sanitize import without_password
 
 T = TypeVar("T")
 
@@ -24,4 +25,6 @@ def options_of(config: SearchConfig, schema: type[T]) -> T:
 def refuse_storage(config: SearchConfig) -> None:
     """Raise ConfigError for a `search.storage`, of a search that keeps nothing but the journal."""
     if config.storage is not None:
-        raise ConfigError("search.storage", config.storage, "only search=optuna keeps a study elsewhere")
+        raise ConfigError(
+            "search.storage", without_password(config.storage), "only search=optuna keeps a study elsewhere"
+        )

@@ -27,6 +27,7 @@ from zbench.config import SearchConfig
 from zbench.decode import Positive
 from zbench.errors import ConfigError
 from zbench.record import Record
+from zbench.search import Foresight
 from zbench.search.goals import GoalOptions, Goals, Standing, hold_one_work
 from zbench.search.options import options_of
 from zbench.search.points import Choice, Points
@@ -85,6 +86,14 @@ class OptunaSearch:
         if config.storage is not None:
             name = f"zbench-{question(space, config)}"
             self._stored = StoredStudy(self._optuna, config.storage, name, self._goals, self._points)
+
+    @property
+    def foresight(self) -> Foresight:
+        """See `search.foresight_of`: so many of the space, and what they are held to."""
+        placed = self.space.placed
+        held_to = {each.trial.trial_id for each in placed if each.is_reference or each.is_baseline}
+        beside = len(held_to.difference(self._at_random))  # those that it cannot suggest come in any case
+        return Foresight(self._most + beside, min(self._most + len(held_to), len(placed)))
 
     def ask(self) -> Trial | None:
         """See `Search.ask`. None while the outcome of a trial is awaited that the next depends on."""

@@ -14,7 +14,7 @@ from zbench.analysis.metrics import REGISTRY
 from zbench.analysis.serving import serving_figures
 from zbench.config.arrivals import MOST_REQUESTS
 from zbench.record import Record
-from zbench.search import OnlyQuality, Search, remarks_of
+from zbench.search import Foresight, OnlyQuality, Search, remarks_of
 from zbench.space import Placed, Space
 from zbench.trial import Trial
 from zbench.workload import one_after_another, request_count
@@ -51,6 +51,11 @@ class FindRates:
     def remarks(self) -> Sequence[str]:
         """See `Telling.remarks`."""
         return remarks_of(self._search)
+
+    @property
+    def foresight(self) -> Foresight:
+        """See `search.foresight_of`: how many rates are tried depends on what comes of them."""
+        return Foresight(len(self.space.placed), None)
 
     def ask(self) -> Trial | OnlyQuality | None:
         """See `Search.ask`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zbench.errors import ConfigError, one_line
 from zbench.record import Record
+from zbench.sanitize import without_password
 from zbench.search.goals import Goals, Standing
 from zbench.search.points import Choice, Points
 
@@ -102,15 +103,14 @@ class StoredStudy:
 
     def _refused(self, error: Exception) -> ConfigError:
         """One line, without the password that a URL may hold."""
-        shown = self._url
+        shown = without_password(self._url)
         try:
             from sqlalchemy.engine import make_url
 
             url = make_url(self._url)
-            shown = url.render_as_string(hide_password=True)
-            said = one_line(error).replace(self._url, shown).replace(str(url.password or shown), "***")
+            said = one_line(error).replace(self._url, shown).replace(str(url.password or self._url), "***")
         except Exception:  # no URL at all
-            said = one_line(error)
+            said = one_line(error).replace(self._url, shown)
         return ConfigError("search.storage", shown, f"cannot be used: {said}; such as sqlite:///study.db")
 
 

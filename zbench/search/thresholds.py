@@ -17,6 +17,7 @@ from zbench.config import SearchConfig
 from zbench.errors import ConfigError
 from zbench.methods.cache import method_of
 from zbench.record import Record
+from zbench.search import Foresight
 from zbench.search.family import MOST_TRIALS, Family, threshold_of
 from zbench.search.options import options_of, refuse_storage
 from zbench.search.patterns import Walk, walks_of
@@ -62,6 +63,16 @@ class ThresholdSearch:
     def space(self) -> Space:
         """See `Search.space`: of each family what is tried first, and what is known to be equal to what was tried."""
         return self._now
+
+    @property
+    def foresight(self) -> Foresight:
+        """See `search.foresight_of`: with a limit a family has MOST_TRIALS at most, else as many as it has patterns."""
+        listed = self._now.placed
+        bounds = [len(listed) + (MOST_TRIALS - 1) * len(self._families)] if self._constraints else []
+        if self._most is not None:
+            bounds.append(self._most + sum(map(_is_held_to, listed)))
+        most = len(listed) if not self._families else min(bounds, default=None)
+        return Foresight(len(listed) if most is None else min(len(listed), most), most)
 
     @property
     def remarks(self) -> Sequence[str]:

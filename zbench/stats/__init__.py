@@ -6,7 +6,7 @@ from zbench.stats.estimate import median, median_interval, quantile, relative_ha
 from zbench.stats.modes import Modes, two_modes
 from zbench.stats.outcome import EXACT, ONE_SAMPLE, Compared, Comparison, Refusal, RefusalReason, Scale
 from zbench.stats.paired import SpeedUp, pair_medians, paired_speedup, speedup_between, speedup_by_turns
-from zbench.stats.pareto import pareto_front
+from zbench.stats.pareto import hypervolume, pareto_front
 from zbench.stats.power import blocks_needed
 from zbench.stats.ratio import ratio_of_rounds
 from zbench.stats.sequential import Look, LookSchedule, look
@@ -41,6 +41,7 @@ __all__ = [
     "deciding_margin",
     "drift",
     "hodges_lehmann",
+    "hypervolume",
     "is_stationary",
     "judge",
     "look",

@@ -12,7 +12,7 @@ from zbench.errors import StoreError, WeightsUnavailableError
 from zbench.executors import load_executor
 from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
-from zbench.search import Search, load_search
+from zbench.search import Search, foresight_of, load_search
 from zbench.space import Space
 from zbench.store import Store
 from zbench.streams import talk
@@ -41,7 +41,7 @@ def conduct(plan: Plan, console: Console, search: Search | None = None) -> Sweep
         executor.close()
         raise
     with (
-        SweepProgress(len(trials), console, executor.capacity, labels=labels_of(plan.space)) as progress,
+        SweepProgress(foresight_of(search), console, executor.capacity, labels=labels_of(plan.space)) as progress,
         Store(plan.run_folder, progress.note) as store,
     ):
         interrupt = Interrupt(executor)

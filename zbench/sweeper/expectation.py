@@ -8,6 +8,7 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
+from zbench.search import Foresight
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions
 from zbench.sweeper.blocks import blocks_of
@@ -25,8 +26,33 @@ def expected_trial(plan: Plan, trial: Trial) -> Expectation | None:
 
 
 def expected_sweep_s(plan: Plan) -> float | None:
-    """Wall time of the whole sweep in seconds; None where it cannot be said."""
-    measure, total = plan.measure, LOAD_S + sum(each.all_s for each in launches(plan))
+    """Wall time of the whole sweep in seconds; None where it cannot be said, as where a search decides on the way."""
+    low_s, high_s = sweep_ends_s(plan)
+    return low_s if low_s == high_s else None
+
+
+def sweep_ends_s(plan: Plan) -> tuple[float | None, float | None]:
+    """Seconds of wall time that the sweep takes at least and at most; None where that cannot be said.
+
+    Where a search takes some of the trials, that is at most the dearest of them; where others follow by what comes of
+    these, at least these.
+    """
+    trials_s = _trials_s(plan)
+    if trials_s is None:
+        return None, None
+    before_s, count = LOAD_S + sum(each.all_s for each in launches(plan)), len(plan.trials)
+    known = plan.foresight or Foresight(count, count)
+    low_s = before_s + sum(trials_s) if known.least >= count else None
+    if known.most is None or known.most > count:
+        return low_s, None
+    dearest = sorted(trials_s, reverse=True)[: known.most]
+    return low_s, before_s + sum(dearest if known.most < count else trials_s)
+
+
+def _trials_s(plan: Plan) -> list[float] | None:
+    """Seconds that each trial of a plan takes; those that differ only in what is projected are one."""
+    measure = plan.measure
+    found: list[float] = []
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
     twice: set[str] = set()  # references, which make their images once more for the noise floor
     beside = _uncached_beside(plan)
@@ -47,11 +73,11 @@ def expected_sweep_s(plan: Plan) -> float | None:
             return None
         image_s = expected.latency_s
         if trial.workload.is_load:
-            total += _load_s(trial, image_s) + min(LEAST, measure.max_warmup_rounds) * image_s
+            found.append(_load_s(trial, image_s) + min(LEAST, measure.max_warmup_rounds) * image_s)
             continue
         cycle = len(trial.workload.prompts) * len(trial.workload.seeds)
         if trial.trial_id in untimed:
-            total += cycle * image_s
+            found.append(cycle * image_s)
             continue
         least, most = whole_cycles(measure.min_rounds, cycle), whole_cycles(measure.max_rounds, cycle)
         if trial.trial_id in twice:
@@ -60,11 +86,11 @@ def expected_sweep_s(plan: Plan) -> float | None:
         if uncached is not None:
             least = max(least, LEAST_OF_A_PAIR * cycle)
         rounds = min(max(least, measure.budget_s / image_s), most)
-        total += (min(LEAST, measure.max_warmup_rounds) + rounds) * image_s
+        found.append((min(LEAST, measure.max_warmup_rounds) + rounds) * image_s)
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
             warm_ups = min(COMPANION_WARM_UPS, measure.max_warmup_rounds)
-            total += (warm_ups + rounds) * of_uncached.latency_s * part
-    return total
+            found[-1] += (warm_ups + rounds) * of_uncached.latency_s * part
+    return found
 
 
 def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:

@@ -29,7 +29,7 @@ from zbench.hardware.nvml import Device
 from zbench.methods import lora, quantization
 from zbench.methods.cache import method_of
 from zbench.plugins import check_targets
-from zbench.search import preview
+from zbench.search import Foresight, preview
 from zbench.search.question import question
 from zbench.search.rates import unloaded
 from zbench.space import Placed, Space, arrange, constraint, reference_of
@@ -59,6 +59,13 @@ class Plan:
     profiles: Mapping[str, HardwareConfig]  # trial id to the profile of the hardware that it is measured on
     stand_in: Config | None  # pipeline and hardware that proxies run on; None where nothing is projected
     notes: tuple[str, ...] = ()
+    foresight: Foresight | None = None  # of the search; None: all of the preview comes, and nothing else
+
+    @property
+    def lists_all(self) -> bool:
+        """Whether `trials` are those that will run, no more and no fewer."""
+        count = len(self.trials)
+        return self.foresight in (None, Foresight(count, count))
 
     @property
     def trials(self) -> tuple[Placed, ...]:
@@ -137,12 +144,11 @@ def make_plan(
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
         named_by = arranged(supports=partial(_unfit, too_many(asked, devices), own), plainest=own.plainest)
-    chosen, said = preview(first.search, space, allow_code=allow_code)
+    chosen, said, foresight = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
-        raise OverrideError(
-            f"an empty sweep: none of {len(chosen.pruned)} trials can work; {placed.trial.label}: {reason}"
-        )
+        none_works = f"none of {len(chosen.pruned)} trials can work; {placed.trial.label}: {reason}"
+        raise OverrideError(f"an empty sweep: {none_works}")
     _check_baselines(chosen.placed, first.sweep.baseline, unfit)
     return Plan(
         name=first.sweep.name or f"{prefix}-{question(named_by, first.search, first.sweep.reference_weights)}",
@@ -157,6 +163,7 @@ def make_plan(
         profiles=_profiles(asked, (*space.placed, *(placed for placed, _ in space.pruned), *chosen.placed)),
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
         notes=(*jobs.notes, *_sought(space), *said, *_known_before(chosen.placed, first, engines)),
+        foresight=foresight,
     )
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from zbench.analysis.figures import TrialFigures
 from zbench.record import Record
 from zbench.sanitize import printable
+from zbench.search import Foresight
 from zbench.space import Placed
 from zbench.sweeper.loading_bar import LoadingBar
 from zbench.trial import Trial
@@ -68,11 +69,11 @@ class _Shown:
 
 
 class SweepProgress:
-    """A `SweepListener` that shows a sweep of `trials` trials on a rich console."""
+    """A `SweepListener` that shows a sweep on a rich console; with an ETA where it is known how many trials it has."""
 
     def __init__(
         self,
-        trials: int,
+        trials: int | Foresight,
         console: Console,
         side_by_side: int = 1,
         clock: Callable[[], float] = time.monotonic,
@@ -80,21 +81,24 @@ class SweepProgress:
     ) -> None:
         """`side_by_side` is how many run at once; `clock` gives seconds. `labels`, by trial id, are what trials are
         called that share a label with others."""
+        known = Foresight(trials, trials) if isinstance(trials, int) else trials
         self.console, self._clock = console, clock
         self._labels = labels or {}
-        self.eta = Eta(trials, side_by_side)
-        self.total = trials
+        self._is_exact, self._done = known.is_exact, 0
+        self.total = known.most  # None: nobody knows
+        self.eta = Eta(known.most or 0, side_by_side)
         self._rows: list[tuple[str, ...]] = []
         self._running: dict[str, _Shown] = {}  # by trial id
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[eta]}"),
             console=console,
         )
         self._loading = LoadingBar(console, clock)
-        self._task = self._bar.add_task("trials", total=self.total, eta=str(self.eta))
+        self._task = self._bar.add_task("trials", total=None)
+        self._show_count()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def note(self, text: str) -> None:
@@ -132,10 +136,11 @@ class SweepProgress:
         self._add(placed, record, figures, wall_s, "")
 
     def added(self, trial: Trial, instead_of: Trial | None) -> None:
-        """Count one more trial."""
-        self.eta.left += 1
-        self.total += 1
-        self._bar.update(self._task, total=self.total)
+        """Count one more trial, but one that a bound has counted."""
+        if self.total is not None and (self._is_exact or instead_of is not None):
+            self.eta.left += 1
+            self.total += 1
+            self._show_count()
         if instead_of is not None:
             self.note(f"{self._label(instead_of)} ran out of memory; {self._label(trial)} is tried in its place")
 
@@ -144,13 +149,26 @@ class SweepProgress:
 
     def _add(self, placed: Placed, record: Record, figures: TrialFigures, wall_s: float | None, remark: str) -> None:
         self.eta.add(wall_s)
+        self._done += 1
         self._loading.end()
         row = tuple(map(printable, (self._label(placed.trial), *_row(record, figures, remark))))
         self._rows.append(row)
-        self._bar.update(self._task, completed=self.total - self.eta.left, eta=str(self.eta))
+        self._show_count()
         if not self.console.is_terminal:
-            done = f"[{self.total - self.eta.left}/{self.total}]"
-            self._line(" ".join([done, *filter(None, row), *([] if wall_s is None else [f"({self.eta})"])]))
+            left = [f"({self.eta})"] if self._is_exact and wall_s is not None else []
+            self._line(" ".join([f"[{self._count}]", *filter(None, row), *left]))
+
+    @property
+    def _count(self) -> str:
+        """`3/8`; `3 of 32 at most` and `3` where a search decides on the way how many there are."""
+        if self._is_exact:
+            return f"{self._done}/{self.total}"
+        return f"{self._done}" if self.total is None else f"{self._done} of {max(self.total, self._done)} at most"
+
+    def _show_count(self) -> None:
+        eta = str(self.eta) if self._is_exact else ""
+        total = self.total if self._is_exact else None
+        self._bar.update(self._task, total=total, completed=self._done, count=self._count, eta=eta)
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

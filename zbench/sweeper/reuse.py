@@ -25,6 +25,7 @@ class Reuse:
         """`environments` are those where trials may run now; `note` is told why a record does not hold."""
         self._sweep, self._measure, self._store = plan.sweep, plan.measure, store
         self._environments, self._note = environments, note
+        self._before = dict(store.latest) if plan.sweep.fresh else {}
         self._present = PresentContent(plan.measure)
 
     def record_of(self, placed: Placed, runs: Trial, reference: Path | None) -> Record | None:
@@ -33,9 +34,10 @@ class Reuse:
         `runs` is what is measured for the trial, `reference` the folder of its reference's images, if it has any. Which
         baseline it had does not matter: speed-ups are derived when records are read. A failure is an answer too; one
         for images that are none holds as long as a measurement does, for other weights under the path may mend it.
+        With `sweep.fresh` what was there before does not hold; what this sweep measured itself does.
         """
         record = self._store.latest.get(placed.trial.trial_id)
-        if record is None or self._sweep.fresh:
+        if record is None or record is self._before.get(placed.trial.trial_id):
             return None
         if record.state == "FAILED" and record.reason is not None and record.reason.is_of_the_machine:
             why = f"the machine failed and not it: {record.reason.message}"

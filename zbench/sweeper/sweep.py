@@ -14,6 +14,7 @@ from typing import Any
 
 from zbench.analysis.speedup import companion_id
 from zbench.analysis.view import view_of
+from zbench.analysis.work import work_key
 from zbench.config import MeasureConfig, check
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError, MachineError, machine_fault
@@ -34,7 +35,7 @@ from zbench.hardware.footprint import next_offload
 from zbench.measurement import REFERENCE_INVALID, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import MACHINE, Reason, Record, held_to_its_images
-from zbench.search import Search
+from zbench.search import Search, parts_of
 from zbench.search.references import WithReferences
 from zbench.search.retry import WithNextOffload
 from zbench.space import Placed, constraint
@@ -92,7 +93,8 @@ class Sweep:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
         self._expected = {placed.trial.trial_id for placed in self.search.space.placed}
-        self._news = News(self.search, self._pruned, self.listener.note)
+        self._parts = parts_of(self.search)
+        self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
         self._blocks = Blocks(self.search, self._engines, paired=paired)
         search = WithReferences(self.search, self.plan.search.target)
@@ -337,7 +339,7 @@ class Sweep:
         said: dict[str, None] = {}
         for trial_id, placed in self._tried.items():
             now, record = self._search.held_to_what_serves(placed), self.store.latest[trial_id]
-            renamed = record
+            renamed = record if work_key(placed.trial) in self._parts else replace(record, part_of=None)
             if record.state == "FAILED" and now.reference_id in self._tried:
                 renamed = replace(renamed, reference_id=now.reference_id)
             if now.baseline_id in self._tried:
@@ -345,7 +347,7 @@ class Sweep:
             if renamed == record:
                 continue
             self.store.append(renamed)
-            if record.state == "COMPLETE":
+            if record.state == "COMPLETE" and renamed.baseline_id != record.baseline_id:
                 baseline = self._tried[now.baseline_id].trial.label
                 said[f"speed-ups are now over {baseline}; nothing was measured again for that"] = None
         for text in said:
@@ -423,6 +425,7 @@ class Sweep:
             config=_plain(config),
             environment=environment,
             command=self.plan.command,
+            part_of=self._parts.get(work_key(placed.trial)),
             **fields,
         )
 

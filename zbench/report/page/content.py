@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.rates import rate_curves
+from zbench.analysis.searches import judged_works, search_curves
 from zbench.analysis.stages import stage_seconds
 from zbench.analysis.steps import skip_shares
 from zbench.analysis.telling import MOST_WHOLE, telling
@@ -22,6 +23,7 @@ from zbench.report.plots.canvas import png_bytes
 from zbench.report.plots.rates import responses_over_rates
 from zbench.report.plots.residuals import residual_differences, telling_residuals
 from zbench.report.plots.scaling import speedup_over_devices
+from zbench.report.plots.searches import REFERENCE_POINT, likeness_over_cost, volume_over_trials
 from zbench.report.tables.effects import effects_table
 from zbench.report.tables.holdout import TITLE as HELD_OUT
 from zbench.report.tables.holdout import holdout_table
@@ -39,6 +41,9 @@ from zbench.sanitize import without_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Candidate: TypeAlias = "tuple[str, str, str, Callable[[], Figure | None]]"
+"""A plot's file name, title and what it shows, and what draws it."""
 
 HOW_TO_READ = (
     "The reference is the same work in native precision on one device, with nothing skipped: every trial's images are "
@@ -152,7 +157,7 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
     measured = {cells.label(row): (row, m) for row, r in few.pairs if (m := r.valid_measurement) is not None}
     stages = {label: stage_seconds(m) for label, (_, m) in measured.items()}
     shares = {label: skip_shares(m, row.steps or 0) for label, (row, m) in measured.items()}
-    candidates: tuple[tuple[str, str, str, Callable[[], Figure | None]], ...] = (
+    candidates: tuple[Candidate, ...] = (
         (
             "speedup_vs_fidelity.png",
             "Speed-up against fidelity",
@@ -184,6 +189,7 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
             "Speed-up of each topology over the number of devices, with the ideal line",
         )
         candidates = (*candidates, ("speedup_over_devices.png", title, alt, lambda: speedup_over_devices(few)))
+    candidates = (*candidates, *_of_searches(view))
     curves = rate_curves(few)
     if curves:
         title, alt = (
@@ -204,6 +210,26 @@ def _plots(view: View, few: View) -> tuple[list[Plot], list[str]]:
         else:
             drawn.append(Plot(name, title, alt, png))
     return drawn, missing
+
+
+def _of_searches(view: View) -> Iterator[Candidate]:
+    """What only a report of a search has."""
+    works = judged_works(view)
+    if works:
+        title, alt = (
+            "Likeness against cost",
+            "SSIM of each trial's worst image over the steps that it computes, with the front of the worst image and "
+            "that of the mean",
+        )
+        yield "likeness_over_cost.png", title, alt, lambda: likeness_over_cost(works)
+    curves = search_curves(view)
+    if curves:
+        title, alt = (
+            "Hypervolume against trials",
+            f"For each search the hypervolume of cost and likeness after each trial; the reference point is "
+            f"{REFERENCE_POINT}",
+        )
+        yield "hypervolume.png", title, alt, lambda: volume_over_trials(curves)
 
 
 def _unmeasured(row: TrialFigures, record: Record) -> Unmeasured:

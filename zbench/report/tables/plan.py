@@ -12,7 +12,7 @@ from zbench.report.text.cells import digits, gib_range, trials
 from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
 from zbench.space import Placed
-from zbench.sweeper.expectation import expected_sweep_s, expected_trial
+from zbench.sweeper.expectation import expected_sweep_s, expected_trial, sweep_ends_s
 from zbench.sweeper.launches import Launches, launches
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import duration
@@ -52,12 +52,12 @@ def plan_rows(plan: Plan) -> list[PlannedTrial]:
 def render_plan(plan: Plan, form: str) -> str:
     """`form` is table, markdown, csv or json."""
     rows = plan_rows(plan)
-    seconds = expected_sweep_s(plan)
     if form == "json":
         data = {
             "sweep": plan.name,
             "run_folder": str(plan.run_folder),
-            "expected_sweep_s": seconds,
+            "expected_sweep_s": expected_sweep_s(plan),
+            "most_trials": len(plan.trials) if plan.foresight is None else plan.foresight.most,
             "launches": [vars(each) for each in launches(plan)],
             "trials": [vars(row) for row in rows],
             "notes": list(plan.notes),
@@ -69,7 +69,7 @@ def render_plan(plan: Plan, form: str) -> str:
     cells = tuple(_cells(number, row, reasons) for number, row in enumerate(rows, 1))
     counts = Counter(row.reason for row in rows)
     pruned = [f"[{i}] {trials(counts[reason])} pruned: {reason}" for reason, i in reasons.items()]
-    table = TextTable((), HEADERS, ALIGNS, cells, (*pruned, *_legend(plan, seconds)))
+    table = TextTable((), HEADERS, ALIGNS, cells, (*pruned, *_legend(plan)))
     return to_markdown(table) if form == "markdown" else to_text(table)
 
 
@@ -104,11 +104,28 @@ def _launches(of: Launches) -> str:
     return f"{of.engine}: {often}, about {duration(of.each_s)} each until the first image ({basis})"
 
 
-def _legend(plan: Plan, seconds: float | None) -> tuple[str, ...]:
-    time = "unknown" if seconds is None else f"about {duration(seconds)}"
-    lines = [
-        f"{plan.name}: {trials(len(plan.trials))}, {len(plan.pruned)} pruned; expected time {time}; nothing was run"
-    ]
+def _count(plan: Plan) -> str:
+    """How many trials; of a search that decides on the way, what is known of that."""
+    listed = trials(len(plan.trials))
+    if plan.foresight is None or plan.lists_all:
+        return listed
+    most, count = plan.foresight.most, len(plan.trials)
+    if most is not None and most <= count:
+        return f"{most} of these {listed}{'' if plan.foresight.is_exact else ' at most'}"
+    return f"{listed}, and {'others' if most is None else f'{most - count} others at most'} by what comes of these"
+
+
+def _time(plan: Plan) -> str:
+    low_s, high_s = sweep_ends_s(plan)
+    if low_s is not None and high_s is not None:
+        return f"about {duration(high_s)}"
+    if high_s is not None:
+        return f"at most about {duration(high_s)}"
+    return "unknown" if low_s is None else f"at least about {duration(low_s)}"
+
+
+def _legend(plan: Plan) -> tuple[str, ...]:
+    lines = [f"{plan.name}: {_count(plan)}, {len(plan.pruned)} pruned; expected time {_time(plan)}; nothing was run"]
     lines += [_launches(each) for each in launches(plan)]
     lines += [f"note: {note}" for note in plan.notes]
     lines.append(
