@@ -5,17 +5,18 @@ python benchmarks/tune_surfaces.py [--runs 100] [--surface NAME …] [--min-ssim
 Each run is a surface with a seed of its own (`tests/engines/surfaces.py`), so another landscape. The true figures of
 every combination of the grid are known, and so is the best that keeps the limits. Tune is told what measuring would
 say, noise included. GOAL: within 2 % of the best in a fifth of the grid's trials, in at least 95 of 100 runs; exit 1
-where a surface misses it. `--beside` shows random trials at tune's own cost beside it.
+where a surface misses it. Nothing is held out, for the best of the grid is that of the same samples. `--beside` shows
+Optuna's TPE (`search=optuna`) and random trials of the whole grid beside it, each at tune's own cost in trials; what it
+says is the best counts, as of tune.
 """
 
 import argparse
-import random
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -25,6 +26,7 @@ from factories import TURBO, trial  # noqa: E402
 from surfaced import searched  # noqa: E402
 from surfaces import GIB, SURFACES, Surface, surface  # noqa: E402
 
+from zbench.analysis.constraints import Limits, constraints_of  # noqa: E402
 from zbench.config import (  # noqa: E402
     CacheConfig,
     ComputeConfig,
@@ -34,7 +36,9 @@ from zbench.config import (  # noqa: E402
     SCMConfig,
     SearchConfig,
 )
+from zbench.search import load_search  # noqa: E402
 from zbench.search.tune import TuneSearch  # noqa: E402
+from zbench.search.tune_judge import Judge, Told  # noqa: E402
 from zbench.space import Space, arrange, constraint  # noqa: E402
 from zbench.trial import Trial, geometry_of  # noqa: E402
 
@@ -69,7 +73,7 @@ class Outcome:
     regret: float
     share: float
     trials: int
-    random_regret: float
+    beside: dict[str, float]  # of other searches at equal cost: how much slower what they chose is
 
     @property
     def meets(self) -> bool:
@@ -123,7 +127,32 @@ def true_latency_s(on: Surface, of: Trial, least_ssim: float, limit_gib: float, 
     return statistics.median(by_skips[skips] for skips in skipped)
 
 
-def run(name: str, seed: int, least_ssim: float, limit_gib: float) -> Outcome | None:
+@lru_cache(maxsize=1)
+def whole() -> Space:
+    """Every combination, for searches that choose among them."""
+    return arrange(grid())
+
+
+OTHERS = {
+    "tpe": ("optuna_search:OptunaSearch", ("min_ssim", "max_vram_gib")),
+    "random": ("random_choice:RandomSearch", ()),
+}
+"""Other searches: the class, and which limits it is told."""
+
+
+def chosen_by(name: str, on: Surface, seed: int, cost: int, limits: Limits) -> Trial | None:
+    """What another search finds in `cost` trials, those that they are held to included; None: nothing feasible."""
+    target, takes = OTHERS[name]
+    options = {limit: getattr(limits, limit) for limit in takes}
+    config = SearchConfig(name=name, target=f"zbench.search.{target}", seed=seed, n_trials=cost, options=options)
+    told = [Told(r.trial, r, row) for r, row in islice(searched(load_search(config, whole()), on), cost)]
+    judge = Judge(constraints_of(limits), "latency")
+    baseline = next((each for each in told if each.row.is_baseline), None)
+    best = judge.best([each for each in told if judge.satisfies(each)], baseline)
+    return None if best is None else best.trial
+
+
+def run(name: str, seed: int, least_ssim: float, limit_gib: float, *, beside: bool = False) -> Outcome | None:
     """None where nothing of the grid keeps the limits."""
     on = surface(name, seed)
     made: Images = {}
@@ -135,21 +164,25 @@ def run(name: str, seed: int, least_ssim: float, limit_gib: float) -> Outcome | 
     config = SearchConfig(
         name="tune",
         target="zbench.search.tune:TuneSearch",
-        options={"min_ssim": least_ssim, "max_vram_gib": limit_gib},
+        options={"min_ssim": least_ssim, "max_vram_gib": limit_gib, "holdout_seeds": []},
     )
     search = TuneSearch(star(), config, predict=lambda of: on.memory_bytes(of) / GIB)
     told = list(searched(search, on))
-    best = search.stories[0].decider.best
-    chosen_s = None if best is None else true_latency_s(on, best.trial, least_ssim, limit_gib, made)
-    drawn = random.Random(seed).sample(known, min(len(told), len(known)))
-    of_drawn = min((seconds for _, seconds in drawn if seconds is not None), default=float("inf"))
-    regret = float("inf") if chosen_s is None else chosen_s / best_s - 1
-    return Outcome(regret, len(told) / len(known), len(told), of_drawn / best_s - 1)
+    best, limits = search.stories[0].decider.best, Limits(min_ssim=least_ssim, max_vram_gib=limit_gib)
+
+    def regret(chosen: Trial | None) -> float:
+        chosen_s = None if chosen is None else true_latency_s(on, chosen, least_ssim, limit_gib, made)
+        return float("inf") if chosen_s is None else chosen_s / best_s - 1
+
+    others = {each: regret(chosen_by(each, on, seed, len(told), limits)) for each in OTHERS} if beside else {}
+    return Outcome(regret(None if best is None else best.trial), len(told) / len(known), len(told), others)
 
 
-def outcomes(name: str, seeds: Sequence[int], least_ssim: float, limit_gib: float) -> Iterator[Outcome]:
+def outcomes(
+    name: str, seeds: Sequence[int], least_ssim: float, limit_gib: float, *, beside: bool
+) -> Iterator[Outcome]:
     for seed in seeds:
-        outcome = run(name, seed, least_ssim, limit_gib)
+        outcome = run(name, seed, least_ssim, limit_gib, beside=beside)
         if outcome is not None:
             yield outcome
 
@@ -161,12 +194,13 @@ def main() -> int:
     parser.add_argument("--surface", nargs="+", choices=tuple(SURFACES), default=tuple(SURFACES))
     parser.add_argument("--min-ssim", type=float, default=0.85)
     parser.add_argument("--max-vram-gib", type=float, default=24.0)
-    parser.add_argument("--beside", action="store_true", help="random trials at equal cost beside it")
+    parser.add_argument("--beside", action="store_true", help="TPE and random at equal cost beside it")
     options = parser.parse_args()
     missed = False
     print(f"grid: {len(grid())} trials; limits: SSIM {options.min_ssim:g}, {options.max_vram_gib:g} GiB")
     for name in options.surface:
-        found = list(outcomes(name, range(options.runs), options.min_ssim, options.max_vram_gib))
+        limits = options.min_ssim, options.max_vram_gib
+        found = list(outcomes(name, range(options.runs), *limits, beside=options.beside))
         if not found:
             print(f"{name}: nothing keeps the limits in any run")
             continue
@@ -177,10 +211,15 @@ def main() -> int:
             f"{name}: within {WITHIN:.0%} in {met} of {len(found)} runs; {100 * mean:.2f} % off on average, "
             f"{100 * worst:.1f} % at worst; {trials:.0f} trials, {100 * trials / len(grid()):.1f} % of the grid"
         )
-        if options.beside:
-            close = sum(each.random_regret <= WITHIN for each in found)
-            line += f"; random at equal cost: {close} of {len(found)}"
         print(line, flush=True)
+        for other in OTHERS if options.beside else ():
+            close = sum(each.beside[other] <= WITHIN for each in found)
+            median = statistics.median(each.beside[other] for each in found)
+            print(
+                f"  {other} at equal cost: within {WITHIN:.0%} in {close} of {len(found)} runs; "
+                f"{100 * median:.1f} % off in the median run",
+                flush=True,
+            )
         missed = missed or met * 100 < RUNS_OF_100 * len(found)
     print(
         f"GOAL {'missed' if missed else 'met'}: {RUNS_OF_100} of 100 within {WITHIN:.0%} in {SHARE:.0%} of the trials"

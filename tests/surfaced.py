@@ -10,7 +10,7 @@ from surfaces import Surface
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
-from zbench.measurement import ImageQuality, Memory, PromptFidelity
+from zbench.measurement import QUALITY_ONLY, UNTIMED, Cold, ImageQuality, Measurement, Memory, PromptFidelity
 from zbench.record import Record
 from zbench.search import Search
 from zbench.search.references import WithReferences
@@ -65,8 +65,17 @@ def ran(surface: Surface, placed: Placed, calls: int = CALLS) -> Record:
         prompt_fidelity=[PromptFidelity(p, s, share, [] if share == 1 else ["colour"]) for p, s, share in shares],
         reasons={key: why for key, why in whole.reasons.items() if key != "prompt_fidelity"},
     )
+    measured = untimed(measured, len(samples)) if placed.quality_only else measured
     record = replace(failed(trial), state="COMPLETE", reason=None, source=measured.source, measurement=measured)
     return replace(record, reference_id=placed.reference_id, baseline_id=placed.baseline_id)
+
+
+def untimed(measured: Measurement, samples: int) -> Measurement:
+    """As where only its images were asked for: each sample once, and nothing is said of time."""
+    requests = [replace(r, valid=False, invalid_reasons=[QUALITY_ONLY]) for r in measured.requests[:samples]]
+    window = replace(measured.window, requests=requests, wall_s=requests[-1].done_s)
+    reasons = {**measured.reasons, **dict.fromkeys(UNTIMED, QUALITY_ONLY)}
+    return replace(measured, window=window, warmup_latencies_s=[], cold=Cold(), reasons=reasons)
 
 
 def _likeness(ssim: float, prompt_id: str, seed: int) -> ImageQuality:

@@ -50,7 +50,8 @@ def test_json_has_the_answer_and_the_path(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["spent"]["trials"] == 3 and told["spent"]["ran_out"] is True
-    assert told["answer"]["chosen"]["trial_id"] and told["works"][0]["undecided"] == ["skipping"]
+    assert told["answer"]["chosen"]["trial_id"] and told["works"][0]["undecided"] == []
+    assert {"question": "compute", "label": "none compiled"} in told["works"][0]["put_off"]
 
 
 def test_the_same_command_goes_on_after_kill_9_and_measures_nothing_twice(tmp_path: Path) -> None:
@@ -79,6 +80,9 @@ def test_a_limit_typed_as_an_option_of_the_search_is_one_of_the_answer(tmp_path:
     done = zbench(tmp_path, *tune("search.options.min_ssim=0.85"))
     assert done.returncode == 0, done.stderr
     assert "within --min-ssim 0.85" in done.stdout
+    swept = zbench(tmp_path, "sweep", *tune("search=tune", "search.options.min_ssim=0.85")[1:])
+    assert swept.returncode == 0, swept.stderr
+    assert done.stdout.partition("Budget: ")[0] in swept.stdout, "a sweep that tune searches has the same answer"
 
 
 def test_where_nothing_is_feasible_it_ends_as_recommend_does_and_says_what_was_tried(tmp_path: Path) -> None:

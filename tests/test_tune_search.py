@@ -1,19 +1,19 @@
 """Tune decides in its order by what it was told alone, tries what can win, and comes close to the grid's best."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from factories import TURBO, complete, failed, trial
+from factories import TURBO, complete, failed
 from golden_files import assert_golden
 from surfaced import searched
-from surfaces import GIB, Surface, surface
+from surfaces import surface
+from tuned_surfaces import COMPILED, EAGER, FORCED, at, config, space_of, tried, tuned
 
 from zbench.analysis.constraints import Limits
 from zbench.analysis.view import view_of
-from zbench.config import CacheConfig, ComputeConfig, DBCacheConfig, OffloadConfig, SCMConfig, SearchConfig
+from zbench.config import CacheConfig, DBCacheConfig, OffloadConfig, SCMConfig, SearchConfig
 from zbench.errors import ConfigError
 from zbench.methods.cache.bound import most_skips
 from zbench.recommend.tuned import path_dict, path_text
@@ -21,48 +21,10 @@ from zbench.record import Reason, Record
 from zbench.search import load_search, tune
 from zbench.search.budget import Budget, parse_budget
 from zbench.search.tune import TuneSearch
-from zbench.space import Space, arrange
-from zbench.trial import Trial
+from zbench.space import arrange
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import tune_surfaces
-
-TARGET = "zbench.search.tune:TuneSearch"
-EAGER = ComputeConfig(device="cuda")
-COMPILED = replace(EAGER, compile=True)
-FORCED = tuple(
-    SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_preset=preset, scm_policy="static")
-    for preset in ("slow", "medium", "fast", "ultra")
-)
-
-
-def config(**options: object) -> SearchConfig:
-    return SearchConfig(name="tune", target=TARGET, options=dict(options))
-
-
-def at(cache: CacheConfig | None = None, **groups: object) -> Trial:
-    return trial(cache, **{"pipeline": TURBO, "compute": EAGER, **groups})
-
-
-def space_of(
-    computes: Sequence[ComputeConfig] = (EAGER,),
-    caches: Sequence[CacheConfig] = (CacheConfig(),),
-    offloads: Sequence[OffloadConfig] = (OffloadConfig(),),
-) -> Space:
-    """The choices of each group, with the first of the others."""
-    arms = [at(compute=c) for c in computes] + [at(c) for c in caches] + [at(offload=o) for o in offloads]
-    return arrange(arms)
-
-
-def tuned(space: Space, on: Surface, **options: object) -> TuneSearch:
-    """A search that came to its end on a surface, whose memory is predicted as it is."""
-    search = TuneSearch(space, config(**options), predict=lambda of: on.memory_bytes(of) / GIB, clock=lambda: 0.0)
-    list(searched(search, on))
-    return search
-
-
-def tried(search: TuneSearch) -> list[str]:
-    return [told.row.label for told in search.stories[0].decider.told.values()]
 
 
 @pytest.mark.parametrize("name", ["smooth", "cliffs", "inert"])
@@ -101,7 +63,7 @@ def test_nothing_that_fits_ends_it_before_anything_is_tried() -> None:
     search = tuned(space_of(), surface("smooth"), max_vram_gib=1)
     (story,) = search.stories
     assert not story.decider.told and "nothing is predicted to fit into 1 GiB" in story.decider.decisions[0].said
-    text = path_text(search.stories, search.spent, search.budget, ran_out=search.ran_out)
+    text = path_text(search)
     assert "how it computes: not decided, as nothing that was asked for can run" in text
     assert "Next: looser limits" in text and "larger --budget" not in text
 
@@ -137,9 +99,16 @@ def test_a_budget_in_trials_ends_it_and_says_what_was_not_decided() -> None:
     search = tuned(tune_surfaces.star(), surface("smooth"), min_ssim=0.85, budget=3)
     (story,) = search.stories
     assert search.spent.trials == 3 and search.ran_out and not story.ended
-    assert story.decider.undecided() == ["skipping"]
-    text = path_text(search.stories, search.spent, search.budget, ran_out=search.ran_out)
-    assert "what is skipped: not decided, the search ended before" in text and "Budget: 3 of 3 trials" in text
+    text = path_text(search)
+    assert "compiled and 3 more" not in text and "the budget ended it before none compiled, none compiled graph" in text
+    assert "Next: a larger --budget tries none compiled, none compiled graph" in text
+    assert "Budget: 3 of 3 trials" in text and "it ended the search." in text
+
+
+def test_a_decision_that_the_budget_kept_from_beginning_is_not_said_to_be_made() -> None:
+    search = tuned(tune_surfaces.star(), surface("smooth"), min_ssim=0.85, budget=1)
+    assert search.stories[0].decider.undecided() == ["skipping"]
+    assert "what is skipped: not decided; the budget ended it before forced_" in path_text(search)
 
 
 def test_what_is_skipped_has_its_share_of_a_budget() -> None:
@@ -148,7 +117,7 @@ def test_what_is_skipped_has_its_share_of_a_budget() -> None:
     decider = search.stories[0].decider
     assert tried(search)[:3] == ["none", "none compiled", "none compiled graph"]
     assert tried(search)[3] == "none u2 compiled graph" and tried(search)[-1].startswith("forced")
-    assert "50% of the budget were used, and the rest is for what follows" in decider.not_tried.values()
+    assert decider.cut("compute")[0].trial.label == "none compiled qkv:fused rope:real ffn:fused"
 
 
 def test_a_budget_in_seconds_counts_what_records_say_so_that_it_goes_on_after_a_kill() -> None:
@@ -189,7 +158,8 @@ def test_what_is_no_budget_is_an_error_that_names_it(text: str) -> None:
         ({"min_ssim": 2}, "--min-ssim=2"),
         ({"min_sim": 0.9}, "search.options"),
         ({"objective": "speed"}, "search.options"),
-        ({"skips": "magic"}, "must be one of bisect, thresholds"),
+        ({"skips": "magic"}, "must be one of bisect, thresholds, masks"),
+        ({"holdout_seeds": [0]}, "holdout_seeds"),
     ],
 )
 def test_options_that_cannot_be_meant_are_one_error(options: dict[str, object], says: str) -> None:
@@ -278,6 +248,6 @@ def test_most_skips_bounds_what_any_surface_skips() -> None:
 
 def test_the_path_reads_so() -> None:
     search = tuned(tune_surfaces.star(), surface("smooth", 1), min_ssim=0.85, max_vram_gib=24)
-    assert_golden("tune.txt", path_text(search.stories, search.spent, search.budget, ran_out=search.ran_out) + "\n")
-    told = path_dict(search.stories, search.spent, search.budget, ran_out=search.ran_out)
+    assert_golden("tune.txt", path_text(search) + "\n")
+    told = path_dict(search)
     assert [step["question"] for step in told["works"][0]["path"]][:4] == ["fit", "compute", "devices", "skipping"]

@@ -7,7 +7,7 @@ judged by the mean: a share of a dozen attributes is too coarse for one image to
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from zbench.analysis.figures import FIELDS, TrialFigures
 from zbench.analysis.metrics import IDENTICAL_DB, REGISTRY, Metric
@@ -17,10 +17,6 @@ GIB = 2**30
 DEVICE = "memory.peak_device_bytes"
 PSNR = "PSNR of the worst image"
 SHARE = "mean share of attributes"
-
-Objective = Literal["latency", "throughput", "energy"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-"""What a configuration is chosen for: the quickest image, the most images a second, the fewest joules an image."""
 
 Unchanged = Literal["reference", "identical", "under_noise"]
 """Why a likeness cannot miss its limit, whatever the figure: the images are the reference's own, but for noise."""

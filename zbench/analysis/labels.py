@@ -58,9 +58,14 @@ def varying(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 def _what_differs(trials: Sequence[Trial]) -> list[str]:
     """For each trial the values that part it from others; nothing of a key that it has not, such as a server's flag."""
     configs, leaves = varying(trials), [flatten(trial.to_dict()) for trial in trials]
-    keys = [key for key in configs[0] if not isinstance(leaves[0].get(key), list) and not _holds(key, configs[0])]
+    keys = [key for key in configs[0] if _is_short(leaves[0].get(key)) and not _holds(key, configs[0])]
     telling = fewest_telling(keys, configs)
     return [" ".join(f"{key}={as_typed(own[key])}" for key in telling if key in own) for own in leaves]
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a label has room for it: one value, or a few numbers such as seeds."""
+    return not isinstance(value, list) or (len(value) <= MOST_TOLD and all(isinstance(each, int) for each in value))
 
 
 def as_typed(value: object) -> str:

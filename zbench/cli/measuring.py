@@ -3,6 +3,7 @@
 import threading
 from typing import TYPE_CHECKING
 
+from zbench.cli import tuning
 from zbench.cli.command import Command
 from zbench.errors import Exit, ZbenchError
 from zbench.streams import talk
@@ -87,6 +88,8 @@ def _execute(made: "Plan", out: str) -> int:
     from zbench.report.tables.main import render
     from zbench.sweeper.conduct import conduct
 
+    if tuning.decides(made):
+        return tuning.execute(made, out)
     threading.Thread(target=preload, name="zbench-preload", daemon=True).start()  # while the worker loads
     outcome = conduct(made, Console(stderr=True, emoji=False))
     if outcome.interrupted:

@@ -25,8 +25,6 @@ def tune(command: Command, args: list[str]) -> int:
     from zbench.hydra_app import planned
     from zbench.recommend import Limits
     from zbench.search.budget import parse_budget
-    from zbench.search.options import options_of
-    from zbench.search.tune import TuneOptions
 
     parser = _parser(command)
     options, rest = parser.parse_known_args(args)
@@ -49,9 +47,7 @@ def tune(command: Command, args: list[str]) -> int:
     )
     if made is None:
         return Exit.DONE
-    told = options_of(made.search, TuneOptions)  # search.options.min_ssim= may be typed instead of the flag
-    _refuse_unjudgeable(made, told, allow_proxy=options.allow_proxy)
-    return _execute(made, options)
+    return execute(made, options.format, allow_proxy=options.allow_proxy)
 
 
 def _parser(command: Command) -> "argparse.ArgumentParser":
@@ -118,16 +114,31 @@ def _goal(made: "Plan", told: "TuneOptions") -> "Goal | None":
     return None if told.objective == OBJECTIVES[0] and most == 1 else Goal(told.objective, most)
 
 
-def _execute(made: "Plan", options: "argparse.Namespace") -> int:
+def decides(made: "Plan") -> bool:
+    """Whether a plan is searched by tune, whatever command it came from."""
+    from zbench.search.question import ASKS_NOTHING_OF_ITS_OWN
+
+    return made.search.target == ASKS_NOTHING_OF_ITS_OWN
+
+
+def execute(made: "Plan", out: str, *, allow_proxy: bool = False) -> int:
+    """Run a plan that tune searches, write its report, print its answer.
+
+    `out` is one of FORMATS, or of a sweep's: those for people have its table before the answer; of `csv` the table
+    alone is data, and the answer is told.
+    """
     import threading
 
     from rich.console import Console
 
     from zbench.analysis.view import view_of
     from zbench.report.page.write import preload, write_report
-    from zbench.search.tune import TuneSearch
+    from zbench.search.options import options_of
+    from zbench.search.tune import TuneOptions, TuneSearch
     from zbench.sweeper.conduct import conduct
 
+    told = options_of(made.search, TuneOptions)  # search.options.min_ssim= may be typed instead of the flag
+    _refuse_unjudgeable(made, told, allow_proxy=allow_proxy)
     threading.Thread(target=preload, name="zbench-preload", daemon=True).start()  # while the worker loads
     search = TuneSearch(made.space, made.search)
     outcome = conduct(made, Console(stderr=True, emoji=False), search)
@@ -137,10 +148,17 @@ def _execute(made: "Plan", options: "argparse.Namespace") -> int:
     view = view_of(outcome.records)
     write_report(view, {made.name: made.run_folder}, made.report_folder)
     talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
-    return _answer(made, options, search, view)
+    if out not in FORMATS:
+        from zbench.cli.measuring import print_further
+        from zbench.report.tables.main import render
+
+        print(render(view, out))
+        print_further(view, out)
+        print(end="" if out == "csv" else "\n")
+    return _answer(made, out, search, view, allow_proxy=allow_proxy)
 
 
-def _answer(made: "Plan", options: "argparse.Namespace", search: "TuneSearch", view: "View") -> int:
+def _answer(made: "Plan", out: str, search: "TuneSearch", view: "View", *, allow_proxy: bool) -> int:
     """Print the recommendation and the path; where nothing is feasible the path says what was tried."""
     import json
 
@@ -148,18 +166,22 @@ def _answer(made: "Plan", options: "argparse.Namespace", search: "TuneSearch", v
     from zbench.recommend.tuned import path_dict, path_text
     from zbench.sanitize import json_text
 
-    told = search.stories, search.spent, search.budget
-    text = path_text(*told, ran_out=search.ran_out)
+    text = path_text(search)
     try:
-        goal = _goal(made, search.options)
-        advice = recommend(view, search.options, allow_proxy=options.allow_proxy, goal=goal)
+        advice = recommend(view, search.options, allow_proxy=allow_proxy, goal=_goal(made, search.options))
     except ZbenchError:
-        for line in text.splitlines():
-            talk(line)
+        _tell(text)
         raise
-    if options.format == "json":
-        answer = {"answer": json.loads(advice.to_json()), **path_dict(*told, ran_out=search.ran_out)}
+    if out == "json":
+        answer = {"answer": json.loads(advice.to_json()), **path_dict(search)}
         print(json_text(json.dumps(answer, ensure_ascii=False, allow_nan=False, indent=2)))
+    elif out == "csv":
+        _tell(f"{advice.to_text()}\n\n{text}")
     else:
         print(f"{advice.to_text()}\n\n{text}")
     return Exit.DONE if advice.is_whole else Exit.FAILED
+
+
+def _tell(text: str) -> None:
+    for line in text.splitlines():
+        talk(line)

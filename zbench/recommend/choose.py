@@ -16,6 +16,7 @@ from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
 from zbench.measurement import QUALITY_ONLY, RANDOM_WEIGHTS
 from zbench.recommend.evidence import evidence_of, not_measured
+from zbench.recommend.held_out import HeldOut, parted
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
 from zbench.recommend.uses import DeviceUse, Goal, counted, rank_uses, use_notes
 from zbench.record import Record
@@ -51,12 +52,13 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Go
         raise RecordError(f"nothing to choose among: all {cells.trials(parts)} of these records {problem}")
     if not works:
         raise RecordError("no COMPLETE trial in these records; every trial was pruned, zbench report says why")
+    works, others = parted(works)
     names = work_names([pairs[0][1].trial for pairs in works.values()])
     answers: list[Recommendation | NoAnswer] = []
     refusals: list[ZbenchError] = []
     for work, goal_here, rows in _questions(names, works.values(), goal):
         try:
-            answers.append(_answer(view, work, rows, constraints, allow_proxy, goal_here))
+            answers.append(_answer(view, work, rows, constraints, allow_proxy, goal_here, others))
         except (ConfigError, RecordError, NothingFeasibleError) as refusal:
             refusals.append(refusal)
             answers.append(NoAnswer(work, str(refusal)))
@@ -86,6 +88,7 @@ def _answer(
     constraints: Sequence[Constraint],
     allow_proxy: bool,
     goal: Goal | None,
+    others: HeldOut,
 ) -> Recommendation:
     def trial_of(row: TrialFigures) -> Trial:
         return view.by_key[row.key].trial
@@ -95,7 +98,10 @@ def _answer(
         _refuse_unjudgeable(constraint, comparable)
     trusted, doubted = _trusted(comparable)
     trusted, untimed = _timed(trusted)
-    left_out = [*left_out, *doubted, *untimed]
+    trusted, broken = others.holding(trusted, trial_of, constraints)
+    left_out = [*left_out, *doubted, *untimed, *broken]
+    if not trusted:
+        raise NothingFeasibleError("; ".join(left_out))
     constraints = [*constraints, *hardware_memory(trusted)]
     every = [row for row in trusted if _feasible(row, constraints)]
     uses = [] if goal is None else rank_uses(trusted, trial_of, goal.objective, goal.devices or 1)
@@ -114,7 +120,7 @@ def _answer(
         judged=tuple(constraint.judge(chosen) for constraint in constraints if constraint.applies(chosen)),
         binding=tuple(_binding(trusted, constraints)),
         runner_up=feasible[1] if len(feasible) > 1 else None,
-        notes=(*_notes(chosen, feasible, use), *other, *left_out),
+        notes=(*_notes(chosen, feasible, use), *others.notes(trial_of(chosen), constraints), *other, *left_out),
         use=use,
         evidence=evidence_of(chosen, view.by_key[chosen.key]),
         unmeasured=not_measured(chosen, view.by_key[chosen.key]),

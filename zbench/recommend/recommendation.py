@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zbench.analysis.constraints import Judged, Objective
+from zbench.analysis.constraints import Judged
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.objectives import Objective
 from zbench.emit import TOOLS, Emission, emit, write
 from zbench.emit.overrides import zbench_command, zbench_overrides
 from zbench.emit.sglang import SGLANG, check_of

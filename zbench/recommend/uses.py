@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zbench.analysis.constraints import Objective
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.objectives import Objective
 from zbench.errors import ConfigError, RecordError
 from zbench.report.text import cells
 from zbench.trial import Trial

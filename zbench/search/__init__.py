@@ -25,6 +25,10 @@ class OnlyQuality:
     trial: Trial
 
 
+Asked = Trial | OnlyQuality
+"""What a search may ask for."""
+
+
 class Search(Protocol):
     """Asked for trials and told what came of them, while a sweep runs. Made with a Space and a SearchConfig.
 
@@ -39,7 +43,7 @@ class Search(Protocol):
         """
         ...
 
-    def ask(self) -> Trial | OnlyQuality | None:
+    def ask(self) -> Asked | None:
         """The next trial, of the space or made anew, or only its quality. None: nothing more, at least until it is told
         something.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from zbench.methods.cache import method_of
+from zbench.search.bracket import bracket
 from zbench.search.patterns import EVERY, HIGHEST_COMPARED, Span, Walk, Wobble, between, gaps, span_at
 from zbench.trial import Trial
 
@@ -144,14 +145,19 @@ class Family:
     @property
     def best(self) -> Visit | None:
         """Of those within the limits the highest, which skips most as far as skipping more is less like."""
-        return max((visit for visit in self.visits if visit.holds), key=lambda visit: visit.threshold, default=None)
+        return self._at(self._bracket[0])
 
     @property
     def worse(self) -> Visit | None:
         """The lowest above that, which is not within them."""
-        least = -1.0 if self.best is None else self.best.threshold
-        above = (visit for visit in self.visits if visit.holds is False and visit.threshold > least)
-        return min(above, key=lambda visit: visit.threshold, default=None)
+        return self._at(self._bracket[1])
+
+    @property
+    def _bracket(self) -> tuple[float | None, float | None]:
+        return bracket((visit.threshold, visit.holds) for visit in self.visits)
+
+    def _at(self, threshold: float | None) -> Visit | None:
+        return next((visit for visit in self.visits if visit.threshold == threshold), None)
 
     def gaps(self, within: Span = EVERY) -> list[Span]:
         """Thresholds of which it is not known what they skip, if they can be told apart at all."""

@@ -1,6 +1,7 @@
 """What a search is after: one or several objectives, within limits that are judged as `zbench recommend` judges them.
 
-It refuses to make a value of what is none: a trial that FAILED, and one without a figure, have no values.
+It refuses to make a value of what is none: a trial that FAILED, one whose figures are not to be trusted, and one
+without a figure have no values.
 """
 
 import math
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 from zbench.analysis.constraints import Limits, constraints_of, hardware_memory
 from zbench.analysis.figures import TrialFigures
-from zbench.analysis.pareto import likeness_and_speedup
+from zbench.analysis.objectives import AIMS
 from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError
 from zbench.space import Space
@@ -19,26 +20,6 @@ UNKNOWN = 1000.0
 
 MOST_WITHOUT = 2
 """So many trials lack a figure, and none had it before: then a search has nothing to go by, and ends with an error."""
-
-
-def _latency_s(row: TrialFigures) -> float | None:
-    """Of an image: a call may make several. Replicas side by side make none of them sooner."""
-    return None if row.latency_median_s is None else row.latency_median_s * row.dp_size / row.images
-
-
-def _likeness(row: TrialFigures) -> float | None:
-    """SSIM of the worst image; 1 of a reference."""
-    found = likeness_and_speedup(row)
-    return row.ssim_worst if found is None else found[0]
-
-
-OBJECTIVES = {
-    "latency": (_latency_s, False, "latency"),
-    "throughput": (lambda row: row.images_per_s, True, "latency"),
-    "energy": (lambda row: row.joules_an_image, False, "energy"),
-    "quality": (_likeness, True, "quality"),
-}
-"""Name to the figure, whether more is better, and the path under which a measurement says why there is none."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +33,8 @@ class GoalOptions(Limits):
         """As they were typed. Raises ConfigError for one that is none, and for one that stands twice."""
         typed = [self.objective] if isinstance(self.objective, str) else list(self.objective or [])
         for name in typed:
-            if name not in OBJECTIVES:
-                raise ConfigError(option("objective"), name, f"must be one of {', '.join(OBJECTIVES)}")
+            if name not in AIMS:
+                raise ConfigError(option("objective"), name, f"must be one of {', '.join(AIMS)}")
         if len(set(typed)) < len(typed):
             raise ConfigError(option("objective"), self.objective, "names one twice")
         return typed
@@ -66,7 +47,7 @@ def option(name: str) -> str:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a trial stands to what a search is after. It has no values where it FAILED or lacks a figure."""
+    """How a trial stands to what a search is after. It has no values where it FAILED, has doubts or lacks a figure."""
 
     values: tuple[float, ...] | None
     missed: dict[str, float]  # limit to by how much it is missed, as a share of the limit; 0: it is not
@@ -95,7 +76,7 @@ class Goals:
     @property
     def more_is_better(self) -> tuple[bool, ...]:
         """Of each objective."""
-        return tuple(OBJECTIVES[name][1] for name in self.objectives)
+        return tuple(AIMS[name].more_is_better for name in self.objectives)
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -104,7 +85,7 @@ class Goals:
 
     def standing(self, row: TrialFigures) -> Standing:
         """How a trial stands. Raises ConfigError where nothing that is asked for can be had of any trial."""
-        if row.state != "COMPLETE":
+        if row.state != "COMPLETE" or row.doubts:
             return Standing(None, {})
         missed: dict[str, float] = {}
         hopeless = False
@@ -116,9 +97,8 @@ class Goals:
             hopeless |= bool(missed_by) and (constraint.metric.images == "worst" or constraint.metric.unit == "bytes")
         values = []
         for name in self.objectives:
-            read, _, path = OBJECTIVES[name]
-            value = read(row)
-            self._hold(option("objective"), name, value is None, row.why_missing(path))
+            value = AIMS[name].read(row)
+            self._hold(option("objective"), name, value is None, row.why_missing(AIMS[name].path))
             values.append(math.nan if value is None else value)
         known = all(math.isfinite(value) for value in values)
         return Standing(tuple(values) if known else None, missed, hopeless)

@@ -10,26 +10,23 @@ was chosen.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.pareto import likeness
 from zbench.analysis.work import work_key
-from zbench.composition.prompts import read_prompts
-from zbench.config import SearchConfig, WorkloadConfig, check
-from zbench.config.pipeline import SEED_LIMIT
+from zbench.config import SearchConfig
 from zbench.decode import Count, Positive
 from zbench.errors import ConfigError
 from zbench.methods.cache.scm import with_mask
 from zbench.record import Record
 from zbench.search import Foresight, OnlyQuality
+from zbench.search.held_out import held_out
 from zbench.search.mask_walks import drawn, exhaustive, greedy
 from zbench.search.options import options_of, refuse_storage
 from zbench.space import Placed, Space, constraint
 from zbench.stats.fronts import nondominated
 from zbench.trial import Trial, geometry_of
-from zbench.workload import check_scenes, pairs
 
 MOST_EXHAUSTIVE = 9
 """Steps of which every mask is tried: 256 at most."""
@@ -115,7 +112,7 @@ class _Hunt:
         self._setting, self._method, self._options, self._most, self._seed = setting, method, options, most, seed
         self._told, self._space = told, space
         self._steps = setting.pipeline.steps
-        self._held_out = _held_out(setting, options)
+        self._held_out = held_out(setting, options.holdout_seeds, options.holdout_prompts)
         self.wants = self._wants()
 
     def foreseen(self) -> Iterator[Trial]:
@@ -236,38 +233,6 @@ def _method(options: MaskOptions, steps: int, most: int) -> str:
         way_out = f"all are tried of {MOST_EXHAUSTIVE} steps at most, and within search.n_trials={most}; use greedy"
         raise ConfigError("search.options.method", options.method, f"{there_are}; {way_out}")
     return options.method
-
-
-def _held_out(setting: Trial, options: MaskOptions) -> WorkloadConfig | None:
-    """The samples that no mask is chosen on; None where there are to be none. Raises ConfigError for one that is, and
-    for what could not be typed as `workload.prompts` and `workload.seeds` either."""
-    chosen_on = setting.workload
-    seeds, prompts = options.holdout_seeds, chosen_on.prompts
-    if options.holdout_prompts is not None:
-        prompts = read_prompts(Path(options.holdout_prompts).expanduser(), "search.options.holdout_prompts")
-        seeds = chosen_on.seeds if seeds is None else seeds
-    if seeds is None:
-        first = max(chosen_on.seeds) + 1
-        seeds = [seed % SEED_LIMIT for seed in range(first, first + len(chosen_on.seeds))]
-    if not seeds:
-        return None
-    held_out = replace(chosen_on, seeds=list(seeds), prompts=prompts)
-    _check_held_out(replace(setting, workload=held_out), options)
-    known = {(pair.prompt_text, pair.seed) for pair in pairs(chosen_on)}
-    if any((pair.prompt_text, pair.seed) in known for pair in pairs(held_out)):
-        problem = "masks are chosen on the same prompt with the same seed; name other seeds, or other prompts"
-        raise ConfigError("search.options.holdout_seeds", seeds, problem)
-    return held_out
-
-
-def _check_held_out(trial: Trial, options: MaskOptions) -> None:
-    """Raise ConfigError for samples that a workload may not have, naming the option that they come from."""
-    try:
-        check(trial)
-        check_scenes(trial.workload)
-    except ConfigError as error:
-        option = "holdout_seeds" if error.key == "workload.seeds" else "holdout_prompts"
-        raise ConfigError(f"search.options.{option}", getattr(options, option), str(error)) from error
 
 
 def _foreseen(space: Space, hunts: Sequence[_Hunt]) -> Space:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zbench.analysis.constraints import Constraint, Objective
+from zbench.analysis import objectives
+from zbench.analysis.constraints import Constraint, Judged
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.metrics import REGISTRY
-from zbench.methods.parallel import ParallelDims
+from zbench.analysis.objectives import Objective
 from zbench.record import Record
 from zbench.trial import Trial
 
@@ -22,8 +23,13 @@ class Told:
 
     @property
     def is_measured(self) -> bool:
-        """Whether it has figures that are to be trusted."""
-        return self.record.state == "COMPLETE" and not self.row.doubts
+        """Whether it was timed, and has figures that are to be trusted."""
+        return self.has_images and not self.row.is_untimed and not self.row.doubts
+
+    @property
+    def has_images(self) -> bool:
+        """Whether its images could be judged."""
+        return self.record.state == "COMPLETE"
 
     @property
     def why_not(self) -> str | None:
@@ -73,8 +79,7 @@ class Judge:
 
     def keeps_likeness(self, told: Told) -> bool:
         """Whether its images meet the limits on images."""
-        of_images = (c for c in self.constraints if c.metric.about == "quality")
-        return told.record.state == "COMPLETE" and all(c.miss(told.row) == 0 for c in of_images)
+        return told.has_images and all(judged.missed_by == 0 for judged in self.of_images(told))
 
     def misses_memory(self, told: Told) -> bool:
         """Whether it ran out of device memory or needs more than the limit."""
@@ -89,24 +94,18 @@ class Judge:
         return any(c.metric.about == "quality" for c in self.constraints)
 
     def cost(self, told: Told, baseline: Told | None) -> float:
-        """Lower is better; infinite where it has no figure. Seconds are the baseline's over the speed-up, if both are
-        known: requests that took turns tell more than two medians."""
-        row = told.row
-        if self.objective == "energy":
-            return row.joules_an_image if row.joules_an_image is not None else math.inf
-        if self.objective == "throughput":
-            return 1 / row.images_per_s if row.images_per_s else math.inf
-        if ParallelDims.of(told.trial.parallel).dp > 1:
-            return math.inf
-        of_baseline = None if baseline is None else baseline.row.latency_median_s
-        if row.speedup and of_baseline:
-            return of_baseline / row.speedup / row.images
-        return row.latency_median_s / row.images if row.latency_median_s else math.inf
+        """See `objectives.cost`."""
+        return objectives.cost(self.objective, told.row, None if baseline is None else baseline.row)
 
     def best(self, every: Sequence[Told], baseline: Told | None) -> Told | None:
-        """Of those that may stand the cheapest."""
+        """Of those that may stand the cheapest; if any is within the limit on latency, of these."""
         standing = [told for told in every if self.allows(told) and self.cost(told, baseline) < math.inf]
+        standing = [told for told in standing if self.satisfies(told)] or standing
         return min(standing, key=lambda told: self.cost(told, baseline), default=None)
+
+    def of_images(self, told: Told) -> list[Judged]:
+        """How its images stand to each limit on images."""
+        return [each.judge(told.row) for each in self.constraints if each.metric.about == "quality"]
 
     def factor(self, before: Told, after: Told, baseline: Told | None) -> Factor | None:
         """What going from one to the other bought; None where either has no figure."""

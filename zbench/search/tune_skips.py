@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from zbench.config import CacheConfig
 from zbench.methods.cache import method_of
 from zbench.methods.cache.bound import most_skips
+from zbench.search import Asked
+from zbench.search.bracket import bracket
 from zbench.search.tune_judge import Judge, Told
-from zbench.trial import Trial
 
 CLOSE = 0.99
 """What cannot be cheaper than this share of the best is not tried: it would not be told apart."""
-
-Measure = Callable[[CacheConfig], Generator[list[Trial], None, Told | None]]
-"""Measures a cache setting where everything else is decided; None where it cannot work there."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,11 @@ class SkipFamily:
     def most(self) -> int:
         """Steps that any of it skips at most."""
         return max(most_skips(cache, self.steps) for cache in self.caches)
+
+
+Measure = Callable[[SkipFamily, CacheConfig], Generator[list[Asked], None, Told | None]]
+"""Measures a setting of a family where everything else is decided; None where it cannot work there, or where the budget
+has no room for it."""
 
 
 def families(caches: Sequence[CacheConfig], steps: int) -> list[SkipFamily]:
@@ -73,7 +76,7 @@ class Skipping:
     spoils_from: list[float]
     """Thresholds that spoilt images, the newest last: where the next family begins."""
 
-    def run(self, every: Sequence[SkipFamily], measure: Measure) -> Generator[list[Trial], None, None]:
+    def run(self, every: Sequence[SkipFamily], measure: Measure) -> Generator[list[Asked], None, None]:
         """SkipFamily after family, each only while it can still win."""
         for family in every:
             if (why := self.cannot_win(family.most, family.steps)) is not None:
@@ -94,20 +97,20 @@ class Skipping:
             f"{self.base.row.label}; {best.row.label} has {cost / self.judge.cost(best, self.baseline()):.2f}×"
         )
 
-    def _bisect(self, family: SkipFamily, measure: Measure) -> Generator[list[Trial], None, None]:
-        kept, spoilt = -1, len(family.caches)  # places of the largest that keeps the limits, the least that does not
-        place = self._first(family)
+    def _bisect(self, family: SkipFamily, measure: Measure) -> Generator[list[Asked], None, None]:
+        tried: dict[int, bool] = {}  # places, and whether they keep the limits
+        kept, spoilt, place = -1, len(family.caches), self._first(family)
         while kept < place < spoilt:
-            told = yield from measure(family.caches[place])
+            told = yield from measure(family, family.caches[place])
             if told is None:
-                self.not_tried.setdefault(f"{family.name} and the like", "cannot work with what was decided before")
                 return
-            if self.judge.keeps_likeness(told):
-                kept = place
+            tried[place] = self.judge.keeps_likeness(told)
+            best, worse = bracket(tried.items())
+            kept, spoilt = -1 if best is None else int(best), len(family.caches) if worse is None else int(worse)
+            if tried[place]:
                 if told.row.cached_steps is not None and told.row.cached_steps >= family.most:
                     return  # nothing of the family skips more
             else:
-                spoilt = place
                 self.spoils_from += [t for t in (method_of(family.caches[place]).threshold,) if t is not None]
                 if spoilt - kept > 1 and self._is_no_cheaper(told):
                     self.not_tried[f"{family.name} and the like, below {told.row.label}"] = (
