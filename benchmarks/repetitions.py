@@ -2,10 +2,11 @@
 
     python benchmarks/repetitions.py [--times 10] [--beside-load] [OVERRIDE ...]
 
-By default five trials of the tiny pipeline, of at most 64 rounds each: the spread of a speed-up falls as a root of them,
-and the usual 32 leave it between 1 and 2 % on two cores. The goals are for speed-ups: a spread (median absolute deviation over the
-median) of at most 1 %, and at least 90 % of the pairs of intervals overlap. With `--beside-load` as many sweeps follow
-beside a process that keeps one core busy: each speed-up lies within 3 % of the quiet ones' median, or is marked.
+By default five trials of the tiny pipeline, of at most 64 rounds each: the spread of a speed-up falls as the root of
+their number, and the usual 32 leave it between 1 and 2 % on two cores. The goals are for speed-ups: a spread (median
+absolute deviation over the median) of at most 1 %, and at least 90 % of the pairs of intervals overlap. With
+`--beside-load` as many sweeps follow beside a process that keeps one core busy: each speed-up lies within 3 % of the
+quiet ones' median, or is marked.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from zbench.workload import pairs
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutMask:
     """One setting on the samples that it was chosen on, and on others."""
 
     mask: str  # of one that skips nothing: ones
@@ -23,7 +23,7 @@ class HeldOut:
     samples: tuple[int, int]  # prompts with seeds: chosen on, held out
 
 
-def held_out_masks(view: View) -> list[HeldOut]:
+def held_out_masks(view: View) -> list[HeldOutMask]:
     """Masks with figures on both, and what skips nothing, those that compute most first; empty where none has both."""
     chosen: dict[tuple[str, str, str], tuple[TrialFigures, Trial]] = {}
     others: dict[tuple[str, str, str], tuple[str, TrialFigures, Trial]] = {}
@@ -40,7 +40,7 @@ def held_out_masks(view: View) -> list[HeldOut]:
     for key, (mask, row, trial) in others.items():
         if key in chosen and not _samples(trial) & _samples(chosen[key][1]):
             samples = len(_samples(chosen[key][1])), len(_samples(trial))
-            found.append(HeldOut(mask, chosen[key][0], row, samples))
+            found.append(HeldOutMask(mask, chosen[key][0], row, samples))
     return sorted(found, key=lambda each: (-each.mask.count("1"), each.mask))
 
 

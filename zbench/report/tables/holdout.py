@@ -1,6 +1,6 @@
 """The table of masks that were judged on other samples than they were chosen on: both figures side by side."""
 
-from zbench.analysis.holdout import HeldOut, held_out_masks
+from zbench.analysis.holdout import HeldOutMask, held_out_masks
 from zbench.analysis.view import View
 from zbench.report.tables.main import table_head
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable
@@ -35,14 +35,14 @@ def holdout_table(view: View) -> TextTable | None:
     )
 
 
-def _row(each: HeldOut, has_prompts: bool) -> tuple[str, ...]:
+def _row(each: HeldOutMask, has_prompts: bool) -> tuple[str, ...]:
     sides = (each.chosen, each.held_out)
     computed = f"{each.mask.count('1')} of {len(each.mask)}"
     shown = (each.chosen.label, computed, cells.speedup(each.chosen), *map(cells.ssim, sides))
     return (*shown, *map(cells.prompt, sides)) if has_prompts else shown
 
 
-def _more_alike(each: HeldOut) -> float | None:
+def _more_alike(each: HeldOutMask) -> float | None:
     """How much more alike the worst image is on the samples held out."""
     if each.chosen.ssim_worst is None or each.held_out.ssim_worst is None:
         return None
