@@ -51,7 +51,9 @@ def test_recommend_chooses_the_same_from_the_records_and_says_both_figures(runs)
         found = validation_of(decider, decider.best)
         assert found is not None and found.holds and f"on samples held out {found.limits[0][1]}" in answer.notes
         for trial_id in decider.broken:
-            left_out = f"{decider.told[trial_id].row.label} workload.seeds=[0] was left out: on samples held out SSIM of"
+            left_out = (
+                f"{decider.told[trial_id].row.label} workload.seeds=[0] was left out: on samples held out SSIM of"
+            )
             assert any(note.startswith(left_out) for note in answer.notes)
 
 
