@@ -1,11 +1,12 @@
 """What tune gives as safe keeps its limits on samples that it was not chosen on, too."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from factories import SCENES
 from surfaced import true_ssim
-from surfaces import surface
+from surfaces import Surface, surface
 from tuned_surfaces import COMPILED, EAGER, FORCED, at, space_of, tuned, tuned_with_records
 
 from zbench.analysis.constraints import Limits
@@ -15,7 +16,10 @@ from zbench.errors import NothingFeasibleError
 from zbench.methods.cache import method_of
 from zbench.recommend import recommend
 from zbench.recommend.tuned import path_dict, path_text
+from zbench.record import Record
+from zbench.search.tune import TuneSearch
 from zbench.search.tune_validate import validation_of
+from zbench.space import arrange
 
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 CACHES = (CacheConfig(), *FORCED, *(DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=r) for r in THRESHOLDS))
@@ -23,13 +27,16 @@ SPACE = space_of((EAGER, COMPILED), CACHES)
 LIMIT = 0.85
 
 
+Run = tuple[Surface, TuneSearch, list[Record]]
+
+
 @pytest.fixture(scope="module")
-def runs():  # type: ignore[no-untyped-def]
+def runs() -> list[Run]:
     """Noise, so that no two have the same speed."""
     return [(on, *tuned_with_records(SPACE, on, min_ssim=LIMIT)) for on in (surface("noisy", n) for n in range(4))]
 
 
-def test_the_answer_keeps_the_limit_on_samples_held_out_and_what_was_left_out_misses_it(runs) -> None:  # type: ignore[no-untyped-def]
+def test_the_answer_keeps_the_limit_on_samples_held_out_and_what_was_left_out_misses_it(runs: list[Run]) -> None:
     left_out = 0
     for on, search, _ in runs:
         decider = search.stories[0].decider
@@ -43,7 +50,7 @@ def test_the_answer_keeps_the_limit_on_samples_held_out_and_what_was_left_out_mi
     assert left_out, "of four surfaces one has a winner that suits its own samples alone"
 
 
-def test_recommend_chooses_the_same_from_the_records_and_says_both_figures(runs) -> None:  # type: ignore[no-untyped-def]
+def test_recommend_chooses_the_same_from_the_records_and_says_both_figures(runs: list[Run]) -> None:
     for _, search, records in runs:
         decider = search.stories[0].decider
         (answer,) = recommend(view_of(records), Limits(min_ssim=LIMIT)).answers
@@ -57,7 +64,7 @@ def test_recommend_chooses_the_same_from_the_records_and_says_both_figures(runs)
             assert any(note.startswith(left_out) for note in answer.notes)
 
 
-def test_one_that_breaks_a_limit_there_is_told_so_and_is_not_the_answer(runs) -> None:  # type: ignore[no-untyped-def]
+def test_one_that_breaks_a_limit_there_is_told_so_and_is_not_the_answer(runs: list[Run]) -> None:
     search = next(search for _, search, _ in runs if search.stories[0].decider.broken)
     text, told = path_text(search), path_dict(search)["works"][0]["held_out"]
     assert "On samples held out, 2 pairs of prompt and seed that nothing was chosen on:" in text
@@ -88,7 +95,7 @@ def test_where_nothing_is_held_out_it_says_why(options: dict[str, object], says:
     assert says in path_text(search) and not search.stories[0].decider.checked
 
 
-def test_other_prompts_may_be_held_out(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_other_prompts_may_be_held_out(tmp_path: Path) -> None:
     """By a file, as `workload.prompts_file` has it."""
     (tmp_path / "others.txt").write_text("a small green square\n")
     search = tuned(SPACE, surface("smooth", 1), min_ssim=LIMIT, holdout_prompts=str(tmp_path / "others.txt"))
@@ -96,22 +103,19 @@ def test_other_prompts_may_be_held_out(tmp_path) -> None:  # type: ignore[no-unt
     assert [prompt.text for prompt in held_out.prompts] == ["a small green square"] and held_out.seeds == [0]
 
 
-def test_a_trial_whose_every_setting_breaks_there_leaves_no_answer() -> None:
-    """Records without a reference among those to choose from."""
-    on = surface("smooth", 1)
-    search, records = tuned_with_records(SPACE, on, min_ssim=LIMIT)
-    kept = [r for r in records if r.trial.workload.seeds == [1] or r.trial_id in search.stories[0].decider.broken]
-    if search.stories[0].decider.broken:
-        with pytest.raises(NothingFeasibleError, match="was left out: on samples held out"):
-            recommend(view_of(kept), Limits(min_ssim=LIMIT))
+def test_where_all_that_were_timed_miss_a_limit_there_nothing_is_recommended(runs: list[Run]) -> None:
+    """Records without the reference, which keeps it everywhere."""
+    search, records = next((s, r) for _, s, r in runs if s.stories[0].decider.broken)
+    broken = search.stories[0].decider.broken
+    kept = [record for record in records if record.trial.workload.seeds == [1] or record.trial_id in broken]
+    with pytest.raises(NothingFeasibleError, match="was left out: on samples held out"):
+        recommend(view_of(kept), Limits(min_ssim=LIMIT))
 
 
 def test_work_that_differs_has_samples_of_its_own() -> None:
     other = replace(SCENES, prompts=[Prompt(id="p", text="a blue ring")], seeds=[3, 4])
     search = tuned(space_of(caches=CACHES), surface("smooth"), min_ssim=LIMIT)
     assert search.stories[0].decider.held_out.seeds == [1]
-    from zbench.space import arrange
-
     both = arrange([at(cache, workload=work) for cache in CACHES for work in (SCENES, other)])
     stories = tuned(both, surface("smooth"), min_ssim=LIMIT).stories
     assert [story.decider.held_out.seeds for story in stories] == [[1], [5, 6]]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from surfaced import true_ssim
-from surfaces import surface
+from surfaces import Surface, surface
 from tuned_surfaces import COMPILED, EAGER, FORCED, at, space_of, tuned, tuned_with_records
 
 from zbench.config import CacheConfig, ComputeConfig, SCMConfig
@@ -17,7 +17,7 @@ CACHES = (CacheConfig(), *FORCED)
 SPACE = space_of((EAGER, COMPILED), CACHES)
 
 
-def most_within(on, limit: float) -> int:  # type: ignore[no-untyped-def]
+def most_within(on: Surface, limit: float) -> int:
     """Steps that any mask skips within the limit, by brute force."""
     masks = (with_mask(CacheConfig(), mask) for mask in every_mask(8))
     return max(most_skips(c, 8) for c in masks if c is not None and true_ssim(on, at(c, compute=COMPILED)) >= limit)

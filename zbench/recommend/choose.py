@@ -16,7 +16,7 @@ from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
 from zbench.measurement import QUALITY_ONLY, RANDOM_WEIGHTS
 from zbench.recommend.evidence import evidence_of, not_measured
-from zbench.recommend.held_out import HeldOut, parted
+from zbench.recommend.held_out import OtherSamples, parted
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
 from zbench.recommend.uses import DeviceUse, Goal, counted, rank_uses, use_notes
 from zbench.record import Record
@@ -88,7 +88,7 @@ def _answer(
     constraints: Sequence[Constraint],
     allow_proxy: bool,
     goal: Goal | None,
-    others: HeldOut,
+    others: OtherSamples,
 ) -> Recommendation:
     def trial_of(row: TrialFigures) -> Trial:
         return view.by_key[row.key].trial

@@ -16,7 +16,7 @@ Pairs = list[tuple[TrialFigures, Record]]
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class OtherSamples:
     """What was judged on other samples, by `_setting`."""
 
     figures: Mapping[str, Sequence[TrialFigures]]
@@ -42,16 +42,16 @@ class HeldOut:
         return [limit.judge(row) for row in self.figures.get(_setting(trial), ()) for limit in of_images]
 
 
-def parted(works: Mapping[str, Pairs]) -> tuple[dict[str, Pairs], HeldOut]:
+def parted(works: Mapping[str, Pairs]) -> tuple[dict[str, Pairs], OtherSamples]:
     """The pieces of work that ask for an answer, and what was judged on other samples; all ask where none was timed."""
     asking = {key: pairs for key, pairs in works.items() if not _only_judged(pairs)}
     if not asking:
-        return dict(works), HeldOut({})
+        return dict(works), OtherSamples({})
     found: dict[str, list[TrialFigures]] = {}
     for row, record in (pair for key, pairs in works.items() if key not in asking for pair in pairs):
         if row.state == "COMPLETE":
             found.setdefault(_setting(record.trial), []).append(row)
-    return asking, HeldOut(found)
+    return asking, OtherSamples(found)
 
 
 def _only_judged(pairs: Pairs) -> bool:

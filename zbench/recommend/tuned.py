@@ -8,7 +8,7 @@ from zbench.report.text import cells
 from zbench.sanitize import printable
 from zbench.search.tune import TuneSearch, WorkStory
 from zbench.search.tune_decide import QUESTIONS, Decider, Decision, PutOff, Question
-from zbench.search.tune_validate import HeldOutVerdict, needs_validation, validation_of, validations
+from zbench.search.tune_validate import Validated, needs_validation, validation_of, validations
 from zbench.workload import pairs
 
 MOST_REASONS = 6
@@ -203,7 +203,7 @@ def _next(story: WorkStory) -> str:
     return "measure=thorough for narrower intervals; of these choices nothing is left that can win"
 
 
-def _validation_dict(found: HeldOutVerdict) -> dict[str, Any]:
+def _validation_dict(found: Validated) -> dict[str, Any]:
     return {
         "trial_id": found.chosen.row.trial_id,
         "label": found.chosen.row.label,

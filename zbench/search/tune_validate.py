@@ -15,7 +15,7 @@ from zbench.workload import pairs
 
 
 @dataclass(frozen=True)
-class HeldOutVerdict:
+class Validated:
     """One trial on the samples that it was chosen on, and on those held out."""
 
     chosen: Told
@@ -73,7 +73,7 @@ def needs_validation(told: Told) -> bool:
     return not (told.row.is_reference or told.row.is_unchanged)
 
 
-def validation_of(decider: Decider, chosen: Told) -> HeldOutVerdict | None:
+def validation_of(decider: Decider, chosen: Told) -> Validated | None:
     """What the samples held out say of a trial; None where it was not judged on them."""
     if decider.held_out is None:
         return None
@@ -81,10 +81,10 @@ def validation_of(decider: Decider, chosen: Told) -> HeldOutVerdict | None:
     if held_out is None:
         return None
     limits = zip(decider.judge.of_images(chosen), decider.judge.of_images(held_out), strict=True)
-    return HeldOutVerdict(chosen, held_out, tuple(limits))
+    return Validated(chosen, held_out, tuple(limits))
 
 
-def validations(decider: Decider) -> list[HeldOutVerdict]:
+def validations(decider: Decider) -> list[Validated]:
     """Of all that were judged on samples held out, in the order in which they were."""
     every = [decider.told[trial_id] for trial_id in decider.broken]
     every += [] if decider.best is None else [decider.best]
