@@ -23,7 +23,7 @@ BLOCKS = geometry_of(SMALL).transformer.n_layers
 EAGER = DBCacheConfig(max_warmup_steps=2, residual_diff_threshold=0.8, max_continuous_cached_steps=-1)
 """It skips all that it may."""
 MASK = SCMConfig(max_warmup_steps=0, max_continuous_cached_steps=-1, scm_preset="ultra", residual_diff_threshold=0.8)
-OWN_MASK = replace(MASK, steps_mask="11001001", residual_diff_threshold=100.0)
+OWN_MASK = replace(MASK, scm_preset="medium", steps_mask="11001001", residual_diff_threshold=100.0)
 FORCED = replace(MASK, scm_policy="static")
 
 
