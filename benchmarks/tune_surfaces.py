@@ -37,8 +37,8 @@ from zbench.config import (  # noqa: E402
     SearchConfig,
 )
 from zbench.search import load_search  # noqa: E402
-from zbench.search.tune import TuneSearch  # noqa: E402
-from zbench.search.tune_judge import Judge, Told  # noqa: E402
+from zbench.search.tune.judge import Judge, Told  # noqa: E402
+from zbench.search.tune.search import TuneSearch  # noqa: E402
 from zbench.space import Space, arrange, constraint  # noqa: E402
 from zbench.trial import Trial, geometry_of  # noqa: E402
 
@@ -163,7 +163,7 @@ def run(name: str, seed: int, least_ssim: float, limit_gib: float, *, beside: bo
     best_s = min(feasible.values())
     config = SearchConfig(
         name="tune",
-        target="zbench.search.tune:TuneSearch",
+        target="zbench.search.tune.search:TuneSearch",
         options={"min_ssim": least_ssim, "max_vram_gib": limit_gib, "holdout_seeds": []},
     )
     search = TuneSearch(star(), config, predict=lambda of: on.memory_bytes(of) / GIB)

@@ -18,9 +18,10 @@ from zbench.errors import ConfigError
 from zbench.methods.cache.bound import most_skips
 from zbench.recommend.tuned import path_dict, path_text
 from zbench.record import Reason, Record
-from zbench.search import load_search, tune
-from zbench.search.budget import Budget, parse_budget
-from zbench.search.tune import TuneSearch
+from zbench.search import load_search
+from zbench.search.tune import search as tune_search
+from zbench.search.tune.budget import Budget, parse_budget
+from zbench.search.tune.search import TuneSearch
 from zbench.space import arrange
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -223,8 +224,8 @@ def test_another_search_may_decide_what_is_skipped() -> None:
 @pytest.mark.parametrize("limit", [flag for flag in vars(Limits()) if flag not in ("max_vram_gib", "max_latency_s")])
 def test_it_has_every_limit_on_images(limit: str) -> None:
     """So it looks for the one that skips most within that, and not for every pattern."""
-    assert load_search(SearchConfig("t", tune.SKIPS["thresholds"][0], options={limit: 0.5}), space_of())
-    assert limit in tune.SKIPS["thresholds"][1]
+    assert load_search(SearchConfig("t", tune_search.SKIPS["thresholds"][0], options={limit: 0.5}), space_of())
+    assert limit in tune_search.SKIPS["thresholds"][1]
 
 
 def test_a_search_that_makes_other_work_decides_nothing_here() -> None:

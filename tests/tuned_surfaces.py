@@ -9,7 +9,7 @@ from surfaces import GIB, Surface
 
 from zbench.config import CacheConfig, ComputeConfig, OffloadConfig, SCMConfig, SearchConfig
 from zbench.record import Record
-from zbench.search.tune import TuneSearch
+from zbench.search.tune.search import TuneSearch
 from zbench.space import Space, arrange
 from zbench.trial import Trial
 
@@ -22,7 +22,7 @@ FORCED = tuple(
 
 
 def config(**options: object) -> SearchConfig:
-    return SearchConfig(name="tune", target="zbench.search.tune:TuneSearch", options=dict(options))
+    return SearchConfig(name="tune", target="zbench.search.tune.search:TuneSearch", options=dict(options))
 
 
 def at(cache: CacheConfig | None = None, **groups: object) -> Trial:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zbench.search.budget import Budget, Ledger, Paid, Want
+from zbench.search.tune.budget import Budget, Ledger, Paid, Want
 
 EAGER = Paid("eager", cold_s=3, warm_s=10, calls=10)
 COMPILED = Paid("compiled", cold_s=40, warm_s=8, calls=10)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from zbench.search.mask_walks import drawn, exhaustive, greedy
+from zbench.search.masks.walks import drawn, exhaustive, greedy
 
 COSTS = (0.0, 0.31, 0.02, 0.17, 0.05, 0.11, 0.03, 0.29, 0.07, 0.13, 0.19, 0.23)
 """What skipping each of 12 steps costs; the first is always computed."""

@@ -18,7 +18,7 @@ from zbench.errors import ConfigError
 from zbench.record import Record
 from zbench.search import OnlyQuality, load_search, waits_itself
 from zbench.search.grid import GridSearch
-from zbench.search.masks import MaskSearch, points_of
+from zbench.search.masks.search import MaskSearch, points_of
 from zbench.space import Space, arrange
 from zbench.stats.fronts import nondominated
 from zbench.trial import Trial
@@ -32,7 +32,7 @@ HELD_OUT_FOR = [
 
 
 def config(n_trials: int | None = 256, seed: int = 0, **options: Any) -> SearchConfig:
-    target = "zbench.search.masks:MaskSearch"
+    target = "zbench.search.masks.search:MaskSearch"
     return SearchConfig(name="masks", target=target, n_trials=n_trials, seed=seed, options=options)
 
 

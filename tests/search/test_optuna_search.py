@@ -58,7 +58,7 @@ def ran(of: Trial) -> Record:
 
 
 def config(n_trials: int | None = 40, seed: int = 0, storage: str | None = None, **options: Any) -> SearchConfig:
-    target = "zbench.search.optuna_search:OptunaSearch"
+    target = "zbench.search.optuna.search:OptunaSearch"
     return SearchConfig(name="optuna", target=target, n_trials=n_trials, seed=seed, storage=storage, options=options)
 
 

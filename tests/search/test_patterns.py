@@ -7,7 +7,17 @@ from factories import trial
 from surfaces import SURFACES, Surface, surface
 
 from zbench.config import DBCacheConfig
-from zbench.search.patterns import HIGHEST_COMPARED, Span, Walk, Wobble, between, gaps, short, span_at, walks_of
+from zbench.search.thresholds.patterns import (
+    HIGHEST_COMPARED,
+    Span,
+    Walk,
+    Wobble,
+    between,
+    gaps,
+    short,
+    span_at,
+    walks_of,
+)
 
 SAMPLES = [("a red circle", 0), ("a blue square", 0), ("a blue square", 1)]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from factories import trial
 
 from zbench.config import CacheConfig, DBCacheConfig, OffloadConfig, SCMConfig
-from zbench.search.points import NOT_THERE, Choice, Points
+from zbench.search.optuna.points import NOT_THERE, Choice, Points
 from zbench.space import arrange
 from zbench.trial import Trial
 

@@ -19,7 +19,7 @@ from zbench.errors import ConfigError
 from zbench.record import Record
 from zbench.search import load_search
 from zbench.search.references import WithReferences
-from zbench.search.thresholds import ThresholdSearch
+from zbench.search.thresholds.search import ThresholdSearch
 from zbench.space import Space, arrange
 from zbench.store import read_records
 from zbench.trial import Trial
@@ -33,7 +33,7 @@ Pattern = tuple[tuple[int, ...], ...]
 
 
 def config(**options: Any) -> SearchConfig:
-    return SearchConfig(name="thresholds", target="zbench.search.thresholds:ThresholdSearch", options=options)
+    return SearchConfig(name="thresholds", target="zbench.search.thresholds.search:ThresholdSearch", options=options)
 
 
 def at(threshold: float, compute: ComputeConfig | None = None, **of: Any) -> Trial:

@@ -11,8 +11,8 @@ from zbench.config import CacheConfig
 from zbench.measurement import Cold
 from zbench.methods.cache.bound import most_skips
 from zbench.recommend.tuned import path_text
-from zbench.search.tune import TuneSearch, process_of
-from zbench.search.tune_decide import Decider, trial_of
+from zbench.search.tune.decide import Decider, trial_of
+from zbench.search.tune.search import TuneSearch, process_of
 from zbench.trial import Trial
 
 FUSED = replace(COMPILED, qkv="fused")

@@ -17,8 +17,8 @@ from zbench.methods.cache import method_of
 from zbench.recommend import recommend
 from zbench.recommend.tuned import path_dict, path_text
 from zbench.record import Record
-from zbench.search.tune import TuneSearch
-from zbench.search.tune_validate import validation_of
+from zbench.search.tune.search import TuneSearch
+from zbench.search.tune.validate import validation_of
 from zbench.space import arrange
 
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)

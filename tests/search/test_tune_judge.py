@@ -10,7 +10,7 @@ from zbench.analysis.constraints import Limits, constraints_of
 from zbench.analysis.objectives import AIMS, Objective, cost
 from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig
-from zbench.search.tune_judge import Judge, Told
+from zbench.search.tune.judge import Judge, Told
 
 CACHED = trial(DBCacheConfig())
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from zbench.analysis.view import View
     from zbench.recommend import Goal
-    from zbench.search.tune import TuneOptions, TuneSearch
+    from zbench.search.tune.search import TuneOptions, TuneSearch
     from zbench.sweeper.plan import Plan
 
 FORMATS = ("text", "json")
@@ -24,7 +24,7 @@ def tune(command: Command, args: list[str]) -> int:
     from zbench.analysis.constraints import constraints_of
     from zbench.hydra_app import planned
     from zbench.recommend import Limits
-    from zbench.search.budget import parse_budget
+    from zbench.search.tune.budget import parse_budget
 
     parser = _parser(command)
     options, rest = parser.parse_known_args(args)
@@ -134,7 +134,7 @@ def execute(made: "Plan", out: str, *, allow_proxy: bool = False) -> int:
     from zbench.analysis.view import view_of
     from zbench.report.page.write import preload, write_report
     from zbench.search.options import options_of
-    from zbench.search.tune import TuneOptions, TuneSearch
+    from zbench.search.tune.search import TuneOptions, TuneSearch
     from zbench.sweeper.conduct import conduct
 
     told = options_of(made.search, TuneOptions)  # search.options.min_ssim= may be typed instead of the flag

@@ -6,9 +6,9 @@ from typing import Any
 
 from zbench.report.text import cells
 from zbench.sanitize import printable
-from zbench.search.tune import TuneSearch, WorkStory
-from zbench.search.tune_decide import QUESTIONS, Decider, Decision, PutOff, Question
-from zbench.search.tune_validate import Validated, needs_validation, validation_of, validations
+from zbench.search.tune.decide import QUESTIONS, Decider, Decision, PutOff, Question
+from zbench.search.tune.search import TuneSearch, WorkStory
+from zbench.search.tune.validate import Validated, needs_validation, validation_of, validations
 from zbench.workload import pairs
 
 MOST_REASONS = 6

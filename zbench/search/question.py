@@ -12,7 +12,7 @@ EVERY_POINT = "zbench.search.grid:GridSearch"
 """The search that takes all of a space, and so is no part of what is asked."""
 
 
-ASKS_NOTHING_OF_ITS_OWN = "zbench.search.tune:TuneSearch"
+ASKS_NOTHING_OF_ITS_OWN = "zbench.search.tune.search:TuneSearch"
 """Its options say what is feasible and when it ends: each of its records serves other limits as well."""
 
 

@@ -30,9 +30,9 @@ from zbench.record import Record
 from zbench.search import Foresight
 from zbench.search.goals import GoalOptions, Goals, Standing, hold_one_work
 from zbench.search.options import options_of
-from zbench.search.points import Choice, Points
+from zbench.search.optuna.points import Choice, Points
+from zbench.search.optuna.stored_study import StoredStudy
 from zbench.search.question import question
-from zbench.search.stored_study import StoredStudy
 from zbench.space import Space
 from zbench.trial import Trial
 

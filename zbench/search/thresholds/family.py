@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from zbench.methods.cache import method_of
 from zbench.search.bracket import bracket
-from zbench.search.patterns import EVERY, HIGHEST_COMPARED, Span, Walk, Wobble, between, gaps, span_at
+from zbench.search.thresholds.patterns import EVERY, HIGHEST_COMPARED, Span, Walk, Wobble, between, gaps, span_at
 from zbench.trial import Trial
 
 MOST_TRIALS = 8

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zbench.methods.cache import method_of
-from zbench.search.tune_judge import Told
-from zbench.search.tune_skips import CLOSE, SkipFamily, families
+from zbench.search.tune.judge import Told
+from zbench.search.tune.skips import CLOSE, SkipFamily, families
 from zbench.trial import Trial
 
 if TYPE_CHECKING:
-    from zbench.search.tune_decide import Batches, Decider
+    from zbench.search.tune.decide import Batches, Decider
 
 MORE_THAN_SEEN = 0.8
 """Another way to compute, whose images are better, may skip more than was seen: to this share of the least time."""

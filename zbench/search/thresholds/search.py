@@ -18,9 +18,9 @@ from zbench.errors import ConfigError
 from zbench.methods.cache import method_of
 from zbench.record import Record
 from zbench.search import Foresight
-from zbench.search.family import MOST_TRIALS, Family, threshold_of
 from zbench.search.options import options_of, refuse_storage
-from zbench.search.patterns import Walk, walks_of
+from zbench.search.thresholds.family import MOST_TRIALS, Family, threshold_of
+from zbench.search.thresholds.patterns import Walk, walks_of
 from zbench.space import Placed, Space, constraint
 from zbench.trial import Trial, geometry_of
 

@@ -15,9 +15,9 @@ from zbench.methods.cache import method_of
 from zbench.methods.cache.bound import most_skips
 from zbench.methods.cache.scm import with_mask
 from zbench.search import OnlyQuality, Search
-from zbench.search.tune_decide import Batches, Decider, Inner, trial_of
-from zbench.search.tune_judge import Told
-from zbench.search.tune_validate import holds
+from zbench.search.tune.decide import Batches, Decider, Inner, trial_of
+from zbench.search.tune.judge import Told
+from zbench.search.tune.validate import holds
 from zbench.space import Space, constraint
 from zbench.trial import Trial, geometry_of
 

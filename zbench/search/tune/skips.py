@@ -13,7 +13,7 @@ from zbench.methods.cache import method_of
 from zbench.methods.cache.bound import most_skips
 from zbench.search import Asked
 from zbench.search.bracket import bracket
-from zbench.search.tune_judge import Judge, Told
+from zbench.search.tune.judge import Judge, Told
 
 CLOSE = 0.99
 """What cannot be cheaper than this share of the best is not tried: it would not be told apart."""

@@ -12,7 +12,7 @@ from zbench.errors import ConfigError, one_line
 from zbench.record import Record
 from zbench.sanitize import without_password
 from zbench.search.goals import Goals, Standing
-from zbench.search.points import Choice, Points
+from zbench.search.optuna.points import Choice, Points
 
 if TYPE_CHECKING:
     import optuna

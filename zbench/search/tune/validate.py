@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from zbench.analysis.constraints import Judged
 from zbench.search import Asked, OnlyQuality
-from zbench.search.tune_decide import Batches, Decider
-from zbench.search.tune_judge import Told
+from zbench.search.tune.decide import Batches, Decider
+from zbench.search.tune.judge import Told
 from zbench.workload import pairs
 
 

@@ -23,15 +23,15 @@ from zbench.hardware.footprint import GIB, TEXT_TOKENS, peak_device_bytes
 from zbench.methods import dtypes
 from zbench.record import Record
 from zbench.search import Asked, OnlyQuality, Search, load_search
-from zbench.search.budget import Budget, Ledger, Paid, Spent, Want, parse_budget
 from zbench.search.held_out import held_out
 from zbench.search.options import options_of, refuse_storage
-from zbench.search.thresholds import ThresholdOptions
-from zbench.search.tune_decide import Batches, Decider, Inner, Room, TuneChoices, trial_of
-from zbench.search.tune_fit import Fitting, Predict, in_order_of_moving
-from zbench.search.tune_inner import by_masks, by_search, masked_settings, space_of
-from zbench.search.tune_judge import Judge, Told
-from zbench.search.tune_validate import validate
+from zbench.search.thresholds.search import ThresholdOptions
+from zbench.search.tune.budget import Budget, Ledger, Paid, Spent, Want, parse_budget
+from zbench.search.tune.decide import Batches, Decider, Inner, Room, TuneChoices, trial_of
+from zbench.search.tune.fit import Fitting, Predict, in_order_of_moving
+from zbench.search.tune.inner import by_masks, by_search, masked_settings, space_of
+from zbench.search.tune.judge import Judge, Told
+from zbench.search.tune.validate import validate
 from zbench.space import Space, constraint
 from zbench.trial import Trial, geometry_of
 from zbench.workload import pairs
@@ -39,8 +39,8 @@ from zbench.workload import pairs
 OWN_SKIPS = "bisect"
 MASKS = "masks"
 SKIPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "thresholds": ("zbench.search.thresholds:ThresholdSearch", tuple(ThresholdOptions.__dataclass_fields__)),
-    MASKS: ("zbench.search.masks:MaskSearch", ()),
+    "thresholds": ("zbench.search.thresholds.search:ThresholdSearch", tuple(ThresholdOptions.__dataclass_fields__)),
+    MASKS: ("zbench.search.masks.search:MaskSearch", ()),
 }
 """Searches that may decide what is skipped, by what `search.options.skips` calls them: the class, and which of tune's
 limits it takes as options of its own."""

@@ -22,7 +22,7 @@ from zbench.methods.cache.scm import with_mask
 from zbench.record import Record
 from zbench.search import Foresight, OnlyQuality
 from zbench.search.held_out import held_out
-from zbench.search.mask_walks import drawn, exhaustive, greedy
+from zbench.search.masks.walks import drawn, exhaustive, greedy
 from zbench.search.options import options_of, refuse_storage
 from zbench.space import Placed, Space, constraint
 from zbench.stats.fronts import nondominated

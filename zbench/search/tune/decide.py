@@ -14,9 +14,9 @@ from zbench.methods.cache.bound import most_skips
 from zbench.methods.offload import MOVING_MORE
 from zbench.methods.parallel import ParallelDims
 from zbench.search import Asked, OnlyQuality
-from zbench.search.tune_fit import Fitting
-from zbench.search.tune_judge import Factor, Judge, Told
-from zbench.search.tune_skips import Measure, SkipFamily, Skipping, families
+from zbench.search.tune.fit import Fitting
+from zbench.search.tune.judge import Factor, Judge, Told
+from zbench.search.tune.skips import Measure, SkipFamily, Skipping, families
 from zbench.space import Space
 from zbench.trial import Trial
 
@@ -231,7 +231,7 @@ class Decider:
             self._decide("skipping", self._skipped_said(base), base, self.best or base)
 
     def _second_look(self, base: Told) -> Batches:
-        from zbench.search.tune_again import second_look  # which knows this module
+        from zbench.search.tune.again import second_look  # which knows this module
 
         self.question = "second look"
         before, best_before = self._heard, self.best or base
