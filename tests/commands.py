@@ -1,16 +1,23 @@
-"""zbench as a user runs it: a process of its own, over the torch-free synthetic engine unless a test says otherwise."""
+"""zbench as a user runs it: a process of its own, over the torch-free synthetic engine unless a test says otherwise.
 
+`zbench_here` is for tests of what a command says and leaves: it runs in this process, where all is imported. Its
+workers are processes all the same.
+"""
+
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import psutil
+import pytest
 
+from zbench.cli import main
 from zbench.engines.programs.surroundings import LOGS
 
 TESTS = Path(__file__).parent
@@ -82,6 +89,18 @@ def zbench(cwd: Path, *args: str, timeout_s: float = 120) -> "subprocess.Complet
         kill(process)  # its worker ends with it
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def zbench_here(cwd: Path, *args: str) -> "subprocess.CompletedProcess[str]":
+    """What `zbench` does, without a process for it: no start of an interpreter, and no imports."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["zbench", *args])
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        code = main(args)
+    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:

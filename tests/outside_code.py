@@ -1,8 +1,11 @@
 """Code from outside zbench: modules and packages in a folder of their own, and zbench as a user runs it with them."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+
+from commands import zbench_here
 
 from zbench.record import Record
 from zbench.store import read_records
@@ -49,9 +52,14 @@ class Outside:
 
 
 def zbench(*args: str) -> "subprocess.CompletedProcess[str]":
-    """A command, in the current folder."""
-    command = [sys.executable, "-P", "-m", "zbench", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """A command, in the current folder. What it imports from there is imported anew by the next one."""
+    importlib.invalidate_caches()
+    try:
+        return zbench_here(Path.cwd(), *args)
+    finally:
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(Path.cwd()):
+                del sys.modules[name]
 
 
 def records() -> list[Record]:

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commands import TESTS, kill, start, wait_for, zbench
+from commands import TESTS, kill, start, wait_for, zbench_here
 
 from zbench.cli import main
 from zbench.composition import overlay
@@ -29,7 +29,7 @@ def finished(folder: Path) -> int:
 
 
 def test_it_ends_with_the_best_its_launch_lines_and_the_path(tmp_path: Path) -> None:
-    done = zbench(tmp_path, *tune(flags="--min-ssim 0.85"))
+    done = zbench_here(tmp_path, *tune(flags="--min-ssim 0.85"))
     assert done.returncode == 0, done.stderr
     for says in (
         "Runner-up: ",
@@ -46,7 +46,7 @@ def test_it_ends_with_the_best_its_launch_lines_and_the_path(tmp_path: Path) -> 
 
 
 def test_json_has_the_answer_and_the_path(tmp_path: Path) -> None:
-    done = zbench(tmp_path, *tune(flags="--min-ssim 0.85 --format json --budget 3"))
+    done = zbench_here(tmp_path, *tune(flags="--min-ssim 0.85 --format json --budget 3"))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["spent"]["trials"] == 3 and told["spent"]["ran_out"] is True
@@ -60,11 +60,11 @@ def test_the_same_command_goes_on_after_kill_9_and_measures_nothing_twice(tmp_pa
     wait_for(lambda: finished(tmp_path) >= 3 or process.poll() is not None)
     kill(process)
     kept = finished(tmp_path)
-    again = zbench(tmp_path, *args)
+    again = zbench_here(tmp_path, *args)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("from the journal") == kept
     assert set(Counter(r.trial_id for r in read_records(journal(tmp_path))).values()) == {1}
-    whole = zbench(tmp_path, *args)
+    whole = zbench_here(tmp_path, *args)
     assert whole.stderr.count("from the journal") == finished(tmp_path)
     assert whole.stdout.partition("Budget")[0] == again.stdout.partition("Budget")[0]
 
@@ -72,12 +72,12 @@ def test_the_same_command_goes_on_after_kill_9_and_measures_nothing_twice(tmp_pa
 def test_another_limit_is_answered_from_the_same_records(tmp_path: Path) -> None:
     unnamed = [arg for arg in tune() if not arg.startswith("sweep.name")]
     for limit in ("0.85", "0.99"):
-        assert zbench(tmp_path, *unnamed, "--min-ssim", limit).returncode == 0
+        assert zbench_here(tmp_path, *unnamed, "--min-ssim", limit).returncode == 0
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 def test_a_limit_typed_as_an_option_of_the_search_is_one_of_the_answer(tmp_path: Path) -> None:
-    done = zbench(tmp_path, *tune("search.options.min_ssim=0.85"))
+    done = zbench_here(tmp_path, *tune("search.options.min_ssim=0.85"))
     assert done.returncode == 0, done.stderr
     assert "within --min-ssim 0.85" in done.stdout
     swept = zbench(tmp_path, "sweep", *tune("search=tune", "search.options.min_ssim=0.85")[1:])
@@ -86,14 +86,14 @@ def test_a_limit_typed_as_an_option_of_the_search_is_one_of_the_answer(tmp_path:
 
 
 def test_where_nothing_is_feasible_it_ends_as_recommend_does_and_says_what_was_tried(tmp_path: Path) -> None:
-    done = zbench(tmp_path, *tune(flags="--max-latency-s 0.0001"))
+    done = zbench_here(tmp_path, *tune(flags="--max-latency-s 0.0001"))
     assert done.returncode == 4
     assert "satisfies --max-latency-s 0.0001; nearest is" in done.stderr and "Path, what each" in done.stderr
     assert not done.stdout
 
 
 def test_works_that_differ_have_an_answer_each(tmp_path: Path) -> None:
-    done = zbench(tmp_path, *tune("pipeline.height=128,256", "cache=none"))
+    done = zbench_here(tmp_path, *tune("pipeline.height=128,256", "cache=none"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("== zimage_tiny 256×128, 8 steps ==") == 2  # of the answer and of its path
     assert done.stdout.count("== zimage_tiny 256×256, 8 steps ==") == 2

@@ -8,18 +8,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from commands import SYNTHETIC, start, wait_for, workers_of, zbench
+from commands import SYNTHETIC, start, wait_for, workers_of, zbench_here
 
 from zbench.executors.client import HOME
 
 QUICK = (*SYNTHETIC, "workload=single")
 SLOW = "engine.options.round_s=0.03"
+SHORT, THRICE_AS_LONG = "engine.options.round_s=0.004", "engine.options.round_s=0.012"
+"""Of claims that no ratio is part of."""
 ONE_LAUNCH = ("--margin", "5%")
 """Of sides that have a worker each; a smaller margin takes many launches."""
 
 
 def ab(folder: Path, *args: str) -> tuple[int, str, str]:
-    done = zbench(folder, "ab", *QUICK, *args)
+    done = zbench_here(folder, "ab", *QUICK, *args)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -38,18 +40,18 @@ def test_a_slower_side_is_a_regression_and_every_round_is_kept(tmp_path: Path) -
 
 
 def test_identical_sides_pass(tmp_path: Path) -> None:
-    code, out, err = ab(tmp_path, "--margin", "30%")
+    code, out, err = ab(tmp_path, SHORT, "--margin", "30%")
     assert code == 0, err
     assert "SAME" in out or "NO SLOWER" in out
 
 
 def test_a_faster_side_passes(tmp_path: Path) -> None:
-    code, out, _ = ab(tmp_path, "--a", SLOW, *ONE_LAUNCH)
+    code, out, _ = ab(tmp_path, SHORT, "--a", THRICE_AS_LONG, *ONE_LAUNCH)
     assert code == 0 and "FASTER" in out
 
 
 def test_a_small_margin_takes_many_launches_in_an_order_that_favours_none(tmp_path: Path) -> None:
-    code, out, err = ab(tmp_path, "--b", SLOW, "--format", "json", "sweep.name=launches")
+    code, out, err = ab(tmp_path, SHORT, "--b", THRICE_AS_LONG, "--format", "json", "sweep.name=launches")
     assert code == 1, err
     said = json.loads(out)
     assert said["verdict"] == "SLOWER" and said["launches"] == said["ratio"]["n"] == 9
@@ -69,7 +71,7 @@ def test_a_budget_ends_a_launch_between_its_blocks(tmp_path: Path) -> None:
 
 
 def test_sides_take_turns(tmp_path: Path) -> None:
-    ab(tmp_path, "--b", SLOW, *ONE_LAUNCH, "sweep.name=turns")
+    ab(tmp_path, SHORT, "--b", THRICE_AS_LONG, *ONE_LAUNCH, "sweep.name=turns")
     blocks = [json.loads(line) for line in (tmp_path / "runs/turns/blocks.jsonl").read_text().splitlines()[1:]]
     for block, order in zip(blocks, ["abba", "baab"] * len(blocks), strict=False):
         rounds = sorted((r["begun_s"], side) for side in ("a", "b") for r in block[side])
@@ -78,7 +80,7 @@ def test_sides_take_turns(tmp_path: Path) -> None:
 
 def test_sides_that_differ_in_step_skipping_alone_share_a_pipeline(tmp_path: Path) -> None:
     skipping = "cache=dbcache cache.residual_diff_threshold=0.1"
-    code, _, err = ab(tmp_path, "--b", skipping, "--margin", "40%", "sweep.name=shared")
+    code, _, err = ab(tmp_path, SHORT, "--b", skipping, "--margin", "40%", "sweep.name=shared")
     assert code == 0, err
     head, *blocks = [json.loads(line) for line in (tmp_path / "runs/shared/blocks.jsonl").read_text().splitlines()]
     assert head["workers"] == 1 and "a margin of" not in err
@@ -88,7 +90,7 @@ def test_sides_that_differ_in_step_skipping_alone_share_a_pipeline(tmp_path: Pat
 
 def test_sides_that_differ_in_steps_alone_share_a_pipeline_too(tmp_path: Path) -> None:
     code, _, err = ab(
-        tmp_path, "--a", "pipeline.steps=8", "--b", "pipeline.steps=12", "--margin", "40%", "sweep.name=s"
+        tmp_path, SHORT, "--a", "pipeline.steps=8", "--b", "pipeline.steps=12", "--margin", "40%", "sweep.name=s"
     )
     assert code == 0, err
     head, *blocks = [json.loads(line) for line in (tmp_path / "runs/s/blocks.jsonl").read_text().splitlines()]
@@ -98,7 +100,7 @@ def test_sides_that_differ_in_steps_alone_share_a_pipeline_too(tmp_path: Path) -
 
 def test_ci_gets_junit_annotations_and_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    code, out, err = ab(tmp_path, "--b", SLOW, *ONE_LAUNCH, "--format", "junit", "--github")
+    code, out, err = ab(tmp_path, SHORT, "--b", THRICE_AS_LONG, *ONE_LAUNCH, "--format", "junit", "--github")
     suite = ElementTree.fromstring(out)
     assert code == 1 and (suite.get("tests"), suite.get("failures")) == ("1", "1")
     assert "::error title=zbench%3A zimage_tiny none%2C 8 steps against " in err
@@ -160,7 +162,7 @@ def worktrees() -> set[Path]:
 
 def test_a_revision_is_checked_out_and_taken_away_again(tmp_path: Path) -> None:
     before = worktrees()
-    code, out, err = ab(tmp_path, "--b-rev", "HEAD", "--margin", "40%")
+    code, out, err = ab(tmp_path, SHORT, "--b-rev", "HEAD", "--margin", "40%")
     assert code == 0, err
     assert "at HEAD (" in out
     assert worktrees() == before

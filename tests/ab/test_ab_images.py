@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from commands import SYNTHETIC, zbench
+from commands import SYNTHETIC, zbench_here
 
 from zbench.ab.launch import _base_first
 from zbench.ab.side import ImagesInvalid, RoundCompiled, SideFailed
@@ -29,7 +29,7 @@ def test_whose_images_are_none_decides(sides: list[str], option: str, form: str,
     given = [word for side in sides for word in (f"--{side}", SPOILT)]
     seed = ["workload.seeds=[0,1]", "engine.options.spoilt_seed=1"] if option == "nan_on" else []
     options = [f"engine.options.{option}=0.5", "workload=single", *seed, "--format", form, "--github"]
-    done = zbench(tmp_path, "ab", *SYNTHETIC, *options, *given)
+    done = zbench_here(tmp_path, "ab", *SYNTHETIC, *options, *given)
     assert done.returncode == code, done.stderr
     said = "images are no longer valid" if code == 1 else "--a: images are not valid"
     assert said in done.stdout and "Traceback" not in done.stderr

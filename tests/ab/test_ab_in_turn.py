@@ -10,7 +10,7 @@ from commands import SYNTHETIC, start, wait_for, zbench
 
 from zbench.hardware.turns import FOLDER_VARIABLE, TurnOnDevices
 
-QUICK = (*SYNTHETIC, "workload=single")
+QUICK = (*SYNTHETIC, "workload=single", "engine.options.round_s=0.004")
 
 
 @pytest.fixture

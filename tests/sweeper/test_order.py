@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from commands import SYNTHETIC, zbench
+from commands import SYNTHETIC, zbench_here
 
 from zbench.hydra_app import planned
 from zbench.sweeper.plan import Plan
@@ -105,13 +105,13 @@ def test_a_sweep_whose_words_are_permuted_measures_nothing(tmp_path: Path) -> No
         ("measure.max_warmup_rounds", ["0"]),
     ]
     chance = random.Random(3)
-    first = zbench(tmp_path, "sweep", *SYNTHETIC, *shuffled(typed, chance), "workload.seeds=[0,1]")
+    first = zbench_here(tmp_path, "sweep", *SYNTHETIC, *shuffled(typed, chance), "workload.seeds=[0,1]")
     assert first.returncode == 0, first.stderr
     (journal,) = tmp_path.glob("runs/*/records.jsonl")
     before = journal.read_bytes()
     trials = before.count(b"\n")
     for _ in range(2):
-        again = zbench(tmp_path, "sweep", *SYNTHETIC, *shuffled(typed, chance), "workload.seeds=[1,0]")
+        again = zbench_here(tmp_path, "sweep", *SYNTHETIC, *shuffled(typed, chance), "workload.seeds=[1,0]")
         assert again.returncode == 0, again.stderr
         assert again.stderr.count("from the journal") == trials
         assert journal.read_bytes() == before and len(list(tmp_path.glob("runs/*/records.jsonl"))) == 1

@@ -1,13 +1,14 @@
 """Sweeps whose trials take turns with their uncached one: what is paired, what is not, and that nothing is lost."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import SYNTHETIC, zbench
+from commands import SYNTHETIC, zbench_here
 from factories import complete, trial
 from test_overlap import CACHED, Halving, Roomy, swept
 
@@ -30,7 +31,7 @@ TRUE = {0.08: 8 / 6, 0.12: 8 / 4, 0.24: 8 / 2}
 
 
 def sweep(folder: Path, *more: str) -> Any:
-    return zbench(folder, "sweep", *SYNTHETIC, *overlay([*GRID, *BRIEF, SAID, "sweep.name=s"], more))
+    return zbench_here(folder, "sweep", *SYNTHETIC, *overlay([*GRID, *BRIEF, SAID, "sweep.name=s"], more))
 
 
 def records(folder: Path) -> list[Record]:
@@ -47,13 +48,23 @@ def shown(text: str) -> list[float]:
     return [float(found) for found in re.findall(r" (\d+\.\d\d)[x×]", text)]
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder of the sweep as it is, and what it said; for all tests to read."""
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, sweep(folder)
+
+
 @pytest.mark.parametrize("slow", [None, 5, 14, 17, 30])
-def test_speed_ups_are_those_of_neighbours_and_one_slow_request_decides_none(slow: int | None, tmp_path: Path) -> None:
+def test_speed_ups_are_those_of_neighbours_and_one_slow_request_decides_none(
+    slow: int | None, plain: tuple[Path, Any], tmp_path: Path
+) -> None:
     """One of the baseline's own trial, and some of the window that three settings share with it, 50 times as long."""
-    more = [] if slow is None else [f"+engine.options.slow_calls=[{slow}]"]
-    done = sweep(tmp_path, *more)
+    folder, done = plain
+    if slow is not None:
+        folder, done = tmp_path, sweep(tmp_path, f"+engine.options.slow_calls=[{slow}]")
     assert done.returncode == 0, done.stderr
-    for threshold, row in rows(tmp_path).items():
+    for threshold, row in rows(folder).items():
         assert row.speedup_way == "paired" and row.speedup == pytest.approx(TRUE[threshold], rel=0.05)
     wanted = sorted(TRUE.values())
     for text in (done.stderr, done.stdout):
@@ -67,9 +78,10 @@ def test_a_machine_that_becomes_slower_moves_no_paired_speed_up(slower_from: int
         assert row.speedup == pytest.approx(TRUE[threshold], rel=0.02)
 
 
-def test_each_record_has_its_own_requests_memory_and_those_of_the_uncached_trial(tmp_path: Path) -> None:
-    sweep(tmp_path)
-    baseline, *others = records(tmp_path)
+def test_each_record_has_its_own_requests_memory_and_those_of_the_uncached_trial(
+    plain: tuple[Path, Any],
+) -> None:
+    baseline, *others = records(plain[0])
     assert baseline.measurement is not None and companion_id(baseline.measurement) is None
     starts = {r.measurement.window.started_at for r in others if r.measurement}
     assert len(others) == 3 and len(starts) == 1, "one window"
@@ -86,8 +98,8 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
     assert {row.speedup_way for row in rows(tmp_path).values()} == {"unpaired"}
 
 
-def test_a_trial_that_is_measured_again_alone_is_paired_anew(tmp_path: Path) -> None:
-    sweep(tmp_path)
+def test_a_trial_that_is_measured_again_alone_is_paired_anew(plain: tuple[Path, Any], tmp_path: Path) -> None:
+    shutil.copytree(plain[0], tmp_path, dirs_exist_ok=True)
     journal = tmp_path / "runs" / "s" / "records.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))

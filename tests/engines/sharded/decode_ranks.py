@@ -1,10 +1,9 @@
-"""One of several processes that decode together: `python decode_ranks.py FOLDER RANK RANKS`; it leaves what it saw.
+"""One of several processes that decode together, as `rank_start` runs it; it leaves what it saw.
 
 Also the cases, so that the test makes the same ones in one process.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,7 +128,3 @@ def main(folder: Path, rank: int, ranks: int) -> None:
             (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

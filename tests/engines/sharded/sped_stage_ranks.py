@@ -1,8 +1,7 @@
-"""One of two processes that share texts and decode: `python sped_stage_ranks.py FOLDER RANK`; it leaves what it saw."""
+"""One of two processes that share texts and decode, as `rank_start` runs it; it leaves what it saw."""
 
 import json
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +23,6 @@ from zbench.zimage.fast.text import shorten_text
 from zbench.zimage.layout import preset_folder
 from zbench.zimage.loading import load_pipeline
 
-RANKS = 2
 PROMPTS = ("a red circle", "a blue square on the left " * 15)
 
 
@@ -60,20 +58,16 @@ def split_and_short(mesh: Any) -> dict[str, float]:
     return told
 
 
-def main(folder: Path, rank: int) -> None:
+def main(folder: Path, rank: int, ranks: int) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
     shapes.BACKEND = "eager"  # what Dynamo finds runs as it is
     patches = Patches("cpu")
     told: dict[str, Any] = {"decode": split_and_sped(dist.group.WORLD), "graphs": counters["stats"]["unique_graphs"]}
-    mesh = SimpleNamespace(world_size=RANKS, whole=lambda: init_device_mesh("cpu", (RANKS,)))
+    mesh = SimpleNamespace(world_size=ranks, whole=lambda: init_device_mesh("cpu", (ranks,)))
     told["text"] = split_and_short(mesh)
     told["breaks"] = len(counters["graph_break"])
     patches.close()
     (folder / f"{rank}.json").write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -54,7 +54,8 @@ CASES = sorted([*ALONE, *FUSED, *(one for one, _ in REFUSED.values())], key=lamb
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the ranks left what they made; they have ended."""
     place = tmp_path_factory.mktemp("fused")
-    run_ranks(place, CASES, 2)
+    (place / "cases.json").write_text(json.dumps(CASES))
+    run_ranks("ranks_main", place, 2)
     return place
 
 

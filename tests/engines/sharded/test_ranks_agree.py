@@ -120,7 +120,8 @@ class Made(NamedTuple):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the ranks left what they made; they have ended."""
     place = tmp_path_factory.mktemp("ranks")
-    run_ranks(place, CASES, RANKS)
+    (place / "cases.json").write_text(json.dumps(CASES))
+    run_ranks("ranks_main", place, RANKS)
     return place
 
 

@@ -1,18 +1,14 @@
 """Short texts and another decode on two ranks that share them: what they make is what one process makes."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sped_stage_ranks import RANKS
+from rank_start import run_ranks
 
 pytestmark = pytest.mark.timeout(900)  # two processes: on a busy machine they take their time
 
-HERE = Path(__file__).parent
+RANKS = 2
 TOLERANCE = 1e-5
 
 
@@ -20,23 +16,7 @@ TOLERANCE = 1e-5
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    one_thread = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    path = os.pathsep.join([str(HERE.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "sped_stage_ranks.py"), str(folder), str(rank)],
-            env={**os.environ, **one_thread, "PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
-    try:
-        said = [process.communicate(timeout=600)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * RANKS, said
+    run_ranks("sped_stage_ranks", folder, RANKS)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
 
 

@@ -1,9 +1,6 @@
 """A decode split by rows is the whole one up to rounding, on every rank, with a rank's share of the work."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 import torch
 from decode_ranks import LATENTS, SIZES, Seen, cases, decoded, four_levels, latents, traces
 from diffusers import AutoencoderKL
+from rank_start import run_ranks
 
 from zbench.engines.reference.sharded import decode
 from zbench.engines.reference.sharded.decode import split_decode
@@ -22,30 +20,13 @@ from zbench.zimage.layout import preset_folder
 pytestmark = pytest.mark.timeout(1200)  # many processes: on a busy machine they take their time
 
 RANKS = max(SIZES)
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What four processes left, in groups of two, three and four."""
     folder = tmp_path_factory.mktemp("ranks")
-    one_thread = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    path = os.pathsep.join([str(HERE.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "decode_ranks.py"), str(folder), str(rank), str(RANKS)],
-            env={**os.environ, **one_thread, "PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
-    try:
-        said = [process.communicate(timeout=900)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * RANKS, said
+    run_ranks("decode_ranks", folder, RANKS)
     return folder
 
 
