@@ -80,7 +80,7 @@ def test_a_limit_typed_as_an_option_of_the_search_is_one_of_the_answer(tmp_path:
     done = zbench_here(tmp_path, *tune("search.options.min_ssim=0.85"))
     assert done.returncode == 0, done.stderr
     assert "within --min-ssim 0.85" in done.stdout
-    swept = zbench(tmp_path, "sweep", *tune("search=tune", "search.options.min_ssim=0.85")[1:])
+    swept = zbench_here(tmp_path, "sweep", *tune("search=tune", "search.options.min_ssim=0.85")[1:])
     assert swept.returncode == 0, swept.stderr
     assert done.stdout.partition("Budget: ")[0] in swept.stdout, "a sweep that tune searches has the same answer"
 

@@ -121,10 +121,10 @@ def test_masks_are_judged_the_front_timed_and_validated_in_one_sweep(tmp_path: P
 
 
 def test_afresh_each_mask_is_measured_once_and_those_that_were_timed_are_timed(tmp_path: Path) -> None:
-    zbench(tmp_path, *MASKS)
+    zbench_here(tmp_path, *MASKS)
     before = records(tmp_path)
     timed = {r.trial_id for r, untimed in zip(before, are_untimed(before), strict=True) if not untimed}
-    done = zbench(tmp_path, *MASKS, "sweep.fresh=true")
+    done = zbench_here(tmp_path, *MASKS, "sweep.fresh=true")
     assert done.returncode == 0, done.stderr
     again = records(tmp_path)[len(before) :]
     assert sorted(r.trial_id for r in again) == sorted({r.trial_id for r in before}), "each once"
@@ -132,11 +132,11 @@ def test_afresh_each_mask_is_measured_once_and_those_that_were_timed_are_timed(t
 
 
 def test_recommend_answers_once_for_masks_that_were_held_to_other_samples(tmp_path: Path) -> None:
-    zbench(tmp_path, *MASKS)
+    zbench_here(tmp_path, *MASKS)
     found = records(tmp_path)
     assert {r.part_of for r in found if r.trial.workload.seeds == [1]} == {work_key(found[0].trial)}
     assert {r.part_of for r in found if r.trial.workload.seeds == [0]} == {None}
-    done = zbench(tmp_path, "recommend", "s")
+    done = zbench_here(tmp_path, "recommend", "s")
     assert done.returncode == 0 and "==" not in done.stdout, "one answer has no heading"
 
 
