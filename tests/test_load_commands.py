@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import SYNTHETIC, start, wait_for, zbench
+from commands import SYNTHETIC, start, wait_for, zbench_here
 
 from zbench.record import Record
 from zbench.store import read_records
@@ -21,7 +21,7 @@ def journal(folder: Path) -> list[Record]:
 
 def test_one_queue_serves_poisson_arrivals_and_the_block_is_printed(tmp_path: Path) -> None:
     load = ("workload.arrivals=poisson", "workload.rate_per_s=150", "workload.requests=30")
-    done = zbench(tmp_path, "run", *SINGLE, *NAMED, *load, "workload.latency_objective_s=5")
+    done = zbench_here(tmp_path, "run", *SINGLE, *NAMED, *load, "workload.latency_objective_s=5")
     assert done.returncode == 0, done.stderr
     (record,) = journal(tmp_path)
     assert record.measurement is not None and record.label == "none poisson:150/s"
@@ -36,7 +36,7 @@ def test_one_queue_serves_poisson_arrivals_and_the_block_is_printed(tmp_path: Pa
         "Successful requests": "30/30",
         "Request rate": "150.0",
     }
-    exported = zbench(tmp_path, "export", "s", "--format", "bench-serving")
+    exported = zbench_here(tmp_path, "export", "s", "--format", "bench-serving")
     assert json.loads(exported.stdout)[0]["zbench"]["within_objective"] == 30
 
 
@@ -48,7 +48,7 @@ def test_several_clients_are_served_at_once_and_lost_requests_are_counted(tmp_pa
         "workload.seeds=[0,1,2,3]",
     )
     crowd = ("engine.options={at_once:8,fail_seeds:[2]}",)
-    done = zbench(tmp_path, "run", *SINGLE, *NAMED, *load, *crowd)
+    done = zbench_here(tmp_path, "run", *SINGLE, *NAMED, *load, *crowd)
     assert done.returncode == 0, done.stderr
     (record,) = journal(tmp_path)
     assert record.measurement is not None
@@ -61,7 +61,7 @@ def test_several_clients_are_served_at_once_and_lost_requests_are_counted(tmp_pa
 
 def test_a_load_of_which_nothing_came_back_has_failed_with_that_reason(tmp_path: Path) -> None:
     load = ("workload.arrivals=concurrent", "workload.concurrency=2", "workload.seeds=[2]", "workload.warm_up=false")
-    done = zbench(tmp_path, "run", *SINGLE, *NAMED, *load, "engine.options={at_once:2,fail_seeds:[2]}")
+    done = zbench_here(tmp_path, "run", *SINGLE, *NAMED, *load, "engine.options={at_once:2,fail_seeds:[2]}")
     assert done.returncode == 4
     (record,) = journal(tmp_path)
     assert record.reason is not None
@@ -71,7 +71,7 @@ def test_a_load_of_which_nothing_came_back_has_failed_with_that_reason(tmp_path:
 def test_a_load_may_last_longer_than_a_trial_as_long_as_answers_come(tmp_path: Path) -> None:
     """24 requests take 6 s at least, and each of them a fraction of the limit."""
     load = ("workload.arrivals=concurrent", "workload.concurrency=1", "workload.requests=24", "workload.warm_up=false")
-    done = zbench(
+    done = zbench_here(
         tmp_path,
         "run",
         *SYNTHETIC,
@@ -105,7 +105,7 @@ def test_a_stopped_search_for_a_rate_goes_on_where_it_was(tmp_path: Path) -> Non
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "To go on: zbench sweep" in said
     before = path.read_text()
-    done = zbench(tmp_path, "sweep", *SEEK)
+    done = zbench_here(tmp_path, "sweep", *SEEK)
     assert done.returncode == 0, done.stderr
     assert path.read_text().startswith(before), "what was measured is kept and not measured again"
     records = journal(tmp_path)
@@ -117,14 +117,14 @@ def test_a_stopped_search_for_a_rate_goes_on_where_it_was(tmp_path: Path) -> Non
 
 
 def test_a_plan_says_that_rates_are_sought_and_runs_nothing(tmp_path: Path) -> None:
-    done = zbench(tmp_path, "plan", "pipeline=zimage_tiny", "hardware=cpu", "workload=rates")
+    done = zbench_here(tmp_path, "plan", "pipeline=zimage_tiny", "hardware=cpu", "workload=rates")
     assert done.returncode == 0, done.stderr
     assert "is sought, in about 6 loads of 40 requests each" in " ".join(done.stdout.split())
     assert not (tmp_path / "runs").exists()
 
 
 def test_the_pages_protocol_is_one_request_and_then_twenty_at_once(tmp_path: Path) -> None:
-    done = zbench(tmp_path, "sweep", *SYNTHETIC, *NAMED, "workload=b300_page", "engine.options.round_s=0.005")
+    done = zbench_here(tmp_path, "sweep", *SYNTHETIC, *NAMED, "workload=b300_page", "engine.options.round_s=0.005")
     assert done.returncode == 0, done.stderr
     one, twenty = (record.measurement for record in journal(tmp_path))
     assert one is not None and twenty is not None
@@ -154,14 +154,14 @@ def test_the_pages_protocol_is_one_request_and_then_twenty_at_once(tmp_path: Pat
     ],
 )
 def test_a_load_that_cannot_be_is_one_line_and_exit_code_2(words: list[str], told: str, tmp_path: Path) -> None:
-    done = zbench(tmp_path, *words)
+    done = zbench_here(tmp_path, *words)
     assert done.returncode == 2 and told in done.stderr, done.stderr
 
 
 def test_the_built_in_pipeline_is_served_from_one_queue(tmp_path: Path) -> None:
     load = ("workload=single", "workload.arrivals=concurrent", "workload.concurrency=2", "workload.warm_up=false")
     size = ("pipeline=zimage_tiny", "hardware=cpu", "pipeline.steps=1", "pipeline.height=64", "pipeline.width=64")
-    done = zbench(tmp_path, "run", *size, *load, *NAMED)
+    done = zbench_here(tmp_path, "run", *size, *load, *NAMED)
     assert done.returncode == 0, done.stderr
     (record,) = journal(tmp_path)
     assert record.measurement is not None
@@ -178,7 +178,7 @@ def test_the_built_in_pipeline_makes_each_prompt_at_its_own_size(tmp_path: Path)
     prompts.write_text('{"id": "a", "prompt": "a"}\n{"id": "b", "prompt": "b", "width": 96, "steps": 2}\n')
     load = (f"workload.prompts_file={prompts}", "workload.arrivals=concurrent", "workload.concurrency=4")
     size = ("pipeline=zimage_tiny", "hardware=cpu", "pipeline.steps=1", "pipeline.height=64", "pipeline.width=64")
-    done = zbench(tmp_path, "run", *size, *load, "measure.max_warmup_rounds=1", *NAMED)
+    done = zbench_here(tmp_path, "run", *size, *load, "measure.max_warmup_rounds=1", *NAMED)
     assert done.returncode == 0, done.stderr
     (record,) = journal(tmp_path)
     assert record.measurement is not None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from commands import zbench
+from commands import zbench_here
 from factories import trial
 from surfaced import ran, true_ssim
 from surfaces import SURFACES, Surface, painted, surface
@@ -59,7 +59,7 @@ def test_what_does_not_fit_runs_out_of_memory() -> None:
 
 
 def test_a_worker_measures_the_surface(tmp_path: Path) -> None:
-    done = zbench(tmp_path, "sweep", *HERE, "engine.options.seed=3", *GRID, "sweep.name=s")
+    done = zbench_here(tmp_path, "sweep", *HERE, "engine.options.seed=3", *GRID, "sweep.name=s")
     assert done.returncode == 0, done.stderr
     known, records = surface("smooth", 3), read_records(tmp_path / "runs" / "s" / "records.jsonl")
     assert len(records) == 4

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import SYNTHETIC, zbench
+from commands import SYNTHETIC, zbench_here
 from factories import SCENES, complete, failed, trial
 from loads import under
 
@@ -221,10 +221,10 @@ def test_a_sweep_climbs_to_the_workload_and_the_same_command_measures_nothing(tm
     """Four scenes, 9 settings: nine on one, three on three, one on all; each rung with its reference."""
     args = ["sweep", *SYNTHETIC, "measure.min_rounds=1", "measure.max_rounds=4", "measure.max_warmup_rounds=0"]
     args += ["search=halving", "sweep.name=s", "cache=dbcache", "cache.max_warmup_steps=1,2,3"]
-    done = zbench(tmp_path, *args)
+    done = zbench_here(tmp_path, *args)
     assert done.returncode == 0, done.stderr
     found = read_records(tmp_path / "runs" / "s" / "records.jsonl")
     sizes = Counter(len(record.trial.workload.prompts) for record in found)
     assert sizes == {1: 9 + 1, 3: 3 + 1, 4: 1 + 1}
-    again = zbench(tmp_path, *args)
+    again = zbench_here(tmp_path, *args)
     assert again.stderr.count("from the journal") == len(found)

@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
-from commands import SYNTHETIC, start, wait_for, zbench
+from commands import SYNTHETIC, start, wait_for, zbench_here
 from factories import complete, failed, trial
 
 from zbench.analysis.view import view_of
@@ -318,11 +318,11 @@ def test_a_killed_sweep_goes_on_and_neither_journal_nor_study_has_a_trial_twice(
     time.sleep(0.07)  # into the next trial, whose time is 0.1 s and more
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    done = zbench(tmp_path, *args)
+    done = zbench_here(tmp_path, *args)
     assert done.returncode == 0, done.stderr
     found = Counter(record.trial_id for record in read_records(journal))
     assert set(found.values()) == {1} and 10 <= len(found) <= 11, "ten, and the reference where it is none of them"
     of_study = Counter(each.user_attrs["trial_id"] for each in stored(url))
     assert of_study == found
-    again = zbench(tmp_path, *args)
+    again = zbench_here(tmp_path, *args)
     assert again.stderr.count("from the journal") == len(found), "the same command measures nothing more"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import zbench
+from commands import zbench_here
 from factories import SCENES, complete, failed, trial
 from surfaced import searched, true_ssim
 from surfaces import SURFACES, Surface, surface
@@ -238,22 +238,22 @@ def test_random_weights_have_no_patterns() -> None:
 def test_a_reader_types_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     typed = (*HERE, "cache=dbcache", "cache.max_warmup_steps=4", "search=thresholds")
     quick = ("measure=quick", "measure.paired=false", "measure.max_warmup_rounds=1", "executor.share_device=true")
-    done = zbench(tmp_path, "sweep", *typed, *quick, "sweep.name=s", "search.n_trials=5")
+    done = zbench_here(tmp_path, "sweep", *typed, *quick, "sweep.name=s", "search.n_trials=5")
     assert done.returncode == 0 and "5 patterns of skipped steps, of 5 thresholds tried" in done.stderr, done.stderr
     assert "there are more" in done.stderr
-    again = zbench(tmp_path, "sweep", *typed, *quick, "sweep.name=s", "search.n_trials=7")
+    again = zbench_here(tmp_path, "sweep", *typed, *quick, "sweep.name=s", "search.n_trials=7")
     assert again.returncode == 0 and again.stderr.count("from the journal") == 6, "the reference too"
     records = read_records(tmp_path / "runs" / "s" / "records.jsonl")
     assert len({r.trial_id for r in records if r.state == "COMPLETE"}) == 8
     equal = ("search.options.min_ssim=0.95", "cache.residual_diff_threshold=0.11,0.12", "sweep.name=limit")
-    limited = zbench(tmp_path, "sweep", *typed, *quick, *equal)
+    limited = zbench_here(tmp_path, "sweep", *typed, *quick, *equal)
     assert limited.returncode == 0 and "skips most within min_ssim=0.95" in limited.stderr, limited.stderr
     left_out = [r for r in read_records(tmp_path / "runs" / "limit" / "records.jsonl") if r.state == "PRUNED"]
     assert left_out and all(r.reason is not None and "R0.1" in r.label for r in left_out)
 
 
 def test_a_plan_says_what_will_be_sought(tmp_path: Path) -> None:
-    done = zbench(tmp_path, "plan", *HERE, "cache=dbcache", "search=thresholds", "search.options.min_ssim=0.95")
+    done = zbench_here(tmp_path, "plan", *HERE, "cache=dbcache", "search=thresholds", "search.options.min_ssim=0.95")
     assert (
         done.returncode == 0
         and "the threshold that skips most within min_ssim=0.95 is sought" in done.stdout + done.stderr
