@@ -52,13 +52,14 @@ class Outside:
 
 
 def zbench(*args: str) -> "subprocess.CompletedProcess[str]":
-    """A command, in the current folder. What it imports from there is imported anew by the next one."""
+    """A command, in the current folder. What it imports of the code outside is imported anew by the next one."""
+    outside = Path.cwd() / "outside"  # where the fixture puts it
     importlib.invalidate_caches()
     try:
         return zbench_here(Path.cwd(), *args)
     finally:
         for name, module in list(sys.modules.items()):
-            if Path(getattr(module, "__file__", None) or "/").is_relative_to(Path.cwd()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(outside):
                 del sys.modules[name]
 
 

@@ -217,7 +217,7 @@ def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
         _offload_fits(trial),
         _graphs_fit(trial),
         fast.problem(trial.compute, trial.pipeline, trial.parallel),
-        attention.problem(trial.compute, trial.parallel),
+        attention.problem(trial.compute, trial.pipeline, trial.parallel),
         quantization.problem(trial.compute, trial.pipeline, trial.parallel, trial.offload),
         quantization.problem_on_hardware(trial.compute, trial.hardware),
         lora.problem(trial.pipeline, projected=trial.hardware is not None),

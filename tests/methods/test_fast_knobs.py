@@ -132,6 +132,7 @@ def test_images_are_judged_against_those_of_the_unquantised_trial() -> None:
         (replace(FP8_ATTENTION, dtype="float32"), {}, "cudnn_fp8: rounds bfloat16"),
         (replace(FP8_ATTENTION, qkv="split", rope="complex"), {}, "add compute.rope=real"),
         (replace(FP8_ATTENTION, qkv="split"), {"parallel": ParallelConfig(gather_size=2)}, "parallel.gather_size=2"),
+        (FP8_ATTENTION, {"pipeline": replace(TURBO, guidance_scale=4.0)}, "it takes none; parallel.cfg_size=2"),
         (FP8_ATTENTION, {"parallel": ParallelConfig(ulysses_size=2)}, "leave out parallel.ulysses_size=2"),
         (FP8_ALONE, {"pipeline": UNFUSED}, "fp8: pipeline.lora_fused=false"),
         (FP8_ALONE, {"pipeline": GGUF}, "as they are"),

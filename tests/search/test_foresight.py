@@ -30,13 +30,13 @@ def config(name: str, target: str, n_trials: int | None = None, **options: objec
 SEARCHES = {
     "grid": (GRID, grid()),
     "random": (config("random", "random_choice:RandomSearch", 5), grid()),
-    "optuna": (config("optuna", "optuna_search:OptunaSearch", 7, startup=3), grid()),
-    "all_of_optuna": (config("optuna", "optuna_search:OptunaSearch", 99, startup=3), grid(6)),
+    "optuna": (config("optuna", "optuna.search:OptunaSearch", 7, startup=3), grid()),
+    "all_of_optuna": (config("optuna", "optuna.search:OptunaSearch", 99, startup=3), grid(6)),
     "halving": (config("halving", "halving:HalvingSearch"), grid()),
     "halving_of_one": (config("halving", "halving:HalvingSearch"), grid(2)),
-    "masks": (config("masks", "masks:MaskSearch", 256), arrange([SIX_STEPS])),
-    "masks_by_greed": (config("masks", "masks:MaskSearch", 12, method="greedy", timed=2), arrange([SIX_STEPS])),
-    "thresholds": (config("thresholds", "thresholds:ThresholdSearch", min_ssim=0.9), grid()),
+    "masks": (config("masks", "masks.search:MaskSearch", 256), arrange([SIX_STEPS])),
+    "masks_by_greed": (config("masks", "masks.search:MaskSearch", 12, method="greedy", timed=2), arrange([SIX_STEPS])),
+    "thresholds": (config("thresholds", "thresholds.search:ThresholdSearch", min_ssim=0.9), grid()),
 }
 
 
@@ -59,7 +59,7 @@ def test_optuna_takes_its_trials_and_what_they_are_held_to_and_not_the_whole_gri
 
 
 def test_of_thresholds_without_a_limit_nobody_knows_how_many() -> None:
-    search = load_search(config("thresholds", "thresholds:ThresholdSearch"), grid())
+    search = load_search(config("thresholds", "thresholds.search:ThresholdSearch"), grid())
     assert foresight_of(search) == Foresight(2, None)
 
 

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from zbench.config import ComputeConfig, ParallelConfig
+from zbench.config import ComputeConfig, ParallelConfig, PipelineConfig
 from zbench.errors import ConfigError
 from zbench.methods.parallel.dims import ParallelDims
 from zbench.methods.sglang import SGLangPart
@@ -85,7 +85,7 @@ def of_diffusers(name: str) -> str:
     return name if is_diffusers(name) else NATIVE
 
 
-def problem(compute: ComputeConfig, parallel: ParallelConfig) -> str | None:
+def problem(compute: ComputeConfig, pipeline: PipelineConfig, parallel: ParallelConfig) -> str | None:
     """Why attention in FP8 cannot work with these, or None; of other kernels their stack knows."""
     if compute.attention_backend != CUDNN_FP8:
         return None
@@ -96,6 +96,11 @@ def problem(compute: ComputeConfig, parallel: ParallelConfig) -> str | None:
         return f"{named}: rounds bfloat16 to FP8, and compute.dtype=float32; leave that out"
     if compute.qkv == "split" and compute.rope == "complex":
         return f"{named}: is part of the fast path's attention; add compute.rope=real"
+    if pipeline.guidance_scale > 0 and parallel.cfg_size == 1:
+        return (
+            f"{named}: pipeline.guidance_scale={pipeline.guidance_scale:g} puts two prompts in a forward, whose "
+            "lengths may need a mask, and it takes none; parallel.cfg_size=2 parts them"
+        )
     split = ParallelDims.of(parallel).named("tp", "ulysses", "ring", "gather")
     return f"{named}: takes all tokens and heads of an image on one device; leave out {split}" if split else None
 

@@ -39,20 +39,20 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Go
     """
     constraints = constraints_of(limits)
     works: dict[str, list[tuple[TrialFigures, Record]]] = {}
-    parts = 0
+    parts: list[tuple[TrialFigures, Record]] = []
     for row, record in view.pairs:
         if row.state == "PRUNED":
             continue  # what cannot work asks for no answer
         if record.part_of is not None:
-            parts += 1
+            parts.append((row, record))
             continue  # on some of the samples, or on others: it served a search, and is no work of its own
         works.setdefault(work_key(record.trial), []).append((row, record))
     if not works and parts:
         problem = "were made by a search on some of the samples alone, or on others; the same command goes on with it"
-        raise RecordError(f"nothing to choose among: all {cells.trials(parts)} of these records {problem}")
+        raise RecordError(f"nothing to choose among: all {cells.trials(len(parts))} of these records {problem}")
     if not works:
         raise RecordError("no COMPLETE trial in these records; every trial was pruned, zbench report says why")
-    works, others = parted(works)
+    works, others = parted(works, parts)
     names = work_names([pairs[0][1].trial for pairs in works.values()])
     answers: list[Recommendation | NoAnswer] = []
     refusals: list[ZbenchError] = []

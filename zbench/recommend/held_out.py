@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from zbench.analysis.constraints import Constraint, Judged
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.work import work_key
 from zbench.record import Record
 from zbench.trial import Trial
 
@@ -17,9 +18,9 @@ Pairs = list[tuple[TrialFigures, Record]]
 
 @dataclass(frozen=True)
 class OtherSamples:
-    """What was judged on other samples, by `_setting`."""
+    """What was judged on other samples, by the piece of work that it served (None: nobody said) and `_setting`."""
 
-    figures: Mapping[str, Sequence[TrialFigures]]
+    figures: Mapping[tuple[str | None, str], Sequence[TrialFigures]]
 
     def holding(
         self, rows: Sequence[TrialFigures], trial_of: Callable[[TrialFigures], Trial], limits: Sequence[Constraint]
@@ -39,18 +40,21 @@ class OtherSamples:
 
     def _judged(self, trial: Trial, limits: Sequence[Constraint]) -> list[Judged]:
         of_images = [limit for limit in limits if limit.metric.about == "quality"]
-        return [limit.judge(row) for row in self.figures.get(_setting(trial), ()) for limit in of_images]
+        keys = ((work, _setting(trial)) for work in (work_key(trial), None))
+        return [limit.judge(row) for key in keys for row in self.figures.get(key, ()) for limit in of_images]
 
 
-def parted(works: Mapping[str, Pairs]) -> tuple[dict[str, Pairs], OtherSamples]:
-    """The pieces of work that ask for an answer, and what was judged on other samples; all ask where none was timed."""
-    asking = {key: pairs for key, pairs in works.items() if not _only_judged(pairs)}
-    if not asking:
-        return dict(works), OtherSamples({})
-    found: dict[str, list[TrialFigures]] = {}
-    for row, record in (pair for key, pairs in works.items() if key not in asking for pair in pairs):
+def parted(works: Mapping[str, Pairs], parts: Pairs) -> tuple[dict[str, Pairs], OtherSamples]:
+    """The pieces of work that ask for an answer, and what was judged on other samples; all ask where none was timed.
+
+    `parts` are of searches, which say what work they served; those that were timed are rungs, on some of its samples.
+    """
+    asking = {key: pairs for key, pairs in works.items() if not _only_judged(pairs)} or dict(works)
+    others = [pair for key, pairs in works.items() if key not in asking for pair in pairs]
+    found: dict[tuple[str | None, str], list[TrialFigures]] = {}
+    for row, record in (*others, *(pair for pair in parts if pair[0].is_untimed)):
         if row.state == "COMPLETE":
-            found.setdefault(_setting(record.trial), []).append(row)
+            found.setdefault((record.part_of, _setting(record.trial)), []).append(row)
     return asking, OtherSamples(found)
 
 

@@ -76,10 +76,10 @@ class Ledger:
         """
         alike = [each for each in self.paid if each.only_quality == want.only_quality]
         same = [each for each in alike if each.process == want.process]
-        if alike:
+        if alike and not want.only_quality:
             warm_s = median(each.warm_s for each in same or alike)
         else:  # of images alone one call a sample is made
-            calls_s = [each.warm_s / each.calls for each in self.paid if each.calls]
+            calls_s = [each.warm_s / each.calls for each in same or alike or self.paid if each.calls]
             warm_s = want.samples * median(calls_s) if calls_s else 0.0
         last = after or (self.paid[-1].process if self.paid else None)
         colds_s = [each.cold_s for each in self.paid if each.cold_s and each.process == want.process]

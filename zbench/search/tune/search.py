@@ -176,6 +176,17 @@ class TuneSearch:
                 self._by_work.setdefault(work_key(others), []).append(decider)
         return found
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """See `search.parts_of`: the samples held out, where they are nobody's own work."""
+        bases = [decider.choices.base for decider in self._deciders]
+        own = {work_key(base) for base in bases}
+        held = [(decider.held_out, base) for decider, base in zip(self._deciders, bases, strict=True)]
+        parts = {
+            work_key(replace(base, workload=others)): work_key(base) for others, base in held if others is not None
+        }
+        return {part: work for part, work in parts.items() if part not in own}
+
     def _decider(
         self, trials: Sequence[tuple[Trial, str | None]], space: Space, predict: Predict, room: Room
     ) -> Decider:

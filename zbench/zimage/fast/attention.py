@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zbench.zimage.fast.attention_fp8 import attended_in_fp8, bound_of
 from zbench.zimage.fast.joined import Joined, why_not_join
-from zbench.zimage.fast.limits import ALREADY, ASYNC_SENDS_EACH, FOREIGN_PROCESSOR, GATHER_SENDS_EACH
+from zbench.zimage.fast.limits import ALREADY, ASYNC_SENDS_EACH, FOREIGN_PROCESSOR, GATHER_SENDS_EACH, NO_MASK
 
 PROJECTIONS = ("to_q", "to_k", "to_v")
 JOINED = "to_qkv"
@@ -66,6 +66,8 @@ class FusedAttnProcessor:
         ):  # which tokens count; the same for heads and queries
             attention_mask = attention_mask[:, None, None, :]
         if self._in_fp8:
+            if attention_mask is not None:
+                raise ValueError(NO_MASK)
             bounds = bound_of(attn.norm_q, query), bound_of(attn.norm_k, key)
             attended = attended_in_fp8(query, key, value, bounds)
         elif self._attention_backend == AttentionBackendName._NATIVE_CUDNN and self._parallel_config is None:

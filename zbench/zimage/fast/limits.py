@@ -21,3 +21,4 @@ FOREIGN_PROCESSOR = (
     "its attention is computed by {kind}, not by diffusers' own processor; use compute.qkv=split and "
     "compute.rope=complex"
 )
+NO_MASK = "attention in FP8 takes no mask, which prompts of unequal length in one forward need"
