@@ -144,13 +144,13 @@ def randomly(space: Space, seed: int, cost: float) -> Search:
 
 def tpe(space: Space, seed: int, cost: float) -> Search:
     """Optuna's, with its 10 trials at random before it suggests any."""
-    return load_search(_config("optuna", "optuna_search:OptunaSearch", seed, math.ceil(cost)), space)
+    return load_search(_config("optuna", "optuna.search:OptunaSearch", seed, math.ceil(cost)), space)
 
 
 def nsga2(space: Space, seed: int, cost: float) -> Search:
     """Optuna's, for latency alone."""
     config = _config(
-        "optuna", "optuna_search:OptunaSearch", seed, math.ceil(cost), sampler="nsga2", objective="latency"
+        "optuna", "optuna.search:OptunaSearch", seed, math.ceil(cost), sampler="nsga2", objective="latency"
     )
     return load_search(config, space)
 

@@ -134,7 +134,7 @@ def whole() -> Space:
 
 
 OTHERS = {
-    "tpe": ("optuna_search:OptunaSearch", ("min_ssim", "max_vram_gib")),
+    "tpe": ("optuna.search:OptunaSearch", ("min_ssim", "max_vram_gib")),
     "random": ("random_choice:RandomSearch", ()),
 }
 """Other searches: the class, and which limits it is told."""
