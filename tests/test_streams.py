@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from commands import SYNTHETIC, environment
-from factories import complete, demo_records, failed, trial
+from factories import GRID, complete, demo_records, failed, trial
 from hostile import HOSTILE, commands_to_ci, unseen
 from rich.console import Console
 
@@ -218,7 +218,9 @@ def test_the_report_is_written_before_the_table_is_printed(tmp_path: Path, monke
     records = [complete(trial()), failed(trial(DBCacheConfig()))]
     monkeypatch.setattr(conduct, "conduct", lambda *_: SweepResult(records, interrupted=False))
     monkeypatch.setattr("zbench.report.tables.main.render", unprintable)
-    plan: Any = SimpleNamespace(name="demo", run_folder=tmp_path, report_folder=tmp_path / "report", command="")
+    plan: Any = SimpleNamespace(
+        name="demo", run_folder=tmp_path, report_folder=tmp_path / "report", command="", search=GRID
+    )
     with pytest.raises(ZbenchError, match="cannot be printed"):
         measuring._execute(plan, "table")
     assert (tmp_path / "report" / "report.html").is_file()

@@ -26,7 +26,10 @@ class Pieces:
         self.said: list[str] = []
         self.refusal: str | None = None
         self._patch = monkeypatch
-        self._put("attention", fuse_attention=lambda _t, *, qkv, rope: self._said(f"attention {qkv} {rope}"))
+        self._put(
+            "attention",
+            fuse_attention=lambda _t, *, qkv, rope, in_fp8: self._said(f"attention {qkv} {rope}{' fp8' * in_fp8}"),
+        )
         self._put("feed_forward", fuse_feed_forward=lambda _t: self._said("feed_forward"))
         self._put("text", shorten_text=lambda _p, *, compiled: self._said(f"text {compiled}"))
         self._put("ahead", run_ahead=lambda _p: self._said("ahead"))
