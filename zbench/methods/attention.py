@@ -105,14 +105,9 @@ def problem(compute: ComputeConfig, pipeline: PipelineConfig, parallel: Parallel
     return f"{named}: takes all tokens and heads of an image on one device; leave out {split}" if split else None
 
 
-def rounds(name: str) -> bool:
-    """Whether the kernel changes images by more than rounding to their dtype."""
-    return name == CUDNN_FP8
-
-
 def label(name: str) -> str | None:
-    """What a trial's label says of it: nothing of exact kernels."""
-    return "attention:fp8" if rounds(name) else None
+    """What a trial's label says of it: nothing of exact kernels, which leave images what they are."""
+    return "attention:fp8" if name == CUDNN_FP8 else None
 
 
 def sglang_part(name: str, *, rings: bool) -> SGLangPart:

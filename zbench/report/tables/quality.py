@@ -61,7 +61,7 @@ def _quantised(view: View) -> list[str]:
     """That what is quantised is held to what is not."""
     computes = [record.trial.compute for row, record in view.pairs if row.state == "COMPLETE"]
     knobs = [f"{quantization.KEY}={c.quantization}" for c in computes if c.quantization != quantization.NONE]
-    knobs += [f"{attention.KEY}={c.attention_backend}" for c in computes if attention.rounds(c.attention_backend)]
+    knobs += [f"{attention.KEY}={c.attention_backend}" for c in computes if attention.label(c.attention_backend)]
     said = "is judged against the reference's images, in which nothing is quantised."
     return [f"{knob} {said}" for knob in dict.fromkeys(knobs)]
 
