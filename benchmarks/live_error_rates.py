@@ -5,7 +5,7 @@ python benchmarks/live_error_rates.py [--runs 20] [--margin 1%] [--apart | --who
 Every run is a `zbench ab` of its own, with a fresh worker that both sides share or, `--apart`, one for each, as two
 revisions have. Goals as in `error_rates.py`; INCONCLUSIVE counts as a miss. `--whole`: images of 256×256 in 8 steps,
 A/A and +8 %, which is to be found within a minute of measuring; `--planted 0.08` takes these alone. With `--lanes 6`
-six A/Bs run side by side, each on two cores of its own; the last cores of this machine are taken first.
+six A/Bs run side by side, each on two cores of its own, or on `--cores` of them; the machine's last are taken first.
 """
 
 import argparse
@@ -32,7 +32,6 @@ HERE = Path(__file__).parent
 WHOLE = ("pipeline=zimage_tiny", "hardware=cpu", "workload=single", "pipeline.steps=8")
 PLANTED = "engine=planted cache=dbcache cache.max_warmup_steps=8 cache.residual_diff_threshold={extra}"
 OF_ITS_OWN = " engine.options.worker=b"
-CORES = 2  # of a lane
 SOON_S = 60
 MIN_SHARE = {0.02: 0.8, 0.05: 0.99, 0.08: 0.99}
 """Of so much slower sides, the share that is to be found."""
@@ -56,15 +55,15 @@ class Compared:
 class Lanes:
     """Places for A/Bs side by side: cores of their own, and turns of their own."""
 
-    def __init__(self, number: int, folder: str) -> None:
+    def __init__(self, number: int, each: int, folder: str) -> None:
         cores = sorted(os.sched_getaffinity(0), reverse=True)
-        if number > 1 and number * CORES > len(cores):
-            raise SystemExit(f"--lanes {number}: needs {number * CORES} cores, and {len(cores)} are here")
+        if number > 1 and number * each > len(cores):
+            raise SystemExit(f"--lanes {number}: needs {number * each} cores, and {len(cores)} are here")
         self._free: queue.Queue[tuple[Path, set[int]]] = queue.Queue()
         for lane in range(number):
             place = Path(folder) / f"lane{lane}"
             place.mkdir()
-            self._free.put((place, set(cores[lane * CORES :][:CORES] if number > 1 else cores)))
+            self._free.put((place, set(cores[lane * each :][:each] if number > 1 else cores)))
 
     def run(self, extra: float, options: argparse.Namespace) -> Compared:
         """One A/B, in the next free place."""
@@ -98,7 +97,7 @@ def one_run(extra: float, options: argparse.Namespace, folder: Path) -> Compared
 def all_runs(slower: tuple[float, ...], options: argparse.Namespace) -> Iterator[Compared]:
     """Each as it ends, begun by turns, so that a bad hour befalls all alike."""
     with TemporaryDirectory() as folder, ThreadPoolExecutor(options.lanes) as threads:
-        lanes = Lanes(options.lanes, folder)
+        lanes = Lanes(options.lanes, options.cores, folder)
         running = [threads.submit(lanes.run, extra, options) for _ in range(options.runs) for extra in slower]
         try:
             yield from (each.result() for each in as_completed(running))
@@ -132,6 +131,7 @@ def main() -> None:
     kinds.add_argument("--whole", action="store_true", help="256×256 in 8 steps")
     parser.add_argument("--planted", type=float, nargs="+", help="these slow-downs alone")
     parser.add_argument("--lanes", type=int, default=1, help="A/Bs side by side")
+    parser.add_argument("--cores", type=int, default=2, help="of each lane, where there are several")
     parser.add_argument("overrides", nargs="*", default=[])
     options = parser.parse_args()
     slower = tuple(options.planted or ((0.0, 0.08) if options.whole else (0.0, 0.02, 0.05)))

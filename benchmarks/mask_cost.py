@@ -1,11 +1,13 @@
-"""What a search over masks took, and whether a mask's time follows from how many steps it computes; reads one journal.
+"""What judging a mask costs, and whether a mask's time follows from how many steps it computes; reads one journal.
 
     zbench sweep search=masks sweep.name=masks
     python benchmarks/mask_cost.py runs/masks/records.jsonl
 
 Of trials whose images alone were judged: seconds of their calls, and beyond: what lies between the starts of two such
 trials in a row less the calls of the first. Of those that were timed by turns with the uncached one: time over its own
-time, and how far that lies from a straight line over the number of computed steps.
+time, and how far that lies from a straight line over the number of computed steps. Random weights have no search over
+masks, as their images say nothing; typed masks do as well: `experiment=five_masks`, alone and with
+`measure.quality_only=true`.
 """
 
 import argparse
@@ -27,8 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("journal", type=Path)
     records = read_records(parser.parse_args().journal)
-    print_trials(records)
-    print_times(records)
+    untimed = any(map(is_untimed, records))
+    if untimed:
+        print_trials(records)
+    if not all(map(is_untimed, records)):
+        print_times(records)
 
 
 def print_trials(records: list[Record]) -> None:
