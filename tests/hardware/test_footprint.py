@@ -9,7 +9,7 @@ from hardware_profiles import profile
 
 from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
 from zbench.hardware.footprint import decode_share, fits, peak_allocated_bytes, peak_device_bytes
-from zbench.hardware.traffic import weights
+from zbench.hardware.traffic import image_transfer_bytes, weights
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry
 from zbench.zimage.layout import preset_folder
@@ -50,6 +50,27 @@ def test_the_device_shows_more_than_the_allocator_gives_out() -> None:
 
 def test_offload_modes_are_ordered_by_what_they_keep() -> None:
     assert offloaded("sequential") < offloaded("group") < offloaded("all") < offloaded("none")
+
+
+@pytest.mark.parametrize("mode", ["text_encoder", "all"])
+def test_the_table_of_tokens_stays_on_the_host_where_the_text_encoder_comes_layer_by_layer(mode: str) -> None:
+    """151,936 tokens of 2,560 numbers: 742 MiB that no prompt moves."""
+    resident, offload = weights(geometry(), 2, ParallelDims()), OffloadConfig(mode=mode)
+    others = resident.transformer + resident.vae if mode == "all" else 0
+    assert resident.text_encoder_table == 151_936 * 2560 * 2
+    moved = image_transfer_bytes(offload, resident)
+    assert moved == resident.text_encoder - resident.text_encoder_table + others
+    assert image_transfer_bytes(OffloadConfig(mode="group"), resident) == resident.text_encoder + resident.vae
+
+
+def test_of_a_text_encoder_that_waits_a_layer_is_there() -> None:
+    """At 256x256 it is the reading of a prompt that sets the peak: 512 tokens, three of SwiGLU's tensors."""
+    resident = weights(geometry(), 2, ParallelDims())
+    layer = (resident.text_encoder - resident.text_encoder_table) / 36
+    stays = resident.transformer + resident.vae + 512 * 3 * 9728 * 2
+    small = replace(TURBO, height=256, width=256)
+    held = allocated(pipeline=small, offload=OffloadConfig(mode="text_encoder"))
+    assert held == round(stays + layer)
 
 
 def test_larger_groups_and_streams_hold_more() -> None:

@@ -31,6 +31,10 @@ def test_the_order_in_which_they_are_tried() -> None:
     assert offload.moving_more_than("sequential") == ()
 
 
+def test_in_two_modes_the_text_encoder_comes_by_layers_and_nothing_else_does() -> None:
+    assert [mode.name for mode in offload.MOVING_MORE if mode.streams_text] == ["text_encoder", "all"]
+
+
 def test_labels_say_what_is_not_pinned_and_nothing_where_nothing_waits() -> None:
     assert offload.label(OffloadConfig()) is None
     assert offload.label(OffloadConfig(mode="dit")) == "offload:dit"

@@ -132,27 +132,28 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     """Bytes of weights on the device during each stage.
 
     What waits on the host (`zbench.engines.reference.offloading` says when it comes) is there for its own stage
-    alone. By layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is
-    in no block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
+    alone, of the text encoder one layer. By groups come a group's blocks, twice with a stream that fetches the next
+    group meanwhile, and whatever is in no block; the VAE has no list of blocks and comes whole. sequential: the largest
+    weight.
     """
     loaded: WeightBytes = trial_weights(trial, geometry, dtype_bytes)
     mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer
-    table = encoder.vocab_size * encoder.hidden_size * dtype_bytes
+    table = loaded.text_encoder_table
     if mode == "sequential":
         widest = transformer.dim * transformer.ffn_dim * dtype_bytes
         return {"text_encode": table, "denoise": widest, "decode": 0}
 
-    def encoder_by(layers: int) -> float:
-        return table + (loaded.text_encoder - table) * min(layers, encoder.n_layers) / encoder.n_layers
+    def encoder_layers(count: int) -> float:
+        return (loaded.text_encoder - table) * min(count, encoder.n_layers) / encoder.n_layers
 
     if mode == "group":
         group = trial.offload.num_blocks_per_group * (2 if trial.offload.use_stream else 1)
         step = loaded.step(min(group, transformer.n_layers), transformer.n_layers)
-        return {"text_encode": encoder_by(group), "denoise": step, "decode": loaded.vae}
+        return {"text_encode": table + encoder_layers(group), "denoise": step, "decode": loaded.vae}
     whole = {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
     waiting = [STAGES[component] for component in offload.BY_NAME[mode].waiting]
     stays = sum(size for stage, size in whole.items() if stage not in waiting)
-    comes = {**whole, "text_encode": encoder_by(1)}
+    comes = {**whole, "text_encode": encoder_layers(1)}
     return {stage: stays + (comes[stage] if stage in waiting else 0) for stage in whole}
 
 

@@ -28,6 +28,11 @@ class OffloadMode:
     """Whether it does nothing where the device is the host itself."""
 
     @property
+    def streams_text(self) -> bool:
+        """Whether the text encoder comes layer by layer and stays whole otherwise, its table of tokens on the host."""
+        return "text_encoder" in self.waiting and not self.by_layers
+
+    @property
     def can_be_compiled(self) -> bool:
         """Whether torch.compile works with it."""
         return not self.by_layers

@@ -3,18 +3,20 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from factories import TINY, trial
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
 from zbench.config import CacheConfig, OffloadConfig, SCMConfig
 from zbench.engines import StageError
-from zbench.engines.reference.offloading import STAYS_BELOW_BYTES, HostCopy
+from zbench.engines.reference.offloading import STAYS_BELOW_BYTES, HostCopy, Offloading
 from zbench.engines.reference.pipeline import ReferencePipeline
 
 SMALL = replace(TINY, height=64, width=64, steps=4, weights="random")
@@ -111,6 +113,40 @@ def test_a_host_copy_is_one_block_and_small_tensors_stay() -> None:
     assert all(torch.equal(p, v) for p, v in zip(module.parameters(), values, strict=True))
     copy.drop()
     assert not copy.resident and module[0].weight.data_ptr() == there
+
+
+@pytest.mark.parametrize("mode", ["text_encoder", "all"])
+def test_the_table_of_tokens_stays_where_it_is_and_its_rows_alone_move(
+    mode: str, engine: ReferencePipeline, expected: dict[str, Any]
+) -> None:
+    engine.launch(trial(pipeline=SMALL, offload=OffloadConfig(mode=mode)))
+    encoder = engine.pipe.text_encoder
+    table, places, rows = encoder.get_input_embeddings(), [], []
+
+    def note(_table: Any, _ids: Any, found: torch.Tensor) -> None:
+        places.append(table.weight.data_ptr())
+        rows.append(found.nbytes)
+
+    home = table.weight.data_ptr()
+    table.register_forward_hook(note)
+    assert np.array_equal(engine.generate(PROMPT, 0).image, expected["none"])
+    assert places == [home] and rows == [SMALL.max_sequence_length * encoder.config.hidden_size * 4]
+    layers = sum(p.nbytes for p in encoder.layers.parameters())
+    moved = engine.effective().offload_moved_bytes["text_encoder"]
+    assert 0.85 * layers < moved - rows[0] <= layers, "the layers but for what is small"
+
+
+def test_a_table_that_is_a_heads_too_comes_with_it() -> None:
+    """What reads all of it cannot do with some rows."""
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 32, "vocab_size": 512}
+    tied = Qwen3Config(**sizes, num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True)
+    model, ids = Qwen3ForCausalLM(tied).eval(), torch.arange(9)[None]
+    with torch.no_grad():
+        plain = model(ids).logits
+        offloading = Offloading(SimpleNamespace(text_encoder=model), OffloadConfig(mode="text_encoder"), "cpu")
+        assert torch.equal(model(ids).logits, plain)
+    moved = offloading.moved_bytes
+    assert moved is not None and moved["text_encoder"] >= model.get_input_embeddings().weight.nbytes == 64 * 512 * 4
 
 
 @pytest.mark.parametrize(

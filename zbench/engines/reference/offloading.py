@@ -6,7 +6,7 @@ encoder of 7.5 GiB in 0.32 s where this takes 0.17 (reports/h100/offload), so it
 
 | mode | what waits on the host, and when it comes |
 |---|---|
-| text_encoder | the text encoder, layer by layer, as each weight is needed once a prompt |
+| text_encoder | the text encoder, layer by layer, as each weight is needed once a prompt; of its table the rows alone |
 | dit | the transformer, whole, before the first step; it leaves before the decode |
 | vae | the VAE, whole, for the decode |
 | all | all three, each as above |
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from zbench.config import OffloadConfig
 from zbench.errors import ConfigError
 from zbench.methods.offload import BY_NAME, COMPONENTS
+from zbench.zimage.fast.transfer import received, sent
 
 ALIGNMENT = 256  # bytes; what the device's own allocator gives
 
@@ -146,15 +147,32 @@ class Offloading:
 
     def _one_layer_at_a_time(self, component: str, module: nn.Module) -> None:
         """Each layer comes before it computes and leaves after it, in the order of the stream that computes; what is
-        outside of layers comes and leaves with the module."""
-        layers = _layers(module)
-        inside = {id(tensor) for layer in layers for tensor in _tensors(layer)}
+        outside of layers comes and leaves with the module, but for the table of tokens."""
+        layers, table = _layers(module), _own_table(module)
+        elsewhere = {id(tensor) for layer in layers for tensor in _tensors(layer)}
+        if table is not None:
+            elsewhere.add(id(table.weight))
+            self._look_up_on_the_host(component, table)
         parts = {layer: _tensors(layer) for layer in layers}
-        parts[module] = [tensor for tensor in _tensors(module) if id(tensor) not in inside]
+        parts[module] = [tensor for tensor in _tensors(module) if id(tensor) not in elsewhere]
         for part, tensors in parts.items():
             copy = self._host_copy(tensors)
             part.register_forward_pre_hook(self._fetching(component, copy))
             part.register_forward_hook(_dropping(copy))
+
+    def _look_up_on_the_host(self, component: str, table: nn.Embedding) -> None:
+        """Let a table stay in host memory: a prompt needs some hundred of its rows, which alone come to the device.
+
+        The host waits for the ids. A lookup copies rows, so they are the same to the bit.
+        """
+        table.weight.data = table.weight.data.cpu()
+
+        def send(_table: nn.Module, _ids: object, rows: Tensor) -> Tensor:
+            self._moved[component] += rows.nbytes
+            return sent(rows, self._device)
+
+        table.register_forward_pre_hook(lambda _table, ids: (received(ids[0]),))
+        table.register_forward_hook(send)
 
     def _fetching(self, component: str, copy: HostCopy) -> Callable[..., None]:
         def fetch(*_: object) -> None:
@@ -220,6 +238,13 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 def _layers(module: nn.Module) -> list[nn.Module]:
     return [layer for child in module.children() if isinstance(child, nn.ModuleList) for layer in child]
+
+
+def _own_table(encoder: Any) -> nn.Embedding | None:
+    """The table of tokens of a text encoder of transformers'; None where another module, such as a head, has it too."""
+    table: nn.Embedding = encoder.get_input_embeddings()
+    holders = [m for m in encoder.modules() if any(p is table.weight for p in m.parameters(recurse=False))]
+    return table if holders == [table] else None
 
 
 def _nbytes(module: nn.Module) -> int:
