@@ -36,6 +36,9 @@ FFN_TENSORS = 3
 HIDDEN_TENSORS = 8
 """Hidden states of a block alive at once: residual, norm, q, k, v, their rotated copies, output."""
 
+LAYERS_AHEAD = 2
+"""Layers of a text encoder that are there at once where they come one by one: one computes while the next one comes."""
+
 RESERVE = 0.07
 """Share the caching allocator reserves beyond what is allocated: 1 to 7 % on an H100 with expandable segments, more
 where only layers are resident."""
@@ -132,9 +135,9 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     """Bytes of weights on the device during each stage.
 
     What waits on the host (`zbench.engines.reference.offloading` says when it comes) is there for its own stage
-    alone, of the text encoder one layer. By groups come a group's blocks, twice with a stream that fetches the next
-    group meanwhile, and whatever is in no block; the VAE has no list of blocks and comes whole. sequential: the largest
-    weight.
+    alone, of the text encoder two layers: one computes, the next one comes. By groups come a group's blocks, twice with
+    a stream that fetches the next group meanwhile, and whatever is in no block; the VAE has no list of blocks and comes
+    whole. sequential: the largest weight.
     """
     loaded: WeightBytes = trial_weights(trial, geometry, dtype_bytes)
     mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer
@@ -153,7 +156,7 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     whole = {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
     waiting = [STAGES[component] for component in offload.BY_NAME[mode].waiting]
     stays = sum(size for stage, size in whole.items() if stage not in waiting)
-    comes = {**whole, "text_encode": encoder_layers(1)}
+    comes = {**whole, "text_encode": encoder_layers(LAYERS_AHEAD)}
     return {stage: stays + (comes[stage] if stage in waiting else 0) for stage in whole}
 
 

@@ -16,7 +16,8 @@ os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
 from zbench.config import CacheConfig, OffloadConfig, SCMConfig
 from zbench.engines import StageError
-from zbench.engines.reference.offloading import STAYS_BELOW_BYTES, HostCopy, Offloading
+from zbench.engines.reference.host_copy import STAYS_BELOW_BYTES, HostCopy
+from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.pipeline import ReferencePipeline
 
 SMALL = replace(TINY, height=64, width=64, steps=4, weights="random")
@@ -111,6 +112,9 @@ def test_a_host_copy_is_one_block_and_small_tensors_stay() -> None:
     copy.fetch()
     assert copy.resident and module[0].weight.data_ptr() != there
     assert all(torch.equal(p, v) for p, v in zip(module.parameters(), values, strict=True))
+    place = torch.empty(copy.nbytes + 9, dtype=torch.uint8)
+    copy.fetch(place)
+    assert module[0].weight.data_ptr() == place.data_ptr() and torch.equal(module[0].weight, values[0])
     copy.drop()
     assert not copy.resident and module[0].weight.data_ptr() == there
 
