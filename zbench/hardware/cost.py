@@ -102,7 +102,8 @@ class Cost:
 
     def stages(self) -> dict[str, Parts]:
         """Everything of an image but its steps; `overhead` is what no stage explains."""
-        image_bytes = traffic.image_transfer_bytes(self.trial.offload, self.weights)
+        text_layers = self.geometry.text_encoder.n_layers
+        image_bytes = traffic.image_transfer_bytes(self.trial.offload, self.weights, text_layers)
         return {
             "text_encode": self.text_encode(),
             "decode": self.decode(),

@@ -61,15 +61,16 @@ def peak_allocated_bytes(trial: Trial, geometry: Geometry, dtype_bytes: int, tex
 
 
 def next_offload(trial: Trial, geometry: Geometry, memory: Mapping[str, int] | None) -> str | None:
-    """For a trial that ran out of device memory: of the offload modes that move more than its own, the one that moves
-    least and is predicted to fit under its cap, or into the device's `memory["total"]` bytes.
+    """For a trial that ran out of device memory: of the offload modes that move more than its own (which it may be too,
+    where layers were kept), the one that moves least and is predicted to fit under its cap, or into the device's
+    `memory["total"]` bytes.
 
     None where no mode is, or nobody knows how much there is.
     """
     limit_bytes = trial.vram_limit_gib * GIB if trial.vram_limit_gib is not None else (memory or {}).get("total")
     if limit_bytes is None:
         return None
-    return _first_within(limit_bytes, trial, geometry, offload.moving_more_than(trial.offload.mode))
+    return _first_within(limit_bytes, trial, geometry, offload.moving_more_in(trial.offload))
 
 
 def least_offload(trial: Trial, geometry: Geometry, hardware: HardwareConfig) -> str:
@@ -92,7 +93,7 @@ def fits(peak_bytes: int, hardware: HardwareConfig) -> bool | None:
 def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: Sequence[OffloadMode]) -> str | None:
     dtype_bytes = dtypes.dtype_on("cuda", trial.compute.dtype).nbytes
     for mode in modes:
-        tried = replace(trial, offload=replace(trial.offload, mode=mode.name))
+        tried = replace(trial, offload=offload.in_mode(trial.offload, mode.name))
         if _works(tried) and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
             return mode.name
     return None
@@ -155,8 +156,9 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
         return {"text_encode": table + encoder_layers(group), "denoise": step, "decode": loaded.vae}
     whole = {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
     waiting = [STAGES[component] for component in offload.BY_NAME[mode].waiting]
-    stays = sum(size for stage, size in whole.items() if stage not in waiting)
-    comes = {**whole, "text_encode": encoder_layers(LAYERS_AHEAD)}
+    kept = trial.offload.keep_layers
+    stays = encoder_layers(kept) + sum(size for stage, size in whole.items() if stage not in waiting)
+    comes = {**whole, "text_encode": encoder_layers(kept + LAYERS_AHEAD) - encoder_layers(kept)}
     return {stage: stays + (comes[stage] if stage in waiting else 0) for stage in whole}
 
 

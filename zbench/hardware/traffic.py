@@ -63,15 +63,19 @@ def block_tokens(geometry: Geometry, image_tokens: int, text_tokens: int, blocks
     return both * (blocks + geometry.transformer.n_refiner_layers)
 
 
-def image_transfer_bytes(offload: OffloadConfig, resident: WeightBytes) -> float:
+def image_transfer_bytes(offload: OffloadConfig, resident: WeightBytes, text_layers: int) -> float:
     """Bytes over the host link for an image, outside its steps: every component that waits on the host comes once.
 
-    By layers: text encoder and VAE here, the transformer in every step. Where the table of tokens stays on the host,
-    what a prompt needs of it is left out: some hundred rows.
+    By layers: text encoder and VAE here, the transformer in every step. Of a text encoder of `text_layers` layers those
+    that are kept on the device do not come, nor does its table of tokens where that stays on the host; the some hundred
+    rows that a prompt needs of it are left out.
     """
     mode = modes.BY_NAME[offload.mode]
     once = [part for part in mode.waiting if not (mode.by_layers and part == "transformer")]
-    stays = resident.text_encoder_table if mode.streams_text else 0
+    stays = 0.0
+    if mode.streams_text:
+        layers = resident.text_encoder - resident.text_encoder_table
+        stays = resident.text_encoder_table + layers * min(offload.keep_layers, text_layers) / text_layers
     return float((sum(getattr(resident, part) for part in once) - stays) * _trips(offload))
 
 

@@ -140,6 +140,21 @@ def test_the_table_of_tokens_stays_where_it_is_and_its_rows_alone_move(
     assert 0.85 * layers < moved - rows[0] <= layers, "the layers but for what is small"
 
 
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_kept_layers_stay_and_the_others_come(kept: int, engine: ReferencePipeline, expected: dict[str, Any]) -> None:
+    engine.launch(trial(pipeline=SMALL, offload=OffloadConfig(mode="text_encoder", keep_layers=kept)))
+    layers = engine.pipe.text_encoder.layers
+    weights = [max(layer.parameters(), key=lambda p: p.nbytes) for layer in layers]
+    home, came = [weight.data_ptr() for weight in weights], []
+    for layer, weight, place in zip(layers, weights, home, strict=True):
+        layer.mlp.register_forward_pre_hook(lambda *_, w=weight, p=place: came.append(w.data_ptr() != p))
+    assert np.array_equal(engine.generate(PROMPT, 0).image, expected["none"])
+    assert came == [False] * kept + [True] * (len(layers) - kept)
+    rows = SMALL.max_sequence_length * engine.pipe.text_encoder.config.hidden_size * 4
+    of_layer = sum(p.nbytes for p in layers[0].parameters() if p.nbytes >= STAYS_BELOW_BYTES)
+    assert engine.effective().offload_moved_bytes["text_encoder"] == rows + of_layer * (len(layers) - kept)
+
+
 def test_a_table_that_is_a_heads_too_comes_with_it() -> None:
     """What reads all of it cannot do with some rows."""
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 32, "vocab_size": 512}

@@ -58,7 +58,7 @@ class Offloading:
         else:
             waiting = BY_NAME[config.mode].waiting
             if "text_encoder" in waiting:
-                self._one_layer_at_a_time("text_encoder", pipe.text_encoder)
+                self._one_layer_at_a_time("text_encoder", pipe.text_encoder, config.keep_layers)
             transformer = self._whole(pipe.transformer) if "transformer" in waiting else None
             vae = self._whole(pipe.vae) if "vae" in waiting else None
             if transformer is not None:
@@ -93,15 +93,17 @@ class Offloading:
         self._copies.append(HostCopy(tensors, self._device, pin=self._pin))
         return self._copies[-1]
 
-    def _one_layer_at_a_time(self, component: str, module: nn.Module) -> None:
-        """Each layer comes before it computes and leaves after it; what is outside of layers comes and leaves with the
-        module, but for the table of tokens."""
+    def _one_layer_at_a_time(self, component: str, module: nn.Module, kept: int) -> None:
+        """Each layer but the first `kept` comes before it computes and leaves after it; what is outside of layers comes
+        and leaves with the module, but for the table of tokens."""
         layers, table = _layers(module), _own_table(module)
         elsewhere = {id(tensor) for layer in layers for tensor in _tensors(layer)}
         if table is not None:
             elsewhere.add(id(table.weight))
             self._look_up_on_the_host(component, table)
-        copies = {layer: self._host_copy(_tensors(layer)) for layer in layers}
+        for tensor in (tensor for layer in layers[:kept] for tensor in _tensors(layer)):
+            tensor.data = tensor.data.to(self._device)
+        copies = {layer: self._host_copy(_tensors(layer)) for layer in layers[kept:]}
         if copies and self._device.type == "cuda":
             self._one_ahead(component, module, copies)
             copies = {}

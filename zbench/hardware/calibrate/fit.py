@@ -147,7 +147,8 @@ def _links(rows: Rows, shares: Shares) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for o in rows.copied():
         cost = cost_of(o, shares)
-        copied = o.moved_bytes or traffic.image_transfer_bytes(o.trial.offload, cost.weights)
+        text_layers = cost.geometry.text_encoder.n_layers
+        copied = o.moved_bytes or traffic.image_transfer_bytes(o.trial.offload, cost.weights, text_layers)
         denoise = cost.step(cost.geometry.transformer.n_layers) * (o.trial.pipeline.steps - o.cached_steps)
         busy = cost.text_encode().total_s + cost.decode().total_s + denoise.total_s
         steps_s = o.forward_s * (o.trial.pipeline.steps - o.cached_steps) if o.forward_s else denoise.total_s
