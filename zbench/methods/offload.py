@@ -103,7 +103,7 @@ def problem(offload: OffloadConfig, *, compiled: Mapping[str, str]) -> str | Non
 
 
 def overlaps(offload: OffloadConfig) -> bool:
-    """Whether copies run while the device computes."""
+    """Whether a step's copies run while the device computes it."""
     return offload.mode == "group" and offload.use_stream
 
 
