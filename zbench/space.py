@@ -92,7 +92,7 @@ def made_to_fit(trial: Trial) -> Trial:
     if trial.hardware is None:
         return trial
     mode = least_offload(trial, geometry_of(trial.pipeline), trial.hardware)
-    return replace(trial, offload=replace(trial.offload, mode=mode))
+    return replace(trial, offload=offload.in_mode(trial.offload, mode))
 
 
 def arrange(
@@ -214,7 +214,7 @@ def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
         _skipping_means_something(trial),
         _served_is_measured(trial),
         _sharding_fits(trial, geometry),
-        _offload_fits(trial),
+        _offload_fits(trial, geometry),
         _graphs_fit(trial),
         fast.problem(trial.compute, trial.pipeline, trial.parallel),
         attention.problem(trial.compute, trial.pipeline, trial.parallel),
@@ -277,8 +277,9 @@ def _sharding_fits(trial: Trial, geometry: Geometry) -> str | None:
     )
 
 
-def _offload_fits(trial: Trial) -> str | None:
-    return offload.problem(trial.offload, compiled=fast.compiled(trial.compute))
+def _offload_fits(trial: Trial, geometry: Geometry) -> str | None:
+    misfit = offload.problem_of_layers(trial.offload, geometry.text_encoder.n_layers)
+    return misfit or offload.problem(trial.offload, compiled=fast.compiled(trial.compute))
 
 
 def _graphs_fit(trial: Trial) -> str | None:

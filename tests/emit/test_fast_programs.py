@@ -28,7 +28,7 @@ def test_it_carries_what_diffusers_and_torch_have_words_for() -> None:
         "pipe.vae.decoder.compile()",
     ):
         assert line in text
-    assert any("compute.qkv=fused, compute.rope=real, compute.ffn=fused, compute.text=compiled" in n for n in notes)
+    assert any("compute.qkv=fused, compute.rope=real, compute.text=compiled" in n for n in notes)
     assert any("compute.graphs=auto" in note for note in notes) and not any("compute.decode" in note for note in notes)
     assert "torchao" not in text
 

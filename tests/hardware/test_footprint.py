@@ -8,8 +8,8 @@ from factories import TURBO, trial
 from hardware_profiles import profile
 
 from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
-from zbench.hardware.footprint import decode_share, fits, peak_allocated_bytes, peak_device_bytes
-from zbench.hardware.traffic import weights
+from zbench.hardware.footprint import decode_share, fits, next_offload, peak_allocated_bytes, peak_device_bytes
+from zbench.hardware.traffic import image_transfer_bytes, weights
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry
 from zbench.zimage.layout import preset_folder
@@ -50,6 +50,52 @@ def test_the_device_shows_more_than_the_allocator_gives_out() -> None:
 
 def test_offload_modes_are_ordered_by_what_they_keep() -> None:
     assert offloaded("sequential") < offloaded("group") < offloaded("all") < offloaded("none")
+
+
+@pytest.mark.parametrize("mode", ["text_encoder", "all"])
+def test_the_table_of_tokens_stays_on_the_host_where_the_text_encoder_comes_layer_by_layer(mode: str) -> None:
+    """151,936 tokens of 2,560 numbers: 742 MiB that no prompt moves."""
+    resident, offload = weights(geometry(), 2, ParallelDims()), OffloadConfig(mode=mode)
+    others = resident.transformer + resident.vae if mode == "all" else 0
+    assert resident.text_encoder_table == 151_936 * 2560 * 2
+    moved = image_transfer_bytes(offload, resident, 36)
+    assert moved == resident.text_encoder - resident.text_encoder_table + others
+    assert image_transfer_bytes(OffloadConfig(mode="group"), resident, 36) == resident.text_encoder + resident.vae
+
+
+def test_of_a_text_encoder_that_waits_two_layers_are_there() -> None:
+    """At 256x256 it is the reading of a prompt that sets the peak: 512 tokens, three of SwiGLU's tensors."""
+    resident = weights(geometry(), 2, ParallelDims())
+    layer = (resident.text_encoder - resident.text_encoder_table) / 36
+    stays = resident.transformer + resident.vae + 512 * 3 * 9728 * 2
+    small = replace(TURBO, height=256, width=256)
+    held = allocated(pipeline=small, offload=OffloadConfig(mode="text_encoder"))
+    assert held == round(stays + 2 * layer)
+
+
+def test_layers_that_are_kept_stay_through_every_stage_and_do_not_come() -> None:
+    resident = weights(geometry(), 2, ParallelDims())
+    layer = (resident.text_encoder - resident.text_encoder_table) / 36
+    for mode in ("text_encoder", "all"):
+        assert offloaded(mode, keep_layers=4) - offloaded(mode) == pytest.approx(4 * layer, abs=1)
+        none, four, every = (
+            image_transfer_bytes(OffloadConfig(mode=mode, keep_layers=kept), resident, 36) for kept in (0, 4, 36)
+        )
+        assert none - four == pytest.approx(4 * layer) and none - every == pytest.approx(36 * layer)
+    small = replace(TURBO, height=256, width=256)  # reading the prompt sets the peak
+    held = {
+        kept: allocated(pipeline=small, offload=OffloadConfig(mode="text_encoder", keep_layers=kept))
+        for kept in (0, 34, 35)
+    }
+    assert held[34] - held[0] == pytest.approx(34 * layer, abs=1)
+    assert held[35] == held[34], "no more places than layers that come"
+
+
+def test_what_keeps_layers_and_does_not_fit_is_tried_without_them_first() -> None:
+    kept = OffloadConfig(mode="text_encoder", keep_layers=30)
+    of = trial(pipeline=TURBO, offload=kept)
+    assert next_offload(of, geometry(), {"total": 17 * GIB}) == "text_encoder"
+    assert next_offload(of, geometry(), {"total": 15 * GIB}) == "all"
 
 
 def test_larger_groups_and_streams_hold_more() -> None:

@@ -14,7 +14,7 @@ from zbench.methods import fast, quantization
 from zbench.trial import Trial, geometry_of
 
 FAST = ComputeConfig(device="cuda", compile=True, graphs="auto", **fast.FAST)
-FP8 = replace(FAST, quantization="fp8")
+FP8 = replace(FAST, quantization="fp8", **fast.FP8)
 GEOMETRY = geometry_of(TURBO)
 
 

@@ -214,8 +214,8 @@ def test_offload_trades_time_for_memory() -> None:
     }
     assert made["none"].stages_s["offload_transfer"] == 0
     e = profile("rtx4090").efficiency
-    # 20.5 GB of weights, one way, over a share of 32 GB/s.
-    assert made["all"].stages_s["offload_transfer"] == pytest.approx(20.52 / (e.host_link * 32), rel=0.01)
+    # 19.7 GB of weights, without the table of tokens, one way, over a share of 32 GB/s.
+    assert made["all"].stages_s["offload_transfer"] == pytest.approx(19.74 / (e.host_link * 32), rel=0.01)
     # 12.3 GB of transformer each step, one way, and the host's part of each of 34 layers.
     copied_s = made["sequential"].computed_step_s - made["none"].computed_step_s
     assert copied_s == pytest.approx(12.31 / (e.host_link * 32) + 34 * e.swap_s, rel=0.01)

@@ -15,7 +15,7 @@ from zbench.space import constraint
 from zbench.trial import Trial, geometry_of, settled
 
 FAST = ComputeConfig(device="cuda", compile=True, graphs="auto", **fast.FAST)
-FP8 = replace(FAST, quantization="fp8")
+FP8 = replace(FAST, quantization="fp8", **fast.FP8)
 FP8_ALONE = ComputeConfig(device="cuda", quantization="fp8")
 FP8_ATTENTION = replace(FAST, attention_backend="cudnn_fp8")
 DECODE_ALONE = ComputeConfig(device="cuda", decode="compiled")
@@ -38,7 +38,8 @@ def test_a_choice_sets_knobs_and_nothing_else() -> None:
     assert plain == {f: v for f, v in vars(ComputeConfig()).items() if f != "grid"}
     on = composed("fast")
     assert fast.is_fast(on, ParallelConfig()) and on.attention_backend == "auto" and on.quantization == "none"
-    assert replace(on, quantization="fp8") == composed("fp8")
+    assert on.ffn == "split", "joined feed-forwards take memory and buy nothing in bf16"
+    assert replace(on, quantization="fp8", ffn="fused") == composed("fp8")
 
 
 def test_the_kernel_is_settled_by_the_device() -> None:
@@ -77,7 +78,7 @@ def test_a_value_that_is_none_is_named(knob: str) -> None:
 
 def test_each_knob_is_a_trial_of_its_own_and_plain_ones_leave_no_trace() -> None:
     plain = trial(compute=ComputeConfig(device="cuda"))
-    others = [trial(compute=replace(plain.compute, **{knob: value})) for knob, value in fast.FAST.items()]
+    others = [trial(compute=replace(plain.compute, **{knob: value})) for knob, value in fast.FP8.items()]
     others.append(trial(compute=replace(plain.compute, quantization="fp8")))
     assert len({plain.trial_id, *(other.trial_id for other in others)}) == 7
     assert not set(plain.to_dict()["compute"]) & {*fast.KNOBS, "graphs", "quantization", "scope"}
@@ -91,7 +92,9 @@ def test_each_knob_is_a_trial_of_its_own_and_plain_ones_leave_no_trace() -> None
         (FAST, "none fast"),
         (FP8, "none fast fp8"),
         (replace(FP8, scope="ffn"), "none fast fp8:ffn"),
-        (replace(FAST, rope="complex"), "none compiled graphs:auto qkv:fused ffn:fused text:compiled decode:compiled"),
+        (replace(FAST, ffn="fused"), "none fast ffn:fused"),
+        (replace(FP8, ffn="split"), "none fast ffn:split fp8"),
+        (replace(FAST, rope="complex"), "none compiled graphs:auto qkv:fused text:compiled decode:compiled"),
         (ComputeConfig(device="cuda", compile=True, graphs="all"), "none compiled graph"),
         (ComputeConfig(device="cuda", decode="channels_last"), "none decode:channels_last"),
         (FP8_ATTENTION, "none fast attention:fp8"),
@@ -191,7 +194,7 @@ def test_every_knob_is_of_the_launch_and_auto_keeps_captured_forwards_apart() ->
         return ReferenceEngine().residency(of).process
 
     plain = trial(compute=ComputeConfig(device="cuda"))
-    changed = [trial(compute=replace(plain.compute, **{knob: value})) for knob, value in fast.FAST.items()]
+    changed = [trial(compute=replace(plain.compute, **{knob: value})) for knob, value in fast.FP8.items()]
     assert len({process(plain), *map(process, changed)}) == 6
     small = replace(TURBO, height=512, width=512)
     alone, cached = trial(pipeline=small, compute=FAST), trial(DBCacheConfig(), pipeline=small, compute=FAST)

@@ -25,6 +25,8 @@ GRAPHS = ("none", "stages", "all", "auto")
 QUANTIZATIONS = ("none", "fp8")
 SCOPES = ("attention", "ffn", "both")
 OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
+STREAM_TEXT = ("text_encoder", "all")
+"""Offload modes in which the text encoder comes layer by layer, by zbench itself."""
 
 
 @dataclass
@@ -95,6 +97,7 @@ class OffloadConfig(Group):
     pin_memory: bool = True  # page-locked host memory, which the device reads at the full rate of its link
     num_blocks_per_group: int = number(1, 1, 1000)  # group mode; more than one only without a stream
     use_stream: bool = True  # group mode: copy while computing, CUDA only
+    keep_layers: int = number(0, 0, 1000)  # so many of the text encoder's first layers stay, where others wait
 
 
 @dataclass
@@ -135,6 +138,9 @@ def check_offload(offload: OffloadConfig) -> None:
     if offload.use_stream and offload.num_blocks_per_group > 1:
         problem = "a stream copies one block ahead; add offload.use_stream=false"
         raise ConfigError("offload.num_blocks_per_group", offload.num_blocks_per_group, problem)
+    if offload.keep_layers > 0 and offload.mode not in STREAM_TEXT:
+        problem = f"only with offload={' or '.join(STREAM_TEXT)} do the text encoder's layers come one by one"
+        raise ConfigError("offload.keep_layers", offload.keep_layers, f"{problem}; leave it out, or take one of these")
 
 
 def check_compute(compute: ComputeConfig) -> None:

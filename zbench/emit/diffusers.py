@@ -42,6 +42,7 @@ REASONS = {
         (f"compute.{key}" for key in ("qkv", "rope", "ffn", "text")),
         "Joined layers, real rotations and short prompts are zbench's own; the images are the same without them",
     ),
+    "offload.keep_layers": "diffusers' model offload moves a text encoder whole",
     VRAM_LIMIT: "Nothing holds this program to less memory than the card has",
 }
 

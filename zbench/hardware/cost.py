@@ -2,7 +2,8 @@
 
 A stage takes its FLOPs over the matmul rate that the profile's `efficiency` says is reached, plus the bytes its
 activations move over the memory bandwidth, plus what goes with tokens alone, plus what none explains (`step_gap_s`),
-plus what devices exchange and what offloading copies. Nothing is taken to overlap, but for group offload with a stream.
+plus what devices exchange and what offloading copies. Nothing is taken to overlap, but for group offload with a stream;
+a text encoder whose layers come one ahead is projected as if each waited for the one before it.
 Of several devices the one with the largest share counts; replicas (`dp`) change no latency, on a CPU they share its
 cores as all ranks do.
 """
@@ -102,7 +103,8 @@ class Cost:
 
     def stages(self) -> dict[str, Parts]:
         """Everything of an image but its steps; `overhead` is what no stage explains."""
-        image_bytes = traffic.image_transfer_bytes(self.trial.offload, self.weights)
+        text_layers = self.geometry.text_encoder.n_layers
+        image_bytes = traffic.image_transfer_bytes(self.trial.offload, self.weights, text_layers)
         return {
             "text_encode": self.text_encode(),
             "decode": self.decode(),

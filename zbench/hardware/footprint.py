@@ -36,6 +36,9 @@ FFN_TENSORS = 3
 HIDDEN_TENSORS = 8
 """Hidden states of a block alive at once: residual, norm, q, k, v, their rotated copies, output."""
 
+LAYERS_AHEAD = 2
+"""Layers of a text encoder that are there at once where they come one by one: one computes while the next one comes."""
+
 RESERVE = 0.07
 """Share the caching allocator reserves beyond what is allocated: 1 to 7 % on an H100 with expandable segments, more
 where only layers are resident."""
@@ -58,15 +61,16 @@ def peak_allocated_bytes(trial: Trial, geometry: Geometry, dtype_bytes: int, tex
 
 
 def next_offload(trial: Trial, geometry: Geometry, memory: Mapping[str, int] | None) -> str | None:
-    """For a trial that ran out of device memory: of the offload modes that move more than its own, the one that moves
-    least and is predicted to fit under its cap, or into the device's `memory["total"]` bytes.
+    """For a trial that ran out of device memory: of the offload modes that move more than its own (which it may be too,
+    where layers were kept), the one that moves least and is predicted to fit under its cap, or into the device's
+    `memory["total"]` bytes.
 
     None where no mode is, or nobody knows how much there is.
     """
     limit_bytes = trial.vram_limit_gib * GIB if trial.vram_limit_gib is not None else (memory or {}).get("total")
     if limit_bytes is None:
         return None
-    return _first_within(limit_bytes, trial, geometry, offload.moving_more_than(trial.offload.mode))
+    return _first_within(limit_bytes, trial, geometry, offload.moving_more_in(trial.offload))
 
 
 def least_offload(trial: Trial, geometry: Geometry, hardware: HardwareConfig) -> str:
@@ -89,7 +93,7 @@ def fits(peak_bytes: int, hardware: HardwareConfig) -> bool | None:
 def _first_within(limit_bytes: float, trial: Trial, geometry: Geometry, modes: Sequence[OffloadMode]) -> str | None:
     dtype_bytes = dtypes.dtype_on("cuda", trial.compute.dtype).nbytes
     for mode in modes:
-        tried = replace(trial, offload=replace(trial.offload, mode=mode.name))
+        tried = replace(trial, offload=offload.in_mode(trial.offload, mode.name))
         if _works(tried) and peak_device_bytes(tried, geometry, dtype_bytes, TEXT_TOKENS) <= limit_bytes:
             return mode.name
     return None
@@ -132,27 +136,29 @@ def _resident(trial: Trial, geometry: Geometry, dtype_bytes: int) -> dict[str, f
     """Bytes of weights on the device during each stage.
 
     What waits on the host (`zbench.engines.reference.offloading` says when it comes) is there for its own stage
-    alone. By layers come a group's blocks, twice with a stream that fetches the next group meanwhile, and whatever is
-    in no block; the VAE has no list of blocks and comes whole. sequential: the largest weight.
+    alone, of the text encoder two layers: one computes, the next one comes. By groups come a group's blocks, twice with
+    a stream that fetches the next group meanwhile, and whatever is in no block; the VAE has no list of blocks and comes
+    whole. sequential: the largest weight.
     """
     loaded: WeightBytes = trial_weights(trial, geometry, dtype_bytes)
     mode, encoder, transformer = trial.offload.mode, geometry.text_encoder, geometry.transformer
-    table = encoder.vocab_size * encoder.hidden_size * dtype_bytes
+    table = loaded.text_encoder_table
     if mode == "sequential":
         widest = transformer.dim * transformer.ffn_dim * dtype_bytes
         return {"text_encode": table, "denoise": widest, "decode": 0}
 
-    def encoder_by(layers: int) -> float:
-        return table + (loaded.text_encoder - table) * min(layers, encoder.n_layers) / encoder.n_layers
+    def encoder_layers(count: int) -> float:
+        return (loaded.text_encoder - table) * min(count, encoder.n_layers) / encoder.n_layers
 
     if mode == "group":
         group = trial.offload.num_blocks_per_group * (2 if trial.offload.use_stream else 1)
         step = loaded.step(min(group, transformer.n_layers), transformer.n_layers)
-        return {"text_encode": encoder_by(group), "denoise": step, "decode": loaded.vae}
+        return {"text_encode": table + encoder_layers(group), "denoise": step, "decode": loaded.vae}
     whole = {"text_encode": loaded.text_encoder, "denoise": loaded.transformer, "decode": loaded.vae}
     waiting = [STAGES[component] for component in offload.BY_NAME[mode].waiting]
-    stays = sum(size for stage, size in whole.items() if stage not in waiting)
-    comes = {**whole, "text_encode": encoder_by(1)}
+    kept = trial.offload.keep_layers
+    stays = encoder_layers(kept) + sum(size for stage, size in whole.items() if stage not in waiting)
+    comes = {**whole, "text_encode": encoder_layers(kept + LAYERS_AHEAD) - encoder_layers(kept)}
     return {stage: stays + (comes[stage] if stage in waiting else 0) for stage in whole}
 
 

@@ -15,6 +15,8 @@ class WeightBytes:
     """Bytes of each component's weights on one device, all resident."""
 
     text_encoder: int
+    text_encoder_table: int
+    """Of the text encoder: its table of tokens, which is in no layer."""
     transformer: int
     transformer_outside_blocks: int
     vae: int
@@ -42,6 +44,7 @@ def weights(geometry: Geometry, dtype_bytes: int, dims: ParallelDims, *, text_en
     table = encoder.vocab_size * encoder.hidden_size
     return WeightBytes(
         text_encoder=round((table + (count.text_encoder - table) / text_encoder_over) * dtype_bytes),
+        text_encoder_table=table * dtype_bytes,
         transformer=round((count.transformer - gone * (t.n_layers + refiners)) * dtype_bytes),
         transformer_outside_blocks=round((outside_block_parameters(geometry) - gone * refiners) * dtype_bytes),
         vae=(count.vae_decoder + count.vae_encoder) * dtype_bytes,
@@ -60,14 +63,20 @@ def block_tokens(geometry: Geometry, image_tokens: int, text_tokens: int, blocks
     return both * (blocks + geometry.transformer.n_refiner_layers)
 
 
-def image_transfer_bytes(offload: OffloadConfig, resident: WeightBytes) -> float:
+def image_transfer_bytes(offload: OffloadConfig, resident: WeightBytes, text_layers: int) -> float:
     """Bytes over the host link for an image, outside its steps: every component that waits on the host comes once.
 
-    By layers: text encoder and VAE here, the transformer in every step.
+    By layers: text encoder and VAE here, the transformer in every step. Of a text encoder of `text_layers` layers those
+    that are kept on the device do not come, nor does its table of tokens where that stays on the host; the some hundred
+    rows that a prompt needs of it are left out.
     """
     mode = modes.BY_NAME[offload.mode]
     once = [part for part in mode.waiting if not (mode.by_layers and part == "transformer")]
-    return float(sum(getattr(resident, part) for part in once) * _trips(offload))
+    stays = 0.0
+    if mode.streams_text:
+        layers = resident.text_encoder - resident.text_encoder_table
+        stays = resident.text_encoder_table + layers * min(offload.keep_layers, text_layers) / text_layers
+    return float((sum(getattr(resident, part) for part in once) - stays) * _trips(offload))
 
 
 def step_transfer_bytes(offload: OffloadConfig, step_weights: float) -> float:

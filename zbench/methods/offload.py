@@ -4,9 +4,9 @@ How weights come and go is the engine's own; what that costs is `hardware.traffi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from zbench.config import OffloadConfig
+from zbench.config import STREAM_TEXT, OffloadConfig
 from zbench.methods.sglang import SGLangPart, spelled
 
 COMPONENTS = ("text_encoder", "transformer", "vae")
@@ -26,6 +26,11 @@ class OffloadMode:
     """
     needs_accelerator: bool = False
     """Whether it does nothing where the device is the host itself."""
+
+    @property
+    def streams_text(self) -> bool:
+        """Whether the text encoder comes layer by layer, by zbench itself, and its table of tokens does not come."""
+        return self.name in STREAM_TEXT
 
     @property
     def can_be_compiled(self) -> bool:
@@ -52,11 +57,31 @@ def moving_more_than(name: str) -> tuple[OffloadMode, ...]:
     return MOVING_MORE[MOVING_MORE.index(BY_NAME[name]) + 1 :]
 
 
+def in_mode(offload: OffloadConfig, mode: str) -> OffloadConfig:
+    """The same in another mode, or in its own with no layer kept on the device."""
+    return replace(offload, mode=mode, keep_layers=0)
+
+
+def moving_more_in(offload: OffloadConfig) -> tuple[OffloadMode, ...]:
+    """The modes that move more than this does by `in_mode`, least first; its own too where layers are kept."""
+    own = (BY_NAME[offload.mode],) if offload.keep_layers else ()
+    return (*own, *moving_more_than(offload.mode))
+
+
 def label(offload: OffloadConfig) -> str | None:
-    """What a trial's label says of it, such as `offload:dit unpinned`; None where nothing waits."""
+    """What a trial's label says of it, such as `offload:all keep4 unpinned`; None where nothing waits."""
     if not BY_NAME[offload.mode].waiting:
         return None
-    return f"offload:{offload.mode}{'' if offload.pin_memory else ' unpinned'}"
+    kept = f" keep{offload.keep_layers}" if offload.keep_layers else ""
+    return f"offload:{offload.mode}{kept}{'' if offload.pin_memory else ' unpinned'}"
+
+
+def problem_of_layers(offload: OffloadConfig, layers: int) -> str | None:
+    """Why it cannot work with a text encoder of so many layers, or None."""
+    if offload.keep_layers > layers:
+        named = f"offload.keep_layers={offload.keep_layers}"
+        return f"{named}: the text encoder has {layers} layers, so {layers} keep all of them"
+    return None
 
 
 def problem_on_a_cpu(offload: OffloadConfig) -> str | None:
@@ -78,7 +103,7 @@ def problem(offload: OffloadConfig, *, compiled: Mapping[str, str]) -> str | Non
 
 
 def overlaps(offload: OffloadConfig) -> bool:
-    """Whether copies run while the device computes."""
+    """Whether a step's copies run while the device computes it."""
     return offload.mode == "group" and offload.use_stream
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from zbench.analysis.figures import TrialFigures
+from zbench.methods.offload import in_mode
 from zbench.record import Record
 from zbench.search.references import WithReferences
 from zbench.space import Placed, Space
@@ -51,8 +52,7 @@ class WithNextOffload:
         placed = self.held_to_what_serves(self._asked[record.trial_id])
         if record.reason is None or record.reason.next_offload is None or not self._wanted(placed):
             return
-        offload = replace(placed.trial.offload, mode=record.reason.next_offload)
-        smaller = replace(placed.trial, offload=offload)
+        smaller = replace(placed.trial, offload=in_mode(placed.trial.offload, record.reason.next_offload))
         self.gave_way[record.trial_id] = smaller.trial_id
         has_a_role = placed.is_reference or placed.is_baseline
         to_come = any(other.trial.trial_id == smaller.trial_id for other in self.space.placed)

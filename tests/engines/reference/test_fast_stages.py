@@ -13,7 +13,8 @@ os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 from zbench.config import DBCacheConfig, OffloadConfig, SCMConfig
 from zbench.engines.reference.caching import CacheSwitch
 from zbench.engines.reference.decoded import Decoded, pixels_of
-from zbench.engines.reference.offloading import HostCopy, Offloading
+from zbench.engines.reference.host_copy import HostCopy
+from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.pipeline import _watched
 from zbench.engines.reference.text_tokens import TextTokens, cut_tokens
 from zbench.zimage.fast import shapes

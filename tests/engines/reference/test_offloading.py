@@ -3,18 +3,21 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from factories import TINY, trial
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
 from zbench.config import CacheConfig, OffloadConfig, SCMConfig
 from zbench.engines import StageError
-from zbench.engines.reference.offloading import STAYS_BELOW_BYTES, HostCopy
+from zbench.engines.reference.host_copy import STAYS_BELOW_BYTES, HostCopy
+from zbench.engines.reference.offloading import Offloading
 from zbench.engines.reference.pipeline import ReferencePipeline
 
 SMALL = replace(TINY, height=64, width=64, steps=4, weights="random")
@@ -109,8 +112,60 @@ def test_a_host_copy_is_one_block_and_small_tensors_stay() -> None:
     copy.fetch()
     assert copy.resident and module[0].weight.data_ptr() != there
     assert all(torch.equal(p, v) for p, v in zip(module.parameters(), values, strict=True))
+    place = torch.empty(copy.nbytes + 9, dtype=torch.uint8)
+    copy.fetch(place)
+    assert module[0].weight.data_ptr() == place.data_ptr() and torch.equal(module[0].weight, values[0])
     copy.drop()
     assert not copy.resident and module[0].weight.data_ptr() == there
+
+
+@pytest.mark.parametrize("mode", ["text_encoder", "all"])
+def test_the_table_of_tokens_stays_where_it_is_and_its_rows_alone_move(
+    mode: str, engine: ReferencePipeline, expected: dict[str, Any]
+) -> None:
+    engine.launch(trial(pipeline=SMALL, offload=OffloadConfig(mode=mode)))
+    encoder = engine.pipe.text_encoder
+    table, places, rows = encoder.get_input_embeddings(), [], []
+
+    def note(_table: Any, _ids: Any, found: torch.Tensor) -> None:
+        places.append(table.weight.data_ptr())
+        rows.append(found.nbytes)
+
+    home = table.weight.data_ptr()
+    table.register_forward_hook(note)
+    assert np.array_equal(engine.generate(PROMPT, 0).image, expected["none"])
+    assert places == [home] and rows == [SMALL.max_sequence_length * encoder.config.hidden_size * 4]
+    layers = sum(p.nbytes for p in encoder.layers.parameters())
+    moved = engine.effective().offload_moved_bytes["text_encoder"]
+    assert 0.85 * layers < moved - rows[0] <= layers, "the layers but for what is small"
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_kept_layers_stay_and_the_others_come(kept: int, engine: ReferencePipeline, expected: dict[str, Any]) -> None:
+    engine.launch(trial(pipeline=SMALL, offload=OffloadConfig(mode="text_encoder", keep_layers=kept)))
+    layers = engine.pipe.text_encoder.layers
+    weights = [max(layer.parameters(), key=lambda p: p.nbytes) for layer in layers]
+    home, came = [weight.data_ptr() for weight in weights], []
+    for layer, weight, place in zip(layers, weights, home, strict=True):
+        layer.mlp.register_forward_pre_hook(lambda *_, w=weight, p=place: came.append(w.data_ptr() != p))
+    assert np.array_equal(engine.generate(PROMPT, 0).image, expected["none"])
+    assert came == [False] * kept + [True] * (len(layers) - kept)
+    rows = SMALL.max_sequence_length * engine.pipe.text_encoder.config.hidden_size * 4
+    of_layer = sum(p.nbytes for p in layers[0].parameters() if p.nbytes >= STAYS_BELOW_BYTES)
+    assert engine.effective().offload_moved_bytes["text_encoder"] == rows + of_layer * (len(layers) - kept)
+
+
+def test_a_table_that_is_a_heads_too_comes_with_it() -> None:
+    """What reads all of it cannot do with some rows."""
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 32, "vocab_size": 512}
+    tied = Qwen3Config(**sizes, num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True)
+    model, ids = Qwen3ForCausalLM(tied).eval(), torch.arange(9)[None]
+    with torch.no_grad():
+        plain = model(ids).logits
+        offloading = Offloading(SimpleNamespace(text_encoder=model), OffloadConfig(mode="text_encoder"), "cpu")
+        assert torch.equal(model(ids).logits, plain)
+    moved = offloading.moved_bytes
+    assert moved is not None and moved["text_encoder"] >= model.get_input_embeddings().weight.nbytes == 64 * 512 * 4
 
 
 @pytest.mark.parametrize(

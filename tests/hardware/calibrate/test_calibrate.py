@@ -146,6 +146,16 @@ def test_the_fast_path_is_no_part_of_what_is_fitted(knobs: dict[str, str]):
     assert list(of_records([on_h100(compute=ComputeConfig(device="cuda", **knobs))])) == []
 
 
+def test_a_text_encoder_whose_layers_come_one_ahead_shows_no_link(committed: Seen):
+    """What it copies hides what it computes. Records that moved the table of tokens too are of before."""
+    before = [o for o in committed[0] if o.offload == "offload:text_encoder"]
+    table = 151_936 * 2560 * 2
+    after = [replace(o, moved_bytes=o.moved_bytes - table) for o in before if o.moved_bytes]
+    assert len(after) == len(before) > 0
+    assert fit(after, [], "a test").efficiency.host_link == fit([], [], "a test").efficiency.host_link
+    assert fit(before, [], "a test").efficiency.host_link != fit([], [], "a test").efficiency.host_link
+
+
 def test_what_is_small_or_of_a_cpu_is_passed_over():
     assert list(of_records(demo_records())) == []
 

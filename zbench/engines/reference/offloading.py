@@ -6,7 +6,7 @@ encoder of 7.5 GiB in 0.32 s where this takes 0.17 (reports/h100/offload), so it
 
 | mode | what waits on the host, and when it comes |
 |---|---|
-| text_encoder | the text encoder, layer by layer, as each weight is needed once a prompt |
+| text_encoder | the text encoder, layer by layer, one ahead of use; its table of tokens stays, and rows of it come |
 | dit | the transformer, whole, before the first step; it leaves before the decode |
 | vae | the VAE, whole, for the decode |
 | all | all three, each as above |
@@ -17,7 +17,8 @@ encoder of 7.5 GiB in 0.32 s where this takes 0.17 (reports/h100/offload), so it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,66 +26,11 @@ from diffusers.hooks import apply_group_offloading
 from torch import Tensor, nn
 
 from zbench.config import OffloadConfig
+from zbench.engines.reference.host_copy import HostCopy
+from zbench.engines.reference.layers_ahead import LayersAhead
 from zbench.errors import ConfigError
 from zbench.methods.offload import BY_NAME, COMPONENTS
-
-ALIGNMENT = 256  # bytes; what the device's own allocator gives
-
-STAYS_BELOW_BYTES = 2**16
-"""Norms, biases and the like stay on the device: they weigh nothing, and by them diffusers knows where to compute."""
-
-
-class HostCopy:
-    """Weights in one block of host memory, fetched to a device with one copy."""
-
-    def __init__(self, tensors: Iterable[Tensor], device: torch.device, *, pin: bool) -> None:
-        """Takes the tensors over; all but small ones are in host memory from now on, until `fetch`."""
-        self.resident = False
-        self._device = device
-        self._tensors: list[Tensor] = []
-        for tensor in tensors:
-            if tensor.nbytes < STAYS_BELOW_BYTES:
-                tensor.data = tensor.data.to(device)
-            else:
-                self._tensors.append(tensor)
-        self._places: list[tuple[int, int]] = []
-        end = 0
-        for tensor in self._tensors:
-            begin = -(-end // ALIGNMENT) * ALIGNMENT
-            end = begin + tensor.nbytes
-            self._places.append((begin, end))
-        self._strides = [tensor.stride() if _channels_last(tensor) else None for tensor in self._tensors]
-        self._host = torch.empty(end, dtype=torch.uint8, pin_memory=pin)
-        for tensor, view in zip(self._tensors, self._views(self._host), strict=True):
-            tensor.data = view.copy_(tensor.data)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of one copy."""
-        return self._host.nbytes
-
-    def fetch(self) -> None:
-        """Copy the weights to the device, in the order of its current stream."""
-        there = torch.empty_like(self._host, device=self._device, pin_memory=False)
-        self._point_at(there.copy_(self._host, non_blocking=True))
-        self.resident = True
-
-    def drop(self) -> None:
-        """Let the device's copy go, if there is one."""
-        if self.resident:
-            self._point_at(self._host)
-            self.resident = False
-
-    def _point_at(self, block: Tensor) -> None:
-        for tensor, view in zip(self._tensors, self._views(block), strict=True):
-            tensor.data = view
-
-    def _views(self, block: Tensor) -> list[Tensor]:
-        views = []
-        for tensor, strides, (begin, end) in zip(self._tensors, self._strides, self._places, strict=True):
-            flat = block[begin:end].view(tensor.dtype)
-            views.append(flat.view(tensor.shape) if strides is None else flat.as_strided(tensor.shape, strides))
-        return views
+from zbench.zimage.fast.transfer import received, sent
 
 
 class Offloading:
@@ -98,6 +44,7 @@ class Offloading:
         self._stream = config.use_stream and on_gpu
         self._moved: Counter[str] = Counter()
         self._copies: list[HostCopy] = []
+        self._ahead: LayersAhead | None = None
         _refuse_packed(pipe, config.mode)
         if config.mode == "sequential":
             for component in COMPONENTS:
@@ -111,7 +58,7 @@ class Offloading:
         else:
             waiting = BY_NAME[config.mode].waiting
             if "text_encoder" in waiting:
-                self._one_layer_at_a_time("text_encoder", pipe.text_encoder)
+                self._one_layer_at_a_time("text_encoder", pipe.text_encoder, config.keep_layers)
             transformer = self._whole(pipe.transformer) if "transformer" in waiting else None
             vae = self._whole(pipe.vae) if "vae" in waiting else None
             if transformer is not None:
@@ -122,6 +69,8 @@ class Offloading:
     def reset(self) -> None:
         """An image is about to be made: what was moved is counted anew, and what a failed one left there goes."""
         self._moved.clear()
+        if self._ahead is not None:
+            self._ahead.end()
         for copy in self._copies:
             copy.drop()
 
@@ -144,17 +93,52 @@ class Offloading:
         self._copies.append(HostCopy(tensors, self._device, pin=self._pin))
         return self._copies[-1]
 
-    def _one_layer_at_a_time(self, component: str, module: nn.Module) -> None:
-        """Each layer comes before it computes and leaves after it, in the order of the stream that computes; what is
-        outside of layers comes and leaves with the module."""
-        layers = _layers(module)
-        inside = {id(tensor) for layer in layers for tensor in _tensors(layer)}
-        parts = {layer: _tensors(layer) for layer in layers}
-        parts[module] = [tensor for tensor in _tensors(module) if id(tensor) not in inside]
-        for part, tensors in parts.items():
-            copy = self._host_copy(tensors)
+    def _one_layer_at_a_time(self, component: str, module: nn.Module, kept: int) -> None:
+        """Each layer but the first `kept` comes before it computes and leaves after it; what is outside of layers comes
+        and leaves with the module, but for the table of tokens."""
+        layers, table = _layers(module), _own_table(module)
+        elsewhere = {id(tensor) for layer in layers for tensor in _tensors(layer)}
+        if table is not None:
+            elsewhere.add(id(table.weight))
+            self._look_up_on_the_host(component, table)
+        for tensor in (tensor for layer in layers[:kept] for tensor in _tensors(layer)):
+            tensor.data = tensor.data.to(self._device)
+        copies = {layer: self._host_copy(_tensors(layer)) for layer in layers[kept:]}
+        if copies and self._device.type == "cuda":
+            self._one_ahead(component, module, copies)
+            copies = {}
+        copies[module] = self._host_copy([tensor for tensor in _tensors(module) if id(tensor) not in elsewhere])
+        for part, copy in copies.items():
             part.register_forward_pre_hook(self._fetching(component, copy))
-            part.register_forward_hook(_dropping(copy))
+            part.register_forward_hook(_calling(copy.drop))
+
+    def _one_ahead(self, component: str, module: nn.Module, copies: Mapping[nn.Module, HostCopy]) -> None:
+        """While one of the module's layers computes the next one comes."""
+        self._ahead = ahead = LayersAhead(max(copy.nbytes for copy in copies.values()), self._device)
+
+        def need(copy: HostCopy) -> None:
+            ahead.need(copy)
+            self._moved[component] += copy.nbytes
+
+        module.register_forward_pre_hook(_calling(ahead.begin))
+        for layer, copy in copies.items():
+            layer.register_forward_pre_hook(_calling(partial(need, copy)))
+            layer.register_forward_hook(_calling(partial(ahead.done, copy)))
+        module.register_forward_hook(_calling(ahead.end))
+
+    def _look_up_on_the_host(self, component: str, table: nn.Embedding) -> None:
+        """Let a table stay in host memory: a prompt needs some hundred of its rows, which alone come to the device.
+
+        The host waits for the ids. A lookup copies rows, so they are the same to the bit.
+        """
+        table.weight.data = table.weight.data.cpu()
+
+        def send(_table: nn.Module, _ids: object, rows: Tensor) -> Tensor:
+            self._moved[component] += rows.nbytes
+            return sent(rows, self._device)
+
+        table.register_forward_pre_hook(lambda _table, ids: (received(ids[0]),))
+        table.register_forward_hook(send)
 
     def _fetching(self, component: str, copy: HostCopy) -> Callable[..., None]:
         def fetch(*_: object) -> None:
@@ -209,17 +193,19 @@ class Offloading:
         runs.register_forward_pre_hook(counting(_nbytes(runs) - sum(map(_nbytes, layers))))
 
 
-def _channels_last(tensor: Tensor) -> bool:
-    """Whether a convolution's weights were laid out so, which they stay wherever they are copied."""
-    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-
-
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
     return [layer for child in module.children() if isinstance(child, nn.ModuleList) for layer in child]
+
+
+def _own_table(encoder: Any) -> nn.Embedding | None:
+    """The table of tokens of a text encoder of transformers'; None where another module, such as a head, has it too."""
+    table: nn.Embedding = encoder.get_input_embeddings()
+    holders = [m for m in encoder.modules() if any(p is table.weight for p in m.parameters(recurse=False))]
+    return table if holders == [table] else None
 
 
 def _nbytes(module: nn.Module) -> int:
@@ -243,11 +229,13 @@ def _refuse_packed(pipe: Any, mode: str) -> None:
         raise ConfigError("offload.mode", mode, f"it cannot move weights packed as {', '.join(sorted(packed))}; {way}")
 
 
-def _dropping(copy: HostCopy) -> Callable[..., None]:
-    def drop(*_: object) -> None:
-        copy.drop()
+def _calling(what: Callable[[], None]) -> Callable[..., None]:
+    """A hook that does just that."""
 
-    return drop
+    def call(*_: object) -> None:
+        what()
+
+    return call
 
 
 def _pin(module: nn.Module, pin: bool) -> None:

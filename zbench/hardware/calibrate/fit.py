@@ -143,11 +143,19 @@ def _stages(rows: Rows, shares: Shares) -> dict[str, float]:
 
 
 def _links(rows: Rows, shares: Shares) -> dict[str, float]:
-    """Shares of the host link, from what stages take longer where their weights wait in host memory."""
+    """Shares of the host link, from what stages take longer where their weights wait in host memory.
+
+    Not from text encoders whose layers came one ahead: their copies hide what is computed.
+    """
     found: dict[str, list[float]] = {}
     for o in rows.copied():
         cost = cost_of(o, shares)
-        copied = traffic.image_transfer_bytes(o.trial.offload, cost.weights)
+        text_layers = cost.geometry.text_encoder.n_layers
+        least = traffic.image_transfer_bytes(o.trial.offload, cost.weights, text_layers)
+        copied = o.moved_bytes or least
+        had_table = copied > least + cost.weights.text_encoder_table / 2  # moved as well, before layers came ahead
+        if offload.BY_NAME[o.trial.offload.mode].streams_text and not had_table:
+            continue
         denoise = cost.step(cost.geometry.transformer.n_layers) * (o.trial.pipeline.steps - o.cached_steps)
         busy = cost.text_encode().total_s + cost.decode().total_s + denoise.total_s
         steps_s = o.forward_s * (o.trial.pipeline.steps - o.cached_steps) if o.forward_s else denoise.total_s

@@ -53,6 +53,8 @@ class Observation:
     """Skipped in an image."""
     peak_bytes: int | None = None
     """Of the device's memory."""
+    moved_bytes: int | None = None
+    """Copied to the device for an image, where that was counted: what waits has not always been the same."""
 
     @property
     def dims(self) -> ParallelDims:
@@ -118,6 +120,7 @@ def _observation(record: Record, measured: Measurement, name: str, where: str) -
     valid = [r for r in measured.requests if r.valid]
     peak, kind = peak_memory(measured)
     staged = [r.stages_s for r in valid if r.stages_s]
+    moved = measured.effective.offload_moved_bytes
     stages = {key: median(each.get(key, 0.0) for each in staged) for key in staged[0]} if staged else {}
     return Observation(
         hardware=name,
@@ -128,6 +131,7 @@ def _observation(record: Record, measured: Measurement, name: str, where: str) -
         latency_s=median(r.latency_s for r in valid) if valid else None,
         stages_s=stages,
         peak_bytes=peak if kind == "device" else None,
+        moved_bytes=sum(moved.values()) if moved else None,
         cached_steps=round(median(len(r.cached_steps) for r in valid)) if valid else 0,
     )
 

@@ -62,6 +62,6 @@ def how(trial: Trial) -> str:
 
 
 def in_order_of_moving(offloads: Sequence[OffloadConfig]) -> tuple[OffloadConfig, ...]:
-    """Those that move least first; of equal ones pinned memory first."""
+    """Those that move least first; of equal ones that keep most layers on the device first, and pinned memory."""
     names = [mode.name for mode in MOVING_MORE]
-    return tuple(sorted(offloads, key=lambda o: (names.index(BY_NAME[o.mode].name), not o.pin_memory)))
+    return tuple(sorted(offloads, key=lambda o: (names.index(BY_NAME[o.mode].name), -o.keep_layers, not o.pin_memory)))
