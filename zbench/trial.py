@@ -55,6 +55,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         *(("compute", knob) for knob in fast.KNOBS),
         ("compute", "quantization"),
         ("compute", "scope"),
+        ("compute", "norms"),
         ("cache", "steps_mask"),
         ("parallel", "ulysses_anything"),
         ("parallel", "ulysses_async"),
