@@ -39,7 +39,7 @@ def test_a_choice_sets_knobs_and_nothing_else() -> None:
     assert plain == {f: v for f, v in vars(ComputeConfig()).items() if f != "grid"}
     on = composed("fast")
     assert fast.is_fast(on, ParallelConfig()) and on.attention_backend == "auto" and on.quantization == "none"
-    assert replace(on, quantization="fp8") == composed("fp8")
+    assert replace(on, quantization="fp8", norms="auto") == composed("fp8")
 
 
 def test_the_kernel_is_settled_by_the_device() -> None:
