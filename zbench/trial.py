@@ -56,6 +56,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("compute", "quantization"),
         ("compute", "scope"),
         ("offload", "keep_layers"),
+        ("compute", "norms"),
         ("cache", "steps_mask"),
         ("parallel", "ulysses_anything"),
         ("parallel", "ulysses_async"),

@@ -16,6 +16,7 @@ from zbench.trial import Trial, geometry_of, settled
 
 FAST = ComputeConfig(device="cuda", compile=True, graphs="auto", **fast.FAST)
 FP8 = replace(FAST, quantization="fp8", **fast.FP8)
+FP8_NORMS = replace(FP8, norms="fused")
 FP8_ALONE = ComputeConfig(device="cuda", quantization="fp8")
 FP8_ATTENTION = replace(FAST, attention_backend="cudnn_fp8")
 DECODE_ALONE = ComputeConfig(device="cuda", decode="compiled")
@@ -39,7 +40,7 @@ def test_a_choice_sets_knobs_and_nothing_else() -> None:
     on = composed("fast")
     assert fast.is_fast(on, ParallelConfig()) and on.attention_backend == "auto" and on.quantization == "none"
     assert on.ffn == "split", "joined feed-forwards take memory and buy nothing in bf16"
-    assert replace(on, quantization="fp8", ffn="fused") == composed("fp8")
+    assert replace(on, quantization="fp8", ffn="fused", norms="auto") == composed("fp8")
 
 
 def test_the_kernel_is_settled_by_the_device() -> None:
@@ -69,7 +70,7 @@ def test_the_fast_choice_works_however_attention_is_shared(parallel: ParallelCon
     assert typed.qkv == "split" and "fast" not in trial(compute=typed).label.split()
 
 
-@pytest.mark.parametrize("knob", ["graphs", "qkv", "rope", "ffn", "text", "decode", "quantization", "scope"])
+@pytest.mark.parametrize("knob", ["graphs", "qkv", "rope", "ffn", "text", "decode", "quantization", "scope", "norms"])
 def test_a_value_that_is_none_is_named(knob: str) -> None:
     wrong = trial(compute=replace(FAST, **{knob: "warp"}))
     with pytest.raises(ConfigError, match=f"compute.{knob}=warp: must be one of "):
@@ -80,8 +81,9 @@ def test_each_knob_is_a_trial_of_its_own_and_plain_ones_leave_no_trace() -> None
     plain = trial(compute=ComputeConfig(device="cuda"))
     others = [trial(compute=replace(plain.compute, **{knob: value})) for knob, value in fast.FP8.items()]
     others.append(trial(compute=replace(plain.compute, quantization="fp8")))
-    assert len({plain.trial_id, *(other.trial_id for other in others)}) == 7
-    assert not set(plain.to_dict()["compute"]) & {*fast.KNOBS, "graphs", "quantization", "scope"}
+    others.append(trial(compute=FP8_NORMS))
+    assert len({plain.trial_id, *(other.trial_id for other in others)}) == 8
+    assert not set(plain.to_dict()["compute"]) & {*fast.KNOBS, "graphs", "quantization", "scope", "norms"}
     for each in (plain, *others, trial(compute=FP8)):
         assert Trial.from_dict(each.to_dict()) == each
 
@@ -94,6 +96,7 @@ def test_each_knob_is_a_trial_of_its_own_and_plain_ones_leave_no_trace() -> None
         (replace(FP8, scope="ffn"), "none fast fp8:ffn"),
         (replace(FAST, ffn="fused"), "none fast ffn:fused"),
         (replace(FP8, ffn="split"), "none fast ffn:split fp8"),
+        (FP8_NORMS, "none fast fp8 norms:fused"),
         (replace(FAST, rope="complex"), "none compiled graphs:auto qkv:fused text:compiled decode:compiled"),
         (ComputeConfig(device="cuda", compile=True, graphs="all"), "none compiled graph"),
         (ComputeConfig(device="cuda", decode="channels_last"), "none decode:channels_last"),
@@ -137,6 +140,8 @@ def test_images_are_judged_against_those_of_the_unquantised_trial() -> None:
         (replace(FP8_ATTENTION, qkv="split"), {"parallel": ParallelConfig(gather_size=2)}, "parallel.gather_size=2"),
         (FP8_ATTENTION, {"pipeline": replace(TURBO, guidance_scale=4.0)}, "it takes none; parallel.cfg_size=2"),
         (FP8_ATTENTION, {"parallel": ParallelConfig(ulysses_size=2)}, "leave out parallel.ulysses_size=2"),
+        (replace(FP8_NORMS, scope="ffn"), {}, "fused: rounds what one layer reads in FP8; add compute.scope=both"),
+        (replace(FP8_NORMS, qkv="split", ffn="split"), {}, "add compute.qkv=fused, compute.ffn=fused"),
         (FP8_ALONE, {"pipeline": UNFUSED}, "fp8: pipeline.lora_fused=false"),
         (FP8_ALONE, {"pipeline": GGUF}, "as they are"),
     ],
@@ -146,7 +151,7 @@ def test_what_does_not_go_together_says_why(compute: ComputeConfig, groups: dict
 
 
 def test_the_rest_goes_together() -> None:
-    assert why(FAST) == why(FP8) == why(FP8_ATTENTION) == ""
+    assert why(FAST) == why(FP8) == why(FP8_ATTENTION) == why(FP8_NORMS) == ""
     assert why(FP8_ATTENTION, parallel=ParallelConfig(dp_size=2)) == ""
     assert why(FAST, cache=DBCacheConfig()) == why(FP8, offload=OffloadConfig(mode="vae")) == ""
     assert why(FAST, parallel=ParallelConfig(tp_size=2)) == why(FAST, parallel=ParallelConfig(ulysses_size=2)) == ""
@@ -187,6 +192,24 @@ def test_a_scope_means_something_only_where_something_is_quantised() -> None:
     both = [replace(FAST, scope="ffn"), replace(FP8, scope="ffn")]
     quantization.check_used(both)
     assert [settled(compute, "cuda", ParallelConfig()).scope for compute in both] == ["both", "ffn"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "norms"),
+    [({}, "fused"), ({"scope": "ffn"}, "split"), ({"qkv": "split"}, "split"), ({"quantization": "none"}, "split")],
+)
+def test_norms_left_open_are_fused_where_what_they_round_for_is_there(knobs: dict[str, str], norms: str) -> None:
+    compute = settled(replace(FP8, norms="auto", **knobs), "cuda", ParallelConfig())
+    assert compute.norms == norms and why(compute) == ""
+    gathered = settled(replace(FP8, qkv="auto", norms="auto"), "cuda", ParallelConfig(gather_size=2))
+    assert (gathered.qkv, gathered.norms) == ("split", "split"), "ranks send keys and values apart"
+
+
+def test_fused_norms_mean_something_only_where_something_is_quantised() -> None:
+    with pytest.raises(ConfigError, match=r"compute.norms=fused: nothing is quantised; add compute.quantization=fp8"):
+        quantization.check_used([replace(FAST, norms="fused")])
+    quantization.check_used([replace(FAST, norms="auto"), replace(FAST, scope="both")])
+    quantization.check_used([replace(FAST, norms="fused"), FP8])
 
 
 def test_every_knob_is_of_the_launch_and_auto_keeps_captured_forwards_apart() -> None:

@@ -117,7 +117,7 @@ def knobs_of(trial: Trial) -> dict[str, Any]:
 
 def _of_compute(compute: ComputeConfig) -> dict[str, Any]:
     """Compiling and capturing are one knob, what is quantised is another; the rest as it is, defaults too."""
-    own = ("grid", "compile", "graphs", "quantization", "scope")
+    own = ("grid", "compile", "graphs", "quantization", "scope", "norms")
     rest = {f"compute.{f.name}": getattr(compute, f.name) for f in fields(compute) if f.name not in own}
     stack = "compiled" if compute.compile else "eager"
     captured = graphs.label(compute.graphs)

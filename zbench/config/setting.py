@@ -24,6 +24,7 @@ DECODES = ("eager", "channels_last", "compiled")
 GRAPHS = ("none", "stages", "all", "auto")
 QUANTIZATIONS = ("none", "fp8")
 SCOPES = ("attention", "ffn", "both")
+NORMS = ("split", "fused", "auto")
 OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
 STREAM_TEXT = ("text_encoder", "all")
 """Offload modes in which the text encoder comes layer by layer, by zbench itself."""
@@ -115,6 +116,7 @@ class ComputeConfig(Group):
     decode: str = "eager"  # channels_last: the VAE's memory format; compiled: that, by torch.compile
     quantization: str = "none"  # fp8: torchao's, row-wise, weights and activations
     scope: str = "both"  # what is quantised: attention projections, ffn, both
+    norms: str = "split"  # fused: norm, modulation and rounding to FP8 as one kernel; auto: that, where all is there
     attention_backend: str = "native"  # a name diffusers' set_attention_backend knows
 
 
@@ -155,3 +157,4 @@ def check_compute(compute: ComputeConfig) -> None:
     one_of("compute.decode", compute.decode, DECODES)
     one_of("compute.quantization", compute.quantization, QUANTIZATIONS)
     one_of("compute.scope", compute.scope, SCOPES)
+    one_of("compute.norms", compute.norms, NORMS)

@@ -39,8 +39,8 @@ REASONS = {
     attention.KEY: "This kernel is zbench's own to call; this program's attention is exact",
     "compute.graphs": "A captured forward is zbench's own; the images are the same without it",
     **dict.fromkeys(
-        (f"compute.{key}" for key in ("qkv", "rope", "ffn", "text")),
-        "Joined layers, real rotations and short prompts are zbench's own; the images are the same without them",
+        (f"compute.{key}" for key in ("qkv", "rope", "ffn", "text", "norms")),
+        "Joined layers and norms, real rotations, short prompts are zbench's own; the images are the same without them",
     ),
     "offload.keep_layers": "diffusers' model offload moves a text encoder whole",
     VRAM_LIMIT: "Nothing holds this program to less memory than the card has",

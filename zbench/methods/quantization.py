@@ -35,23 +35,38 @@ KEPT_ENDS = 1
 LEAST_TORCHAO = (0, 15)
 PACKAGE = "pip install 'zbench[torchao]'"
 
+NORMS, FUSED, AUTO = "compute.norms", "fused", "auto"
+READERS = {"qkv": "fused", "ffn": "fused", "scope": "both"}
+"""What fused norms need: they round once for one layer that reads it, in attention and in the feed-forward."""
+
 PEAK = "peak_fp8_tflops"
 """Key of a hardware profile with its dense FP8 matmul rate."""
 
 
 def settled(compute: ComputeConfig) -> ComputeConfig:
-    """`compute`; without quantisation nothing is said of its scope, so that one thing has one identity."""
-    return replace(compute, scope=ComputeConfig().scope) if compute.quantization == NONE else compute
+    """`compute` with what `norms=auto` stands for.
+
+    Without quantisation nothing is said of its scope and norms, so that one thing has one identity.
+    """
+    plain = ComputeConfig()
+    if compute.quantization == NONE:
+        return replace(compute, scope=plain.scope, norms=plain.norms)
+    if compute.norms == AUTO:
+        return replace(compute, norms=plain.norms if _lacking(compute) else FUSED)
+    return compute
 
 
 def check_used(computes: Iterable[ComputeConfig]) -> None:
-    """Raise ConfigError where a scope is named, and none of `computes` quantises."""
+    """Raise ConfigError where a scope or fused norms are named, and none of `computes` quantises."""
     every = list(computes)
     if any(compute.quantization != NONE for compute in every):
         return
+    plain = ComputeConfig()
     for compute in every:
-        if compute.scope != ComputeConfig().scope:
+        if compute.scope != plain.scope:
             raise ConfigError("compute.scope", compute.scope, f"nothing is quantised; add {KEY}={FP8}")
+        if compute.norms == FUSED:
+            raise ConfigError(NORMS, FUSED, f"nothing is quantised; add {KEY}={FP8}")
 
 
 def problem(
@@ -80,7 +95,14 @@ def problem(
         return f"{named}: pipeline.lora_fused=false puts a LoRA beside the layers; use pipeline.lora_fused=true"
     if pipeline.weights.lower().endswith(lora.QUANTISED):
         return f"{named}: {lora.QUANTISED[1:]} weights are quantised as they are stored; use {KEY}={NONE}"
+    if compute.norms == FUSED and (lacking := _lacking(compute)):
+        return f"{NORMS}={FUSED}: rounds what one layer reads in FP8; add {', '.join(lacking)}"
     return None
+
+
+def _lacking(compute: ComputeConfig) -> list[str]:
+    """What norms would need to be fused, as it is typed."""
+    return [f"compute.{knob}={value}" for knob, value in READERS.items() if getattr(compute, knob) != value]
 
 
 def lacks_package(compute: ComputeConfig) -> str | None:
@@ -121,11 +143,12 @@ def told(compute: ComputeConfig) -> dict[str, str]:
 
 
 def label(compute: ComputeConfig) -> str | None:
-    """What a trial's label says of it, such as `fp8` or `fp8:ffn`; None without."""
+    """What a trial's label says of it, such as `fp8`, `fp8:ffn` or `fp8 norms:fused`; None without."""
     if compute.quantization == NONE:
         return None
     whole = compute.scope == ComputeConfig().scope
-    return compute.quantization if whole else f"{compute.quantization}:{compute.scope}"
+    kind = compute.quantization if whole else f"{compute.quantization}:{compute.scope}"
+    return kind if compute.norms == ComputeConfig().norms else f"{kind} norms:{compute.norms}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

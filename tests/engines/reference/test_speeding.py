@@ -35,6 +35,7 @@ class Pieces:
         self._put("ahead", run_ahead=lambda _p: self._said("ahead"))
         self._put("decode", speed_decode=lambda _v, mode: self._said(f"decode {mode}"))
         self._put("quantization", quantize=self._quantize, count_quantised=lambda _t: 6)
+        self._put("fused_norms", fuse_norms=lambda _t: self._said("norms"))
         transformer = SimpleNamespace(compile_repeated_blocks=lambda fullgraph, options: self.said.append("compile"))
         vae = SimpleNamespace(decoder="decoder")
         self.pipe = SimpleNamespace(transformer=transformer, vae=vae, text_encoder="text")
@@ -80,6 +81,13 @@ def test_layers_are_joined_then_quantised_then_compiled(pieces: Pieces) -> None:
     assert pieces.said == ["undo decode compiled", "undo ahead", "undo text True"]
 
 
+def test_norms_are_fused_once_what_they_round_for_is_quantised(pieces: Pieces) -> None:
+    with ExitStack() as undo:
+        compute = ComputeConfig(device="cuda", compile=True, quantization="fp8", norms="fused")
+        assert pieces.applied(compute, undo).quantized == {"fp8": 6}
+        assert pieces.said == ["quantize fp8 both 1", "norms", "compile"]
+
+
 def test_what_was_applied_is_put_back_the_last_first_but_for_joined_layers(pieces: Pieces) -> None:
     """To part them takes their weights a second time, for a pipeline that nobody uses any more."""
     with ExitStack() as undo:
@@ -116,16 +124,20 @@ def test_a_knob_alone_is_its_piece_alone(pieces: Pieces, knobs: dict[str, Any], 
         ("feed", "compute.ffn=fused: these"),
         ("decode", "compute.decode=compiled: these"),
         ("quantize", "compute.quantization=fp8: these"),
+        ("norms", "compute.norms=fused: these"),
     ],
 )
 def test_what_a_piece_refuses_names_its_knob_and_the_rest_is_put_back(pieces: Pieces, refuses: str, says: str) -> None:
     pieces.refusal = refuses
-    compute = ComputeConfig(**{**vars(FAST), "quantization": "fp8" if refuses == "quantize" else "none"})
+    quantised = {"quantization": "fp8", "norms": "fused"} if refuses in ("quantize", "norms") else {}
+    compute = ComputeConfig(**{**vars(FAST), **quantised})
     with pytest.raises(ConfigError, match=says), ExitStack() as undo:
         pieces.applied(compute, undo)
     applied = [each for each in pieces.said if not each.startswith("undo ")]
     undone = [each.removeprefix("undo ") for each in pieces.said if each.startswith("undo ")]
-    assert undone == [each for each in reversed(applied) if not each.startswith(("attention", "feed_forward"))]
+    assert undone == [
+        each for each in reversed(applied) if not each.startswith(("attention", "feed_forward", "quantize"))
+    ]
 
 
 def test_what_waits_in_host_memory_is_not_captured(pieces: Pieces) -> None:

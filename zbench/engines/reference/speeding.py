@@ -1,8 +1,8 @@
 """Applies what a trial's compute asks for to a loaded pipeline, in the order in which the pieces stand on each other.
 
 It comes after the attention kernel was set and the ranks of an image shared it, and before weights move. Attention and
-feed-forward are fused, then quantised, so that what is joined is quantised as one; then text and decode, then compiled
-blocks, and last CUDA graphs, which capture all of that.
+feed-forward are fused, then quantised, so that what is joined is quantised as one, and then norms, which round for
+that; then text and decode, then compiled blocks, and last CUDA graphs, which capture all of that.
 
 The pieces are `zimage.fast`'s, and imported where they are asked for: a compiler is loaded with some of them. What they
 change is put back by an `ExitStack`, the last first. The transformer's layers stay as they are: to part what was joined
@@ -79,6 +79,11 @@ def _quantize(transformer: Any, compute: ComputeConfig) -> dict[str, int]:
 
     with _of_knob("quantization", kind):
         quantize(transformer, kind, compute.scope, quantization.KEPT_ENDS)
+    if compute.norms == quantization.FUSED:
+        from zbench.zimage.fast.fused_norms import fuse_norms
+
+        with _of_knob("norms", compute.norms):
+            fuse_norms(transformer)
     return {kind: count_quantised(transformer)}
 
 

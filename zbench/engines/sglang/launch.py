@@ -52,6 +52,7 @@ REASONS = {
     "compute.device": "SGLang runs on a GPU",
     "compute.quantization": "SGLang quantises other layers, by its own --quantization fp8",
     "compute.scope": "SGLang quantises other layers, by its own --quantization fp8",
+    "compute.norms": "SGLang has kernels of its own for what stands around its norms",
     **dict.fromkeys(
         (f"workload.{key}" for key in ("arrivals", "concurrency", "rate_per_s", "requests")),
         "How requests come is their client's to decide; load.sh says it to SGLang's own",

@@ -21,9 +21,10 @@ from diffusers.models.transformers.transformer_z_image import ZSingleStreamAttnP
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from zbench.zimage.fast.attention_fp8 import attended_in_fp8, bound_of
+from zbench.zimage.fast.attention_fp8 import attended_as_rows, attended_in_fp8, bound_of
 from zbench.zimage.fast.joined import Joined, why_not_join
 from zbench.zimage.fast.limits import ALREADY, ASYNC_SENDS_EACH, FOREIGN_PROCESSOR, GATHER_SENDS_EACH, NO_MASK
+from zbench.zimage.fast.scaled import RowsLinear, ScaledRows
 
 PROJECTIONS = ("to_q", "to_k", "to_v")
 JOINED = "to_qkv"
@@ -48,12 +49,15 @@ class FusedAttnProcessor:
     def __call__(
         self,
         attn: Any,
-        hidden_states: Tensor,
+        hidden_states: Tensor | ScaledRows,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         freqs_cis: Tensor | None = None,
     ) -> Tensor:
-        """`hidden_states`: batch x tokens x width; the same comes back. `freqs_cis`: what the embedder gives."""
+        """`hidden_states`: batch x tokens x width, or `ScaledRows` of it; the former comes back.
+
+        `freqs_cis`: what the embedder gives.
+        """
         query, key, value = self._projected(attn, hidden_states)
         if attn.norm_q is not None:
             query = attn.norm_q(query)
@@ -65,11 +69,13 @@ class FusedAttnProcessor:
             attention_mask is not None and attention_mask.ndim == 2
         ):  # which tokens count; the same for heads and queries
             attention_mask = attention_mask[:, None, None, :]
+        attended: Any
         if self._in_fp8:
             if attention_mask is not None:
                 raise ValueError(NO_MASK)
             bounds = bound_of(attn.norm_q, query), bound_of(attn.norm_k, key)
-            attended = attended_in_fp8(query, key, value, bounds)
+            takes_rows = isinstance(attn.to_out[0], RowsLinear)
+            attended = (attended_as_rows if takes_rows else attended_in_fp8)(query, key, value, bounds)
         elif self._attention_backend == AttentionBackendName._NATIVE_CUDNN and self._parallel_config is None:
             attended = attended_by_cudnn(query, key, value, attention_mask)
         else:
@@ -83,12 +89,14 @@ class FusedAttnProcessor:
                 backend=self._attention_backend,
                 parallel_config=self._parallel_config,
             )
-        attended = attended.flatten(2, 3).to(hidden_states.dtype)
+        if isinstance(attended, Tensor):
+            attended = attended.flatten(2, 3).to(value.dtype)
         for layer in attn.to_out:
             attended = layer(attended)
-        return attended
+        made: Tensor = attended
+        return made
 
-    def _projected(self, attn: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _projected(self, attn: Any, hidden_states: Tensor | ScaledRows) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each batch x tokens x heads x width of a head."""
         if self._qkv:
             query, key, value = attn.to_qkv(hidden_states).unflatten(-1, (3, attn.heads, -1)).unbind(2)

@@ -18,20 +18,30 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-LARGEST = 448.0
-"""Of float8_e4m3fn."""
-LEAST = 1e-12
-"""Of a tensor's largest value, so that zeros have a scale."""
+from zbench.zimage.fast.scaled import LARGEST, LEAST, ScaledRows
+
 SHARES = 256.0
 """What a softmax's share of 1 is before it is rounded."""
 
 
 def attended_in_fp8(query: Tensor, key: Tensor, value: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
     """Each batch x tokens x heads x width; the same comes back. `bounds`: what queries and keys never pass."""
+    made, unit = _as_it_comes(query, key, value, bounds)
+    return (made.float() * unit).to(value.dtype)
+
+
+def attended_as_rows(query: Tensor, key: Tensor, value: Tensor, bounds: tuple[Tensor, Tensor]) -> ScaledRows:
+    """The same for a layer that reads FP8: batch x tokens x heads times width, not rounded a second time."""
+    made, unit = _as_it_comes(query, key, value, bounds)
+    values = made.flatten(2, 3)
+    return ScaledRows(values, unit.view(1, 1).expand(values.shape[0] * values.shape[1], 1).contiguous())
+
+
+def _as_it_comes(query: Tensor, key: Tensor, value: Tensor, bounds: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """In FP8, and its unit, one number of as many dimensions."""
     units = [(bound.float().clamp(min=LEAST) / LARGEST).view(1, 1, 1, 1) for bound in (*bounds, value.abs().amax())]
     rounded = [(x / unit).to(torch.float8_e4m3fn) for x, unit in zip((query, key, value), units, strict=True)]
-    made: Tensor = attended_by_cudnn_in_fp8(*rounded, *units).float() * units[2]
-    return made.to(value.dtype)
+    return attended_by_cudnn_in_fp8(*rounded, *units), units[2]
 
 
 def bound_of(norm: Any, x: Tensor) -> Tensor:

@@ -15,10 +15,8 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.library import triton_op, wrap_triton
 
-LARGEST = 448.0
-"""Of float8_e4m3fn."""
-LEAST = 1e-12
-"""Of a row's largest value, as torchao has it, so that a row of zeros has a scale."""
+from zbench.zimage.fast.scaled import LARGEST, LEAST, ScaledRows, product
+
 WARPS = 32
 
 
@@ -55,17 +53,8 @@ class GatedRowsFeedForward(nn.Module):
         self.w13 = w13
         self.w2 = w2
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Batch x tokens x width, bfloat16; the same comes back."""
+    def forward(self, x: Any) -> Tensor:
+        """What `w13` takes: batch x tokens x width, bfloat16 or `ScaledRows`; bfloat16 of that shape comes back."""
         both = self.w13(x)
-        rows, scales = gated_rows(both.flatten(0, -2).contiguous())
-        weight = self.w2.weight
-        made: Tensor = torch._scaled_mm(
-            rows,
-            weight.qdata.t(),
-            scale_a=scales,
-            scale_b=weight.scale.t(),
-            out_dtype=x.dtype,
-            use_fast_accum=weight.mm_config.use_fast_accum,
-        )
-        return made.view(*both.shape[:-1], -1)
+        values, scales = gated_rows(both.flatten(0, -2).contiguous())
+        return product(ScaledRows(values.unflatten(0, both.shape[:-1]), scales), self.w2.weight)

@@ -22,3 +22,8 @@ FOREIGN_PROCESSOR = (
     "compute.rope=complex"
 )
 NO_MASK = "attention in FP8 takes no mask, which prompts of unequal length in one forward need"
+NORMS_ALREADY = "its norms are fused already"
+NORMS_APART = (
+    "no block reads FP8 by joined layers in attention and feed-forward, so its norms have nothing to round for; use "
+    "compute.norms=split"
+)

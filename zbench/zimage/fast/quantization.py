@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from zbench.zimage.fast.feed_forward import FusedFeedForward
+from zbench.zimage.fast.scaled import is_quantised
 
 KINDS = ("fp8",)
 SCOPES = {"attention": ("attention",), "ffn": ("feed_forward",), "both": ("attention", "feed_forward")}
@@ -72,11 +73,7 @@ def quantisable(transformer: Any, scope: str, keep_ends: int) -> Iterator[tuple[
 
 def count_quantised(transformer: Any) -> int:
     """How many of its linear layers have weights of torchao's."""
-    return sum(_is_quantised(module) for module in transformer.modules() if isinstance(module, nn.Linear))
-
-
-def _is_quantised(layer: nn.Linear) -> bool:
-    return type(layer.weight).__module__.startswith("torchao.")
+    return sum(is_quantised(module) for module in transformer.modules() if isinstance(module, nn.Linear))
 
 
 def _join_middles(transformer: Any) -> None:
@@ -84,7 +81,7 @@ def _join_middles(transformer: Any) -> None:
 
     for block in transformer.layers:
         own = block.feed_forward
-        if isinstance(own, FusedFeedForward) and _is_quantised(own.w13) and _is_quantised(own.w2):
+        if isinstance(own, FusedFeedForward) and is_quantised(own.w13) and is_quantised(own.w2):
             block.feed_forward = GatedRowsFeedForward(own.w13, own.w2).train(own.training)
 
 
