@@ -11,6 +11,7 @@ from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv,
 from zbench.report.text.cells import digits, gib_range, trials
 from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
+from zbench.search import UNFORESEEN
 from zbench.space import Placed
 from zbench.sweeper.expectation import expected_sweep_s, expected_trial, sweep_ends_s
 from zbench.sweeper.launches import Launches, launches
@@ -109,6 +110,8 @@ def _count(plan: Plan) -> str:
     listed = trials(len(plan.trials))
     if plan.foresight is None or plan.lists_all:
         return listed
+    if plan.foresight == UNFORESEEN:
+        return f"{listed} to choose from, as the search decides"
     most, count = plan.foresight.most, len(plan.trials)
     if most is not None and most <= count:
         return f"{most} of these {listed}{'' if plan.foresight.is_exact else ' at most'}"
