@@ -118,6 +118,16 @@ def waits_itself(search: Search) -> bool:
     return getattr(search, "waits_itself", False) is True
 
 
+def asks_ahead(search: Search) -> bool:
+    """Whether a search may be asked for trials before others are told, so that they take turns: it decides by nothing
+    that it is told, or waits for that itself."""
+    from zbench.search.grid import GridSearch  # which knows this module
+
+    kind = type(search)  # one from outside comes in a wrapper, which has neither method
+    is_grid = isinstance(search, GridSearch) and (kind.ask, kind.tell) == (GridSearch.ask, GridSearch.tell)
+    return is_grid or waits_itself(search)
+
+
 def parts_of(search: Search) -> Mapping[str, str]:
     """Work that a search of zbench's own makes and nobody asked for, on some of the samples or on others, to the work
     that it is for: both by `analysis.work.work_key`."""
@@ -150,6 +160,7 @@ class Preview(NamedTuple):
     space: Space
     remarks: Sequence[str]
     foresight: Foresight
+    asks_ahead: bool
 
 
 def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Preview:
@@ -158,6 +169,6 @@ def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> 
     from zbench.search.rates import without_load
 
     if not place.is_own:
-        return Preview(without_load(space), (), UNFORESEEN)
+        return Preview(without_load(space), (), UNFORESEEN, asks_ahead=False)
     search = load_search(config, space)
-    return Preview(search.space, remarks_of(search), foresight_of(search))
+    return Preview(search.space, remarks_of(search), foresight_of(search), asks_ahead(search))
