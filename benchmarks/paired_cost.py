@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fresh_sweep import fresh_sweep, times
 
+from zbench.analysis.speedup import requests_by_turns
 from zbench.composition import overlay
 
 GOAL = 1.4
@@ -28,10 +29,7 @@ def one_sweep(overrides: list[str], paired: bool) -> tuple[float, int, int]:
         began = time.monotonic()
         records = fresh_sweep(Path(folder), asked)
         took_s = time.monotonic() - began
-    measured = [record.measurement for record in records if record.measurement]
-    own = sum(len(m.requests) for m in measured)
-    beside = {(m.window.started_at, r.index) for m in measured for r in m.window.requests if r.trial_id != m.trial_id}
-    return took_s, own, len(beside)
+    return took_s, *requests_by_turns(records)
 
 
 def main() -> None:

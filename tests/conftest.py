@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from outside_code import Outside
+from outside_code import Outside, forget
 
 from zbench.hardware.turns import FOLDER_VARIABLE as TURNS
 from zbench.zimage.digests import FOLDER_VARIABLE as DIGESTS
@@ -25,7 +25,7 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outside:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     """A folder for code from outside zbench, beside which commands run; they can import tests too."""
     folder, tests = tmp_path / "outside", Path(__file__).parent
     folder.mkdir()
@@ -33,4 +33,5 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outside:
     path = (folder, tests / "engines", tests, tests.parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, path)))
     monkeypatch.chdir(tmp_path)
-    return Outside(folder)
+    yield Outside(folder)
+    forget(folder)

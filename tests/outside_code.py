@@ -53,14 +53,18 @@ class Outside:
 
 def zbench(*args: str) -> "subprocess.CompletedProcess[str]":
     """A command, in the current folder. What it imports of the code outside is imported anew by the next one."""
-    outside = Path.cwd() / "outside"  # where the fixture puts it
     importlib.invalidate_caches()
     try:
         return zbench_here(Path.cwd(), *args)
     finally:
-        for name, module in list(sys.modules.items()):
-            if Path(getattr(module, "__file__", None) or "/").is_relative_to(outside):
-                del sys.modules[name]
+        forget(Path.cwd() / "outside")  # where the fixture puts it
+
+
+def forget(folder: Path) -> None:
+    """What was imported from there: another module of the same name may come from elsewhere."""
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
+            del sys.modules[name]
 
 
 def records() -> list[Record]:

@@ -10,9 +10,10 @@ from surfaces import Surface
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import view_of
+from zbench.analysis.work import work_key
 from zbench.measurement import QUALITY_ONLY, UNTIMED, Cold, ImageQuality, Measurement, Memory, PromptFidelity
 from zbench.record import Record
-from zbench.search import Search
+from zbench.search import Search, parts_of
 from zbench.search.references import WithReferences
 from zbench.space import Placed
 from zbench.trial import Trial
@@ -91,7 +92,7 @@ def searched(search: Search, surface: Surface, most: int = 10_000) -> Iterator[t
         placed = asking.next_placed()
         if placed is None:
             return
-        record = ran(surface, placed)
+        record = replace(ran(surface, placed), part_of=parts_of(search).get(work_key(placed.trial)))
         known[record.trial_id] = record
         held_to = dict.fromkeys((record.reference_id, record.baseline_id, record.trial_id))
         rows = view_of([known[i] for i in held_to if i in known]).trials

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,16 @@ def test_a_module_imports_only_from_rooms_above_it(path: Path) -> None:
     for other in imported_rooms(path) - {own}:
         assert ROOMS.index(other) < ROOMS.index(own), f"{own} imports {other}"
         assert own not in STANDS_ALONE, f"{own} imports {other}"
+
+
+def test_no_module_of_tune_imports_what_imports_it_not_even_for_a_type_or_in_a_function() -> None:
+    """Each decision knows what it decides with, and that knows no decision."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((PACKAGE / "search" / "tune").glob("*.py")):
+        nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+        named = (node.module or "" for node in nodes)
+        found[path.stem] = {name.split(".")[3] for name in named if name.startswith("zbench.search.tune.")}
+    assert found["order"] and tuple(TopologicalSorter(found).static_order())[-1] == "search"
 
 
 def definitions(kind: type[ast.AST]) -> list[tuple[Path, ast.AST]]:

@@ -147,10 +147,11 @@ def test_a_search_makes_trials_of_its_own_by_what_it_is_told(by: str, outside: O
     command = ("sweep", *SYNTHETIC, *ONE_SETTING, *options, *flags)
     planned = zbench("plan", *command[1:], "search.n_trials=6")
     assert f"which a plan does not run: engine.target=synthetic, search.target={name}\n" in planned.stderr
-    assert planned.stdout.count("F1B0_W4") == 1 and ": 2 trials, 0 pruned" in planned.stdout and not log.exists()
+    assert planned.stdout.count("F1B0_W4") == 1 and not log.exists()
+    assert ": 2 trials to choose from, as the search decides, 0 pruned; expected time unknown" in planned.stdout
     first = zbench(*command, "search.n_trials=6")
     assert first.returncode == 0, first.stderr
-    assert "[8/8]" in first.stderr and "ETA -" not in first.stderr
+    assert "\n[8] " in first.stderr and "ETA" not in first.stderr, "it does not say how many it will make"
     found = records()
     thresholds = [r.trial.cache.residual_diff_threshold for r in found[1:]]
     assert thresholds == [1.0, 0.5, 0.25, 0.125, 0.0625, 0.09375, 0.078125], "0.1 s of a step are 5 steps' difference"

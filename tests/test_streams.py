@@ -24,6 +24,7 @@ from zbench.config import DBCacheConfig
 from zbench.errors import Exit, ZbenchError
 from zbench.gate.baselines import save_baseline
 from zbench.record import Record
+from zbench.search import Foresight
 from zbench.store import RECORDS
 from zbench.streams import GuardedStream, talk_from_handler
 from zbench.sweeper import conduct
@@ -287,7 +288,7 @@ def test_progress_says_nothing_that_a_terminal_obeys(is_terminal: bool) -> None:
     (figures,) = view_of(records).trials
     console = Console(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=40, legacy_windows=False)
     placed: Any = SimpleNamespace(trial=SimpleNamespace(trial_id="x", label=HOSTILE))
-    progress = SweepProgress(1, console)
+    progress = SweepProgress(Foresight(1, 1), console)
     progress.note(HOSTILE)
     progress.started(placed)
     progress.event(placed, {"event": "loading", "stage": "[/red]" + HOSTILE, "done_bytes": 1, "total_bytes": 2})

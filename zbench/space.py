@@ -218,6 +218,7 @@ def _of_pipeline(trial: Trial, geometry: Geometry) -> str | None:
         _graphs_fit(trial),
         fast.problem(trial.compute, trial.pipeline, trial.parallel),
         attention.problem(trial.compute, trial.pipeline, trial.parallel),
+        attention.problem_on_hardware(trial.compute, trial.hardware),
         quantization.problem(trial.compute, trial.pipeline, trial.parallel, trial.offload),
         quantization.problem_on_hardware(trial.compute, trial.hardware),
         lora.problem(trial.pipeline, projected=trial.hardware is not None),

@@ -64,6 +64,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("parallel", "vae"),
         ("parallel", "text_encoder"),
         ("hardware", "num_devices"),
+        ("hardware", "compute_capability"),
         *(("hardware.efficiency", name) for name in LATER_SHARES),
         ("workload", "prompt"),
         ("workload", "prompts_file"),

@@ -24,6 +24,7 @@ from zbench.report.page.content import make_page
 from zbench.report.page.html import render_html
 from zbench.report.page.markdown import render_markdown
 from zbench.report.tables import main
+from zbench.search import Foresight
 from zbench.space import Placed
 from zbench.sweeper.progress import SweepProgress
 from zbench.trial import Trial
@@ -61,7 +62,7 @@ def test_both_modes_are_named_with_their_shares_wherever_the_latency_is_read() -
     texts |= {name: "".join(FORMATS[name](view)) for name in ("csv", "github-action-benchmark", "pytest-benchmark")}
     texts |= {"page.md": render_markdown(page, {}), "page.html": render_html(page)}
     told = StringIO()
-    with SweepProgress(1, Console(file=told, width=300)) as progress:
+    with SweepProgress(Foresight(1, 1), Console(file=told, width=300)) as progress:
         progress.reused(Placed(record.trial, record.reference_id, record.baseline_id), record, view.trials[0])
     texts["live"] = told.getvalue()
     assert [name for name, text in texts.items() if NAMED not in text.replace("\\", "")] == []

@@ -28,6 +28,13 @@ def test_peaks_are_dense(name: str) -> None:
     assert (profile(name).peak_bf16_tflops, profile(name).peak_fp8_tflops) == DENSE[name]
 
 
+def test_every_gpu_of_nvidias_has_its_compute_capability() -> None:
+    """By https://developer.nvidia.com/cuda-gpus."""
+    ada, hopper = ("l20", "l40s", "rtx4090"), ("h100", "h200", "h800")
+    known = {"a100": 8.0, **dict.fromkeys(ada, 8.9), **dict.fromkeys(hopper, 9.0), "b200": 10.0, "b300": 10.3}
+    assert {name: profile(name).compute_capability for name in GPUS} == {**known, "rtx5090": 12.0, "mi300x": None}
+
+
 @pytest.mark.parametrize("name", GPUS)
 def test_a_gpu_has_every_figure_that_projection_needs(name: str) -> None:
     gpu = profile(name)

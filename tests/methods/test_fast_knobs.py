@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from composing import jobs
 from factories import TURBO, complete, trial
+from hardware_profiles import profile
 
 from zbench.config import ComputeConfig, DBCacheConfig, HardwareConfig, OffloadConfig, ParallelConfig, check
 from zbench.engines.reference import ReferenceEngine
@@ -166,6 +167,23 @@ def test_a_card_without_an_fp8_rate_is_not_projected() -> None:
     )
     assert quantization.problem_on_hardware(FP8, new) is quantization.problem_on_hardware(FP8, None) is None
     assert quantization.problem_on_hardware(FAST, old) is None
+
+
+@pytest.mark.parametrize(
+    ("card", "its"), [("a100", "8.0"), ("rtx4090", "8.9"), ("l40s", "8.9"), ("mi300x", "none that is known")]
+)
+def test_attention_in_fp8_is_not_projected_onto_a_card_that_has_none(card: str, its: str) -> None:
+    """Some have FP8 matmuls and no such attention."""
+    compute = replace(FP8_ATTENTION, quantization="none")
+    assert why(compute, hardware=profile(card)) == (
+        "compute.attention_backend=cudnn_fp8: takes a GPU of compute capability 9.0 or more, and that of "
+        f"hardware={card} is {its}; use compute.attention_backend=auto"
+    )
+    assert why(replace(compute, attention_backend="_native_cudnn"), hardware=profile(card)) == ""
+
+
+def test_attention_in_fp8_is_projected_onto_hopper_and_later() -> None:
+    assert [why(FP8_ATTENTION, hardware=profile(card)) for card in ("h100", "b200", "b300", "rtx5090")] == [""] * 4
 
 
 @pytest.mark.parametrize(

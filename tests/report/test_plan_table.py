@@ -12,6 +12,7 @@ from zbench.composition import expand
 from zbench.config import DBCacheConfig, ServedEngineConfig
 from zbench.hydra_app import planned
 from zbench.report.tables.plan import plan_rows, render_plan
+from zbench.search import UNFORESEEN
 from zbench.space import Placed, Space
 from zbench.sweeper.plan import Plan, make_plan
 
@@ -110,3 +111,9 @@ def test_a_plan_of_a_search_that_decides_on_the_way_says_a_bound(
     data = json.loads(render_plan(made, "json"))
     assert (data["expected_sweep_s"] is None) == (search != ["search=grid"])
     assert most in (None, data["most_trials"])
+
+
+def test_of_a_search_from_outside_a_plan_knows_neither_how_many_nor_how_long() -> None:
+    """It is not asked: it may try fewer than are listed, and others."""
+    text = render_plan(replace(plan(), foresight=UNFORESEEN), "table")
+    assert re.search(r": \d+ trials? to choose from, as the search decides, .* expected time unknown; ", text)

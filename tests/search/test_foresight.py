@@ -5,13 +5,15 @@ from io import StringIO
 
 import pytest
 from factories import GRID, SCENES, complete, trial
+from outside_code import Outside
 from rich.console import Console
 from surfaced import searched
 from surfaces import surface
 
 from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig, Prompt, SearchConfig
-from zbench.search import Foresight, foresight_of, load_search
+from zbench.errors import ConfigError
+from zbench.search import UNFORESEEN, Foresight, Search, foresight_of, load_search, preview
 from zbench.space import Placed, Space, arrange
 from zbench.sweeper.progress import SweepProgress
 
@@ -63,9 +65,49 @@ def test_of_thresholds_without_a_limit_nobody_knows_how_many() -> None:
     assert foresight_of(search) == Foresight(2, None)
 
 
-def lines(trials: int | Foresight) -> list[str]:
+OUTSIDE = """
+from zbench.search import Foresight
+class Untold:
+    def __init__(self, space, config):
+        self.space = space
+    def ask(self): ...
+    def tell(self, record, figures): ...
+class Told(Untold):
+    @property
+    def foresight(self):
+        return Foresight(2, 5)
+class Number(Untold):
+    foresight = 3
+class Backwards(Untold):
+    @property
+    def foresight(self):
+        return Foresight(5, 2)
+"""
+
+
+def from_outside(name: str, outside: Outside) -> Search:
+    outside.module("foreseen", OUTSIDE)
+    return load_search(SearchConfig(name=name, target=f"foreseen:{name}"), grid(), allow_code=True)
+
+
+def test_one_from_outside_may_take_fewer_than_it_lists_and_others_unless_it_says_otherwise(outside: Outside) -> None:
+    untold, told = (foresight_of(from_outside(name, outside)) for name in ("Untold", "Told"))
+    assert untold == UNFORESEEN == Foresight(0, None) and told == Foresight(2, 5)
+    assert preview(SearchConfig(name="x", target="foreseen:Told"), grid(), allow_code=True).foresight == UNFORESEEN
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("Number", "Number.foresight gave int, not Foresight"), ("Backwards", "failed: ValueError: least=5, most=2")],
+)
+def test_a_foresight_that_is_none_is_one_error(name: str, says: str, outside: Outside) -> None:
+    with pytest.raises(ConfigError, match=f"search.target=foreseen:{name}: .*{says}"):
+        foresight_of(from_outside(name, outside))
+
+
+def lines(known: Foresight) -> list[str]:
     out = StringIO()
-    progress = SweepProgress(trials, Console(file=out, width=200))
+    progress = SweepProgress(known, Console(file=out, width=200))
     for n in (1, 2):
         of = trial(DBCacheConfig(residual_diff_threshold=0.1 * n))
         placed = Placed(of, of.trial_id, of.trial_id)
@@ -85,4 +127,5 @@ def test_progress_shows_a_bound_or_a_count_and_no_eta(known: Foresight, begins: 
 
 
 def test_where_all_are_known_there_is_an_eta() -> None:
-    assert lines(3)[0].startswith("[1/4] ") and "(ETA " in lines(3)[0], "three and one that was added"
+    first = lines(Foresight(3, 3))[0]
+    assert first.startswith("[1/4] ") and "(ETA " in first, "three and one that was added"

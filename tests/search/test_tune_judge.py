@@ -78,3 +78,8 @@ def test_a_cost_is_of_an_image_and_by_the_speedup_where_that_is_known() -> None:
     assert cost("throughput", replace(row, images_per_s=4.0)) == 0.25
     assert all(cost(name, replace(row, joules_an_image=None)) == float("inf") for name in ("energy",))  # type: ignore[arg-type]
     assert set(AIMS) == {"latency", "throughput", "energy", "quality"}
+
+
+def test_a_reference_is_as_like_as_can_be_also_where_no_speedup_is_known() -> None:
+    reference = told(is_reference=True, ssim_worst=None, ssim_mean=None, speedup=None)
+    assert AIMS["quality"].read(reference.row) == 1 and AIMS["quality"].read(told(speedup=None).row) == 0.9

@@ -6,6 +6,7 @@ from typing import Any
 from factories import trial
 from rich.console import Console
 
+from zbench.search import Foresight
 from zbench.space import Placed
 from zbench.sweeper.loading_bar import LoadingBar
 from zbench.sweeper.progress import SweepProgress, describe
@@ -56,7 +57,7 @@ def test_elsewhere_a_short_load_is_silent_and_a_long_one_is_one_line() -> None:
 def test_the_bar_is_part_of_a_sweeps_display_only_while_it_loads() -> None:
     out = StringIO()
     console = Console(file=out, force_terminal=True, width=120)
-    progress, placed = SweepProgress(1, console), Placed(trial(), trial().trial_id, trial().trial_id)
+    progress, placed = SweepProgress(Foresight(1, 1), console), Placed(trial(), trial().trial_id, trial().trial_id)
     progress.started(placed)
     shown = []
     for event in (BEGIN, told(8.0), {"event": "loaded", "load_s": 1.0}):

@@ -71,6 +71,28 @@ def test_speed_ups_are_those_of_neighbours_and_one_slow_request_decides_none(
         assert sorted(shown(text))[-3:] == pytest.approx(wanted, rel=0.05)
 
 
+def test_what_turns_cost_is_said_by_the_plan_and_at_the_end(plain: tuple[Path, Any]) -> None:
+    """One uncached trial beside three settings: its requests are in the records of all three, and count once."""
+    folder, done = plain
+    planned = zbench_here(folder, "plan", *SYNTHETIC, *GRID, *BRIEF, SAID)
+    assert "turns with uncached trials take about 25 % more requests; measure.paired=false leaves" in planned.stdout
+    found = records(folder)
+    own = sum(len(r.measurement.requests) for r in found if r.measurement)
+    (beside,) = {
+        sum(q.trial_id != r.trial_id for q in r.measurement.window.requests)
+        for r in found
+        if r.measurement and companion_id(r.measurement)
+    }
+    more = f"{100 * beside / own:.0f} % more requests ({beside} beside {own}); measure.paired=false leaves them out"
+    assert f"turns with uncached trials took {more}" in done.stderr
+
+
+def test_where_nothing_takes_turns_nothing_is_said_of_them(tmp_path: Path) -> None:
+    alone = (*SYNTHETIC, *GRID, *BRIEF, SAID, "measure.paired=false", "sweep.name=s")
+    assert "turns with" not in zbench_here(tmp_path, "plan", *alone).stdout
+    assert "turns with" not in zbench_here(tmp_path, "sweep", *alone).stderr
+
+
 @pytest.mark.parametrize("slower_from", [4, 20, 29])
 def test_a_machine_that_becomes_slower_moves_no_paired_speed_up(slower_from: int, tmp_path: Path) -> None:
     assert sweep(tmp_path, f"+engine.options.slower_from={slower_from}").returncode == 0

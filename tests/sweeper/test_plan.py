@@ -10,7 +10,7 @@ from zbench.errors import ConfigError
 from zbench.hardware.nvml import Device
 from zbench.hydra_app import planned
 from zbench.report.tables.plan import plan_rows
-from zbench.sweeper.expectation import expected_sweep_s
+from zbench.sweeper.expectation import expected_sweep_s, turns_share
 from zbench.sweeper.plan import Plan, make_plan
 
 H100 = Device(0, "NVIDIA H100 80GB HBM3", "GPU-aaaa", 80 * 2**30, "580.95", 700.0)
@@ -66,6 +66,24 @@ def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
     cached_s = sum(each_s for label, each_s in seconds.items() if label != "none")
     warm_ups = 2  # of the uncached trial, before each window that it is in
     assert further_s == pytest.approx(more * cached_s + blocks * (made + warm_ups) * seconds["none"])
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "search", "more"),
+    [
+        ("0.2", (), 1 / 2),
+        ("0.1,0.2", (), 1 / 3),
+        ("0.1,0.2,0.3", (), 1 / 4),
+        ("range(0.1,0.7,0.1)", (), 2 / 7),
+        ("0.1,0.2,0.3", ("search=optuna", "search.n_trials=3"), 3 / 4),
+        ("0.1,0.2,0.3", ("measure.paired=false",), None),
+        ("0.1,0.2,0.3", ("measure.quality_only=true",), None),
+    ],
+)
+def test_how_many_more_requests_turns_take(thresholds: str, search: tuple[str, ...], more: float | None) -> None:
+    """Three or four settings share an uncached trial; where each decides what is tried next it has one of its own."""
+    cached = ("cache=none,dbcache", "cache.max_warmup_steps=2", f"cache.residual_diff_threshold={thresholds}")
+    assert turns_share(plan(*TINY, "hardware=cpu", *cached, *search)) == (None if more is None else pytest.approx(more))
 
 
 def test_a_baseline_that_was_not_asked_for_has_the_hardware_of_what_is_compared_with_it() -> None:

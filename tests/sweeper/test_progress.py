@@ -11,6 +11,7 @@ from rich.console import Console
 from zbench.analysis.view import view_of
 from zbench.config import DBCacheConfig
 from zbench.record import Record
+from zbench.search import Foresight
 from zbench.space import Placed, arrange
 from zbench.sweeper.conduct import labels_of
 from zbench.sweeper.progress import Eta, SweepProgress, describe, duration
@@ -23,7 +24,7 @@ CACHED = trial(DBCacheConfig())
 def said(*finished: tuple[Trial, Record]) -> list[str]:
     """One line for each record, as a sweep prints it."""
     out = StringIO()
-    progress = SweepProgress(len(finished), Console(file=out, width=200))
+    progress = SweepProgress(Foresight(len(finished), len(finished)), Console(file=out, width=200))
     known: list[Record] = []
     for of, record in finished:
         placed = Placed(of, record.reference_id, record.baseline_id)
@@ -48,7 +49,9 @@ def test_trials_of_one_label_are_told_apart_as_the_table_does() -> None:
     kernels = [replace(BASELINE, compute=replace(BASELINE.compute, attention_backend=k)) for k in ("flash", "_sage")]
     space = arrange([BASELINE, *kernels])
     out, now = StringIO(), [0.0]
-    progress = SweepProgress(2, Console(file=out, width=200), clock=lambda: now[0], labels=labels_of(space))
+    progress = SweepProgress(
+        Foresight(2, 2), Console(file=out, width=200), clock=lambda: now[0], labels=labels_of(space)
+    )
     for placed in space.placed[1:]:
         progress.started(placed)
         now[0] += 20
@@ -112,7 +115,7 @@ def test_durations_and_events_in_words() -> None:
 def lines_of(*events: tuple[float, dict[str, object]]) -> list[str]:
     """What is printed of one trial, whose events come at these seconds."""
     out, now = StringIO(), [0.0]
-    progress = SweepProgress(1, Console(file=out, width=200), clock=lambda: now[0])
+    progress = SweepProgress(Foresight(1, 1), Console(file=out, width=200), clock=lambda: now[0])
     placed = Placed(BASELINE, BASELINE.trial_id, BASELINE.trial_id)
     progress.started(placed)
     for at_s, event in events:

@@ -57,17 +57,31 @@ def test_a_setting_that_skips_nothing_takes_no_turns_with_its_equal() -> None:
     assert beside(idle) is None and beside(replace(idle, cache=CACHED)) is not None
 
 
-def test_a_plan_names_the_override_that_adds_the_row_of_what_takes_turns() -> None:
+def test_a_plan_names_the_values_that_add_the_row_of_what_takes_turns() -> None:
     trials = [trial(replace(CACHED, max_warmup_steps=n), pipeline=SMALL, compute=AUTO) for n in (1, 2, 3, 4, 5)]
     engines = Descriptions()
     placed = arrange(trials).placed
     (said,) = turns_told(placed, companions(placed, engines), engines)
     assert said == (
         f"{', '.join(t.label for t in trials[:3])} and 2 more: turns are taken with none graphs:stages, which has no "
-        "row of its own; cache=none compute.graphs=stages adds it"
+        "row of its own; with cache=none and compute.graphs=stages among the values asked for it has one, and what "
+        "else they combine to has one too"
     )
     with_row = arrange([*trials, trial(pipeline=SMALL, compute=replace(GPU, graphs="stages"))]).placed
     assert turns_told(with_row, companions(with_row, engines), engines) == []
+
+
+def test_the_values_that_a_plan_names_do_add_the_row_and_what_else_they_combine_to() -> None:
+    """`compute.graphs=stages` alone would change what was asked for instead."""
+    small = ("hardware=h100", "workload=single", "pipeline.height=512", "pipeline.width=512")
+    asked = (*small, "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.2")
+    before = plan(*asked, "compute.graphs=auto", "cache=dbcache", devices=(H100,))
+    assert any("with cache=none and compute.graphs=stages among the values" in note for note in before.notes)
+    after = plan(*asked, "compute.graphs=auto,stages", "cache=none,dbcache", devices=(H100,))
+    assert not any("no row of its own" in note for note in after.notes)
+    assert {p.trial.trial_id for p in before.trials} < {p.trial.trial_id for p in after.trials}
+    alone = plan(*asked, "compute.graphs=stages", "cache=none,dbcache", devices=(H100,))
+    assert not {p.trial.trial_id for p in before.trials} <= {p.trial.trial_id for p in alone.trials}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +91,7 @@ def test_a_plan_names_the_override_that_adds_the_row_of_what_takes_turns() -> No
         (("cache=dbcache", "compute=eager"), []),
         (
             ("cache=dbcache", "compute=compiled", "cache.residual_diff_threshold=0.2"),
-            ["turns are taken with none compiled, which has no row of its own; cache=none adds it"],
+            ["none compiled, which has no row of its own; with cache=none among the values asked for it has one"],
         ),
         (("cache=dbcache", "compute=compiled", "measure.paired=false"), []),
         (("cache=none,dbcache", "compute=compiled"), []),

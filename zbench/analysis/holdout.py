@@ -1,4 +1,4 @@
-"""Step masks on the samples that they were chosen on, beside the same masks on others; it judges no image itself.
+"""What is held out of a choice: settings on other samples than they were chosen on; it judges no image itself.
 
 A record of a search says for which piece of work it was made (`Record.part_of`), where that is not its own.
 """
@@ -31,14 +31,14 @@ def held_out_masks(view: View) -> list[HeldOutMask]:
         mask = None if row.state != "COMPLETE" or row.source == "published" else mask_of(record.trial)
         if mask is None:
             continue
-        setting = _without_samples(record.trial)
+        setting = without_samples(record.trial)
         if record.part_of is None:
             chosen[row.sweep, work_key(record.trial), setting] = row, record.trial
         else:
             others[row.sweep, record.part_of, setting] = mask, row, record.trial
     found = []
     for key, (mask, row, trial) in others.items():
-        if key in chosen and not _samples(trial) & _samples(chosen[key][1]):
+        if key in chosen and share_no_sample(trial, chosen[key][1]):
             samples = len(_samples(chosen[key][1])), len(_samples(trial))
             found.append(HeldOutMask(mask, chosen[key][0], row, samples))
     return sorted(found, key=lambda each: (-each.mask.count("1"), each.mask))
@@ -53,9 +53,14 @@ def mask_of(trial: Trial) -> str | None:
     return None if mask is None else str(mask)
 
 
-def _without_samples(trial: Trial) -> str:
+def without_samples(trial: Trial) -> str:
     """Equal for trials that differ in prompts and seeds alone."""
     return replace(trial, workload=replace(trial.workload, prompts=[], seeds=[])).trial_id
+
+
+def share_no_sample(trial: Trial, other: Trial) -> bool:
+    """Whether no prompt is made with the same seed by both: then the one's are held out of what the other's choose."""
+    return not _samples(trial) & _samples(other)
 
 
 def _samples(trial: Trial) -> set[tuple[str, int]]:

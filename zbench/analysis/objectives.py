@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from zbench.analysis.figures import TrialFigures
-from zbench.analysis.pareto import likeness_and_speedup
+from zbench.analysis.pareto import likeness
 
 Objective = Literal["latency", "throughput", "energy"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -35,8 +35,8 @@ def image_latency_s(row: TrialFigures) -> float | None:
 
 def _likeness(row: TrialFigures) -> float | None:
     """SSIM of the worst image; 1 of a reference."""
-    found = likeness_and_speedup(row)
-    return row.ssim_worst if found is None else found[0]
+    found = likeness(row)
+    return None if found is None else found[0]
 
 
 AIMS: dict[str, Aim] = {

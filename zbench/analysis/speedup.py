@@ -6,6 +6,7 @@ one's over the baseline is not: *chained*. A trial that took turns with none is 
 at their times: *unpaired*.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,16 @@ def companion_id(measurement: Measurement) -> str | None:
     """The uncached trial whose requests took turns with its own in the window; None: there was none."""
     ours = measurement.trial_id
     return next((r.trial_id for r in measurement.window.requests if r.trial_id != ours), None)
+
+
+def requests_by_turns(records: Iterable[Record]) -> tuple[int, int]:
+    """Requests of these trials in their windows, and of the uncached trials that took turns with them.
+
+    Those of one window are in the record of each trial that had its turns there.
+    """
+    measured = [record.measurement for record in records if record.measurement is not None]
+    beside = {(m.window.started_at, r.index) for m in measured for r in m.window.requests if r.trial_id != m.trial_id}
+    return sum(len(m.requests) for m in measured), len(beside)
 
 
 def neighbours_s(measurement: Measurement) -> list[tuple[Image, float, float]]:

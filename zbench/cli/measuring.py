@@ -10,6 +10,7 @@ from zbench.streams import talk
 
 if TYPE_CHECKING:
     from zbench.analysis.view import View
+    from zbench.sweeper.outcome import SweepResult
     from zbench.sweeper.plan import Plan
 
 
@@ -79,6 +80,15 @@ def print_further(view: "View", out: str) -> None:
         print(f"\n{told}")
 
 
+def tell_end(made: "Plan", outcome: "SweepResult") -> None:
+    """Where everything is, and what turns cost."""
+    from zbench.report.text.turns import cost_of
+
+    talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
+    if (turns := cost_of(outcome.records)) is not None:
+        talk(turns)
+
+
 def _execute(made: "Plan", out: str) -> int:
     """Run a plan, write its report, print its table: in this order, for the table's reader may go away."""
     from rich.console import Console
@@ -100,7 +110,7 @@ def _execute(made: "Plan", out: str) -> int:
     write_report(view, {made.name: made.run_folder}, made.report_folder)
     print(render(view, out))
     print_further(view, out)
-    talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
+    tell_end(made, outcome)
     if outcome.failed:
         talk(f"{outcome.failed} of {len(outcome.records)} trials FAILED; sweep.retry_failed=true runs them again")
         return Exit.FAILED

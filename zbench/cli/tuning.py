@@ -132,6 +132,7 @@ def execute(made: "Plan", out: str, *, allow_proxy: bool = False) -> int:
     from rich.console import Console
 
     from zbench.analysis.view import view_of
+    from zbench.cli.measuring import print_further, tell_end
     from zbench.report.page.write import preload, write_report
     from zbench.search.options import options_of
     from zbench.search.tune.search import TuneOptions, TuneSearch
@@ -147,9 +148,8 @@ def execute(made: "Plan", out: str, *, allow_proxy: bool = False) -> int:
         return Exit.INTERRUPTED
     view = view_of(outcome.records)
     write_report(view, {made.name: made.run_folder}, made.report_folder)
-    talk(f"records: {made.run_folder}  report: {made.report_folder / 'report.html'}")
+    tell_end(made, outcome)
     if out not in FORMATS:
-        from zbench.cli.measuring import print_further
         from zbench.report.tables.main import render
 
         print(render(view, out))

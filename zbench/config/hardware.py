@@ -14,6 +14,9 @@ MOST = 1e7
 
 MOST_DEVICES = 1024
 
+MOST_CAPABILITY = 100
+"""No GPU of NVIDIA's has a compute capability as high."""
+
 MOST_SHARE = 1.5
 """Of a datasheet's matmul rate: cards that are held to no power limit clock above what it names."""
 
@@ -78,6 +81,7 @@ class HardwareConfig(Group):
     name: str = MISSING
     title: str = MISSING
     nvml_name: str | None = None  # regular expression over NVML's device name; null: not a GPU
+    compute_capability: float | None = number(None, 0, MOST_CAPABILITY, above=True)  # NVIDIA's; null: not known
     peak_bf16_tflops: float | None = number(None, 0, MOST, above=True)  # dense
     peak_fp8_tflops: float | None = number(None, 0, MOST, above=True)  # dense
     memory_gib: float | None = number(None, 0, MOST, above=True)

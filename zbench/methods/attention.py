@@ -5,7 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from zbench.config import ComputeConfig, ParallelConfig, PipelineConfig
+from zbench.config import ComputeConfig, HardwareConfig, ParallelConfig, PipelineConfig
 from zbench.errors import ConfigError
 from zbench.methods.parallel.dims import ParallelDims
 from zbench.methods.sglang import SGLangPart
@@ -20,6 +20,10 @@ FASTEST = {"cuda": "_native_cudnn", "cpu": NATIVE}
 
 CUDNN_FP8 = "cudnn_fp8"
 """cuDNN's kernel in FP8, which diffusers has no name for and which changes images."""
+
+LEAST_CAPABILITY = 9.0
+"""Compute capability of an NVIDIA GPU from which on cuDNN attends in FP8: Hopper and later.
+Source: https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.html"""
 
 PACKAGES = {
     CUDNN_FP8: "cudnn",
@@ -103,6 +107,23 @@ def problem(compute: ComputeConfig, pipeline: PipelineConfig, parallel: Parallel
         )
     split = ParallelDims.of(parallel).named("tp", "ulysses", "ring", "gather")
     return f"{named}: takes all tokens and heads of an image on one device; leave out {split}" if split else None
+
+
+def problem_on_hardware(compute: ComputeConfig, hardware: HardwareConfig | None) -> str | None:
+    """Why it is not projected, or None; None of hardware that is here."""
+    if compute.attention_backend != CUDNN_FP8 or hardware is None:
+        return None
+    problem = problem_on_card(hardware.compute_capability, f"hardware={hardware.name}")
+    return None if problem is None else f"{KEY}={CUDNN_FP8}: {problem}"
+
+
+def problem_on_card(capability: float | None, card: str) -> str | None:
+    """Why cuDNN does not attend in FP8 on a card of such a compute capability, or None; other vendors' have none."""
+    if capability is not None and capability >= LEAST_CAPABILITY:
+        return None
+    its = "none that is known" if capability is None else f"{capability:.1f}"
+    least = f"takes a GPU of compute capability {LEAST_CAPABILITY:.1f} or more"
+    return f"{least}, and that of {card} is {its}; use {KEY}={AUTO}"
 
 
 def label(name: str) -> str | None:

@@ -16,7 +16,7 @@ from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
 from zbench.measurement import QUALITY_ONLY, RANDOM_WEIGHTS
 from zbench.recommend.evidence import evidence_of, not_measured
-from zbench.recommend.held_out import OtherSamples, parted
+from zbench.recommend.held_out import OtherSamples
 from zbench.recommend.recommendation import Advice, Binding, NoAnswer, Recommendation
 from zbench.recommend.uses import DeviceUse, Goal, counted, rank_uses, use_notes
 from zbench.record import Record
@@ -52,7 +52,7 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Go
         raise RecordError(f"nothing to choose among: all {cells.trials(len(parts))} of these records {problem}")
     if not works:
         raise RecordError("no COMPLETE trial in these records; every trial was pruned, zbench report says why")
-    works, others = parted(works, parts)
+    others = OtherSamples.of(parts)
     names = work_names([pairs[0][1].trial for pairs in works.values()])
     answers: list[Recommendation | NoAnswer] = []
     refusals: list[ZbenchError] = []

@@ -1,26 +1,34 @@
 """What samples say that nothing was chosen on: a trial that misses a limit there is never recommended.
 
-A search judges some of its trials on other prompts or seeds, by their images alone. That is another piece of work in
-the journal, and asks for no answer of its own.
+A search judges some of its trials on other prompts or seeds. Their records name the piece of work that they are for
+(`Record.part_of`), and ask for no answer of their own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from zbench.analysis.constraints import Constraint, Judged
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.holdout import share_no_sample, without_samples
 from zbench.analysis.work import work_key
 from zbench.record import Record
 from zbench.trial import Trial
 
-Pairs = list[tuple[TrialFigures, Record]]
-
 
 @dataclass(frozen=True)
 class OtherSamples:
-    """What was judged on other samples, by the piece of work that it served (None: nobody said) and `_setting`."""
+    """What searches judged on other samples, by the piece of work that it is for and `without_samples`."""
 
-    figures: Mapping[tuple[str | None, str], Sequence[TrialFigures]]
+    figures: Mapping[tuple[str, str], Sequence[tuple[TrialFigures, Trial]]]
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[TrialFigures, Record]]) -> "OtherSamples":
+        """`parts` are what searches made for work that is not their own."""
+        found: dict[tuple[str, str], list[tuple[TrialFigures, Trial]]] = {}
+        for row, record in parts:
+            if row.state == "COMPLETE" and record.part_of is not None and not row.is_reference:
+                found.setdefault((record.part_of, without_samples(record.trial)), []).append((row, record.trial))
+        return cls(found)
 
     def holding(
         self, rows: Sequence[TrialFigures], trial_of: Callable[[TrialFigures], Trial], limits: Sequence[Constraint]
@@ -39,31 +47,9 @@ class OtherSamples:
         return [f"on samples held out {text}" for text in dict.fromkeys(map(str, self._judged(trial, limits)))]
 
     def _judged(self, trial: Trial, limits: Sequence[Constraint]) -> list[Judged]:
+        """By none that shares a sample: a rung of halving is some of the samples that the choice is made on."""
+        if not self.figures:
+            return []
+        judged = self.figures.get((work_key(trial), without_samples(trial)), ())
         of_images = [limit for limit in limits if limit.metric.about == "quality"]
-        keys = ((work, _setting(trial)) for work in (work_key(trial), None))
-        return [limit.judge(row) for key in keys for row in self.figures.get(key, ()) for limit in of_images]
-
-
-def parted(works: Mapping[str, Pairs], parts: Pairs) -> tuple[dict[str, Pairs], OtherSamples]:
-    """The pieces of work that ask for an answer, and what was judged on other samples; all ask where none was timed.
-
-    `parts` are of searches, which say what work they served; those that were timed are rungs, on some of its samples.
-    """
-    asking = {key: pairs for key, pairs in works.items() if not _only_judged(pairs)} or dict(works)
-    others = [pair for key, pairs in works.items() if key not in asking for pair in pairs]
-    found: dict[tuple[str | None, str], list[TrialFigures]] = {}
-    for row, record in (*others, *(pair for pair in parts if pair[0].is_untimed)):
-        if row.state == "COMPLETE":
-            found.setdefault((record.part_of, _setting(record.trial)), []).append(row)
-    return asking, OtherSamples(found)
-
-
-def _only_judged(pairs: Pairs) -> bool:
-    others = [row for row, _ in pairs if row.state == "COMPLETE" and not (row.is_reference or row.is_baseline)]
-    return bool(others) and all(row.is_untimed for row in others)
-
-
-def _setting(trial: Trial) -> str:
-    """Equal for trials that differ in their samples alone."""
-    workload = replace(trial.workload, prompts=[], seeds=[], name="", prompts_file=None, prompt=None)
-    return replace(trial, workload=workload).trial_id
+        return [limit.judge(row) for row, on in judged if share_no_sample(on, trial) for limit in of_images]

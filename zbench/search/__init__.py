@@ -80,18 +80,35 @@ class Foresight:
     least: int
     most: int | None  # None: nobody knows
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a range that is none."""
+        if self.least < 0 or (self.most is not None and self.most < self.least):
+            raise ValueError(f"least={self.least}, most={self.most}: must be 0 or more, and no more than the most")
+
     @property
     def is_exact(self) -> bool:
         """Whether it is known how many."""
         return self.least == self.most
 
 
+class Foreseeing(Protocol):
+    """What a search may be too: one that knows how many trials it takes."""
+
+    @property
+    def foresight(self) -> Foresight:
+        """What is known of that before anything runs."""
+        ...
+
+
+UNFORESEEN = Foresight(0, None)
+"""Of a search from outside that does not say: it may try less than its space lists, and trials that are not there."""
+
+
 def foresight_of(search: Search) -> Foresight:
-    """How many trials a search takes. One from outside is taken at its word; of one of zbench's own that does not say
-    nothing is known."""
-    listed = len(search.space.placed)
-    at_its_word = Foresight(listed, listed if isinstance(search, FromOutside) else None)
-    found: Foresight = getattr(search, "foresight", at_its_word)
+    """How many trials a search takes, as far as it says. One of zbench's own that does not say takes at least those
+    that it lists."""
+    untold = UNFORESEEN if isinstance(search, FromOutside) else Foresight(len(search.space.placed), None)
+    found: Foresight = getattr(search, "foresight", untold)
     return found
 
 
@@ -99,6 +116,16 @@ def waits_itself(search: Search) -> bool:
     """Whether a search of zbench's own gives None until it was told what it decides by, and says so. Then it may be
     asked for trials before others are told, so that they take turns; any other is asked when there is room."""
     return getattr(search, "waits_itself", False) is True
+
+
+def asks_ahead(search: Search) -> bool:
+    """Whether a search may be asked for trials before others are told, so that they take turns: it decides by nothing
+    that it is told, or waits for that itself."""
+    from zbench.search.grid import GridSearch  # which knows this module
+
+    kind = type(search)  # one from outside comes in a wrapper, which has neither method
+    is_grid = isinstance(search, GridSearch) and (kind.ask, kind.tell) == (GridSearch.ask, GridSearch.tell)
+    return is_grid or waits_itself(search)
 
 
 def parts_of(search: Search) -> Mapping[str, str]:
@@ -121,7 +148,7 @@ def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False)
         config.target,
         Search,
         lambda found: found(space, config),
-        optional=(Telling,),
+        optional=(Telling, Foreseeing),
         allow_code=allow_code,
     )
     return FindRates(search) if any(p.trial.workload.seeks_rate for p in space.placed) else search
@@ -133,6 +160,7 @@ class Preview(NamedTuple):
     space: Space
     remarks: Sequence[str]
     foresight: Foresight
+    asks_ahead: bool
 
 
 def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Preview:
@@ -141,7 +169,6 @@ def preview(config: SearchConfig, space: Space, *, allow_code: bool = False) -> 
     from zbench.search.rates import without_load
 
     if not place.is_own:
-        all_of_it = without_load(space)
-        return Preview(all_of_it, (), Foresight(len(all_of_it.placed), len(all_of_it.placed)))
+        return Preview(without_load(space), (), UNFORESEEN, asks_ahead=False)
     search = load_search(config, space)
-    return Preview(search.space, remarks_of(search), foresight_of(search))
+    return Preview(search.space, remarks_of(search), foresight_of(search), asks_ahead(search))

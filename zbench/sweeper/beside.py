@@ -48,7 +48,7 @@ def companions(placed: Sequence[Placed], engines: Descriptions) -> dict[str, Tri
 def turns_told(placed: Sequence[Placed], beside: Mapping[str, Trial], engines: Descriptions) -> list[str]:
     """Sentences about uncached trials that take turns and have no row, and about trials that none takes turns with.
 
-    Each says which override adds the row, where one does.
+    Each says which values add the row: what is typed for one key is asked for with every value of the others.
     """
     rows = {each.trial.trial_id for each in placed}
     without_row: dict[str, list[Trial]] = {}
@@ -62,15 +62,20 @@ def turns_told(placed: Sequence[Placed], beside: Mapping[str, Trial], engines: D
     said = []
     for trials in without_row.values():
         companion = beside[trials[0].trial_id]
-        overrides = " ".join(["cache=none", *_other_than(companion, trials[0])])
-        turns = f"turns are taken with {companion.label}, which has no row of its own; {overrides} adds it"
-        said.append(f"{_listed(trials)}: {turns}")
+        turns = f"turns are taken with {companion.label}, which has no row of its own"
+        said.append(f"{_listed(trials)}: {turns}; {_adds(['cache=none', *_other_than(companion, trials[0])])}")
     if alone:
         said.append(
             f"{_listed(alone)}: no uncached trial is of the same process ({_engines_of(alone)}), so that speed-ups are "
             "not by turns, and their intervals count what equal processes differ by"
         )
     return said
+
+
+def _adds(values: Sequence[str]) -> str:
+    """That these, among the values asked for, add a row; of several keys all combinations are asked for."""
+    besides = ", and what else they combine to has one too" if len(values) > 1 else ""
+    return f"with {' and '.join(values)} among the values asked for it has one{besides}"
 
 
 def _could_have_one(placed: Placed, engines: Descriptions) -> bool:

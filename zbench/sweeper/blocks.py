@@ -8,8 +8,7 @@ of their own: references and baselines, projections, loads, and what its engine 
 from collections.abc import Callable, Collection, Iterable
 
 from zbench.engines import Descriptions
-from zbench.search import Search, waits_itself
-from zbench.search.grid import GridSearch
+from zbench.search import Search, asks_ahead, waits_itself
 from zbench.space import Placed
 from zbench.sweeper.beside import uncached_beside
 from zbench.trial import Trial
@@ -28,12 +27,9 @@ class Blocks:
         self._space = search.space
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
-        kind = type(search)  # one from outside comes in a wrapper, which has neither method
         self._waits_itself = waits_itself(search)
-        self.asks_ahead = self._waits_itself or (
-            isinstance(search, GridSearch) and (kind.ask, kind.tell) == (GridSearch.ask, GridSearch.tell)
-        )
-        """Whether trials may be asked for before others are told: the search does not decide by what it is told."""
+        self.asks_ahead = asks_ahead(search)
+        """Whether trials may be asked for before others are told."""
 
     def process(self, trial: Trial) -> str:
         """What must be equal for one process to serve two trials."""

@@ -13,7 +13,7 @@ from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions
 from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
-from zbench.sweeper.plan import Plan
+from zbench.sweeper.plan import LOCAL, Plan
 from zbench.trial import Trial, geometry_of
 from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
@@ -93,16 +93,25 @@ def _trials_s(plan: Plan) -> list[float] | None:
     return found
 
 
+def turns_share(plan: Plan) -> float | None:
+    """How many more requests uncached trials make that take turns with others, of those of the trials; None where none
+    does. Each trial of a plan is taken to make as many."""
+    timed = {p.trial.trial_id for p in plan.trials if not p.quality_only and not p.trial.workload.is_load}
+    parts = [part for trial_id, (_, part) in _uncached_beside(plan).items() if trial_id in timed]
+    return sum(parts) / len(timed) if parts else None
+
+
 def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
-    """The uncached trial that will take turns with each, by trial id, and its part of that one's time."""
-    if not plan.measure.paired:
+    """The uncached trial that will take turns with each, by trial id, and its part of that one's time: all of it where
+    a search decides by each trial, which then has a window of its own."""
+    if not plan.measure.paired or plan.measure.quality_only or plan.executor.name != LOCAL:
         return {}
     found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))
     beside: dict[str, list[tuple[str, Trial]]] = {}
     for trial_id, uncached in found.items():
         beside.setdefault(uncached.trial_id, []).append((trial_id, uncached))
     return {
-        trial_id: (uncached, blocks_of(len(alike)) / len(alike))
+        trial_id: (uncached, blocks_of(len(alike)) / len(alike) if plan.asks_ahead else 1.0)
         for alike in beside.values()
         for trial_id, uncached in alike
     }

@@ -60,6 +60,7 @@ class Plan:
     stand_in: Config | None  # pipeline and hardware that proxies run on; None where nothing is projected
     notes: tuple[str, ...] = ()
     foresight: Foresight | None = None  # of the search; None: all of the preview comes, and nothing else
+    asks_ahead: bool = True  # whether several trials of the search may share an uncached one
 
     @property
     def lists_all(self) -> bool:
@@ -135,23 +136,22 @@ def make_plan(
     asked = [(trial_of(job.config, devices), job.config.hardware) for job in jobs.jobs]
     trials = [trial for trial, _ in asked]
     unfit = partial(_unfit, too_many(asked, devices), engines)
-    judged_by: Callable[[Trial], Trial] = reference_of
-    if first.sweep.reference_weights is not None:
-        judged_by = named_reference(first.sweep.reference_weights, trials)
+    weights = first.sweep.reference_weights
+    judged_by: Callable[[Trial], Trial] = reference_of if weights is None else named_reference(weights, trials)
     arranged = partial(arrange, trials, baseline_of, judged_by=judged_by)
     space = arranged(supports=unfit, process_of=engines.process, plainest=engines.plainest)
     named_by = space
     if runs and check_targets(trials, allow_code=allow_code):  # a plan asks no engine from outside: one name for both
         own = Descriptions(outside=False, allow_code=allow_code)
         named_by = arranged(supports=partial(_unfit, too_many(asked, devices), own), plainest=own.plainest)
-    chosen, said, foresight = preview(first.search, space, allow_code=allow_code)
+    chosen, said, foresight, asks_ahead = preview(first.search, space, allow_code=allow_code)
     if not chosen.placed:
         placed, reason = chosen.pruned[0]
         none_works = f"none of {len(chosen.pruned)} trials can work; {placed.trial.label}: {reason}"
         raise OverrideError(f"an empty sweep: {none_works}")
     _check_baselines(chosen.placed, first.sweep.baseline, unfit)
     return Plan(
-        name=first.sweep.name or f"{prefix}-{question(named_by, first.search, first.sweep.reference_weights)}",
+        name=first.sweep.name or f"{prefix}-{question(named_by, first.search, weights)}",
         command=command,
         space=space,
         preview=chosen,
@@ -164,6 +164,7 @@ def make_plan(
         stand_in=stand_in() if any(p.trial.hardware is not None for p in space.placed) else None,
         notes=(*jobs.notes, *_sought(space), *said, *_known_before(chosen.placed, first, engines)),
         foresight=foresight,
+        asks_ahead=asks_ahead,
     )
 
 

@@ -73,20 +73,19 @@ class SweepProgress:
 
     def __init__(
         self,
-        trials: int | Foresight,
+        foresight: Foresight,
         console: Console,
         side_by_side: int = 1,
         clock: Callable[[], float] = time.monotonic,
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        """`side_by_side` is how many run at once; `clock` gives seconds. `labels`, by trial id, are what trials are
-        called that share a label with others."""
-        known = Foresight(trials, trials) if isinstance(trials, int) else trials
+        """`foresight` is the search's, `side_by_side` how many run at once; `clock` gives seconds. `labels`, by trial
+        id, are what trials are called that share a label with others."""
         self.console, self._clock = console, clock
         self._labels = labels or {}
-        self._is_exact, self._done = known.is_exact, 0
-        self.total = known.most  # None: nobody knows
-        self.eta = Eta(known.most or 0, side_by_side)
+        self._is_exact, self._done = foresight.is_exact, 0
+        self.total = foresight.most  # None: nobody knows
+        self.eta = Eta(foresight.most or 0, side_by_side)
         self._rows: list[tuple[str, ...]] = []
         self._running: dict[str, _Shown] = {}  # by trial id
         self._bar = Progress(

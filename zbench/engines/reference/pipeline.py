@@ -80,6 +80,7 @@ class ReferencePipeline:
         self.device = kind if self._world is None or kind == "cpu" else f"{kind}:{self._world.rank}"
         if self._on_gpu:
             self._context_bytes = context_bytes(_present(self._world))  # while nothing is loaded
+            _check_attention(trial.compute, self.device)
         elif self._world is not None:
             torch.set_num_threads(_threads(self._world))
         self._trial = trial
@@ -410,6 +411,17 @@ def _download(hub_id: str) -> Any:
         return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except (OSError, ValueError) as error:
         raise WeightsUnavailableError(f"pipeline.download=true: {hub_id} could not be fetched ({error})") from error
+
+
+def _check_attention(compute: ComputeConfig, device: str) -> None:
+    """Raise ConfigError for a kernel that this GPU has not, before anything is loaded."""
+    if compute.attention_backend != attention.CUDNN_FP8:
+        return
+    major, minor = torch.cuda.get_device_capability(device)
+    capability = major + minor / 10 if torch.version.hip is None else None
+    problem = attention.problem_on_card(capability, torch.cuda.get_device_name(device))
+    if problem is not None:
+        raise ConfigError(attention.KEY, compute.attention_backend, problem)
 
 
 def _set_attention(pipe: Any, compute: ComputeConfig) -> None:

@@ -283,7 +283,7 @@ def _without_a_row(view: View, complete: Sequence[TrialFigures]) -> list[str]:
     whose = "the uncached trial beside it" if len(found) == 1 else "the uncached trial beside each"
     return [
         f"{cells.listed(found)}: {whose} has no row of its own, so that its requests in the same window stand for it; "
-        "zbench plan names the override that adds the row."
+        "zbench plan names the values that add the row."
     ]
 
 

@@ -10,9 +10,11 @@ from zbench.methods.cache import method_of
 from zbench.report.tables.text_table import LEFT, RIGHT, TextTable, rows_to_csv, to_markdown, to_text
 from zbench.report.text.cells import digits, gib_range, trials
 from zbench.report.text.stacks import stacks_told
+from zbench.report.text.turns import cost_expected
 from zbench.sanitize import json_text
+from zbench.search import UNFORESEEN
 from zbench.space import Placed
-from zbench.sweeper.expectation import expected_sweep_s, expected_trial, sweep_ends_s
+from zbench.sweeper.expectation import expected_sweep_s, expected_trial, sweep_ends_s, turns_share
 from zbench.sweeper.launches import Launches, launches
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.progress import duration
@@ -109,6 +111,8 @@ def _count(plan: Plan) -> str:
     listed = trials(len(plan.trials))
     if plan.foresight is None or plan.lists_all:
         return listed
+    if plan.foresight == UNFORESEEN:
+        return f"{listed} to choose from, as the search decides"
     most, count = plan.foresight.most, len(plan.trials)
     if most is not None and most <= count:
         return f"{most} of these {listed}{'' if plan.foresight.is_exact else ' at most'}"
@@ -127,6 +131,7 @@ def _time(plan: Plan) -> str:
 def _legend(plan: Plan) -> tuple[str, ...]:
     lines = [f"{plan.name}: {_count(plan)}, {len(plan.pruned)} pruned; expected time {_time(plan)}; nothing was run"]
     lines += [_launches(each) for each in launches(plan)]
+    lines += [] if (turns := cost_expected(turns_share(plan))) is None else [turns]
     lines += [f"note: {note}" for note in plan.notes]
     lines.append(
         "~ is a roofline's estimate, 9 in 10 within the brackets: an order of magnitude on a CPU, and no step skipped "

@@ -7,21 +7,18 @@ the chosen one cannot have.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from zbench.methods.cache import method_of
+from zbench.search.tune.decide import Batches, Decider
 from zbench.search.tune.judge import Told
 from zbench.search.tune.skips import CLOSE, SkipFamily, families
 from zbench.trial import Trial
-
-if TYPE_CHECKING:
-    from zbench.search.tune.decide import Batches, Decider
 
 MORE_THAN_SEEN = 0.8
 """Another way to compute, whose images are better, may skip more than was seen: to this share of the least time."""
 
 
-def second_look(decider: "Decider", base: Told) -> "Batches":
+def second_look(decider: Decider, base: Told) -> Batches:
     """Only those that can still win, the most hopeful first; what was put off, if there is room for it now."""
     judge, computes = decider.judge, [c for c in decider.choices.computes if c != base.trial.compute]
     lossless = base.row.is_reference or base.row.is_unchanged or not judge.limits_images
@@ -57,7 +54,7 @@ def second_look(decider: "Decider", base: Told) -> "Batches":
             decider.put_off.pop(each.trial.trial_id, None)
 
 
-def _expected(decider: "Decider", plain: Trial, base: Told) -> float:
+def _expected(decider: Decider, plain: Trial, base: Told) -> float:
     """What it costs, or would on the devices of `base` by what it cost on others; infinite where unknown."""
     judge, baseline = decider.judge, decider.baseline
     if plain.trial_id in decider.told:
@@ -70,9 +67,7 @@ def _expected(decider: "Decider", plain: Trial, base: Told) -> float:
     return math.inf
 
 
-def _hopeful(
-    decider: "Decider", every: Sequence[SkipFamily], base: Told, cost: float, plain: Trial
-) -> list[SkipFamily]:
+def _hopeful(decider: Decider, every: Sequence[SkipFamily], base: Told, cost: float, plain: Trial) -> list[SkipFamily]:
     """Of these families those that may win where nothing skipped costs so much: as much as they saved on `base`, where
     they were tried there, else as much as they can at most."""
     best = decider.best
@@ -84,7 +79,7 @@ def _hopeful(
     return hopeful
 
 
-def _least_share(decider: "Decider", family: SkipFamily, base: Told) -> float:
+def _least_share(decider: Decider, family: SkipFamily, base: Told) -> float:
     """Of the time without skipping what is left at least: by what the family can skip, and by somewhat more than the
     most that any setting saved on `base`, also one that spoilt images."""
     judge, baseline = decider.judge, decider.baseline

@@ -1,7 +1,7 @@
-"""The decisions of `tune` for one piece of work, in their order, each by measurement with what the one before left.
+"""What `tune` knows of one piece of work while it decides, and how it asks for what it wants to know.
 
-It gives batches of trials, and goes on once each of a batch was told. So it holds nothing that the journal lacks. What
-the budget has no room for is put off; what is left of it goes to what still fits.
+What it asks for are batches of trials, and it goes on once each of a batch was told. So it holds nothing that the
+journal lacks. What the budget has no room for is put off; what is left of it goes to what still fits.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -9,14 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from zbench.config import CacheConfig, ComputeConfig, OffloadConfig, ParallelConfig, WorkloadConfig
-from zbench.methods.cache import method_of
-from zbench.methods.cache.bound import most_skips
-from zbench.methods.offload import MOVING_MORE
-from zbench.methods.parallel import ParallelDims
 from zbench.search import Asked, OnlyQuality
 from zbench.search.tune.fit import Fitting
 from zbench.search.tune.judge import Factor, Judge, Told
-from zbench.search.tune.skips import Measure, SkipFamily, Skipping, families
+from zbench.search.tune.skips import Measure, SkipFamily, Skipping
 from zbench.space import Space
 from zbench.trial import Trial
 
@@ -88,12 +84,10 @@ class Room:
 Inner = Callable[["Decider", Told], Batches]
 """What decides what is skipped on a base, in place of tune's own bisection."""
 
-Validate = Callable[["Decider"], Batches]
-
 
 @dataclass
 class Decider:
-    """Of one piece of work. `validate` holds what it found against samples that nothing was chosen on."""
+    """What is known of one piece of work, and what is still wanted for a decision; `order` has the decisions."""
 
     choices: TuneChoices
     judge: Judge
@@ -101,7 +95,6 @@ class Decider:
     inner: Inner | None
     space: Space
     room: Room
-    validate: Validate | None = None
     held_out: WorkloadConfig | None = None
     told: dict[str, Told] = field(default_factory=dict)
     checked: dict[str, Told] = field(default_factory=dict)
@@ -117,7 +110,8 @@ class Decider:
     cut_short: set[str] = field(default_factory=set)
     """Names of families of skips that the budget ended, or kept from beginning."""
     _spoils_from: list[float] = field(default_factory=list)
-    _heard: int = 0
+    heard: int = 0
+    """Trials of this work that it was told."""
 
     @property
     def baseline(self) -> Told | None:
@@ -137,109 +131,7 @@ class Decider:
             self.checked[told.trial.trial_id] = told
         else:
             self.told[told.trial.trial_id] = told
-            self._heard += 1
-
-    def batches(self) -> Batches:
-        """Every decision."""
-        base = yield from self._fit()
-        if base is None:
-            return
-        base = yield from self._compute(base)
-        base = yield from self._devices(base)
-        yield from self._skipping(base)
-        yield from self._second_look(base)
-        if self.validate is not None:
-            self.question = "held out"
-            yield from self.validate(self)
-
-    def _fit(self) -> Generator[list[Asked], None, Told | None]:
-        first = self.choices.base
-        fitting = self.fitting.fitted(first)
-        if fitting is None:  # another way to compute may need less
-            others = (self.fitting.fitted(replace(first, compute=compute)) for compute in self.choices.computes)
-            fitting = next((trial for trial in others if trial is not None), None)
-        if fitting is None:
-            self._decide("fit", f"nothing is predicted to fit into {self.fitting.limit_gib or 0:g} GiB", None, None)
-            return None
-        held = yield from self.measure(fitting)
-        while held is not None and (following := self.fitting.moving_more(held.trial)) is not None:
-            if held.trial.offload.mode == MOVING_MORE[0].name:
-                break  # nothing waits, and what moves more is no faster
-            other = yield from self.measure(following)
-            if other is None or self.judge.best([held, other], self.baseline) is not other:
-                break
-            held = other
-        if held is None:
-            if not self.cut("fit"):
-                self._decide("fit", f"{fitting.label} cannot work", None, None)
-            return None
-        self._decide("fit", self._fit_said(held), None, held)
-        return held
-
-    def _fit_said(self, held: Told) -> str:
-        if len(self.choices.offloads) == 1:
-            return f"nothing to decide: offload={held.trial.offload.mode} is the one choice"
-        gib, limit_gib = self.fitting.predict(held.trial), self.fitting.limit_gib
-        predicted = "" if gib is None or limit_gib is None else f"; {gib:.1f} of {limit_gib:g} GiB predicted"
-        return f"offload={held.trial.offload.mode}{predicted}"
-
-    def _compute(self, base: Told) -> Generator[list[Asked], None, Told]:
-        self.question = "compute"
-        computes = [c for c in self.choices.computes if c != base.trial.compute]
-        if not computes:
-            self._decide("compute", f"nothing to decide: {of_compute(base.trial)} is the one choice", base, base)
-            return base
-        wanted = [self.fitting.fitted(replace(base.trial, compute=compute)) for compute in computes]
-        tried = yield from self.measure_all([trial for trial in wanted if trial is not None])
-        chosen = self.judge.best([base, *tried], self.baseline) or base
-        self._decide("compute", f"{of_compute(chosen.trial)}{self._beside([base, *tried], chosen)}", base, chosen)
-        return chosen
-
-    def _devices(self, base: Told) -> Generator[list[Asked], None, Told]:
-        self.question = "devices"
-        others = [p for p in self.choices.parallels if p != base.trial.parallel]
-        if self.judge.objective != "throughput":
-            for sideways in [p for p in others if ParallelDims.of(p).dp > 1]:
-                label = replace(base.trial, parallel=sideways).label
-                self.not_tried[label] = f"makes images side by side, and --objective {self.judge.objective} is of one"
-                others.remove(sideways)
-        if not others:
-            count = ParallelDims.of(base.trial.parallel).devices
-            one = "one device: nothing to decide" if count == 1 else f"nothing to decide: {count} devices, one split"
-            self._decide("devices", one, base, base)
-            return base
-        wanted = [self.fitting.fitted(replace(base.trial, parallel=parallel)) for parallel in others]
-        tried = yield from self.measure_all([trial for trial in wanted if trial is not None])
-        chosen = self.judge.best([base, *tried], self.baseline) or base
-        count = ParallelDims.of(chosen.trial.parallel).devices
-        named = f"{count} device{'s' if count > 1 else ''}{self._beside([base, *tried], chosen)}"
-        self._decide("devices", named, base, chosen)
-        return chosen
-
-    def _skipping(self, base: Told) -> Batches:
-        self.question = "skipping"
-        every = families(self.choices.caches, base.trial.pipeline.steps)
-        if not every:
-            self._decide("skipping", "nothing to decide: no cache setting was asked for", base, base)
-            return
-        before = self._heard
-        if self.inner is None:
-            yield from self.skips(base).run(every, self.with_cache(base))
-        else:
-            yield from self.inner(self, base)
-        if self._heard > before or not self.cut("skipping"):
-            self._decide("skipping", self._skipped_said(base), base, self.best or base)
-
-    def _second_look(self, base: Told) -> Batches:
-        from zbench.search.tune.again import second_look  # which knows this module
-
-        self.question = "second look"
-        before, best_before = self._heard, self.best or base
-        yield from second_look(self, base)
-        if self._heard > before:
-            after = self.best or base
-            said = "it stays" if after is best_before else after.row.label
-            self._decide("second look", said, best_before, after)
+            self.heard += 1
 
     # What a decision asks for
 
@@ -325,31 +217,11 @@ class Decider:
             return []
         return self._with_reference(OnlyQuality(replace(self.choices.base, workload=self.held_out)))
 
-    # What is said
+    # What was decided
 
-    def _beside(self, tried: Sequence[Told], chosen: Told) -> str:
-        """What the others have, such as `; compiled 1.10×`."""
-        parts = []
-        for told in tried:
-            if told is chosen:
-                continue
-            factor = self.judge.factor(tried[0], told, self.baseline) if told.is_measured else None
-            standing = "" if self.judge.allows(told) else " (misses a limit)"
-            figure = f"{factor.ratio:.2f}×" if factor is not None else _no_figure(told)
-            parts.append(f"{_short(told.trial)} {figure}{standing if factor is not None else ''}")
-        return f"; beside it {', '.join(parts)}" if parts else ""
-
-    def _skipped_said(self, base: Told) -> str:
-        best = self.best or base
-        if not method_of(best.trial.cache).skips:
-            return "nothing: no setting that was tried is faster and keeps the limits"
-        steps = best.trial.pipeline.steps
-        bound = most_skips(best.trial.cache, steps)
-        mean = "" if best.row.cached_steps is None else f", {best.row.cached_steps:g} of {steps} steps an image"
-        return f"{method_of(best.trial.cache).label}{mean} ({bound} at most)"
-
-    def _decide(self, question: Question, said: str, before: Told | None, after: Told | None) -> None:
-        trials = self._heard - sum(d.trials for d in self.decisions)
+    def decide(self, question: Question, said: str, before: Told | None, after: Told | None) -> None:
+        """Keep a decision; it took the trials that were heard of since the one before."""
+        trials = self.heard - sum(d.trials for d in self.decisions)
         factor = None if before is None or after is None else self.judge.factor(before, after, self.baseline)
         self.decisions.append(Decision(question, said, before, after, factor, trials))
 
@@ -371,17 +243,3 @@ class Decider:
 def trial_of(asked: Asked) -> Trial:
     """Of which time or quality is asked for."""
     return asked.trial if isinstance(asked, OnlyQuality) else asked
-
-
-def of_compute(trial: Trial) -> str:
-    """How it computes, such as `compiled`."""
-    alone = replace(trial, offload=OffloadConfig(), parallel=ParallelConfig(), cache=CacheConfig())
-    return _short(alone)
-
-
-def _no_figure(told: Told) -> str:
-    return "failed" if told.record.state != "COMPLETE" else "is not to be trusted"
-
-
-def _short(trial: Trial) -> str:
-    return " ".join(trial.label.split(" ")[1:]) or "eager"

@@ -31,7 +31,7 @@ from zbench.search.tune.decide import Batches, Decider, Inner, Room, TuneChoices
 from zbench.search.tune.fit import Fitting, Predict, in_order_of_moving
 from zbench.search.tune.inner import by_masks, by_search, masked_settings, space_of
 from zbench.search.tune.judge import Judge, Told
-from zbench.search.tune.validate import validate
+from zbench.search.tune.order import decisions
 from zbench.space import Space, constraint
 from zbench.trial import Trial, geometry_of
 from zbench.workload import pairs
@@ -99,7 +99,7 @@ class TuneSearch:
         self._by_work: dict[str, list[Decider]] = {}  # by `work_key`: whose it is, and who holds it out
         self._deciders = self._made(space, predict or predicted_gib)
         self.space = self._known(space)
-        self._batches: list[Batches] = [decider.batches() for decider in self._deciders]
+        self._batches: list[Batches] = [decisions(decider) for decider in self._deciders]
         self._waiting: list[Asked] = []  # of a batch, not asked for yet
         self._pending: set[str] = set()  # asked for and not told
         self._at = 0
@@ -205,7 +205,6 @@ class TuneSearch:
             self._inner(choices, space),
             space,
             room,
-            validate,
             others,
             not_tried=not_tried,
         )
