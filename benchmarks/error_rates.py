@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from zbench.ab.interleave import rounds_a_turn, turn_medians
 from zbench.ab.schedule import BLOCK_LOOKS, LAUNCH_LOOKS
-from zbench.stats import BlockSamples, LookSchedule, Verdict, look, median
+from zbench.stats import BlockSamples, LookSchedule, Scale, Verdict, block_shift, look
 from zbench.stats.power import draw_turns, simulated_run
 
 Floats = NDArray[np.float64]
@@ -107,7 +107,7 @@ def recorded_launches(paths: Sequence[Path]) -> Floats:
                     made.extend(turn_medians([request["latency_s"] for request in line[side]]))
         except (OSError, KeyError, TypeError, ValueError) as problem:
             sys.exit(f"{path}: not the blocks of a zbench ab ({problem!r})")
-        logs += [math.log(median(new) / median(base)) for base, new in turns.values()]
+        logs += [block_shift(BlockSamples(base, new), Scale.RATIO) for base, new in turns.values()]
     return np.array(logs)
 
 

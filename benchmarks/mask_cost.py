@@ -52,17 +52,20 @@ def print_trials(records: list[Record]) -> None:
 
 
 def print_times(records: list[Record]) -> None:
-    """Of each timed mask its share of the uncached time, beside the line through all of them."""
-    rows = {row.trial_id: row for row in view_of(latest(records).values()).trials}
+    """Of each timed mask its share of the baseline's time, beside the line through all of them."""
+    kept = list(latest(records).values())
+    rows = {row.trial_id: row for row in view_of(kept).trials}
+    masked = [record.trial.compute for record in kept if "0" in (mask_of(record.trial) or "")]
     points = []
-    for record in latest(records).values():
+    for record in kept:
         mask, speedup = mask_of(record.trial), rows[record.trial_id].speedup
-        if mask is not None and speedup is not None and record.trial.workload.seeds == records[0].trial.workload.seeds:
+        alike = record.trial.compute in masked and record.trial.workload.seeds == records[0].trial.workload.seeds
+        if mask is not None and speedup is not None and alike:
             points.append((mask.count("1"), 1 / speedup, mask))
     if len({computed for computed, _, _ in points}) < 3:
         raise SystemExit("masks of fewer than three numbers of steps were timed: no line to hold them to")
     slope, base = statistics.linear_regression([float(p[0]) for p in points], [p[1] for p in points])
-    print(f"time = {base:.3f} + {slope:.4f} × computed steps, of the uncached time")
+    print(f"time = {base:.3f} + {slope:.4f} × computed steps, of the baseline's time")
     off = 0.0
     for computed, share, mask in sorted(points):
         away = share / (base + slope * computed) - 1

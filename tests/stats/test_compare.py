@@ -12,6 +12,7 @@ from zbench.stats import (
     Refusal,
     RefusalReason,
     Scale,
+    block_shift,
     compare_blocks,
     compare_rounds,
     hodges_lehmann,
@@ -216,3 +217,11 @@ def test_a_level_out_of_range_is_an_error(level):
         compare_blocks(blocks_of([1.0] * 9), level=level)
     with pytest.raises(ValueError, match="level"):
         compare_rounds(cycles(9), cycles(9), level=level)
+
+
+def test_a_block_of_several_turns_is_the_median_of_all_pairs_and_not_of_each_side() -> None:
+    of_launch = BlockSamples([1.0, 2.0, 9.0], [1.0, 3.0, 4.0])
+    assert block_shift(of_launch, Scale.DIFFERENCE) == 0.0, "the medians differ by 1"
+    assert block_shift(BlockSamples([1.0, 3.0], [2.0, 5.0]), Scale.DIFFERENCE) == 1.5, (
+        "of two turns each it is the same"
+    )

@@ -125,8 +125,8 @@ def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespa
     parser.add_argument("--margin", default="1%", help="by how much b may be slower (default: 1%%)")
     parser.add_argument(
         "--budget",
-        default="10min",
-        help="no block begins that would end later, such as 90s, 10min or 1h (default: 10min)",
+        default="15min",
+        help="no block begins that would end later, such as 90s, 10min or 1h (default: 15min)",
     )
     parser.add_argument("--config-dir", help="folder with groups of your own")
     parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)

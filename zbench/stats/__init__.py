@@ -1,7 +1,7 @@
 """Numbers in, estimates out; imports nothing else of zbench, and numpy and scipy only inside functions."""
 
 from zbench.stats.bootstrap import resampled_interval
-from zbench.stats.compare import BlockSamples, compare_blocks, compare_rounds
+from zbench.stats.compare import BlockSamples, block_shift, compare_blocks, compare_rounds
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
 from zbench.stats.modes import Modes, two_modes
 from zbench.stats.outcome import EXACT, ONE_SAMPLE, Compared, Comparison, Refusal, RefusalReason, Scale
@@ -34,6 +34,7 @@ __all__ = [
     "SpeedUp",
     "Stationarity",
     "Verdict",
+    "block_shift",
     "blocks_needed",
     "compare_blocks",
     "compare_rounds",
