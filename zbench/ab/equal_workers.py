@@ -1,17 +1,16 @@
 """Pairs of workers of the same code beside each other: by how much processes differ, whatever rounds within one say."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from zbench.ab.interleave import SideName, blocks, rounds_a_turn, turn_medians
-from zbench.ab.schedule import BLOCKS_A_LAUNCH
+from zbench.ab.interleave import SideName, blocks, rounds_a_turn
+from zbench.ab.schedule import BLOCKS_A_LAUNCH, Unit
 from zbench.ab.side import Side, SideWorker, warm_up
 from zbench.config import MeasureConfig
-from zbench.stats import median
+from zbench.stats import Scale, block_shift
 
 PAIRS = 6
 
@@ -40,11 +39,8 @@ def _one_pair(side: Side, measure: MeasureConfig, folder: Path, order: tuple[Sid
             worker.knows_beside(workers.values())
         warm = warm_up(workers, measure.max_warmup_rounds, lambda *_: None)
         a_turn = {name: rounds_a_turn(min(latencies)) for name, latencies in warm.items()}
-        ratios = []
-        for block in islice(blocks(lambda name, index: workers[name].generate(name, index), a_turn), BLOCKS_A_LAUNCH):
-            a, b = (turn_medians([r.latency_s for r in rounds]) for rounds in (block.a, block.b))
-            ratios.append(math.log(sum(b) / sum(a)))
-        return median(ratios)
+        made = islice(blocks(lambda name, index: workers[name].generate(name, index), a_turn), BLOCKS_A_LAUNCH)
+        return block_shift(Unit(tuple(made), 0.0).samples, Scale.RATIO)
     finally:
         for worker in workers.values():
             worker.close()
