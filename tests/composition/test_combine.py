@@ -56,8 +56,6 @@ def test_interpolations_are_resolved_point_by_point() -> None:
 def test_every_point_is_checked() -> None:
     with pytest.raises(ConfigError, match=r"pipeline\.height=100: must be a positive multiple"):
         jobs("pipeline.height=256,512,100")
-    with pytest.raises(ConfigError, match=r"offload\.keep_layers=5: only with offload=text_encoder or all do"):
-        jobs("offload=none,text_encoder", "offload.keep_layers=0,5")
     with pytest.raises(ConfigError, match=r"offload\.num_blocks_per_group=2: a stream copies one block ahead"):
         jobs("offload=group", "offload.num_blocks_per_group=1,2", "offload.use_stream=false,true")
 

@@ -170,14 +170,14 @@ def test_a_card_without_an_fp8_rate_is_not_projected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "its"), [("a100", "8.0"), ("rtx4090", "8.9"), ("l40s", "8.9"), ("mi300x", "none that is known")]
+    ("card", "its"), [("a100", "has 8.0"), ("rtx4090", "has 8.9"), ("l40s", "has 8.9"), ("mi300x", "names none")]
 )
 def test_attention_in_fp8_is_not_projected_onto_a_card_that_has_none(card: str, its: str) -> None:
     """Some have FP8 matmuls and no such attention."""
     compute = replace(FP8_ATTENTION, quantization="none")
     assert why(compute, hardware=profile(card)) == (
-        "compute.attention_backend=cudnn_fp8: takes a GPU of compute capability 9.0 or more, and that of "
-        f"hardware={card} is {its}; use compute.attention_backend=auto"
+        "compute.attention_backend=cudnn_fp8: takes an NVIDIA GPU of compute capability 9.0 or more, and "
+        f"hardware={card} {its}; use compute.attention_backend=auto"
     )
     assert why(replace(compute, attention_backend="_native_cudnn"), hardware=profile(card)) == ""
 

@@ -64,8 +64,8 @@ def test_a_plan_names_the_values_that_add_the_row_of_what_takes_turns() -> None:
     (said,) = turns_told(placed, companions(placed, engines), engines)
     assert said == (
         f"{', '.join(t.label for t in trials[:3])} and 2 more: turns are taken with none graphs:stages, which has no "
-        "row of its own; with cache=none and compute.graphs=stages among the values asked for it has one, and what "
-        "else they combine to has one too"
+        "row of its own; add cache=none and compute.graphs=stages to the values asked for to give it a row, and one "
+        "for each other combination"
     )
     with_row = arrange([*trials, trial(pipeline=SMALL, compute=replace(GPU, graphs="stages"))]).placed
     assert turns_told(with_row, companions(with_row, engines), engines) == []
@@ -76,7 +76,7 @@ def test_the_values_that_a_plan_names_do_add_the_row_and_what_else_they_combine_
     small = ("hardware=h100", "workload=single", "pipeline.height=512", "pipeline.width=512")
     asked = (*small, "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.2")
     before = plan(*asked, "compute.graphs=auto", "cache=dbcache", devices=(H100,))
-    assert any("with cache=none and compute.graphs=stages among the values" in note for note in before.notes)
+    assert any("add cache=none and compute.graphs=stages to the values" in note for note in before.notes)
     after = plan(*asked, "compute.graphs=auto,stages", "cache=none,dbcache", devices=(H100,))
     assert not any("no row of its own" in note for note in after.notes)
     assert {p.trial.trial_id for p in before.trials} < {p.trial.trial_id for p in after.trials}
@@ -91,7 +91,7 @@ def test_the_values_that_a_plan_names_do_add_the_row_and_what_else_they_combine_
         (("cache=dbcache", "compute=eager"), []),
         (
             ("cache=dbcache", "compute=compiled", "cache.residual_diff_threshold=0.2"),
-            ["none compiled, which has no row of its own; with cache=none among the values asked for it has one"],
+            ["none compiled, which has no row of its own; add cache=none to the values asked for to give it a row"],
         ),
         (("cache=dbcache", "compute=compiled", "measure.paired=false"), []),
         (("cache=none,dbcache", "compute=compiled"), []),

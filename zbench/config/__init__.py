@@ -21,7 +21,6 @@ from zbench.config.pipeline import PipelineConfig, Prompt, WorkloadConfig
 from zbench.config.setting import (
     DTYPES,
     OFFLOAD_MODES,
-    STREAM_TEXT,
     ComputeConfig,
     EngineConfig,
     OffloadConfig,
@@ -37,7 +36,6 @@ __all__ = [
     "OFFLOAD_MODES",
     "SCHEMAS",
     "SCM_PRESETS",
-    "STREAM_TEXT",
     "VRAM_RESERVE_GIB",
     "CacheConfig",
     "ComputeConfig",

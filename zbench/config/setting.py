@@ -26,8 +26,6 @@ QUANTIZATIONS = ("none", "fp8")
 SCOPES = ("attention", "ffn", "both")
 NORMS = ("split", "fused", "auto")
 OFFLOAD_MODES = ("none", "text_encoder", "dit", "vae", "all", "group", "sequential")
-STREAM_TEXT = ("text_encoder", "all")
-"""Offload modes in which the text encoder comes layer by layer, by zbench itself."""
 
 
 @dataclass
@@ -140,9 +138,6 @@ def check_offload(offload: OffloadConfig) -> None:
     if offload.use_stream and offload.num_blocks_per_group > 1:
         problem = "a stream copies one block ahead; add offload.use_stream=false"
         raise ConfigError("offload.num_blocks_per_group", offload.num_blocks_per_group, problem)
-    if offload.keep_layers > 0 and offload.mode not in STREAM_TEXT:
-        problem = f"only with offload={' or '.join(STREAM_TEXT)} do the text encoder's layers come one by one"
-        raise ConfigError("offload.keep_layers", offload.keep_layers, f"{problem}; leave it out, or take one of these")
 
 
 def check_compute(compute: ComputeConfig) -> None:

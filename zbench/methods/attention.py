@@ -121,9 +121,9 @@ def problem_on_card(capability: float | None, card: str) -> str | None:
     """Why cuDNN does not attend in FP8 on a card of such a compute capability, or None; other vendors' have none."""
     if capability is not None and capability >= LEAST_CAPABILITY:
         return None
-    its = "none that is known" if capability is None else f"{capability:.1f}"
-    least = f"takes a GPU of compute capability {LEAST_CAPABILITY:.1f} or more"
-    return f"{least}, and that of {card} is {its}; use {KEY}={AUTO}"
+    its = "names none" if capability is None else f"has {capability:.1f}"
+    least = f"takes an NVIDIA GPU of compute capability {LEAST_CAPABILITY:.1f} or more"
+    return f"{least}, and {card} {its}; use {KEY}={AUTO}"
 
 
 def label(name: str) -> str | None:

@@ -6,7 +6,7 @@ How weights come and go is the engine's own; what that costs is `hardware.traffi
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from zbench.config import STREAM_TEXT, OffloadConfig
+from zbench.config import OffloadConfig
 from zbench.methods.sglang import SGLangPart, spelled
 
 COMPONENTS = ("text_encoder", "transformer", "vae")
@@ -30,7 +30,7 @@ class OffloadMode:
     @property
     def streams_text(self) -> bool:
         """Whether the text encoder comes layer by layer, by zbench itself, and its table of tokens does not come."""
-        return self.name in STREAM_TEXT
+        return "text_encoder" in self.waiting and not self.by_layers
 
     @property
     def can_be_compiled(self) -> bool:
@@ -94,6 +94,10 @@ def problem_on_a_cpu(offload: OffloadConfig) -> str | None:
 def problem(offload: OffloadConfig, *, compiled: Mapping[str, str]) -> str | None:
     """Why it cannot work, or None; `compiled` are the knobs of compute by which torch.compile makes code."""
     mode = offload.mode
+    if offload.keep_layers and not BY_NAME[mode].streams_text:
+        modes = " or ".join(m.name for m in MOVING_MORE if m.streams_text)
+        kept = f"offload.keep_layers={offload.keep_layers}"
+        return f"{kept}: only with offload={modes} do the text encoder's layers come one by one; leave it out there"
     if mode == "group" and offload.use_stream and not offload.pin_memory:
         return "offload.pin_memory=false: a stream copies from pinned memory alone; add offload.use_stream=false"
     if compiled and not BY_NAME[mode].can_be_compiled:

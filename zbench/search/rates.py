@@ -14,7 +14,7 @@ from zbench.analysis.metrics import REGISTRY
 from zbench.analysis.serving import serving_figures
 from zbench.config.arrivals import MOST_REQUESTS
 from zbench.record import Record
-from zbench.search import Foresight, OnlyQuality, Search, remarks_of
+from zbench.search import Foresight, OnlyQuality, Search, foresight_of, remarks_of
 from zbench.space import Placed, Space
 from zbench.trial import Trial
 from zbench.workload import one_after_another, request_count
@@ -55,7 +55,7 @@ class FindRates:
     @property
     def foresight(self) -> Foresight:
         """See `search.foresight_of`: how many rates are tried depends on what comes of them."""
-        return Foresight(len(self.space.placed), None)
+        return Foresight(foresight_of(self._search).least, None)
 
     def ask(self) -> Trial | OnlyQuality | None:
         """See `Search.ask`."""

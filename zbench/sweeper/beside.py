@@ -74,8 +74,8 @@ def turns_told(placed: Sequence[Placed], beside: Mapping[str, Trial], engines: D
 
 def _adds(values: Sequence[str]) -> str:
     """That these, among the values asked for, add a row; of several keys all combinations are asked for."""
-    besides = ", and what else they combine to has one too" if len(values) > 1 else ""
-    return f"with {' and '.join(values)} among the values asked for it has one{besides}"
+    besides = ", and one for each other combination" if len(values) > 1 else ""
+    return f"add {' and '.join(values)} to the values asked for to give it a row{besides}"
 
 
 def _could_have_one(placed: Placed, engines: Descriptions) -> bool:

@@ -30,7 +30,7 @@ def _with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "hip", "its"), [((8, 9), None, "8.9"), ((8, 0), None, "8.0"), ((9, 4), "6.4", "none that is known")]
+    ("capability", "hip", "its"), [((8, 9), None, "has 8.9"), ((8, 0), None, "has 8.0"), ((9, 4), "6.4", "names none")]
 )
 def test_attention_in_fp8_needs_hopper_or_later(
     capability: tuple[int, int], hip: str | None, its: str, monkeypatch: pytest.MonkeyPatch
@@ -38,7 +38,7 @@ def test_attention_in_fp8_needs_hopper_or_later(
     """AMD counts otherwise: its 9.4 is no compute capability of NVIDIA's."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     monkeypatch.setattr(torch.version, "hip", hip)
-    says = rf"compute.attention_backend=cudnn_fp8: .* of the card is {its}; use compute.attention_backend=auto"
+    says = rf"compute.attention_backend=cudnn_fp8: .* the card {its}; use compute.attention_backend=auto"
     with pytest.raises(ConfigError, match=says):
         ReferencePipeline().launch(trial(compute=FP8))
 

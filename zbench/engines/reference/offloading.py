@@ -97,6 +97,8 @@ class Offloading:
         """Each layer but the first `kept` comes before it computes and leaves after it; what is outside of layers comes
         and leaves with the module, but for the table of tokens."""
         layers, table = _layers(module), _own_table(module)
+        if kept > len(layers):
+            raise ConfigError("offload.keep_layers", kept, f"only {len(layers)} of its layers come one by one")
         elsewhere = {id(tensor) for layer in layers for tensor in _tensors(layer)}
         if table is not None:
             elsewhere.add(id(table.weight))

@@ -52,6 +52,7 @@ REASONS = {
     "compute.device": "SGLang runs on a GPU",
     "compute.quantization": "SGLang quantises other layers, by its own --quantization fp8",
     "compute.scope": "SGLang quantises other layers, by its own --quantization fp8",
+    "offload.keep_layers": "SGLang's offload moves a text encoder whole",
     "compute.norms": "SGLang has kernels of its own for what stands around its norms",
     **dict.fromkeys(
         (f"workload.{key}" for key in ("arrivals", "concurrency", "rate_per_s", "requests")),

@@ -18,7 +18,7 @@ def cost_expected(share: float | None) -> str | None:
 def cost_of(records: Iterable[Record]) -> str | None:
     """The same of what was measured; None where none took turns."""
     own, beside = requests_by_turns(records)
-    if not beside:
+    if not beside or not own:
         return None
-    more = f"{100 * beside / own:.0f} % more requests ({beside} beside {own})"
+    more = f"{100 * beside / own:.0f} % more requests ({beside} more than the {own} of the trials)"
     return f"turns with uncached trials took {more}; {LEAVES_OUT}"
