@@ -140,7 +140,11 @@ def fuse_norms(transformer: Any, kernels: Kernels | None = None) -> int:
 def _fits(block: Any) -> bool:
     """Whether it is modulated, reads FP8 by joined layers without bias, and has norms of one epsilon, weights alone."""
     attention, feed_forward = block.attention, block.feed_forward
-    readers = (getattr(attention, "to_qkv", None), attention.to_out[0], getattr(feed_forward, "w13", None))
+    readers: tuple[Any, ...] = (
+        getattr(attention, "to_qkv", None),
+        attention.to_out[0],
+        getattr(feed_forward, "w13", None),
+    )
     norms = [getattr(block, name) for name in NORMS]
     plain = all(type(norm) is RMSNorm and norm.weight is not None and norm.bias is None for norm in norms)
     reads = all(is_quantised(reader) and reader.bias is None for reader in readers)
