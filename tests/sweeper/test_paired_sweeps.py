@@ -83,7 +83,8 @@ def test_what_turns_cost_is_said_by_the_plan_and_at_the_end(plain: tuple[Path, A
         for r in found
         if r.measurement and companion_id(r.measurement)
     }
-    more = f"{100 * beside / own:.0f} % more requests ({beside} beside {own}); measure.paired=false leaves them out"
+    counted = f"({beside} more than the {own} of the trials)"
+    more = f"{100 * beside / own:.0f} % more requests {counted}; measure.paired=false leaves them out"
     assert f"turns with uncached trials took {more}" in done.stderr
 
 
