@@ -99,11 +99,8 @@ def test_one_launch_serves_a_cache_grid_and_the_record_says_what_took_effect(tmp
     assert measured.effective.steps == 8 and server.version == "0.5.23" and server.per_request_cache
     assert server.stages_s == pytest.approx({"text_encode": 0.0125, "denoise": 0.032, "decode": 0.025})
     assert len(server.steps_s) == 8 and measured.effective.doubts == []
-    assert (
-        (tmp_path / "runs" / "s" / "logs" / server.log)
-        .read_text()
-        .endswith("The server is fired up and ready to roll!\n")
-    )
+    said = (tmp_path / "runs" / "s" / "logs" / server.log).read_text()
+    assert "The server is fired up and ready to roll!\n" in said  # what follows depends on how its clients hang up
     assert request.server_s == pytest.approx(0.032) and request.server_peak_bytes == 100 * 2**20
     assert request.latency_s > request.server_s and measured.window.queued_s(request) == 0, "it had the server alone"
     cold = measured.cold
