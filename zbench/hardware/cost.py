@@ -122,12 +122,12 @@ class Cost:
         text, copied = self.text_encode(), Parts.of(copy=self.text_copy_s())
         ahead = offload.BY_NAME[of.mode].streams_text
         rest = Parts.of(copy=self._host_s(traffic.whole_transfer_bytes(of, self.weights)))
-        shorter = fast.reads_real_tokens(self.trial.compute) and e.fast_overhead_s is not None
+        own_s = e.fast_overhead_s if fast.reads_real_tokens(self.trial.compute) else None
         return {
             "text_encode": longest(text, copied) if ahead else text,
             "decode": self.decode(),
             "offload_transfer": rest if ahead else rest + copied,
-            "overhead": Parts.of(overhead=e.fast_overhead_s or 0.0 if shorter else e.image_overhead_s),
+            "overhead": Parts.of(overhead=e.image_overhead_s if own_s is None else own_s),
         }
 
     @property

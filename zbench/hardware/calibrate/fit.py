@@ -28,7 +28,7 @@ LEAST = SpreadConfig(
 )  # fmt: skip
 """No spread is below these: a handful of machines were measured."""
 UNKNOWN = SpreadConfig()
-STACKS = ("", "eager_", "fast_")
+FORWARDS = ("", "eager_", "fast_")
 """Ways to run a forward, by what their shares begin with: compiled, eager, compiled with real rotations."""
 ASSUMED = EfficiencyConfig(
     gemm=0.69, attention=0.53, bandwidth=0.89, interconnect=0.6, host_link=0.85, host_link_pageable=0.1, vae=0.115,
@@ -84,7 +84,7 @@ def fit(seen: Iterable[Observation], ceilings: Sequence[Ceiling], source: str) -
     rows = Rows(tuple(seen))
     shares = Shares(replace(ASSUMED, source=source), ASSUMED_HOST)
     shares = _set(shares, **_rates(ceilings))
-    for name in STACKS:
+    for name in FORWARDS:
         shares = _set(shares, **_forward(rows, shares, name))
     shares = _set(shares, **_fp8(rows, shares))
     shares = _set(shares, **_text(rows, shares))
@@ -128,7 +128,7 @@ def _forward(rows: Rows, shares: Shares, name: str) -> dict[str, float]:
 
 
 def _stack(seen: Observation) -> str:
-    """What the shares of its forward begin with: a key of STACKS."""
+    """What the shares of its forward begin with: a key of FORWARDS."""
     compute = seen.trial.compute
     return "fast_" if fast.joins_rotations(compute) else "" if compute.compile else "eager_"
 
@@ -147,8 +147,9 @@ def _fp8(rows: Rows, shares: Shares) -> dict[str, float]:
         key, so_far = of[-1], _set(shares, **found)
         least, unit = (_set(so_far, **{key: share}) for share in (math.inf, 1.0))
         each = [
-            (_total(o, unit) - _total(o, least)) / (measured - _total(o, least))
+            (_total(o, unit) - _total(o, least)) / left_s
             for o, measured in _settings([o for o in rows.one_device() if _in_fp8(o) == of])
+            if (left_s := measured - _total(o, least)) > 0
         ]
         if each:
             found[key] = median(each)
@@ -211,17 +212,17 @@ def _links(rows: Rows, shares: Shares) -> dict[str, float]:
     """
     found: dict[str, list[float]] = {}
     for o in rows.copied():
-        if not o.came_whole and offload.BY_NAME[o.trial.offload.mode].streams_text:
+        ahead = offload.BY_NAME[o.trial.offload.mode].streams_text and not o.came_whole
+        if ahead or o.moved_bytes is None:
             continue
         cost = cost_of(o, shares)
         denoise = cost.step(cost.geometry.transformer.n_layers) * (o.trial.pipeline.steps - o.cached_steps)
         busy = cost.text_encode().total_s + cost.decode().total_s + denoise.total_s
         steps_s = o.forward_s * (o.trial.pipeline.steps - o.cached_steps) if o.forward_s else denoise.total_s
         extra_s = sum(o.stages_s.values()) - (busy - denoise.total_s + steps_s)
-        copied = o.moved_bytes or cost.weights.vae
-        if copied > 1e9 and extra_s > 0 and o.cached_steps == 0:
+        if o.moved_bytes > 1e9 and extra_s > 0 and o.cached_steps == 0:
             key = "host_link" if o.trial.offload.pin_memory else "host_link_pageable"
-            found.setdefault(key, []).append(min(1.0, copied / extra_s / _link(o)))
+            found.setdefault(key, []).append(min(1.0, o.moved_bytes / extra_s / _link(o)))
     shares_of = {key: [median(each)] for key, each in found.items()}
     for each in (_ahead(rows, shares), _layers(rows, shares)):
         if each:
@@ -241,7 +242,7 @@ def _ahead(rows: Rows, shares: Shares) -> list[float]:
         of = o.trial.offload
         if o.came_whole or not o.moved_bytes or not of.pin_memory or of.mode != "text_encoder":
             continue
-        text_s = o.stages_s["text_encode"]
+        text_s = o.stages_s.get("text_encode", 0.0)
         if cost_of(o, shares).text_encode().total_s < text_s / 1.1:
             found.append(min(1.0, o.moved_bytes / text_s / _link(o)))
     return found
