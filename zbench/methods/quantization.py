@@ -22,10 +22,6 @@ NONE, FP8 = "none", "fp8"
 WEIGHT_BYTES = 1
 """Of a quantised weight; the scale of each row weighs nothing beside it."""
 
-OF_GEMM = 0.8
-"""The share of its peak that FP8 reaches, over that of bfloat16: row-wise and FFN-shaped on an H100, 1,130 of 1,979
-TFLOP/s against 710 of 989."""
-
 PROJECTED = "what FP8 does to images is not in these: the tiny pipeline ran without it"
 """What a projection of a quantised trial rests on."""
 
