@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from zbench.config import Prompt, WorkloadConfig
-from zbench.measurement import Request
+from zbench.measurement import Request, Role
 from zbench.measurement.neighbours import side_by_side_s, speedup_beside
 from zbench.stats import SpeedUp
 from zbench.worker.joining import joined
@@ -59,7 +59,7 @@ def window(
 
 
 def request(index: int, trial_id: str, prompt_id: str, latency_s: float, turn: int | None) -> Request:
-    role = "baseline" if trial_id == BESIDE else "trial"
+    role: Role = "baseline" if trial_id == BESIDE else "trial"
     return Request(
         index, trial_id, role, prompt_id, 0, 0.0, 0.0, 0.0, latency_s, latency_s, {}, [], [], {}, turn=turn
     )  # fmt: skip

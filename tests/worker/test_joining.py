@@ -20,7 +20,8 @@ def lap(images: int, a_turn: int) -> list[list[Pair]]:
 
 def window(trials: int, images: int, a_turn: int = 1, laps: int = LAPS) -> list[tuple[int, list[list[str]]]]:
     """After each lap: requests of the trials so far, and prompts of the companion's turns in it."""
-    own, beside, made = 0, [], []
+    own, made = 0, []
+    beside: list[tuple[str, int]] = []
     for _ in range(laps):
         turns = lap(images, a_turn)
         with_companion = [turns[place] for place in sorted(joined(turns, trials, own, beside))]
