@@ -241,12 +241,14 @@ class Trial:
         return " ".join(part for part in parts if part is not None)
 
 
-def settled(compute: ComputeConfig, device: str, parallel: ParallelConfig) -> ComputeConfig:
-    """`compute` on such devices: native dtypes are `auto` and all else is not, so that one thing has one identity."""
+def settled(compute: ComputeConfig, device: str, parallel: ParallelConfig, pipeline: PipelineConfig) -> ComputeConfig:
+    """`compute` on such devices: native dtypes are `auto` and all else is not, so that one thing has one identity.
+
+    Raises ConfigError for a `pipeline` whose dimensions would decide and cannot be read."""
     kernel = attention.settled(compute.attention_backend, device, rings=parallel.ring_size > 1)
     dtype = dtypes.settled(compute.dtype, device)
     on_device = replace(compute, device=device, dtype=dtype, attention_backend=kernel)
-    return quantization.settled(fast.settled(on_device, parallel))
+    return quantization.settled(fast.settled(on_device, parallel), lambda: geometry_of(pipeline).transformer)
 
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:
