@@ -3,8 +3,7 @@
     python benchmarks/paired_cost.py [--times 1] [OVERRIDE ...]
 
 By default the settings of `experiment=demo`, 8 rounds each. Both sweeps start from nothing; which comes first changes
-from time to time. Prints both times, from the command's start to its report, and their ratio. The goal is 1.4. Of one
-setting alone: `cache=none,dbcache cache.max_warmup_steps=2 cache.residual_diff_threshold=0.4`.
+from time to time. Prints both times, from the command's start to its report, and their ratio. The goal is 1.4.
 """
 
 import argparse

@@ -255,8 +255,8 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     lines = []
     if any(row.speedup_way in ("paired", "chained") for row in complete):
         lines.append(
-            "Speed-ups with their 95 % interval: requests over those of the uncached trial in the same turns, so that "
-            "what drifts befalls both."
+            "Speed-ups with their 95 % interval: each request over that of the uncached trial which took turns with "
+            "it, so that what drifts befalls both."
         )
     how = {
         "chained": "over the uncached trial of its own process, times that one's speed-up",
