@@ -16,10 +16,6 @@ LEAST_OF_A_PAIR = 3
 COMPANION_WARM_UPS = 2
 """Rounds before the window of an uncached trial that is there for the others' sake: the pipeline is warm by then."""
 
-MOST_BESIDE = 0.4
-"""Timed requests of an uncached trial that takes turns with others at most, of those of the others: of two trials it
-sits out one turn in five, of one three in five."""
-
 
 @dataclass(frozen=True)
 class Pair:

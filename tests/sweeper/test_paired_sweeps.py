@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from commands import SYNTHETIC, zbench_here
-from factories import complete, trial, with_window
+from factories import complete, trial
 from test_overlap import CACHED, Halving, Roomy, swept
 
 from zbench.analysis.figures import TrialFigures
-from zbench.analysis.speedup import EQUAL_WORKERS, companion_id, requests_by_turns
+from zbench.analysis.speedup import EQUAL_WORKERS, companion_id
 from zbench.analysis.view import view_of
 from zbench.composition import overlay
 from zbench.config import CacheConfig, ComputeConfig
@@ -86,26 +86,6 @@ def test_what_turns_cost_is_said_by_the_plan_and_at_the_end(plain: tuple[Path, A
     counted = f"({beside} more than the {own} of the trials)"
     more = f"{100 * beside / own:.0f} % more requests {counted}; measure.paired=false leaves them out"
     assert f"turns with uncached trials took {more}" in done.stderr
-
-
-def test_a_setting_alone_costs_40_percent_more_requests_at_most_and_says_so(tmp_path: Path) -> None:
-    done = sweep(tmp_path, "cache.residual_diff_threshold=0.24")
-    assert done.returncode == 0, done.stderr
-    own, beside = requests_by_turns(records(tmp_path)[1:])
-    assert 0 < beside <= 0.4 * own and f"({beside} more than the " in done.stderr
-    (row,) = rows(tmp_path).values()
-    assert row.speedup_way == "paired" and row.speedup == pytest.approx(TRUE[0.24], rel=0.05)
-    assert row.speedup_low and row.speedup_high and row.speedup_low <= row.speedup <= row.speedup_high
-
-
-def test_equal_windows_of_two_workers_are_counted_apart(plain: tuple[Path, Any]) -> None:
-    """Two that began in the same millisecond on two devices, with calls of equal place."""
-    found = records(plain[0])[1:2]
-    assert found[0].measurement is not None
-    later = [replace(r, sent_s=r.sent_s + 1e-4, done_s=r.done_s + 1e-4) for r in found[0].measurement.window.requests]
-    other = with_window(found[0].measurement, requests=later)
-    own, beside = requests_by_turns(found)
-    assert requests_by_turns([*found, replace(found[0], measurement=other)]) == (2 * own, 2 * beside)
 
 
 def test_where_nothing_takes_turns_nothing_is_said_of_them(tmp_path: Path) -> None:

@@ -11,15 +11,14 @@ from fake_allocator import on_gpu
 from fake_nvml import GIB, FakeGpu, FakeNvml
 from scripted import ScriptedEngine
 
-from zbench.analysis.speedup import beside_of, companion_id
+from zbench.analysis.speedup import companion_id, neighbours_s
 from zbench.config import CacheConfig, DBCacheConfig, MeasureConfig
 from zbench.engines import Generation
 from zbench.hardware.nvml import Nvml
 from zbench.measurement import Measurement
-from zbench.measurement.neighbours import side_by_side_s, speedup_beside
 from zbench.probes.watched import Watched
 from zbench.record import Record
-from zbench.stats import SpeedUp
+from zbench.stats import speedup_by_turns
 from zbench.trial import Trial
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import TrialJob
@@ -58,12 +57,10 @@ class Skipping(ScriptedEngine):
         return super().watch() if self._gpu is None else on_gpu()
 
 
-def paired(
-    folder: Path, engine: ScriptedEngine, gauges: Gauges | None = None, settings: int = 3, **measure: Any
-) -> list[Measurement]:
-    """Settings of 0.8, 0.5 and 0.4 s, or the first of them, and the uncached trial; one warm-up each."""
+def paired(folder: Path, engine: ScriptedEngine, gauges: Gauges | None = None, **measure: Any) -> list[Measurement]:
+    """Three settings of 0.8, 0.5 and 0.4 s and the uncached trial; one warm-up each."""
     wanted = MeasureConfig(max_warmup_rounds=1, **measure)
-    caches = [*(DBCacheConfig(residual_diff_threshold=t) for t in (0.8, 0.5, 0.4)[:settings]), CacheConfig()]
+    caches = [*(DBCacheConfig(residual_diff_threshold=t) for t in (0.8, 0.5, 0.4)), CacheConfig()]
     jobs = [
         TrialJob(
             trial(cache),
@@ -72,21 +69,18 @@ def paired(
             None,
             lambda event: None,
             lambda: False,
-            role="trial" if index < settings else "baseline",
+            role="trial" if index < 3 else "baseline",
             shares=True,
-            companion=index == settings,
+            companion=index == 3,
         )
         for index, cache in enumerate(caches)
     ]
     return measure_trials(engine, jobs, gauges or Gauges(Nvml(FakeNvml())), None)
 
 
-def speedup(made: Measurement) -> SpeedUp | None:
-    return speedup_beside(made.requests, beside_of(made), trial().workload)
-
-
 def speedups(made: list[Measurement]) -> list[float]:
-    return [each.ratio for each in map(speedup, made) if each is not None]
+    found = [speedup_by_turns(neighbours_s(each)) for each in made]
+    return [each.ratio for each in found if each is not None]
 
 
 def test_the_uncached_trial_has_the_first_turn_and_then_the_last(tmp_path: Path) -> None:
@@ -100,25 +94,6 @@ def test_the_uncached_trial_has_the_first_turn_and_then_the_last(tmp_path: Path)
     assert speedups(made) == pytest.approx([1 / 0.8, 2.0, 2.5])
 
 
-def test_beside_one_trial_it_has_two_turns_in_five_first_and_last_alike(tmp_path: Path) -> None:
-    engine = Skipping()
-    (made,) = paired(tmp_path, engine, settings=1, min_rounds=10, max_rounds=10)
-    own, with_first, with_last = [0.8], [1.0, 0.8], [0.8, 1.0]
-    wanted = [own, own, own, with_first, with_last, own, own, with_first, with_last, own]
-    assert engine.order[2:] == [takes_s for turn in wanted for takes_s in turn], "after one warm-up each"
-    assert [r.turn for r in made.requests] == list(range(10))
-    assert [(r.turn, r.prompt_id) for r in beside_of(made)] == [
-        (r.turn, r.prompt_id) for r in made.requests if r.turn in (3, 4, 7, 8)
-    ]
-    assert speedups([made]) == pytest.approx([1 / 0.8])
-
-
-def test_beside_two_trials_it_has_four_turns_in_five(tmp_path: Path) -> None:
-    made = paired(tmp_path, Skipping(), settings=2, min_rounds=10, max_rounds=10)
-    assert [len(beside_of(each)) for each in made] == [8, 8]
-    assert speedups(made) == pytest.approx([1 / 0.8, 2.0])
-
-
 def test_its_images_are_not_kept(tmp_path: Path) -> None:
     paired(tmp_path, Skipping(), min_rounds=2, max_rounds=2)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "1", "2"]
@@ -128,12 +103,6 @@ def test_its_images_are_not_kept(tmp_path: Path) -> None:
 def test_one_slow_request_anywhere_in_the_window_decides_nothing(slow: int, tmp_path: Path) -> None:
     made = paired(tmp_path, Skipping(slow=slow), min_rounds=8, max_rounds=8)
     assert speedups(made) == pytest.approx([1 / 0.8, 2.0, 2.5], rel=0.05)
-
-
-@pytest.mark.parametrize("slow", range(2, 2 + 8 + 3))
-def test_nor_does_one_in_the_window_of_a_single_trial(slow: int, tmp_path: Path) -> None:
-    made = paired(tmp_path, Skipping(slow=slow), settings=1, min_rounds=8, max_rounds=8)
-    assert len(beside_of(made[0])) == 3 and speedups(made) == pytest.approx([1 / 0.8], rel=0.05)
 
 
 @pytest.mark.parametrize("slower_from", range(4, 4 + 4 * 8, 3))
@@ -187,7 +156,7 @@ def test_a_trial_that_has_enough_has_no_more_turns(tmp_path: Path) -> None:
         (12, "max_rounds"),
         (6, "interval"),
     ]
-    assert len(beside_of(made[1])) == 9, "of 24 requests of the three; beside one alone it sits out some turns"
+    assert len([r for r in made[1].window.requests if r.role == "baseline"]) == 12
 
 
 @pytest.mark.parametrize(
@@ -220,9 +189,7 @@ def test_a_record_with_its_neighbours_is_read_back_as_it_was(tmp_path: Path) -> 
     written = replace(complete(of), measurement=made, source=made.source)
     read = Record.from_json(written.to_json())
     assert of.trial_id == made.trial_id
-    assert read.measurement is not None
-    turns = [side_by_side_s(each.requests, beside_of(each)) for each in (read.measurement, made)]
-    assert turns[0] == turns[1] != []
+    assert read.measurement is not None and neighbours_s(read.measurement) == neighbours_s(made)
 
 
 class Jittering(Skipping):
@@ -248,6 +215,6 @@ def test_rounds_go_on_until_the_speed_up_is_known_too(by: float, rounds: int, wh
     assert all(count == rounds for count in counts) if why == "max_rounds" or rounds == 8 else min(counts) > 8
     if why == "interval":
         for each in made:
-            found = speedup(each)
-            assert found is not None and found.interval is not None
-            assert found.interval[1] / found.ratio <= 1.0152
+            speedup = speedup_by_turns(neighbours_s(each))
+            assert speedup is not None and speedup.interval is not None
+            assert speedup.interval[1] / speedup.ratio <= 1.0152

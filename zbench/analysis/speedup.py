@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from zbench.measurement import Measurement, Request
-from zbench.measurement.neighbours import Kinds, sat_out, speedup_beside
+from zbench.measurement import Measurement
+from zbench.measurement.neighbours import Image, side_by_side_s
 from zbench.record import Record
-from zbench.stats import SpeedUp, speedup_between
+from zbench.stats import SpeedUp, speedup_between, speedup_by_turns
 
 Way = Literal["paired", "chained", "unpaired"]
 
@@ -40,22 +40,17 @@ def companion_id(measurement: Measurement) -> str | None:
 def requests_by_turns(records: Iterable[Record]) -> tuple[int, int]:
     """Requests of these trials in their windows, and of the uncached trials that took turns with them.
 
-    Those of one window are in the record of each trial that had its turns there. Windows of several workers may have
-    begun at the same time; no two calls of one trial lasted from the same moment to the same.
+    Those of one window are in the record of each trial that had its turns there.
     """
     measured = [record.measurement for record in records if record.measurement is not None]
-    beside = {
-        (m.window.started_at, r.trial_id, r.index, r.sent_s, r.done_s)
-        for m in measured
-        for r in m.window.requests
-        if r.trial_id != m.trial_id
-    }
+    beside = {(m.window.started_at, r.index) for m in measured for r in m.window.requests if r.trial_id != m.trial_id}
     return sum(len(m.requests) for m in measured), len(beside)
 
 
-def beside_of(measurement: Measurement) -> list[Request]:
-    """The requests of the uncached trial in its window."""
-    return [r for r in measurement.window.requests if r.trial_id != measurement.trial_id]
+def neighbours_s(measurement: Measurement) -> list[tuple[Image, float, float]]:
+    """Image, its own seconds and the companion's of the same turn, of the requests that count."""
+    requests, ours = measurement.window.requests, measurement.trial_id
+    return side_by_side_s((r for r in requests if r.trial_id == ours), (r for r in requests if r.trial_id != ours))
 
 
 def speedup_of(record: Record, baseline: Record | None, companion: Record | None) -> Faster | None:
@@ -70,13 +65,14 @@ def speedup_of(record: Record, baseline: Record | None, companion: Record | None
     between = speedup_between(ours.paired_latencies_s, theirs.paired_latencies_s)
     if between is None or record.is_baseline or ours.projection is not None or record.trial.workload.is_load:
         return None if between is None else Faster(SpeedUp(between.ratio), None)
-    paired = speedup_beside(ours.requests, beside_of(ours), record.trial.workload)
+    paired = speedup_by_turns(neighbours_s(ours))
     of_processes = equal_workers(record) ** 2
     if paired is None:
         return Faster(between.after(SpeedUp(1.0, 0.0), of_processes), "unpaired")
     if companion_id(ours) == record.baseline_id:
         return Faster(paired, "paired")
-    further = _of_companion(ours, companion, theirs, record)
+    uncached = _of_companion(ours, companion)
+    further = speedup_between(uncached, theirs.paired_latencies_s)
     if further is None:
         return Faster(between.after(SpeedUp(1.0, 0.0), of_processes), "unpaired")
     return Faster(paired.after(further, of_processes), "chained")
@@ -100,17 +96,10 @@ def measured_noise(record: Record) -> tuple[float | None, str | None]:
     return (None if of_other_device else environment.get("equal_workers")), None
 
 
-def _of_companion(ours: Measurement, companion: Record | None, baseline: Measurement, record: Record) -> SpeedUp | None:
-    """The speed-up of the uncached trial over the baseline; of its own record, or of its requests in the window."""
+def _of_companion(ours: Measurement, companion: Record | None) -> list[tuple[Image, float]]:
     known = None if companion is None else companion.valid_measurement
     if known is not None and known.paired_latencies_s:
-        return speedup_between(known.paired_latencies_s, baseline.paired_latencies_s)
-    beside = beside_of(ours)
-    uncached = [((r.prompt_id, r.seed), r.latency_s) for r in beside if r.valid]
-    if not sat_out(ours.requests, beside):
-        return speedup_between(uncached, baseline.paired_latencies_s)
-    kinds = Kinds(baseline.requests, beside, record.trial.workload)
-    return speedup_between(
-        [(kinds.of[image], kinds.as_many_s(image, s)) for image, s in uncached if image in kinds.of],
-        [(kinds.of[image], kinds.whole_s(image, s)) for image, s in baseline.paired_latencies_s if image in kinds.of],
-    )
+        return known.paired_latencies_s
+    return [
+        ((r.prompt_id, r.seed), r.latency_s) for r in ours.window.requests if r.valid and r.trial_id != ours.trial_id
+    ]

@@ -163,7 +163,6 @@ class Request:
     server_peak_bytes: Count | None = None  # what a server says that it held of its device at most
     compile_s: Seconds | None = None  # of it, in which code was compiled or captured; None: nobody says
     ranks: list[RankView] = field(default_factory=list)  # of several devices; empty on one
-    turn: Count | None = None  # of trials that take turns; those of one number are neighbours. None in older records
 
     def __post_init__(self) -> None:
         """Raise ValueError for a time that is no clock's: rates over it would be endless."""

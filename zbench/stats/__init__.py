@@ -5,15 +5,7 @@ from zbench.stats.compare import BlockSamples, block_shift, compare_blocks, comp
 from zbench.stats.estimate import median, median_interval, quantile, relative_half_width
 from zbench.stats.modes import Modes, two_modes
 from zbench.stats.outcome import EXACT, ONE_SAMPLE, Compared, Comparison, Refusal, RefusalReason, Scale
-from zbench.stats.paired import (
-    SpeedUp,
-    pair_medians,
-    paired_speedup,
-    speedup_between,
-    speedup_by_few_turns,
-    speedup_by_turns,
-    whole_over_each,
-)
+from zbench.stats.paired import SpeedUp, pair_medians, paired_speedup, speedup_between, speedup_by_turns
 from zbench.stats.pareto import hypervolume, pareto_front
 from zbench.stats.power import blocks_needed
 from zbench.stats.ratio import ratio_of_rounds
@@ -66,9 +58,7 @@ __all__ = [
     "relative_spread",
     "resampled_interval",
     "speedup_between",
-    "speedup_by_few_turns",
     "speedup_by_turns",
     "two_modes",
     "warm_from",
-    "whole_over_each",
 ]

@@ -11,7 +11,7 @@ median for the same width.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -105,41 +105,13 @@ def speedup_by_turns(turns: Sequence[tuple[Pair, float, float]]) -> SpeedUp | No
 
     A pair's ratio is that of its neighbours; pairs weigh as the baseline's time for them. None for no turns.
     """
-    return _by_turns(turns, _centre, _of_a_centre)
-
-
-def speedup_by_few_turns(turns: Sequence[tuple[Pair, float, float]], cycles: float = math.inf) -> SpeedUp | None:
-    """The same where a baseline that sat out most turns has few of each pair: pairs are then several images' at once.
-
-    Own and baseline's seconds each stand for all images of the pair (`whole_over_each`). So many alike say which is
-    disturbed, and the centre is the mean of the others: no image is left out of it. `cycles`: how often each image was
-    made where images were scaled, for that scale knows a part of the own times which it scales.
-    """
-    found = _by_turns(turns, _mean_of_near, lambda kept, every: 1.0)
-    if found is None or found.variance is None:
-        return found
-    return SpeedUp(found.ratio, found.variance * (1 + 1 / cycles), found.freedom)
-
-
-def whole_over_each(cycles: Sequence[Sequence[float]]) -> list[float]:
-    """How many times the time of each place all places take: of every row of `cycles`, seconds above 0, and of these
-    the median. What drifts from row to row counts for nothing, and of three rows one that is disturbed."""
-    ratios = ([sum(row) / own_s for own_s in row] for row in cycles)
-    return [median(_less_disturbed(list(of_place))) for of_place in zip(*ratios, strict=True)]
-
-
-def _by_turns(
-    turns: Sequence[tuple[Pair, float, float]],
-    centre_of: Callable[[Sequence[float]], float],
-    varies: Callable[[int, int], float],
-) -> SpeedUp | None:
-    """`centre_of` the logarithms of a pair's ratios; `varies` as `_scatter` takes it."""
     by_pair: dict[Pair, list[tuple[float, float]]] = {}
     for pair, own_s, baseline_s in turns:
         if own_s > 0 and baseline_s > 0:
             by_pair.setdefault(pair, []).append((own_s, baseline_s))
     kept = {pair: _less_disturbed_turns(of_pair) for pair, of_pair in by_pair.items()}
-    centres = {pair: centre_of([math.log(b / a) for a, b in of_pair]) for pair, of_pair in kept.items()}
+    logs = {pair: [math.log(b / a) for a, b in of_pair] for pair, of_pair in kept.items()}
+    centres = {pair: _centre(of_pair) for pair, of_pair in logs.items()}
     shared = _without_far(centres, {pair for pair, of_pair in by_pair.items() if len(of_pair) == 1})
     if not shared:
         return None
@@ -147,7 +119,7 @@ def _by_turns(
     ours = {pair: theirs[pair] * math.exp(-centres[pair]) for pair in shared}
     ratio = sum(theirs.values()) / sum(ours.values())
     ratios = {pair: [b / a for a, b in kept[pair]] for pair in shared}
-    variance, freedom = _scatter(ratios, ours, shared, varies)
+    variance, freedom = _scatter(ratios, ours, shared, many=OF_A_CENTRE)
     if variance is None:
         variance, freedom = _of_the_mean([centres[pair] for pair in shared])
     return SpeedUp(ratio, variance, freedom)
@@ -197,31 +169,16 @@ def _centre(logs: Sequence[float]) -> float:
     return median(logs) if len(logs) < OF_MANY else hodges_lehmann(_near(logs))[0]
 
 
-def _mean_of_near(logs: Sequence[float]) -> float:
-    near = _near(logs)
-    return sum(near) / len(near)
-
-
-def _of_a_median(kept: int, every: int) -> float:
-    """How much more the median of so many `kept` samples varies than their mean, of two not at all."""
-    return 1.0 if kept <= 2 else OF_A_MEDIAN
-
-
-def _of_a_centre(kept: int, every: int) -> float:
-    """The same of what `_centre` takes of `every` sample."""
-    return OF_A_CENTRE if kept > 2 and every >= OF_MANY else _of_a_median(kept, every)
-
-
 def _scatter(
     samples: Mapping[Pair, Sequence[float]],
     weights: Mapping[Pair, float],
     pairs: Sequence[Pair],
-    varies: Callable[[int, int], float] = _of_a_median,
+    many: float = OF_A_MEDIAN,
 ) -> tuple[float | None, float]:
     """Variance of the logarithm of the pairs' weighted sum, from how samples of one pair scatter, all pairs pooled;
     with its degrees of freedom. What is further from its pair's median than noise is left out.
 
-    `varies`: how much more the centre of a pair varies than a mean, by how many samples are kept, and of how many."""
+    `many`: how much more the centre of OF_MANY samples of a pair varies than their mean."""
     squares, freedom = 0.0, 0
     kept: dict[Pair, int] = {}
     factors: dict[Pair, float] = {}
@@ -229,7 +186,7 @@ def _scatter(
         every = [math.log(sample) for sample in samples[pair] if sample > 0]
         logs = _near(every)
         kept[pair] = len(logs)
-        factors[pair] = varies(len(logs), len(every))
+        factors[pair] = 1.0 if len(logs) <= 2 else OF_A_MEDIAN if len(every) < OF_MANY else many
         mean = sum(logs) / len(logs)
         squares += sum((x - mean) ** 2 for x in logs)
         freedom += len(logs) - 1

@@ -14,8 +14,8 @@ from zbench.sweeper.beside import uncached_beside
 from zbench.trial import Trial
 
 MOST_A_BLOCK, FEWEST_A_BLOCK = 4, 3
-"""Settings to one uncached trial: it then makes about a quarter of their requests, a third at most where there are so
-many. Beside fewer it sits out some turns (`workload.MOST_BESIDE`), and speed-ups are of fewer neighbours."""
+"""Settings to one uncached trial: it then costs about a quarter of what they do, a third at most where there are so
+many."""
 
 
 class Blocks:

@@ -15,14 +15,7 @@ from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import LOCAL, Plan
 from zbench.trial import Trial, geometry_of
-from zbench.workload import (
-    COMPANION_WARM_UPS,
-    LEAST_OF_A_PAIR,
-    MOST_BESIDE,
-    due_times_s,
-    request_count,
-    whole_cycles,
-)
+from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
 LOAD_S = 10.0  # to start a worker, import and load: an allowance, part of the expected sweep time
 
@@ -96,21 +89,21 @@ def _trials_s(plan: Plan) -> list[float] | None:
         found.append((min(LEAST, measure.max_warmup_rounds) + rounds) * image_s)
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
             warm_ups = min(COMPANION_WARM_UPS, measure.max_warmup_rounds)
-            found[-1] += (warm_ups * part + rounds * min(part, MOST_BESIDE)) * of_uncached.latency_s
+            found[-1] += (warm_ups + rounds) * of_uncached.latency_s * part
     return found
 
 
 def turns_share(plan: Plan) -> float | None:
-    """How many more timed requests uncached trials make that take turns with others, of those of the trials; None where
-    none does. Each trial of a plan is taken to make as many."""
+    """How many more requests uncached trials make that take turns with others, of those of the trials; None where none
+    does. Each trial of a plan is taken to make as many."""
     timed = {p.trial.trial_id for p in plan.trials if not p.quality_only and not p.trial.workload.is_load}
-    parts = [min(part, MOST_BESIDE) for trial_id, (_, part) in _uncached_beside(plan).items() if trial_id in timed]
+    parts = [part for trial_id, (_, part) in _uncached_beside(plan).items() if trial_id in timed]
     return sum(parts) / len(timed) if parts else None
 
 
 def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
-    """The uncached trial that will take turns with each, by trial id, and how much of it is there for that one: all
-    where a search decides by each trial, which then has a window of its own."""
+    """The uncached trial that will take turns with each, by trial id, and its part of that one's time: all of it where
+    a search decides by each trial, which then has a window of its own."""
     if not plan.measure.paired or plan.measure.quality_only or plan.executor.name != LOCAL:
         return {}
     found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))

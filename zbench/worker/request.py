@@ -20,7 +20,6 @@ class Turn:
     index: int
     trial_id: str
     role: Role = "trial"
-    number: int | None = None  # of the turn, where trials take turns
 
 
 def spoilt_by(made: Generation) -> list[str]:
@@ -108,5 +107,4 @@ def request_of(made: Generation, pair: Pair, turn: Turn, times: Times) -> Reques
         compile_s=made.compile_s,
         valid=not invalid_reasons,
         invalid_reasons=invalid_reasons,
-        turn=turn.number,
     )

@@ -1,29 +1,28 @@
 """A window of rounds, one after another: whose turn it is, and when there is enough; it judges no image.
 
 Several trials take turns: A B C D, D C B A, and so on, so that what drifts befalls all alike. A is their companion, the
-uncached trial: it is measured for the others' sake alone, and each of them keeps its requests. Beside one or two trials
-it sits out some turns (`joining`): B, A B, B, B A, B. It goes before the others as often as after. Where rounds are
-short a turn is several of them, as the first after another's turn is slower. A trial that has had enough has no more.
+uncached trial: it is measured for the others' sake alone, and each of them keeps its requests. Where rounds are short a
+turn is several of them, as the first after another's turn is slower. A trial that has had enough has no more turns.
 """
 
 import gc
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 
 from zbench.measurement import INVALID_IMAGES, QUALITY_ONLY, SUSPENDED, Measurement, Request, Window
-from zbench.measurement.neighbours import speedup_beside
+from zbench.measurement.neighbours import side_by_side_s
 from zbench.probes.disturbance import RoundWatch
 from zbench.quality.artifacts import Artifact
 from zbench.stats.estimate import relative_half_width
+from zbench.stats.paired import speedup_by_turns
 from zbench.worker.calls import Calls
 from zbench.worker.cross_checks import clock_check
 from zbench.worker.gauges import Gauges
 from zbench.worker.job import TrialJob
-from zbench.worker.joining import joined
 from zbench.worker.profiling import PROFILE_FAILED, Profile, profile_of, why_not_profiled
 from zbench.worker.request import Turn, one_request
 from zbench.worker.share import Share
@@ -45,7 +44,6 @@ class RoundsWindow:
         self._watch = RoundWatch(calls.engine.watch().pids)
         self._began_s = 0.0
         self._turns = 0
-        self._backwards = False
         self.requests: list[Request] = []
 
     @property
@@ -84,22 +82,11 @@ class RoundsWindow:
             cycles, rounds = turns_of(len(self._cycle), least, [share.shortest_s for share in active])
         left = max(bounds(share.job, len(self._cycle))[1] - len(share.requests) for share in measured)
         lap = (list(self._cycle) * cycles)[:left]
-        turns = [lap[first : first + rounds] for first in range(0, len(lap), rounds)]
-        whole = self._with_companion(turns, len(measured))
-        for place, some in enumerate(turns):
-            order = active if place in whole else measured
-            for share in order[::-1] if self._backwards else order:
-                self._turn(share, some)
+        for first in range(0, len(lap), rounds):
+            order = active[::-1] if self._turns % 2 else active
             self._turns += 1
-            self._backwards ^= place in whole
-
-    def _with_companion(self, turns: Sequence[Sequence[Pair]], trials: int) -> Collection[int]:
-        """Places of the turns that all have; of those without a companion every one."""
-        companion = next((share for share in self._shares if share.job.companion), None)
-        if companion is None:
-            return range(len(turns))
-        made = [(r.prompt_id, r.seed) for r in companion.requests]
-        return joined(turns, trials, sum(len(share.requests) for share in self._measured), made)
+            for share in order:
+                self._turn(share, lap[first : first + rounds])
 
     def _turn(self, share: Share, some: Sequence[Pair]) -> None:
         """One trial's turn. Its memory and energy are what gauges see in its turns."""
@@ -129,8 +116,7 @@ class RoundsWindow:
         job.check_stop()
         self._watch.begin()
         self._gauges.begin_round()
-        number = self._turns if len(self._shares) > 1 else None
-        turn = Turn(len(self.requests), job.trial.trial_id, job.role, number)
+        turn = Turn(len(self.requests), job.trial.trial_id, job.role)
         made_by = partial(self._calls.make, job.trial)
         timed, made = one_request(self._calls.engine, pair, turn, self._began_s, made_by)
         disturbed = self._watch.end()
@@ -226,7 +212,7 @@ def stop_reason(share: Share, n_pairs: int, spent_s: float, beside: Share | None
 def _is_speedup_tight(share: Share, beside: Share | None) -> bool:
     if beside is None:
         return True
-    speedup = speedup_beside(share.requests, beside.requests, share.job.trial.workload)
+    speedup = speedup_by_turns(side_by_side_s(share.requests, beside.requests))
     if speedup is None or speedup.interval is None:
         return False
     return math.log(speedup.interval[1] / speedup.ratio) <= share.job.measure.target_speedup_ci
