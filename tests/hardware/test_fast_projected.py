@@ -7,7 +7,7 @@ from factories import TURBO, trial
 from hardware_profiles import profile
 
 from zbench.config import ComputeConfig, OffloadConfig, ParallelConfig, SCMConfig
-from zbench.hardware.cost import Cost
+from zbench.hardware.cost import Cost, DeviceRates
 from zbench.hardware.footprint import GIB, TEXT_TOKENS, next_offload, trial_weights
 from zbench.hardware.roofline import expect, floor_s, project, stack_of
 from zbench.hardware.seconds import Estimate, Parts
@@ -162,6 +162,14 @@ def test_other_cards_carry_the_fast_path_over(name: str) -> None:
         return
     low, point, high = expect(of(FP8, name), GEOMETRY, onto).latency
     assert point < quick.point and 0.05 < (high - low) / 2 / point < 0.5
+
+
+def test_a_profile_from_before_fp8_was_fitted_reaches_a_part_of_what_it_reaches_in_bf16() -> None:
+    onto = profile("h100")
+    older = replace(onto, efficiency=replace(onto.efficiency, fp8_gemm=None))
+    rates = DeviceRates.of(older, compute=FP8)
+    assert older.peak_fp8_tflops is not None and rates.fp8_gemm is not None
+    assert rates.fp8_gemm == pytest.approx(0.8 * onto.efficiency.gemm * older.peak_fp8_tflops * 1e12)
 
 
 def test_memory_is_what_is_left() -> None:

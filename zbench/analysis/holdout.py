@@ -46,7 +46,7 @@ def held_out_masks(view: View) -> list[HeldOutMask]:
 
 
 def works_judged(record: Record) -> tuple[str, ...]:
-    """Pieces of work that it judges on other samples than theirs; one of a rung shares them."""
+    """Pieces of work that it is for besides its own: whose samples it shares in part, or is held out of."""
     return record.held_out_for if record.part_of is None else (record.part_of, *record.held_out_for)
 
 

@@ -74,7 +74,7 @@ class EfficiencyConfig:
     fast_text_graph_gap_s: float | None = number(None, 0, 1000)  # as text_graph_gap_s, the same; null: as there
     fast_overhead_s: float | None = number(None, 0, 1000)  # as image_overhead_s, text not padded; null: as there
     fast_vae: float | None = number(None, 0, 1, above=True)  # as vae, of compute.decode=compiled; null: as vae
-    fp8_gemm: float | None = number(None, 0, MOST_SHARE, above=True)  # of peak FP8 rate, rounding included; null: gemm
+    fp8_gemm: float | None = number(None, 0, MOST_SHARE, above=True)  # of peak FP8 rate, with rounding; null: 0.8 gemm
     fp8_attention: float | None = number(None, 0, MOST_SHARE, above=True)  # of peak FP8 rate, cudnn_fp8; null: bf16's
     spread: SpreadConfig = field(default_factory=SpreadConfig)
     source: str = MISSING

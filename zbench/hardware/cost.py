@@ -32,6 +32,9 @@ BLOCK_TOKENS = (4096 + 64) * 32
 TEXT_LAYERS = 36
 """Layers of the text encoder that `text_gap_s` is given for."""
 
+UNFITTED_FP8 = 0.8
+"""Of the share of `gemm`, where a profile has no `fp8_gemm`: about what was fitted to an H100."""
+
 
 @dataclass(frozen=True)
 class DeviceRates:
@@ -65,7 +68,7 @@ class DeviceRates:
         if ideal:
             nothing = {"activation_passes": 0.0, "token_s": 0.0, "gap_s": 0.0}
             return cls(dtype_bytes, peak, fp8_peak, peak, fp8_peak, peak, bandwidth, **nothing)
-        fp8 = None if fp8_peak is None else fp8_peak * (e.fp8_gemm or e.gemm)
+        fp8 = None if fp8_peak is None else fp8_peak * (e.fp8_gemm or UNFITTED_FP8 * e.gemm)
         attending = None if fp8_peak is None or e.fp8_attention is None else fp8_peak * e.fp8_attention
         vae = e.fast_vae if compute.decode == "compiled" and e.fast_vae is not None else e.vae
         rates = (peak * e.gemm, fp8, peak * e.attention, attending, peak * vae)

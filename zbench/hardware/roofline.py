@@ -23,7 +23,7 @@ STACKS = {
     "eager": "eager: PyTorch and diffusers, kernel by kernel",
     "compiled": "compiled: the same with its blocks under torch.compile",
     "graph": "graph: compiled, and a forward as one CUDA graph",
-    "fast": "fast: zbench's own fast path through it, compute=fast",
+    "fast": "fast: the same model by zbench's own fast path, compute=fast",
 }
 """What software reaches is part of a projection: the stacks that zbench runs, by `stack_of`."""
 

@@ -13,6 +13,7 @@ from factories import ENVIRONMENT, TURBO, complete, demo_records, trial
 
 from zbench.config import ComputeConfig, OffloadConfig, ParallelConfig, PipelineConfig
 from zbench.config.hardware import LATER_SHARES
+from zbench.hardware.calibrate.__main__ import left_out as lines_of_left_out
 from zbench.hardware.calibrate.__main__ import main, observed, source
 from zbench.hardware.calibrate.classes import CLASSES, MEASURED, rates
 from zbench.hardware.calibrate.fit import fit
@@ -287,3 +288,7 @@ def test_ceilings_that_are_none_are_one_line(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_fit_names_the_hardware_it_rests_on(committed: Seen):
     assert " settings on h100 and h200 (records under" in source(*committed)
+
+
+def test_where_nothing_can_be_left_out_no_coverage_is_told() -> None:
+    assert not [line for line in lines_of_left_out([]) if "within  " in line]

@@ -96,8 +96,8 @@ def left_out(figures: Sequence[LeftOut]) -> Iterator[str]:
         of_kind = [f for f in figures if f.kind == kind]
         if of_kind:
             yield _coverage(f"every {kind}", of_kind)
-        if kind == FORESEEN[-1]:
-            yield _coverage("all of these", [f for f in figures if f.kind in FORESEEN])
+        if kind == FORESEEN[-1] and (foreseen := [f for f in figures if f.kind in FORESEEN]):
+            yield _coverage("all of these", foreseen)
     yield CHIP
 
 
