@@ -1,8 +1,9 @@
 """Which trials of a sweep take turns in one window, and with which uncached trial; it runs nothing.
 
 Example: of `compute=eager,compiled cache=none,dbcache` the eager DBCache settings take turns with the eager uncached
-trial, four at a time, and the compiled ones with the compiled uncached one. Those that cannot be paired have a window
-of their own: references and baselines, projections, loads, and what its engine launches anew for each cache setting.
+trial, four at a time, and the compiled ones with the compiled uncached one. The eager one is the baseline: it has its
+own window with the first of them. Those that cannot be paired have a window of their own: other references and
+baselines, projections, loads, and what its engine launches anew for each cache setting.
 """
 
 from collections.abc import Callable, Collection, Iterable
