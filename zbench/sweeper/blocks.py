@@ -62,13 +62,16 @@ class Blocks:
 
     def results(self, done: Done) -> tuple[TaskResult, ...]:
         """Of a task's settings; one whose companion failed in its turn, or whose baseline has to be measured alone, is
-        remembered. A baseline that failed after others of its block were configured may not have failed alone."""
+        remembered. A baseline that failed after others of its block were configured may not have failed alone. Beside
+        one whose images are none others are measured anew, held to nothing."""
         settings, results = done.task.settings, done.results
+        first = results[0]
+        if done.task.begins_with_baseline and isinstance(first, Completed) and first.measurement.image_fault:
+            return first, *(Disrupted() if isinstance(each, Completed) else each for each in results[1:])
         if all(isinstance(result, Disrupted) for result in results):
             self.without_companion(setting.trial.trial_id for setting in settings)
         elif done.task.begins_with_baseline and not all(isinstance(each, Completed | Stopped) for each in results):
             self.without_companion([settings[0].trial.trial_id])
-            first = results[0]
             if isinstance(first, Failed) and first.reason.code != MACHINE and not _alone(first.reason):
                 return Disrupted(), *results[1:]
         return results
