@@ -1,6 +1,7 @@
 """What every test shares: digests of files are remembered in a folder of this test run, not in the user's, turns on
-devices are taken among its own measurements alone, and configs are composed once."""
+devices are taken among its own measurements alone, configs are composed once, and collections are few."""
 
+import gc
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported, here and in the processes that tests start
@@ -15,6 +16,15 @@ from outside_code import Outside, forget
 
 from zbench.hardware.turns import FOLDER_VARIABLE as TURNS
 from zbench.zimage.digests import FOLDER_VARIABLE as DIGESTS
+
+gc.set_threshold(20_000, 20, 20)  # a process of tests holds torch and thousands of tests: to look through them is long
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_lasts_is_not_looked_through() -> None:
+    """Modules and tests, which a collection would find nothing in; what a file left behind is collected first."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ from zbench.store import read_records
 
 pytestmark = pytest.mark.timeout(1800)  # a busy machine takes many times the minute that an idle one takes
 
-SMALL = ("pipeline.height=128", "pipeline.width=128")  # what is asked of the demo holds at any size
+SMALL = ("pipeline.height=64", "pipeline.width=64")  # what is asked of the demo holds at any size
 SHORT = ("measure=quick", "measure.budget_s=0.5")
 DEMO = ("sweep", "experiment=demo", *SMALL, *SHORT, "sweep.name=demo")
 ENDS_WITHIN_S = 30

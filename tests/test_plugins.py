@@ -54,8 +54,11 @@ def override(kind: str, target: str) -> tuple[str, ...]:
     return (*named, f"{kind}.target={target}")
 
 
-@pytest.mark.parametrize("kind", ["engine", "cache", "executor", "search"])
-def test_nothing_from_outside_is_imported_before_it_is_permitted_and_never_by_what_only_shows(
+KINDS = ("engine", "cache", "executor", "search")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_from_outside_is_imported_before_it_is_permitted_and_never_by_a_plan(
     kind: str, outside: Outside, tmp_path: Path
 ) -> None:
     target = outside.nothing("leaves_traces")
@@ -66,13 +69,20 @@ def test_nothing_from_outside_is_imported_before_it_is_permitted_and_never_by_wh
         assert f"{kind}.target={target}" in done.stderr and "--allow-code" in done.stderr
         assert ENTRY_POINTS[kind] in done.stderr
     assert sweep.stderr == plan.stderr
-    for shows in (["sweep", "--cfg", "job"], ["run", "--info", "searchpath"], ["sweep", "--help"]):
-        for flag in ([], ["--allow-code"]):
-            done = zbench(*shows[:1], *named, *flag, *shows[1:])
-            assert done.returncode == 0, done.stderr
     allowed = zbench("plan", "--allow-code", *named)
     note = f"note: from outside zbench, which a plan does not run: {kind}"
     assert allowed.returncode == 0 and note in allowed.stderr
+    assert not outside.trace.exists() and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("flag", [[], ["--allow-code"]])
+def test_nothing_from_outside_is_imported_by_what_only_shows(flag: list[str], outside: Outside, tmp_path: Path) -> None:
+    """A class of each kind in one command: the first that was imported would leave its trace."""
+    target = outside.nothing("leaves_traces_of_shows")
+    named = (*SMALL, *(word for kind in KINDS for word in override(kind, target)))
+    for shows in (["sweep", "--cfg", "job"], ["run", "--info", "searchpath"], ["sweep", "--help"]):
+        done = zbench(*shows[:1], *named, *flag, *shows[1:])
+        assert done.returncode == 0, done.stderr
     assert not outside.trace.exists() and not (tmp_path / "runs").exists()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -138,16 +137,16 @@ def test_failed_trials_run_again_only_when_asked(tmp_path: Path) -> None:
     assert finished(tmp_path) == TRIALS + 2
 
 
-def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
-    chance = random.Random(20)
+def test_ten_kills_at_many_moments_lose_and_double_nothing(tmp_path: Path) -> None:
+    """By turns anywhere (starting up, planning, holding the folder, running), and where a line was just written."""
     args = sweep("engine.options.round_s=0.06", "engine.options.load_s=0.05", "cache.max_warmup_steps=1,2,3,4,5,6,7")
     total = 1 + 7 * 3
     orphans: list[psutil.Process] = []
-    for _ in range(20):
+    for after_s in (0.05, None, 0.3, None, 0.7, None, 1.3, None, 2.2, None):
         process = start(tmp_path, *args)
-        if chance.random() < 0.5:  # anywhere: starting up, planning, holding the folder, running
-            time.sleep(chance.uniform(0.05, 2.5))
-        else:  # near the end of a trial, where a line is being written
+        if after_s is not None:
+            time.sleep(after_s)
+        else:
             target = finished(tmp_path) + 1
             wait_for(lambda at=target, p=process: finished(tmp_path) >= at or p.poll() is not None)
         before = finished(tmp_path)
