@@ -28,6 +28,7 @@ from zbench.config.setting import (
     ServedEngineConfig,
     engine_class,
 )
+from zbench.config.slurm import SlurmExecutorConfig
 from zbench.config.sweep import ExecutorConfig, MeasureConfig, SearchConfig, SweepConfig
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "SCMConfig",
     "SearchConfig",
     "ServedEngineConfig",
+    "SlurmExecutorConfig",
     "SpreadConfig",
     "SweepConfig",
     "WorkloadConfig",
