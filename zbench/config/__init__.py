@@ -28,7 +28,7 @@ from zbench.config.setting import (
     ServedEngineConfig,
     engine_class,
 )
-from zbench.config.sweep import ExecutorConfig, MeasureConfig, SearchConfig, SweepConfig
+from zbench.config.sweep import ExecutorConfig, MeasureConfig, RayExecutorConfig, SearchConfig, SweepConfig
 
 __all__ = [
     "CACHE_CLASSES",
@@ -51,6 +51,7 @@ __all__ = [
     "ParallelConfig",
     "PipelineConfig",
     "Prompt",
+    "RayExecutorConfig",
     "SCMConfig",
     "SearchConfig",
     "ServedEngineConfig",

@@ -24,6 +24,7 @@ from zbench.config.setting import (
 from zbench.config.sweep import (
     ExecutorConfig,
     MeasureConfig,
+    RayExecutorConfig,
     SearchConfig,
     SweepConfig,
     check_measure,
@@ -64,7 +65,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "workload": {"workload": WorkloadConfig},
     "measure": {"measure": MeasureConfig},
     "search": {"search": SearchConfig},
-    "executor": {"executor": ExecutorConfig},
+    "executor": {"executor": ExecutorConfig, "ray": RayExecutorConfig},
 }
 
 
