@@ -29,7 +29,7 @@ from zbench.config.setting import (
     engine_class,
 )
 from zbench.config.slurm import SlurmExecutorConfig
-from zbench.config.sweep import ExecutorConfig, MeasureConfig, SearchConfig, SweepConfig
+from zbench.config.sweep import ExecutorConfig, MeasureConfig, RayExecutorConfig, SearchConfig, SweepConfig
 
 __all__ = [
     "CACHE_CLASSES",
@@ -52,6 +52,7 @@ __all__ = [
     "ParallelConfig",
     "PipelineConfig",
     "Prompt",
+    "RayExecutorConfig",
     "SCMConfig",
     "SearchConfig",
     "ServedEngineConfig",

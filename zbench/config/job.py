@@ -25,6 +25,7 @@ from zbench.config.slurm import SlurmExecutorConfig, check_executor
 from zbench.config.sweep import (
     ExecutorConfig,
     MeasureConfig,
+    RayExecutorConfig,
     SearchConfig,
     SweepConfig,
     check_measure,
@@ -65,7 +66,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "workload": {"workload": WorkloadConfig},
     "measure": {"measure": MeasureConfig},
     "search": {"search": SearchConfig},
-    "executor": {"executor": ExecutorConfig, "slurm": SlurmExecutorConfig},
+    "executor": {"executor": ExecutorConfig, "ray": RayExecutorConfig, "slurm": SlurmExecutorConfig},
 }
 
 

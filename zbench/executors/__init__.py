@@ -3,15 +3,17 @@
 A new executor is one module with a class that fits `Executor`, and one line `target: module:Class` in `conf/executor/`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from zbench.config import ExecutorConfig, MeasureConfig
+from zbench.environment import DeviceLike
 from zbench.errors import ConfigError
+from zbench.hardware.detect import present_devices
 from zbench.measurement import Measurement, Role
-from zbench.plugins import load_object
+from zbench.plugins import check_permitted, load_class, load_object
 from zbench.record import Reason
 from zbench.trial import Trial
 
@@ -130,6 +132,32 @@ class TakingTurns(Protocol):
     def takes_turns(self) -> bool:
         """Whether its workers measure the settings of a task, and its companion, by turns."""
         ...
+
+
+class OnACluster(Protocol):
+    """What an executor's class of zbench's own may be too, where its trials run on other machines than this one."""
+
+    @classmethod
+    def known_devices(cls, config: ExecutorConfig) -> Sequence[DeviceLike] | None:
+        """The GPUs that one trial may have: of each kind as many as the machine has that has most of them. None: nobody
+        knows, so that any hardware may be there in any number.
+
+        A plan asks for them too, so nothing is started. Raises ZbenchError where the cluster cannot be asked.
+        """
+        ...
+
+
+def devices_for(config: ExecutorConfig) -> Sequence[DeviceLike] | None:
+    """The GPUs that one trial may have where `config` sends it; None: nobody knows. Code from outside is not asked: it
+    is taken to run trials on this machine.
+
+    Raises ConfigError as `check_permitted` does, and what `OnACluster.known_devices` raises.
+    """
+    key, target = "executor.target", config.target
+    if not check_permitted("executor", key, target, allow_code=True).is_own:
+        return present_devices()
+    found = load_class("executor", key, target, Executor)
+    return found.known_devices(config) if hasattr(found, "known_devices") else present_devices()
 
 
 def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> Executor:
