@@ -10,7 +10,7 @@ import pytest
 from zbench.cli import main
 
 SWEEP = ["cache=none,dbcache", "cache.max_warmup_steps=2,4", "pipeline=zimage_tiny", "hardware=cpu"]
-ASKED = ["executor=slurm", "executor.partition=h100", "executor.time_min=30", "executor.gpus=2"]
+ASKED = ["executor=slurm", "executor.partition=h100", "executor.time_min=30", "executor.gpu_type=h100"]
 
 
 def job_file(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -41,14 +41,19 @@ def test_the_executor_asks_for_the_job_and_the_rest_is_the_sweep(
 ) -> None:
     text = job_file(capsys, *SWEEP, *ASKED, "executor.sbatch={constraint: 'a&b'}", "executor.ahead_s=120")
     options = options_in(text)
-    assert {"partition": "h100", "time": "30", "gpus-per-node": "2", "constraint": "a&b"}.items() <= options.items()
+    assert {"partition": "h100", "time": "30", "constraint": "a&b"}.items() <= options.items()
     assert options["signal"] == "B:INT@120"
     assert words_run_by(text, tmp_path) == ["sweep", *SWEEP, "executor=local"]
 
 
 def test_without_a_word_of_slurm_it_asks_for_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     options = options_in(job_file(capsys, *SWEEP))
-    assert options["time"] == "60" and options["gpus-per-node"] == "1" and "partition" not in options
+    assert options["time"] == "60" and not {"partition", "gpus-per-node"} & options.keys()
+
+
+def test_it_has_the_gpus_of_the_trial_with_most_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pipeline=zimage_turbo", "hardware=h100", "parallel=ulysses", "parallel.ulysses_size=2,4", *ASKED]
+    assert options_in(job_file(capsys, *words))["gpus-per-node"] == "h100:4"
 
 
 def test_nothing_that_was_typed_is_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,15 +121,18 @@ def _job_file(options: "argparse.Namespace") -> "Emission":
     """For Slurm, of a sweep; that is composed, but not planned, as its hardware is elsewhere."""
     from zbench.config import SlurmExecutorConfig
     from zbench.emit import emit_slurm, names_executor
-    from zbench.sweeper.here import first_of_sweep
+    from zbench.methods.parallel import ParallelDims
+    from zbench.sweeper.here import swept_jobs
 
     words = options.overrides
     chosen = next((word for word in words if names_executor(word)), None)
     asked = words if chosen is not None else [*words, "executor=slurm"]
-    config = first_of_sweep(asked, options.config_dir, allow_code=options.allow_code).executor
+    jobs = swept_jobs(asked, options.config_dir, allow_code=options.allow_code)
+    config = jobs[0].executor
     if not isinstance(config, SlurmExecutorConfig):
         raise ZbenchError(f"--to slurm: {chosen} asks for no job of Slurm; take executor=slurm, or leave it out")
-    return emit_slurm(words, config, config_dir=options.config_dir, allow_code=options.allow_code)
+    devices = max(ParallelDims.of(job.parallel).devices if job.hardware.nvml_name else 0 for job in jobs)
+    return emit_slurm(words, config, devices, config_dir=options.config_dir, allow_code=options.allow_code)
 
 
 def _sglang_version(parser: "argparse.ArgumentParser") -> None:

@@ -16,9 +16,6 @@ HAVE_A_KEY = {
     "account": "account",
     "qos": "qos",
     "time": "time_min",
-    "gpus": "gpus",
-    "gpus-per-node": "gpus",
-    "gpus-per-task": "gpus",
     "cpus-per-task": "cpus",
     "mem": "mem_gib",
     "signal": "ahead_s",
@@ -33,6 +30,9 @@ SET_HERE = frozenset(
         "error",
         "export",
         "export-file",
+        "gpus",
+        "gpus-per-node",
+        "gpus-per-task",
         "input",
         "job-name",
         "no-requeue",
@@ -53,13 +53,13 @@ SET_HERE = frozenset(
 
 @dataclass
 class SlurmExecutorConfig(ExecutorConfig):
-    """Where trials run: in jobs of Slurm. `concurrent_trials` is how many jobs at once."""
+    """Where trials run: in jobs of Slurm, `concurrent_trials` of them at once, each with its trials' GPUs."""
 
     partition: str | None = None  # null: the cluster's own default, as for each that is null
     account: str | None = None
     qos: str | None = None
     time_min: int = number(60, 1, 525_600)  # a job's time limit; a resident job takes trials until then
-    gpus: int = number(1, 0, 64)  # of a job, all on one node
+    gpu_type: str | None = None  # as the cluster calls it, such as h100; null: any
     cpus: int | None = number(None, 1, 4096)  # cores of a job
     mem_gib: int | None = number(None, 1, 65536)  # host memory of a job
     mode: str = "resident"  # resident: a job holds a worker and takes trials; job_per_task: each task is a job
@@ -74,7 +74,9 @@ def check_executor(executor: ExecutorConfig) -> None:
     if not isinstance(executor, SlurmExecutorConfig):
         return
     one_of("executor.mode", executor.mode, SLURM_MODES)
-    for name in ("partition", "account", "qos"):
+    if executor.concurrent_trials is None:
+        raise ConfigError("executor.concurrent_trials", None, "say how many jobs Slurm may have of it at once")
+    for name in ("partition", "account", "qos", "gpu_type"):
         value = getattr(executor, name)
         if value is not None:
             _hold_to_a_line(f"executor.{name}", value)

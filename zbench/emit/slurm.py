@@ -17,9 +17,17 @@ GOES_ON = "what an earlier job measured is kept: submit this again, and it goes 
 
 
 def emit_slurm(
-    words: Sequence[str], config: SlurmExecutorConfig, *, config_dir: str | None = None, allow_code: bool = False
+    words: Sequence[str],
+    config: SlurmExecutorConfig,
+    devices: int,
+    *,
+    config_dir: str | None = None,
+    allow_code: bool = False,
 ) -> Emission:
-    """The job that runs `zbench sweep` with these overrides; those of `executor` ask for the job, and are not in it."""
+    """The job that runs `zbench sweep` with these overrides; those of `executor` ask for the job, and are not in it.
+
+    `devices`: GPUs of the trial that has most.
+    """
     options = {
         **OPEN_MODE,
         "job-name": "zbench",
@@ -27,7 +35,7 @@ def emit_slurm(
         "ntasks": "1",
         "output": "zbench-%j.log",
         "signal": SIGNAL.format(ahead_s=config.ahead_s),
-        **wishes(config),
+        **wishes(config, devices),
     }
     flags = [*([] if config_dir is None else ["--config-dir", config_dir]), *([ALLOW_CODE] if allow_code else [])]
     line = shell_line(["exec", "zbench", "sweep", *flags, *without_executor(words), "executor=local"])
@@ -42,6 +50,8 @@ def emit_slurm(
             f"executor.concurrent_trials={config.concurrent_trials} is left out: zbench sweep executor=slurm starts so "
             "many jobs itself"
         )
+    if not devices:
+        notes.append("it asks for no GPU; a sweep of the cluster's names it: hardware=h100 or the like")
     text = f"#!/bin/bash\n{header(options)}\n{commented(*notes)}{line}\n"
     return Emission("slurm", (EmittedFile(FILE, text),), tuple(notes), f"sbatch --test-only {FILE}")
 

@@ -26,11 +26,11 @@ def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = 
     return config
 
 
-def first_of_sweep(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Config:
-    """The configuration of the first trial of a sweep. Raises as `one_job` does, for whichever of them."""
+def swept_jobs(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> list[Config]:
+    """The configurations that a sweep asks for. Raises as `one_job` does."""
     jobs = expand(overrides, auto_resolver(config_dir), config_dir=config_dir, fill_grid=fill_grid).jobs
     check_targets((job.config for job in jobs), allow_code=allow_code)
-    return jobs[0].config
+    return [job.config for job in jobs]
 
 
 def one_trial(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Trial:

@@ -59,18 +59,20 @@ def states_in(listing: str) -> dict[str, JobState]:
     return {row[0].strip(): JobState(*(cell.strip() for cell in row[1:])) for row in rows if len(row) == 4}
 
 
-def cancel(ids: Iterable[str]) -> str | None:
-    """End jobs, those that wait too; what Slurm said against it. One that has ended is no matter."""
+def cancel(ids: Iterable[str], name: str) -> str | None:
+    """End jobs of that name, those that wait too; what there is to say against it. One that has ended is no matter."""
     asked = list(ids)
-    if not asked or _said("scancel", *asked) is not None:
+    if not asked or _said("scancel", "--quiet", f"--name={name}", *asked) is not None:
         return None
-    return f"scancel {' '.join(asked)} did not answer; end these jobs yourself"
+    return f"scancel did not answer; end jobs {' '.join(asked)} yourself"
 
 
 def _said(*words: str) -> str | None:
     """What one of Slurm's commands prints; of a single job that is forgotten squeue says that it is no valid id."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=ANSWERS_WITHIN_S)
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=ANSWERS_WITHIN_S, start_new_session=True
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode == 0 or "Invalid job id" in done.stderr:

@@ -9,14 +9,15 @@ OPEN_MODE = {"open-mode": "append"}
 """A job that is requeued goes on in its log."""
 
 
-def wishes(config: SlurmExecutorConfig) -> dict[str, str]:
-    """Options of sbatch to their values, without dashes; only what the user or a default asks for."""
+def wishes(config: SlurmExecutorConfig, devices: int) -> dict[str, str]:
+    """Options of sbatch to their values, without dashes: what the user or a default asks for, and `devices` GPUs."""
+    kind = "" if config.gpu_type is None else f"{config.gpu_type}:"
     of_keys = {
         "partition": config.partition,
         "account": config.account,
         "qos": config.qos,
         "time": config.time_min,
-        "gpus-per-node": config.gpus or None,
+        "gpus-per-node": f"{kind}{devices}" if devices else None,
         "cpus-per-task": config.cpus,
         "mem": None if config.mem_gib is None else f"{config.mem_gib}G",
     }

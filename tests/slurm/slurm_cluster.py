@@ -88,7 +88,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 class Cluster:
-    """Started by `with`; gone at its end with all its jobs and daemons."""
+    """A cluster, once it was started; `with` sees that all its jobs and daemons are gone at the end."""
 
     def __init__(self, nodes: Iterable[str] = ("n1", "n2", "n3"), gpus: int = 1) -> None:
         """`nodes` by name, each with two cores and so many GPUs."""
@@ -102,13 +102,16 @@ class Cluster:
         """For SLURM_CONF."""
         return self.folder / "slurm.conf"
 
-    def __enter__(self) -> "Cluster":
+    def start(self) -> None:
+        """Have all its nodes idle. Raises NoSlurm where that does not come about, and leaves nothing."""
         try:
             self._programs = {name: _program(name) for name in PROGRAMS}
             self._start()
         except BaseException:
             self.stop()
             raise
+
+    def __enter__(self) -> "Cluster":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,8 +128,18 @@ class Cluster:
         self._until(socket_path.exists, "munged gives no socket")
         self._run_daemon("slurmctld", ["-D", "-f", str(self.conf)])
         for name in self.nodes:
-            self.start_node(name)
-        self._until(lambda: self.states() == dict.fromkeys(self.nodes, "idle"), "its nodes do not become idle")
+            self._run_daemon("slurmd", ["-D", "-N", name, "-f", str(self.conf)], name)
+        self._until(self._is_idle, "its nodes do not become idle")
+
+    def heal(self) -> None:
+        """Wait until all nodes are idle, those that were set down included."""
+        for name, state in self.states().items():
+            if state.startswith(("down", "drain")):
+                self.run("scontrol", "update", f"NodeName={name}", "State=RESUME")
+        self._until(self._is_idle, "its nodes do not become idle again")
+
+    def _is_idle(self) -> bool:
+        return self.states() == dict.fromkeys(self.nodes, "idle")
 
     def _write(self) -> None:
         host, user = socket.gethostname(), getpass.getuser()
@@ -150,16 +163,6 @@ class Cluster:
     @property
     def _munge(self) -> Path:
         return self.folder / "munge.socket"
-
-    def start_node(self, name: str) -> None:
-        """Its slurmd, perhaps once more."""
-        self._run_daemon("slurmd", ["-D", "-N", name, "-f", str(self.conf)], name)
-
-    def kill_node(self, name: str) -> None:
-        """As where its power goes: its slurmd and all that runs on it."""
-        self._daemons.pop(name).kill()
-        for pid in _processes_with({"SLURMD_NODENAME": name, "SLURM_CONF": str(self.conf)}):
-            _send(pid, signal.SIGKILL)
 
     def run(self, *words: str) -> str:
         """One of Slurm's commands against this cluster; what it says. Raises CalledProcessError."""

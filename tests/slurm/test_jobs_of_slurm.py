@@ -1,0 +1,122 @@
+"""Sweeps in jobs of a real Slurm: they end whole, and leave no job, whoever is killed."""
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import kill, start, wait_for, zbench
+from slurm_cluster import Cluster
+from slurm_sweeps import ENDS_WITHIN_S, SWEEP, TRIALS, hold_whole, jobs_of, records, slow
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def processes_of(cluster: Cluster) -> list[psutil.Process]:
+    """What jobs of the cluster run."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        is_ours = "zbench.worker" in words or "submitit.core._submit" in words
+        if is_ours and process.environ().get("SLURM_CONF") == str(cluster.conf):
+            found.append(process)
+    return found
+
+
+def test_a_sweep_runs_in_jobs_and_each_record_says_in_which(cluster: Cluster, tmp_path: Path) -> None:
+    done = zbench(tmp_path, *SWEEP, "executor.cpus=1", "executor.sbatch={comment: of a test}")
+    assert done.returncode == 0, done.stderr
+    found = hold_whole(tmp_path)
+    assert 1 <= len(jobs_of(found)) <= 2, "a job takes one trial after another"
+    assert {record.environment["node"] for record in found} <= set(cluster.nodes)
+    assert {record.environment["partition"] for record in found} == {"low"}
+    assert not cluster.jobs() and not (tmp_path / "runs" / "s" / "slurm").exists()
+    assert all(record.measurement and record.measurement.quality for record in found if not record.is_reference)
+
+
+def test_a_job_a_task_where_that_is_asked_for(cluster: Cluster, tmp_path: Path) -> None:
+    done = zbench(tmp_path, *SWEEP, "executor.mode=job_per_task")
+    assert done.returncode == 0, done.stderr
+    assert len(jobs_of(hold_whole(tmp_path))) == TRIALS
+    assert not cluster.jobs()
+
+
+def test_a_job_that_is_cancelled_has_its_trial_measured_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
+    process = start(tmp_path, *SWEEP, slow(0.7))
+    wait_for(lambda: len(records(tmp_path)) >= 2)
+    (victim, *_) = sorted(cluster.jobs())
+    cluster.run("scancel", victim)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert not jobs_of(hold_whole(tmp_path)[2:]) <= {victim}
+
+
+def test_a_node_that_goes_down_loses_no_trial(cluster: Cluster, tmp_path: Path) -> None:
+    process = start(tmp_path, *SWEEP, slow(0.7))
+    wait_for(lambda: len(records(tmp_path)) >= 2)
+    node = records(tmp_path)[-1].environment["node"]
+    cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    found = hold_whole(tmp_path)
+    assert len({record.environment["node"] for record in found}) > 1
+    assert not cluster.jobs()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_no_job_and_a_run_that_goes_on(cluster: Cluster, tmp_path: Path, times: int) -> None:
+    process = start(tmp_path, *SWEEP, slow(0.7))
+    wait_for(lambda: len(records(tmp_path)) >= 2)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    wait_for(lambda: not cluster.jobs(), ENDS_WITHIN_S)
+    assert 2 <= len(records(tmp_path)) < TRIALS
+    assert zbench(tmp_path, *SWEEP, slow(0.7)).returncode == 0
+    hold_whole(tmp_path)
+
+
+def test_jobs_of_a_parent_that_is_killed_end_by_themselves(cluster: Cluster, tmp_path: Path) -> None:
+    process = start(tmp_path, *SWEEP, slow(0.7))
+    wait_for(lambda: len(records(tmp_path)) >= 2)
+    kill(process)
+    wait_for(lambda: not cluster.jobs(), ENDS_WITHIN_S)
+    wait_for(lambda: not processes_of(cluster), ENDS_WITHIN_S)
+    done = zbench(tmp_path, *SWEEP, slow(0.7))
+    assert done.returncode == 0, done.stderr
+    hold_whole(tmp_path)
+
+
+def test_the_jobs_of_a_killed_parent_are_cancelled_by_the_next(cluster: Cluster, tmp_path: Path) -> None:
+    process = start(tmp_path, *SWEEP, slow(0.7), "executor.silent_s=3600")
+    wait_for(lambda: len(records(tmp_path)) >= 2)
+    kill(process)
+    left = set(cluster.jobs())
+    assert left
+    done = zbench(tmp_path, *SWEEP, slow(0.7))
+    assert done.returncode == 0, done.stderr
+    assert not jobs_of(hold_whole(tmp_path)[3:]) & left
+    wait_for(lambda: not cluster.jobs(), ENDS_WITHIN_S)
+
+
+def test_a_worker_that_is_killed_in_its_job_fails_its_trial_alone(cluster: Cluster, tmp_path: Path) -> None:
+    done = zbench(tmp_path, *SWEEP, "+engine.options.kill_on=0.24")
+    assert done.returncode == 4, done.stderr
+    states = {record.label: record.state for record in records(tmp_path)}
+    assert len(states) == TRIALS and sum(state == "FAILED" for state in states.values()) == 2
+    assert all(("R0.24" in label) == (state == "FAILED") for label, state in states.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["executor.partition=nowhere"], "Slurm takes no job: "),
+        (["executor.sbatch={constraint: nothing}"], "Slurm takes no job: "),
+        (["executor.options={a: 1}"], "executor=slurm takes none"),
+    ],
+)
+def test_what_slurm_takes_no_job_for_is_one_line(cluster: Cluster, tmp_path: Path, words: list[str], says: str) -> None:
+    done = zbench(tmp_path, *SWEEP, *words)
+    assert done.returncode == 2 and done.stderr.count("zbench: error: ") == 1 and says in done.stderr
+    assert not records(tmp_path) and not cluster.jobs()
