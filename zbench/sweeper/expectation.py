@@ -13,7 +13,7 @@ from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions
 from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
-from zbench.sweeper.plan import LOCAL, Plan
+from zbench.sweeper.plan import TAKE_TURNS, Plan
 from zbench.trial import Trial, geometry_of
 from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
@@ -104,7 +104,7 @@ def turns_share(plan: Plan) -> float | None:
 def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
     """The uncached trial that will take turns with each, by trial id, and its part of that one's time: all of it where
     a search decides by each trial, which then has a window of its own."""
-    if not plan.measure.paired or plan.measure.quality_only or plan.executor.name != LOCAL:
+    if not plan.measure.paired or plan.measure.quality_only or plan.executor.name not in TAKE_TURNS:
         return {}
     found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))
     beside: dict[str, list[tuple[str, Trial]]] = {}

@@ -63,9 +63,11 @@ class _Shown:
     of: int = 1  # so many that take turns
     quiet_s: float = QUIET_S
     slowed: str = ""  # by what
+    node: str = ""  # the machine of a cluster
 
     def __str__(self) -> str:
-        return f"{self.label}: {'; '.join(filter(None, [self.doing, self.slowed]))}"
+        on = f" on {self.node}" if self.node else ""
+        return f"{self.label}{on}: {'; '.join(filter(None, [self.doing, self.slowed]))}"
 
 
 class SweepProgress:
@@ -116,6 +118,7 @@ class SweepProgress:
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
         shown, kind, now = self._running[placed.trial.trial_id], event.get("event"), self._clock()
+        shown.node = printable(event.get("node", ""))
         if kind == "slowed":
             shown.slowed = printable(event["text"] or "")
         else:
