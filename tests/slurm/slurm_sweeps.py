@@ -41,7 +41,7 @@ def hold_whole(folder: Path) -> list[Record]:
 
 def jobs_of(found: list[Record]) -> set[str]:
     """Ids of the jobs in which trials were measured."""
-    return {record.environment["slurm_job"] for record in found}
+    return {record.environment["placed_by"]["slurm_job"] for record in found}
 
 
 def said_of_workers(folder: Path) -> str:

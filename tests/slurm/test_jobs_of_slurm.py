@@ -29,7 +29,7 @@ def test_a_sweep_runs_in_jobs_and_each_record_says_in_which(cluster: Cluster, tm
     found = hold_whole(tmp_path)
     assert 1 <= len(jobs_of(found)) <= 2, "a job takes one trial after another"
     assert {record.environment["node"] for record in found} <= set(cluster.nodes)
-    assert {record.environment["partition"] for record in found} == {"low"}
+    assert {record.environment["placed_by"]["partition"] for record in found} == {"low"}
     assert not cluster.jobs() and not (tmp_path / "runs" / "s" / "slurm").exists()
     assert all(record.measurement and record.measurement.quality for record in found if not record.is_reference)
 

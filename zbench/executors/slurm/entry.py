@@ -32,6 +32,9 @@ ENDS_WITHIN_S = 15.0
 
 LEAVE, GO, CLOSING = (wire.packed({"say": word}) for word in ("leave", "go", "closing"))
 
+PLACED_BY = {"slurm_job": "SLURM_JOB_ID", "partition": "SLURM_JOB_PARTITION", "gpus": "SLURM_JOB_GPUS"}
+"""What each record says of its job, and the variables that Slurm tells it by."""
+
 TIME_IS_UP = "its job's time is nearly up (executor.time_min)"
 ONE_TASK = "a job takes one task (executor.mode=job_per_task)"
 
@@ -75,11 +78,8 @@ class JobAtWork:
         self._parent, self._silent_s, self._one_task = parent, silent_s, one_task
         self._up, self._down = SpoolWriter(channel.up), SpoolReader(channel.down)
         self._pulse = Pulse(channel.pulse, silent_s / BEATS)
-        about = {
-            "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
-            "partition": os.environ.get("SLURM_JOB_PARTITION", ""),
-        }
-        self._node = NodeAtWork(channel.begin, self._say, name=_node(), about=about)
+        placed = {name: os.environ.get(variable) for name, variable in PLACED_BY.items()}
+        self._node = NodeAtWork(channel.begin, self._say, name=_node(), about={"placed_by": placed})
         self._why_closing = ""
         self._is_alone = False  # whether nobody is to hear any more
         self._over = threading.Event()
