@@ -21,7 +21,8 @@ def job_file(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def options_in(text: str) -> dict[str, str]:
     """As sbatch reads them: the lines that begin so before the first command."""
     lines = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH --")]
-    return dict("".join(shlex.split(line)).split("=", 1) for line in lines)
+    words = (" ".join(shlex.split(line)).partition("=") for line in lines)
+    return {name: value for name, _, value in words}
 
 
 def words_run_by(text: str, folder: Path) -> list[str]:
@@ -39,10 +40,12 @@ def words_run_by(text: str, folder: Path) -> list[str]:
 def test_the_executor_asks_for_the_job_and_the_rest_is_the_sweep(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = job_file(capsys, *SWEEP, *ASKED, "executor.sbatch={constraint: 'a&b'}", "executor.ahead_s=120")
+    text = job_file(
+        capsys, *SWEEP, *ASKED, "executor.options={constraint: 'a&b', exclusive: true, nice: 5}", "executor.ahead_s=120"
+    )
     options = options_in(text)
     assert {"partition": "h100", "time": "30", "constraint": "a&b"}.items() <= options.items()
-    assert options["signal"] == "B:INT@120"
+    assert options["signal"] == "B:INT@120" and (options["exclusive"], options["nice"]) == ("", "5")
     assert words_run_by(text, tmp_path) == ["sweep", *SWEEP, "executor=local"]
 
 
@@ -68,10 +71,11 @@ def test_nothing_that_was_typed_is_a_command(tmp_path: Path, capsys: pytest.Capt
     ("word", "says"),
     [
         ("executor.partition='a\nid'", "executor.partition='a\\nid': must be text of one line"),
-        ("executor.sbatch={exclude: 'n1\nid'}", "executor.sbatch.exclude='n1\\nid': must be text of one line"),
-        ("executor.sbatch={'x y': z}", "executor.sbatch='x y': is no option of sbatch"),
-        ("executor.sbatch={time: 5}", "executor.sbatch.time='5': set executor.time_min instead"),
-        ("executor.sbatch={wrap: id}", "executor.sbatch.wrap='id': zbench decides that itself"),
+        ("executor.options={exclude: 'n1\nid'}", "executor.options.exclude='n1\\nid': must be text of one line"),
+        ("executor.options={Exclude: n1}", "executor.options='Exclude': is no option of sbatch"),
+        ("executor.options={time: 5}", "executor.options.time='5': set executor.time_min instead"),
+        ("executor.options={exclusive: false}", "executor.options.exclusive='False': must be a text or a number"),
+        ("executor.options={wrap: id}", "executor.options.wrap='id': zbench decides that itself"),
         ("executor.mode=array", "executor.mode=array: must be one of resident, job_per_task"),
         ("executor.time_min=1 executor.ahead_s=60", "executor.ahead_s=60: must be less than executor.time_min=1"),
         ("executor=local", "--to slurm: executor=local asks for no job of Slurm"),

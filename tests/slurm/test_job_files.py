@@ -25,7 +25,7 @@ def emitted(folder: Path, *words: str) -> str:
     "more",
     [
         (),
-        ("executor.gpu_type=null", "executor.mem_gib=1", "executor.sbatch={comment: 'it''s $(id) \"a\" #b; id'}"),
+        ("executor.gpu_type=null", "executor.mem_gib=1", "executor.options.comment='its $(id) \"a\" #b; id'"),
         ("executor.qos=normal", "executor.account=some one"),
     ],
 )

@@ -24,7 +24,7 @@ def processes_of(cluster: Cluster) -> list[psutil.Process]:
 
 
 def test_a_sweep_runs_in_jobs_and_each_record_says_in_which(cluster: Cluster, tmp_path: Path) -> None:
-    done = zbench(tmp_path, *SWEEP, "executor.cpus=1", "executor.sbatch={comment: of a test}")
+    done = zbench(tmp_path, *SWEEP, "executor.cpus=1", "executor.options.comment=of a test")
     assert done.returncode == 0, done.stderr
     found = hold_whole(tmp_path)
     assert 1 <= len(jobs_of(found)) <= 2, "a job takes one trial after another"
@@ -112,8 +112,8 @@ def test_a_worker_that_is_killed_in_its_job_fails_its_trial_alone(cluster: Clust
     ("words", "says"),
     [
         (["executor.partition=nowhere"], "Slurm takes no job: "),
-        (["executor.sbatch={constraint: nothing}"], "Slurm takes no job: "),
-        (["executor.options={a: 1}"], "executor=slurm takes none"),
+        (["executor.options.constraint=nothing"], "Slurm takes no job: "),
+        (["executor.options.wrap=id"], "zbench decides that itself"),
     ],
 )
 def test_what_slurm_takes_no_job_for_is_one_line(cluster: Cluster, tmp_path: Path, words: list[str], says: str) -> None:

@@ -1,7 +1,8 @@
 """What `executor=slurm` asks a cluster for: a job's partition, time and size, and how many jobs at once."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from zbench.config.ranges import number, one_of, shortened
 from zbench.config.sweep import ExecutorConfig
@@ -53,7 +54,10 @@ SET_HERE = frozenset(
 
 @dataclass
 class SlurmExecutorConfig(ExecutorConfig):
-    """Where trials run: in jobs of Slurm, `concurrent_trials` of them at once, each with its trials' GPUs."""
+    """Where trials run: in jobs of Slurm, `concurrent_trials` of them at once, each with its trials' GPUs.
+
+    `options` are further options of sbatch, such as {constraint: nvlink, exclude: n7, exclusive: true}.
+    """
 
     partition: str | None = None  # null: the cluster's own default, as for each that is null
     account: str | None = None
@@ -66,7 +70,6 @@ class SlurmExecutorConfig(ExecutorConfig):
     ahead_s: int = number(90, 1, 3600)  # so long before its time is up a job takes no more trials
     silent_s: float = number(120.0, 5, 86_400)  # who was not heard of for so long is gone: a job, and a job's parent
     poll_s: float = number(15.0, 0.5, 3600)  # between two questions to Slurm
-    sbatch: dict[str, str] = field(default_factory=dict)  # further options, such as {constraint: h100, exclude: n7}
 
 
 def check_executor(executor: ExecutorConfig) -> None:
@@ -80,18 +83,24 @@ def check_executor(executor: ExecutorConfig) -> None:
         value = getattr(executor, name)
         if value is not None:
             _hold_to_a_line(f"executor.{name}", value)
-    for name, value in executor.sbatch.items():
-        key = f"executor.sbatch.{name}"
-        if not SBATCH_OPTION.fullmatch(name):
-            raise ConfigError("executor.sbatch", shortened(name), "is no option of sbatch; write it without its dashes")
-        if name in HAVE_A_KEY:
-            raise ConfigError(key, shortened(value), f"set executor.{HAVE_A_KEY[name]} instead")
-        if name in SET_HERE:
-            raise ConfigError(key, shortened(value), "zbench decides that itself; leave it out")
-        _hold_to_a_line(key, value)
+    for name, value in executor.options.items():
+        _check_option(name, value)
     if executor.ahead_s >= executor.time_min * 60:
         least = f"must be less than executor.time_min={executor.time_min} minutes"
         raise ConfigError("executor.ahead_s", executor.ahead_s, f"{least}, or no trial begins")
+
+
+def _check_option(name: str, value: Any) -> None:
+    key, shown = f"executor.options.{name}", shortened(str(value))
+    if not SBATCH_OPTION.fullmatch(name):
+        raise ConfigError("executor.options", shortened(name), "is no option of sbatch; write it without its dashes")
+    if name in HAVE_A_KEY:
+        raise ConfigError(key, shown, f"set executor.{HAVE_A_KEY[name]} instead")
+    if name in SET_HERE:
+        raise ConfigError(key, shown, "zbench decides that itself; leave it out")
+    if value is False or not isinstance(value, str | int | float):
+        raise ConfigError(key, shown, "must be a text or a number; true for an option without a value")
+    _hold_to_a_line(key, str(value))
 
 
 def _hold_to_a_line(key: str, value: str) -> None:

@@ -26,8 +26,6 @@ class SlurmExecutor(RemotePool):
         """Nothing is submitted before there is a task. Raises ConfigError where no job can be submitted from here."""
         if not isinstance(config, SlurmExecutorConfig):
             raise ConfigError("executor.target", config.target, "is chosen by executor=slurm")
-        if config.options:
-            raise ConfigError("executor.options", config.options, "executor=slurm takes none; see executor.sbatch")
         folder = (log_folder.parent / FOLDER).absolute()
         check_cluster(config, folder)
         jobs = SlurmJobs(config, f"zbench-{log_folder.parent.name}")

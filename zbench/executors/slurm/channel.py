@@ -15,6 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from zbench.executors.remote.spool import journal
 from zbench.files import replace_file, sync_folder
 
 PULSE, IDS, LOGS = "pulse", "ids", "jobs"
@@ -70,6 +71,7 @@ def next_channel(job: Path, number: int, begin: bytes) -> Channel:
     channel = Channel(job / str(number))
     for folder in (channel.down, channel.up):
         folder.mkdir(parents=True)
+        journal(folder).touch()
     replace_file(channel.folder / "begin", begin)
     channel.pulse.touch()
     (job / AGAIN).touch()

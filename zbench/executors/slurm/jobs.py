@@ -16,7 +16,7 @@ from zbench.errors import ConfigError, MachineError, one_line
 from zbench.executors.client import HOME
 from zbench.executors.slurm import entry
 from zbench.executors.slurm.queue import JobState, cancel, job_states
-from zbench.executors.slurm.wishes import wishes
+from zbench.executors.slurm.wishes import Options, wishes
 
 PACKAGE = "pip install 'zbench[slurm]'"
 COMMANDS = ("sbatch", "squeue", "scancel", "srun")
@@ -61,14 +61,15 @@ class SlurmJobs:
         options = wishes(config, devices)
         arguments = str(folder), config.silent_s, devices, config.mode == "job_per_task"
         if known:
-            excluded = ",".join(dict.fromkeys([*filter(None, [options.get("exclude")]), *known]))
+            before = [str(options["exclude"])] if "exclude" in options else []
+            excluded = ",".join(dict.fromkeys([*before, *known]))
             try:
                 return self._submitted(prints, options | {"exclude": excluded}, arguments)
             except MachineError:
                 pass  # there is no other node
         return self._submitted(prints, options, arguments)
 
-    def _submitted(self, prints: Path, options: dict[str, str], arguments: tuple[Any, ...]) -> str:
+    def _submitted(self, prints: Path, options: Options, arguments: tuple[Any, ...]) -> str:
         import submitit
 
         said = io.StringIO()

@@ -109,7 +109,7 @@ class SlurmTransport:
         self._workers: dict[str, SlurmWorker] = {}
         self._spare: list[SlurmJob] = []  # requeued, and no worker at present
         self._leaving: list[str] = []  # ids of jobs that end by themselves
-        self._submitted = 0
+        self._submitted, self._is_open = 0, False
         self._asked_s = self._listened_s = clock()
         self._closing = threading.Event()
         self.environments: list[dict[str, Any]] = []
@@ -145,8 +145,9 @@ class SlurmTransport:
 
     def _open(self) -> None:
         """Make the spool, and end what a parent that was killed left of its own. Raises OSError."""
-        if self._submitted:
+        if self._is_open:
             return
+        self._is_open = True
         for left in self._all.glob("*/"):
             if left == self._spool:
                 continue
@@ -270,7 +271,7 @@ class SlurmTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
-        if not self._submitted:
+        if not self._is_open:
             return
         self._cancel([*(worker.job.id for worker in self._workers.values()), *(job.id for job in self._spare)])
         until_s = self._clock() + LEAVES_WITHIN_S

@@ -9,8 +9,12 @@ OPEN_MODE = {"open-mode": "append"}
 """A job that is requeued goes on in its log."""
 
 
-def wishes(config: SlurmExecutorConfig, devices: int) -> dict[str, str]:
-    """Options of sbatch to their values, without dashes: what the user or a default asks for, and `devices` GPUs."""
+Options = dict[str, str | bool]
+"""Of sbatch, without dashes; True for one without a value."""
+
+
+def wishes(config: SlurmExecutorConfig, devices: int) -> Options:
+    """What the user or a default asks for, and so many GPUs."""
     kind = "" if config.gpu_type is None else f"{config.gpu_type}:"
     of_keys = {
         "partition": config.partition,
@@ -21,10 +25,11 @@ def wishes(config: SlurmExecutorConfig, devices: int) -> dict[str, str]:
         "cpus-per-task": config.cpus,
         "mem": None if config.mem_gib is None else f"{config.mem_gib}G",
     }
-    asked = {name: str(value) for name, value in of_keys.items() if value is not None}
-    return asked | config.sbatch
+    asked = {name: value for name, value in of_keys.items() if value is not None} | config.options
+    return {name: value if value is True else str(value) for name, value in asked.items()}
 
 
-def header(options: Mapping[str, str]) -> str:
+def header(options: Mapping[str, str | bool]) -> str:
     """The lines of a job file that sbatch reads."""
-    return "".join(f"#SBATCH --{name}={shlex.quote(value)}\n" for name, value in sorted(options.items()))
+    values = {name: "" if value is True else f"={shlex.quote(str(value))}" for name, value in sorted(options.items())}
+    return "".join(f"#SBATCH --{name}{value}\n" for name, value in values.items())
