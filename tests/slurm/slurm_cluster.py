@@ -31,7 +31,7 @@ SlurmctldPort={port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={munge},cred_expire=3
+AuthInfo=socket={munge},cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -42,7 +42,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core,CR_LLN
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -52,7 +52,7 @@ MessageTimeout=10
 SlurmdTimeout=30
 InactiveLimit=0
 MpiDefault=none
-ReturnToService=2
+ReturnToService=1
 GresTypes=gpu
 MinJobAge=120
 {nodes}
@@ -60,9 +60,16 @@ PartitionName=low Nodes=ALL Default=YES PriorityTier=1 MaxTime=60 State=UP
 PartitionName=high Nodes=ALL PriorityTier=10 MaxTime=60 State=UP
 """
 """Jobs in `high` take nodes from those in `low`, which are then requeued. `cred_expire` is how long a requeued job
-waits before it may start again (120 s where nobody says)."""
+waits before it may start again (120 s where nobody says, 5 at least)."""
 
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 Gres=gpu:{gpus} State=UNKNOWN"
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000 Gres=gpu:{gpus} "
+    "State=UNKNOWN"
+)
+
+
+class SlurmRefused(Exception):
+    """What one of Slurm's commands says against it."""
 
 
 class NoSlurm(Exception):
@@ -165,11 +172,11 @@ class Cluster:
         return self.folder / "munge.socket"
 
     def run(self, *words: str) -> str:
-        """One of Slurm's commands against this cluster; what it says. Raises CalledProcessError."""
+        """One of Slurm's commands against this cluster; what it says. Raises SlurmRefused."""
         command = [self._programs.get(words[0], words[0]), *words[1:]]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30)
         if done.returncode:
-            raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+            raise SlurmRefused(f"{' '.join(words)}: {done.stderr}")
         return done.stdout
 
     @property
@@ -181,7 +188,7 @@ class Cluster:
         """Node to its state, such as idle; none before the controller answers."""
         try:
             said = self.run("sinfo", "--noheader", "--Node", "--format=%N %T")
-        except (subprocess.SubprocessError, OSError):
+        except (SlurmRefused, subprocess.TimeoutExpired):
             return {}
         return dict(line.split() for line in said.splitlines())
 
@@ -196,7 +203,7 @@ class Cluster:
                 for job in self.jobs():
                     self.run("scancel", job)
                 self._until(lambda: not self.jobs(), "its jobs do not end")
-            except (subprocess.SubprocessError, NoSlurm):
+            except (SlurmRefused, subprocess.TimeoutExpired, NoSlurm):
                 pass  # what is left is killed below
         for name in [*self.nodes, "slurmctld", "munged"]:
             self._end(name)

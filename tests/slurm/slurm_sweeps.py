@@ -6,16 +6,23 @@ from pathlib import Path
 
 from commands import SYNTHETIC
 
+from zbench.composition import overlay
 from zbench.record import Record
 from zbench.store import read_records
 
-GRID = ("cache=dbcache", "cache.max_warmup_steps=2,4", "cache.residual_diff_threshold=0.12,0.24,0.4")
+GRID = ("cache=dbcache", "cache.max_warmup_steps=2,4", "cache.residual_diff_threshold=0.12,0.24")
 QUICK = ("measure.min_rounds=2", "measure.max_rounds=2", "measure.max_warmup_rounds=0", "measure.paired=false")
-TRIALS = 7  # 2 × 3 settings and the baseline
+TRIALS = 5  # 2 × 2 settings and the baseline
 
 ON_SLURM = ("executor=slurm", "executor.partition=low", "executor.share_device=true", "executor.concurrent_trials=2")
 SOON = ("executor.poll_s=1", "executor.silent_s=10")
-SWEEP = ("sweep", *SYNTHETIC, *GRID, *QUICK, "sweep.name=s", *ON_SLURM, *SOON)
+WORDS = (*SYNTHETIC, *GRID, *QUICK, "sweep.name=s")
+
+
+def sweep(*more: str) -> list[str]:
+    """The command; `more` takes the place of its own words for the same keys."""
+    return ["sweep", *SYNTHETIC, *overlay([*WORDS[len(SYNTHETIC) :], *ON_SLURM, *SOON], more)]
+
 
 ENDS_WITHIN_S = 30
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from commands import environment, wait_for, zbench_here
 from slurm_cluster import Cluster
-from slurm_sweeps import GRID, QUICK, SYNTHETIC, hold_whole
+from slurm_sweeps import WORDS, hold_whole
 
 pytestmark = pytest.mark.timeout(120)
 
-WORDS = (*SYNTHETIC, *GRID, *QUICK, "sweep.name=s")
 ASKED = ("executor=slurm", "executor.partition=low", "executor.time_min=5", "executor.cpus=1")
 
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from commands import kill, start, wait_for, zbench
 from slurm_cluster import Cluster
-from slurm_sweeps import ENDS_WITHIN_S, SWEEP, TRIALS, hold_whole, jobs_of, records, slow
+from slurm_sweeps import ENDS_WITHIN_S, TRIALS, hold_whole, jobs_of, records, slow, sweep
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -24,7 +24,7 @@ def processes_of(cluster: Cluster) -> list[psutil.Process]:
 
 
 def test_a_sweep_runs_in_jobs_and_each_record_says_in_which(cluster: Cluster, tmp_path: Path) -> None:
-    done = zbench(tmp_path, *SWEEP, "executor.cpus=1", "executor.options.comment=of a test")
+    done = zbench(tmp_path, *sweep("executor.cpus=1", "executor.options.comment=of a test"))
     assert done.returncode == 0, done.stderr
     found = hold_whole(tmp_path)
     assert 1 <= len(jobs_of(found)) <= 2, "a job takes one trial after another"
@@ -35,14 +35,14 @@ def test_a_sweep_runs_in_jobs_and_each_record_says_in_which(cluster: Cluster, tm
 
 
 def test_a_job_a_task_where_that_is_asked_for(cluster: Cluster, tmp_path: Path) -> None:
-    done = zbench(tmp_path, *SWEEP, "executor.mode=job_per_task")
+    done = zbench(tmp_path, *sweep("executor.mode=job_per_task"))
     assert done.returncode == 0, done.stderr
     assert len(jobs_of(hold_whole(tmp_path))) == TRIALS
     assert not cluster.jobs()
 
 
 def test_a_job_that_is_cancelled_has_its_trial_measured_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
-    process = start(tmp_path, *SWEEP, slow(0.7))
+    process = start(tmp_path, *sweep(slow(0.6)))
     wait_for(lambda: len(records(tmp_path)) >= 2)
     (victim, *_) = sorted(cluster.jobs())
     cluster.run("scancel", victim)
@@ -52,7 +52,7 @@ def test_a_job_that_is_cancelled_has_its_trial_measured_elsewhere(cluster: Clust
 
 
 def test_a_node_that_goes_down_loses_no_trial(cluster: Cluster, tmp_path: Path) -> None:
-    process = start(tmp_path, *SWEEP, slow(0.7))
+    process = start(tmp_path, *sweep(slow(0.6)))
     wait_for(lambda: len(records(tmp_path)) >= 2)
     node = records(tmp_path)[-1].environment["node"]
     cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
@@ -65,7 +65,7 @@ def test_a_node_that_goes_down_loses_no_trial(cluster: Cluster, tmp_path: Path) 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_leaves_no_job_and_a_run_that_goes_on(cluster: Cluster, tmp_path: Path, times: int) -> None:
-    process = start(tmp_path, *SWEEP, slow(0.7))
+    process = start(tmp_path, *sweep(slow(0.6)))
     wait_for(lambda: len(records(tmp_path)) >= 2)
     for _ in range(times):
         process.send_signal(signal.SIGINT)
@@ -73,35 +73,35 @@ def test_ctrl_c_leaves_no_job_and_a_run_that_goes_on(cluster: Cluster, tmp_path:
     assert process.returncode == 130, err
     wait_for(lambda: not cluster.jobs(), ENDS_WITHIN_S)
     assert 2 <= len(records(tmp_path)) < TRIALS
-    assert zbench(tmp_path, *SWEEP, slow(0.7)).returncode == 0
+    assert zbench(tmp_path, *sweep(slow(0.6))).returncode == 0
     hold_whole(tmp_path)
 
 
 def test_jobs_of_a_parent_that_is_killed_end_by_themselves(cluster: Cluster, tmp_path: Path) -> None:
-    process = start(tmp_path, *SWEEP, slow(0.7))
+    process = start(tmp_path, *sweep(slow(0.6)))
     wait_for(lambda: len(records(tmp_path)) >= 2)
     kill(process)
     wait_for(lambda: not cluster.jobs(), ENDS_WITHIN_S)
     wait_for(lambda: not processes_of(cluster), ENDS_WITHIN_S)
-    done = zbench(tmp_path, *SWEEP, slow(0.7))
+    done = zbench(tmp_path, *sweep(slow(0.6)))
     assert done.returncode == 0, done.stderr
     hold_whole(tmp_path)
 
 
 def test_the_jobs_of_a_killed_parent_are_cancelled_by_the_next(cluster: Cluster, tmp_path: Path) -> None:
-    process = start(tmp_path, *SWEEP, slow(0.7), "executor.silent_s=3600")
+    process = start(tmp_path, *sweep(slow(0.6), "executor.silent_s=3600"))
     wait_for(lambda: len(records(tmp_path)) >= 2)
     kill(process)
     left = set(cluster.jobs())
     assert left
-    done = zbench(tmp_path, *SWEEP, slow(0.7))
+    done = zbench(tmp_path, *sweep(slow(0.6)))
     assert done.returncode == 0, done.stderr
     assert not jobs_of(hold_whole(tmp_path)[3:]) & left
     wait_for(lambda: not cluster.jobs(), ENDS_WITHIN_S)
 
 
 def test_a_worker_that_is_killed_in_its_job_fails_its_trial_alone(cluster: Cluster, tmp_path: Path) -> None:
-    done = zbench(tmp_path, *SWEEP, "+engine.options.kill_on=0.24")
+    done = zbench(tmp_path, *sweep("+engine.options.kill_on=0.24"))
     assert done.returncode == 4, done.stderr
     states = {record.label: record.state for record in records(tmp_path)}
     assert len(states) == TRIALS and sum(state == "FAILED" for state in states.values()) == 2
@@ -117,6 +117,6 @@ def test_a_worker_that_is_killed_in_its_job_fails_its_trial_alone(cluster: Clust
     ],
 )
 def test_what_slurm_takes_no_job_for_is_one_line(cluster: Cluster, tmp_path: Path, words: list[str], says: str) -> None:
-    done = zbench(tmp_path, *SWEEP, *words)
+    done = zbench(tmp_path, *sweep(*words))
     assert done.returncode == 2 and done.stderr.count("zbench: error: ") == 1 and says in done.stderr
     assert not records(tmp_path) and not cluster.jobs()
