@@ -38,7 +38,7 @@ unit: $(READY) ## the tests
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore=tests/slurm
 
 test-slurm: $(READY) ## the tests on a real Slurm of this machine alone, skipped with a reason where there is none
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/slurm
+	$(BIN)/python -m pytest -n 4 --dist loadfile tests/slurm
 
 fuzz: $(READY) ## twenty times as many damaged records, journals and command lines as make test has
 	ZBENCH_FUZZ_EXAMPLES=20 $(BIN)/python -m pytest tests/fuzz --timeout=3600

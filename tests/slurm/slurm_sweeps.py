@@ -15,7 +15,7 @@ QUICK = ("measure.min_rounds=2", "measure.max_rounds=2", "measure.max_warmup_rou
 TRIALS = 5  # 2 × 2 settings and the baseline
 
 ON_SLURM = ("executor=slurm", "executor.partition=low", "executor.share_device=true", "executor.concurrent_trials=2")
-SOON = ("executor.poll_s=1", "executor.silent_s=10")
+SOON = ("executor.poll_s=1", "executor.silent_s=6")
 WORDS = (*SYNTHETIC, *GRID, *QUICK, "sweep.name=s")
 
 

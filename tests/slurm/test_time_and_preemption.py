@@ -26,7 +26,7 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on_as_another_worker(clust
 def test_a_sweep_outlasts_its_jobs(cluster: Cluster, tmp_path: Path) -> None:
     """A minute is Slurm's shortest limit; it sends its signal some time before that, and the sweep takes longer."""
     limit = ("executor.time_min=1", "executor.ahead_s=10", "executor.concurrent_trials=1")
-    done = zbench(tmp_path, *sweep(*limit, slow(8)), timeout_s=200)
+    done = zbench(tmp_path, *sweep(*limit, slow(3)), timeout_s=200)
     assert done.returncode == 0, done.stderr
     assert len(jobs_of(hold_whole(tmp_path))) > 1
     assert "its job's time is nearly up" in said_of_workers(tmp_path)

@@ -45,7 +45,7 @@ def emit_slurm(
         "sbatch takes your environment along, so zbench must be on the PATH where you submit it; runs/ and reports/ "
         "are made in that folder",
     ]
-    if config.concurrent_trials > 1:
+    if (config.concurrent_trials or 1) > 1:
         notes.append(
             f"executor.concurrent_trials={config.concurrent_trials} is left out: zbench sweep executor=slurm starts so "
             "many jobs itself"

@@ -10,6 +10,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -80,20 +82,16 @@ class JobAtWork:
         self._pulse = Pulse(channel.pulse, silent_s / BEATS)
         placed = {name: os.environ.get(variable) for name, variable in PLACED_BY.items()}
         self._node = NodeAtWork(channel.begin, self._say, name=_node(), about={"placed_by": placed})
-        self._why_closing = ""
         self._is_alone = False  # whether nobody is to hear any more
         self._over = threading.Event()
 
     def work(self) -> None:
         """Until it is over. Raises OSError where the spool cannot be written."""
-        signal.signal(signal.SIGUSR2, self._close)
         signal.signal(signal.SIGTERM, _end)
-        threading.Thread(target=self._carry, name="zbench-spool", daemon=True).start()
+        threading.Thread(target=self._carry, args=(_ahead_of_the_end(),), name="zbench-spool", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # for what this thread starts, see below
         self._node.work()
         self._over.set()
-
-    def _close(self, number: int, frame: FrameType | None) -> None:
-        self._why_closing = TIME_IS_UP
 
     def _say(self, message: bytes) -> None:
         if self._is_alone:  # a parent that comes back takes this worker for lost, and is right
@@ -102,7 +100,7 @@ class JobAtWork:
             self._up.send(wire.packed({"say": "closing", "why": ONE_TASK}))  # before it, so that no other task comes
         self._up.send(message)
 
-    def _carry(self) -> None:
+    def _carry(self, time_is_nearly_up: Callable[[], bool]) -> None:
         """Hear the parent, and be heard, until the work is over or nobody listens any more."""
         told = False
         try:
@@ -110,9 +108,9 @@ class JobAtWork:
                 self._pulse.beat()
                 for message in self._down.received():
                     self._node.hear(LEAVE if message == GO else message)
-                if self._why_closing and not told:
+                if not told and time_is_nearly_up():
                     told = True
-                    self._up.send(wire.packed({"say": "closing", "why": self._why_closing}))
+                    self._up.send(wire.packed({"say": "closing", "why": TIME_IS_UP}))
                 if self._parent.silent_s() > self._silent_s:
                     print(f"the parent was not heard of for {self._silent_s:g} s", flush=True)
                     break
@@ -123,6 +121,26 @@ class JobAtWork:
             self._node.hear(LEAVE)
             if not self._over.wait(ENDS_WITHIN_S):
                 os._exit(1)  # the kernel ends its workers
+
+
+def _ahead_of_the_end() -> Callable[[], bool]:
+    """Whether SIGUSR2 came.
+
+    Slurm sends it to all processes of the job, and it would end a worker. So the thread that starts them blocks it, as
+    they do then too. Here it may reach another thread; what tells of it is a pipe, for the main thread may sleep.
+    """
+    reads, writes = os.pipe()
+    for end in (reads, writes):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+
+    def came() -> bool:
+        with suppress(BlockingIOError):
+            return int(signal.SIGUSR2) in os.read(reads, 1024)
+        return False
+
+    return came
 
 
 def _end(number: int, frame: FrameType | None) -> None:
