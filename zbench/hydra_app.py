@@ -26,6 +26,7 @@ from zbench.config import Config, register_schemas
 from zbench.engines import Descriptions
 from zbench.environment import DeviceLike
 from zbench.errors import Exit, HardwareError, OverrideError, ZbenchError, one_line
+from zbench.executors import trials_at_once
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.methods import lora, quantization
 from zbench.plugins import ALLOW_CODE, check_targets
@@ -88,6 +89,7 @@ def planned(
         baseline_of=baseline_of,
         runs=command != "plan",
         allow_code=allow_code,
+        at_once=trials_at_once(jobs.jobs[0].config.executor),
     )
 
 

@@ -76,17 +76,21 @@ class RayCluster:
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
-        """Those that are there and may have workers, each as Ray knows it. Raises ConfigError where there are none."""
-        accelerator = self._config.accelerator
-        wanted = None if accelerator is None else f"accelerator_type:{accelerator}"
+        """Those that may have workers, each as Ray knows it. Raises ConfigError where there are none."""
+        wanted, cores = self._config.accelerator, self._config.num_cpus
         alive = [node for node in self.ray.nodes() if node["Alive"]]
-        found = [node for node in alive if wanted is None or wanted in node["Resources"]]
+        typed = [node for node in alive if wanted is None or wanted in _types(node)]
+        if not typed:
+            there = ", ".join(sorted({each for node in alive for each in _types(node)})) or "no GPU"
+            raise ConfigError(
+                "executor.accelerator", wanted, f"the cluster has {there}; name what it has, or leave it out"
+            )
+        found = [node for node in typed if node["Resources"].get("CPU", 0) >= cores]
         if not found:
-            types = {
-                key.partition(":")[2] for n in alive for key in n["Resources"] if key.startswith("accelerator_type:")
-            }
-            there = f"has {', '.join(sorted(types)) or 'no GPU'}; name one of these, or leave it out"
-            raise ConfigError("executor.accelerator", accelerator, f"no node of the cluster has it: it {there}")
+            most = max(node["Resources"].get("CPU", 0) for node in typed)
+            raise ConfigError(
+                "executor.num_cpus", cores, f"no node of the cluster has more than {most:g}; give that or less"
+            )
         return found
 
     @cached_property
@@ -260,12 +264,21 @@ class RayExecutor(RemotePool):
         """See `OnACluster.known_devices`."""
         return RayCluster(config).devices
 
+    @classmethod
+    def known_capacity(cls, config: ExecutorConfig) -> int:
+        """See `OnACluster.known_capacity`."""
+        return RayCluster(config).capacity
+
 
 def _as_ray_says(node: dict[str, Any]) -> list[Device]:
     """A node's GPUs by Ray's own count and the type that it gives them."""
-    types = [key.partition(":")[2] for key in node["Resources"] if key.startswith("accelerator_type:")]
-    name = f"NVIDIA {types[0]}" if types else "GPU"
+    name = f"NVIDIA {(_types(node) or ['GPU'])[0]}"
     return [Device(index, name, None, None, None) for index in range(int(node["Resources"].get("GPU", 0)))]
+
+
+def _types(node: dict[str, Any]) -> list[str]:
+    """Of its GPUs, as Ray calls them."""
+    return [key.partition(":")[2] for key in node["Resources"] if key.startswith("accelerator_type:")]
 
 
 def _last_line(error: BaseException) -> str:
