@@ -221,7 +221,7 @@ def _refuse_several_ways(configs: Sequence[Config]) -> None:
         first, *others = {id(value): value for value in (getattr(config, group) for config in configs)}.values()
         for other in others:
             for item in fields(first):
-                one, two = getattr(first, item.name), getattr(other, item.name)
+                one, two = getattr(first, item.name), getattr(other, item.name, None)
                 if one != two:
                     key, values = f"{group}.{item.name}", " and ".join(sorted(map(str, (one, two))))
                     raise OverrideError(

@@ -48,11 +48,19 @@ class _Placed:
 
 
 class RayCluster:
-    """One connection to a cluster, which this process has as long as it runs or until it is closed."""
+    """A connection to a cluster, and what is known of that; a plan's is the sweep's."""
 
-    def __init__(self, config: ExecutorConfig) -> None:
-        """Connect, unless this process is connected. Raises ConfigError without ray, and where no cluster answers."""
+    _open: "RayCluster | None" = None
+
+    @classmethod
+    def of(cls, config: ExecutorConfig) -> "RayCluster":
+        """The one that is open, else a new one. Raises ConfigError without ray, and where no cluster answers."""
         assert isinstance(config, RayExecutorConfig)
+        if cls._open is None or cls._open._config != config:
+            cls._open = cls(config)
+        return cls._open
+
+    def __init__(self, config: RayExecutorConfig) -> None:
         try:
             self.ray = importlib.import_module("ray")
         except ImportError as error:
@@ -149,6 +157,7 @@ class RayCluster:
 
     def close(self) -> None:
         """Disconnect; Ray ends what this process started there."""
+        RayCluster._open = None
         self.ray.shutdown()
 
 
@@ -254,20 +263,20 @@ class RayExecutor(RemotePool):
     """See `Executor`."""
 
     def __init__(self, config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> None:
-        """Raises ConfigError as `RayCluster` does, and where its nodes cannot measure."""
+        """Raises ConfigError as `RayCluster.of` does."""
         assert isinstance(config, RayExecutorConfig)
-        cluster = RayCluster(config)
+        cluster = RayCluster.of(config)
         super().__init__(RayTransport(cluster, config), config, log_folder, allow_code=allow_code)
 
     @classmethod
     def known_devices(cls, config: ExecutorConfig) -> Sequence[Device]:
         """See `OnACluster.known_devices`."""
-        return RayCluster(config).devices
+        return RayCluster.of(config).devices
 
     @classmethod
     def known_capacity(cls, config: ExecutorConfig) -> int:
         """See `OnACluster.known_capacity`."""
-        return RayCluster(config).capacity
+        return RayCluster.of(config).capacity
 
 
 def _as_ray_says(node: dict[str, Any]) -> list[Device]:
