@@ -22,14 +22,16 @@ class RayNodes:
         (self._temp / "no_driver").mkdir()
         (self._temp / "no_driver" / "pynvml.py").write_text("raise ImportError('no driver in this test')\n")
         paths = [self._temp / "no_driver", TESTS.parent, TESTS / "engines", os.environ.get("PYTHONPATH", "")]
-        self.variables = {**RAY_ALONE, "PYTHONPATH": os.pathsep.join(map(str, filter(None, paths)))}
+        (self._temp / "ray").mkdir()
+        own = {"RAY_TMPDIR": str(self._temp)}
+        self.variables = {**RAY_ALONE, **own, "PYTHONPATH": os.pathsep.join(map(str, filter(None, paths)))}
         before = {name: os.environ.get(name) for name in self.variables}
         os.environ.update(self.variables)
         try:
             from ray.cluster_utils import Cluster
 
             self._gpus, self._cpus, self._count = gpus, cpus, 0
-            head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(self._temp / "ray")}
+            head = {"num_cpus": 0, "include_dashboard": False}
             self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
             self.nodes = [self.add() for _ in range(nodes)]
         finally:

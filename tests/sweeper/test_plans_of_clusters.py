@@ -63,6 +63,6 @@ def test_only_words_about_executors_and_experiments_choose_one() -> None:
 
 
 def test_trials_side_by_side_take_less_time_together() -> None:
-    words = (*FULL, "hardware=h100", "cache=dbcache", "cache.residual_diff_threshold=0.1,0.2,0.3")
+    words = (*FULL, "hardware=h100", "cache=none", "pipeline.steps=20,40,60")
     one, four = (expected_sweep_s(plan(*words, devices=gpus(4), at_once=n)) for n in (1, 4))
     assert one is not None and four is not None and one > 2 * four

@@ -261,11 +261,11 @@ class RemotePool:
         if fault is not None:
             self._lose(worker, replace(fault, message=f"{worker.node}: {fault.message}"))
             return
-        worker.held = None
         try:
             self._keep_images(held.task, results, files)
         except StoreError as error:  # this machine's own fault
             results = held.blamed(Reason(MACHINE, str(error)))
+        worker.held = None
         self._ended.append(Done(held.task, results, environment or worker.environment, tuple(held.beside)))
 
     def _keep_images(self, task: Task, results: Sequence[TaskResult], files: dict[str, memoryview]) -> None:
