@@ -56,8 +56,10 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return err
 
 
-def thresholds(count: int) -> str:
-    return "cache.residual_diff_threshold=" + ",".join(f"{0.1 + 0.01 * i:.2f}" for i in range(count))
+def settings(count: int) -> list[str]:
+    """Words for so many trials, beside their reference."""
+    values = ",".join(f"{0.1 + 0.01 * i:.2f}" for i in range(count))
+    return ["cache=none,dbcache", "cache.max_warmup_steps=4", f"cache.residual_diff_threshold={values}"]
 
 
 def records(cwd: Path) -> list[Record]:
@@ -78,66 +80,57 @@ def placed_by(record: Record) -> dict[str, Any]:
 
 def test_a_sweep_runs_on_all_nodes_and_each_record_says_where(nodes: RayNodes, tmp_path: Path) -> None:
     """A trial of two GPUs has both of one node. No actor and no worker stays."""
-    words = (
-        "cache=none,dbcache",
-        thresholds(7),
-        "parallel=all",
-        "parallel.ulysses_size=1,2",
-        "engine.options.round_s=0.2",
-    )
-    process = start(nodes, tmp_path, *words)
+    process = start(nodes, tmp_path, *settings(5), "parallel.ulysses_size=1,2", "engine.options.round_s=0.2")
     err = ended(process)
     assert process.returncode == 0, err
     found = records(tmp_path)
-    assert len(found) == 16 and {r.state for r in found} == {"COMPLETE"}, err
+    assert len(found) == 12 and {r.state for r in found} == {"COMPLETE"}, err
     assert {r.environment["node"] for r in found} == {"n1", "n2"}
     assert all(placed_by(r)["resources"]["GPU"] == r.trial.parallel.ulysses_size for r in found)
-    assert {r.environment["cpu"] for r in found} == {found[0].environment["cpu"]}
     judged = [r for r in found if not r.is_reference]
     assert all(r.measurement is not None and r.measurement.quality for r in judged)
     images = tmp_path / "runs" / "s" / "artifacts"
     assert all(list((images / r.trial_id).glob("*.png")) for r in found)
-    assert " on n1" in err or " on n2" in err or "COMPLETE" not in err
     assert nodes.live_actors() == 0 and not nodes.workers()
 
 
 def test_a_node_that_goes_in_the_middle_takes_no_trial_along(nodes: RayNodes, tmp_path: Path) -> None:
-    more = nodes.add()
-    process = start(nodes, tmp_path, "cache=dbcache", thresholds(20), "engine.options.round_s=0.3")
-    name = f"n{nodes._count}"
+    more, name = nodes.add(), f"n{len(nodes.nodes) + 1}"
+    process = start(nodes, tmp_path, *settings(14), "engine.options.round_s=0.3")
     wait_for(lambda: any(r.environment.get("node") == name for r in records(tmp_path)), 60)
     nodes.remove(more)
     err = ended(process)
     assert process.returncode == 0, err
-    assert {r.state for r in records(tmp_path)} == {"COMPLETE"} and len(records(tmp_path)) == 21
+    assert {r.state for r in records(tmp_path)} == {"COMPLETE"} and len(records(tmp_path)) == 15
     assert set(lines(tmp_path).values()) == {1}, "none is lost, none measured twice"
 
 
-def test_the_parent_killed_the_same_command_goes_on(nodes: RayNodes, tmp_path: Path) -> None:
-    words = ("cache=dbcache", thresholds(12), "engine.options.round_s=0.3")
-    process = start(nodes, tmp_path, *words)
-    wait_for(lambda: len(records(tmp_path)) >= 4, 60)
-    kill(process)
+def test_stopped_and_killed_the_same_command_goes_on_and_nothing_stays_on_the_cluster(
+    nodes: RayNodes, tmp_path: Path
+) -> None:
+    words = (*settings(10), "engine.options.round_s=0.3")
+    stopped = start(nodes, tmp_path, *words)
+    wait_for(lambda: len(records(tmp_path)) >= 2, 60)
+    os.kill(stopped.pid, signal.SIGINT)
+    err = ended(stopped)
+    assert stopped.returncode == 130 and len(records(tmp_path)) < 11, err
+    assert nodes.live_actors() == 0 and not nodes.workers()
+
+    before = len(records(tmp_path))
+    killed = start(nodes, tmp_path, *words)
+    wait_for(lambda: len(records(tmp_path)) > before, 60)
+    kill(killed)
     finished = {r.trial_id: r for r in records(tmp_path)}
+    assert len(finished) < 11
     wait_for(lambda: nodes.live_actors() == 0 and not nodes.workers(), 30)
 
     again = start(nodes, tmp_path, *words)
     err = ended(again)
     assert again.returncode == 0, err
     found = {r.trial_id: r for r in records(tmp_path)}
-    assert len(found) == 13 and {r.state for r in found.values()} == {"COMPLETE"}
+    assert len(found) == 11 and {r.state for r in found.values()} == {"COMPLETE"}
     assert set(lines(tmp_path).values()) == {1}
     assert all(found[i] == record for i, record in finished.items())
-
-
-def test_ctrl_c_leaves_a_run_that_goes_on_and_nothing_on_the_cluster(nodes: RayNodes, tmp_path: Path) -> None:
-    process = start(nodes, tmp_path, "cache=dbcache", thresholds(12), "engine.options.round_s=0.3")
-    wait_for(lambda: len(records(tmp_path)) >= 2, 60)
-    os.kill(process.pid, signal.SIGINT)
-    err = ended(process)
-    assert process.returncode == 130, err
-    assert 2 <= len(records(tmp_path)) < 13 and "to go on" in err
-    assert nodes.live_actors() == 0 and not nodes.workers()
 
 
 def test_a_plan_knows_the_clusters_devices(nodes: RayNodes, tmp_path: Path) -> None:

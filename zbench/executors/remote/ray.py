@@ -8,6 +8,7 @@ what becomes of a task is the pool's to decide. They end with the parent, howeve
 import importlib
 import json
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ UNAVAILABLE_S = 60.0
 
 SURVEY_S = 120.0
 """How long all nodes together may take to say what they have."""
+
+ANSWER_S = 10.0
+"""How long a cluster's address may take to answer."""
 
 MOST_WORKERS = 1024
 
@@ -70,6 +74,7 @@ class RayCluster:
             return
         with _signals_as_before():
             try:
+                _hold_answering(config.address)
                 self.ray.init(
                     address=config.address,
                     namespace="zbench",
@@ -294,6 +299,13 @@ def _last_line(error: BaseException) -> str:
     """What Ray says is many lines, with a traceback of another process; the last one says what it was."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _hold_answering(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, which Ray itself takes minutes to see."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in address and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
 
 
 @contextmanager
