@@ -10,6 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from typing import NoReturn
 
@@ -80,7 +81,7 @@ def planned(
     def stand_in() -> Config:
         return one_job(list(STAND_IN), config_dir)
 
-    return make_plan(
+    made = make_plan(
         jobs,
         stand_in,
         devices,
@@ -89,8 +90,8 @@ def planned(
         baseline_of=baseline_of,
         runs=command != "plan",
         allow_code=allow_code,
-        at_once=trials_at_once(jobs.jobs[0].config.executor),
     )
+    return replace(made, at_once=trials_at_once(made.executor))
 
 
 def served(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Trial | None:

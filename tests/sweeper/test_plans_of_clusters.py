@@ -1,5 +1,6 @@
 """A plan for other machines asks which devices they have, and refuses nothing for those of this one."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -27,7 +28,7 @@ def plan(*overrides: str, devices: list[Device] | None, at_once: int = 1) -> Pla
 
     filled = partial(fill_grid, devices=lambda: devices)
     made = expand(list(overrides), auto_resolver(None, lambda: devices), fill_grid=filled)
-    return make_plan(made, stand_in, devices, command="zbench sweep", prefix="sweep", at_once=at_once)
+    return replace(make_plan(made, stand_in, devices, command="zbench sweep", prefix="sweep"), at_once=at_once)
 
 
 def test_auto_is_what_the_cluster_has_most_of_and_it_is_measured() -> None:

@@ -117,14 +117,13 @@ def make_plan(
     baseline_of: Callable[[Trial], Trial] | None = None,
     runs: bool = False,
     allow_code: bool = False,
-    at_once: int = 1,
 ) -> Plan:
-    """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
+    """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed. `devices`
+    are those that a trial may have; None: nobody knows, so that whatever is named is there.
 
-    `devices` are those that a trial may have; None: nobody knows, so that whatever is named is there.
     `stand_in` composes what proxies run on, and is called only if something is projected. `baseline_of` gives the speed
     baseline that `sweep.baseline` names, for each quality reference. Code from outside zbench is asked nothing
-    unless the plan `runs`; `allow_code` permits it where no entry point does. `at_once`: trials side by side.
+    unless the plan `runs`; `allow_code` permits it where no entry point does.
 
     Raises HardwareError for hardware that must be measured and is not here, OverrideError when no
     trial is left, naming the first reason, ConfigError for a `sweep.baseline` that cannot work.
@@ -168,7 +167,6 @@ def make_plan(
         notes=(*jobs.notes, *_sought(space), *said, *_known_before(chosen.placed, first, engines)),
         foresight=foresight,
         asks_ahead=asks_ahead,
-        at_once=at_once,
     )
 
 

@@ -82,7 +82,7 @@ def survey() -> bytes:
 def node_name(node_id: str) -> str:
     """What a node is called in Ray; its host name where it has only an address there."""
     nodes = ray.nodes()
-    node = next((each for each in nodes if each["NodeID"] == node_id), {})
+    node: dict[str, Any] = next((each for each in nodes if each["NodeID"] == node_id), {})
     return name_of(node) or socket.gethostname()
 
 
