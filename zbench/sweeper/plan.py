@@ -119,9 +119,8 @@ def make_plan(
     allow_code: bool = False,
 ) -> Plan:
     """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed. `devices`
-    are those that a trial may have; None: nobody knows, so that whatever is named is there.
-
-    `stand_in` composes what proxies run on, and is called only if something is projected. `baseline_of` gives the speed
+    are those that a trial may have; None: nobody knows, so that whatever is named is there. `stand_in` composes what
+    proxies run on, and is called only if something is projected. `baseline_of` gives the speed
     baseline that `sweep.baseline` names, for each quality reference. Code from outside zbench is asked nothing
     unless the plan `runs`; `allow_code` permits it where no entry point does.
 
