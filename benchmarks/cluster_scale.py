@@ -83,18 +83,22 @@ def _sweep(nodes: RayNodes, trials: int, workers: int) -> None:
             raise SystemExit(f"zbench sweep ended with exit code {process.returncode}")
         lines = [json.loads(line) for line in journal.open(encoding="utf-8")]
         states, ids = Counter(line["state"] for line in lines), Counter(line["trial_id"] for line in lines)
-        (began_s, first, _), (ended_s, last, _) = seen[0], seen[-1]
+        (began_s, first, _, idle_s), (ended_s, last, _, busy_s) = seen[0], seen[-1]
         print(f"{len(ids)} trials have a record, {sum(n > 1 for n in ids.values())} have two; {dict(states)}")
         print(f"{len({line['environment']['placed_by']['node_id'] for line in lines})} nodes, {workers} workers")
         each_ms = (ended_s - began_s) / max(last - first, 1) * 1000
-        print(f"{each_ms:.1f} ms of wall time a trial, {each_ms * workers:.0f} ms of a worker's")
-        settled = [rss for _, count, rss in seen if count >= trials / 10]
+        parents_ms = (busy_s - idle_s) / max(last - first, 1) * 1000
+        print(f"{each_ms:.1f} ms of wall time a trial, {parents_ms:.1f} ms of the parent's CPU")
+        settled = [rss for _, count, rss, _ in seen if count >= trials / 10]
         print(f"parent: {settled[0] / MIB:.0f} MiB after a tenth of the trials, {settled[-1] / MIB:.0f} MiB at the end")
 
 
-def _watched(process: "subprocess.Popen[bytes]", journal: Path) -> list[tuple[float, int, int]]:
-    """Time, lines of the journal and the parent's memory, twice a second, from the first line on."""
-    seen: list[tuple[float, int, int]] = []
+def _watched(process: "subprocess.Popen[bytes]", journal: Path) -> list[tuple[float, int, int, float]]:
+    """Time, lines of the journal, the parent's memory and its seconds of CPU, twice a second, from the first line on.
+
+    The first trial is the reference, for which the others wait.
+    """
+    seen: list[tuple[float, int, int, float]] = []
     count, offset = 0, 0
     while process.poll() is None:
         time.sleep(0.5)
@@ -104,11 +108,12 @@ def _watched(process: "subprocess.Popen[bytes]", journal: Path) -> list[tuple[fl
                 new = file.read()
             count, offset = count + new.count(b"\n"), offset + len(new)
         try:
-            memory = psutil.Process(process.pid).memory_info().rss
+            parent = psutil.Process(process.pid)
+            memory, busy_s = parent.memory_info().rss, parent.cpu_times().user + parent.cpu_times().system
         except psutil.Error:
             break
-        if count:
-            seen.append((time.monotonic(), count, memory))
+        if count and memory:
+            seen.append((time.monotonic(), count, memory, busy_s))
             if len(seen) % 120 == 0:
                 print(f"  {count} records, parent {memory / MIB:.0f} MiB", flush=True)
     process.wait()
