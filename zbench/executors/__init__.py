@@ -137,7 +137,7 @@ class TakingTurns(Protocol):
 class OnACluster(Protocol):
     """What an executor's class of zbench's own may be too, where its trials run on other machines than this one.
 
-    A plan asks it, so nothing is started for an answer. Raises ZbenchError where the cluster cannot be asked.
+    A plan asks, so nothing is started for an answer. Raises ZbenchError where the cluster cannot be asked.
     """
 
     @classmethod
@@ -146,9 +146,13 @@ class OnACluster(Protocol):
         knows, so that any hardware may be there in any number."""
         ...
 
+
+class Elastic(Protocol):
+    """What an executor's class of zbench's own may be too, where `executor.concurrent_trials=null` is what there is."""
+
     @classmethod
     def known_capacity(cls, config: ExecutorConfig) -> int:
-        """How many trials would run at once."""
+        """How many trials would run at once. Raises ZbenchError where the cluster cannot be asked."""
         ...
 
 
@@ -159,11 +163,14 @@ def devices_for(config: ExecutorConfig) -> Sequence[DeviceLike] | None:
 
 
 def trials_at_once(config: ExecutorConfig) -> int:
-    """How many trials `config` has side by side. Raises as `OnACluster`."""
+    """How many trials `config` has side by side; 1 where nobody can say. Raises as `Elastic`."""
+    if config.concurrent_trials is not None:
+        return config.concurrent_trials
     cluster = _cluster(config)
-    if cluster is not None:
-        return cluster.known_capacity(config)
-    return max(len(present_devices()), 1) if config.concurrent_trials is None else config.concurrent_trials
+    if cluster is None:
+        return max(len(present_devices()), 1)
+    ask: Callable[[ExecutorConfig], int] = getattr(cluster, "known_capacity", lambda _: 1)
+    return ask(config)
 
 
 def _cluster(config: ExecutorConfig) -> type[OnACluster] | None:

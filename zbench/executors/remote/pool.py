@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from zbench.config import ExecutorConfig
 from zbench.errors import MachineError, StoreError, one_line
@@ -116,7 +116,7 @@ class RemotePool:
         finally:
             self._transport.close()
 
-    def __enter__(self) -> "RemotePool":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

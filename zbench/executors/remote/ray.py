@@ -280,7 +280,7 @@ class RayExecutor(RemotePool):
 
     @classmethod
     def known_capacity(cls, config: ExecutorConfig) -> int:
-        """See `OnACluster.known_capacity`."""
+        """See `Elastic.known_capacity`."""
         return RayCluster.of(config).capacity
 
 
