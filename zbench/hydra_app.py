@@ -10,6 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ from zbench.config import Config, register_schemas
 from zbench.engines import Descriptions
 from zbench.environment import DeviceLike
 from zbench.errors import Exit, HardwareError, OverrideError, ZbenchError, one_line
+from zbench.executors import trials_at_once
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.methods import lora, quantization
 from zbench.plugins import ALLOW_CODE, check_targets
@@ -79,7 +81,7 @@ def planned(
     def stand_in() -> Config:
         return one_job(list(STAND_IN), config_dir)
 
-    return make_plan(
+    made = make_plan(
         jobs,
         stand_in,
         devices,
@@ -89,6 +91,7 @@ def planned(
         runs=command != "plan",
         allow_code=allow_code,
     )
+    return replace(made, at_once=trials_at_once(made.executor))
 
 
 def served(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Trial | None:

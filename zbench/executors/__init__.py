@@ -135,29 +135,52 @@ class TakingTurns(Protocol):
 
 
 class OnACluster(Protocol):
-    """What an executor's class of zbench's own may be too, where its trials run on other machines than this one."""
+    """What an executor's class of zbench's own may be too, where its trials run on other machines than this one.
+
+    A plan asks, so nothing is started for an answer. Raises ZbenchError where the cluster cannot be asked.
+    """
 
     @classmethod
     def known_devices(cls, config: ExecutorConfig) -> Sequence[DeviceLike] | None:
         """The GPUs that one trial may have: of each kind as many as the machine has that has most of them. None: nobody
-        knows, so that any hardware may be there in any number.
+        knows, so that any hardware may be there in any number."""
+        ...
 
-        A plan asks for them too, so nothing is started. Raises ZbenchError where the cluster cannot be asked.
-        """
+
+class Elastic(Protocol):
+    """What an executor's class of zbench's own may be too, where `executor.concurrent_trials=null` is what there is."""
+
+    @classmethod
+    def known_capacity(cls, config: ExecutorConfig) -> int:
+        """How many trials would run at once. Raises ZbenchError where the cluster cannot be asked."""
         ...
 
 
 def devices_for(config: ExecutorConfig) -> Sequence[DeviceLike] | None:
-    """The GPUs that one trial may have where `config` sends it; None: nobody knows. Code from outside is not asked: it
-    is taken to run trials on this machine.
+    """The GPUs that one trial may have where `config` sends it; None: nobody knows. Raises as `OnACluster`."""
+    cluster = _cluster(config)
+    return present_devices() if cluster is None else cluster.known_devices(config)
 
-    Raises ConfigError as `check_permitted` does, and what `OnACluster.known_devices` raises.
-    """
+
+def trials_at_once(config: ExecutorConfig) -> int:
+    """How many trials `config` has side by side; 1 where nobody can say. Raises as `Elastic`."""
+    if config.concurrent_trials is not None:
+        return config.concurrent_trials
+    cluster = _cluster(config)
+    if cluster is None:
+        return max(len(present_devices()), 1)
+    ask: Callable[[ExecutorConfig], int] = getattr(cluster, "known_capacity", lambda _: 1)
+    return ask(config)
+
+
+def _cluster(config: ExecutorConfig) -> type[OnACluster] | None:
+    """The executor's class, where it is one of a cluster. Code from outside is not asked: it is taken to run trials on
+    this machine."""
     key, target = "executor.target", config.target
     if not check_permitted("executor", key, target, allow_code=True).is_own:
-        return present_devices()
+        return None
     found = load_class("executor", key, target, Executor)
-    return found.known_devices(config) if hasattr(found, "known_devices") else present_devices()
+    return found if hasattr(found, "known_devices") else None
 
 
 def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> Executor:

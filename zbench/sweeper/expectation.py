@@ -8,6 +8,7 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
+from zbench.methods.parallel import ParallelDims
 from zbench.search import Foresight
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions
@@ -50,7 +51,10 @@ def sweep_ends_s(plan: Plan) -> tuple[float | None, float | None]:
 
 
 def _trials_s(plan: Plan) -> list[float] | None:
-    """Seconds that each trial of a plan takes; those that differ only in what is projected are one."""
+    """Seconds that each trial of a plan adds to its wall time; those that differ only in what is projected are one.
+
+    Trials on GPUs run side by side, as many as there is room for by the devices of each.
+    """
     measure = plan.measure
     found: list[float] = []
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
@@ -90,7 +94,12 @@ def _trials_s(plan: Plan) -> list[float] | None:
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
             warm_ups = min(COMPANION_WARM_UPS, measure.max_warmup_rounds)
             found[-1] += (warm_ups + rounds) * of_uncached.latency_s * part
-    return found
+    return [seconds * _part(plan, trial) for seconds, (trial, _) in zip(found, runs.values(), strict=True)]
+
+
+def _part(plan: Plan, trial: Trial) -> float:
+    """Of the devices that the sweep has, those that a trial takes."""
+    return min(1.0, ParallelDims.of(trial.parallel).devices / plan.at_once) if trial.compute.device == "cuda" else 1.0
 
 
 def turns_share(plan: Plan) -> float | None:

@@ -61,6 +61,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     foresight: Foresight | None = None  # of the search; None: all of the preview comes, and nothing else
     asks_ahead: bool = True  # whether several trials of the search may share an uncached one
+    at_once: int = 1  # trials of one GPU that run side by side
 
     @property
     def lists_all(self) -> bool:
@@ -117,10 +118,9 @@ def make_plan(
     runs: bool = False,
     allow_code: bool = False,
 ) -> Plan:
-    """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
-
-    `devices` are those that a trial may have; None: nobody knows, so that whatever is named is there.
-    `stand_in` composes what proxies run on, and is called only if something is projected. `baseline_of` gives the speed
+    """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed. `devices`
+    are those that a trial may have; None: nobody knows, so that whatever is named is there. `stand_in` composes what
+    proxies run on, and is called only if something is projected. `baseline_of` gives the speed
     baseline that `sweep.baseline` names, for each quality reference. Code from outside zbench is asked nothing
     unless the plan `runs`; `allow_code` permits it where no entry point does.
 
@@ -218,7 +218,7 @@ def _refuse_several_ways(configs: Sequence[Config]) -> None:
         first, *others = {id(value): value for value in (getattr(config, group) for config in configs)}.values()
         for other in others:
             for item in fields(first):
-                one, two = getattr(first, item.name), getattr(other, item.name)
+                one, two = getattr(first, item.name), getattr(other, item.name, None)
                 if one != two:
                     key, values = f"{group}.{item.name}", " and ".join(sorted(map(str, (one, two))))
                     raise OverrideError(

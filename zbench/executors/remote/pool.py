@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from zbench.config import ExecutorConfig
 from zbench.errors import MachineError, StoreError, one_line
@@ -116,7 +116,7 @@ class RemotePool:
         finally:
             self._transport.close()
 
-    def __enter__(self) -> "RemotePool":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -261,11 +261,11 @@ class RemotePool:
         if fault is not None:
             self._lose(worker, replace(fault, message=f"{worker.node}: {fault.message}"))
             return
-        worker.held = None
         try:
             self._keep_images(held.task, results, files)
         except StoreError as error:  # this machine's own fault
             results = held.blamed(Reason(MACHINE, str(error)))
+        worker.held = None
         self._ended.append(Done(held.task, results, environment or worker.environment, tuple(held.beside)))
 
     def _keep_images(self, task: Task, results: Sequence[TaskResult], files: dict[str, memoryview]) -> None:

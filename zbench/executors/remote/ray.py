@@ -8,6 +8,7 @@ what becomes of a task is the pool's to decide. They end with the parent, howeve
 import importlib
 import json
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ UNAVAILABLE_S = 60.0
 SURVEY_S = 120.0
 """How long all nodes together may take to say what they have."""
 
+ANSWER_S = 10.0
+"""How long a cluster's address may take to answer."""
+
 MOST_WORKERS = 1024
 
 
@@ -48,11 +52,19 @@ class _Placed:
 
 
 class RayCluster:
-    """One connection to a cluster, which this process has as long as it runs or until it is closed."""
+    """A connection to a cluster, and what is known of that; a plan's is the sweep's."""
 
-    def __init__(self, config: ExecutorConfig) -> None:
-        """Connect, unless this process is connected. Raises ConfigError without ray, and where no cluster answers."""
+    _open: "RayCluster | None" = None
+
+    @classmethod
+    def of(cls, config: ExecutorConfig) -> "RayCluster":
+        """The one that is open, else a new one. Raises ConfigError without ray, and where no cluster answers."""
         assert isinstance(config, RayExecutorConfig)
+        if cls._open is None or cls._open._config != config:
+            cls._open = cls(config)
+        return cls._open
+
+    def __init__(self, config: RayExecutorConfig) -> None:
         try:
             self.ray = importlib.import_module("ray")
         except ImportError as error:
@@ -62,6 +74,7 @@ class RayCluster:
             return
         with _signals_as_before():
             try:
+                _hold_answering(config.address)
                 self.ray.init(
                     address=config.address,
                     namespace="zbench",
@@ -76,17 +89,21 @@ class RayCluster:
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
-        """Those that are there and may have workers, each as Ray knows it. Raises ConfigError where there are none."""
-        accelerator = self._config.accelerator
-        wanted = None if accelerator is None else f"accelerator_type:{accelerator}"
+        """Those that may have workers, each as Ray knows it. Raises ConfigError where there are none."""
+        wanted, cores = self._config.accelerator, self._config.num_cpus
         alive = [node for node in self.ray.nodes() if node["Alive"]]
-        found = [node for node in alive if wanted is None or wanted in node["Resources"]]
+        typed = [node for node in alive if wanted is None or wanted in _types(node)]
+        if not typed:
+            there = ", ".join(sorted({each for node in alive for each in _types(node)})) or "no GPU"
+            raise ConfigError(
+                "executor.accelerator", wanted, f"the cluster has {there}; name what it has, or leave it out"
+            )
+        found = [node for node in typed if node["Resources"].get("CPU", 0) >= cores]
         if not found:
-            types = {
-                key.partition(":")[2] for n in alive for key in n["Resources"] if key.startswith("accelerator_type:")
-            }
-            there = f"has {', '.join(sorted(types)) or 'no GPU'}; name one of these, or leave it out"
-            raise ConfigError("executor.accelerator", accelerator, f"no node of the cluster has it: it {there}")
+            most = max(node["Resources"].get("CPU", 0) for node in typed)
+            raise ConfigError(
+                "executor.num_cpus", cores, f"no node of the cluster has more than {most:g}; give that or less"
+            )
         return found
 
     @cached_property
@@ -145,6 +162,7 @@ class RayCluster:
 
     def close(self) -> None:
         """Disconnect; Ray ends what this process started there."""
+        RayCluster._open = None
         self.ray.shutdown()
 
 
@@ -250,28 +268,44 @@ class RayExecutor(RemotePool):
     """See `Executor`."""
 
     def __init__(self, config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> None:
-        """Raises ConfigError as `RayCluster` does, and where its nodes cannot measure."""
+        """Raises ConfigError as `RayCluster.of` does."""
         assert isinstance(config, RayExecutorConfig)
-        cluster = RayCluster(config)
+        cluster = RayCluster.of(config)
         super().__init__(RayTransport(cluster, config), config, log_folder, allow_code=allow_code)
 
     @classmethod
     def known_devices(cls, config: ExecutorConfig) -> Sequence[Device]:
         """See `OnACluster.known_devices`."""
-        return RayCluster(config).devices
+        return RayCluster.of(config).devices
+
+    @classmethod
+    def known_capacity(cls, config: ExecutorConfig) -> int:
+        """See `Elastic.known_capacity`."""
+        return RayCluster.of(config).capacity
 
 
 def _as_ray_says(node: dict[str, Any]) -> list[Device]:
     """A node's GPUs by Ray's own count and the type that it gives them."""
-    types = [key.partition(":")[2] for key in node["Resources"] if key.startswith("accelerator_type:")]
-    name = f"NVIDIA {types[0]}" if types else "GPU"
+    name = f"NVIDIA {(_types(node) or ['GPU'])[0]}"
     return [Device(index, name, None, None, None) for index in range(int(node["Resources"].get("GPU", 0)))]
+
+
+def _types(node: dict[str, Any]) -> list[str]:
+    """Of its GPUs, as Ray calls them."""
+    return [key.partition(":")[2] for key in node["Resources"] if key.startswith("accelerator_type:")]
 
 
 def _last_line(error: BaseException) -> str:
     """What Ray says is many lines, with a traceback of another process; the last one says what it was."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _hold_answering(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, which Ray itself takes minutes to see."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in address and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def survey() -> bytes:
 def node_name(node_id: str) -> str:
     """What a node is called in Ray; its host name where it has only an address there."""
     nodes = ray.nodes()
-    node = next((each for each in nodes if each["NodeID"] == node_id), {})
+    node: dict[str, Any] = next((each for each in nodes if each["NodeID"] == node_id), {})
     return name_of(node) or socket.gethostname()
 
 
@@ -95,13 +95,13 @@ def name_of(node: dict[str, Any]) -> str:
 def _as_without_ray(devices: int) -> None:
     """Undo what Ray sets for its workers, and what a measurement would show: few threads and a low priority.
 
-    The thread count stays that whoever started Ray set. A priority can only be raised by root; else `ray start` needs
+    They become those of whoever started Ray. A priority can only be raised by root; else `ray start` needs
     RAY_worker_niceness=0. Ray hides the other GPUs from a worker that has some, but none from a worker without.
     """
     with suppress(psutil.Error, OSError):
-        if THREADS not in (psutil.Process().parent() or psutil.Process()).environ():
+        raylet = psutil.Process().parent() or psutil.Process()
+        if THREADS not in raylet.environ():
             os.environ.pop(THREADS, None)
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, raylet.nice())
     if not devices:
         os.environ[SHOWN] = ""
