@@ -21,7 +21,8 @@ WORDS = (*SYNTHETIC, *GRID, *QUICK, "sweep.name=s")
 
 def sweep(*more: str) -> list[str]:
     """The command; `more` takes the place of its own words for the same keys."""
-    return ["sweep", *SYNTHETIC, *overlay([*WORDS[len(SYNTHETIC) :], *ON_SLURM, *SOON], more)]
+    flags, words = SYNTHETIC[:2], [*WORDS[2:], *ON_SLURM, *SOON]
+    return ["sweep", *flags, *overlay(words, more)]
 
 
 ENDS_WITHIN_S = 30

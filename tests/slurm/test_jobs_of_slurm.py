@@ -21,6 +21,15 @@ def test_a_sweep_runs_in_jobs_and_each_record_says_in_which(cluster: Cluster, tm
     assert all(record.measurement and record.measurement.quality for record in found if not record.is_reference)
 
 
+def test_a_job_asks_for_the_gpus_of_its_trials(cluster: Cluster, tmp_path: Path) -> None:
+    """The synthetic engine measures without one, so the trial is of a GPU in name alone."""
+    process = start(tmp_path, *sweep("hardware=h100", "pipeline=zimage_tiny", slow(0.5)))
+    wait_for(lambda: "gpu:1" in cluster.run("squeue", "--noheader", "--format=%b"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert {record.environment["placed_by"]["gpus"] for record in hold_whole(tmp_path)} == {"1"}
+
+
 def test_a_job_a_task_where_that_is_asked_for(cluster: Cluster, tmp_path: Path) -> None:
     done = zbench(tmp_path, *sweep("executor.mode=job_per_task"))
     assert done.returncode == 0, done.stderr

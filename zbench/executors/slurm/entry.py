@@ -34,7 +34,7 @@ ENDS_WITHIN_S = 15.0
 
 LEAVE, GO, CLOSING = (wire.packed({"say": word}) for word in ("leave", "go", "closing"))
 
-PLACED_BY = {"slurm_job": "SLURM_JOB_ID", "partition": "SLURM_JOB_PARTITION", "gpus": "SLURM_JOB_GPUS"}
+PLACED_BY = {"slurm_job": "SLURM_JOB_ID", "partition": "SLURM_JOB_PARTITION", "gpus": "SLURM_GPUS_ON_NODE"}
 """What each record says of its job, and the variables that Slurm tells it by."""
 
 TIME_IS_UP = "its job's time is nearly up (executor.time_min)"
