@@ -11,7 +11,13 @@ import psutil
 from commands import TESTS
 
 TYPE = "FAKE"
-RAY_ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+RAY_ALONE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",  # no processes that nobody asked for
+    "RAY_health_check_initial_delay_ms": "500",  # a node that is gone is missed soon
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
 
 
 class RayNodes:

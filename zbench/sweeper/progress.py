@@ -1,6 +1,7 @@
 """What a sweep says while it runs, on stderr: a live table and an ETA on a terminal, a line a trial elsewhere."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -88,7 +89,7 @@ class SweepProgress:
         self._is_exact, self._done = foresight.is_exact, 0
         self.total = foresight.most  # None: nobody knows
         self.eta = Eta(foresight.most or 0, side_by_side)
-        self._rows: list[tuple[str, ...]] = []
+        self._rows: deque[tuple[str, ...]] = deque(maxlen=ROWS)
         self._running: dict[str, _Shown] = {}  # by trial id
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -179,7 +180,7 @@ class SweepProgress:
         table = Table(box=None, pad_edge=False)
         for title in ("trial", "latency", "speed-up", "cached", ""):
             table.add_column(title, no_wrap=True)
-        for row in self._rows[-ROWS:]:
+        for row in self._rows:
             table.add_row(*(Text(cell) for cell in row))
         loading = [self._loading.progress] if self._loading.shown else []
         now = [Text(str(shown)) for shown in self._running.values()] or [Text("")]

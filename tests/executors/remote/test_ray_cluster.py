@@ -97,7 +97,7 @@ def test_a_sweep_runs_on_all_nodes_and_each_record_says_where(nodes: RayNodes, t
 def test_a_node_that_goes_in_the_middle_takes_no_trial_along(nodes: RayNodes, tmp_path: Path) -> None:
     more, name = nodes.add(), f"n{len(nodes.nodes) + 1}"
     process = start(nodes, tmp_path, *settings(14), "engine.options.round_s=0.3")
-    wait_for(lambda: any(r.environment.get("node") == name for r in records(tmp_path)), 60)
+    wait_for(lambda: any(r.environment.get("node") == name for r in records(tmp_path)), 100)
     nodes.remove(more)
     err = ended(process)
     assert process.returncode == 0, err
@@ -110,7 +110,7 @@ def test_stopped_and_killed_the_same_command_goes_on_and_nothing_stays_on_the_cl
 ) -> None:
     words = (*settings(10), "engine.options.round_s=0.3")
     stopped = start(nodes, tmp_path, *words)
-    wait_for(lambda: len(records(tmp_path)) >= 2, 60)
+    wait_for(lambda: len(records(tmp_path)) >= 2, 100)
     os.kill(stopped.pid, signal.SIGINT)
     err = ended(stopped)
     assert stopped.returncode == 130 and len(records(tmp_path)) < 11, err
@@ -118,7 +118,7 @@ def test_stopped_and_killed_the_same_command_goes_on_and_nothing_stays_on_the_cl
 
     before = len(records(tmp_path))
     killed = start(nodes, tmp_path, *words)
-    wait_for(lambda: len(records(tmp_path)) > before, 60)
+    wait_for(lambda: len(records(tmp_path)) > before, 100)
     kill(killed)
     finished = {r.trial_id: r for r in records(tmp_path)}
     assert len(finished) < 11
