@@ -140,6 +140,16 @@ def test_a_job_may_wait_in_the_queue_for_days(transport: SlurmTransport, slurm: 
         assert not lost_after(transport, slurm, 3600.0)
 
 
+def test_what_a_job_waits_for_is_told_in_slurm_s_words(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
+    transport.start("w", 2, BEGIN, [])
+    assert transport.in_queue(2) == "", "Slurm was not asked yet"
+    lost_after(transport, slurm, CONFIG.poll_s)
+    assert (transport.in_queue(2), transport.in_queue(1)) == ("job 1: PENDING, Priority", "")
+    slurm.begins("1").say(DONE)
+    transport.poll(0.0)
+    assert transport.in_queue(2) == ""
+
+
 def test_a_job_that_runs_and_never_says_a_word_is_lost(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
     transport.start("w", 1, BEGIN, [])
     slurm.known["1"] = JobState("RUNNING", "None", "n1")

@@ -10,7 +10,7 @@ A new kind of cluster is one `Transport`, and one class over `RemotePool` that h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,13 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let the cluster go, and end every worker that is left; nothing stays in a queue."""
+        ...
+
+
+@runtime_checkable
+class Queueing(Protocol):
+    """What a transport may be too, where workers wait in a queue that says why."""
+
+    def in_queue(self, devices: int) -> str:
+        """Why workers with so many GPUs have not come yet, in a few words; empty where that is not known."""
         ...

@@ -18,7 +18,7 @@ class HeldTask:
     avoid: tuple[str, ...] = ()  # names of the nodes where that was
     turn_of: str | None = None  # id of the trial that was heard of last
     beside: dict[str, None] = field(default_factory=dict)  # ids of trials that ran on the same machine meanwhile
-    waits_told: bool = False
+    waits: str = ""  # what was said last of what it waits for
 
     @property
     def devices(self) -> int:

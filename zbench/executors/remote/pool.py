@@ -19,7 +19,7 @@ from typing import Any, Self
 from zbench.config import ExecutorConfig
 from zbench.errors import MachineError, StoreError, one_line
 from zbench.executors import Completed, Done, Failed, OnEvent, Task, TaskResult
-from zbench.executors.remote import Heard, Lost, Transport, freight, wire
+from zbench.executors.remote import Heard, Lost, Queueing, Transport, freight, wire
 from zbench.executors.remote.members import HeldTask, RemoteWorker
 from zbench.record import MACHINE, NODE_LOST, Reason
 
@@ -203,12 +203,16 @@ class RemotePool:
                 held.beside |= dict.fromkeys(other.held.ids)
 
     def _tell_who_waits(self, on_event: OnEvent) -> None:
-        """Say once of a task that no worker has come for it yet."""
+        """Say of a task that no worker has come for it yet, and again where there is another reason."""
         for held in self._waiting:
-            if not held.waits_told and self._clock() - held.submitted_s > SHORT_S:
-                held.waits_told = True
-                of_size = "a CPU" if not held.devices else f"{held.devices} GPU{'s' * (held.devices > 1)}"
-                on_event(held.task, {"event": "waiting", "text": f"waits for a worker with {of_size}"})
+            if self._clock() - held.submitted_s <= SHORT_S:
+                continue
+            of_size = "a CPU" if not held.devices else f"{held.devices} GPU{'s' * (held.devices > 1)}"
+            why = self._transport.in_queue(held.devices) if isinstance(self._transport, Queueing) else ""
+            text = f"waits for a worker with {of_size}" + (f" ({why})" if why else "")
+            if text != held.waits:
+                held.waits = text
+                on_event(held.task, {"event": "waiting", "text": text})
 
     # What was said
 
@@ -240,6 +244,8 @@ class RemotePool:
             self._finish(worker, held, head, files)
         elif kind == "broken":
             self._lose(worker, Reason(MACHINE, f"{worker.node or worker.name}: {head['why']}"))
+        elif kind == "bye" and held is not None:
+            self._lose(worker, Reason(NODE_LOST, f"{worker.node} left while it measured"))
         elif kind == "bye":
             self._end(worker)
 

@@ -65,7 +65,12 @@ class SlurmJob:
     workers: int = 1  # that it was so far
     again: str = ""  # what it said when it last began anew
     requeued: bool = False  # and nobody's worker since
-    has_ended: bool = False
+    state: JobState | None = None  # as Slurm said last
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it never runs again, as far as is known."""
+        return self.state is not None and self.state.has_ended
 
 
 @dataclass(eq=False)
@@ -164,6 +169,11 @@ class SlurmTransport:
             with suppress(OSError):  # a disk that is full now may have room soon
                 pulse.beat()
 
+    def in_queue(self, devices: int) -> str:
+        """See `Queueing`: the first job of that size that waits, with Slurm's reason."""
+        jobs = (w.job for w in self._workers.values() if not w.is_here and w.job.devices == devices)
+        return next((f"job {job.id}: {job.state}" for job in jobs if job.state is not None and job.state.waits), "")
+
     def send(self, worker: str, message: bytes) -> None:
         """See `Transport.send`."""
         found = self._workers.get(worker)
@@ -227,7 +237,7 @@ class SlurmTransport:
         if states is None:
             return
         for job in jobs:
-            job.has_ended = states[job.id].has_ended
+            job.state = states[job.id]
         self._spare = [job for job in self._spare if not job.has_ended]
         for worker in self._workers.values():
             worker.gone = worker.gone or self._why_gone(worker, states[worker.job.id], now_s)
