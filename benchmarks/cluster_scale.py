@@ -73,7 +73,7 @@ def _sweep(nodes: RayNodes, trials: int, workers: int) -> None:
         command += ["measure.paired=false", "executor=ray", f"executor.address={nodes.address}"]
         command += ["executor.share_device=true", f"executor.concurrent_trials={workers}", "sweep.name=s"]
         command += ["cache=dbcache", "cache.max_warmup_steps=4"]
-        command += [f"cache.residual_diff_threshold=range(0.00001,{(trials - 0.5) * 0.00001:.6f},0.00001)"]
+        command += [f"cache.residual_diff_threshold=range(0.001,{(trials - 0.5) * 0.001:.4f},0.001)"]
         variables = {**os.environ, **nodes.variables}
         with open(os.devnull, "w") as nowhere:
             process = subprocess.Popen(command, cwd=folder, env=variables, stdout=nowhere, stderr=nowhere)

@@ -48,11 +48,16 @@ class RayNodes:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def add(self) -> Any:
+    def add(self, *, has_zbench: bool = True) -> Any:
         """One more node; `n1`, `n2` and so on."""
         self._count += 1
         before = dict(os.environ)
         os.environ.update(self.variables)
+        if not has_zbench:
+            without = self._temp / "no_zbench"
+            (without / "zbench").mkdir(parents=True, exist_ok=True)
+            (without / "zbench" / "__init__.py").write_text("raise ImportError('no zbench on this node')\n")
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(without), self.variables["PYTHONPATH"]])
         try:
             return self.cluster.add_node(
                 num_cpus=self._cpus,

@@ -7,9 +7,10 @@ import pytest
 from composing import jobs
 
 from zbench.composition import expand
-from zbench.config import Config
-from zbench.errors import HardwareError, OverrideError
+from zbench.config import Config, RayExecutorConfig
+from zbench.errors import HardwareError, OverrideError, WeightsUnavailableError
 from zbench.hardware.nvml import Device
+from zbench.sweeper.conduct import check_weights_of
 from zbench.sweeper.expectation import expected_sweep_s
 from zbench.sweeper.here import auto_resolver, chosen_executor, fill_grid
 from zbench.sweeper.plan import Plan, make_plan
@@ -67,3 +68,21 @@ def test_trials_side_by_side_take_less_time_together() -> None:
     words = (*FULL, "hardware=h100", "cache=none", "pipeline.steps=20,40,60")
     one, four = (expected_sweep_s(plan(*words, devices=gpus(4), at_once=n)) for n in (1, 4))
     assert one is not None and four is not None and one > 2 * four
+
+
+def test_weights_that_are_not_here_are_the_nodes_to_look_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "pipeline=zimage_turbo",
+        "workload=single",
+        "hardware=h100",
+        "cache=none",
+        "pipeline.weights=/nowhere/at/all",
+    )
+    here = plan(*words, devices=gpus(1))
+    with pytest.raises(WeightsUnavailableError, match="/nowhere/at/all"):
+        check_weights_of(here, here.trials)
+    away = RayExecutorConfig(name="ray", target="zbench.executors.remote.ray:RayExecutor")
+    check_weights_of(replace(here, executor=away), here.trials)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("note: here pipeline.weights=/nowhere/at/all")
+    assert said.endswith("the nodes of executor=ray look for it themselves")

@@ -162,6 +162,11 @@ def devices_for(config: ExecutorConfig) -> Sequence[DeviceLike] | None:
     return present_devices() if cluster is None else cluster.known_devices(config)
 
 
+def is_elsewhere(config: ExecutorConfig) -> bool:
+    """Whether trials run on other machines, so that files which are not here may be there."""
+    return _cluster(config) is not None
+
+
 def trials_at_once(config: ExecutorConfig) -> int:
     """How many trials `config` has side by side; 1 where nobody can say. Raises as `Elastic`."""
     if config.concurrent_trials is not None:

@@ -95,12 +95,18 @@ def test_a_sweep_runs_on_all_nodes_and_each_record_says_where(nodes: RayNodes, t
 
 
 def test_a_node_that_goes_in_the_middle_takes_no_trial_along(nodes: RayNodes, tmp_path: Path) -> None:
-    more, name = nodes.add(), f"n{len(nodes.nodes) + 1}"
+    """Nor does one that has no zbench, which is left out."""
+    bare = nodes.add(has_zbench=False)
+    more, name = nodes.add(), f"n{len(nodes.nodes) + 2}"
     process = start(nodes, tmp_path, *settings(14), "engine.options.round_s=0.3")
     wait_for(lambda: any(r.environment.get("node") == name for r in records(tmp_path)), 100)
     nodes.remove(more)
     err = ended(process)
+    nodes.remove(bare)
     assert process.returncode == 0, err
+    assert (
+        "note: nodes of the cluster that cannot measure are left out (n3: " in err and "no zbench on this node" in err
+    )
     assert {r.state for r in records(tmp_path)} == {"COMPLETE"} and len(records(tmp_path)) == 15
     assert set(lines(tmp_path).values()) == {1}, "none is lost, none measured twice"
 

@@ -22,6 +22,7 @@ from zbench.errors import ConfigError, MachineError, one_line
 from zbench.executors.remote import Heard, Lost
 from zbench.executors.remote.pool import RemotePool
 from zbench.hardware.nvml import Device
+from zbench.streams import talk
 
 PACKAGE = "pip install 'zbench[ray]'"
 
@@ -38,6 +39,9 @@ ANSWER_S = 10.0
 """How long a cluster's address may take to answer."""
 
 MOST_WORKERS = 1024
+
+NODE_ID = "ray.io/node-id"
+"""Ray's label of a node."""
 
 
 @dataclass
@@ -70,6 +74,8 @@ class RayCluster:
         except ImportError as error:
             raise ConfigError("executor", "ray", f"needs the package ray: {PACKAGE} ({one_line(error)})") from error
         self._config = config
+        self.unfit: tuple[str, ...] = ()
+        """Ids of nodes that get no workers, once they were surveyed."""
         if self.ray.is_initialized():
             return
         with _signals_as_before():
@@ -108,28 +114,32 @@ class RayCluster:
 
     @cached_property
     def surveyed(self) -> list[dict[str, Any]]:
-        """What each of the nodes says that it has (`ray_node.survey`). Raises ConfigError where zbench is not there."""
+        """What each of the nodes says that it has (`ray_node.survey`); those that cannot say it get no workers.
+
+        Raises ConfigError where none can.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 
-        from zbench.executors.remote.ray_node import survey
+        from zbench.executors.remote.ray_node import name_of, survey
 
-        remote = self.ray.remote(survey)
-        asked = [
-            remote.options(num_cpus=0, max_retries=0, scheduling_strategy=OnNode(node["NodeID"], soft=False)).remote()
-            for node in self.nodes
-        ]
-        answered, _ = self.ray.wait(asked, num_returns=len(asked), timeout=SURVEY_S)
-        said, problem = [], f"no node answers within {SURVEY_S:g} s"
+        remote, asked = self.ray.remote(survey), {}
+        for node in self.nodes:
+            there = OnNode(node["NodeID"], soft=False)
+            asked[remote.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()] = node
+        answered, late = self.ray.wait(list(asked), num_returns=len(asked), timeout=SURVEY_S)
+        said, problems = [], {answer: f"no answer within {SURVEY_S:g} s" for answer in late}
         for answer in answered:
             try:
                 said.append(json.loads(self.ray.get(answer)))
             except self.ray.exceptions.RayError as error:
-                problem = _last_line(error)
+                problems[answer] = _last_line(error)
+        told = "; ".join(dict.fromkeys(f"{name_of(asked[a])}: {problem}" for a, problem in problems.items()))
         if not said:
-            way_out = "see that the same zbench is installed on its nodes, with zbench[ray]"
-            raise ConfigError(
-                "executor.address", self._config.address, f"none of its nodes can measure: {problem}; {way_out}"
-            )
+            way_out = "install the same zbench on its nodes, with zbench[ray]"
+            raise ConfigError("executor.address", self._config.address, f"no node can measure ({told}); {way_out}")
+        if problems:
+            talk(f"note: nodes of the cluster that cannot measure are left out ({told})")
+        self.unfit = tuple(asked[answer]["NodeID"] for answer in problems)
         return said
 
     @property
@@ -157,8 +167,9 @@ class RayCluster:
         """As many trials as there are GPUs, or nodes where there is no GPU."""
         if self._config.concurrent_trials is not None:
             return self._config.concurrent_trials
-        gpus = sum(int(node["Resources"].get("GPU", 0)) for node in self.nodes)
-        return min(gpus or len(self.nodes), MOST_WORKERS)
+        fit = [node for node in self.nodes if self.surveyed and node["NodeID"] not in self.unfit]
+        gpus = sum(int(node["Resources"].get("GPU", 0)) for node in fit)
+        return min(gpus or len(fit), MOST_WORKERS)
 
     def close(self) -> None:
         """Disconnect; Ray ends what this process started there."""
@@ -201,7 +212,7 @@ class RayTransport:
         self._placed[worker] = _Placed(actor, actor.take.remote(0, TAKE_S))
 
     def _elsewhere(self, avoid: Sequence[str]) -> Any:
-        """Anywhere but on nodes of these names, where there are others."""
+        """On no node that cannot measure, and, where there are others, on none of these names."""
         from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
         from zbench.executors.remote.ray_node import name_of
@@ -209,7 +220,9 @@ class RayTransport:
         ids = (
             [node["NodeID"] for node in self._ray.nodes() if node["Alive"] and name_of(node) in avoid] if avoid else []
         )
-        return NodeLabelSchedulingStrategy(hard={}, soft={"ray.io/node-id": NotIn(*ids)}) if ids else "DEFAULT"
+        hard = {NODE_ID: NotIn(*self._cluster.unfit)} if self._cluster.unfit else {}
+        soft = {NODE_ID: NotIn(*ids)} if ids else {}
+        return NodeLabelSchedulingStrategy(hard=hard, soft=soft) if hard or soft else "DEFAULT"
 
     def send(self, worker: str, message: bytes) -> None:
         """See `Transport.send`."""
