@@ -1,5 +1,5 @@
-"""What every test shares: digests of files are remembered in a folder of this test run, not in the user's, and turns on
-devices are taken among its own measurements alone."""
+"""What every test shares: digests of files are remembered in a folder of this test run, not in the user's, turns on
+devices are taken among its own measurements alone, and configs are composed once."""
 
 import os
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from composed_once import composed_once
 from outside_code import Outside, forget
 
 from zbench.hardware.turns import FOLDER_VARIABLE as TURNS
@@ -21,6 +22,12 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DIGESTS, str(tmp_path_factory.mktemp("digests")))
         patch.setenv(TURNS, str(tmp_path_factory.mktemp("turns")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_composition_of_the_same_words() -> Iterator[None]:
+    with composed_once():
         yield
 
 

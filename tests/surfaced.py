@@ -13,7 +13,7 @@ from zbench.analysis.view import view_of
 from zbench.analysis.work import work_key
 from zbench.measurement import QUALITY_ONLY, UNTIMED, Cold, ImageQuality, Measurement, Memory, PromptFidelity
 from zbench.record import Record
-from zbench.search import Search, parts_of
+from zbench.search import Search, held_out_for, parts_of
 from zbench.search.references import WithReferences
 from zbench.space import Placed
 from zbench.trial import Trial
@@ -92,7 +92,9 @@ def searched(search: Search, surface: Surface, most: int = 10_000) -> Iterator[t
         placed = asking.next_placed()
         if placed is None:
             return
-        record = replace(ran(surface, placed), part_of=parts_of(search).get(work_key(placed.trial)))
+        work = work_key(placed.trial)
+        others = tuple(held_out_for(search).get(work, ()))
+        record = replace(ran(surface, placed), part_of=parts_of(search).get(work), held_out_for=others)
         known[record.trial_id] = record
         held_to = dict.fromkeys((record.reference_id, record.baseline_id, record.trial_id))
         rows = view_of([known[i] for i in held_to if i in known]).trials

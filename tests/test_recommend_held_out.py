@@ -65,6 +65,14 @@ def test_a_rung_is_some_of_the_samples_and_holds_none_out() -> None:
     assert only.chosen.trial_id == SKIPS.trial_id and not any("held out" in note for note in only.notes)
 
 
+def test_what_a_search_holds_out_counts_where_its_samples_were_typed_too() -> None:
+    reference = replace(complete(trial(workload=OTHER_SEED)), held_out_for=(WORK,))
+    first, second = answers(reference, replace(judged(0.8, part_of=None), held_out_for=(WORK,)))
+    assert first.chosen.trial_id == REFERENCE.trial_id
+    assert any("was left out: on samples held out SSIM of the worst image is 0.8" in note for note in first.notes)
+    assert second.chosen.trial_id == reference.trial_id, "and they keep an answer of their own"
+
+
 def test_samples_that_were_typed_keep_their_own_answer_whatever_was_timed_there() -> None:
     """A search has judged the mask on them too, and no search says that they are there for others' sake."""
     first, second = answers(complete(trial(workload=OTHER_SEED)), judged(0.8, part_of=None))

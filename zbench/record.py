@@ -102,6 +102,9 @@ class Record:
     command: str | None = None  # what the user typed
     beside: tuple[TrialId, ...] = ()  # ids of trials that ran on other devices of the machine meanwhile
     part_of: TrialId | None = None  # of a search's trial on some samples, or on others: the work (`work_key`) it is for
+    held_out_for: tuple[
+        TrialId, ...
+    ] = ()  # other works that the samples of this one, which were typed, are held out of
     schema_version: int = SCHEMA_VERSION
 
     @property

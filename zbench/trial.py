@@ -66,6 +66,7 @@ OMITTED_WHEN_DEFAULT: frozenset[tuple[str, str]] = frozenset(
         ("hardware", "num_devices"),
         ("hardware", "compute_capability"),
         *(("hardware.efficiency", name) for name in LATER_SHARES),
+        ("hardware.efficiency.spread", "fp8"),
         ("workload", "prompt"),
         ("workload", "prompts_file"),
         ("workload", "negative_prompt"),
@@ -148,15 +149,16 @@ class Trial:
             if isinstance(group, dict):
                 del group["grid"]
         for path, name in OMITTED_WHEN_DEFAULT:
-            group, _, entries = path.partition(".")
-            typed_group, plain = getattr(self, group), data[group]
-            if plain is None:
+            ones: Any = self
+            all_written: Any = data
+            for key in path.split("."):
+                ones, all_written = getattr(ones, key, None), (all_written or {}).get(key)
+            if all_written is None:
                 continue
-            ones, all_written = (getattr(typed_group, entries), plain[entries]) if entries else (typed_group, plain)
             if not isinstance(ones, list):
                 ones, all_written = [ones], [all_written]
             for one, written in zip(ones, all_written, strict=True):
-                if name in written and written[name] == _plain(_default(type(one), name)):  # not every cache has it
+                if name in written and getattr(one, name) == _default(type(one), name):  # not every cache has it
                     del written[name]
         return {key: value for key, value in data.items() if value is not None}
 
@@ -239,12 +241,14 @@ class Trial:
         return " ".join(part for part in parts if part is not None)
 
 
-def settled(compute: ComputeConfig, device: str, parallel: ParallelConfig) -> ComputeConfig:
-    """`compute` on such devices: native dtypes are `auto` and all else is not, so that one thing has one identity."""
+def settled(compute: ComputeConfig, device: str, parallel: ParallelConfig, pipeline: PipelineConfig) -> ComputeConfig:
+    """`compute` on such devices: native dtypes are `auto` and all else is not, so that one thing has one identity.
+
+    Raises ConfigError for a `pipeline` whose dimensions would decide and cannot be read."""
     kernel = attention.settled(compute.attention_backend, device, rings=parallel.ring_size > 1)
     dtype = dtypes.settled(compute.dtype, device)
     on_device = replace(compute, device=device, dtype=dtype, attention_backend=kernel)
-    return quantization.settled(fast.settled(on_device, parallel))
+    return quantization.settled(fast.settled(on_device, parallel), lambda: geometry_of(pipeline).transformer)
 
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:

@@ -75,6 +75,10 @@ class Introduced:
         self.beside: set[Introduced] | None = None
         self.started.append(sides[0].name)
 
+    def start_importing(self) -> None: ...
+
+    def finish_importing(self) -> None: ...
+
     def prepare(self, began_s: float) -> None:
         assert self.beside is None
 

@@ -63,6 +63,21 @@ def test_compiling_a_mask_and_where_weights_wait_are_knobs_in_their_own_order() 
     assert ("offload.mode", "none", "text_encoder") in parted(found(complete(eager), complete(waiting)))
 
 
+def test_what_parts_two_quantised_trials_has_its_own_name() -> None:
+    plain = ComputeConfig(device="cuda")
+    fp8 = replace(plain, quantization="fp8")
+    found_of = {name: complete(trial(compute=replace(fp8, **{name: value}))) for name, value in PARTS.items()}
+    quantised, every = complete(trial(compute=fp8)), complete(trial(compute=plain))
+    assert parted(found(every, quantised)) == [("compute.quantization", "none", "fp8")]
+    assert parted(found(quantised, found_of["norms"])) == [("compute.norms", "split", "fused")]
+    assert parted(found(quantised, found_of["scope"])) == [("compute.scope", "both", "ffn")]
+    assert parted(found(*found_of.values())) == [("compute.quantization", "fp8 norms:fused", "fp8:ffn")]
+    assert parted(found(every, found_of["norms"])) == [("compute.quantization", "none", "fp8 norms:fused")]
+
+
+PARTS = {"norms": "fused", "scope": "ffn"}
+
+
 def test_what_was_projected_is_beside_nothing() -> None:
     records = [r for r in demo_records() if r.measurement is not None]
     assert found(*records) != []

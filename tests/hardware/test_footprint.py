@@ -9,7 +9,7 @@ from hardware_profiles import profile
 
 from zbench.config import DBCacheConfig, OffloadConfig, ParallelConfig
 from zbench.hardware.footprint import decode_share, fits, next_offload, peak_allocated_bytes, peak_device_bytes
-from zbench.hardware.traffic import image_transfer_bytes, weights
+from zbench.hardware.traffic import text_transfer_bytes, weights, whole_transfer_bytes
 from zbench.methods.parallel import ParallelDims
 from zbench.zimage.geometry import Geometry
 from zbench.zimage.layout import preset_folder
@@ -57,10 +57,18 @@ def test_the_table_of_tokens_stays_on_the_host_where_the_text_encoder_comes_laye
     """151,936 tokens of 2,560 numbers: 742 MiB that no prompt moves."""
     resident, offload = weights(geometry(), 2, ParallelDims()), OffloadConfig(mode=mode)
     others = resident.transformer + resident.vae if mode == "all" else 0
+    layers = resident.text_encoder - resident.text_encoder_table
     assert resident.text_encoder_table == 151_936 * 2560 * 2
-    moved = image_transfer_bytes(offload, resident, 36)
-    assert moved == resident.text_encoder - resident.text_encoder_table + others
-    assert image_transfer_bytes(OffloadConfig(mode="group"), resident, 36) == resident.text_encoder + resident.vae
+    assert (
+        text_transfer_bytes(offload, resident, 36, 36) == layers and whole_transfer_bytes(offload, resident) == others
+    )
+    assert text_transfer_bytes(offload, resident, 36, 35) == layers * 35 / 36, "the last does not run, nor come"
+    group = OffloadConfig(mode="group")
+    assert text_transfer_bytes(group, resident, 36, 36) == resident.text_encoder
+    assert whole_transfer_bytes(group, resident) == resident.vae
+    assert (
+        text_transfer_bytes(OffloadConfig(), resident, 36, 36) == 0 == whole_transfer_bytes(OffloadConfig(), resident)
+    )
 
 
 def test_of_a_text_encoder_that_waits_two_layers_are_there() -> None:
@@ -79,7 +87,7 @@ def test_layers_that_are_kept_stay_through_every_stage_and_do_not_come() -> None
     for mode in ("text_encoder", "all"):
         assert offloaded(mode, keep_layers=4) - offloaded(mode) == pytest.approx(4 * layer, abs=1)
         none, four, every = (
-            image_transfer_bytes(OffloadConfig(mode=mode, keep_layers=kept), resident, 36) for kept in (0, 4, 36)
+            text_transfer_bytes(OffloadConfig(mode=mode, keep_layers=kept), resident, 36, 36) for kept in (0, 4, 36)
         )
         assert none - four == pytest.approx(4 * layer) and none - every == pytest.approx(36 * layer)
     small = replace(TURBO, height=256, width=256)  # reading the prompt sets the peak

@@ -1,12 +1,15 @@
 """The fast path's knobs: what the choices set, what does not go together, and what a trial with them is called."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from composing import jobs
 from factories import TURBO, complete, trial
 from hardware_profiles import profile
+from small_weights import make_folder
 
 from zbench.config import ComputeConfig, DBCacheConfig, HardwareConfig, OffloadConfig, ParallelConfig, check
 from zbench.engines.reference import ReferenceEngine
@@ -46,10 +49,10 @@ def test_a_choice_sets_knobs_and_nothing_else() -> None:
 
 def test_the_kernel_is_settled_by_the_device() -> None:
     alone, ring = ParallelConfig(), ParallelConfig(ring_size=2)
-    assert settled(composed("fast"), "cuda", alone).attention_backend == "_native_cudnn"
-    assert settled(composed("fast"), "cpu", alone).attention_backend == "native"
-    assert settled(replace(FAST, attention_backend="flash"), "cuda", alone).attention_backend == "flash"
-    assert settled(composed("fast"), "cuda", ring).attention_backend == "native", "ring merges by log-sum-exp"
+    assert settled(composed("fast"), "cuda", alone, TURBO).attention_backend == "_native_cudnn"
+    assert settled(composed("fast"), "cpu", alone, TURBO).attention_backend == "native"
+    assert settled(replace(FAST, attention_backend="flash"), "cuda", alone, TURBO).attention_backend == "flash"
+    assert settled(composed("fast"), "cuda", ring, TURBO).attention_backend == "native", "ring merges by log-sum-exp"
 
 
 @pytest.mark.parametrize(
@@ -64,10 +67,10 @@ def test_the_kernel_is_settled_by_the_device() -> None:
 )
 def test_the_fast_choice_works_however_attention_is_shared(parallel: ParallelConfig, qkv: str, rope: str) -> None:
     """Ranks that send keys and values apart cannot have them of one matmul; what is typed is not second-guessed."""
-    compute = settled(composed("fast"), "cuda", parallel)
+    compute = settled(composed("fast"), "cuda", parallel, TURBO)
     assert (compute.qkv, compute.rope) == (qkv, rope) and not why(compute, parallel=parallel)
     assert "fast" in trial(compute=compute, parallel=parallel).label.split()
-    typed = settled(replace(composed("fast"), qkv="split"), "cuda", ParallelConfig())
+    typed = settled(replace(composed("fast"), qkv="split"), "cuda", ParallelConfig(), TURBO)
     assert typed.qkv == "split" and "fast" not in trial(compute=typed).label.split()
 
 
@@ -209,7 +212,7 @@ def test_a_scope_means_something_only_where_something_is_quantised() -> None:
         quantization.check_used([replace(FAST, scope="ffn")])
     both = [replace(FAST, scope="ffn"), replace(FP8, scope="ffn")]
     quantization.check_used(both)
-    assert [settled(compute, "cuda", ParallelConfig()).scope for compute in both] == ["both", "ffn"]
+    assert [settled(compute, "cuda", ParallelConfig(), TURBO).scope for compute in both] == ["both", "ffn"]
 
 
 @pytest.mark.parametrize(
@@ -217,10 +220,21 @@ def test_a_scope_means_something_only_where_something_is_quantised() -> None:
     [({}, "fused"), ({"scope": "ffn"}, "split"), ({"qkv": "split"}, "split"), ({"quantization": "none"}, "split")],
 )
 def test_norms_left_open_are_fused_where_what_they_round_for_is_there(knobs: dict[str, str], norms: str) -> None:
-    compute = settled(replace(FP8, norms="auto", **knobs), "cuda", ParallelConfig())
+    compute = settled(replace(FP8, norms="auto", **knobs), "cuda", ParallelConfig(), TURBO)
     assert compute.norms == norms and why(compute) == ""
-    gathered = settled(replace(FP8, qkv="auto", norms="auto"), "cuda", ParallelConfig(gather_size=2))
+    gathered = settled(replace(FP8, qkv="auto", norms="auto"), "cuda", ParallelConfig(gather_size=2), TURBO)
     assert (gathered.qkv, gathered.norms) == ("split", "split"), "ranks send keys and values apart"
+
+
+def test_norms_left_open_are_split_where_not_every_layer_of_a_block_is_quantised(tmp_path: Path) -> None:
+    """Of a transformer 64 wide the feed-forward is 170 wide, which scaled matmuls do not take: it stays in bfloat16."""
+    config = make_folder(tmp_path) / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dim": 64, "axes_dims": [4, 6, 6]}))
+    odd = replace(TURBO, weights=str(tmp_path))
+    assert geometry_of(odd).transformer.ffn_dim == 170
+    compute = settled(replace(FP8, norms="auto"), "cuda", ParallelConfig(), odd)
+    assert (compute.norms, compute.quantization) == ("split", "fp8")
+    assert settled(replace(FP8, norms="fused"), "cuda", ParallelConfig(), odd).norms == "fused", "as it is typed"
 
 
 def test_fused_norms_mean_something_only_where_something_is_quantised() -> None:

@@ -9,7 +9,8 @@ from hardware_profiles import profile
 
 from zbench.analysis.view import view_of
 from zbench.composition import expand
-from zbench.config import ComputeConfig, HardwareConfig
+from zbench.config import ComputeConfig, HardwareConfig, SpreadConfig
+from zbench.config.hardware import LATER_SHARES
 from zbench.hardware.roofline import project
 from zbench.recommend import Limits, recommend
 from zbench.record import Record
@@ -68,7 +69,7 @@ def test_projections_onto_different_hardware_have_no_range_of_their_speed_up():
 def test_the_table_shows_ranges_and_says_what_they_hold_and_whose_software():
     table = render(view_of(onto("b300", EAGER, COMPILED)), "table")
     assert "its brackets hold 9 in 10" in table
-    assert table.count("~0.697 [0.5") >= 1 and "GiB [21.3, 26.8]" in table and "× [" in table
+    assert table.count("~0.700 [0.5") >= 1 and "GiB [21.3, 26.8]" in table and "× [" in table
     assert "~ on b300 stands for this software: eager: " in table and "compiled: " in table
     assert "published 0.940 s an image of 9 steps" in table and "nearest to eager" in table
     assert "its 95 % is nominal" not in table
@@ -94,13 +95,20 @@ def test_ranges_travel_in_the_record_and_records_without_them_are_read():
 
 def test_what_is_not_spread_out_keeps_a_trials_id():
     """A profile of an older zbench, or one's own without a spread, is written as it was."""
-    bare = replace(
-        profile("h100").efficiency, **{name: None for name in ("vae_split", "text_gap_s", "text_graph_gap_s")}
-    )
-    bare = replace(bare, token_s=0.0, eager_token_s=0.0, swap_s=0.0, spread=HardwareConfig().efficiency.spread)
+    plain = HardwareConfig().efficiency
+    bare = replace(profile("h100").efficiency, **{name: getattr(plain, name) for name in LATER_SHARES})
     of = trial(pipeline=TURBO, hardware=replace(profile("h100"), efficiency=bare), compute=EAGER)
     written = of.to_dict()["hardware"]["efficiency"]
-    assert not {"spread", "token_s", "swap_s", "text_gap_s"} & written.keys() and "gemm" in written
+    assert not {"spread", "token_s", "swap_s", "text_gap_s", "fp8_gemm"} & written.keys() and "gemm" in written
+    assert Trial.from_dict(of.to_dict()).trial_id == of.trial_id
+
+
+def test_a_spread_that_says_nothing_of_fp8_is_written_as_it_was():
+    spread = replace(profile("h100").efficiency.spread, fp8=SpreadConfig().fp8)
+    wide = replace(profile("h100"), efficiency=replace(profile("h100").efficiency, spread=spread))
+    of = trial(pipeline=TURBO, hardware=wide, compute=EAGER)
+    written = of.to_dict()["hardware"]["efficiency"]["spread"]
+    assert "fp8" not in written and "gemm" in written
     assert Trial.from_dict(of.to_dict()).trial_id == of.trial_id
 
 
@@ -166,7 +174,7 @@ def test_a_pipeline_that_was_resident_for_the_proxy_is_none_of_the_projections()
 
 def test_a_limit_of_a_ci_is_not_called_what_the_software_reaches():
     lines = stacks_told([trial(pipeline=TURBO, hardware=profile("h100"), compute=EAGER)])
-    assert any("CI allows 0.906 s" in line and "that limit is nearest to graph" in line for line in lines)
+    assert any("CI allows 0.906 s" in line and "that limit is nearest to fast" in line for line in lines)
     assert not any("reaches" in line for line in lines)
 
 

@@ -10,7 +10,7 @@ from factories import GRID, SCENES, TINY, complete, trial
 from surfaced import searched
 from surfaces import SURFACES, Surface, surface
 
-from zbench.analysis.holdout import mask_of
+from zbench.analysis.holdout import held_out_masks, mask_of
 from zbench.analysis.view import view_of
 from zbench.analysis.work import work_key
 from zbench.config import ComputeConfig, CustomCacheConfig, DBCacheConfig, SCMConfig, SearchConfig
@@ -150,7 +150,19 @@ def test_samples_held_out_are_part_of_the_work_that_masks_are_chosen_for() -> No
     search = MaskSearch(space(trial(), trial(workload=others)), config())
     assert [(work_key(of), work_key(on)) for of, on in HELD_OUT_FOR] == list(search.parts.items())
     typed = MaskSearch(space(trial(), trial(workload=replace(SCENES, seeds=[1]))), config())
-    assert work_key(HELD_OUT_FOR[0][0]) not in typed.parts, "what was typed is work of its own"
+    samples, work = (work_key(of) for of in HELD_OUT_FOR[0])
+    assert samples not in typed.parts, "what was typed is work of its own"
+    assert typed.held_out_for == {samples: [work]} and search.held_out_for == {}
+
+
+def test_what_masks_do_on_samples_that_were_typed_too_counts_for_the_work_that_they_are_held_out_of() -> None:
+    search = MaskSearch(space(trial(), trial(workload=replace(SCENES, seeds=[1]))), config(timed=2))
+    records = asked(search, surface("smooth"))
+    second, first = (work_key(of) for of in HELD_OUT_FOR[0])
+    told = {work_key(r.trial): (r.part_of, r.held_out_for) for r in records}
+    assert told[second] == (None, (first,)) and told[first] == (None, ())
+    assert {r.part_of for r in records} == {None, second}, "what is held out of the second nobody typed"
+    assert {each.samples for each in held_out_masks(view_of(records))} == {(2, 2)}
 
 
 @pytest.mark.parametrize(

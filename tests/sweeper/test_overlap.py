@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import GRID, TURBO, complete, measurement, projected, trial
+from factories import GRID, SCENES, TURBO, complete, measurement, projected, trial
 from plans import plan_of
 from test_out_of_memory import Quiet
 
+from zbench.analysis.work import work_key
 from zbench.config import (
     ComputeConfig,
     Config,
@@ -237,3 +238,30 @@ def test_a_trial_waits_for_its_baseline_so_that_a_search_is_told_speed_ups(tmp_p
     space = arrange([trial(cache) for cache in CACHED[:2]], compiled)
     swept(tmp_path, Roomy(2), space, Asking(space, GRID))
     assert speed_ups[0] is None and None not in speed_ups[1:] and len(speed_ups) == 4
+
+
+class Holding(GridSearch):
+    """Holds the samples of the second piece of work out of the first, too."""
+
+    @property
+    def held_out_for(self) -> dict[str, list[str]]:
+        first, second = dict.fromkeys(work_key(placed.trial) for placed in self.space.placed)
+        return {second: [first]}
+
+
+def test_records_say_which_other_work_their_samples_are_held_out_of_and_no_longer_where_nobody_does(
+    tmp_path: Path,
+) -> None:
+    works = [trial(CACHED[0], workload=replace(SCENES, seeds=[seed])) for seed in (0, 1)]
+    space = arrange(works)
+    first = work_key(works[0])
+
+    def told(search: Any) -> dict[tuple[int, ...], set[tuple[str, ...]]]:
+        outcome, _ = swept(tmp_path, Roomy(), space, search)
+        found: dict[tuple[int, ...], set[tuple[str, ...]]] = {}
+        for record in outcome.records:
+            found.setdefault(tuple(record.trial.workload.seeds), set()).add(record.held_out_for)
+        return found
+
+    assert told(Holding(space, GRID)) == {(0,): {()}, (1,): {(first,)}}
+    assert told(GridSearch(space, GRID)) == {(0,): {()}, (1,): {()}}, "from the journal"

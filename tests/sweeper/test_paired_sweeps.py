@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from commands import SYNTHETIC, zbench_here
-from factories import complete, trial
+from factories import complete, trial, with_window
 from test_overlap import CACHED, Halving, Roomy, swept
 
 from zbench.analysis.figures import TrialFigures
-from zbench.analysis.speedup import EQUAL_WORKERS, companion_id
+from zbench.analysis.speedup import EQUAL_WORKERS, companion_id, requests_by_turns
 from zbench.analysis.view import view_of
 from zbench.composition import overlay
 from zbench.config import CacheConfig, ComputeConfig
@@ -227,3 +227,13 @@ def test_older_records_without_neighbours_are_unpaired() -> None:
     other = replace(complete(trial(CACHED[0])), baseline_id=base.trial_id, reference_id=base.trial_id)
     ways = {row.trial_id: row.speedup_way for row in view_of([base, other]).trials}
     assert ways == {base.trial_id: None, other.trial_id: "unpaired"}
+
+
+def test_equal_windows_of_two_workers_are_counted_apart(plain: tuple[Path, Any]) -> None:
+    """Two that began in the same millisecond on two devices, with calls of equal place."""
+    found = records(plain[0])[1:2]
+    assert found[0].measurement is not None
+    later = [replace(r, sent_s=r.sent_s + 1e-4, done_s=r.done_s + 1e-4) for r in found[0].measurement.window.requests]
+    other = with_window(found[0].measurement, requests=later)
+    own, beside = requests_by_turns(found)
+    assert requests_by_turns([*found, replace(found[0], measurement=other)]) == (2 * own, 2 * beside)

@@ -34,7 +34,12 @@ def _one_pair(side: Side, measure: MeasureConfig, folder: Path, order: tuple[Sid
     try:
         for name in order:
             workers[name] = SideWorker([replace(side, name=name)], folder / f"worker-{name}.log", measure.timeout_s)
-            workers[name].prepare(time.perf_counter())
+        for worker in workers.values():
+            worker.start_importing()
+        for worker in workers.values():
+            worker.finish_importing()
+        for worker in workers.values():
+            worker.prepare(time.perf_counter())
         for worker in workers.values():
             worker.knows_beside(workers.values())
         warm = warm_up(workers, measure.max_warmup_rounds, lambda *_: None)

@@ -132,20 +132,29 @@ class Launcher:
             self._listener.note(f"GPU clock on average, warm-up included: {means}")
 
     def _start(self, groups: Sequence[list[Side]], workers: Workers) -> None:
-        """Add workers that made their sides' first images. b's failure waits for a, which may fail in the same way."""
-        of_new: SideFailed | None = None
+        """Add workers that made their sides' first images. b's failure waits for a, which may fail in the same way.
+
+        They import at the same time, each on a core of its own, and load one after another."""
+        started = []
         for group in groups:
             log = self._folder / f"worker-{''.join(side.name for side in group)}.log"
-            worker = SideWorker(group, log, self._measure.timeout_s)
-            workers |= {side.name: worker for side in group}
-            try:
-                worker.prepare(self._began_s)
-            except SideFailed as failure:
-                if failure.side == "a":
-                    raise
-                of_new = failure
+            started.append(SideWorker(group, log, self._measure.timeout_s))
+            workers |= {side.name: started[-1] for side in group}
+        of_new: SideFailed | None = None
+        for step in (SideWorker.start_importing, SideWorker.finish_importing, self._prepare):
+            for worker in list(started):
+                try:
+                    step(worker)
+                except SideFailed as failure:
+                    if failure.side == "a":
+                        raise
+                    of_new = failure
+                    started.remove(worker)
         if of_new is not None:
             raise of_new
+
+    def _prepare(self, worker: SideWorker) -> None:
+        worker.prepare(self._began_s)
 
     def _warm_up(self, workers: Workers) -> dict[SideName, int]:
         """How many rounds a turn of each side is to be."""

@@ -176,6 +176,7 @@ class SideWorker:
         """The first image of each side that is prepared, which it may have compiled for."""
         self.clocks_mhz: dict[SideName, list[float]] = {}
         """Mean GPU clock of each valid round, where NVML says it."""
+        self._imports: bool | None = None  # whether it is importing; None: it said nothing yet
         self._log_offset = log.stat().st_size if log.exists() else 0  # an earlier comparison's words lie before it
         self._kills_before = oom_kills()
         self._client = WorkerClient(log, python=sides[0].python, home=sides[0].home, allow_code=sides[0].allow_code)
@@ -185,13 +186,30 @@ class SideWorker:
         """Where the worker is, as it said itself; None before it spoke."""
         return self._client.environment
 
+    def start_importing(self) -> None:
+        """Await its first words, and have it import what it will load with. One of an older zbench does that later.
+
+        Raises as `prepare` does.
+        """
+        self._imports = self._await("hello", STARTUP_S, "the worker's start").get("imports", False)
+        if self._imports:
+            self._tell({"command": "import", "trial": self._sides[0].trial.to_dict()})
+
+    def finish_importing(self) -> None:
+        """Await the end of that. Raises as `prepare` does."""
+        if self._imports is None:
+            self.start_importing()
+        if self._imports:
+            self._await("imported", self._timeout_s, "measure.timeout_s")
+            self._imports = False
+
     def prepare(self, began_s: float) -> None:
         """Load, and for each side configure and make a first image.
 
         `began_s` is when the comparison began, by `time.perf_counter`, which all processes of a machine share.
         Raises ZbenchError if the worker speaks another protocol, SideFailed if it fails.
         """
-        self._await("hello", STARTUP_S, "the worker's start")
+        self.finish_importing()
         for side in self._sides:
             self._asked = side
             about = {"side": side.name, "role": side.role, "trial": side.trial.to_dict(), "began_s": began_s}

@@ -1,6 +1,7 @@
 """What is held out of a choice: settings on other samples than they were chosen on; it judges no image itself.
 
-A record of a search says for which piece of work it was made (`Record.part_of`), where that is not its own.
+A record of a search says for which piece of work it was made (`Record.part_of`), where that is not its own, and which
+its samples are held out of besides (`Record.held_out_for`).
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from zbench.analysis.figures import TrialFigures
 from zbench.analysis.view import View
 from zbench.analysis.work import work_key
 from zbench.methods.cache import method_of
+from zbench.record import Record
 from zbench.trial import Trial
 from zbench.workload import pairs
 
@@ -34,14 +36,18 @@ def held_out_masks(view: View) -> list[HeldOutMask]:
         setting = without_samples(record.trial)
         if record.part_of is None:
             chosen[row.sweep, work_key(record.trial), setting] = row, record.trial
-        else:
-            others[row.sweep, record.part_of, setting] = mask, row, record.trial
+        others |= {(row.sweep, work, setting): (mask, row, record.trial) for work in works_judged(record)}
     found = []
     for key, (mask, row, trial) in others.items():
         if key in chosen and share_no_sample(trial, chosen[key][1]):
             samples = len(_samples(chosen[key][1])), len(_samples(trial))
             found.append(HeldOutMask(mask, chosen[key][0], row, samples))
     return sorted(found, key=lambda each: (-each.mask.count("1"), each.mask))
+
+
+def works_judged(record: Record) -> tuple[str, ...]:
+    """Pieces of work that it is for besides its own: whose samples it shares in part, or is held out of."""
+    return record.held_out_for if record.part_of is None else (record.part_of, *record.held_out_for)
 
 
 def mask_of(trial: Trial) -> str | None:

@@ -33,6 +33,9 @@ OFF = "off"
 GROUPS = ("compute",)
 """Groups whose choices differ in several keys at once, and are one knob: compiled, and as one launch."""
 
+OF_QUANTIZING = ("quantization", "scope", "norms")
+"""Keys of `compute` that are one knob, for the others mean nothing without the first."""
+
 PLAIN = ("eager", "padded", "split", "complex")
 FIRST = (None, OFF, "none", "auto", *PLAIN, "short", "channels_last", "compiled", "graph", *SCM_PRESETS)
 """Values in the order of a table: what is off, or as PyTorch has it, before what does more."""
@@ -117,13 +120,13 @@ def knobs_of(trial: Trial) -> dict[str, Any]:
 
 def _of_compute(compute: ComputeConfig) -> dict[str, Any]:
     """Compiling and capturing are one knob, what is quantised is another; the rest as it is, defaults too."""
-    own = ("grid", "compile", "graphs", "quantization", "scope", "norms")
+    own = ("grid", "compile", "graphs", *OF_QUANTIZING)
     rest = {f"compute.{f.name}": getattr(compute, f.name) for f in fields(compute) if f.name not in own}
     stack = "compiled" if compute.compile else "eager"
     captured = graphs.label(compute.graphs)
     if captured is not None:
         stack = captured if compute.compile and compute.graphs == graphs.ALL else f"{stack} {captured}"
-    return rest | {"compute": stack, "compute.quantization": quantization.label(compute) or quantization.NONE}
+    return rest | {"compute": stack, quantization.KEY: quantization.label(compute) or quantization.NONE}
 
 
 def _of_group(group: Sequence[tuple[TrialFigures, Record]]) -> Iterator[KnobPair]:
@@ -166,9 +169,10 @@ def _beside(
     known = all(one is not None for side in hashes for each in side.values() for one in each) and all(hashes)
     kinds = {base.memory_kind, new.memory_kind}
     peaks = base.peak_memory_bytes, new.peak_memory_bytes
+    knob, values = _named(knob, (settings[places[0]][knob], settings[places[1]][knob]), (of_base.trial, of_new.trial))
     return KnobPair(
         knob=knob,
-        values=(settings[places[0]][knob], settings[places[1]][knob]),
+        values=values,
         base=base,
         new=new,
         latency=latency if isinstance(latency, Comparison) else None,
@@ -178,6 +182,16 @@ def _beside(
         same_steps=_same(*steps) if told else None,
         same_images=_same(*hashes) if known else None,
     )
+
+
+def _named(knob: str, values: tuple[Any, Any], trials: tuple[Trial, Trial]) -> tuple[str, tuple[Any, Any]]:
+    """The knob as it is typed, where of what quantising is made of one part alone differs, such as `compute.norms`."""
+    if knob == quantization.KEY:
+        each = ((name, tuple(getattr(trial.compute, name) for trial in trials)) for name in OF_QUANTIZING)
+        differing = [(name, (before, after)) for name, (before, after) in each if before != after]
+        if len(differing) == 1:
+            return f"compute.{differing[0][0]}", differing[0][1]
+    return knob, values
 
 
 def _by_image(measurement: Measurement, field: str) -> dict[Any, list[Any]]:

@@ -40,10 +40,16 @@ def companion_id(measurement: Measurement) -> str | None:
 def requests_by_turns(records: Iterable[Record]) -> tuple[int, int]:
     """Requests of these trials in their windows, and of the uncached trials that took turns with them.
 
-    Those of one window are in the record of each trial that had its turns there.
+    Those of one window are in the record of each trial that had its turns there. Windows of several workers may have
+    begun at the same time; no two calls of one trial lasted from the same moment to the same.
     """
     measured = [record.measurement for record in records if record.measurement is not None]
-    beside = {(m.window.started_at, r.index) for m in measured for r in m.window.requests if r.trial_id != m.trial_id}
+    beside = {
+        (m.window.started_at, r.trial_id, r.index, r.sent_s, r.done_s)
+        for m in measured
+        for r in m.window.requests
+        if r.trial_id != m.trial_id
+    }
     return sum(len(m.requests) for m in measured), len(beside)
 
 

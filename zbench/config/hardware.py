@@ -39,6 +39,7 @@ class SpreadConfig:
     host: float = number(0.8, 0, MOST_SPREAD)  # starting kernel after kernel, swapping layer after layer
     copy: float = number(0.4, 0, MOST_SPREAD)  # over the host link
     overhead: float = number(1.0, 0, MOST_SPREAD)  # of an image
+    fp8: float = number(0.4, 0, MOST_SPREAD)  # matrix products and attention in FP8
     model: float = number(0.1, 0, MOST_SPREAD)  # of all of it: what the model leaves out
     memory: float = number(0.15, 0, MOST_SPREAD)  # of the peak
 
@@ -66,11 +67,24 @@ class EfficiencyConfig:
     text_gap_s: float | None = number(None, 0, 1000)  # of a text encoding, 36 layers; null: as eager_step_gap_s
     text_graph_gap_s: float | None = number(None, 0, 1000)  # the same as one CUDA graph; null: as text_gap_s
     swap_s: float = number(0.0, 0, 1000)  # a layer that offload=sequential brings, besides its copy
+    fast_activation_passes: float | None = number(None, 0, 100_000)  # as activation_passes, of real rotations
+    fast_token_s: float | None = number(None, 0, 1000)  # as token_s, of compiled blocks with compute.rope=real
+    fast_step_gap_s: float | None = number(None, 0, 1000)  # as step_gap_s, with compute.rope=real; null each: as there
+    fast_text_gap_s: float | None = number(None, 0, 1000)  # as text_gap_s, of compute.text=compiled; null: as there
+    fast_text_graph_gap_s: float | None = number(None, 0, 1000)  # as text_graph_gap_s, the same; null: as there
+    fast_overhead_s: float | None = number(None, 0, 1000)  # as image_overhead_s, text not padded; null: as there
+    fast_vae: float | None = number(None, 0, 1, above=True)  # as vae, of compute.decode=compiled; null: as vae
+    fp8_gemm: float | None = number(None, 0, MOST_SHARE, above=True)  # of peak FP8 rate, with rounding; null: 0.8 gemm
+    fp8_attention: float | None = number(None, 0, MOST_SHARE, above=True)  # of peak FP8 rate, cudnn_fp8; null: bf16's
     spread: SpreadConfig = field(default_factory=SpreadConfig)
     source: str = MISSING
 
 
-LATER_SHARES = ("token_s", "eager_token_s", "vae_split", "text_gap_s", "text_graph_gap_s", "swap_s", "spread")
+LATER_SHARES = (
+    *("token_s", "eager_token_s", "vae_split", "text_gap_s", "text_graph_gap_s", "swap_s", "spread"),
+    *("fast_activation_passes", "fast_token_s", "fast_step_gap_s", "fast_text_gap_s", "fast_text_graph_gap_s"),
+    *("fast_overhead_s", "fast_vae", "fp8_gemm", "fp8_attention"),
+)
 """Fields of EfficiencyConfig that came after schema 2."""
 
 

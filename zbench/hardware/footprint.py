@@ -15,7 +15,7 @@ from zbench.methods.cache import method_of
 from zbench.methods.offload import MOVING_MORE, OffloadMode
 from zbench.methods.parallel import ParallelDims, share
 from zbench.trial import Trial
-from zbench.zimage.flops import padded_tokens
+from zbench.zimage.flops import bucketed_tokens, padded_tokens
 from zbench.zimage.geometry import Geometry
 
 GIB = 2**30
@@ -29,6 +29,10 @@ TEXT_TOKENS = 64
 DECODE_TENSORS = 4.83
 """Tensors of the decoder's largest size (full resolution, second-finest channels) alive at once: 2,471 MiB measured
 over 512 MiB each."""
+
+COMPILED_DECODE_TENSORS = 2.57
+"""The same of a compiled decode: 1,157 MiB less at the peak (reports/h100/fast/alone, allocated with
+compute.decode=compiled and without; a test takes it from there)."""
 
 FFN_TENSORS = 3
 """Feed-forward tensors of a block alive at once: both halves of SwiGLU and their product."""
@@ -124,6 +128,12 @@ def trial_weights(trial: Trial, geometry: Geometry, dtype_bytes: int) -> WeightB
     return replace(whole, transformer=whole.transformer - blocks * saved)
 
 
+def encoded_tokens(trial: Trial, text_tokens: int) -> int:
+    """Tokens of each prompt that the text encoder reads, padding included; `text_tokens` of them are real."""
+    most = trial.pipeline.max_sequence_length
+    return min(bucketed_tokens(text_tokens), most) if fast.reads_real_tokens(trial.compute) else most
+
+
 def decode_share(trial: Trial, geometry: Geometry) -> float:
     """The largest part of an image's decode that one device of those that make it has, of 1: rows of latents."""
     if trial.parallel.vae == "whole":
@@ -183,9 +193,11 @@ def _activations(trial: Trial, geometry: Geometry, dtype_bytes: int, text_tokens
         * pipeline.width
         * vae.block_out_channels[min(1, len(vae.block_out_channels) - 1)]
     )
-    encoded = pipeline.batch_size * pipeline.max_sequence_length * FFN_TENSORS * geometry.text_encoder.intermediate_size
+    tensors = COMPILED_DECODE_TENSORS if trial.compute.decode == "compiled" else DECODE_TENSORS
+    read = pipeline.batch_size * encoded_tokens(trial, text_tokens)
+    encoded = read * FFN_TENSORS * geometry.text_encoder.intermediate_size
     return {
         "text_encode": encoded * dtype_bytes,
         "denoise": (tokens * (ffn + (HIDDEN_TENSORS + kept) * t.dim) + gathered * t.dim) * dtype_bytes,
-        "decode": DECODE_TENSORS * decoded * decode_share(trial, geometry) * dtype_bytes,
+        "decode": tensors * decoded * decode_share(trial, geometry) * dtype_bytes,
     }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from zbench.config import HardwareConfig
 from zbench.hardware import footprint
-from zbench.hardware.cost import Cost, DeviceRates, dtype_of, host_link
+from zbench.hardware.cost import Cost, DeviceRates, host_link
 from zbench.hardware.footprint import TEXT_TOKENS
 from zbench.hardware.seconds import Estimate, Parts
 from zbench.measurement import ProjectedRound, Projection, Request
@@ -23,6 +23,7 @@ STACKS = {
     "eager": "eager: PyTorch and diffusers, kernel by kernel",
     "compiled": "compiled: the same with its blocks under torch.compile",
     "graph": "graph: compiled, and a forward as one CUDA graph",
+    "fast": "fast: the same model by zbench's own fast path, compute=fast",
 }
 """What software reaches is part of a projection: the stacks that zbench runs, by `stack_of`."""
 
@@ -44,6 +45,8 @@ class Expectation(NamedTuple):
 
 def stack_of(trial: Trial) -> str:
     """The software that a projection of it stands for, a key of STACKS."""
+    if fast.is_fast(trial.compute, trial.parallel):
+        return "fast"
     return "graph" if trial.graphs == "all" else "compiled" if trial.compute.compile else "eager"
 
 
@@ -97,7 +100,7 @@ def expect(trial: Trial, geometry: Geometry, hardware: HardwareConfig, cached_st
 def floor_s(trial: Trial, geometry: Geometry, hardware: HardwareConfig, text_tokens: int = TEXT_TOKENS) -> float:
     """The least time physics allows an image in which every step is computed: datasheet peaks, every
     activation kept on chip, no gap, no exchange, no copy. Skipping steps is the only way below it."""
-    ideal = DeviceRates.of(hardware, dtype=dtype_of(trial.compute, hardware), compiled=True, ideal=True)
+    ideal = DeviceRates.of(hardware, compute=trial.compute, ideal=True)
     cost = Cost(trial, geometry, hardware, text_tokens, ideal)
     text_s = cost.text_encode().seconds["text"]
     steps_s = trial.pipeline.steps * cost.compute(geometry.transformer.n_layers).total_s
@@ -110,7 +113,7 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
         f"{hardware.title}: {hardware.datasheet}",
         f"software: {STACKS[stack_of(trial)]}",
         f"efficiency: {hardware.efficiency.source}",
-        f"{text_tokens} prompt tokens, padded to {trial.pipeline.max_sequence_length} for the text encoder",
+        f"{text_tokens} prompt tokens, padded to {footprint.encoded_tokens(trial, text_tokens)} for the text encoder",
         "attention at the rate of cuDNN's kernel, whatever compute.attention_backend says",
         f"memory: allocator reserve {footprint.RESERVE:.0%}, CUDA context {context:g} GiB",
         "which steps are skipped was measured on the tiny pipeline, not on this one",
@@ -119,9 +122,10 @@ def _assumptions(trial: Trial, hardware: HardwareConfig, peak_bytes: int, text_t
         lines.append(lora.PROJECTED)
     if trial.compute.quantization != quantization.NONE:
         lines.append(quantization.PROJECTED)
-    if fast.asked(trial.compute):
-        lines.append(fast.PROJECTED)
-    if ParallelDims.of(trial.parallel).ranks > 1 and trial.graphs != "all":
+    ranks = ParallelDims.of(trial.parallel).ranks
+    if (unmeasured := fast.projected(trial.compute, ranks)) is not None:
+        lines.append(unmeasured)
+    if ranks > 1 and trial.graphs != "all":
         lines.append("sharded without compute=graph: the host's speed decides; those of H200 differed by 40 %")
     if offload.BY_NAME[trial.offload.mode].waiting:
         share = host_link(trial, hardware)

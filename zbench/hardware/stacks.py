@@ -5,11 +5,13 @@ what SGLang reached there is nearest to eager.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from zbench.config import HardwareConfig
 from zbench.hardware.published import PublishedFigure, published_for
 from zbench.hardware.roofline import STACKS, expect
 from zbench.hardware.seconds import Estimate
+from zbench.methods import fast, graphs
 from zbench.trial import Trial, geometry_of
 
 DEFAULT_STEPS = 9
@@ -48,5 +50,7 @@ def implied(trial: Trial, hardware: HardwareConfig) -> list[Implied]:
 
 
 def _projected(trial: Trial, stack: str, hardware: HardwareConfig) -> Estimate:
-    compute = replace(trial.compute, compile=stack != "eager", graphs="all" if stack == "graph" else "none")
+    captured = {"graph": graphs.ALL, "fast": graphs.AUTO}.get(stack, graphs.NONE)
+    pieces: dict[str, Any] = {**fast.FAST} if stack == "fast" else {}
+    compute = replace(trial.compute, compile=stack != "eager", graphs=captured, **pieces)
     return expect(replace(trial, compute=compute), geometry_of(trial.pipeline), hardware).latency

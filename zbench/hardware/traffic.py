@@ -63,20 +63,27 @@ def block_tokens(geometry: Geometry, image_tokens: int, text_tokens: int, blocks
     return both * (blocks + geometry.transformer.n_refiner_layers)
 
 
-def image_transfer_bytes(offload: OffloadConfig, resident: WeightBytes, text_layers: int) -> float:
-    """Bytes over the host link for an image, outside its steps: every component that waits on the host comes once.
+def text_transfer_bytes(offload: OffloadConfig, resident: WeightBytes, text_layers: int, used: int) -> float:
+    """Bytes over the host link for an image's prompts, where the text encoder waits on the host, else 0.
 
-    By layers: text encoder and VAE here, the transformer in every step. Of a text encoder of `text_layers` layers those
-    that are kept on the device do not come, nor does its table of tokens where that stays on the host; the some hundred
-    rows that a prompt needs of it are left out.
+    Of its `text_layers` layers those come that are `used`, the first ones, but for those that are kept on the device;
+    its table of tokens does not, where that stays on the host: the some hundred rows that a prompt needs are left out.
     """
     mode = modes.BY_NAME[offload.mode]
-    once = [part for part in mode.waiting if not (mode.by_layers and part == "transformer")]
-    stays = 0.0
+    if "text_encoder" not in mode.waiting:
+        return 0.0
+    layers = resident.text_encoder - resident.text_encoder_table
     if mode.streams_text:
-        layers = resident.text_encoder - resident.text_encoder_table
-        stays = resident.text_encoder_table + layers * min(offload.keep_layers, text_layers) / text_layers
-    return float((sum(getattr(resident, part) for part in once) - stays) * _trips(offload))
+        return layers * max(0, used - offload.keep_layers) / text_layers
+    return (resident.text_encoder_table + layers * used / text_layers) * _trips(offload)
+
+
+def whole_transfer_bytes(offload: OffloadConfig, resident: WeightBytes) -> float:
+    """Bytes over the host link for an image of what else waits there and comes once: the VAE, and the transformer where
+    it does not come by layers in every step."""
+    mode = modes.BY_NAME[offload.mode]
+    once = [part for part in mode.waiting if part == "vae" or (part == "transformer" and not mode.by_layers)]
+    return float(sum(getattr(resident, part) for part in once) * _trips(offload))
 
 
 def step_transfer_bytes(offload: OffloadConfig, step_weights: float) -> float:

@@ -55,7 +55,9 @@ class Effective:
     quantized: dict[str, Count] | None = None  # layers by kind, such as {"fp8": 168}; empty: none
     offload: str | None = None
     pin_memory: bool | None = None
-    offload_moved_bytes: dict[str, Count] | None = None  # by component, copied to the device for the last call
+    offload_moved_bytes: dict[str, Count] | None = None
+    """By component, copied to the device for the last call. Of a text encoder it says how it came: with its table of
+    tokens whole, as it once did, without it layer by layer (docs/projections.md)."""
     context_bytes: Count | None = None  # what the process held on the device before anything was loaded
     vram_limit_gib: Figure | None = None
     allocator_limit_bytes: Count | None = None

@@ -24,8 +24,11 @@ AUTO = "auto"
 LEFT_OPEN = {"qkv": AUTO, "rope": AUTO}
 """Those of them that it leaves to how attention is shared among devices."""
 
-PROJECTED = "the fast path's pieces are not in these figures: it is projected as its blocks are compiled, or are not"
-"""What a projection of a trial with some of them rests on."""
+ON_ONE_DEVICE = "the fast path was measured on one device alone: on several each of its pieces counts as it does there"
+"""What a projection of a trial with some of them rests on, where devices share an image."""
+
+NOT_COMPILED = "pieces of the fast path in blocks that are not compiled count for nothing: they were not measured so"
+"""What it rests on where torch.compile makes nothing of the transformer's pieces."""
 
 COMPILED = ("compile", "text", "decode")
 """The knobs whose `true` or `compiled` is torch.compile's."""
@@ -47,6 +50,27 @@ def settled(compute: ComputeConfig, parallel: ParallelConfig) -> ComputeConfig:
         qkv=qkv if compute.qkv == AUTO else compute.qkv,
         rope=rope if compute.rope == AUTO else compute.rope,
     )
+
+
+def joins_rotations(compute: ComputeConfig) -> bool:
+    """Whether a compiler has real rotations to join with what is around them.
+
+    It is what of the pieces makes a forward shorter: joined layers buy nothing (reports/h100/fast/left_out).
+    """
+    return compute.compile and compute.rope == FAST["rope"]
+
+
+def reads_real_tokens(compute: ComputeConfig) -> bool:
+    """Whether the text encoder reads a prompt's own tokens alone, without its last layer, and nothing waits for it."""
+    return compute.text != ComputeConfig().text
+
+
+def projected(compute: ComputeConfig, ranks: int) -> str | None:
+    """What a projection onto `ranks` devices an image rests on besides what was measured; None: nothing."""
+    pieces = asked(compute)
+    if pieces and ranks > 1:
+        return ON_ONE_DEVICE
+    return NOT_COMPILED if not compute.compile and pieces.keys() & {"qkv", "rope", "ffn"} else None
 
 
 def compiled(compute: ComputeConfig) -> dict[str, str]:

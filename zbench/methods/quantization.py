@@ -5,7 +5,7 @@ where errors are the usual worry, and two blocks of Z-Image-Turbo's thirty cost 
 the embedders and what modulates are small.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import metadata
 
@@ -14,6 +14,7 @@ from zbench.errors import ConfigError
 from zbench.methods import lora
 from zbench.methods.offload import BY_NAME
 from zbench.methods.parallel.dims import ParallelDims
+from zbench.zimage.fast.limits import MULTIPLE
 from zbench.zimage.geometry import TransformerGeometry
 
 KEY = "compute.quantization"
@@ -21,10 +22,6 @@ NONE, FP8 = "none", "fp8"
 
 WEIGHT_BYTES = 1
 """Of a quantised weight; the scale of each row weighs nothing beside it."""
-
-OF_GEMM = 0.8
-"""The share of its peak that FP8 reaches, over that of bfloat16: row-wise and FFN-shaped on an H100, 1,130 of 1,979
-TFLOP/s against 710 of 989."""
 
 PROJECTED = "what FP8 does to images is not in these: the tiny pipeline ran without it"
 """What a projection of a quantised trial rests on."""
@@ -43,8 +40,8 @@ PEAK = "peak_fp8_tflops"
 """Key of a hardware profile with its dense FP8 matmul rate."""
 
 
-def settled(compute: ComputeConfig) -> ComputeConfig:
-    """`compute` with what `norms=auto` stands for.
+def settled(compute: ComputeConfig, transformer: Callable[[], TransformerGeometry]) -> ComputeConfig:
+    """`compute` with what `norms=auto` stands for on such a transformer, which is asked for where that decides.
 
     Without quantisation nothing is said of its scope and norms, so that one thing has one identity.
     """
@@ -52,7 +49,8 @@ def settled(compute: ComputeConfig) -> ComputeConfig:
     if compute.quantization == NONE:
         return replace(compute, scope=plain.scope, norms=plain.norms)
     if compute.norms == AUTO:
-        return replace(compute, norms=plain.norms if _lacking(compute) else FUSED)
+        fused = not _lacking(compute) and all_quantised(transformer())
+        return replace(compute, norms=FUSED if fused else plain.norms)
     return compute
 
 
@@ -135,6 +133,11 @@ def block_parameters(compute: ComputeConfig, t: TransformerGeometry) -> int:
     """Weights of a quantised block that are quantised: queries, keys, values and output; SwiGLU's three."""
     of = {"attention": 4 * t.dim**2, "ffn": 3 * t.dim * t.ffn_dim}
     return sum(of.values()) if compute.scope == "both" else of[compute.scope]
+
+
+def all_quantised(t: TransformerGeometry) -> bool:
+    """Whether every layer of a quantised block can be: matmuls of FP8 take no others, and the rest stays as it is."""
+    return t.dim % MULTIPLE == 0 and t.ffn_dim % MULTIPLE == 0
 
 
 def told(compute: ComputeConfig) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from zbench.analysis.constraints import Constraint, Limits, constraints_of, hardware_memory
 from zbench.analysis.figures import TrialFigures
+from zbench.analysis.holdout import works_judged
 from zbench.analysis.view import View
 from zbench.analysis.work import work_key, work_names
 from zbench.errors import ConfigError, NothingFeasibleError, RecordError, ZbenchError
@@ -40,9 +41,11 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Go
     constraints = constraints_of(limits)
     works: dict[str, list[tuple[TrialFigures, Record]]] = {}
     parts: list[tuple[TrialFigures, Record]] = []
+    judging: list[tuple[TrialFigures, Record]] = []
     for row, record in view.pairs:
         if row.state == "PRUNED":
             continue  # what cannot work asks for no answer
+        judging += [(row, record)] if works_judged(record) else []
         if record.part_of is not None:
             parts.append((row, record))
             continue  # on some of the samples, or on others: it served a search, and is no work of its own
@@ -52,7 +55,7 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Go
         raise RecordError(f"nothing to choose among: all {cells.trials(len(parts))} of these records {problem}")
     if not works:
         raise RecordError("no COMPLETE trial in these records; every trial was pruned, zbench report says why")
-    others = OtherSamples.of(parts)
+    others = OtherSamples.of(judging)
     names = work_names([pairs[0][1].trial for pairs in works.values()])
     answers: list[Recommendation | NoAnswer] = []
     refusals: list[ZbenchError] = []

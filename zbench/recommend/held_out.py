@@ -1,7 +1,8 @@
 """What samples say that nothing was chosen on: a trial that misses a limit there is never recommended.
 
 A search judges some of its trials on other prompts or seeds. Their records name the piece of work that they are for
-(`Record.part_of`), and ask for no answer of their own.
+(`Record.part_of`), and ask for no answer of their own. Where somebody typed these samples too, they are work of their
+own, and name the other beside it (`Record.held_out_for`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 from zbench.analysis.constraints import Constraint, Judged
 from zbench.analysis.figures import TrialFigures
-from zbench.analysis.holdout import share_no_sample, without_samples
+from zbench.analysis.holdout import share_no_sample, without_samples, works_judged
 from zbench.analysis.work import work_key
 from zbench.record import Record
 from zbench.trial import Trial
@@ -22,12 +23,12 @@ class OtherSamples:
     figures: Mapping[tuple[str, str], Sequence[tuple[TrialFigures, Trial]]]
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[TrialFigures, Record]]) -> "OtherSamples":
-        """`parts` are what searches made for work that is not their own."""
+    def of(cls, made: Iterable[tuple[TrialFigures, Record]]) -> "OtherSamples":
+        """`made` are records that judge other work than their own."""
         found: dict[tuple[str, str], list[tuple[TrialFigures, Trial]]] = {}
-        for row, record in parts:
-            if row.state == "COMPLETE" and record.part_of is not None and not row.is_reference:
-                found.setdefault((record.part_of, without_samples(record.trial)), []).append((row, record.trial))
+        for row, record in made:
+            for work in works_judged(record) if row.state == "COMPLETE" and not row.is_reference else ():
+                found.setdefault((work, without_samples(record.trial)), []).append((row, record.trial))
         return cls(found)
 
     def holding(

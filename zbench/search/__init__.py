@@ -135,6 +135,13 @@ def parts_of(search: Search) -> Mapping[str, str]:
     return found
 
 
+def held_out_for(search: Search) -> Mapping[str, Sequence[str]]:
+    """Work that was asked for, and whose samples a search of zbench's own holds out of other works too, to these: all
+    by `analysis.work.work_key`."""
+    found: Mapping[str, Sequence[str]] = getattr(search, "held_out_for", {})
+    return found
+
+
 def load_search(config: SearchConfig, space: Space, *, allow_code: bool = False) -> Search:
     """A search from `search.target`, made with the space and the config; around it, what finds the rates it asks for.
 

@@ -1,6 +1,6 @@
 """The samples that nothing is chosen on: other seeds, or other prompts, than those of the workload."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,21 @@ from zbench.config.pipeline import SEED_LIMIT
 from zbench.errors import ConfigError
 from zbench.trial import Trial
 from zbench.workload import check_scenes, pairs
+
+
+def parts_and_typed(
+    held_out_of: Iterable[tuple[str, str]], typed: Collection[str]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What `search.parts_of` and `search.held_out_for` say, of (work of samples held out, work that they are held out
+    of); `typed` are works that were asked for."""
+    parts: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
+    for samples, work in held_out_of:
+        if samples not in typed:
+            parts[samples] = work
+        elif work not in others.setdefault(samples, []):
+            others[samples].append(work)
+    return parts, others
 
 
 def held_out(setting: Trial, holdout_seeds: Sequence[int] | None, holdout_prompts: str | None) -> WorkloadConfig | None:

@@ -6,7 +6,7 @@ second can be served, and it is what images are judged against. From half of tha
 meets the objective and one does not, and then the gap between the two is bisected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from zbench.analysis.figures import TrialFigures
@@ -14,7 +14,7 @@ from zbench.analysis.metrics import REGISTRY
 from zbench.analysis.serving import serving_figures
 from zbench.config.arrivals import MOST_REQUESTS
 from zbench.record import Record
-from zbench.search import Foresight, OnlyQuality, Search, foresight_of, remarks_of
+from zbench.search import Foresight, OnlyQuality, Search, foresight_of, held_out_for, parts_of, remarks_of
 from zbench.space import Placed, Space
 from zbench.trial import Trial
 from zbench.workload import one_after_another, request_count
@@ -56,6 +56,16 @@ class FindRates:
     def foresight(self) -> Foresight:
         """See `search.foresight_of`: how many rates are tried depends on what comes of them."""
         return Foresight(foresight_of(self._search).least, None)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `search.parts_of`."""
+        return parts_of(self._search)
+
+    @property
+    def held_out_for(self) -> Mapping[str, Sequence[str]]:
+        """See `search.held_out_for`."""
+        return held_out_for(self._search)
 
     def ask(self) -> Trial | OnlyQuality | None:
         """See `Search.ask`."""

@@ -48,7 +48,8 @@ def named_baseline(text: str, compose: Callable[[list[str]], Config]) -> Callabl
     def baseline_of(reference: Trial) -> Trial:
         groups = {group: getattr(config, group) for group in chosen} | _set(reference, typed)
         changed = replace(reference, **groups)
-        changed = replace(changed, compute=settled(changed.compute, reference.compute.device, changed.parallel))
+        compute = settled(changed.compute, reference.compute.device, changed.parallel, changed.pipeline)
+        changed = replace(changed, compute=compute)
         return changed if keeps_offload else made_to_fit(changed)
 
     return baseline_of

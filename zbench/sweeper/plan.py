@@ -276,7 +276,7 @@ def trial_of(config: Config, devices: Sequence[DeviceLike] | None) -> Trial:
     device = config.compute.device
     if device == "auto":
         device = "cuda" if config.hardware.nvml_name else "cpu"
-    compute = settled(config.compute, device, config.parallel)
+    compute = settled(config.compute, device, config.parallel, config.pipeline)
     trial = Trial.from_config(replace(config, compute=compute), projected=projected)
     check_devices(trial, config.hardware, devices)
     return trial

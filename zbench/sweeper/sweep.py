@@ -35,7 +35,7 @@ from zbench.hardware.footprint import next_offload
 from zbench.measurement import REFERENCE_INVALID, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import MACHINE, Reason, Record, held_to_its_images
-from zbench.search import Search, parts_of
+from zbench.search import Search, held_out_for, parts_of
 from zbench.search.references import WithReferences
 from zbench.search.retry import WithNextOffload
 from zbench.space import Placed, constraint
@@ -93,7 +93,7 @@ class Sweep:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
         self._expected = {placed.trial.trial_id for placed in self.search.space.placed}
-        self._parts = parts_of(self.search)
+        self._parts, self._held_out_for = parts_of(self.search), held_out_for(self.search)
         self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
         self._blocks = Blocks(self.search, self._engines, paired=paired)
@@ -339,7 +339,9 @@ class Sweep:
         said: dict[str, None] = {}
         for trial_id, placed in self._tried.items():
             now, record = self._search.held_to_what_serves(placed), self.store.latest[trial_id]
-            renamed = record if work_key(placed.trial) in self._parts else replace(record, part_of=None)
+            work = work_key(placed.trial)
+            renamed = replace(record, held_out_for=tuple(self._held_out_for.get(work, ())))
+            renamed = renamed if work in self._parts else replace(renamed, part_of=None)
             if record.state == "FAILED" and now.reference_id in self._tried:
                 renamed = replace(renamed, reference_id=now.reference_id)
             if now.baseline_id in self._tried:
@@ -426,6 +428,7 @@ class Sweep:
             environment=environment,
             command=self.plan.command,
             part_of=self._parts.get(work_key(placed.trial)),
+            held_out_for=tuple(self._held_out_for.get(work_key(placed.trial), ())),
             **fields,
         )
 

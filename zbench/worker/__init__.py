@@ -6,6 +6,7 @@ protocol's version. It ends with its parent, however that dies (`lifetime`).
 | command | fields | answered by |
 |---|---|---|
 | `run` | `measure`, `settings`: trials of one residency, which take turns in one window | events below |
+| `import` | `trial` | `imported` once what it is launched with is imported; several workers can do that at once |
 | `prepare` | `side` (a name), `role`, `trial`, `began_s` | `prepared` once it is loaded and has made its first image |
 | `generate` | `side`, `index` (of the workload's pairs, in turn) | `generated`: one request of what was prepared so |
 | `stop` | | the round in progress is finished, then `stopped`; nothing if no trial is running |
@@ -20,7 +21,7 @@ with this trial's, which are then made twice, is what `is_reference` says.
 
 | event | fields |
 |---|---|
-| `hello` | `protocol`, `pid`, `environment` (where this worker is, with its devices) |
+| `hello` | `protocol`, `pid`, `environment` (where this worker is, with its devices), `imports` (it knows `import`) |
 | `loading` | where the pipeline changes, and again with `stage`, `done_bytes` and `total_bytes` as they grow |
 | `loaded` | `load_s`, checksums left out |
 | `round` | `trial_id`, `phase` (warmup or timed), `index`, `latency_s`, `min_rounds`, `max_rounds` (of the phase) |

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from zbench.config import MeasureConfig
+from zbench.config import MeasureConfig, ServedEngineConfig
 from zbench.engines import Engine, Generation, Grouped, LaunchedInParts, LostRank, describe, process_of, why_not
 from zbench.engines.failure import CodedError, failure
 from zbench.engines.lifeline import tell_where_when_asked
@@ -25,6 +25,7 @@ from zbench.engines.programs.surroundings import changed
 from zbench.errors import ZbenchError
 from zbench.hardware.detect import present_environment
 from zbench.measurement import INVALID_IMAGES, Cold, Role
+from zbench.methods.parallel import ParallelDims
 from zbench.plugins import ALLOW_CODE, check_targets
 from zbench.probes.device import THROTTLED
 from zbench.probes.disturbance import RoundWatch
@@ -116,14 +117,25 @@ class Worker:
         """Until `quit`."""
         environment = present_environment().to_dict()
         self._pipes.tell(
-            {"event": "hello", "protocol": PROTOCOL_VERSION, "pid": os.getpid(), "environment": environment}
+            {
+                "event": "hello",
+                "protocol": PROTOCOL_VERSION,
+                "pid": os.getpid(),
+                "environment": environment,
+                "imports": True,
+            }
         )
         while True:
             command = self._pipes.commands.get()
             if command["command"] == "quit":
                 self._unload()
                 return
-            answers = {"run": self._run, "prepare": self._prepare, "generate": self._generate}
+            answers = {
+                "run": self._run,
+                "import": self._import,
+                "prepare": self._prepare,
+                "generate": self._generate,
+            }
             answer = answers.get(command["command"])
             if answer is not None:
                 self._answering = True
@@ -145,6 +157,17 @@ class Worker:
         told = _whose(self._jobs)
         about = {"trial_id": told.trial.trial_id if told else None}
         self._pipes.tell_last({"event": "failed", **lost.told(told.stage if told else "a call"), **about})
+
+    def _import(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Only import what the trial will be launched with in this process alone; what is wrong its launch says."""
+        with suppress(Exception):
+            trial = Trial.from_dict(command["trial"])
+            check_targets([trial], allow_code=self._allow_code)
+            if not isinstance(trial.engine, ServedEngineConfig) and ParallelDims.of(trial.parallel).devices == 1:
+                engine = describe(trial.engine, allow_code=self._allow_code).engine()
+                if isinstance(engine, Grouped):
+                    engine.call_together(trial)
+        return {"event": "imported"}
 
     def _prepare(self, command: dict[str, Any]) -> dict[str, Any]:
         """Load and configure a trial whose rounds are then asked for one by one."""

@@ -15,7 +15,8 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zbench.zimage.fast import shapes
-from zbench.zimage.fast.text import BUCKET, SHORT, bucketed, shorten_text
+from zbench.zimage.fast.text import SHORT, bucketed, shorten_text
+from zbench.zimage.flops import TEXT_BUCKET
 
 SHORTEST, MIDDLE, LONG = "a red circle", "a blue square on the left " * 15, "一幅海报，蒸汽火车" * 40
 TOLERANCE = 1e-5
@@ -102,14 +103,14 @@ def test_the_encoder_sees_a_bucket_and_runs_no_layer_in_vain(tiny: Any) -> None:
         encoded(tiny, [SHORTEST, MIDDLE])
     for hook in hooks:
         hook.remove()
-    assert seen == [(2, 2 * BUCKET)]  # the longer one has between 65 and 128 tokens
+    assert seen == [(2, 2 * TEXT_BUCKET)]  # the longer one has between 65 and 128 tokens
     assert ran == list(range(len(encoder.layers) - 1))
 
 
 @pytest.mark.parametrize("words", range(0, 130, 13))
 def test_a_bucket_is_the_least_that_holds_the_prompt(tiny: Any, words: int) -> None:
     ids, (length,) = bucketed(tiny.tokenizer, ["a " * words], 512)
-    assert ids.shape[1] % BUCKET == 0 and ids.shape[1] - BUCKET < length <= ids.shape[1]
+    assert ids.shape[1] % TEXT_BUCKET == 0 and ids.shape[1] - TEXT_BUCKET < length <= ids.shape[1]
 
 
 def test_nothing_waits_for_the_device(tiny: Any) -> None:

@@ -14,7 +14,7 @@ from statistics import mean
 from zbench.errors import ConfigError, ZbenchError
 from zbench.hardware import calibrate
 from zbench.hardware.calibrate.fit import fit
-from zbench.hardware.calibrate.held_out import Coverage, LeftOut, leave_out
+from zbench.hardware.calibrate.held_out import FORESEEN, KINDS, Coverage, LeftOut, leave_out
 from zbench.hardware.calibrate.observed import Ceiling, Observation, of_published, of_records, read_ceilings
 from zbench.hardware.calibrate.projecting import FIGURES, Shares
 from zbench.hardware.calibrate.write import CHIP, efficiency_yaml, write_profiles
@@ -90,14 +90,14 @@ def left_out(figures: Sequence[LeftOut]) -> Iterator[str]:
     yield ""
     yield "Left out of the fit in turn: figures; those within their 90 % range (in brackets: what is projected alike"
     yield "counts once); the median half-width of that range; the median residual"
-    for kind in ("hardware", "topology", "offload"):
+    for kind in KINDS:
         for name in dict.fromkeys(f.left_out for f in figures if f.kind == kind):
             yield _coverage(f"  {kind} {name}", [f for f in figures if (f.kind, f.left_out) == (kind, name)])
         of_kind = [f for f in figures if f.kind == kind]
         if of_kind:
             yield _coverage(f"every {kind}", of_kind)
-    if figures:
-        yield _coverage("all", figures)
+        if kind == FORESEEN[-1] and (foreseen := [f for f in figures if f.kind in FORESEEN]):
+            yield _coverage("all of these", foreseen)
     yield CHIP
 
 

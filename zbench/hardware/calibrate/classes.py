@@ -42,7 +42,8 @@ CLASSES = {
 OTHER_SOFTWARE = ("cdna",)
 """Classes on which the measured software does not run as it is: what was published of an image there counts too."""
 UNPUBLISHED = 0.35
-"""Spread of attention where no rate of the class is published: Hopper's relation to its matrix products is taken."""
+"""Spread of attention where no rate of the class is published, and of FP8: how far each lies below matrix products in
+bfloat16 is taken from Hopper."""
 LEAST_SPREAD = 0.12
 
 
@@ -107,6 +108,7 @@ def carried(profile: str, measured: Shares) -> EfficiencyConfig:
         host=max(0.8, e.spread.host),
         copy=max(0.25, e.spread.copy),
         overhead=e.spread.overhead,
+        fp8=round(math.hypot(gemm_spread, UNPUBLISHED), 3),
         model=0.1,
         memory=max(0.12, e.spread.memory),
     )
@@ -115,14 +117,23 @@ def carried(profile: str, measured: Shares) -> EfficiencyConfig:
         gemm=round(gemm, 4),
         attention=round(attention, 4),
         vae=round(e.vae * peaks / decode_slower, 4),
-        vae_split=None if e.vae_split is None else round(e.vae_split * peaks / decode_slower, 4),
+        vae_split=_scaled(e.vae_split, peaks / decode_slower),
+        fast_vae=_scaled(e.fast_vae, peaks / decode_slower),
         token_s=round(e.token_s * tokens, 6),
         eager_token_s=round(e.eager_token_s * tokens, 6),
+        fast_token_s=_scaled(e.fast_token_s, tokens, 6),
+        fp8_gemm=_scaled(e.fp8_gemm, gemm / e.gemm) if card.peak_fp8_tflops else None,
+        fp8_attention=_scaled(e.fp8_attention, attention / e.attention) if card.peak_fp8_tflops else None,
         spread=spread,
         source=f"Not measured on this GPU. Published of its class ({of_class}, calibrate/rates.yaml), each from "
         f"{sustained:.2f} of the least to the largest: {'; '.join(said)}. The rest is taken over from what was "
         f"measured: {e.source}",
     )
+
+
+def _scaled(share: float | None, by: float, digits: int = 4) -> float | None:
+    """None where it was not measured."""
+    return None if share is None else round(share * by, digits)
 
 
 def _rows(kind: str, of_class: str) -> list[Rate]:

@@ -1,8 +1,10 @@
 """How far a projection is off where nothing of the kind was fitted: each kind of row left out in turn.
 
-Left out are each hardware (its sharded rows only by their topology: no other hardware has any), each topology of
-several devices, and each offload mode. A figure is a computed forward or a whole call; it is covered where it lies
-within its projection's range. Rows whose figures are known to be of something else are left out and said.
+Left out are each hardware, each topology of several devices, and each offload mode. Of a hardware that is left out only
+those rows are projected that another one has as well: none that is sharded, and none of the fast path. Left out as well
+are FP8, and the whole fast path: nothing else shows what a piece of software gains, so that is said apart.
+A figure is a computed forward or a whole call; it is covered where it lies within its projection's range. Rows whose
+figures are known to be of something else are left out and said.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +16,16 @@ from zbench.hardware.calibrate.observed import Ceiling, Observation
 from zbench.hardware.calibrate.projecting import FIGURES, Shares
 from zbench.hardware.seconds import Estimate
 
+FORESEEN = ("hardware", "topology", "offload")
+"""Kinds that are projected from others of their kind."""
+KINDS = (*FORESEEN, "software")
+
 
 @dataclass(frozen=True)
 class LeftOut:
     """One measured figure, and what is projected of it without its kind."""
 
-    kind: str  # hardware, topology or offload
+    kind: str  # one of KINDS
     left_out: str  # which
     hardware: str
     setting: str
@@ -43,13 +49,14 @@ class LeftOut:
 
 def leave_out(seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -> list[LeftOut]:
     """Every kind of row, left out in turn."""
-    return [*_hardware(seen, ceilings), *_each("topology", seen, ceilings), *_each("offload", seen, ceilings)]
+    alike = (each for kind in ("topology", "offload") for each in _each(kind, seen, ceilings))
+    return [*_hardware(seen, ceilings), *alike, *_software(seen, ceilings)]
 
 
 def _hardware(seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -> Iterator[LeftOut]:
     for name in sorted({o.hardware for o in seen}):
         kept = [o for o in seen if o.hardware != name]
-        held = [o for o in seen if o.hardware == name and o.dims.ranks == 1]
+        held = [o for o in seen if o.hardware == name and o.dims.ranks == 1 and not o.software]
         if kept:
             shares = fit(kept, [c for c in ceilings if c.hardware != name], "")
             yield from _figures("hardware", name, held, shares)
@@ -60,6 +67,15 @@ def _each(kind: str, seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -
         shares = fit([o for o in seen if getattr(o, kind) != name], ceilings, "")
         held = [o for o in seen if getattr(o, kind) == name]
         yield from _figures(kind, name, held, shares)
+
+
+def _software(seen: Sequence[Observation], ceilings: Sequence[Ceiling]) -> Iterator[LeftOut]:
+    """FP8 from the rest of the fast path; all of the fast path, FP8 with it, from what has none of it."""
+    for name, gone in (("fp8", ("fp8",)), ("fast", ("fp8", "fast"))):
+        held = [o for o in seen if o.software == name]
+        if held:
+            shares = fit([o for o in seen if o.software not in gone], ceilings, "")
+            yield from _figures("software", name, held, shares)
 
 
 def _figures(kind: str, name: str, held: Sequence[Observation], shares: Shares) -> Iterator[LeftOut]:

@@ -21,7 +21,7 @@ from zbench.errors import ConfigError
 from zbench.methods.cache.scm import with_mask
 from zbench.record import Record
 from zbench.search import Foresight, OnlyQuality
-from zbench.search.held_out import held_out
+from zbench.search.held_out import held_out, parts_and_typed
 from zbench.search.masks.walks import drawn, exhaustive, greedy
 from zbench.search.options import options_of, refuse_storage
 from zbench.space import Placed, Space, constraint
@@ -69,9 +69,8 @@ class MaskSearch:
         ]
         self.space = _foreseen(space, self._hunts)
         typed = {work_key(placed.trial) for placed in space.placed}
-        parts = dict(part for hunt in self._hunts for part in hunt.parts)
-        self.parts = {part: work for part, work in parts.items() if part not in typed}
-        """See `search.parts_of`: the samples held out."""
+        self.parts, self.held_out_for = parts_and_typed((part for hunt in self._hunts for part in hunt.parts), typed)
+        """See `search.parts_of` and `search.held_out_for`: the samples held out."""
 
     @property
     def foresight(self) -> Foresight:

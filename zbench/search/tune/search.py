@@ -23,7 +23,7 @@ from zbench.hardware.footprint import GIB, TEXT_TOKENS, peak_device_bytes
 from zbench.methods import dtypes
 from zbench.record import Record
 from zbench.search import Asked, OnlyQuality, Search, load_search
-from zbench.search.held_out import held_out
+from zbench.search.held_out import held_out, parts_and_typed
 from zbench.search.options import options_of, refuse_storage
 from zbench.search.thresholds.search import ThresholdOptions
 from zbench.search.tune.budget import Budget, Ledger, Paid, Spent, Want, parse_budget
@@ -179,13 +179,22 @@ class TuneSearch:
     @property
     def parts(self) -> dict[str, str]:
         """See `search.parts_of`: the samples held out, where they are nobody's own work."""
+        return self._held_out[0]
+
+    @property
+    def held_out_for(self) -> dict[str, list[str]]:
+        """See `search.held_out_for`: those that are."""
+        return self._held_out[1]
+
+    @property
+    def _held_out(self) -> tuple[dict[str, str], dict[str, list[str]]]:
         bases = [decider.choices.base for decider in self._deciders]
         own = {work_key(base) for base in bases}
         held = [(decider.held_out, base) for decider, base in zip(self._deciders, bases, strict=True)]
-        parts = {
-            work_key(replace(base, workload=others)): work_key(base) for others, base in held if others is not None
-        }
-        return {part: work for part, work in parts.items() if part not in own}
+        pairs = (
+            (work_key(replace(base, workload=others)), work_key(base)) for others, base in held if others is not None
+        )
+        return parts_and_typed(pairs, own)
 
     def _decider(
         self, trials: Sequence[tuple[Trial, str | None]], space: Space, predict: Predict, room: Room

@@ -3,6 +3,9 @@
 Plans say them before weights load, so this imports no torch; the pieces say them of what they find.
 """
 
+MULTIPLE = 16
+"""What both dimensions of a weight must be multiples of, for scaled matmuls of FP8 take no others."""
+
 GATHER_SENDS_EACH = (
     "gather sends the values while the keys are computed, and the keys while the queries are, so it computes each "
     "apart; use compute.qkv=split"

@@ -15,14 +15,12 @@ import torch
 from torch import nn
 
 from zbench.zimage.fast.feed_forward import FusedFeedForward
+from zbench.zimage.fast.limits import MULTIPLE
 from zbench.zimage.fast.scaled import is_quantised
 
 KINDS = ("fp8",)
 SCOPES = {"attention": ("attention",), "ffn": ("feed_forward",), "both": ("attention", "feed_forward")}
 """Modules of a main block, by what a scope is called."""
-
-MULTIPLE = 16
-"""What both dimensions of a weight must be multiples of, for scaled matmuls of FP8 take no others."""
 
 LEAST_CAPABILITY = (8, 9)
 """Of an NVIDIA GPU: Ada, Hopper and later have FP8 tensor cores."""

@@ -2,7 +2,7 @@
 
 diffusers pads every prompt to 512 tokens, runs all layers, keeps the output of each, takes the last but one, and waits
 for the device to pick the real tokens out of it. Attention is causal and padding on the right, so real tokens never see
-it: here they are padded to the next multiple of `BUCKET` alone, without a mask, which also lets attention use its
+it: here they are padded to the next multiple of `TEXT_BUCKET` alone, without a mask, which also lets attention use its
 fastest kernels. Their number is known on the host before anything is sent to the device, so nothing waits for it.
 
 Of Qwen3's n layers the last and the norm after it do not run: `hidden_states[-2]` is what layer n - 1 gives.
@@ -22,14 +22,7 @@ from zbench.zimage.fast.shapes import compiled as compiled_by_shape
 from zbench.zimage.fast.shapes import each_shape
 from zbench.zimage.fast.stand_in import Undo, stand_in, undoing
 from zbench.zimage.fast.transfer import sent
-
-BUCKET = 64
-"""Tokens that a bucket is a multiple of.
-
-Each bucket and batch is a shape to compile and to capture: 512 tokens make 8. Qwen3-4B reads 7.1 GB of weights, 2.1 ms
-on an H100, and a token costs 7.1 GFLOP, 10 µs: up to some 200 tokens weights decide, beyond them padding costs at most
-63 × 10 µs. It is also the rows that an H100's matrix instruction takes at once (wgmma m64): less would save nothing.
-"""
+from zbench.zimage.flops import bucketed_tokens
 
 SHORT = "second_last_alone"
 """The argument by which the text encoder is asked for that state alone; asked otherwise it answers as ever."""
@@ -98,7 +91,7 @@ def bucketed(tokenizer: Any, texts: Sequence[str], max_sequence_length: int) -> 
     ]
     tokens = tokenizer(said, max_length=max_sequence_length, truncation=True).input_ids
     lengths = [len(one) for one in tokens]
-    bucket = -(-max(lengths) // BUCKET) * BUCKET
+    bucket = bucketed_tokens(max(lengths))
     ids = torch.full((len(tokens), bucket), tokenizer.pad_token_id, dtype=torch.int64)
     for row, one in zip(ids, tokens, strict=True):
         row[: len(one)] = torch.tensor(one)
