@@ -9,6 +9,7 @@ from zbench.analysis.figures import OTHER_DEVICE
 from zbench.analysis.view import view_of
 from zbench.config import CacheConfig, DBCacheConfig, ParallelConfig
 from zbench.environment import comparable, device_of
+from zbench.recommend import Limits, Recommendation, recommend
 from zbench.record import Record
 from zbench.report.tables.main import main_table
 
@@ -52,6 +53,20 @@ def test_tables_hold_kinds_of_devices_apart_and_say_what_speed_ups_are_over() ->
     assert machines.startswith("F1B0") and none.count("F1B0") == 2
     alike = main_table(view_of(sweep_on(on("a", "H100"), on("a", "H100"))))
     assert "device" not in alike.headers and not [line for line in alike.legend if "another machine" in line]
+
+
+def test_each_kind_of_device_has_a_recommendation_of_its_own() -> None:
+    """On the A100 all is slower, but its best is no worse an answer for whoever has an A100."""
+    baseline, *settings = sweep_on(on("a", "H100"), on("b", "A100"), on("c", "H100"), on("d", "A100"))
+    measured = [
+        complete(setting.trial, latency_s=latency_s, ssim=0.9, cached=(4, 5, 6, 7))
+        for setting, latency_s in zip(settings, (0.8, 0.6, 0.9), strict=True)
+    ]
+    records = [replace(r, environment=s.environment) for r, s in zip(measured, settings, strict=True)]
+    answers = recommend(view_of([baseline, *records]), Limits()).answers
+    assert [each.work.partition(", measured on ")[2] for each in answers] == ["H100", "A100"]
+    best = [each.trial.trial_id for each in answers if isinstance(each, Recommendation)]
+    assert best == [records[1].trial_id, records[0].trial_id]
 
 
 def test_what_is_projected_was_measured_on_no_device_of_its_own() -> None:
