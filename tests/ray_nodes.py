@@ -21,7 +21,7 @@ RAY_ALONE = {
 
 
 class RayNodes:
-    """A head without room for work, and `nodes` with so many GPUs each."""
+    """`nodes` with so many GPUs each; the first is the head too."""
 
     def __init__(self, nodes: int, gpus: int, cpus: int = 8) -> None:
         self._temp = Path(tempfile.mkdtemp(prefix="zr-", dir="/tmp"))  # sockets take short paths alone
@@ -37,9 +37,9 @@ class RayNodes:
             from ray.cluster_utils import Cluster
 
             self._gpus, self._cpus, self._count = gpus, cpus, 0
-            head = {"num_cpus": 0, "include_dashboard": False}
-            self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
-            self.nodes = [self.add() for _ in range(nodes)]
+            self.cluster: Any = Cluster()
+            for _ in range(nodes):
+                self.add()
         finally:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -48,8 +48,8 @@ class RayNodes:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def add(self, *, has_zbench: bool = True) -> Any:
-        """One more node; `n1`, `n2` and so on."""
+    def add(self, *, gpus: int | None = None, has_zbench: bool = True) -> Any:
+        """One more node; `n1`, `n2` and so on. `gpus`: as many as the others have, by default."""
         self._count += 1
         before = dict(os.environ)
         os.environ.update(self.variables)
@@ -61,9 +61,10 @@ class RayNodes:
         try:
             return self.cluster.add_node(
                 num_cpus=self._cpus,
-                num_gpus=self._gpus,
+                num_gpus=self._gpus if gpus is None else gpus,
                 resources={f"accelerator_type:{TYPE}": 1},
                 node_name=f"n{self._count}",
+                include_dashboard=False,
             )
         finally:
             os.environ.clear()

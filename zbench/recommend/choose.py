@@ -1,8 +1,8 @@
 """For each piece of work, the fastest trial that satisfies every constraint, what binds it, and the runner-up.
 
-Trials of one piece of work are ranked by the speed-up the report shows; each kind of device has a ranking of its own. Refuses to recommend what the report distrusts,
-and figures that were not measured on the model asked for, unless that is allowed; then it says so in its head. What is
-projected must also fit into the memory of its hardware.
+Trials of one piece of work are ranked by the speed-up the report shows; each kind of device has a ranking of its own.
+Refuses to recommend what the report distrusts, and figures that were not measured on the model asked for, unless that
+is allowed; then it says so in its head. What is projected must also fit into the memory of its hardware.
 """
 
 import math

@@ -1,17 +1,24 @@
 """Jobs as workers of a pool, where Slurm is scripted: who is gone and why, what is kept, and that no job is left."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from factories import ENVIRONMENT, measurement
+from fake_cluster import is_measured, on_a_gpu, task_of
 
 from zbench.config import SlurmExecutorConfig
 from zbench.errors import MachineError
+from zbench.executors import Done, Failed
 from zbench.executors.remote import Heard, Lost, wire
+from zbench.executors.remote.pool import RemotePool
 from zbench.executors.remote.spool import Pulse, SpoolReader, SpoolWriter
 from zbench.executors.slurm.channel import AGAIN, IDS, Channel, channel_now
 from zbench.executors.slurm.queue import GONE, JobState, states_in
 from zbench.executors.slurm.transport import SlurmTransport
+from zbench.record import NODE_LOST
 
 CONFIG = SlurmExecutorConfig(name="slurm", target="", concurrent_trials=4, silent_s=30.0, poll_s=10.0)
 BEGIN = wire.packed({"say": "begin"})
@@ -237,6 +244,79 @@ def test_a_job_whose_time_is_nearly_up_ends_its_task_and_leaves_by_itself(
     node.heard()
     transport.kill("w")
     assert [wire.unpacked(message)[0]["say"] for message in node.heard()] == ["go"] and not slurm.cancelled
+
+
+class JobsOfAPool:
+    """A pool with one trial, whose jobs do what a test says."""
+
+    def __init__(self, slurm: ScriptedSlurm, transport: SlurmTransport, folder: Path) -> None:
+        self._slurm, self._folder, self._trial = slurm, folder, on_a_gpu(0.1)
+        self._pool = RemotePool(transport, CONFIG, folder / "logs", clock=slurm.clock)
+        self._nodes: dict[str, Node] = {}
+
+    def after(self, *steps: Callable[[], None]) -> Done:
+        """What comes of the trial; a step each time that the pool looks."""
+        left = iter(steps)
+        self._pool.submit(task_of(self._folder, self._trial))
+        with self._pool as pool:
+            return pool.next_done(lambda *_: None, lambda: bool(next(left, lambda: None)()))
+
+    def begins(self, job: str) -> Callable[[], None]:
+        hello = {"say": "hello", "wire": wire.VERSION, "node": f"n{job}", "environment": ENVIRONMENT}
+
+        def step() -> None:
+            self._nodes[job] = self._slurm.begins(job)
+            self._nodes[job].say(wire.packed(hello))
+
+        return step
+
+    def measures(self, job: str) -> Callable[[], None]:
+        results = [{"measurement": asdict(measurement(self._trial))}]
+        done = {"say": "done", "results": results, "environment": ENVIRONMENT, "log": ""}
+        return lambda: self._nodes[job].say(wire.packed(done), BYE)
+
+    def outlasts(self, job: str) -> Callable[[], None]:
+        """The trial that job measures goes on until Slurm ends it."""
+
+        def step() -> None:
+            self._nodes[job].say(CLOSING)
+            self._slurm.known[job] = JobState("TIMEOUT", "TimeLimit", f"n{job}")
+            self._slurm.now_s += CONFIG.poll_s
+
+        return step
+
+
+@pytest.fixture
+def jobs(
+    slurm: ScriptedSlurm, transport: SlurmTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> JobsOfAPool:
+    """No time passes but the script's."""
+
+    def passes(seconds: float) -> None:
+        slurm.now_s += seconds
+
+    monkeypatch.setattr(time, "sleep", passes)
+    return JobsOfAPool(slurm, transport, tmp_path)
+
+
+def test_a_trial_that_its_job_has_no_time_for_is_tried_once_more_in_another(
+    jobs: JobsOfAPool, slurm: ScriptedSlurm
+) -> None:
+    looks = [lambda: None] * 2
+    done = jobs.after(
+        *looks, jobs.begins("1"), *looks, jobs.outlasts("1"), *looks, jobs.begins("2"), jobs.measures("2")
+    )
+    assert is_measured(done) and slurm.asked == [(1, []), (1, ["n1"])]
+
+
+def test_a_trial_that_no_job_has_time_for_fails_and_says_which_key_gives_more(
+    jobs: JobsOfAPool, slurm: ScriptedSlurm
+) -> None:
+    looks = [lambda: None] * 2
+    steps = [step for job in "12" for step in (*looks, jobs.begins(job), *looks, jobs.outlasts(job))]
+    (result,) = jobs.after(*steps).results
+    assert isinstance(result, Failed) and result.reason.code == NODE_LOST and len(slurm.asked) == 2
+    assert "TIMEOUT" in result.reason.message and "a longer executor.time_min" in result.reason.message
 
 
 def test_at_the_end_no_job_and_no_file_is_left(transport: SlurmTransport, slurm: ScriptedSlurm, tmp_path: Path) -> None:
