@@ -23,31 +23,9 @@ HAVE_A_KEY = {
 }
 """Options of sbatch, and the key of `executor` that sets each."""
 
-SET_HERE = frozenset(
-    [
-        "array",
-        "chdir",
-        "dependency",
-        "error",
-        "export",
-        "export-file",
-        "gpus",
-        "gpus-per-node",
-        "gpus-per-task",
-        "input",
-        "job-name",
-        "no-requeue",
-        "nodes",
-        "ntasks",
-        "ntasks-per-node",
-        "open-mode",
-        "output",
-        "parsable",
-        "requeue",
-        "test-only",
-        "wait",
-        "wrap",
-    ]
+SET_HERE = re.compile(
+    "array|chdir|dependency|error|export(-file)?|gpus(-per-(node|task))?|input|job-name|(no-)?requeue|nodes|"
+    "ntasks(-per-node)?|open-mode|output|parsable|test-only|wait|wrap"
 )
 """Options of sbatch that zbench decides itself, or cannot do with."""
 
@@ -96,7 +74,7 @@ def _check_option(name: str, value: Any) -> None:
         raise ConfigError("executor.options", shortened(name), "is no option of sbatch; write it without its dashes")
     if name in HAVE_A_KEY:
         raise ConfigError(key, shown, f"set executor.{HAVE_A_KEY[name]} instead")
-    if name in SET_HERE:
+    if SET_HERE.fullmatch(name):
         raise ConfigError(key, shown, "zbench decides that itself; leave it out")
     if value is False or not isinstance(value, str | int | float):
         raise ConfigError(key, shown, "must be a text or a number; true for an option without a value")

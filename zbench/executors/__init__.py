@@ -146,13 +146,9 @@ class OnACluster(Protocol):
         knows, so that any hardware may be there in any number."""
         ...
 
-
-class Elastic(Protocol):
-    """What an executor's class of zbench's own may be too, where `executor.concurrent_trials=null` is what there is."""
-
     @classmethod
     def known_capacity(cls, config: ExecutorConfig) -> int:
-        """How many trials would run at once. Raises ZbenchError where the cluster cannot be asked."""
+        """How many trials would run at once with `executor.concurrent_trials=null`."""
         ...
 
 
@@ -168,14 +164,11 @@ def is_elsewhere(config: ExecutorConfig) -> bool:
 
 
 def trials_at_once(config: ExecutorConfig) -> int:
-    """How many trials `config` has side by side; 1 where nobody can say. Raises as `Elastic`."""
+    """How many trials `config` has side by side. Raises as `OnACluster`."""
     if config.concurrent_trials is not None:
         return config.concurrent_trials
     cluster = _cluster(config)
-    if cluster is None:
-        return max(len(present_devices()), 1)
-    ask: Callable[[ExecutorConfig], int] = getattr(cluster, "known_capacity", lambda _: 1)
-    return ask(config)
+    return max(len(present_devices()), 1) if cluster is None else cluster.known_capacity(config)
 
 
 def _cluster(config: ExecutorConfig) -> type[OnACluster] | None:

@@ -293,7 +293,7 @@ class RayExecutor(RemotePool):
 
     @classmethod
     def known_capacity(cls, config: ExecutorConfig) -> int:
-        """See `Elastic.known_capacity`."""
+        """See `OnACluster.known_capacity`."""
         return RayCluster.of(config).capacity
 
 

@@ -35,3 +35,8 @@ class SlurmExecutor(RemotePool):
     def known_devices(cls, config: ExecutorConfig) -> Sequence[DeviceLike] | None:
         """See `OnACluster`: Slurm may name GPUs as it likes, so nobody knows."""
         return None
+
+    @classmethod
+    def known_capacity(cls, config: ExecutorConfig) -> int:
+        """See `OnACluster`: `check_executor` sees that somebody says it."""
+        return config.concurrent_trials or 1
