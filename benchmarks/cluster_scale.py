@@ -4,9 +4,10 @@
     python benchmarks/cluster_scale.py efficiency [--workers 1 2 4 8] [--seconds 6] [--tasks 4]
 
 Ray's nodes are on this machine, with GPUs that only Ray believes in, and the engine is `tests/engines/synthetic.py`.
-`sweep` is the whole command: from an empty run folder to the last record. It prints how many trials have a record, how
-many have two, wall time a trial, and the parent's memory from a tenth of the way to the end. `efficiency` measures with
-N workers N times as many tasks of an engine that sleeps for so many seconds each: its time over that of one worker.
+`sweep` is the whole command: from an empty run folder to the report. It prints how many trials have a record, how many
+have two, wall time a trial, and the parent's memory after a tenth of the trials, at the last one and at most.
+`efficiency` measures with N workers N times as many tasks of an engine that sleeps for so many seconds each: its time
+over that of one worker.
 """
 
 import argparse
@@ -83,14 +84,19 @@ def _sweep(nodes: RayNodes, trials: int, workers: int) -> None:
             raise SystemExit(f"zbench sweep ended with exit code {process.returncode}")
         lines = [json.loads(line) for line in journal.open(encoding="utf-8")]
         states, ids = Counter(line["state"] for line in lines), Counter(line["trial_id"] for line in lines)
-        (began_s, first, _, idle_s), (ended_s, last, _, busy_s) = seen[0], seen[-1]
+        (began_s, first, _, idle_s), last = seen[0], seen[-1][1]
+        ended_s, _, at_last, busy_s = next(each for each in seen if each[1] == last)  # then it writes the report
         print(f"{len(ids)} trials have a record, {sum(n > 1 for n in ids.values())} have two; {dict(states)}")
         print(f"{len({line['environment']['placed_by']['node_id'] for line in lines})} nodes, {workers} workers")
         each_ms = (ended_s - began_s) / max(last - first, 1) * 1000
         parents_ms = (busy_s - idle_s) / max(last - first, 1) * 1000
         print(f"{each_ms:.1f} ms of wall time a trial, {parents_ms:.1f} ms of the parent's CPU")
-        settled = [rss for _, count, rss, _ in seen if count >= trials / 10]
-        print(f"parent: {settled[0] / MIB:.0f} MiB after a tenth of the trials, {settled[-1] / MIB:.0f} MiB at the end")
+        settled = next(rss for _, count, rss, _ in seen if count >= trials / 10)
+        most = max(rss for _, _, rss, _ in seen)
+        print(
+            f"parent: {settled / MIB:.0f} MiB after a tenth of the trials, {at_last / MIB:.0f} MiB at the last one; "
+            f"{most / MIB:.0f} MiB at most, with the report"
+        )
 
 
 def _watched(process: "subprocess.Popen[bytes]", journal: Path) -> list[tuple[float, int, int, float]]:
