@@ -110,31 +110,24 @@ def test_a_node_that_goes_in_the_middle_takes_no_trial_along(nodes: RayNodes, tm
     assert set(lines(tmp_path).values()) == {1}, "none is lost, none measured twice"
 
 
-def test_stopped_and_killed_the_same_command_goes_on_and_nothing_stays_on_the_cluster(
+def test_killed_the_same_command_goes_on_and_stopped_nothing_stays_on_the_cluster(
     nodes: RayNodes, tmp_path: Path
 ) -> None:
-    words = (*settings(7), "engine.options.round_s=0.25", "executor.concurrent_trials=2")
-    stopped = start(nodes, tmp_path, *words)
-    wait_for(lambda: len(records(tmp_path)) >= 2, 100)
-    os.kill(stopped.pid, signal.SIGINT)
-    err = ended(stopped)
-    assert stopped.returncode == 130 and len(records(tmp_path)) < 8, err
-    assert nodes.live_actors() == 0 and not nodes.workers()
-
-    before = len(records(tmp_path))
+    words = (*settings(9), "engine.options.round_s=0.25", "executor.concurrent_trials=2")
     killed = start(nodes, tmp_path, *words)
-    wait_for(lambda: len(records(tmp_path)) > before, 100)
+    wait_for(lambda: len(records(tmp_path)) >= 2, 100)
     kill(killed)
     finished = {r.trial_id: r for r in records(tmp_path)}
-    assert len(finished) < 8
     wait_for(lambda: nodes.live_actors() == 0 and not nodes.workers(), 30)
 
     again = start(nodes, tmp_path, *words)
+    wait_for(lambda: len(records(tmp_path)) >= len(finished) + 2, 100)
+    os.kill(again.pid, signal.SIGINT)
     err = ended(again)
-    assert again.returncode == 0, err
+    assert again.returncode == 130 and len(records(tmp_path)) < 10, err
+    assert nodes.live_actors() == 0 and not nodes.workers()
     found = {r.trial_id: r for r in records(tmp_path)}
-    assert len(found) == 8 and {r.state for r in found.values()} == {"COMPLETE"}
-    assert set(lines(tmp_path).values()) == {1}
+    assert set(lines(tmp_path).values()) == {1}, "none is measured twice"
     assert all(found[i] == record for i, record in finished.items())
 
 
@@ -149,7 +142,7 @@ def test_a_plan_knows_the_clusters_devices(nodes: RayNodes, tmp_path: Path) -> N
 
 
 def test_no_cluster_there_is_one_clear_error(tmp_path: Path) -> None:
-    done = zbench(tmp_path, "plan", *MEASURED, "cache=none", "executor.address=127.0.0.1:1")
+    done = zbench_here(tmp_path, "plan", *MEASURED, "cache=none", "executor.address=127.0.0.1:1")
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("zbench: error:")]
     assert "executor.address=127.0.0.1:1: no Ray cluster can be used there" in line
