@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from factories import trial
+from torch._dynamo import config as dynamo
 
 from zbench.config import ComputeConfig, OffloadConfig
 from zbench.engines.reference.speeding import Sped, speed
@@ -144,3 +145,14 @@ def test_what_waits_in_host_memory_is_not_captured(pieces: Pieces) -> None:
     of = trial(compute=ComputeConfig(device="cuda", graphs="stages"), offload=OffloadConfig(mode="all"))
     with ExitStack() as undo:
         assert speed(pieces.pipe, of, "stages", None, undo) == Sped({}, [])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_blocks_compiled_in_pieces_may_be_of_more_kinds_than_torch_keeps(monkeypatch: pytest.MonkeyPatch, whole: bool):
+    """cache-dit's hooks are one function for all blocks; ring's were more kinds than 8, and the rest ran uncompiled."""
+    pieces, before = Pieces(monkeypatch), dynamo.recompile_limit
+    sharded = SimpleNamespace(compiles_whole=whole, compile_options=None)
+    with ExitStack() as undo:
+        speed(pieces.pipe, trial(compute=ComputeConfig(compile=True)), "none", sharded, undo)
+        assert (dynamo.recompile_limit > before) is not whole
+    assert dynamo.recompile_limit == before

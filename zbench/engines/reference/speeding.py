@@ -42,7 +42,7 @@ def speed(pipe: Any, trial: Trial, captured: str, sharded: Any, undo: ExitStack)
     _speed_text(pipe, compute, undo)
     _speed_decode(pipe.vae, compute, undo)
     if compute.compile:
-        _compile(pipe.transformer, sharded)
+        _compile(pipe.transformer, sharded, undo)
     return Sped(quantized, _capture(graphable(pipe, trial, captured), undo))
 
 
@@ -107,9 +107,16 @@ def _speed_decode(vae: Any, compute: ComputeConfig, undo: ExitStack) -> None:
         undo.callback(speed_decode(vae, compute.decode))
 
 
-def _compile(transformer: Any, sharded: Any) -> None:
-    """Compile the blocks, whole where their shards allow it, and in the order in which these communicate."""
+def _compile(transformer: Any, sharded: Any, undo: ExitStack) -> None:
+    """Compile the blocks, whole where their shards allow it, and in the order in which these communicate.
+
+    In pieces, cache-dit's hooks are one function for torch, of which each kind of block is a variant: more than 8.
+    """
     whole, options = (True, None) if sharded is None else (sharded.compiles_whole, sharded.compile_options)
+    if not whole:
+        from zbench.zimage.fast.shapes import each_shape
+
+        undo.enter_context(each_shape())
     transformer.compile_repeated_blocks(fullgraph=whole, options=options)
 
 
