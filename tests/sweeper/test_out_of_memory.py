@@ -145,8 +145,8 @@ def test_a_reference_gives_way_to_the_offload_that_fits_whatever_is_done_about_o
     assert {(r.reference_id, r.baseline_id) for r in records} == {(serving.trial_id, serving.trial_id)}
     assert Counter(record.state for record in records) == {"FAILED": 2, "COMPLETE": 2}
     judged = [task for task in card.ran if task.reference is not None]
-    assert {task.reference and task.reference.name for task in judged} == {serving.trial_id}
-    assert [task.trial.cache.method for task in judged] == ["scm", "scm"]
+    assert {task.reference and task.reference.name for task in judged[-1:]} == {serving.trial_id}
+    assert [task.trial.cache.method for task in judged] == ["scm", "scm"], "the first, beside what did not fit"
 
 
 @pytest.mark.parametrize("on_oom", ["record", "next_offload"])

@@ -17,9 +17,9 @@ from zbench.analysis.speedup import EQUAL_WORKERS, companion_id, requests_by_tur
 from zbench.analysis.view import view_of
 from zbench.composition import overlay
 from zbench.config import CacheConfig, ComputeConfig
-from zbench.executors import Disrupted, Done, OnEvent
-from zbench.record import Record
-from zbench.space import arrange
+from zbench.executors import Disrupted, Done, Failed, OnEvent
+from zbench.record import Reason, Record
+from zbench.space import Space, arrange
 from zbench.store import read_records
 from zbench.sweeper.blocks import blocks_of
 
@@ -59,7 +59,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def test_speed_ups_are_those_of_neighbours_and_one_slow_request_decides_none(
     slow: int | None, plain: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    """One of the baseline's own trial, and some of the window that three settings share with it, 50 times as long."""
+    """Some of the window that three settings share with the baseline, 50 times as long."""
     folder, done = plain
     if slow is not None:
         folder, done = tmp_path, sweep(tmp_path, f"+engine.options.slow_calls=[{slow}]")
@@ -71,21 +71,37 @@ def test_speed_ups_are_those_of_neighbours_and_one_slow_request_decides_none(
         assert sorted(shown(text))[-3:] == pytest.approx(wanted, rel=0.05)
 
 
-def test_what_turns_cost_is_said_by_the_plan_and_at_the_end(plain: tuple[Path, Any]) -> None:
-    """One uncached trial beside three settings: its requests are in the records of all three, and count once."""
+def test_the_baselines_own_requests_are_those_that_others_of_its_block_are_compared_with(
+    plain: tuple[Path, Any],
+) -> None:
+    """So a block that a sweep has alone costs no request more, and nobody is told of a cost."""
     folder, done = plain
-    planned = zbench_here(folder, "plan", *SYNTHETIC, *GRID, *BRIEF, SAID)
-    assert "turns with uncached trials take about 25 % more requests; measure.paired=false leaves" in planned.stdout
-    found = records(folder)
-    own = sum(len(r.measurement.requests) for r in found if r.measurement)
-    (beside,) = {
-        sum(q.trial_id != r.trial_id for q in r.measurement.window.requests)
-        for r in found
-        if r.measurement and companion_id(r.measurement)
-    }
-    counted = f"({beside} more than the {own} of the trials)"
-    more = f"{100 * beside / own:.0f} % more requests {counted}; measure.paired=false leaves them out"
-    assert f"turns with uncached trials took {more}" in done.stderr
+    baseline, *others = records(folder)
+    assert baseline.measurement is not None and baseline.is_reference and baseline.is_baseline
+    for record in others:
+        assert record.measurement is not None
+        assert [r for r in record.measurement.window.requests if r.role == "baseline"] == baseline.measurement.requests
+    own, beside = requests_by_turns(records(folder))
+    assert (own, beside) == (sum(len(r.measurement.requests) for r in records(folder) if r.measurement), 0)
+    assert baseline.measurement.noise_floor and baseline.measurement.cold.load_s is not None
+    assert done.stderr.index("[1/4] none") < done.stderr.index("[2/4]") and "turns with" not in done.stderr
+    assert "turns with" not in zbench_here(folder, "plan", *SYNTHETIC, *GRID, *BRIEF, SAID).stdout
+
+
+def test_one_setting_costs_no_more_requests_than_without_turns(tmp_path: Path) -> None:
+    made = []
+    for paired in ("true", "false"):
+        one = ("cache.residual_diff_threshold=0.12", f"measure.paired={paired}", "measure.min_rounds=4")
+        (tmp_path / paired).mkdir()
+        sweep(tmp_path / paired, *one, "measure.max_rounds=4")
+        made.append(requests_by_turns(records(tmp_path / paired)))
+    assert made == [(8, 0), (8, 0)]
+
+
+def test_what_further_blocks_cost_is_said_by_the_plan(plain: tuple[Path, Any]) -> None:
+    six = ("cache.residual_diff_threshold=0.04,0.06,0.08,0.12,0.2,0.24",)
+    planned = zbench_here(plain[0], "plan", *SYNTHETIC, *overlay([*GRID, *BRIEF, SAID], six))
+    assert "turns with uncached trials take about 14 % more requests; measure.paired=false leaves" in planned.stdout
 
 
 def test_where_nothing_takes_turns_nothing_is_said_of_them(tmp_path: Path) -> None:
@@ -106,7 +122,7 @@ def test_each_record_has_its_own_requests_memory_and_those_of_the_uncached_trial
 ) -> None:
     baseline, *others = records(plain[0])
     assert baseline.measurement is not None and companion_id(baseline.measurement) is None
-    starts = {r.measurement.window.started_at for r in others if r.measurement}
+    starts = {r.measurement.window.started_at for r in (baseline, *others) if r.measurement}
     assert len(others) == 3 and len(starts) == 1, "one window"
     for record in others:
         assert record.measurement is not None and companion_id(record.measurement) == baseline.trial_id
@@ -132,6 +148,21 @@ def test_a_trial_that_is_measured_again_alone_is_paired_anew(plain: tuple[Path, 
     assert len(found) == 4 and found[-1].measurement is not None
     assert companion_id(found[-1].measurement) == found[0].trial_id
     assert {row.speedup_way for row in rows(tmp_path).values()} == {"paired"}
+    own, beside = requests_by_turns(found)
+    counted = f"{100 * beside / own:.0f} % more requests ({beside} more than the {own} of the trials)"
+    assert beside and f"turns with uncached trials took {counted}; measure.paired=false" in again.stderr
+
+
+def test_a_baseline_that_is_measured_again_waits_for_no_trial_of_the_journal(
+    plain: tuple[Path, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(plain[0], tmp_path, dirs_exist_ok=True)
+    journal = tmp_path / "runs" / "s" / "records.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[1:]))
+    again = sweep(tmp_path)
+    assert again.returncode == 0 and again.stderr.index("[1/4] none") < again.stderr.index("[2/4]")
+    assert again.stderr.count("from the journal") == 3 and len(records(tmp_path)) == 4
 
 
 def test_across_processes_the_speed_up_goes_through_the_uncached_trial_of_each(tmp_path: Path) -> None:
@@ -148,8 +179,11 @@ def test_across_processes_the_speed_up_goes_through_the_uncached_trial_of_each(t
     assert chained.speedup_high / chained.speedup >= 1 + 1.9 * EQUAL_WORKERS, "processes of equal code differ"
 
 
+ITSELF = "the baseline itself"
+
+
 class Recording(Roomy):
-    """Knows which trial took turns with which."""
+    """Knows which trial took turns with which: how many settings a task had, and the uncached trial beside them."""
 
     def __init__(self, *, fails: bool = False) -> None:
         super().__init__(capacity=1)
@@ -158,7 +192,8 @@ class Recording(Roomy):
 
     def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
         (task,) = self.held
-        self.tasks.append((len(task.settings), None if task.companion is None else task.companion.label))
+        beside = ITSELF if task.begins_with_baseline else None if task.companion is None else task.companion.label
+        self.tasks.append((len(task.settings), beside))
         if self._fails and task.companion is not None:
             self.held.clear()
             return Done(task, (Disrupted(),) * len(task.settings), {"cpu": "elsewhere"})
@@ -167,15 +202,57 @@ class Recording(Roomy):
 
 def test_where_the_uncached_trial_fails_in_its_turn_the_others_are_measured_without_it(tmp_path: Path) -> None:
     executor = Recording(fails=True)
-    outcome, _ = swept(tmp_path, executor, arrange([trial(cache) for cache in CACHED[:2]]))
-    assert executor.tasks == [(1, None), (2, "none"), (1, None), (1, None)]
-    assert {r.state for r in outcome.records} == {"COMPLETE"} and len(outcome.records) == 3
+    outcome, _ = swept(tmp_path, executor, of_settings(6))
+    assert executor.tasks == [(4, ITSELF), (3, "none"), *[(1, None)] * 3]
+    assert {r.state for r in outcome.records} == {"COMPLETE"} and len(outcome.records) == 7
+
+
+def of_settings(count: int) -> Space:
+    caches = [replace(CACHED[0], residual_diff_threshold=0.01 * (n + 1)) for n in range(count)]
+    return arrange([trial(cache) for cache in caches])
+
+
+class SickBaseline(Recording):
+    """In a block its baseline fails at `stage`, and alone as well where it is `incurable`."""
+
+    def __init__(self, stage: str | None, *, incurable: bool) -> None:
+        super().__init__()
+        self._stage, self._incurable = stage, incurable
+
+    def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
+        made = super().next_done(on_event, should_stop)
+        if made.task.settings[0].role != "baseline" or not (made.task.begins_with_baseline or self._incurable):
+            return made
+        others = (Disrupted(),) * (len(made.results) - 1)
+        return replace(made, results=(Failed(Reason("error", "it broke", stage=self._stage)), *others))
+
+
+@pytest.mark.parametrize(
+    ("stage", "incurable", "tasks", "failed"),
+    [
+        ("timed rounds, decode", False, [(3, ITSELF), (1, None), (2, "none")], 0),
+        (None, False, [(3, ITSELF), (1, None), (2, "none")], 0),
+        (None, True, [(3, ITSELF), (1, None), (1, None), (1, None)], 1),
+        ("warm-up rounds, decode", False, [(3, ITSELF), (1, None), (1, None)], 1),
+        ("loading", True, [(3, ITSELF), (1, None), (1, None)], 1),
+    ],
+)
+def test_a_baseline_that_fails_beside_others_is_tried_alone_unless_it_failed_before_them(
+    stage: str | None, incurable: bool, tasks: list[tuple[int, str | None]], failed: int, tmp_path: Path
+) -> None:
+    executor = SickBaseline(stage, incurable=incurable)
+    outcome, _ = swept(tmp_path, executor, of_settings(2))
+    assert executor.tasks == tasks
+    assert [r.state for r in outcome.records].count("FAILED") == failed and len(outcome.records) == 3
+
+
+def test_where_tasks_run_side_by_side_the_baseline_is_alone_so_that_all_devices_are_soon_in_use(tmp_path: Path) -> None:
+    executor = Roomy(capacity=2)
+    swept(tmp_path, executor, of_settings(4))
+    assert executor.together[0] == ["none"] and len(executor.together[1]) == 2
 
 
 def test_one_that_fails_is_left_out_and_the_others_go_on_in_turns(tmp_path: Path) -> None:
-    from zbench.executors import Failed
-    from zbench.record import Reason
-
     class Sick(Recording):
         def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
             made = super().next_done(on_event, should_stop)
@@ -187,7 +264,7 @@ def test_one_that_fails_is_left_out_and_the_others_go_on_in_turns(tmp_path: Path
 
     executor = Sick()
     outcome, _ = swept(tmp_path, executor, arrange([trial(cache) for cache in CACHED[:3]]))
-    assert executor.tasks == [(1, None), (3, "none"), (2, "none")]
+    assert executor.tasks == [(4, ITSELF), (1, None), (2, "none")]
     assert sorted(r.state for r in outcome.records) == ["COMPLETE"] * 3 + ["FAILED"]
 
 
@@ -196,9 +273,8 @@ def test_settings_are_shared_out_among_blocks_of_three_or_more_where_there_are_a
     settings: tuple[int, ...], tmp_path: Path
 ) -> None:
     executor = Recording()
-    caches = [replace(CACHED[0], residual_diff_threshold=0.01 * (n + 1)) for n in range(sum(settings))]
-    swept(tmp_path, executor, arrange([trial(cache) for cache in caches]))
-    assert executor.tasks == [(1, None), *((n, "none") for n in settings)]
+    swept(tmp_path, executor, of_settings(sum(settings)))
+    assert executor.tasks == [(settings[0] + 1, ITSELF), *((n, "none") for n in settings[1:])]
 
 
 def test_a_block_has_three_trials_or_more_and_four_at_most_but_for_five() -> None:
@@ -219,7 +295,7 @@ def test_what_another_process_serves_has_its_own_uncached_trial(tmp_path: Path) 
     compiled = ComputeConfig(compile=True)
     swept(tmp_path, executor, arrange([trial(CACHED[0]), trial(CACHED[0], compute=compiled)]))
     own = trial(CacheConfig(), compute=compiled).label
-    assert executor.tasks == [(1, None), (1, "none"), (1, own)] and own != "none"
+    assert executor.tasks == [(2, ITSELF), (1, own)] and own != "none"
 
 
 def test_older_records_without_neighbours_are_unpaired() -> None:

@@ -48,10 +48,10 @@ def test_every_measured_trial_is_expected_by_its_own_hardware() -> None:
 @pytest.mark.parametrize(
     ("rounds", "made", "thresholds", "blocks"),
     [
-        ("min_rounds=8", 8, "0.2", 1),
-        ("min_rounds=1", 3, "0.2", 1),
-        ("min_rounds=8", 8, "0.1,0.2,0.3,0.4,0.5", 1),
-        ("min_rounds=8", 8, "range(0.1,0.7,0.1)", 2),
+        ("min_rounds=8", 8, "0.2", 0),
+        ("min_rounds=1", 3, "0.2", 0),
+        ("min_rounds=8", 8, "0.1,0.2,0.3,0.4,0.5", 0),
+        ("min_rounds=8", 8, "range(0.1,0.7,0.1)", 1),
     ],
 )
 def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
@@ -65,23 +65,26 @@ def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
     further_s = expected_sweep_s(paired) - expected_sweep_s(alone)
     cached_s = sum(each_s for label, each_s in seconds.items() if label != "none")
     warm_ups = 2  # of the uncached trial, before each window that it is in
-    assert further_s == pytest.approx(more * cached_s + blocks * (made + warm_ups) * seconds["none"])
+    more_of_baseline = made - max(int(rounds[-1]), 2) + blocks * (made + warm_ups)  # a reference is made twice anyway
+    assert further_s == pytest.approx(more * cached_s + more_of_baseline * seconds["none"])
 
 
 @pytest.mark.parametrize(
     ("thresholds", "search", "more"),
     [
-        ("0.2", (), 1 / 2),
-        ("0.1,0.2", (), 1 / 3),
-        ("0.1,0.2,0.3", (), 1 / 4),
-        ("range(0.1,0.7,0.1)", (), 2 / 7),
+        ("0.2", (), None),
+        ("0.1,0.2,0.3,0.4,0.5", (), None),
+        ("range(0.1,0.7,0.1)", (), 1 / 7),
+        ("0.1,0.2,0.3", ("compute=eager,compiled", "sweep.baseline='compute=compiled'"), 1 / 8),
+        ("0.1,0.2,0.3", ("compute=eager,compiled",), 1 / 8),
         ("0.1,0.2,0.3", ("search=optuna", "search.n_trials=3"), 3 / 4),
         ("0.1,0.2,0.3", ("measure.paired=false",), None),
         ("0.1,0.2,0.3", ("measure.quality_only=true",), None),
     ],
 )
 def test_how_many_more_requests_turns_take(thresholds: str, search: tuple[str, ...], more: float | None) -> None:
-    """Three or four settings share an uncached trial; where each decides what is tried next it has one of its own."""
+    """Three or four settings share an uncached trial, the first of them the baseline itself; where each decides what
+    is tried next it has one of its own."""
     cached = ("cache=none,dbcache", "cache.max_warmup_steps=2", f"cache.residual_diff_threshold={thresholds}")
     assert turns_share(plan(*TINY, "hardware=cpu", *cached, *search)) == (None if more is None else pytest.approx(more))
 

@@ -179,7 +179,7 @@ def test_ctrl_c_stops_after_the_round_and_the_same_command_goes_on(tmp_path: Pat
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    process = start(tmp_path, *sweep("engine.options.hang_on=0.12"))
+    process = start(tmp_path, *sweep("engine.options.hang_on=0.12", "measure.paired=false"))
     wait_for(lambda: finished(tmp_path) >= 1)
     os.kill(process.pid, signal.SIGINT)
     assert process.stderr is not None

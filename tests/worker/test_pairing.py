@@ -1,6 +1,7 @@
 """Trials that take turns with their uncached one: order, pairing, and what each keeps of a shared window."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,14 @@ class Skipping(ScriptedEngine):
     """Says that a call took as long as its threshold, 1 s without one; a call of a list 50 times that, and all from
     some call on half as long again. On a GPU each setting holds and draws its own."""
 
-    def __init__(self, slow: int | None = None, slower_from: int | None = None, gpu: FakeGpu | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        slow: int | None = None,
+        slower_from: int | None = None,
+        gpu: FakeGpu | None = None,
+        black: Sequence[int] = (),
+    ) -> None:
+        super().__init__(black=black)
         self._slow, self._slower_from, self._gpu = slow, slower_from, gpu
         self.takes_s = UNCACHED_S
         self.order: list[float] = []
@@ -55,6 +62,93 @@ class Skipping(ScriptedEngine):
 
     def watch(self) -> Watched:
         return super().watch() if self._gpu is None else on_gpu()
+
+
+def with_baseline(folder: Path, engine: ScriptedEngine, **measure: Any) -> list[Measurement]:
+    """Their baseline, which is their reference too, and settings of 0.8 and 0.5 s; one warm-up each."""
+    wanted = MeasureConfig(**{"max_warmup_rounds": 1, **measure})
+    caches = [CacheConfig(), *(DBCacheConfig(residual_diff_threshold=t) for t in (0.8, 0.5))]
+    jobs = [
+        TrialJob(
+            trial(cache),
+            wanted,
+            folder / str(index),
+            None if index == 0 else folder / "0",
+            lambda event: None,
+            lambda: False,
+            is_reference=index == 0,
+            role="trial" if index else "baseline",
+            shares=True,
+        )
+        for index, cache in enumerate(caches)
+    ]
+    return measure_trials(engine, jobs, Gauges(Nvml(FakeNvml())), None)
+
+
+def test_a_baseline_among_them_has_a_record_of_its_own_and_its_images_are_the_others_reference(tmp_path: Path) -> None:
+    engine = Skipping()
+    baseline, *others = with_baseline(tmp_path, engine, min_rounds=4, max_rounds=4)
+    assert engine.order[3:] == [1.0, 0.8, 0.5, 0.5, 0.8, 1.0] * 2, "after one warm-up each"
+    assert companion_id(baseline) is None and baseline.noise_floor and baseline.memory.host_peak_rss_bytes
+    assert {r.role for r in baseline.window.requests} == {"baseline"} and len(baseline.requests) == 4
+    for each in others:
+        assert [r for r in each.window.requests if r.role == "baseline"] == baseline.requests
+        assert each.quality is not None and companion_id(each) == baseline.trial_id
+    assert speedups(others) == pytest.approx([1 / 0.8, 2.0])
+
+
+def test_a_baseline_among_them_warms_up_until_it_has_settled(tmp_path: Path) -> None:
+    made = with_baseline(tmp_path, Skipping(), min_rounds=2, max_rounds=2, max_warmup_rounds=6)
+    assert len({len(each.warmup_latencies_s) for each in made}) == 1 and len(made[0].warmup_latencies_s) > 2
+
+
+def test_a_baseline_that_has_enough_has_turns_while_another_has_not(tmp_path: Path) -> None:
+    class Unsteady(Skipping):
+        """The setting of 0.5 s takes 0.5 and 1.0 s by turns."""
+
+        def generate(self, prompt_text: str, seed: int) -> Generation:
+            made = super().generate(prompt_text, seed)
+            again = made.latency_s * (2 if self.takes_s == 0.5 and self.order.count(0.5) % 2 else 1)
+            return Generation(made.image, made.latents, again, stages_s={}, steps_s=[])
+
+    made = with_baseline(tmp_path, Unsteady(), min_rounds=6, max_rounds=12)
+    assert [(len(each.requests), each.window.stop_reason) for each in made] == [
+        (12, "interval"),
+        (6, "interval"),
+        (12, "max_rounds"),
+    ]
+
+
+def test_where_a_baselines_images_are_none_the_others_are_measured_and_have_no_reference(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()  # of an earlier measurement
+    baseline, *others = with_baseline(tmp_path, Skipping(black=[3]), min_rounds=4, max_rounds=8, target_rel_ci=10.0)
+    assert baseline.window.stop_reason == "invalid_images"
+    for each in others:
+        assert each.window.stop_reason == "interval" and each.reasons["quality"] == "no_reference"
+
+
+class Leaking(Skipping):
+    """Once a setting that skips steps was configured, images are others, though none skips any more."""
+
+    leaks = False
+
+    def configure(self, trial: Trial) -> None:
+        super().configure(trial)
+        self.leaks = self.leaks or isinstance(trial.cache, DBCacheConfig)
+
+    def generate(self, prompt_text: str, seed: int) -> Generation:
+        made = super().generate(prompt_text, seed)
+        return replace(made, image=made.image + self.leaks) if self.leaks else made
+
+
+@pytest.mark.parametrize(("engine", "doubted"), [(Leaking(), True), (Skipping(), False)])
+def test_a_reference_whose_image_is_another_since_others_had_turns_is_doubted(
+    engine: ScriptedEngine, doubted: bool, tmp_path: Path
+) -> None:
+    reference, *others = with_baseline(tmp_path, engine, min_rounds=4, max_rounds=4)
+    said = "has another image since others had turns: measure.paired=false"
+    assert any(said in each for each in reference.validity) == doubted
+    assert not any(said in each for made in others for each in made.validity)
 
 
 def paired(folder: Path, engine: ScriptedEngine, gauges: Gauges | None = None, **measure: Any) -> list[Measurement]:

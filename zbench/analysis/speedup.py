@@ -38,19 +38,20 @@ def companion_id(measurement: Measurement) -> str | None:
 
 
 def requests_by_turns(records: Iterable[Record]) -> tuple[int, int]:
-    """Requests of these trials in their windows, and of the uncached trials that took turns with them.
+    """Requests of these trials in their windows, and of the uncached trials that took turns with them besides: those of
+    a baseline that was measured in its turns with others are its own.
 
     Those of one window are in the record of each trial that had its turns there. Windows of several workers may have
     begun at the same time; no two calls of one trial lasted from the same moment to the same.
     """
     measured = [record.measurement for record in records if record.measurement is not None]
-    beside = {
-        (m.window.started_at, r.trial_id, r.index, r.sent_s, r.done_s)
-        for m in measured
-        for r in m.window.requests
-        if r.trial_id != m.trial_id
-    }
-    return sum(len(m.requests) for m in measured), len(beside)
+    own: set[tuple[object, ...]] = set()
+    beside: set[tuple[object, ...]] = set()
+    for m in measured:
+        for r in m.window.requests:
+            call = m.window.started_at, r.trial_id, r.index, r.sent_s, r.done_s
+            (own if r.trial_id == m.trial_id else beside).add(call)
+    return sum(len(m.requests) for m in measured), len(beside - own)
 
 
 def neighbours_s(measurement: Measurement) -> list[tuple[Image, float, float]]:

@@ -32,7 +32,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Task:
-    """One or more trials of one residency, which take turns in one window."""
+    """One or more trials of one residency, which take turns in one window.
+
+    The first may be the baseline of the others, with the role `baseline`, and their quality reference. It is what a
+    companion is to them, and has a result of its own. Its images are saved before theirs are compared with them.
+    """
 
     settings: tuple[Setting, ...]
     measure: MeasureConfig
@@ -40,6 +44,11 @@ class Task:
     companion: Trial | None = None
     """Their residency's uncached trial. It takes turns with them, so that each is compared with its neighbours; it has
     no result, and each of them keeps its requests. An executor that leaves it out measures them unpaired."""
+
+    @property
+    def begins_with_baseline(self) -> bool:
+        """Whether the first of several is the baseline of the others."""
+        return len(self.settings) > 1 and self.settings[0].role == "baseline"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from zbench.analysis.labels import as_typed, flatten
+from zbench.config import ServedEngineConfig
 from zbench.engines import Descriptions
 from zbench.methods.cache import method_of
 from zbench.space import Placed, constraint
@@ -27,6 +28,14 @@ def uncached_beside(
     if not method_of(engines.plainest(trial)[0].cache).skips and not method_of(found.cache).skips:
         return None
     return None if constraint(found, geometry_of(found.pipeline)) or engines.supports(found) else found
+
+
+def may_begin_a_block(placed: Placed) -> bool:
+    """Whether a baseline may be measured in the turns that others take with it, and not alone before. A server's may
+    not, for nobody knows what settings of others leave there."""
+    trial = placed.trial
+    served = isinstance(trial.engine, ServedEngineConfig)
+    return placed.is_baseline and trial.hardware is None and not trial.workload.is_load and not served
 
 
 def companions(placed: Sequence[Placed], engines: Descriptions) -> dict[str, Trial]:

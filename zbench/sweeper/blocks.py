@@ -1,16 +1,19 @@
 """Which trials of a sweep take turns in one window, and with which uncached trial; it runs nothing.
 
 Example: of `compute=eager,compiled cache=none,dbcache` the eager DBCache settings take turns with the eager uncached
-trial, four at a time, and the compiled ones with the compiled uncached one. Those that cannot be paired have a window
-of their own: references and baselines, projections, loads, and what its engine launches anew for each cache setting.
+trial, four at a time, and the compiled ones with the compiled uncached one. The eager one is the baseline: it has its
+own window with the first of them. Those that cannot be paired have a window of their own: other references and
+baselines, projections, loads, and what its engine launches anew for each cache setting.
 """
 
 from collections.abc import Callable, Collection, Iterable
 
 from zbench.engines import Descriptions
+from zbench.executors import Completed, Disrupted, Done, Failed, Stopped, TaskResult
+from zbench.record import MACHINE, Reason
 from zbench.search import Search, asks_ahead, waits_itself
 from zbench.space import Placed
-from zbench.sweeper.beside import uncached_beside
+from zbench.sweeper.beside import may_begin_a_block, uncached_beside
 from zbench.trial import Trial
 
 MOST_A_BLOCK, FEWEST_A_BLOCK = 4, 3
@@ -18,12 +21,16 @@ MOST_A_BLOCK, FEWEST_A_BLOCK = 4, 3
 many."""
 
 
+ALONE = ("reading the task", "loading", "cache configuration", "warm-up rounds")
+"""Stages of a baseline before any other of its block is configured: what fails there would fail alone too."""
+
+
 class Blocks:
     """Of one sweep."""
 
-    def __init__(self, search: Search, engines: Descriptions, *, paired: bool) -> None:
-        """`paired`: whether it is wanted, and the executor's workers can."""
-        self._engines, self._paired = engines, paired
+    def __init__(self, search: Search, engines: Descriptions, *, paired: bool, side_by_side: int = 1) -> None:
+        """`paired`: whether it is wanted, and the executor's workers can. `side_by_side`: how many tasks it holds."""
+        self._engines, self._paired, self._side_by_side = engines, paired, side_by_side
         self._space = search.space
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
@@ -47,6 +54,28 @@ class Blocks:
         found = uncached_beside(placed, baseline, self._engines, self.process)
         return None if found is None or has_failed(found.trial_id) else found
 
+    def begins_with(self, placed: Placed) -> bool:
+        """Whether a baseline is measured in its first block, in which others take turns with it. Where tasks run side
+        by side it is alone, so that all devices are soon in use."""
+        wanted = self._paired and self.asks_ahead and self._side_by_side == 1
+        return wanted and placed.trial.trial_id not in self._unpaired and may_begin_a_block(placed)
+
+    def results(self, done: Done) -> tuple[TaskResult, ...]:
+        """Of a task's settings; one whose companion failed in its turn, or whose baseline has to be measured alone, is
+        remembered. A baseline that failed after others of its block were configured may not have failed alone. Beside
+        one whose images are none others are measured anew, held to nothing."""
+        settings, results = done.task.settings, done.results
+        first = results[0]
+        if done.task.begins_with_baseline and isinstance(first, Completed) and first.measurement.image_fault:
+            return first, *(Disrupted() if isinstance(each, Completed) else each for each in results[1:])
+        if all(isinstance(result, Disrupted) for result in results):
+            self.without_companion(setting.trial.trial_id for setting in settings)
+        elif done.task.begins_with_baseline and not all(isinstance(each, Completed | Stopped) for each in results):
+            self.without_companion([settings[0].trial.trial_id])
+            if isinstance(first, Failed) and first.reason.code != MACHINE and not _alone(first.reason):
+                return Disrupted(), *results[1:]
+        return results
+
     def without_companion(self, trial_ids: Iterable[str]) -> None:
         """Their companion failed in its turn: they are measured alone from now on."""
         self._unpaired |= set(trial_ids)
@@ -67,6 +96,11 @@ class Blocks:
         )
         blocks = max(blocks_of(left), min(room, left), 1)
         return max(1, -(-left // blocks))
+
+
+def _alone(reason: Reason) -> bool:
+    """Whether a baseline failed before any other of its block was configured; of stages some have parts."""
+    return reason.stage is not None and reason.stage.partition(",")[0] in ALONE
 
 
 def blocks_of(trials: int) -> int:

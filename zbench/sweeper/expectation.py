@@ -11,7 +11,7 @@ from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
 from zbench.search import Foresight
 from zbench.stats.stationary import LEAST
-from zbench.sweeper.beside import companions
+from zbench.sweeper.beside import companions, may_begin_a_block
 from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
 from zbench.sweeper.plan import TAKE_TURNS, Plan
@@ -60,6 +60,7 @@ def _trials_s(plan: Plan) -> list[float] | None:
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
     twice: set[str] = set()  # references, which make their images once more for the noise floor
     beside = _uncached_beside(plan)
+    begins = _begin_blocks(plan) & {uncached.trial_id for uncached, _ in beside.values()}
     for placed in plan.trials:
         trial = placed.trial
         if placed.is_reference:
@@ -87,7 +88,7 @@ def _trials_s(plan: Plan) -> list[float] | None:
         if trial.trial_id in twice:
             least = max(least, 2 * cycle)
         uncached, part = beside.get(trial.trial_id, (None, 0.0))
-        if uncached is not None:
+        if uncached is not None or trial.trial_id in begins:
             least = max(least, LEAST_OF_A_PAIR * cycle)
         rounds = min(max(least, measure.budget_s / image_s), most)
         found.append((min(LEAST, measure.max_warmup_rounds) + rounds) * image_s)
@@ -107,23 +108,33 @@ def turns_share(plan: Plan) -> float | None:
     does. Each trial of a plan is taken to make as many."""
     timed = {p.trial.trial_id for p in plan.trials if not p.quality_only and not p.trial.workload.is_load}
     parts = [part for trial_id, (_, part) in _uncached_beside(plan).items() if trial_id in timed]
-    return sum(parts) / len(timed) if parts else None
+    return sum(parts) / len(timed) if any(parts) else None
 
 
 def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
     """The uncached trial that will take turns with each, by trial id, and its part of that one's time: all of it where
-    a search decides by each trial, which then has a window of its own."""
+    a search decides by each trial, which then has a window of its own. In the first block of a baseline that is its
+    own."""
     if not plan.measure.paired or plan.measure.quality_only or plan.executor.name not in TAKE_TURNS:
         return {}
     found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))
     beside: dict[str, list[tuple[str, Trial]]] = {}
     for trial_id, uncached in found.items():
         beside.setdefault(uncached.trial_id, []).append((trial_id, uncached))
+    begins = _begin_blocks(plan)
+    parts = {i: (blocks_of(len(alike)) - (i in begins)) / len(alike) for i, alike in beside.items()}
     return {
-        trial_id: (uncached, blocks_of(len(alike)) / len(alike) if plan.asks_ahead else 1.0)
+        trial_id: (uncached, parts[uncached.trial_id] if plan.asks_ahead else 1.0)
         for alike in beside.values()
         for trial_id, uncached in alike
     }
+
+
+def _begin_blocks(plan: Plan) -> set[str]:
+    """Baselines that may be measured in the turns of their first block, and not alone before; see `sweeper.blocks`."""
+    if not plan.asks_ahead or plan.executor.concurrent_trials > 1:
+        return set()
+    return {placed.trial.trial_id for placed in plan.trials if may_begin_a_block(placed)}
 
 
 def _load_s(trial: Trial, image_s: float) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from zbench.errors import machine_fault
 from zbench.hardware.roofline import project
 from zbench.measurement import QUALITY_ONLY, Measurement
 from zbench.record import Reason
@@ -35,6 +36,16 @@ def reason_abroad(reason: Reason) -> Reason:
     """As a record has it, which others read too: without the folders of this machine; the worker's log has them."""
     tail = tuple(map(without_folders, reason.log_tail))
     return replace(reason, message=without_folders(reason.message), log_tail=tail)
+
+
+def stopped_by(reason: Reason, trial: Trial) -> str:
+    """One line: what the machine failed at, what to do about it, and that nothing is lost."""
+    way_out = machine_fault(reason.message)
+    what = reason.message if way_out is None or way_out in reason.message else f"{reason.message}; {way_out}"
+    return (
+        f"{what}. That is no failure of {trial.label}, which runs again: what was measured before is kept, and the "
+        "same command goes on"
+    )
 
 
 def measured_abroad(measured: Measurement) -> Measurement:

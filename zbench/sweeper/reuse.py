@@ -27,6 +27,11 @@ class Reuse:
         self._environments, self._note = environments, note
         self._present = PresentContent(plan.measure)
 
+    def knows(self, trial_id: str) -> bool:
+        """Whether the journal has a record of a trial that may hold."""
+        record = self._store.latest.get(trial_id)
+        return record is not None and record is not self._before.get(trial_id)
+
     def record_of(self, placed: Placed, runs: Trial, reference: Path | None) -> Record | None:
         """The record that makes measuring again needless; says why where one exists and does not.
 

@@ -17,10 +17,9 @@ from zbench.analysis.view import view_of
 from zbench.analysis.work import work_key
 from zbench.config import MeasureConfig, check
 from zbench.engines import Descriptions
-from zbench.errors import ConfigError, MachineError, machine_fault
+from zbench.errors import ConfigError, MachineError
 from zbench.executors import (
     Completed,
-    Disrupted,
     Done,
     Executor,
     Failed,
@@ -43,7 +42,7 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
-from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized
+from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized, stopped_by
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
@@ -96,7 +95,7 @@ class Sweep:
         self._parts, self._held_out_for = parts_of(self.search), held_out_for(self.search)
         self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
-        self._blocks = Blocks(self.search, self._engines, paired=paired)
+        self._blocks = Blocks(self.search, self._engines, paired=paired, side_by_side=self.executor.capacity)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 
@@ -139,9 +138,7 @@ class Sweep:
                 raise ConfigError("executor.target", self.plan.executor.target, "ends a task that it does not hold")
             stopped = stopped or Stopped() in done.results
             self._tasks -= 1
-            if all(isinstance(result, Disrupted) for result in done.results):
-                self._blocks.without_companion(setting.trial.trial_id for setting in done.task.settings)
-            for setting, result in zip(done.task.settings, done.results, strict=True):
+            for setting, result in zip(done.task.settings, self._blocks.results(done), strict=True):
                 self._end(self._running.pop(setting.trial.trial_id), result, done)
 
     def _next_ready(self) -> Placed | None:
@@ -157,20 +154,21 @@ class Sweep:
                 if self._is_ready(placed):
                     del self._waiting[place]
                     return placed
-            has_room = len(self._waiting) + self._tasks < self.executor.capacity
+            has_room = len(self._waiting) < self.executor.capacity - self._tasks or not self._tasks
             asked = self._search.next_placed() if has_room else None
             if asked is None:
                 return None
             self._waiting.append(asked)
 
-    def _is_ready(self, placed: Placed) -> bool:
+    def _is_ready(self, placed: Placed, begins: Trial | None = None) -> bool:
         """Whether what it is held to has come to its end, and no other trial is running what could serve it too.
 
-        A baseline waits for the reference alone, and a reference for nothing.
+        A baseline waits for the reference alone, and a reference for nothing. In a block that `begins` with their
+        baseline others do not wait for it.
         """
         awaited = set() if placed.is_reference else {placed.reference_id}
         awaited |= set() if placed.is_reference or placed.is_baseline else {placed.baseline_id}
-        if not awaited <= self._tried.keys():
+        if not awaited <= self._tried.keys() | ({begins.trial_id} if begins else set()):
             return False
         return all(begun.proxy[0] != self._runs(placed.trial).trial_id for begun in self._running.values())
 
@@ -180,14 +178,17 @@ class Sweep:
         if setting is None:
             return
         block = {placed.trial.trial_id: (placed, setting)}
+        begins = placed.trial if self._blocks.begins_with(placed) else None
         companion = self._companion(placed)
-        begun, room = {*self._tried, *self._running}, self.executor.capacity - self._tasks
-        most = 1 if companion is None else self._blocks.size(placed.trial, begun, room)
-        while companion is not None and len(block) < most:
-            other = self._next_beside(placed, companion)
+        beside, most = begins or companion, 1
+        if beside is not None:
+            begun, room = {*self._tried, *self._running, beside.trial_id}, self.executor.capacity - self._tasks
+            most = self._blocks.size(placed.trial, begun, room) + (begins is not None)
+        while beside is not None and len(block) < most:
+            other = self._next_beside(placed, beside)
             if other is None:
                 break
-            if (setting := self._setting_of(other)) is not None:
+            if (setting := self._setting_of(other, begins)) is not None:
                 block[other.trial.trial_id] = (other, setting)
         settings, measure = tuple(setting for _, setting in block.values()), self._measure_of(placed)
         for one, setting in block.values():
@@ -205,11 +206,11 @@ class Sweep:
         timed = measured is not None and not measured.quality_only
         return replace(self.plan.measure, quality_only=self._reuse.wants_quality_only(placed) and not timed)
 
-    def _companion(self, placed: Placed) -> Trial | None:
-        """The uncached trial that it takes turns with."""
-        if self._measure_of(placed).quality_only:
+    def _companion(self, placed: Placed, begins: Trial | None = None) -> Trial | None:
+        """The uncached trial that it takes turns with, in a block that `begins` with its baseline that."""
+        if self._measure_of(placed).quality_only or (begins and begins.trial_id != placed.baseline_id):
             return None
-        baseline = self._tried.get(placed.baseline_id, placed).trial
+        baseline = begins or self._tried.get(placed.baseline_id, placed).trial
         latest = self.store.latest
 
         def has_failed(trial_id: str) -> bool:
@@ -217,34 +218,42 @@ class Sweep:
 
         return self._blocks.companion(placed, baseline, has_failed)
 
-    def _next_beside(self, first: Placed, companion: Trial) -> Placed | None:
-        """Another trial that may take turns with `first` now, if the next one is such."""
-        if self._blocks.asks_ahead and not any(self._is_beside(first, companion, each) for each in self._waiting):
+    def _next_beside(self, first: Placed, beside: Trial) -> Placed | None:
+        """Another trial that may take turns with `first` now, if the next one is such; references and baselines that
+        come before it wait."""
+        while self._blocks.asks_ahead and not any(self._is_beside(first, beside, each) for each in self._waiting):
             asked = self._search.next_placed()
             self._waiting += [] if asked is None else [asked]
+            if asked is None or not (asked.is_reference or asked.is_baseline):
+                break
         for place, waiting in enumerate(self._waiting):
             placed = self._search.held_to_what_serves(waiting)
-            if self._is_beside(first, companion, placed):
+            if self._is_beside(first, beside, placed):
                 del self._waiting[place]
                 return placed
         return None
 
-    def _is_beside(self, first: Placed, companion: Trial, other: Placed) -> bool:
-        """Whether both take turns with the same trial of one process."""
+    def _is_beside(self, first: Placed, beside: Trial, other: Placed) -> bool:
+        """Whether `first` and another take turns with the same trial, `first` itself perhaps, of one process. What may
+        be in the journal waits for its baseline."""
         placed = self._search.held_to_what_serves(other)
-        found = self._companion(placed) if self._is_ready(placed) else None
-        same = found is not None and found.trial_id == companion.trial_id
+        begins = beside if beside.trial_id == first.trial.trial_id else None
+        if not self._is_ready(placed, begins) or (begins and self._reuse.knows(placed.trial.trial_id)):
+            return False
+        found = self._companion(placed, begins)
+        same = found is not None and found.trial_id == beside.trial_id
         return same and self._blocks.process(first.trial) == self._blocks.process(placed.trial)
 
-    def _setting_of(self, placed: Placed) -> Setting | None:
-        """What is to be measured for it. None where its record is in the journal, or its figures in a proxy's."""
+    def _setting_of(self, placed: Placed, begins: Trial | None = None) -> Setting | None:
+        """What is to be measured for it, in a block that `begins` with its baseline perhaps. None where its record is
+        in the journal, or its figures in a proxy's."""
         if placed.trial.trial_id in self._tried:
             self.listener.added(placed.trial, None)  # once more, to be timed now
         reason = self._why_not(placed.trial)
         if reason is not None:
             self._settle(placed, self._pruned(placed, reason), kept=True)
             return None
-        runs, reference = self._runs(placed.trial), self._reference(placed)
+        runs, reference = self._runs(placed.trial), self._reference(placed, begins)
         record = self._reuse.record_of(placed, runs, reference)
         if record is not None:
             record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
@@ -274,7 +283,7 @@ class Sweep:
                 shutil.rmtree(artifacts, ignore_errors=True)
             self._settle(placed, replace(record, beside=done.beside))
         elif isinstance(result, Failed) and result.reason.code == MACHINE:
-            raise MachineError(_stopped_by(result.reason, placed.trial))
+            raise MachineError(stopped_by(result.reason, placed.trial))
         elif isinstance(result, Failed):
             shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
             reason = self._with_way_out(placed.trial, reason_abroad(result.reason))
@@ -385,12 +394,15 @@ class Sweep:
             return reason
         return replace(reason, next_offload=next_offload(trial, geometry_of(trial.pipeline), reason.memory))
 
-    def _reference(self, placed: Placed) -> Path | None:
-        """The quality reference's artifacts, once there are any."""
+    def _reference(self, placed: Placed, begins: Trial | None) -> Path | None:
+        """The quality reference's artifacts, once there are any; of one in whose block it is, as it will save them."""
         if placed.is_reference:
             return None
-        reference = self.store.latest.get(placed.reference_id)
-        return self.store.artifacts(placed.reference_id) if reference and reference.state == "COMPLETE" else None
+        if begins is None or begins.trial_id != placed.reference_id:
+            reference = self.store.latest.get(placed.reference_id)
+            if reference is None or reference.state != "COMPLETE":
+                return None
+        return self.store.artifacts(placed.reference_id)
 
     def _is_of_other_weights(self, placed: Placed) -> bool:
         """Whether its quality reference names other files than it does itself, as `sweep.reference_weights` asks."""
@@ -424,26 +436,10 @@ class Sweep:
             reference_id=placed.reference_id,
             baseline_id=placed.baseline_id,
             label=placed.trial.label,
-            config=_plain(config),
+            config=json.loads(json.dumps(config)),  # as it will be read back
             environment=environment,
             command=self.plan.command,
             part_of=self._parts.get(work_key(placed.trial)),
             held_out_for=tuple(self._held_out_for.get(work_key(placed.trial), ())),
             **fields,
         )
-
-
-def _stopped_by(reason: Reason, trial: Trial) -> str:
-    """One line: what the machine failed at, what to do about it, and that nothing is lost."""
-    way_out = machine_fault(reason.message)
-    what = reason.message if way_out is None or way_out in reason.message else f"{reason.message}; {way_out}"
-    return (
-        f"{what}. That is no failure of {trial.label}, which runs again: what was measured before is kept, and the "
-        "same command goes on"
-    )
-
-
-def _plain(data: dict[str, Any]) -> dict[str, Any]:
-    """As it will be read back from JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(data))
-    return plain

@@ -35,6 +35,11 @@ class TrialJob:
     companion: bool = False  # whether it takes turns for the others' sake alone, and nothing else is kept of it
     busy: bool = False  # whether it is this trial's turn
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether the others of the task are compared with its requests: a companion, or their baseline itself."""
+        return self.shares and self.role == "baseline"
+
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:
         """A stretch of work for this trial; where it fails, the job stays busy, so that it is known whose it was."""

@@ -56,7 +56,8 @@ def measure_trials(
     """Measure trials of one residency and one workload, by turns, on an engine that is loaded.
 
     `cold` is set if it was loaded for them; the first trial's first latency is added. `launched_for` is the trial that
-    it was loaded for. A companion, the last of them, has turns and no measurement of its own. Raises StopAsked between
+    it was loaded for. A companion, the last of them, has turns and no measurement of its own. The first may be the
+    baseline of the others, and the reference: its images are saved before theirs are judged. Raises StopAsked between
     requests, and whatever the engine raises.
     """
     workload = jobs[0].trial.workload
@@ -97,6 +98,9 @@ def measure_trials(
         if share.effective.weights != "random" and not share.is_spoilt:
             with share.job.during("saving images"):
                 save_artifacts(share.job.artifacts, share.first_cycle, share.effective)
+    for share in settings[1:]:
+        if settings[0].is_spoilt and share.job.reference == settings[0].job.artifacts:
+            share.job.reference = None
     if len(shares) == 1:
         calls.configure(shares[0].job.trial)  # where the last prompt had a size of its own
         shares[0].effective = engine.effective()  # with what the requests moved
@@ -137,7 +141,7 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold) -
         reasons["telemetry.clock_check"] = share.clock.reason
     if effective.tells_cached_steps is False:
         reasons["cached_steps"] = UNTOLD
-    doubts = (share.clock.doubt, _flat(share), cache_doubt(job.trial, effective, verdict.quality))
+    doubts = (share.clock.doubt, _flat(share), _moved(share), cache_doubt(job.trial, effective, verdict.quality))
     collected = "after the window" if window.arrivals.kind != "sequential" else "between cycles"
     telemetry = replace(readings.telemetry, garbage_collection=collected, clock_check=share.clock.telemetry)
     warmup_latencies_s = warm.latencies_s or [share.requests[0].latency_s]
@@ -217,6 +221,18 @@ def _flat(share: Share) -> str | None:
         return None
     first = f"{flat[0].prompt_id} with seed {flat[0].seed}"
     return f"{len(flat)} of {len(share.first_cycle)} images are of one colour all over, first {first}: look at it"
+
+
+def _moved(share: Share) -> str | None:
+    """A doubt where a reference that had turns with others made one image before they were configured, and another
+    since, always the same: then something of theirs stays on."""
+    first = share.requests[0]
+    made = {r.image_sha256 for r in share.requests if (r.prompt_id, r.seed) == (first.prompt_id, first.seed)}
+    known = share.job.is_reference and share.job.shares and share.warm.image_sha256 is not None
+    if not known or len(made) > 1 or len(share.requests) == len(made) or share.warm.image_sha256 in made:
+        return None
+    which = f"{first.prompt_id} with seed {first.seed}"
+    return f"{which} has another image since others had turns: measure.paired=false measures this trial before them"
 
 
 @contextmanager

@@ -80,6 +80,11 @@ def hold_latency(engine: Engine, made: Generation) -> None:
         raise ValueError(f"{type(engine).__name__}.generate says that the call took {made.latency_s} s")
 
 
+def image_sha256(made: Generation) -> str:
+    """Of an image's bytes."""
+    return hashlib.sha256(made.image.tobytes()).hexdigest()
+
+
 def request_of(made: Generation, pair: Pair, turn: Turn, times: Times) -> Request:
     """What a window keeps of a call; hashes its image and looks whether it is one."""
     invalid_reasons = [*spoilt_by(made), *(["compiled"] if made.compiled else [])]
@@ -98,7 +103,7 @@ def request_of(made: Generation, pair: Pair, turn: Turn, times: Times) -> Reques
         steps_s=made.steps_s,
         cached_steps=made.cached_steps,
         residual_diffs={step: diff for step, diff in made.residual_diffs.items() if math.isfinite(diff)},
-        image_sha256=hashlib.sha256(made.image.tobytes()).hexdigest(),
+        image_sha256=image_sha256(made),
         images=made.images,
         text_tokens=made.text_tokens,
         ranks=made.ranks,

@@ -1,8 +1,9 @@
 """A window of rounds, one after another: whose turn it is, and when there is enough; it judges no image.
 
 Several trials take turns: A B C D, D C B A, and so on, so that what drifts befalls all alike. A is their companion, the
-uncached trial: it is measured for the others' sake alone, and each of them keeps its requests. Where rounds are short a
-turn is several of them, as the first after another's turn is slower. A trial that has had enough has no more turns.
+uncached trial: it is measured for the others' sake alone, and each of them keeps its requests. Or it is their baseline
+itself, and keeps them too. Where rounds are short a turn is several of them, as the first after another's turn is
+slower. A trial that has had enough has no more turns, but for A while another has not.
 """
 
 import gc
@@ -38,9 +39,9 @@ class RoundsWindow:
     """The requests of one trial, or of several that take turns."""
 
     def __init__(self, calls: Calls, shares: Sequence[Share], cycle: Sequence[Pair], gauges: Gauges) -> None:
-        """The uncached trial that takes turns with the others is the last of `shares`; its turn is the first."""
+        """The turn of the uncached trial, with which the others take turns, is the first."""
         self._calls, self._cycle, self._gauges = calls, cycle, gauges
-        self._shares = sorted(shares, key=lambda share: not share.job.companion)
+        self._shares = sorted(shares, key=lambda share: not share.job.is_beside)
         self._watch = RoundWatch(calls.engine.watch().pids)
         self._began_s = 0.0
         self._turns = 0
@@ -50,17 +51,22 @@ class RoundsWindow:
     def _measured(self) -> list[Share]:
         return [share for share in self._shares if not share.job.companion]
 
+    @property
+    def _beside(self) -> Share | None:
+        """The uncached trial, unless its images are none."""
+        return next((share for share in self._shares if share.job.is_beside and not share.is_spoilt), None)
+
     def run(self) -> Window:
         """Lap after lap, until every trial has had enough."""
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._began_s = time.perf_counter()
         gc.freeze()  # what warm-up left, compiled code above all, stays out of the collections between rounds
-        beside = next((share for share in self._shares if share.job.companion), None)
         try:
             while any(not share.stop_reason for share in self._measured):
                 self._lap()
                 gc.collect()
                 for share in self._measured:
+                    beside = None if share.job.is_beside else self._beside
                     enough = stop_reason(share, len(self._cycle), self._spent_s(share), beside)
                     share.stop_reason = share.stop_reason or enough
         finally:
@@ -74,7 +80,8 @@ class RoundsWindow:
 
     def _lap(self) -> None:
         """Every prompt and seed equally often, of every trial that has not had enough."""
-        active = [share for share in self._shares if not share.stop_reason]
+        beside = self._beside
+        active = [share for share in self._shares if not share.stop_reason or share is beside]
         measured = [share for share in active if not share.job.companion]
         cycles, rounds = 1, 1
         if len(self._shares) > 1:

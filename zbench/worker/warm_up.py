@@ -14,7 +14,7 @@ from zbench.stats.stationary import LEAST, is_stationary
 from zbench.trial import Trial
 from zbench.worker.calls import Calls
 from zbench.worker.job import TrialJob
-from zbench.worker.request import spoilt_by
+from zbench.worker.request import image_sha256, spoilt_by
 from zbench.workload import Pair
 
 
@@ -28,6 +28,7 @@ class WarmUp:
     spoilt: list[SpoiltWarmUp] = field(default_factory=list)
     compile_s: float | None = None  # of all of them; None where nobody says, or none was made
     compiled_calls: int = 0
+    image_sha256: str | None = None  # of the workload's first pair, by the last round; None where none was made
 
     def suspicions(self) -> list[str]:
         """Why what follows should not be trusted; fewer rounds than can settle were someone's choice."""
@@ -62,6 +63,7 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | Non
     spoilt: list[SpoiltWarmUp] = []
     compiling_s: list[float | None] = []
     compiled: list[bool] = []
+    last: list[Generation] = []  # of the first pair
 
     def one(pair: Pair) -> Generation:
         job.check_stop()
@@ -77,14 +79,16 @@ def warm_up(engine: Engine, job: TrialJob, cycle: list[Pair], calls: Calls | Non
     def ended(end: str) -> WarmUp:
         known_s = [seconds for seconds in compiling_s if seconds is not None]
         told = bool(known_s) and len(known_s) == len(compiling_s)
-        return WarmUp(latencies, end, most, spoilt, sum(known_s) if told else None, sum(compiled))
+        shown = image_sha256(last[0]) if last else None
+        return WarmUp(latencies, end, most, spoilt, sum(known_s) if told else None, sum(compiled), shown)
 
     total = len(compiling) + most
     for pair in compiling:
         one(pair)
     began, first = time.monotonic(), len(compiling)
     while len(latencies) < total:
-        if one(cycle[0]).compiled:
+        last[:] = [one(cycle[0])]
+        if last[0].compiled:
             began, first = time.monotonic(), len(latencies)
         alike = latencies[first:]
         if is_stationary(alike).settled:
