@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: help demo gate test lint types unit fuzz format clean
+.PHONY: help demo gate test test-slurm lint types unit fuzz format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +35,10 @@ types: $(READY) ## mypy --strict on the package
 	$(BIN)/mypy
 
 unit: $(READY) ## the tests
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore=tests/slurm
+
+test-slurm: $(READY) ## the tests on a real Slurm of this machine alone, skipped with a reason where there is none
+	$(BIN)/python -m pytest -n 4 --dist loadfile tests/slurm
 
 fuzz: $(READY) ## twenty times as many damaged records, journals and command lines as make test has
 	ZBENCH_FUZZ_EXAMPLES=20 $(BIN)/python -m pytest tests/fuzz --timeout=3600

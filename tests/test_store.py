@@ -16,7 +16,7 @@ from factories import trial
 
 from zbench.errors import RecordError, StoreError
 from zbench.record import Reason, Record
-from zbench.store import RECORDS, Store, find_run, latest, read_records
+from zbench.store import RECORDS, KeptRecords, Store, find_run, latest, read_records
 
 
 def record(trial_id: str, state: str = "FAILED") -> Record:
@@ -56,6 +56,28 @@ def test_the_last_record_of_a_trial_counts(tmp_path: Path) -> None:
     with Store(tmp_path, lambda text: None) as store:
         assert store.latest == {"a": record("a", "PRUNED")}, "the same read back"
     assert [r.state for r in latest(read_records(tmp_path / RECORDS)).values()] == ["PRUNED"]
+
+
+def test_a_sweep_of_very_many_trials_has_each_record_whole_and_few_of_them_at_hand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those that were not wanted lately are read from their line anew; one that is replaced is gone."""
+    monkeypatch.setattr("zbench.store.AT_HAND", 3)
+    ids = [f"{number:02}" for number in range(20)]
+    with Store(tmp_path, lambda text: None) as store:
+        for trial_id in ids:
+            store.append(record(trial_id))
+        store.append(record("05", "PRUNED"))
+        assert list(store.latest) == ids and len(store.latest._at_hand) == 3
+        wanted = {trial_id: record(trial_id, "PRUNED" if trial_id == "05" else "FAILED") for trial_id in ids}
+        assert store.latest == wanted == dict(store.latest)
+        assert store.appended == set(ids)
+        (tmp_path / RECORDS).unlink()
+        with pytest.raises(StoreError, match="was removed"):
+            store.append(record("99"))
+    assert {r.trial_id: r for r in read_records(tmp_path / RECORDS)} == {**wanted, "99": record("99")}
+    with pytest.raises(KeyError):
+        KeptRecords()["nothing"]
 
 
 def test_a_torn_last_line_is_removed_with_a_notice_and_the_rest_stays(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ class EnvironmentEntry(TypedDict, total=False):
     ceilings: CeilingsEntry | None
     equal_workers: Share | None  # of records before there was `noise`
     noise: dict[str, NoiseEntry] | None
+    node: str | None  # the machine of a cluster
 
 
 def check_environment(environment: Mapping[str, Any]) -> None:
@@ -188,6 +189,18 @@ def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
         "git revision": environment.get("git_revision"),
         "uncommitted changes": environment.get("git_changes"),
     }
+
+
+def device_of(environment: Mapping[str, Any]) -> str:
+    """What kind of device was measured on, however many of it: the GPU's name, or the CPU's with its cores."""
+    names = [d["name"] if isinstance(d, Mapping) else d.name for d in environment.get("devices") or ()]
+    return " and ".join(sorted(set(names))) or str(identity(environment)["device"])
+
+
+def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the two agree in all that decides a measurement, but in how many devices of a kind their workers saw."""
+    first, second = ({**identity(each), "device": device_of(each)} for each in (one, other))
+    return first == second
 
 
 def cpu_governor() -> str | None:

@@ -10,6 +10,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
 from typing import NoReturn
 
 import hydra
@@ -23,7 +25,9 @@ from zbench.composition.grammar import text_override
 from zbench.composition.session import check_search_path, read_configs_as_text, readable
 from zbench.config import Config, register_schemas
 from zbench.engines import Descriptions
+from zbench.environment import DeviceLike
 from zbench.errors import Exit, HardwareError, OverrideError, ZbenchError, one_line
+from zbench.executors import trials_at_once
 from zbench.hardware.detect import describe_present, present_devices
 from zbench.methods import lora, quantization
 from zbench.plugins import ALLOW_CODE, check_targets
@@ -33,7 +37,7 @@ from zbench.streams import talk
 from zbench.sweeper.baseline import named_baseline
 from zbench.sweeper.conduct import check_weights
 from zbench.sweeper.devices import too_many
-from zbench.sweeper.here import auto_resolver, fill_grid, one_job
+from zbench.sweeper.here import auto_resolver, chosen_executor, devices_there, fill_grid, one_job
 from zbench.sweeper.plan import Plan, make_plan, trial_of
 from zbench.sweeper.tuning import tuning_jobs
 from zbench.trial import Trial, geometry_of
@@ -56,7 +60,7 @@ def planned(
     asked = _asked(args, command, about)
     if asked is None:
         return None
-    overrides, config_dir, jobs = asked
+    overrides, config_dir, jobs, devices = asked
     outside = check_targets((job.config for job in jobs.jobs), allow_code=allow_code)
     if outside and command == "plan":
         talk(f"note: from outside zbench, which a plan does not run: {', '.join(outside)}")
@@ -77,16 +81,17 @@ def planned(
     def stand_in() -> Config:
         return one_job(list(STAND_IN), config_dir)
 
-    return make_plan(
+    made = make_plan(
         jobs,
         stand_in,
-        present_devices(),
+        devices,
         command=goes_on,
         prefix=prefix,
         baseline_of=baseline_of,
         runs=command != "plan",
         allow_code=allow_code,
     )
+    return replace(made, at_once=trials_at_once(made.executor))
 
 
 def served(args: list[str], command: str, about: str = "", *, allow_code: bool = False) -> Trial | None:
@@ -98,7 +103,7 @@ def served(args: list[str], command: str, about: str = "", *, allow_code: bool =
     asked = _asked(args, command, about)
     if asked is None:
         return None
-    _, _, jobs = asked
+    jobs = asked[2]
     config = jobs.jobs[0].config
     check_targets([config], allow_code=allow_code)
     devices = present_devices()
@@ -115,20 +120,29 @@ def served(args: list[str], command: str, about: str = "", *, allow_code: bool =
     return trial
 
 
-def _asked(args: list[str], command: str, about: str) -> tuple[list[str], str | None, Jobs] | None:
-    """The overrides of a command line, its folder of configs and its jobs; None if Hydra was only to show something."""
+def _asked(
+    args: list[str], command: str, about: str
+) -> tuple[list[str], str | None, Jobs, Sequence[DeviceLike] | None] | None:
+    """The overrides of a command line, its folder of configs, its jobs and the devices that each may have; None if
+    Hydra was only to show something."""
     options, unknown = _parsed(args, command)
     shows = options.cfg or options.info or options.help or options.hydra_help or options.shell_completion
-    resolve_auto = auto_resolver(options.config_dir)
     overrides = [*options.overrides, *unknown]  # argparse takes the words before the first flag and leaves the others
     check_search_path(overrides)
     flags = [arg for arg in args if arg not in overrides]
 
+    executor = None if shows and not (options.cfg or options.info) else chosen_executor(overrides, options.config_dir)
+
+    @cache
+    def devices() -> Sequence[DeviceLike] | None:
+        return devices_there(executor)
+
     def expanded() -> Jobs:
+        resolve_auto, filled = auto_resolver(options.config_dir, devices), partial(fill_grid, devices=devices)
         if command == "tune":
-            return tuning_jobs(overrides, resolve_auto, fill_grid, len(present_devices()), options.config_dir)
+            return tuning_jobs(overrides, resolve_auto, filled, len(devices() or ()), options.config_dir)
         grids = command in ("sweep", "plan")
-        return expand(overrides, resolve_auto, config_dir=options.config_dir, grids=grids, fill_grid=fill_grid)
+        return expand(overrides, resolve_auto, config_dir=options.config_dir, grids=grids, fill_grid=filled)
 
     if shows and (options.cfg or options.info):
         jobs = expanded()
@@ -142,7 +156,7 @@ def _asked(args: list[str], command: str, about: str) -> tuple[list[str], str | 
         shown = [_without_secrets(word) for word in overrides if not text_override(word)]
         show([*shown, *_help_header(about), *flags], command)
         return None
-    return overrides, options.config_dir, expanded()
+    return overrides, options.config_dir, expanded(), devices()
 
 
 def _without_secrets(word: str) -> str:

@@ -41,6 +41,9 @@ RENAMED = {"not_a_baseline": "not_a_reference"}
 MACHINE = "machine"
 """The code of what the machine failed at, and not the trial; such a failure is no answer, so it is not recorded."""
 
+NODE_LOST = "node_lost"
+"""The code of a trial whose machine, one of several, was lost while it was measured, and another one after it."""
+
 SERVER_GONE = ("unreachable", "closed_early", "refused")
 """Codes of what a server did not answer."""
 
@@ -69,7 +72,7 @@ class Reason:
         if self.code == "worker_died":
             return ENDED_FROM_OUTSIDE.search(self.message) is not None
         said_by_an_error = self.code == "error" and machine_fault(self.message) is not None
-        return self.code == MACHINE or said_by_an_error or COULD_NOT_SAVE.match(self.message) is not None
+        return self.code in (MACHINE, NODE_LOST) or said_by_an_error or COULD_NOT_SAVE.match(self.message) is not None
 
     @property
     def is_of_a_server(self) -> bool:

@@ -10,7 +10,9 @@ import codecs
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -32,10 +34,54 @@ UNWRITTEN = b"\0"
 """What a file system puts where it made room for a line and lost power before it had the line."""
 
 
+AT_HAND = 256
+"""Records that a sweep holds as they are: all of a small one."""
+
+
+class KeptRecords(Mapping[str, Record]):
+    """The last record of each trial by its id, in order of first appearance: those that were wanted lately, and of the
+    others the line, compressed, which is a twentieth of it. So a sweep of ten thousand holds as much as one of a
+    thousand, and can still write its journal anew where somebody removed it.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, bytes | None] = {}  # None: it is at hand alone
+        self._at_hand: OrderedDict[str, Record] = OrderedDict()
+
+    def keep(self, record: Record) -> None:
+        """In place of an earlier one of its trial."""
+        self._lines[record.trial_id] = None
+        self._have_at_hand(record)
+
+    def __getitem__(self, trial_id: str) -> Record:
+        record = self._at_hand.get(trial_id)
+        if record is None:
+            line = self._lines[trial_id]
+            assert line is not None, "what is not at hand was written down"
+            record = Record.from_json(zlib.decompress(line))
+        self._have_at_hand(record)
+        return record
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def _have_at_hand(self, record: Record) -> None:
+        self._at_hand[record.trial_id] = record
+        self._at_hand.move_to_end(record.trial_id)
+        if len(self._at_hand) > AT_HAND:
+            trial_id, oldest = self._at_hand.popitem(last=False)
+            if self._lines[trial_id] is None:
+                self._lines[trial_id] = zlib.compress(oldest.to_json().encode())
+
+
 class Store:
     """A run folder held for writing. Use as a context manager; reading needs no Store (`read_records`).
 
-    `latest` is the last record of each trial by its id, kept as records are appended.
+    `latest` is the last record of each trial by its id, kept as records are appended; `appended` the ids of those that
+    this store has a record of its own of.
     """
 
     def __init__(self, folder: Path, notice: Callable[[str], None]) -> None:
@@ -59,7 +105,11 @@ class Store:
                 raise self._in_use("another process, whose lock file was removed") from error
             raise
         try:
-            self.latest = latest(read_records(self.journal))  # a foreign file is refused before a byte is touched
+            self.latest, self.appended = KeptRecords(), set[str]()
+            for number, _, line in journal_lines(self.journal):
+                self.latest.keep(
+                    record_in(self.journal, number, line)
+                )  # a foreign file is refused before it is touched
             self._mend_end()
             sync_folder(folder)
         except BaseException as error:
@@ -107,7 +157,8 @@ class Store:
                 else f"; the line is kept in {kept}: append it, or its trial runs again"
             )
             raise StoreError(f"{error}{way_out}") from error
-        self.latest[record.trial_id] = record
+        self.latest.keep(record)
+        self.appended.add(record.trial_id)
 
     def check(self, unsaved: Record | None = None) -> None:
         """Raise StoreError where somebody removed, replaced or changed the journal; what it held is saved first.

@@ -101,7 +101,7 @@ def test_one_device_is_held_against_nothing():
 
 
 def elsewhere(record: Record) -> Record:
-    return replace(record, environment={**ENVIRONMENT, "fingerprint": "ba9876543210"})
+    return replace(record, environment={**ENVIRONMENT, "cpu": "Another CPU"})
 
 
 def of_other_weights(record: Record) -> Record:

@@ -149,3 +149,12 @@ def test_what_slows_a_trial_stands_beside_what_it_does_even_within_one_long_call
 def test_for_whom_a_trial_waits_is_said_at_once() -> None:
     waits, come = ({"event": "waiting", "text": text} for text in ("waits for its turn on cpu: x", "its turn has come"))
     assert lines_of((0.0, waits), (0.1, come)) == ["none: waits for its turn on cpu: x", "none: its turn has come"]
+
+
+def test_on_which_machine_of_a_cluster_a_trial_runs_is_said_with_what_it_does() -> None:
+    waits = {"event": "waiting", "text": "waits for a worker with 2 GPUs"}
+    runs = {"event": "loaded", "node": "n7"}
+    assert lines_of((0.0, waits), (40.0, runs)) == [
+        "none: waits for a worker with 2 GPUs",
+        "none on n7: loaded, warming up",
+    ]

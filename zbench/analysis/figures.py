@@ -15,6 +15,7 @@ from zbench.analysis.quality import likeness
 from zbench.analysis.speedup import measured_noise, speedup_of
 from zbench.config import ParallelConfig, ServedEngineConfig
 from zbench.config.arrivals import OF_KINDS
+from zbench.environment import device_of
 from zbench.measurement import QUALITY_ONLY, REFERENCE_INVALID, Measurement, Source
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
@@ -25,6 +26,7 @@ from zbench.trial import Trial
 NOT_VALIDATED = "not validated on Z-Image-Turbo"
 OTHER_CONTENT = "other_content"  # why a figure is None: what it would be compared with has other weights or configs
 OTHER_ARRIVALS = "other_arrivals"  # why a speed-up is None: requests of what it would be over came in another way
+OTHER_DEVICE = "other_device"  # why a speed-up is None: what it would be over was measured on another kind of device
 BASELINE_INVALID = "baseline_invalid"  # why a speed-up is None: images of what it would be over are none
 
 UNSHARDED = ParallelConfig()
@@ -151,6 +153,8 @@ class TrialFigures:
     ran_beside: int = 0  # other trials that ran on the machine meanwhile
     power_limited: float | None = None  # share of the device's samples in which its power limit held its clock down
     disturbed_rounds: int = 0  # by the host; they count all the same
+    device: str | None = None  # what it was measured on: a GPU's name, or the CPU's; None where it is projected
+    node: str | None = None  # the machine of a cluster
     devices: int = 1
     dp_size: int = 1
     cfg_size: int = 1
@@ -268,6 +272,8 @@ def figures_of(
         "source": record.source,
         "offload": trial.offload.mode,
         **_degrees(trial),
+        "device": device_of(record.environment) if trial.hardware is None else None,
+        "node": record.environment.get("node"),
         "ran_beside": len(record.beside),
         "reason_code": reason.code if reason else None,
         "reason": reason.message if reason else None,
@@ -384,9 +390,13 @@ def _faster(record: Record, baseline: Record | None, companion: Record | None, m
         return {"missing": missing}
     if companion is not None and doubt.other_content(record, companion, "uncached trial") is not None:
         companion = None
+    if companion is not None and _is_elsewhere(record, companion):
+        companion = None
     found = speedup_of(record, baseline, companion)
     if found is None:
         return {"missing": missing}
+    if found.way != "paired" and baseline is not None and _is_elsewhere(record, baseline):
+        return {"missing": (*missing, ("speedup", OTHER_DEVICE))}
     low, high = found.speedup.interval or (None, None)
     known: dict[str, Any] = {
         "speedup": found.speedup.ratio,
@@ -398,6 +408,14 @@ def _faster(record: Record, baseline: Record | None, companion: Record | None, m
     ends = None if baseline is None else speedup_ends(found.speedup.ratio, record, baseline)
     known["projected_speedup_low"], known["projected_speedup_high"] = ends or (None, None)
     return {"missing": missing, **known}
+
+
+def _is_elsewhere(record: Record, other: Record) -> bool:
+    """Whether both were measured, on different kinds of devices. One cluster may have several; turns are taken on one
+    machine, so that what is paired is of one kind always."""
+    if record.trial.hardware is not None or other.trial.hardware is not None:
+        return False
+    return device_of(record.environment) != device_of(other.environment)
 
 
 def _against_baseline(

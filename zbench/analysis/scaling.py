@@ -12,6 +12,7 @@ from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, STAGES, exposed_share, rank_peak
 from zbench.analysis.stages import stage_seconds
 from zbench.config import ParallelConfig
+from zbench.environment import comparable
 from zbench.measurement import Measurement, RankView
 from zbench.methods.parallel import ParallelDims
 from zbench.record import Record
@@ -164,7 +165,7 @@ def _why_not(record: Record, ours: Measurement, one: Record, theirs: Measurement
     if ours.sources.get("latency") != theirs.sources.get("latency"):
         return OTHER_SOURCE
     measured = ours.projection is None
-    if measured and record.environment.get("fingerprint") != one.environment.get("fingerprint"):
+    if measured and not comparable(record.environment, one.environment):
         return ELSEWHERE
     return doubt.other_content(record, one, "setting on one device")
 

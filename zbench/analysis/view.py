@@ -51,7 +51,7 @@ class View:
 
 def view_of(records: Iterable[Record] | StoredRecords) -> View:
     """In the order of every table: each piece of work's trials, its reference first, then its baseline, then the
-    fastest first; then the FAILED, then the PRUNED.
+    fastest first; those on one kind of device together; then the FAILED, then the PRUNED.
 
     Raises RecordError where a record's config is not one of this zbench.
     """
@@ -67,10 +67,14 @@ def view_of(records: Iterable[Record] | StoredRecords) -> View:
         rows = _figures(by_key, keys, labels)
     groups = {key: place for place, key in enumerate(dict.fromkeys((row.sweep, row.reference_id) for row in rows))}
 
-    def place(row: TrialFigures) -> tuple[int, int, bool, bool, float, float, str]:
+    devices = {(row.sweep, row.trial_id): row.device for row in rows if row.is_reference}
+
+    def place(row: TrialFigures) -> tuple[int, int, bool, str, bool, bool, float, float, str]:
         return (
             ("COMPLETE", "FAILED", "PRUNED").index(row.state),
             groups[row.sweep, row.reference_id],
+            row.device != devices.get((row.sweep, row.reference_id), row.device),  # the reference's come first
+            row.device or "",
             not row.is_reference,
             not row.is_baseline,
             -(row.speedup or 0.0),

@@ -13,6 +13,7 @@ from zbench.streams import talk
 if TYPE_CHECKING:
     import argparse
 
+    from zbench.emit import Emission
     from zbench.record import Record
 
 
@@ -89,7 +90,8 @@ def emit(command: Command, args: list[str]) -> int:
 
     parser = command_parser(command, ("text", "json"))
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=CHOICE or key=value, as of zbench run")
-    parser.add_argument("--to", choices=(*TOOLS, "all"), required=True, help="whose words; all of them need --out")
+    whose = "whose words; all of them need --out; slurm: a job file that runs zbench sweep, and takes its overrides"
+    parser.add_argument("--to", choices=(*TOOLS, "all", "slurm"), required=True, help=whose)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write its files there (default: print them)")
     parser.add_argument("--config-dir", help="folder with groups of your own")
     parser.add_argument(ALLOW_CODE, action="store_true", help=ALLOW_CODE_HELP)
@@ -100,16 +102,37 @@ def emit(command: Command, args: list[str]) -> int:
         raise ZbenchError(f"--sglang-version: has no place with --to {options.to}; leave it out, or take --to sglang")
     if len(tools) > 1 and options.out is None:
         raise ZbenchError("--to all: writes files; add --out FOLDER, or name one tool")
-    trial = one_trial(options.overrides, options.config_dir, allow_code=options.allow_code)
-    made = [words_of(trial, tool, sglang_version=options.sglang_version) for tool in tools]
+    if options.to == "slurm":
+        made, what = [_job_file(options)], "a sweep"
+    else:
+        trial = one_trial(options.overrides, options.config_dir, allow_code=options.allow_code)
+        made, what = [words_of(trial, tool, sglang_version=options.sglang_version) for tool in tools], trial.label
     if options.out is not None:
-        for path in write(made, options.out, [f"{trial.label}: nothing here was measured."]):
+        for path in write(made, options.out, [f"{what}: nothing here was measured."]):
             print(path)
     elif options.format == "json":
         print(json_text(json.dumps(made[0].to_dict(), ensure_ascii=False, indent=2)))
     else:
         print(made[0].to_text())
     return Exit.DONE
+
+
+def _job_file(options: "argparse.Namespace") -> "Emission":
+    """For Slurm, of a sweep; that is composed, but not planned, as its hardware is elsewhere."""
+    from zbench.config import SlurmExecutorConfig
+    from zbench.emit import emit_slurm, names_executor
+    from zbench.methods.parallel import ParallelDims
+    from zbench.sweeper.here import swept_jobs
+
+    words = options.overrides
+    chosen = next((word for word in words if names_executor(word)), None)
+    asked = words if chosen is not None else [*words, "executor=slurm"]
+    jobs = swept_jobs(asked, options.config_dir, allow_code=options.allow_code)
+    config = jobs[0].executor
+    if not isinstance(config, SlurmExecutorConfig):
+        raise ZbenchError(f"--to slurm: {chosen} asks for no job of Slurm; take executor=slurm, or leave it out")
+    devices = max(ParallelDims.of(job.parallel).devices if job.hardware.nvml_name else 0 for job in jobs)
+    return emit_slurm(words, config, devices, config_dir=options.config_dir, allow_code=options.allow_code)
 
 
 def _sglang_version(parser: "argparse.ArgumentParser") -> None:

@@ -64,7 +64,7 @@ TABLE = (
         "emit",
         READ,
         "OVERRIDE … --to TOOL",
-        "a configuration in the words of zbench, SGLang, cache-dit or diffusers; needs no run and runs nothing",
+        "a configuration in the words of zbench, SGLang, cache-dit or diffusers; a sweep as a Slurm job; runs nothing",
         reading.emit,
     ),
     Command(

@@ -28,7 +28,8 @@ from zbench.config.setting import (
     ServedEngineConfig,
     engine_class,
 )
-from zbench.config.sweep import ExecutorConfig, MeasureConfig, SearchConfig, SweepConfig
+from zbench.config.slurm import SlurmExecutorConfig
+from zbench.config.sweep import ExecutorConfig, MeasureConfig, RayExecutorConfig, SearchConfig, SweepConfig
 
 __all__ = [
     "CACHE_CLASSES",
@@ -51,9 +52,11 @@ __all__ = [
     "ParallelConfig",
     "PipelineConfig",
     "Prompt",
+    "RayExecutorConfig",
     "SCMConfig",
     "SearchConfig",
     "ServedEngineConfig",
+    "SlurmExecutorConfig",
     "SpreadConfig",
     "SweepConfig",
     "WorkloadConfig",

@@ -21,9 +21,11 @@ from zbench.config.setting import (
     check_offload,
     check_parallel,
 )
+from zbench.config.slurm import SlurmExecutorConfig, check_executor
 from zbench.config.sweep import (
     ExecutorConfig,
     MeasureConfig,
+    RayExecutorConfig,
     SearchConfig,
     SweepConfig,
     check_measure,
@@ -64,7 +66,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "workload": {"workload": WorkloadConfig},
     "measure": {"measure": MeasureConfig},
     "search": {"search": SearchConfig},
-    "executor": {"executor": ExecutorConfig},
+    "executor": {"executor": ExecutorConfig, "ray": RayExecutorConfig, "slurm": SlurmExecutorConfig},
 }
 
 
@@ -98,6 +100,6 @@ def check(config: Any, checked: dict[int, object] | None = None) -> None:
 _CHECKS: dict[str, Callable[[Any], None]] = {
     **{"pipeline": check_pipeline, "hardware": check_hardware, "offload": check_offload, "parallel": check_parallel},
     **{"engine": check_engine, "cache": check_cache, "compute": check_compute, "workload": check_workload},
-    **{"measure": check_measure, "sweep": check_sweep},
+    **{"measure": check_measure, "sweep": check_sweep, "executor": check_executor},
     "execution": lambda execution: one_of("execution", execution, EXECUTIONS),
 }

@@ -51,9 +51,18 @@ class ExecutorConfig:
 
     name: str = MISSING
     target: str = MISSING  # class of the executor: module:Class, or an entry point's name
-    concurrent_trials: int = number(1, 1, 1024)  # how many trials run side by side, each on a device of its own
+    concurrent_trials: int | None = number(1, 1, 1024)  # side by side; null: as many as there are devices for
     share_device: bool = False  # true: wait for no other measurement on the device; records say so
     options: dict[str, Any] = field(default_factory=dict)  # what an executor from elsewhere needs
+
+
+@dataclass
+class RayExecutorConfig(ExecutorConfig):
+    """Where trials run: on the nodes of a Ray cluster."""
+
+    address: str = "auto"  # as ray.init takes it: auto, HOST:PORT, or local for a cluster of this machine alone
+    accelerator: str | None = None  # only on nodes that have GPUs of this type, as Ray calls it, such as H100
+    num_cpus: int = number(1, 0, 4096)  # cores that Ray sets aside for a worker
 
 
 @dataclass

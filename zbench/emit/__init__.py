@@ -1,6 +1,6 @@
 """A trial in the words of the tools that people deploy with: zbench, SGLang, cache-dit, diffusers; it runs none.
 
-Every setting of the trial is in a tool's words or in a note (`zbench.carried`).
+Every setting of the trial is in a tool's words or in a note (`zbench.carried`). `emit_slurm` is for a whole sweep.
 """
 
 import os
@@ -12,11 +12,23 @@ from zbench.emit.diffusers import emit_diffusers
 from zbench.emit.emission import Emission, EmittedFile
 from zbench.emit.overrides import zbench_command, zbench_overrides
 from zbench.emit.sglang import emit_sglang
+from zbench.emit.slurm import emit_slurm, names_executor
 from zbench.errors import ZbenchError
 from zbench.sanitize import printable
 from zbench.trial import Trial
 
-__all__ = ["TOOLS", "Emission", "EmittedFile", "emit", "emit_zbench", "write", "zbench_command", "zbench_overrides"]
+__all__ = [
+    "TOOLS",
+    "Emission",
+    "EmittedFile",
+    "emit",
+    "emit_slurm",
+    "emit_zbench",
+    "names_executor",
+    "write",
+    "zbench_command",
+    "zbench_overrides",
+]
 
 TOOLS = ("zbench", "sglang", "cache-dit", "diffusers")
 

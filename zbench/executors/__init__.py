@@ -3,15 +3,17 @@
 A new executor is one module with a class that fits `Executor`, and one line `target: module:Class` in `conf/executor/`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from zbench.config import ExecutorConfig, MeasureConfig
+from zbench.environment import DeviceLike
 from zbench.errors import ConfigError
+from zbench.hardware.detect import present_devices
 from zbench.measurement import Measurement, Role
-from zbench.plugins import load_object
+from zbench.plugins import check_permitted, load_class, load_object
 from zbench.record import Reason
 from zbench.trial import Trial
 
@@ -139,6 +141,53 @@ class TakingTurns(Protocol):
     def takes_turns(self) -> bool:
         """Whether its workers measure the settings of a task, and its companion, by turns."""
         ...
+
+
+class OnACluster(Protocol):
+    """What an executor's class of zbench's own may be too, where its trials run on other machines than this one.
+
+    A plan asks, so nothing is started for an answer. Raises ZbenchError where the cluster cannot be asked.
+    """
+
+    @classmethod
+    def known_devices(cls, config: ExecutorConfig) -> Sequence[DeviceLike] | None:
+        """The GPUs that one trial may have: of each kind as many as the machine has that has most of them. None: nobody
+        knows, so that any hardware may be there in any number."""
+        ...
+
+    @classmethod
+    def known_capacity(cls, config: ExecutorConfig) -> int:
+        """How many trials would run at once with `executor.concurrent_trials=null`."""
+        ...
+
+
+def devices_for(config: ExecutorConfig) -> Sequence[DeviceLike] | None:
+    """The GPUs that one trial may have where `config` sends it; None: nobody knows. Raises as `OnACluster`."""
+    cluster = _cluster(config)
+    return present_devices() if cluster is None else cluster.known_devices(config)
+
+
+def is_elsewhere(config: ExecutorConfig) -> bool:
+    """Whether trials run on other machines, so that files which are not here may be there."""
+    return _cluster(config) is not None
+
+
+def trials_at_once(config: ExecutorConfig) -> int:
+    """How many trials `config` has side by side. Raises as `OnACluster`."""
+    if config.concurrent_trials is not None:
+        return config.concurrent_trials
+    cluster = _cluster(config)
+    return max(len(present_devices()), 1) if cluster is None else cluster.known_capacity(config)
+
+
+def _cluster(config: ExecutorConfig) -> type[OnACluster] | None:
+    """The executor's class, where it is one of a cluster. Code from outside is not asked: it is taken to run trials on
+    this machine."""
+    key, target = "executor.target", config.target
+    if not check_permitted("executor", key, target, allow_code=True).is_own:
+        return None
+    found = load_class("executor", key, target, Executor)
+    return found if hasattr(found, "known_devices") else None
 
 
 def load_executor(config: ExecutorConfig, log_folder: Path, *, allow_code: bool = False) -> Executor:

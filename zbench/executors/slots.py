@@ -56,8 +56,9 @@ class RunningTask:
         self.turn_of = trial_id
 
 
-def slots_on(concurrent: int, present: list[Device]) -> list[Slot]:
-    """One for the whole machine, or one a GPU."""
+def slots_on(concurrent: int | None, present: list[Device]) -> list[Slot]:
+    """One for the whole machine, or one a GPU; None: as many as there are GPUs."""
+    concurrent = max(len(present), 1) if concurrent is None else concurrent
     if concurrent == 1:
         return [Slot(present, {})]
     if concurrent > len(present):

@@ -1,8 +1,8 @@
 """For each piece of work, the fastest trial that satisfies every constraint, what binds it, and the runner-up.
 
-Trials of one piece of work are ranked by the speed-up the report shows. Refuses to recommend what the report distrusts,
-and figures that were not measured on the model asked for, unless that is allowed; then it says so in its head. What is
-projected must also fit into the memory of its hardware.
+Trials of one piece of work are ranked by the speed-up the report shows; each kind of device has a ranking of its own.
+Refuses to recommend what the report distrusts, and figures that were not measured on the model asked for, unless that
+is allowed; then it says so in its head. What is projected must also fit into the memory of its hardware.
 """
 
 import math
@@ -32,7 +32,8 @@ FIT_IT = "sweep again with offload=all or offload=group, or onto hardware with m
 def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Goal | None = None) -> Advice:
     """One answer for each piece of work: of its COMPLETE trials the fastest that is feasible and to be trusted.
 
-    With a `goal` one for each number of devices too, the best for the goal's objective.
+    Where they were measured on several kinds of devices, one for each kind. With a `goal` one for each number of
+    devices too, the best for the goal's objective.
 
     A piece of work that has no answer says why in its place. Raises ConfigError for a limit that cannot be meant or
     that no record can be judged by, RecordError where the records allow no choice, and NothingFeasibleError, naming
@@ -74,14 +75,24 @@ def recommend(view: View, limits: Limits, *, allow_proxy: bool = False, goal: Go
 def _questions(
     names: Sequence[str], works: Iterable[Sequence[tuple[TrialFigures, Record]]], goal: Goal | None
 ) -> Iterator[tuple[str, Goal | None, list[TrialFigures]]]:
-    """What is asked, its name first: each piece of work, and with a goal each number of devices."""
-    for name, pairs in zip(names, works, strict=True):
-        rows = [row for row, _ in pairs]
-        if goal is None:
-            yield name, None, rows
-            continue
-        for devices in goal.numbers(rows):
-            yield f"{name}, {goal.objective} on {counted(devices)}", replace(goal, devices=devices), rows
+    """What is asked, its name first: each piece of work on each kind of device, and with a goal each number of them."""
+    for work, pairs in zip(names, works, strict=True):
+        for name, rows in _kinds_apart(work, [row for row, _ in pairs]):
+            if goal is None:
+                yield name, None, rows
+                continue
+            for devices in goal.numbers(rows):
+                yield f"{name}, {goal.objective} on {counted(devices)}", replace(goal, devices=devices), rows
+
+
+def _kinds_apart(work: str, rows: list[TrialFigures]) -> Iterator[tuple[str, list[TrialFigures]]]:
+    """The trials of each kind of device, as a cluster may have several: which setting is faster says nothing across."""
+    kinds = dict.fromkeys(row.device for row in rows if row.state == "COMPLETE")
+    if len(kinds) < 2:
+        yield work, rows
+        return
+    for kind in kinds:
+        yield f"{work}, measured on {kind}", [row for row in rows if row.device == kind]
 
 
 def _answer(

@@ -9,11 +9,11 @@ from rich.console import Console
 from zbench.analysis.labels import told_apart
 from zbench.engines.weights import resolve_weights
 from zbench.errors import StoreError, WeightsUnavailableError
-from zbench.executors import load_executor
+from zbench.executors import is_elsewhere, load_executor
 from zbench.plugins import check_permitted
 from zbench.quality.judge_weights import check_judges
 from zbench.search import Search, foresight_of, load_search
-from zbench.space import Space
+from zbench.space import Placed, Space
 from zbench.store import Store
 from zbench.streams import talk
 from zbench.sweeper.outcome import SweepResult
@@ -32,7 +32,7 @@ def conduct(plan: Plan, console: Console, search: Search | None = None) -> Sweep
     """
     search = search or load_search(plan.search, plan.space, allow_code=plan.allow_code)
     trials = search.space.placed  # as far as it knows; it may make more of its own
-    check_weights((placed.trial for placed in trials), plan.sweep.reference_weights)
+    check_weights_of(plan, trials)
     check_judges(plan.measure)
     executor = load_executor(plan.executor, plan.run_folder / "logs", allow_code=plan.allow_code)
     try:
@@ -66,12 +66,22 @@ def check_before(plan: Plan) -> None:
 
     An executor and a search from outside are not asked.
     """
-    check_weights((placed.trial for placed in plan.trials), plan.sweep.reference_weights)
+    check_weights_of(plan, plan.trials)
     check_judges(plan.measure)
     for key in ("runs_dir", "reports_dir"):
         _hold_writable(f"sweep.{key}", Path(os.path.expanduser(getattr(plan.sweep, key))))
     if check_permitted("executor", "executor.target", plan.executor.target, allow_code=True).is_own:
         load_executor(plan.executor, plan.run_folder / "logs").close()
+
+
+def check_weights_of(plan: Plan, placed: Iterable[Placed]) -> None:
+    """As `check_weights`. What is not here may be where the trials run, if that is elsewhere: then it is said."""
+    try:
+        check_weights((each.trial for each in placed), plan.sweep.reference_weights)
+    except WeightsUnavailableError as error:
+        if not is_elsewhere(plan.executor):
+            raise
+        talk(f"note: here {error}; the nodes of executor={plan.executor.name} look for it themselves")
 
 
 def check_weights(trials: Iterable[Trial], reference_weights: str | None = None) -> None:

@@ -15,8 +15,13 @@ def matching(nvml_name: str | None, devices: Sequence[DeviceLike]) -> list[Devic
     return [] if nvml_name is None else [device for device in devices if names(nvml_name, device.name)]
 
 
-def check_devices(trial: Trial, hardware: HardwareConfig, devices: Sequence[DeviceLike]) -> None:
-    """Raise HardwareError where a trial to be measured on GPUs is promised more of them than are here."""
+def check_devices(trial: Trial, hardware: HardwareConfig, devices: Sequence[DeviceLike] | None) -> None:
+    """Raise HardwareError where a trial to be measured on GPUs is promised more of them than are here.
+
+    `devices`, here and below, are those that a trial may have; None: nobody knows, so any number goes.
+    """
+    if devices is None:
+        return
     asked, here = hardware.num_devices, len(matching(hardware.nvml_name, devices))
     if trial.hardware is None and trial.compute.device == "cuda" and asked is not None and asked > here:
         raise HardwareError(
@@ -25,16 +30,16 @@ def check_devices(trial: Trial, hardware: HardwareConfig, devices: Sequence[Devi
         )
 
 
-def most_devices(trial: Trial, hardware: HardwareConfig, devices: Sequence[DeviceLike]) -> int | None:
+def most_devices(trial: Trial, hardware: HardwareConfig, devices: Sequence[DeviceLike] | None) -> int | None:
     """How many a trial may have; None where any number goes: on a CPU's cores, or projected, with no number asked."""
     if hardware.num_devices is not None:
         return hardware.num_devices
     measured_on_gpus = trial.hardware is None and trial.compute.device == "cuda"
-    return len(matching(hardware.nvml_name, devices)) if measured_on_gpus else None
+    return len(matching(hardware.nvml_name, devices)) if measured_on_gpus and devices is not None else None
 
 
 def too_many(
-    asked: Sequence[tuple[Trial, HardwareConfig]], devices: Sequence[DeviceLike]
+    asked: Sequence[tuple[Trial, HardwareConfig]], devices: Sequence[DeviceLike] | None
 ) -> Callable[[Trial], str | None]:
     """Says why a trial has more devices than it may, or None; of a trial asked for twice the larger number counts."""
     most: dict[str, int | None] = {}

@@ -8,12 +8,13 @@ from zbench.engines import Descriptions
 from zbench.errors import ConfigError
 from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
+from zbench.methods.parallel import ParallelDims
 from zbench.search import Foresight
 from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions, may_begin_a_block
 from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
-from zbench.sweeper.plan import LOCAL, Plan
+from zbench.sweeper.plan import TAKE_TURNS, Plan
 from zbench.trial import Trial, geometry_of
 from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
@@ -50,7 +51,10 @@ def sweep_ends_s(plan: Plan) -> tuple[float | None, float | None]:
 
 
 def _trials_s(plan: Plan) -> list[float] | None:
-    """Seconds that each trial of a plan takes; those that differ only in what is projected are one."""
+    """Seconds that each trial of a plan adds to its wall time; those that differ only in what is projected are one.
+
+    Trials on GPUs run side by side, as many as there is room for by the devices of each.
+    """
     measure = plan.measure
     found: list[float] = []
     runs: dict[str, tuple[Trial, HardwareConfig]] = {}
@@ -91,7 +95,12 @@ def _trials_s(plan: Plan) -> list[float] | None:
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
             warm_ups = min(COMPANION_WARM_UPS, measure.max_warmup_rounds)
             found[-1] += (warm_ups + rounds) * of_uncached.latency_s * part
-    return found
+    return [seconds * _part(plan, trial) for seconds, (trial, _) in zip(found, runs.values(), strict=True)]
+
+
+def _part(plan: Plan, trial: Trial) -> float:
+    """Of the devices that the sweep has, those that a trial takes."""
+    return min(1.0, ParallelDims.of(trial.parallel).devices / plan.at_once) if trial.compute.device == "cuda" else 1.0
 
 
 def turns_share(plan: Plan) -> float | None:
@@ -106,7 +115,7 @@ def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
     """The uncached trial that will take turns with each, by trial id, and its part of that one's time: all of it where
     a search decides by each trial, which then has a window of its own. In the first block of a baseline that is its
     own."""
-    if not plan.measure.paired or plan.measure.quality_only or plan.executor.name != LOCAL:
+    if not plan.measure.paired or plan.measure.quality_only or plan.executor.name not in TAKE_TURNS:
         return {}
     found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))
     beside: dict[str, list[tuple[str, Trial]]] = {}

@@ -1,11 +1,15 @@
-"""What a command line means on this machine: what `auto` stands for here, and the configuration of one trial."""
+"""What a command line means where its trials run: which devices they may have, what `auto` stands for there, and the
+configuration of one trial."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from zbench.composition import ResolveAuto, expand, profile_patterns
-from zbench.config import Config
+from zbench.config import Config, ExecutorConfig
+from zbench.environment import DeviceLike
 from zbench.errors import ConfigError, HardwareError, OverrideError
+from zbench.executors import devices_for
 from zbench.hardware.detect import describe_present, match_profile, present_devices, unmatched
 from zbench.methods import lora, quantization
 from zbench.methods.parallel import every_split
@@ -26,6 +30,19 @@ def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = 
     return config
 
 
+def swept_jobs(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> list[Config]:
+    """The configurations that a sweep asks for on devices that nobody knows yet. Raises as `one_job` does, and
+    HardwareError where no hardware is named."""
+
+    def unknown() -> None:
+        return None
+
+    resolve, fill = auto_resolver(config_dir, unknown), partial(fill_grid, devices=unknown)
+    jobs = expand(overrides, resolve, config_dir=config_dir, fill_grid=fill).jobs
+    check_targets((job.config for job in jobs), allow_code=allow_code)
+    return [job.config for job in jobs]
+
+
 def one_trial(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> Trial:
     """The trial that a command line names, projected where its hardware is not here; nothing is loaded.
 
@@ -41,34 +58,73 @@ def one_trial(overrides: list[str], config_dir: str | None, *, allow_code: bool 
     return trial
 
 
-def auto_resolver(config_dir: str | None) -> ResolveAuto:
-    """What `hardware=auto` and `pipeline=auto` stand for on this machine."""
+def chosen_executor(overrides: Sequence[str], config_dir: str | None) -> ExecutorConfig | None:
+    """The executor that a command line chooses; None where no word of it may choose one, so that it is this machine's.
+
+    Of several experiments the first counts: a sweep has one executor.
+    """
+    words = []
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "experiment":
+            words.append(f"{word.partition('=')[0]}={value.partition(',')[0]}")
+        elif key == "executor" or key.startswith("executor."):
+            words.append(word)
+    if not words:
+        return None
+    words += ["pipeline=zimage_tiny", "hardware=cpu"]
+    return expand(words, lambda _, choices: "", config_dir=config_dir, grids=False).jobs[0].config.executor
+
+
+def devices_there(executor: ExecutorConfig | None) -> Sequence[DeviceLike] | None:
+    """The GPUs that a trial may have where that sends it: here, or on a cluster (`executors.devices_for`)."""
+    return present_devices() if executor is None else devices_for(executor)
+
+
+def auto_resolver(
+    config_dir: str | None, devices: Callable[[], Sequence[DeviceLike] | None] | None = None
+) -> ResolveAuto:
+    """What `hardware=auto` and `pipeline=auto` stand for where `devices` are, by default on this machine.
+
+    Of a cluster's devices the first counts; where nobody knows them, hardware must be named.
+    """
 
     def resolve(group: str, choices: dict[str, str]) -> str:
         patterns = profile_patterns(config_dir)
         if group == "pipeline":
             return "zimage_tiny" if patterns.get(choices["hardware"]) is None else "zimage_turbo"
-        devices = present_devices()
-        name = match_profile(devices, patterns)
+        known = present_devices() if devices is None else devices()
+        if known is None:
+            raise HardwareError(
+                f"hardware=auto: nobody can say here which devices executor={choices.get('executor')} has; name them, "
+                "such as hardware=h100 or hardware=cpu"
+            )
+        name = match_profile(known, patterns)
         if name is None:
-            raise HardwareError(unmatched(devices))
+            raise HardwareError(unmatched(known))
         return name
 
     return resolve
 
 
-def fill_grid(group: str, nvml_name: str | None, num_devices: int | None) -> Sequence[Mapping[str, Any]]:
+def fill_grid(
+    group: str,
+    nvml_name: str | None,
+    num_devices: int | None,
+    *,
+    devices: Callable[[], Sequence[DeviceLike] | None] | None = None,
+) -> Sequence[Mapping[str, Any]]:
     """The points of a grid's axis that depends on the devices of the hardware: for `parallel`, every split of them.
 
-    Without `num_devices` they are those that are here, 1 on a CPU. Raises ConfigError where nobody can know how many
-    there are, and for a group that has no such axis.
+    Without `num_devices` they are those of `devices`, by default of this machine; 1 on a CPU. Raises ConfigError where
+    nobody can know how many there are, and for a group that has no such axis.
     """
     if group != "parallel":
         raise ConfigError(f"{group}.grid", "auto", "only an axis of parallel depends on the devices; list its points")
     if num_devices is None and nvml_name is not None:
-        devices = present_devices()
-        num_devices = len(matching(nvml_name, devices))
+        known = (present_devices() if devices is None else devices()) or ()
+        num_devices = len(matching(nvml_name, known))
         if not num_devices:
-            problem = f"is needed by parallel=all, as that hardware is not here ({describe_present(devices)})"
+            problem = f"is needed by parallel=all, as that hardware is not here ({describe_present(known)})"
             raise ConfigError("hardware.num_devices", None, problem)
     return every_split(num_devices or 1)

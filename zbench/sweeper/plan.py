@@ -23,9 +23,9 @@ from zbench.config import (
     SweepConfig,
 )
 from zbench.engines import Descriptions
+from zbench.environment import DeviceLike
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.hardware.detect import describe_present, is_present
-from zbench.hardware.nvml import Device
 from zbench.methods import lora, quantization
 from zbench.methods.cache import method_of
 from zbench.plugins import check_targets
@@ -39,8 +39,8 @@ from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes, request_count
 
-LOCAL = "local"
-"""The executor whose workers take turns."""
+TAKE_TURNS = ("local", "ray", "slurm")
+"""Executors whose workers take turns."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     foresight: Foresight | None = None  # of the search; None: all of the preview comes, and nothing else
     asks_ahead: bool = True  # whether several trials of the search may share an uncached one
+    at_once: int = 1  # trials of one GPU that run side by side
 
     @property
     def lists_all(self) -> bool:
@@ -109,7 +110,7 @@ class Plan:
 def make_plan(
     jobs: Jobs,
     stand_in: Callable[[], Config],
-    devices: Sequence[Device],
+    devices: Sequence[DeviceLike] | None,
     *,
     command: str,
     prefix: str,
@@ -117,9 +118,9 @@ def make_plan(
     runs: bool = False,
     allow_code: bool = False,
 ) -> Plan:
-    """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed.
-
-    `stand_in` composes what proxies run on, and is called only if something is projected. `baseline_of` gives the speed
+    """Arrange composed jobs into a plan; `prefix` begins the default name, `command` is what the user typed. `devices`
+    are those that a trial may have; None: nobody knows, so that whatever is named is there. `stand_in` composes what
+    proxies run on, and is called only if something is projected. `baseline_of` gives the speed
     baseline that `sweep.baseline` names, for each quality reference. Code from outside zbench is asked nothing
     unless the plan `runs`; `allow_code` permits it where no entry point does.
 
@@ -174,7 +175,7 @@ def _known_before(placed: Sequence[Placed], first: Config, engines: Descriptions
         plain, why = engines.plainest(trial)
         if not method_of(plain.cache).skips:
             yield f"{trial.label}: {why}, so that it is measured as an uncached trial"
-    if first.measure.paired and not first.measure.quality_only and first.executor.name == LOCAL:
+    if first.measure.paired and not first.measure.quality_only and first.executor.name in TAKE_TURNS:
         yield from turns_told(placed, companions(placed, engines), engines)
 
 
@@ -217,7 +218,7 @@ def _refuse_several_ways(configs: Sequence[Config]) -> None:
         first, *others = {id(value): value for value in (getattr(config, group) for config in configs)}.values()
         for other in others:
             for item in fields(first):
-                one, two = getattr(first, item.name), getattr(other, item.name)
+                one, two = getattr(first, item.name), getattr(other, item.name, None)
                 if one != two:
                     key, values = f"{group}.{item.name}", " and ".join(sorted(map(str, (one, two))))
                     raise OverrideError(
@@ -250,23 +251,24 @@ def _profiles(asked: Sequence[tuple[Trial, HardwareConfig]], placed: Sequence[Pl
     return profiles
 
 
-def trial_of(config: Config, devices: Sequence[Device]) -> Trial:
-    """The trial of a configuration, with its device and native dtype decided; projected if its hardware is not here.
+def trial_of(config: Config, devices: Sequence[DeviceLike] | None) -> Trial:
+    """The trial of a configuration, with its device and native dtype decided; projected if its hardware is not among
+    `devices`. Where nobody knows these (None), all hardware is there.
 
     Raises HardwareError for hardware that must be measured and is not here, or not in the number asked for.
     """
-    present = is_present(config.hardware, devices)
+    present = devices is None or is_present(config.hardware, devices)
     if config.execution == "measure" and not present:
         raise HardwareError(
             f"execution=measure with hardware={config.hardware.name}, which is not here; "
-            f"{describe_present(devices)}; leave execution out to project"
+            f"{describe_present(devices or ())}; leave execution out to project"
         )
     projected = config.execution == "project" or not present
     if projected and config.hardware.nvml_name is None:
         raise HardwareError(
             f"execution=project with hardware={config.hardware.name}: only GPUs are projected, such as hardware=b300"
         )
-    if config.compute.device == "cuda" and not devices and not projected:
+    if config.compute.device == "cuda" and devices is not None and not devices and not projected:
         raise HardwareError(
             f"compute.device=cuda: {describe_present(devices)}; project it with hardware=h100 or the like, or run on "
             "the CPU with compute.device=auto"

@@ -1,6 +1,7 @@
 """What a sweep says while it runs, on stderr: a live table and an ETA on a terminal, a line a trial elsewhere."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -63,9 +64,11 @@ class _Shown:
     of: int = 1  # so many that take turns
     quiet_s: float = QUIET_S
     slowed: str = ""  # by what
+    node: str = ""  # the machine of a cluster
 
     def __str__(self) -> str:
-        return f"{self.label}: {'; '.join(filter(None, [self.doing, self.slowed]))}"
+        on = f" on {self.node}" if self.node else ""
+        return f"{self.label}{on}: {'; '.join(filter(None, [self.doing, self.slowed]))}"
 
 
 class SweepProgress:
@@ -86,7 +89,7 @@ class SweepProgress:
         self._is_exact, self._done = foresight.is_exact, 0
         self.total = foresight.most  # None: nobody knows
         self.eta = Eta(foresight.most or 0, side_by_side)
-        self._rows: list[tuple[str, ...]] = []
+        self._rows: deque[tuple[str, ...]] = deque(maxlen=ROWS)
         self._running: dict[str, _Shown] = {}  # by trial id
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -116,6 +119,7 @@ class SweepProgress:
     def event(self, placed: Placed, event: dict[str, Any]) -> None:
         """Show what the running trial does."""
         shown, kind, now = self._running[placed.trial.trial_id], event.get("event"), self._clock()
+        shown.node = printable(event.get("node", ""))
         if kind == "slowed":
             shown.slowed = printable(event["text"] or "")
         else:
@@ -176,7 +180,7 @@ class SweepProgress:
         table = Table(box=None, pad_edge=False)
         for title in ("trial", "latency", "speed-up", "cached", ""):
             table.add_column(title, no_wrap=True)
-        for row in self._rows[-ROWS:]:
+        for row in self._rows:
             table.add_row(*(Text(cell) for cell in row))
         loading = [self._loading.progress] if self._loading.shown else []
         now = [Text(str(shown)) for shown in self._running.values()] or [Text("")]

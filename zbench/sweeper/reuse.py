@@ -25,7 +25,6 @@ class Reuse:
         """`environments` are those where trials may run now; `note` is told why a record does not hold."""
         self._sweep, self._measure, self._store = plan.sweep, plan.measure, store
         self._environments, self._note = environments, note
-        self._before = dict(store.latest) if plan.sweep.fresh else {}
         self._present = PresentContent(plan.measure)
 
     def knows(self, trial_id: str) -> bool:
@@ -42,7 +41,7 @@ class Reuse:
         With `sweep.fresh` what was there before does not hold; what this sweep measured itself does.
         """
         record = self._store.latest.get(placed.trial.trial_id)
-        if record is None or record is self._before.get(placed.trial.trial_id):
+        if record is None or (self._sweep.fresh and record.trial_id not in self._store.appended):
             return None
         if record.state == "FAILED" and record.reason is not None and record.reason.is_of_the_machine:
             why = f"the machine failed and not it: {record.reason.message}"

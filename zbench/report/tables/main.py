@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-from zbench.analysis.figures import NOT_VALIDATED, TrialFigures
+from zbench.analysis.figures import NOT_VALIDATED, OTHER_DEVICE, TrialFigures
 from zbench.analysis.speedup import EQUAL_WORKERS, companion_id
 from zbench.analysis.telling import shown_of_all, telling
 from zbench.analysis.view import View
@@ -20,6 +20,7 @@ from zbench.report.text.outside import lossy_notes, outside_notes
 from zbench.report.text.stacks import stacks_told
 from zbench.sanitize import json_text
 
+DEVICE = "device"
 MEMORY = "peak memory"
 LATENCY = "latency, s [95 %]"
 PROJECTED = "latency, s [90 %]"
@@ -48,6 +49,7 @@ class Column:
 
 COLUMNS = (
     Column("trial", cells.label, LEFT),
+    Column(DEVICE, lambda row: row.device or cells.ABSENT, LEFT),
     Column(LATENCY, cells.latency),
     Column("p90, s", cells.p90),
     Column(COLD, cells.cold),
@@ -70,6 +72,8 @@ def main_table(view: View) -> TextTable:
         columns = [column for column in columns if column.header != PROMPT]
     if complete and all(map(_has_range, complete)):
         columns = [Column(PROJECTED, c.cell) if c.header == LATENCY else c for c in columns]
+    if len({row.device for row in complete if row.device is not None}) < 2:
+        columns = [column for column in columns if column.header != DEVICE]
     if not _may_skip(complete):
         columns = [column for column in columns if column.header != CACHED]
     if _random_weights(complete):
@@ -267,6 +271,22 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
         for way, rows in of_way.items()
         if rows
     ]
+    return [*lines, *_of_other_machines(complete, [row for rows in of_way.values() for row in rows])]
+
+
+def _of_other_machines(complete: Sequence[TrialFigures], not_by_turns: Sequence[TrialFigures]) -> list[str]:
+    """Where what a speed-up is over was measured on another machine of a cluster, and where there is none for that."""
+    nodes = {row.key: row.node for row in complete}
+    away = [row.label for row in not_by_turns if nodes.get((row.sweep, row.baseline_id), row.node) != row.node]
+    none = [row.label for row in complete if row.why_missing("speedup") == OTHER_DEVICE]
+    lines = []
+    if away:
+        lines.append(
+            f"{cells.listed(away)}: the baseline was measured on another machine of the same kind; what equal machines "
+            "differ by is not in the interval."
+        )
+    if none:
+        lines.append(f"{cells.listed(none)}: no speed-up, for the baseline was measured on another kind of device.")
     return lines
 
 

@@ -129,7 +129,9 @@ def _time(plan: Plan) -> str:
 
 
 def _legend(plan: Plan) -> tuple[str, ...]:
-    lines = [f"{plan.name}: {_count(plan)}, {len(plan.pruned)} pruned; expected time {_time(plan)}; nothing was run"]
+    at_once = f" on {plan.at_once} devices" if plan.at_once > 1 else ""
+    expected = f"expected time {_time(plan)}{at_once}"
+    lines = [f"{plan.name}: {_count(plan)}, {len(plan.pruned)} pruned; {expected}; nothing was run"]
     lines += [_launches(each) for each in launches(plan)]
     lines += [] if (turns := cost_expected(turns_share(plan))) is None else [turns]
     lines += [f"note: {note}" for note in plan.notes]

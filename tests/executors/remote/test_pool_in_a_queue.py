@@ -1,0 +1,41 @@
+"""What a pool says of workers that wait in a cluster's queue, and does with one that leaves unasked."""
+
+from collections.abc import Iterator
+from itertools import chain, repeat
+from pathlib import Path
+
+from fake_cluster import FakeCluster, is_measured, next_done, on_a_gpu, pool_over, task_of
+
+
+class QueueingCluster(FakeCluster):
+    """See `Queueing`."""
+
+    def __init__(self, reasons: Iterator[str]) -> None:
+        super().__init__()
+        self._reasons = reasons
+
+    def in_queue(self, devices: int) -> str:
+        return next(self._reasons)
+
+
+def test_the_queue_s_reason_is_told_and_again_when_it_is_another(tmp_path: Path) -> None:
+    reasons = chain(repeat("", 3), repeat("job 7: PENDING, Priority", 5), repeat("job 7: PENDING, Resources"))
+    cluster = QueueingCluster(reasons)
+    pool, told = pool_over(cluster, tmp_path), []
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1)))
+    cluster.then(*[lambda: None] * 50, lambda: cluster.comes(0), lambda: cluster.measures(0))
+    assert is_measured(next_done(pool, told))
+    assert [event["text"] for event in told if event["event"] == "waiting"] == [
+        "waits for a worker with 1 GPU",
+        "waits for a worker with 1 GPU (job 7: PENDING, Priority)",
+        "waits for a worker with 1 GPU (job 7: PENDING, Resources)",
+    ]
+
+
+def test_a_worker_that_leaves_with_a_task_loses_none(tmp_path: Path) -> None:
+    cluster = FakeCluster()
+    pool = pool_over(cluster, tmp_path)
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1)))
+    cluster.then(lambda: cluster.comes(0), lambda: cluster.says(0, {"say": "bye"}))
+    cluster.then(lambda: cluster.comes(1, "b"), lambda: cluster.measures(1))
+    assert is_measured(next_done(pool)) and len(cluster.started) == 2

@@ -1,0 +1,370 @@
+"""Jobs as workers of a pool, where Slurm is scripted: who is gone and why, what is kept, and that no job is left."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from factories import ENVIRONMENT, measurement
+from fake_cluster import is_measured, on_a_gpu, task_of
+
+from zbench.config import SlurmExecutorConfig
+from zbench.errors import MachineError
+from zbench.executors import Done, Failed
+from zbench.executors.remote import Heard, Lost, wire
+from zbench.executors.remote.pool import RemotePool
+from zbench.executors.remote.spool import Pulse, SpoolReader, SpoolWriter
+from zbench.executors.slurm.channel import AGAIN, IDS, Channel, channel_now
+from zbench.executors.slurm.queue import GONE, JobState, states_in
+from zbench.executors.slurm.transport import SlurmTransport
+from zbench.record import NODE_LOST
+
+CONFIG = SlurmExecutorConfig(name="slurm", target="", concurrent_trials=4, silent_s=30.0, poll_s=10.0)
+BEGIN = wire.packed({"say": "begin"})
+RUN, DONE, BYE = (wire.packed({"say": word}) for word in ("run", "done", "bye"))
+CLOSING = wire.packed({"say": "closing", "why": "its time is nearly up"})
+
+
+class ScriptedSlurm:
+    """What a test says that Slurm does."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.known: dict[str, JobState] = {}
+        self.folders: dict[str, Path] = {}
+        self.asked: list[tuple[int, list[str]]] = []
+        self.cancelled: list[str] = []
+        self.questions = 0
+        self.answers = True
+
+    def clock(self) -> float:
+        self.now_s += 0.01
+        return self.now_s
+
+    def submit(self, folder: Path, prints: Path, devices: int, avoid: Sequence[str]) -> str:
+        job = str(len(self.asked) + 1)
+        self.asked.append((devices, list(avoid)))
+        self.known[job], self.folders[job] = JobState("PENDING", "Priority"), folder
+        return job
+
+    def states(self, ids: Iterable[str]) -> dict[str, JobState] | None:
+        self.questions += 1
+        return {job: self.known.get(job, JobState(GONE)) for job in ids} if self.answers else None
+
+    def cancel(self, ids: Iterable[str]) -> str | None:
+        self.cancelled += (ended := list(ids))
+        self.known |= {job: JobState("CANCELLED") for job in ended}
+        return None
+
+    def begins(self, job: str) -> "Node":
+        """On a node, perhaps once more."""
+        self.known[job] = JobState("RUNNING", "None", "n1")
+        channel = channel_now(self.folders[job])
+        assert channel.take()
+        return Node(channel, self)
+
+
+class Node:
+    """A job's side of its channel."""
+
+    def __init__(self, channel: Channel, slurm: ScriptedSlurm) -> None:
+        self.begin = channel.begin
+        self._up, self._down = SpoolWriter(channel.up), SpoolReader(channel.down)
+        self.pulse = Pulse(channel.pulse, 1.0, slurm.clock)
+
+    def say(self, *messages: bytes) -> None:
+        for message in messages:
+            self._up.send(message)
+
+    def heard(self) -> list[bytes]:
+        return list(self._down.received())
+
+
+@pytest.fixture
+def slurm() -> ScriptedSlurm:
+    return ScriptedSlurm()
+
+
+@pytest.fixture
+def transport(tmp_path: Path, slurm: ScriptedSlurm) -> SlurmTransport:
+    return SlurmTransport(CONFIG, tmp_path / "slurm", slurm, clock=slurm.clock)
+
+
+def lost_after(transport: SlurmTransport, slurm: ScriptedSlurm, seconds: float) -> list[str]:
+    """Why workers are lost, once some time has passed."""
+    slurm.now_s += seconds
+    return [word.why for word in transport.poll(0.0) if isinstance(word, Lost)]
+
+
+def test_words_go_down_and_up(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
+    transport.start("w", 2, BEGIN, ["n7"])
+    assert slurm.asked == [(2, ["n7"])] and transport.poll(0.0) == []
+    node = slurm.begins("1")
+    assert node.begin == BEGIN
+    transport.send("w", RUN)
+    assert node.heard() == [RUN]
+    node.say(DONE, BYE)
+    assert transport.poll(0.0) == [Heard("w", DONE), Heard("w", BYE)]
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (JobState("TIMEOUT", "TimeLimit", "n1"), "TIMEOUT, TimeLimit on n1; a longer executor.time_min"),
+        (JobState("NODE_FAIL", "None", "n1"), "job 1 ended: NODE_FAIL on n1"),
+        (JobState("CANCELLED", "None", ""), "job 1 ended: CANCELLED"),
+        (JobState("OUT_OF_MEMORY", "", "n1"), "executor.mem_gib asks for more"),
+        (None, "Slurm does not know it any more"),
+    ],
+)
+def test_a_job_that_ended_is_lost_after_its_last_words(
+    transport: SlurmTransport, slurm: ScriptedSlurm, state: JobState | None, says: str
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    slurm.begins("1").say(DONE)
+    slurm.known = {} if state is None else {"1": state}
+    slurm.now_s += CONFIG.poll_s
+    heard, lost = transport.poll(0.0)
+    assert heard == Heard("w", DONE) and isinstance(lost, Lost) and says in lost.why
+    assert transport.poll(0.0) == [], "it is lost once"
+    transport.kill("w")
+    assert not slurm.cancelled
+
+
+def test_what_a_job_printed_last_says_why_it_never_came(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
+    transport.start("w", 1, BEGIN, [])
+    prints = slurm.folders["1"].parent / "jobs"
+    (prints / "1_0_log.out").write_text("Traceback …\nModuleNotFoundError: No module named 'zbench'\n\n")
+    slurm.known["1"] = JobState("FAILED", "NonZeroExitCode", "n1")
+    (why,) = lost_after(transport, slurm, CONFIG.poll_s)
+    assert why.endswith("it printed last: ModuleNotFoundError: No module named 'zbench'")
+
+
+def test_a_job_may_wait_in_the_queue_for_days(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
+    transport.start("w", 1, BEGIN, [])
+    for _ in range(48):
+        assert not lost_after(transport, slurm, 3600.0)
+
+
+def test_what_a_job_waits_for_is_told_in_slurm_s_words(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
+    transport.start("w", 2, BEGIN, [])
+    assert transport.in_queue(2) == "", "Slurm was not asked yet"
+    lost_after(transport, slurm, CONFIG.poll_s)
+    assert (transport.in_queue(2), transport.in_queue(1)) == ("job 1: PENDING, Priority", "")
+    slurm.begins("1").say(DONE)
+    transport.poll(0.0)
+    assert transport.in_queue(2) == ""
+
+
+def test_a_job_that_runs_and_never_says_a_word_is_lost(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
+    transport.start("w", 1, BEGIN, [])
+    slurm.known["1"] = JobState("RUNNING", "None", "n1")
+    assert not lost_after(transport, slurm, 60.0)
+    (why,) = lost_after(transport, slurm, 700.0)
+    assert why == "job 1 is RUNNING on n1 and says nothing"
+    transport.kill("w")
+    assert slurm.cancelled == ["1"]
+
+
+def test_a_job_that_falls_silent_is_lost_and_cancelled_though_slurm_knows_nothing(
+    transport: SlurmTransport, slurm: ScriptedSlurm
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    node = slurm.begins("1")
+    node.say(DONE)
+    transport.poll(0.0)
+    slurm.answers = False
+    for _ in range(20):
+        node.pulse.beat()
+        assert not lost_after(transport, slurm, 4.0)
+    why = [why for _ in range(10) for why in lost_after(transport, slurm, 4.0)]
+    assert why == ["job 1 was not heard of for 30 s"]
+    transport.kill("w")
+    assert slurm.cancelled == ["1"]
+
+
+def test_a_job_that_is_requeued_is_lost_and_is_the_next_worker_of_its_size(
+    transport: SlurmTransport, slurm: ScriptedSlurm
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    slurm.begins("1").say(DONE)
+    transport.poll(0.0)
+    slurm.known["1"] = JobState("PENDING", "BeginTime")
+    assert lost_after(transport, slurm, CONFIG.poll_s) == ["Slurm requeued job 1: it was preempted, or its node failed"]
+    transport.kill("w")
+    transport.start("of another size", 2, BEGIN, [])
+    transport.start("v", 1, BEGIN, ["n1"])
+    assert len(slurm.asked) == 2 and not slurm.cancelled, "it kept its place in the queue"
+    again = slurm.begins("1")
+    transport.send("v", RUN)
+    assert again.heard() == [RUN]
+    again.say(DONE)
+    assert Heard("v", DONE) in transport.poll(0.0)
+
+
+def test_a_job_that_is_requeued_between_two_looks_says_so_itself(
+    transport: SlurmTransport, slurm: ScriptedSlurm
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    slurm.begins("1").say(DONE)
+    transport.poll(0.0)
+    assert not channel_now(slurm.folders["1"]).take(), "another process was this worker"
+    (slurm.folders["1"] / AGAIN).write_text("n2 77\n")
+    (why,) = lost_after(transport, slurm, CONFIG.poll_s)
+    assert why.startswith("Slurm requeued job 1")
+    transport.kill("w")
+    transport.start("v", 1, BEGIN, [])
+    assert len(slurm.asked) == 1 and channel_now(slurm.folders["1"]).take()
+    assert not lost_after(transport, slurm, CONFIG.poll_s), "what it said once counts once"
+
+
+def test_a_requeued_job_that_nobody_needs_is_cancelled_at_the_end(
+    transport: SlurmTransport, slurm: ScriptedSlurm
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    slurm.begins("1")
+    slurm.known["1"] = JobState("PENDING", "BeginTime")
+    assert lost_after(transport, slurm, CONFIG.poll_s)
+    transport.kill("w")
+    transport.close()
+    assert slurm.cancelled == ["1"]
+
+
+def test_a_job_whose_time_is_nearly_up_ends_its_task_and_leaves_by_itself(
+    transport: SlurmTransport, slurm: ScriptedSlurm
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    node = slurm.begins("1")
+    transport.send("w", RUN)
+    node.say(CLOSING)
+    assert transport.poll(0.0) == [], "it still measures"
+    node.say(DONE)
+    assert transport.poll(0.0) == [Heard("w", DONE), Lost("w", "its time is nearly up")]
+    node.heard()
+    transport.kill("w")
+    assert [wire.unpacked(message)[0]["say"] for message in node.heard()] == ["go"] and not slurm.cancelled
+
+
+class JobsOfAPool:
+    """A pool with one trial, whose jobs do what a test says."""
+
+    def __init__(self, slurm: ScriptedSlurm, transport: SlurmTransport, folder: Path) -> None:
+        self._slurm, self._folder, self._trial = slurm, folder, on_a_gpu(0.1)
+        self._pool = RemotePool(transport, CONFIG, folder / "logs", clock=slurm.clock)
+        self._nodes: dict[str, Node] = {}
+
+    def after(self, *steps: Callable[[], None]) -> Done:
+        """What comes of the trial; a step each time that the pool looks."""
+        left = iter(steps)
+        self._pool.submit(task_of(self._folder, self._trial))
+        with self._pool as pool:
+            return pool.next_done(lambda *_: None, lambda: bool(next(left, lambda: None)()))
+
+    def begins(self, job: str) -> Callable[[], None]:
+        hello = {"say": "hello", "wire": wire.VERSION, "node": f"n{job}", "environment": ENVIRONMENT}
+
+        def step() -> None:
+            self._nodes[job] = self._slurm.begins(job)
+            self._nodes[job].say(wire.packed(hello))
+
+        return step
+
+    def measures(self, job: str) -> Callable[[], None]:
+        results = [{"measurement": asdict(measurement(self._trial))}]
+        done = {"say": "done", "results": results, "environment": ENVIRONMENT, "log": ""}
+        return lambda: self._nodes[job].say(wire.packed(done), BYE)
+
+    def outlasts(self, job: str) -> Callable[[], None]:
+        """The trial that job measures goes on until Slurm ends it."""
+
+        def step() -> None:
+            self._nodes[job].say(CLOSING)
+            self._slurm.known[job] = JobState("TIMEOUT", "TimeLimit", f"n{job}")
+            self._slurm.now_s += CONFIG.poll_s
+
+        return step
+
+
+@pytest.fixture
+def jobs(
+    slurm: ScriptedSlurm, transport: SlurmTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> JobsOfAPool:
+    """No time passes but the script's."""
+
+    def passes(seconds: float) -> None:
+        slurm.now_s += seconds
+
+    monkeypatch.setattr(time, "sleep", passes)
+    return JobsOfAPool(slurm, transport, tmp_path)
+
+
+def test_a_trial_that_its_job_has_no_time_for_is_tried_once_more_in_another(
+    jobs: JobsOfAPool, slurm: ScriptedSlurm
+) -> None:
+    looks = [lambda: None] * 2
+    done = jobs.after(
+        *looks, jobs.begins("1"), *looks, jobs.outlasts("1"), *looks, jobs.begins("2"), jobs.measures("2")
+    )
+    assert is_measured(done) and slurm.asked == [(1, []), (1, ["n1"])]
+
+
+def test_a_trial_that_no_job_has_time_for_fails_and_says_which_key_gives_more(
+    jobs: JobsOfAPool, slurm: ScriptedSlurm
+) -> None:
+    looks = [lambda: None] * 2
+    steps = [step for job in "12" for step in (*looks, jobs.begins(job), *looks, jobs.outlasts(job))]
+    (result,) = jobs.after(*steps).results
+    assert isinstance(result, Failed) and result.reason.code == NODE_LOST and len(slurm.asked) == 2
+    assert "TIMEOUT" in result.reason.message and "a longer executor.time_min" in result.reason.message
+
+
+def test_at_the_end_no_job_and_no_file_is_left(transport: SlurmTransport, slurm: ScriptedSlurm, tmp_path: Path) -> None:
+    for name in ("waits", "runs", "left"):
+        transport.start(name, 1, BEGIN, [])
+    slurm.begins("2").say(DONE)
+    slurm.begins("3").say(DONE, BYE)
+    transport.poll(0.0)
+    transport.kill("left")
+    slurm.known["3"] = JobState("COMPLETED")
+    transport.close()
+    assert slurm.cancelled == ["1", "2"] and not (tmp_path / "slurm").exists()
+
+
+def test_what_a_killed_parent_left_is_cancelled_before_anything_is_asked_for(
+    transport: SlurmTransport, slurm: ScriptedSlurm, tmp_path: Path
+) -> None:
+    left = tmp_path / "slurm" / "elsewhere-1-1"
+    left.mkdir(parents=True)
+    (left / IDS).write_text("71\n72\n")
+    transport.poll(0.0)
+    assert not slurm.cancelled
+    transport.start("w", 1, BEGIN, [])
+    assert slurm.cancelled == ["71", "72"] and not left.exists()
+
+
+def test_slurm_is_asked_once_for_all_jobs_and_not_often(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
+    for number in range(4):
+        transport.start(f"w{number}", 1, BEGIN, [])
+    for _ in range(100):
+        lost_after(transport, slurm, 1.0)
+    assert slurm.questions <= 11
+
+
+def test_a_folder_that_cannot_be_written_is_the_machine_s_fault(slurm: ScriptedSlurm, tmp_path: Path) -> None:
+    (tmp_path / "slurm").write_text("a file")
+    transport = SlurmTransport(CONFIG, tmp_path / "slurm", slurm, clock=slurm.clock)
+    with pytest.raises(MachineError, match="cannot write"):
+        transport.start("w", 1, BEGIN, [])
+    assert not slurm.asked
+
+
+def test_squeue_is_read_line_by_line() -> None:
+    said = "7|RUNNING|None|n1\n8|PENDING|Resources|\nslurm_load_jobs error: busy\n9|TIMEOUT|TimeLimit|n[1-2]\n"
+    found = states_in(said)
+    assert {job: str(state) for job, state in found.items()} == {
+        "7": "RUNNING on n1",
+        "8": "PENDING, Resources",
+        "9": "TIMEOUT, TimeLimit on n[1-2]",
+    }
+    assert [job for job, state in found.items() if state.has_ended] == ["9"] and found["8"].waits

@@ -1,0 +1,88 @@
+"""A plan for other machines asks which devices they have, and refuses nothing for those of this one."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from composing import jobs
+
+from zbench.composition import expand
+from zbench.config import Config, RayExecutorConfig
+from zbench.errors import HardwareError, OverrideError, WeightsUnavailableError
+from zbench.hardware.nvml import Device
+from zbench.sweeper.conduct import check_weights_of
+from zbench.sweeper.expectation import expected_sweep_s
+from zbench.sweeper.here import auto_resolver, chosen_executor, fill_grid
+from zbench.sweeper.plan import Plan, make_plan
+
+FULL = ("pipeline=zimage_turbo", "workload=single", "pipeline.weights=random")
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def gpus(number: int, name: str = H100) -> list[Device]:
+    return [Device(i, name, None, None, None) for i in range(number)]
+
+
+def plan(*overrides: str, devices: list[Device] | None, at_once: int = 1) -> Plan:
+    def stand_in() -> Config:
+        return jobs("hardware=cpu", "pipeline=zimage_tiny", grids=False).jobs[0].config
+
+    filled = partial(fill_grid, devices=lambda: devices)
+    made = expand(list(overrides), auto_resolver(None, lambda: devices), fill_grid=filled)
+    return replace(make_plan(made, stand_in, devices, command="zbench sweep", prefix="sweep"), at_once=at_once)
+
+
+def test_auto_is_what_the_cluster_has_most_of_and_it_is_measured() -> None:
+    devices = [*gpus(4), *gpus(2, "NVIDIA H200")]
+    made = plan(*FULL, "hardware=auto", "parallel=all", devices=devices)
+    assert {placed.trial.hardware for placed in made.trials} == {None}
+    assert {made.profiles[placed.trial.trial_id].name for placed in made.trials} == {"h100"}
+    assert "none g4 vae:split" in {placed.trial.label for placed in made.trials}
+    projected = plan(*FULL, "hardware=b300", devices=devices)
+    assert {p.trial.hardware.name for p in projected.trials if p.trial.hardware is not None} == {"b300"}
+
+
+def test_where_nobody_knows_the_devices_whatever_is_named_is_there_in_any_number() -> None:
+    made = plan(*FULL, "hardware=h100", "parallel=gather", "parallel.gather_size=8", devices=None)
+    assert {placed.trial.hardware for placed in made.trials} == {None} and not made.pruned
+    few = plan(
+        *FULL, "hardware=h100", "parallel=gather", "parallel.gather_size=2,8", "hardware.num_devices=4", devices=None
+    )
+    assert ["hardware.num_devices=4 allows no more" in reason for _, reason in few.pruned] == [True]
+    with pytest.raises(HardwareError, match="hardware=auto: nobody can say here which devices executor=local has"):
+        plan(*FULL, "hardware=auto", devices=None)
+
+
+def test_only_words_about_executors_and_experiments_choose_one() -> None:
+    assert chosen_executor(["cache=dbcache", "hardware=h100", "+sweep.name=executor"], None) is None
+    found = chosen_executor(["cache=dbcache,none", "executor=ray", "executor.address=n1:6379"], None)
+    assert found is not None and (found.name, found.concurrent_trials) == ("ray", None)
+    assert found.address == "n1:6379"  # type: ignore[attr-defined]
+    of_experiment = chosen_executor(["experiment=demo"], None)
+    assert of_experiment is not None and of_experiment.name == "local"
+    with pytest.raises(OverrideError, match="executor"):
+        chosen_executor(["executor=nowhere"], None)
+
+
+def test_trials_side_by_side_take_less_time_together() -> None:
+    words = (*FULL, "hardware=h100", "cache=none", "pipeline.steps=20,40,60")
+    one, four = (expected_sweep_s(plan(*words, devices=gpus(4), at_once=n)) for n in (1, 4))
+    assert one is not None and four is not None and one > 2 * four
+
+
+def test_weights_that_are_not_here_are_the_nodes_to_look_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "pipeline=zimage_turbo",
+        "workload=single",
+        "hardware=h100",
+        "cache=none",
+        "pipeline.weights=/nowhere/at/all",
+    )
+    here = plan(*words, devices=gpus(1))
+    with pytest.raises(WeightsUnavailableError, match="/nowhere/at/all"):
+        check_weights_of(here, here.trials)
+    away = RayExecutorConfig(name="ray", target="zbench.executors.remote.ray:RayExecutor")
+    check_weights_of(replace(here, executor=away), here.trials)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("note: here pipeline.weights=/nowhere/at/all")
+    assert said.endswith("the nodes of executor=ray look for it themselves")

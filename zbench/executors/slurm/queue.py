@@ -1,0 +1,80 @@
+"""What Slurm says of jobs, and how they are cancelled: squeue and scancel alone, for not every cluster keeps accounts.
+
+One question is for all jobs. Where Slurm does not answer nothing is known, and nobody is taken for gone.
+"""
+
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+ANSWERS_WITHIN_S = 60.0
+"""A controller that is busy lets squeue wait."""
+
+BEGINNING = frozenset(
+    {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+)
+ON_NODES = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
+
+GONE = "GONE"
+"""The state of a job that Slurm does not know any more."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job, as squeue has it."""
+
+    state: str  # such as PENDING, RUNNING, TIMEOUT, NODE_FAIL
+    reason: str = ""  # why it waits or has ended, such as Priority or TimeLimit
+    nodes: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to begin, or to begin anew."""
+        return self.state in BEGINNING
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it never runs again."""
+        return self.state not in BEGINNING | ON_NODES
+
+    def __str__(self) -> str:
+        told = self.state if self.reason in ("", "None") else f"{self.state}, {self.reason}"
+        return f"{told} on {self.nodes}" if self.nodes and not self.waits else told
+
+
+def job_states(ids: Iterable[str]) -> dict[str, JobState] | None:
+    """Of each job its state; GONE where Slurm has forgotten it, and None where it does not answer."""
+    asked = list(ids)
+    if not asked:
+        return {}
+    listing = _said("squeue", "--noheader", "--states=all", f"--jobs={','.join(asked)}", "--format=%i|%T|%r|%N")
+    if listing is None:
+        return None
+    return {job: JobState(GONE) for job in asked} | states_in(listing)
+
+
+def states_in(listing: str) -> dict[str, JobState]:
+    """Of squeue's lines `id|state|reason|nodes`; other lines are passed over."""
+    rows = (line.split("|") for line in listing.splitlines())
+    return {row[0].strip(): JobState(*(cell.strip() for cell in row[1:])) for row in rows if len(row) == 4}
+
+
+def cancel(ids: Iterable[str], name: str) -> str | None:
+    """End jobs of that name, those that wait too; what there is to say against it. One that has ended is no matter."""
+    asked = list(ids)
+    if not asked or _said("scancel", "--quiet", f"--name={name}", *asked) is not None:
+        return None
+    return f"scancel did not answer; end jobs {' '.join(asked)} yourself"
+
+
+def _said(*words: str) -> str | None:
+    """What one of Slurm's commands prints; of a single job that is forgotten squeue says that it is no valid id."""
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=ANSWERS_WITHIN_S, start_new_session=True
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode == 0 or "Invalid job id" in done.stderr:
+        return done.stdout
+    return None
