@@ -22,7 +22,7 @@ def plan_of(space: Space, runs: Path, **changes: Any) -> Plan:
         allow_code=False,
         measure=MeasureConfig(),
         sweep=SweepConfig(runs_dir=str(runs), **changes.pop("sweep", {})),
-        executor=ExecutorConfig(),
+        executor=ExecutorConfig(name="local"),
         profiles={},
         stand_in=None,
     )

@@ -28,9 +28,9 @@ ALONE = ("reading the task", "loading", "cache configuration", "warm-up rounds")
 class Blocks:
     """Of one sweep."""
 
-    def __init__(self, search: Search, engines: Descriptions, *, paired: bool, side_by_side: int = 1) -> None:
-        """`paired`: whether it is wanted, and the executor's workers can. `side_by_side`: how many tasks it holds."""
-        self._engines, self._paired, self._side_by_side = engines, paired, side_by_side
+    def __init__(self, search: Search, engines: Descriptions, *, paired: bool, baselines_begin: bool = True) -> None:
+        """`paired`: whether it is wanted, and workers can. `baselines_begin`: whether a baseline may begin a block."""
+        self._engines, self._paired, self._baselines_begin = engines, paired, baselines_begin
         self._space = search.space
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
@@ -56,8 +56,8 @@ class Blocks:
 
     def begins_with(self, placed: Placed) -> bool:
         """Whether a baseline is measured in its first block, in which others take turns with it. Where tasks run side
-        by side it is alone, so that all devices are soon in use."""
-        wanted = self._paired and self.asks_ahead and self._side_by_side == 1
+        by side it is alone, so that all devices are soon in use; so it is where its images are to be sent elsewhere."""
+        wanted = self._paired and self.asks_ahead and self._baselines_begin
         return wanted and placed.trial.trial_id not in self._unpaired and may_begin_a_block(placed)
 
     def results(self, done: Done) -> tuple[TaskResult, ...]:

@@ -14,7 +14,7 @@ from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions, may_begin_a_block
 from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
-from zbench.sweeper.plan import TAKE_TURNS, Plan
+from zbench.sweeper.plan import LOCAL, TAKE_TURNS, Plan
 from zbench.trial import Trial, geometry_of
 from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
@@ -132,7 +132,7 @@ def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
 
 def _begin_blocks(plan: Plan) -> set[str]:
     """Baselines that may be measured in the turns of their first block, and not alone before; see `sweeper.blocks`."""
-    if not plan.asks_ahead or plan.executor.concurrent_trials > 1:
+    if not plan.asks_ahead or plan.executor.name != LOCAL or plan.executor.concurrent_trials != 1:
         return set()
     return {placed.trial.trial_id for placed in plan.trials if may_begin_a_block(placed)}
 

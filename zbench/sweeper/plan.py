@@ -39,6 +39,9 @@ from zbench.sweeper.reference import named_reference
 from zbench.trial import Trial, geometry_of, settled
 from zbench.workload import check_scenes, request_count
 
+LOCAL = "local"
+"""The executor whose workers share this process's folders."""
+
 TAKE_TURNS = ("local", "ray", "slurm")
 """Executors whose workers take turns."""
 

@@ -29,8 +29,7 @@ class Reuse:
 
     def knows(self, trial_id: str) -> bool:
         """Whether the journal has a record of a trial that may hold."""
-        record = self._store.latest.get(trial_id)
-        return record is not None and record is not self._before.get(trial_id)
+        return trial_id in self._store.latest and (not self._sweep.fresh or trial_id in self._store.appended)
 
     def record_of(self, placed: Placed, runs: Trial, reference: Path | None) -> Record | None:
         """The record that makes measuring again needless; says why where one exists and does not.
@@ -41,7 +40,7 @@ class Reuse:
         With `sweep.fresh` what was there before does not hold; what this sweep measured itself does.
         """
         record = self._store.latest.get(placed.trial.trial_id)
-        if record is None or (self._sweep.fresh and record.trial_id not in self._store.appended):
+        if record is None or not self.knows(record.trial_id):
             return None
         if record.state == "FAILED" and record.reason is not None and record.reason.is_of_the_machine:
             why = f"the machine failed and not it: {record.reason.message}"

@@ -45,7 +45,7 @@ from zbench.sweeper.content import with_what_was_kept
 from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized, stopped_by
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
-from zbench.sweeper.plan import Plan
+from zbench.sweeper.plan import LOCAL, Plan
 from zbench.sweeper.reuse import Reuse
 from zbench.trial import Trial, geometry_of
 
@@ -95,7 +95,8 @@ class Sweep:
         self._parts, self._held_out_for = parts_of(self.search), held_out_for(self.search)
         self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
-        self._blocks = Blocks(self.search, self._engines, paired=paired, side_by_side=self.executor.capacity)
+        here = self.plan.executor.name == LOCAL and self.executor.capacity == 1
+        self._blocks = Blocks(self.search, self._engines, paired=paired, baselines_begin=here)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 
