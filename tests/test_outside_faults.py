@@ -15,7 +15,7 @@ from zbench.plugins import load_object
 from zbench.search import load_search
 from zbench.space import arrange
 
-SYNTHETIC = (*SMALL, "engine.loads_weights=false", "measure.max_warmup_rounds=0")
+SYNTHETIC = (*SMALL, "engine.loads_weights=false", "measure.max_warmup_rounds=0", "measure.paired=false")
 SICK = """
 from dataclasses import replace
 from zbench.executors import Done
