@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class _Placed:
 
     actor: Any
     taking: Any  # the call that waits for its messages
+    hearing: list[Any] = field(default_factory=list)  # calls that bring it messages
     sent: int = 0
     received: int = 0
     unavailable_s: float | None = None  # since when
@@ -183,7 +184,6 @@ class RayTransport:
     def __init__(self, cluster: RayCluster, config: RayExecutorConfig) -> None:
         self._cluster, self._ray, self._config = cluster, cluster.ray, config
         self._placed: dict[str, _Placed] = {}
-        self._lost: list[Heard | Lost] = []
 
     @property
     def capacity(self) -> int:
@@ -228,26 +228,39 @@ class RayTransport:
         """See `Transport.send`."""
         placed = self._placed.get(worker)
         if placed is not None:
-            placed.actor.hear.remote(placed.sent, message)
+            hear = placed.actor.hear.options(max_task_retries=-1)  # as long as the actor lives; it hears each once
+            placed.hearing.append(hear.remote(placed.sent, message))
             placed.sent += 1
 
     def poll(self, wait_s: float) -> list[Heard | Lost]:
         """See `Transport.poll`."""
-        calls = {placed.taking: worker for worker, placed in self._placed.items()}
+        calls = {call: worker for worker, p in self._placed.items() for call in (p.taking, *p.hearing)}
         if not calls:
             time.sleep(wait_s)
             return []
         try:
             if self._ray.wait(list(calls), num_returns=1, timeout=wait_s)[0]:
                 ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
-                return [word for call in ready for word in self._answered(calls[call])]
+                return [word for call in ready for word in self._ended(call, calls[call])]
         except self._ray.exceptions.RaySystemError as error:
             raise MachineError(f"executor=ray: the cluster is out of reach: {_last_line(error)}") from error
         return []
 
-    def _answered(self, worker: str) -> list[Heard | Lost]:
-        """What a call brought, and the next call."""
-        placed, errors = self._placed[worker], self._ray.exceptions
+    def _ended(self, call: Any, worker: str) -> list[Heard | Lost]:
+        """What a call brought. Without a message that did not arrive the worker hears none of the later ones."""
+        placed = self._placed[worker]
+        if call == placed.taking:
+            return self._taken(worker, placed)
+        placed.hearing.remove(call)
+        try:
+            self._ray.get(call)
+        except self._ray.exceptions.RayError as error:
+            return [Lost(worker, _last_line(error))]
+        return []
+
+    def _taken(self, worker: str, placed: _Placed) -> list[Heard | Lost]:
+        """Its messages; the next call waits for more."""
+        errors = self._ray.exceptions
         messages: list[bytes] = []
         try:
             messages = self._ray.get(placed.taking)
