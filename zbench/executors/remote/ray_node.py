@@ -67,7 +67,7 @@ class NodeActor:
     def _say(self, message: bytes) -> None:
         with self._has_news:
             self._said.append(message)
-            self._has_news.notify()
+            self._has_news.notify_all()  # a call may wait yet whose caller is gone
 
 
 def survey() -> bytes:
