@@ -7,7 +7,7 @@ import pytest
 
 from zbench.config.ray import RayExecutorConfig
 from zbench.executors.remote import Heard, Lost
-from zbench.executors.remote.ray import RayTransport
+from zbench.executors.remote.ray import LATE_S, RayTransport, could_have, given_to_ray
 
 pytest.importorskip("ray", reason="zbench[ray] is not installed")
 
@@ -29,7 +29,7 @@ class FakeRay:
         self.answers: dict[str, Any] = {}
         self.options: dict[str, Any] = {}
         self.there: list[dict[str, Any]] = []
-        self.killed = 0
+        self.now_s = 0.0
 
     def remote(self, _: type) -> Any:
         actor = SimpleNamespace(
@@ -57,13 +57,16 @@ class FakeRay:
     def nodes(self) -> list[dict[str, Any]]:
         return self.there
 
-    def kill(self, _: Any) -> None:
-        self.killed += 1
+
+def node(node_id: str, gpus: int, *, cpus: int = 8, alive: bool = True, type_: str = "H100") -> dict[str, Any]:
+    """An entry of `ray.nodes()`; a dead one has no resources."""
+    has = {"CPU": cpus, **({"GPU": gpus, f"accelerator_type:{type_}": 1} if gpus else {})}
+    return {"NodeID": node_id, "Alive": alive, "Resources": has if alive else {}}
 
 
 def transport_over(ray: FakeRay) -> RayTransport:
-    cluster: Any = SimpleNamespace(ray=ray, unfit=())
-    return RayTransport(cluster, RayExecutorConfig(name="ray", target="x:Y"))
+    cluster: Any = SimpleNamespace(ray=ray, unfit=("unfit",))
+    return RayTransport(cluster, RayExecutorConfig(name="ray", target="x:Y"), clock=lambda: ray.now_s)
 
 
 def test_a_message_that_does_not_arrive_loses_the_worker_which_would_wait_for_it_for_ever() -> None:
@@ -88,3 +91,34 @@ def test_what_a_worker_says_comes_while_messages_are_on_their_way_to_it() -> Non
     assert transport.poll(0.0) == [Heard("w", b"hello"), Heard("w", b"event")]
     ray.answers |= {"take 2": [b"done"], "hear 0": None}
     assert transport.poll(0.0) == [Heard("w", b"done")]
+
+
+def test_a_worker_that_no_node_could_have_is_lost_and_one_in_a_queue_is_not() -> None:
+    ray = FakeRay()
+    ray.there = [node("a", 4), node("b", 8, alive=False), node("unfit", 8)]
+    transport = transport_over(ray)
+    transport.start("fits", 4, b"begin", ())
+    transport.start("too large", 8, b"begin", ())
+    transport.start("is here", 8, b"begin", ())
+    transport._placed["is here"].received = 1
+    assert transport.poll(0.0) == []
+    ray.now_s += LATE_S + 1
+    why = "no node of the cluster could have a worker with 8 GPUs, executor.num_cpus=1"
+    assert transport.poll(0.0) == [Lost("too large", why)]
+    assert transport.poll(0.0) == [], "asked again after a while alone"
+
+
+def test_a_worker_needs_gpus_cores_and_a_type_of_one_node() -> None:
+    config = RayExecutorConfig(name="ray", target="x:Y", num_cpus=4, accelerator="H100")
+    assert could_have(8, node("a", 8), config) and could_have(0, node("a", 8), config)
+    assert not could_have(9, node("a", 8), config)
+    assert not could_have(1, node("a", 8, cpus=2), config)
+    assert not could_have(1, node("a", 8, type_="A100"), config)
+    assert not could_have(0, node("a", 8, alive=False), config)
+
+
+@pytest.mark.parametrize(("gpus", "left"), [(2, 2), (0, 0), (9, 3)])
+def test_a_node_offers_the_gpus_that_ray_was_given_and_not_all_that_the_driver_shows(gpus: int, left: int) -> None:
+    said = {"devices": list("abc"), "environments": ["cpu", "1", "2", "3"]}
+    found = given_to_ray(said, node("a", gpus))
+    assert found == {"devices": list("abc")[:left], "environments": ["cpu", "1", "2", "3"][: left + 1]}

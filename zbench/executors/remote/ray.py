@@ -10,7 +10,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +32,9 @@ TAKE_S = 20.0
 UNAVAILABLE_S = 60.0
 """So long a node may be out of reach, by its network say, until it is lost."""
 
+LATE_S = 30.0
+"""After so long without a worker, and again, it is asked whether any node could have it: a queue may be long."""
+
 SURVEY_S = 120.0
 """How long all nodes together may take to say what they have."""
 
@@ -50,6 +53,8 @@ class _Placed:
 
     actor: Any
     taking: Any  # the call that waits for its messages
+    devices: int
+    looked_s: float  # when it was asked for, or last sought
     hearing: list[Any] = field(default_factory=list)  # calls that bring it messages
     sent: int = 0
     received: int = 0
@@ -131,7 +136,7 @@ class RayCluster:
         said, problems = [], {answer: f"no answer within {SURVEY_S:g} s" for answer in late}
         for answer in answered:
             try:
-                said.append(json.loads(self.ray.get(answer)))
+                said.append(given_to_ray(json.loads(self.ray.get(answer)), asked[answer]))
             except self.ray.exceptions.RayError as error:
                 problems[answer] = _last_line(error)
         told = "; ".join(dict.fromkeys(f"{name_of(asked[a])}: {problem}" for a, problem in problems.items()))
@@ -181,8 +186,10 @@ class RayCluster:
 class RayTransport:
     """See `Transport`."""
 
-    def __init__(self, cluster: RayCluster, config: RayExecutorConfig) -> None:
-        self._cluster, self._ray, self._config = cluster, cluster.ray, config
+    def __init__(
+        self, cluster: RayCluster, config: RayExecutorConfig, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._cluster, self._ray, self._config, self._clock = cluster, cluster.ray, config, clock
         self._placed: dict[str, _Placed] = {}
 
     @property
@@ -209,7 +216,7 @@ class RayTransport:
         if self._config.accelerator is not None:
             options["accelerator_type"] = self._config.accelerator
         actor = self._ray.remote(NodeActor).options(**options).remote(begin, devices)
-        self._placed[worker] = _Placed(actor, actor.take.remote(0, TAKE_S))
+        self._placed[worker] = _Placed(actor, actor.take.remote(0, TAKE_S), devices, self._clock())
 
     def _elsewhere(self, avoid: Sequence[str]) -> Any:
         """On no node that cannot measure, and, where there are others, on none of these names."""
@@ -239,12 +246,29 @@ class RayTransport:
             time.sleep(wait_s)
             return []
         try:
+            if nowhere := self._nowhere():
+                return nowhere
             if self._ray.wait(list(calls), num_returns=1, timeout=wait_s)[0]:
                 ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
                 return [word for call in ready for word in self._ended(call, calls[call])]
         except self._ray.exceptions.RaySystemError as error:
             raise MachineError(f"executor=ray: the cluster is out of reach: {_last_line(error)}") from error
         return []
+
+    def _nowhere(self) -> list[Heard | Lost]:
+        """Of the workers that are late, those that no node can have: Ray itself would wait for such a node."""
+        now_s = self._clock()
+        late = {w: p for w, p in self._placed.items() if not p.received and now_s - p.looked_s > LATE_S}
+        if not late:
+            return []
+        fit = [node for node in self._ray.nodes() if node["NodeID"] not in self._cluster.unfit]
+        for placed in late.values():
+            placed.looked_s = now_s
+        return [
+            Lost(w, f"no node of the cluster could have a worker with {_needs(p.devices, self._config)}")
+            for w, p in late.items()
+            if not any(could_have(p.devices, node, self._config) for node in fit)
+        ]
 
     def _ended(self, call: Any, worker: str) -> list[Heard | Lost]:
         """What a call brought. Without a message that did not arrive the worker hears none of the later ones."""
@@ -266,7 +290,7 @@ class RayTransport:
             messages = self._ray.get(placed.taking)
             placed.unavailable_s = None
         except errors.ActorUnavailableError as error:
-            now_s = time.monotonic()
+            now_s = self._clock()
             placed.unavailable_s = placed.unavailable_s or now_s
             if now_s - placed.unavailable_s > UNAVAILABLE_S:
                 return [Lost(worker, _last_line(error))]
@@ -308,6 +332,26 @@ class RayExecutor(RemotePool):
     def known_capacity(cls, config: ExecutorConfig) -> int:
         """See `OnACluster.known_capacity`."""
         return RayCluster.of(config).capacity
+
+
+def given_to_ray(said: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    """A node's survey without the GPUs that it has and Ray has not: `ray start --num-gpus=2` gives it two."""
+    gpus = int(node["Resources"].get("GPU", 0))
+    return {"environments": said["environments"][: gpus + 1], "devices": said["devices"][:gpus]}
+
+
+def could_have(devices: int, node: dict[str, Any], config: RayExecutorConfig) -> bool:
+    """Whether a node, as `ray.nodes` has it, has room for a worker with so many GPUs when nobody else is there."""
+    has = node["Resources"]
+    fits = has.get("GPU", 0) >= devices and has.get("CPU", 0) >= config.num_cpus
+    return bool(node["Alive"] and fits and config.accelerator in (None, *_types(node)))
+
+
+def _needs(devices: int, config: RayExecutorConfig) -> str:
+    """What a worker must have of one node."""
+    gpus = [f"{devices} GPU{'s' * (devices > 1)}"] if devices else []
+    typed = [] if config.accelerator is None else [f"executor.accelerator={config.accelerator}"]
+    return ", ".join([*gpus, f"executor.num_cpus={config.num_cpus}", *typed])
 
 
 def _as_ray_says(node: dict[str, Any]) -> list[Device]:
