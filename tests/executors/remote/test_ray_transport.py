@@ -17,7 +17,7 @@ class FakeRayError(Exception):
 
 
 class FakeRay:
-    """One actor. A call is a name, which `answers` once the test says so."""
+    """Its actors are alike. A call is a name, which `answers` once the test says so."""
 
     exceptions = SimpleNamespace(
         RayError=FakeRayError,
@@ -64,8 +64,8 @@ def node(node_id: str, gpus: int, *, cpus: int = 8, alive: bool = True, type_: s
     return {"NodeID": node_id, "Alive": alive, "Resources": has if alive else {}}
 
 
-def transport_over(ray: FakeRay) -> RayTransport:
-    cluster: Any = SimpleNamespace(ray=ray, unfit=("unfit",))
+def transport_over(ray: FakeRay, unfit: tuple[str, ...] = ("unfit",)) -> RayTransport:
+    cluster: Any = SimpleNamespace(ray=ray, unfit=unfit)
     return RayTransport(cluster, RayExecutorConfig(name="ray", target="x:Y"), clock=lambda: ray.now_s)
 
 
@@ -122,3 +122,10 @@ def test_a_node_offers_the_gpus_that_ray_was_given_and_not_all_that_the_driver_s
     said = {"devices": list("abc"), "environments": ["cpu", "1", "2", "3"]}
     found = given_to_ray(said, node("a", gpus))
     assert found == {"devices": list("abc")[:left], "environments": ["cpu", "1", "2", "3"][: left + 1]}
+
+
+@pytest.mark.parametrize(("devices", "strategy"), [(0, "SPREAD"), (1, "DEFAULT")])
+def test_workers_without_a_gpu_are_spread_over_the_nodes(devices: int, strategy: str) -> None:
+    ray = FakeRay()
+    transport_over(ray, unfit=()).start("w", devices, b"begin", ())
+    assert ray.options["scheduling_strategy"] == strategy and ray.options["num_gpus"] == devices

@@ -211,15 +211,18 @@ class RayTransport:
             "num_gpus": devices,
             "max_restarts": 0,
             "max_concurrency": 4,  # one call waits for messages while others bring some
-            "scheduling_strategy": self._elsewhere(avoid),
+            "scheduling_strategy": self._elsewhere(avoid, devices),
         }
         if self._config.accelerator is not None:
             options["accelerator_type"] = self._config.accelerator
         actor = self._ray.remote(NodeActor).options(**options).remote(begin, devices)
         self._placed[worker] = _Placed(actor, actor.take.remote(0, TAKE_S), devices, self._clock())
 
-    def _elsewhere(self, avoid: Sequence[str]) -> Any:
-        """On no node that cannot measure, and, where there are others, on none of these names."""
+    def _elsewhere(self, avoid: Sequence[str], devices: int) -> Any:
+        """On no node that cannot measure, and, where there are others, on none of these names.
+
+        Ray's default fills one node after another: workers without a GPU would take turns on the CPU of the first.
+        """
         from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
         from zbench.executors.remote.ray_node import name_of
@@ -229,7 +232,9 @@ class RayTransport:
         )
         hard = {NODE_ID: NotIn(*self._cluster.unfit)} if self._cluster.unfit else {}
         soft = {NODE_ID: NotIn(*ids)} if ids else {}
-        return NodeLabelSchedulingStrategy(hard=hard, soft=soft) if hard or soft else "DEFAULT"
+        if hard or soft:
+            return NodeLabelSchedulingStrategy(hard=hard, soft=soft)
+        return "DEFAULT" if devices else "SPREAD"
 
     def send(self, worker: str, message: bytes) -> None:
         """See `Transport.send`."""
