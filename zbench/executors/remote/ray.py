@@ -70,7 +70,9 @@ class RayCluster:
     def of(cls, config: ExecutorConfig) -> "RayCluster":
         """The one that is open, else a new one. Raises ConfigError without ray, and where no cluster answers."""
         assert isinstance(config, RayExecutorConfig)
-        if cls._open is None or cls._open._config != config:
+        if cls._open is not None and cls._open._config != config:
+            cls._open.close()
+        if cls._open is None:
             cls._open = cls(config)
         return cls._open
 
@@ -82,7 +84,9 @@ class RayCluster:
         self._config = config
         self.unfit: tuple[str, ...] = ()
         """Ids of nodes that get no workers, once they were surveyed."""
-        if self.ray.is_initialized():
+        self._is_own = not self.ray.is_initialized()
+        if not self._is_own:
+            _tell_what_is_open(str(self.ray.get_runtime_context().gcs_address), config)
             return
         with _signals_as_before():
             try:
@@ -178,9 +182,10 @@ class RayCluster:
         return min(gpus or len(fit), MOST_WORKERS)
 
     def close(self) -> None:
-        """Disconnect; Ray ends what this process started there."""
+        """Disconnect, unless somebody else had connected this process; Ray ends what this process started there."""
         RayCluster._open = None
-        self.ray.shutdown()
+        if self._is_own:
+            self.ray.shutdown()
 
 
 class RayTransport:
@@ -374,6 +379,17 @@ def _last_line(error: BaseException) -> str:
     """What Ray says is many lines, with a traceback of another process; the last one says what it was."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _tell_what_is_open(address: str, config: RayExecutorConfig) -> None:
+    """Say which keys nobody heeds, where this process had a connection before zbench asked for one."""
+    asked = {
+        "address": config.address not in ("auto", address),
+        "options.runtime_env": config.options.get("runtime_env"),
+    }
+    unheeded = " and ".join(f"executor.{key}" for key, differs in asked.items() if differs)
+    if unheeded:
+        talk(f"note: this process was connected to Ray at {address} before, which is used; not heeded: {unheeded}")
 
 
 def _hold_answering(address: str) -> None:
