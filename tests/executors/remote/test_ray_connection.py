@@ -1,5 +1,6 @@
 """Whose a connection to Ray is, and with what it was made; a stand-in for ray writes down what it is told."""
 
+import os
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from zbench.config.ray import RayExecutorConfig
-from zbench.executors.remote.ray import RayCluster
+from zbench.executors.remote.ray import ALONE, RayCluster
 
 
 class RayModule(SimpleNamespace):
@@ -66,3 +67,15 @@ def test_keys_that_it_does_not_heed_are_named(ray: RayModule, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "was connected to Ray at 10.0.0.1:6379 before" in said
     assert "not heeded: executor.address and executor.options.runtime_env\n" in said
+
+
+def test_a_cluster_of_this_machine_alone_has_no_dashboard_and_another_is_taken_as_it_is(
+    ray: RayModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ALONE:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    RayCluster.of(asked()).close()
+    assert "include_dashboard" not in ray.told[0] and not os.environ.keys() & ALONE
+    RayCluster.of(asked("local")).close()
+    assert ray.told[1]["include_dashboard"] is False and os.environ.items() >= ALONE.items()

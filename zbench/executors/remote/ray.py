@@ -7,6 +7,7 @@ what becomes of a task is the pool's to decide. They end with the parent, howeve
 
 import importlib
 import json
+import os
 import signal
 import socket
 import time
@@ -43,6 +44,13 @@ ANSWER_S = 10.0
 
 MOST_WORKERS = 1024
 
+LOCAL = "local"
+"""The address of a cluster that lives as long as the command."""
+
+ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Variables of such a cluster, read when ray is imported: it reports to nobody and listens on the loopback address. Ray
+takes no loopback address by `_node_ip_address`, and despite its name Linux heeds the second variable too."""
+
 NODE_ID = "ray.io/node-id"
 """Ray's label of a node."""
 
@@ -77,6 +85,8 @@ class RayCluster:
         return cls._open
 
     def __init__(self, config: RayExecutorConfig) -> None:
+        if config.address == LOCAL:
+            os.environ.update({name: os.environ.get(name, value) for name, value in ALONE.items()})
         try:
             self.ray = importlib.import_module("ray")
         except ImportError as error:
@@ -97,6 +107,7 @@ class RayCluster:
                     log_to_driver=False,
                     logging_level="ERROR",
                     runtime_env=config.options.get("runtime_env"),
+                    **({"include_dashboard": False} if config.address == LOCAL else {}),
                 )
             except (ConnectionError, RuntimeError, ValueError, OSError, AssertionError) as error:
                 problem = f"no Ray cluster can be used there ({one_line(error)[:200]})"
