@@ -18,6 +18,7 @@ from zbench.config.cache import (
 from zbench.config.hardware import VRAM_RESERVE_GIB, EfficiencyConfig, HardwareConfig, SpreadConfig
 from zbench.config.job import SCHEMAS, Config, check, register_schemas
 from zbench.config.pipeline import PipelineConfig, Prompt, WorkloadConfig
+from zbench.config.ray import RayExecutorConfig
 from zbench.config.setting import (
     DTYPES,
     OFFLOAD_MODES,
@@ -29,7 +30,7 @@ from zbench.config.setting import (
     engine_class,
 )
 from zbench.config.slurm import SlurmExecutorConfig
-from zbench.config.sweep import ExecutorConfig, MeasureConfig, RayExecutorConfig, SearchConfig, SweepConfig
+from zbench.config.sweep import ExecutorConfig, MeasureConfig, SearchConfig, SweepConfig
 
 __all__ = [
     "CACHE_CLASSES",

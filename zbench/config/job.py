@@ -10,6 +10,7 @@ from zbench.config.cache import CACHE_CLASSES, CacheConfig, CustomCacheConfig, c
 from zbench.config.hardware import HardwareConfig, check_hardware
 from zbench.config.pipeline import PipelineConfig, WorkloadConfig, check_pipeline, check_together, check_workload
 from zbench.config.ranges import check_numbers, one_of
+from zbench.config.ray import RayExecutorConfig, check_ray
 from zbench.config.setting import (
     ComputeConfig,
     EngineConfig,
@@ -25,7 +26,6 @@ from zbench.config.slurm import SlurmExecutorConfig, check_executor
 from zbench.config.sweep import (
     ExecutorConfig,
     MeasureConfig,
-    RayExecutorConfig,
     SearchConfig,
     SweepConfig,
     check_measure,
@@ -96,10 +96,15 @@ def check(config: Any, checked: dict[int, object] | None = None) -> None:
     check_together(config.pipeline, config.workload)
 
 
+def _check_clusters(executor: ExecutorConfig) -> None:
+    check_ray(executor)
+    check_executor(executor)
+
+
 # Group to what its values must be; a check of several groups together belongs into `check`.
 _CHECKS: dict[str, Callable[[Any], None]] = {
     **{"pipeline": check_pipeline, "hardware": check_hardware, "offload": check_offload, "parallel": check_parallel},
     **{"engine": check_engine, "cache": check_cache, "compute": check_compute, "workload": check_workload},
-    **{"measure": check_measure, "sweep": check_sweep, "executor": check_executor},
+    **{"measure": check_measure, "sweep": check_sweep, "executor": _check_clusters},
     "execution": lambda execution: one_of("execution", execution, EXECUTIONS),
 }

@@ -57,15 +57,6 @@ class ExecutorConfig:
 
 
 @dataclass
-class RayExecutorConfig(ExecutorConfig):
-    """Where trials run: on the nodes of a Ray cluster."""
-
-    address: str = "auto"  # as ray.init takes it: auto, HOST:PORT, or local for a cluster of this machine alone
-    accelerator: str | None = None  # only on nodes that have GPUs of this type, as Ray calls it, such as H100
-    num_cpus: int = number(1, 0, 4096)  # cores that Ray sets aside for a worker
-
-
-@dataclass
 class SweepConfig:
     """Where a sweep is kept and what it measures again."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zbench.config.ranges import shortened
+from zbench.config.secrets import SECRET
 from zbench.engines.formats import check_format
 from zbench.engines.sglang.launch import HOST
 from zbench.engines.sglang.versions import INSTALLED, PROGRAM
@@ -14,8 +15,6 @@ from zbench.errors import ConfigError
 READY_S, REQUEST_S = 480.0, 600.0
 AUTO = "auto"
 LONGEST_S = 86_400.0
-SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|[_-]KEY$|^KEY$|APIKEY)", re.IGNORECASE)
-"""Names of variables and flags whose values may appear in no record."""
 
 OF_CACHES = "SGLANG_CACHE_DIT_"
 """How variables begin that would overrule a trial's cache."""

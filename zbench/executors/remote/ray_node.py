@@ -47,9 +47,10 @@ class NodeActor:
         threading.Thread(target=self._node.work, name="zbench-node", daemon=True).start()
 
     def hear(self, number: int, message: bytes) -> None:
-        """Message `number` of the pool, from 0."""
+        """Message `number` of the pool, from 0; it may come again where Ray lost the answer."""
         with self._hearing:
-            self._heard[number] = message
+            if number >= self._next:
+                self._heard[number] = message
             while self._next in self._heard:
                 self._node.hear(self._heard.pop(self._next))
                 self._next += 1
@@ -66,7 +67,7 @@ class NodeActor:
     def _say(self, message: bytes) -> None:
         with self._has_news:
             self._said.append(message)
-            self._has_news.notify()
+            self._has_news.notify_all()  # a call may wait yet whose caller is gone
 
 
 def survey() -> bytes:

@@ -15,7 +15,8 @@
 | `broken` | `why`: the machine fails, and not a trial; nothing more comes |
 | `bye` | |
 
-No object of Python's travels: what is read is checked against the types that records have.
+No object of Python's is in a message: what is read is checked against the types that records have. That holds against
+mistakes and other versions, not against a hostile node: Ray itself pickles what its calls return (docs/clusters.md).
 """
 
 import json
