@@ -39,3 +39,31 @@ def test_a_worker_that_leaves_with_a_task_loses_none(tmp_path: Path) -> None:
     cluster.then(lambda: cluster.comes(0), lambda: cluster.says(0, {"say": "bye"}))
     cluster.then(lambda: cluster.comes(1, "b"), lambda: cluster.measures(1))
     assert is_measured(next_done(pool)) and len(cluster.started) == 2
+
+
+def test_who_waits_in_the_queue_takes_no_worker_from_other_tasks(tmp_path: Path) -> None:
+    """A job of 8 GPUs may be PENDING for days: tasks of one GPU go on, by the worker that is there."""
+    cluster = QueueingCluster(repeat("job 2: PENDING, Resources"))
+    pool = pool_over(cluster, tmp_path)
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1)))
+    cluster.then(lambda: cluster.comes(0), lambda: cluster.measures(0))
+    next_done(pool)
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1, devices=8)))
+    for threshold in (0.2, 0.3):
+        pool.submit(task_of(tmp_path, on_a_gpu(threshold)))
+        cluster.then(*[lambda: None] * 50, lambda: cluster.measures(0))
+        assert is_measured(next_done(pool))
+    assert [devices for _, devices, _ in cluster.started] == [1, 8] and "leave" not in cluster.said_to(0)
+
+
+def test_a_worker_that_no_task_is_for_is_let_go_where_another_waits(tmp_path: Path) -> None:
+    """It may hold the very GPUs: a job that nobody needs would keep them until its time is up."""
+    cluster = QueueingCluster(repeat("job 2: PENDING, Resources"))
+    pool = pool_over(cluster, tmp_path)
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1)))
+    cluster.then(lambda: cluster.comes(0), lambda: cluster.measures(0))
+    next_done(pool)
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1, devices=8)))
+    cluster.then(*[lambda: None] * 50, lambda: cluster.comes(1, "b"), lambda: cluster.measures(1))
+    assert is_measured(next_done(pool))
+    assert cluster.said_to(0) == ["run", "leave"]

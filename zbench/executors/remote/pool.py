@@ -30,8 +30,8 @@ LEAVE_S = 8.0
 """How long a worker may take to leave when asked."""
 
 SHORT_S = 5.0
-"""After so long without the devices that it asked for a worker gets those of idle ones of another size; and a task
-that has no worker yet is said to wait."""
+"""After so long without the devices that it asked for a worker gets those of idle ones of another size (in a queue:
+of those that no task is for); and a task that has no worker yet is said to wait."""
 
 TRIES = 2
 """How often a task may lose its worker, until that is the trial's failure."""
@@ -155,17 +155,23 @@ class RemotePool:
         )
 
     def _short_of(self) -> int | None:
-        """How many GPUs a worker waits for that other workers hold; they are let go as they become idle."""
+        """How many GPUs a worker waits for that other workers hold; they are let go as they become idle.
+
+        In a queue it is usual to wait, and nobody here knows who holds them: there no other task is kept waiting,
+        and only workers that no task is for are let go.
+        """
         now_s = self._clock()
         late = [w for w in self._workers.values() if not w.is_here and w.devices and now_s - w.asked_s > SHORT_S]
         if not late:
             return None
         devices = min(late, key=lambda w: w.asked_s).devices
-        holding = [w for w in self._workers.values() if w.is_here and w.devices not in (0, devices)]
+        in_queue = isinstance(self._transport, Queueing)
+        kept = {0, devices, *(held.devices for held in self._waiting if in_queue)}
+        holding = [w for w in self._workers.values() if w.is_here and w.devices not in kept]
         for worker in holding:
             if worker.is_idle:
                 self._ask_to_leave(worker)
-        return devices if holding else None
+        return devices if holding and not in_queue else None
 
     def _has_room(self, devices: int) -> bool:
         """Whether one more worker may be asked for; an idle one of another size makes room."""
