@@ -37,6 +37,7 @@ class ScriptedSlurm:
         self.cancelled: list[str] = []
         self.questions = 0
         self.answers = True
+        self.meanwhile: Callable[[], object] = lambda: None  # what happens between a question and its answer
 
     def clock(self) -> float:
         self.now_s += 0.01
@@ -50,7 +51,9 @@ class ScriptedSlurm:
 
     def states(self, ids: Iterable[str]) -> dict[str, JobState] | None:
         self.questions += 1
-        return {job: self.known.get(job, JobState(GONE)) for job in ids} if self.answers else None
+        said = {job: self.known.get(job, JobState(GONE)) for job in ids} if self.answers else None
+        self.meanwhile()
+        return said
 
     def cancel(self, ids: Iterable[str]) -> str | None:
         self.cancelled += (ended := list(ids))
@@ -217,6 +220,18 @@ def test_a_job_that_is_requeued_between_two_looks_says_so_itself(
     transport.start("v", 1, BEGIN, [])
     assert len(slurm.asked) == 1 and channel_now(slurm.folders["1"]).take()
     assert not lost_after(transport, slurm, CONFIG.poll_s), "what it said once counts once"
+
+
+def test_a_job_that_begins_while_slurm_answers_is_not_taken_for_requeued(
+    transport: SlurmTransport, slurm: ScriptedSlurm
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    slurm.meanwhile = lambda: slurm.begins("1")
+    assert not lost_after(transport, slurm, CONFIG.poll_s), "it was PENDING when Slurm looked"
+    slurm.meanwhile = lambda: None
+    assert not lost_after(transport, slurm, CONFIG.poll_s)
+    slurm.known["1"] = JobState("PENDING", "BeginTime")
+    assert len(lost_after(transport, slurm, CONFIG.poll_s)) == 1, "now it was"
 
 
 def test_a_requeued_job_that_nobody_needs_is_cancelled_at_the_end(
