@@ -1,5 +1,6 @@
 """Jobs as workers of a pool, where Slurm is scripted: who is gone and why, what is kept, and that no job is left."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from zbench.executors import Done, Failed
 from zbench.executors.remote import Heard, Lost, wire
 from zbench.executors.remote.pool import RemotePool
 from zbench.executors.remote.spool import Pulse, SpoolReader, SpoolWriter
+from zbench.executors.slurm import queue
 from zbench.executors.slurm.channel import AGAIN, IDS, Channel, channel_now
 from zbench.executors.slurm.queue import GONE, JobState, states_in
 from zbench.executors.slurm.transport import SlurmTransport
@@ -372,6 +374,15 @@ def test_a_folder_that_cannot_be_written_is_the_machine_s_fault(slurm: ScriptedS
     with pytest.raises(MachineError, match="cannot write"):
         transport.start("w", 1, BEGIN, [])
     assert not slurm.asked
+
+
+def test_a_squeue_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that asks writes the journal too."""
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(queue, "ANSWERS_WITHIN_S", 0.1)
+    assert queue.job_states(["7"]) is None
 
 
 def test_squeue_is_read_line_by_line() -> None:

@@ -225,8 +225,8 @@ class SlurmTransport:
         here = [worker for worker in self._workers.values() if worker.is_here and not worker.lost]
         silent = [worker for worker in here if worker.ear.silent_s() > self._config.silent_s]
         if silent or now_s - self._asked_s >= self._config.poll_s:
-            self._asked_s = now_s
             self._heed(now_s)
+            self._asked_s = self._clock()  # a slow answer is no reason to ask sooner
         for worker in silent:
             worker.gone = worker.gone or f"job {worker.job.id} was not heard of for {self._config.silent_s:g} s"
 
