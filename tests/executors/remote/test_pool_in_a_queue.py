@@ -1,10 +1,16 @@
 """What a pool says of workers that wait in a cluster's queue, and does with one that leaves unasked."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
+import pytest
 from fake_cluster import FakeCluster, is_measured, next_done, on_a_gpu, pool_over, task_of
+
+from zbench.executors import Failed
+from zbench.executors.remote.pool import MOST_REQUEUES, NONE_CAME
+from zbench.record import NODE_LOST
 
 
 class QueueingCluster(FakeCluster):
@@ -67,3 +73,33 @@ def test_a_worker_that_no_task_is_for_is_let_go_where_another_waits(tmp_path: Pa
     cluster.then(*[lambda: None] * 50, lambda: cluster.comes(1, "b"), lambda: cluster.measures(1))
     assert is_measured(next_done(pool))
     assert cluster.said_to(0) == ["run", "leave"]
+
+
+@pytest.mark.parametrize(("times", "measured"), [(MOST_REQUEUES - 1, True), (MOST_REQUEUES, False)])
+def test_a_trial_whose_workers_are_preempted_is_tried_for_long(tmp_path: Path, times: int, measured: bool) -> None:
+    """It is no fault of the trial; but one that takes its nodes down is requeued too, and must end."""
+    cluster = FakeCluster()
+    pool = pool_over(cluster, tmp_path)
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1)))
+    for number in range(times):
+        cluster.then(
+            partial(cluster.comes, number), partial(cluster.is_lost, number, "Slurm requeued it", requeued=True)
+        )
+    if measured:
+        cluster.then(lambda: cluster.comes(times), lambda: cluster.measures(times))
+    done = next_done(pool)
+    assert is_measured(done) == measured and {avoid for _, _, avoid in cluster.started} == {()}
+    if not measured:
+        (result,) = done.results
+        assert isinstance(result, Failed) and result.reason.code == NODE_LOST
+        assert result.reason.message.endswith(f"Slurm requeued it; it was tried {times} times")
+
+
+def test_workers_that_are_preempted_before_they_come_stop_no_sweep(tmp_path: Path) -> None:
+    cluster = FakeCluster()
+    pool = pool_over(cluster, tmp_path)
+    pool.submit(task_of(tmp_path, on_a_gpu(0.1)))
+    for number in range(NONE_CAME):
+        cluster.then(partial(cluster.is_lost, number, "Slurm requeued it", requeued=True))
+    cluster.then(lambda: cluster.comes(NONE_CAME), lambda: cluster.measures(NONE_CAME))
+    assert is_measured(next_done(pool))

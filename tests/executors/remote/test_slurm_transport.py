@@ -196,7 +196,9 @@ def test_a_job_that_is_requeued_is_lost_and_is_the_next_worker_of_its_size(
     slurm.begins("1").say(DONE)
     transport.poll(0.0)
     slurm.known["1"] = JobState("PENDING", "BeginTime")
-    assert lost_after(transport, slurm, CONFIG.poll_s) == ["Slurm requeued job 1: it was preempted, or its node failed"]
+    slurm.now_s += CONFIG.poll_s
+    why = "Slurm requeued job 1: it was preempted, or its node failed"
+    assert transport.poll(0.0) == [Lost("w", why, requeued=True)]
     transport.kill("w")
     transport.start("of another size", 2, BEGIN, [])
     transport.start("v", 1, BEGIN, ["n1"])

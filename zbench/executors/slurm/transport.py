@@ -213,7 +213,7 @@ class SlurmTransport:
             worker.gone = f"what job {worker.job.id} said cannot be read: {one_line(error)}"
         if worker.last_said not in ENDED and (worker.gone or worker.leaves):
             worker.lost = True
-            words.append(Lost(name, worker.gone or worker.closing))
+            words.append(Lost(name, worker.gone or worker.closing, worker.job.requeued))
         return words
 
     def _look(self) -> None:
