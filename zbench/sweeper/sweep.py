@@ -42,6 +42,7 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
+from zbench.sweeper.devices import check_landed
 from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized, stopped_by
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
@@ -275,6 +276,8 @@ class Sweep:
     def _end(self, begun: _Begun, result: TaskResult, done: Done) -> None:
         """Record what came of a task's trial; one that was not measured waits again."""
         placed = begun.placed
+        if not self.executor.environments:  # nobody knew before where it would be
+            check_landed(placed.trial, self.plan.profiles.get(placed.trial.trial_id), done.environment)
         artifacts, environment = self.store.artifacts(placed.trial.trial_id), done.environment or self._parents
         if isinstance(result, Completed):
             if placed.trial.hardware is not None:
