@@ -46,7 +46,7 @@ from zbench.sweeper.devices import check_landed
 from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized, stopped_by
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
-from zbench.sweeper.plan import LOCAL, Plan
+from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
 from zbench.trial import Trial, geometry_of
 
@@ -96,8 +96,8 @@ class Sweep:
         self._parts, self._held_out_for = parts_of(self.search), held_out_for(self.search)
         self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
-        here = self.plan.executor.name == LOCAL and self.executor.capacity == 1
-        self._blocks = Blocks(self.search, self._engines, paired=paired, baselines_begin=here)
+        begin = self.plan.begins_blocks(self.executor.capacity)
+        self._blocks = Blocks(self.search, self._engines, paired=paired, baselines_begin=begin)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 
