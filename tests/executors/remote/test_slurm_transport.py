@@ -111,6 +111,8 @@ def test_words_go_down_and_up(transport: SlurmTransport, slurm: ScriptedSlurm) -
     assert node.heard() == [RUN]
     node.say(DONE, BYE)
     assert transport.poll(0.0) == [Heard("w", DONE), Heard("w", BYE)]
+    journals = list(slurm.folders["1"].rglob("*.jsonl"))
+    assert len(journals) == 2 and {path.stat().st_mode & 0o077 for path in journals} == {0}, "nobody else reads them"
 
 
 @pytest.mark.parametrize(

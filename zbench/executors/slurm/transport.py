@@ -123,7 +123,8 @@ class SlurmTransport:
     @property
     def capacity(self) -> int:
         """See `Transport.capacity`."""
-        return self._config.concurrent_trials or 1
+        assert self._config.concurrent_trials is not None, "check_executor refuses null"
+        return self._config.concurrent_trials
 
     def start(self, worker: str, devices: int, begin: bytes, avoid: Sequence[str]) -> None:
         """See `Transport.start`. Raises MachineError where Slurm takes no job, or the folder cannot be written."""
