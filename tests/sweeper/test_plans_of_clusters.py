@@ -100,9 +100,8 @@ def test_a_plan_says_how_many_run_at_a_time() -> None:
 
 def test_one_gpu_is_one_task_at_a_time_whether_that_was_typed_or_not() -> None:
     """So a baseline begins a block with executor.concurrent_trials=null too, in the plan as in the sweep."""
-    made = plan(
-        *FULL, "hardware=h100", "cache=none,dbcache", "cache.residual_diff_threshold=0.1,0.2,0.3", devices=gpus(1)
-    )
+    settings = "cache=none,dbcache", "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.1,0.2,0.3"
+    made = plan(*FULL[:2], "hardware=h100", *settings, devices=gpus(1))
     local = replace(made, executor=replace(made.executor, concurrent_trials=None))
     assert turns_share(local) == turns_share(made) != turns_share(replace(made, at_once=2))
     assert not replace(made, executor=RAY).begins_blocks(1)

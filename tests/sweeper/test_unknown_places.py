@@ -64,7 +64,7 @@ def swept(folder: Path, there: dict[str, Any], hardware: str = "h100") -> tuple[
     space, told, executor = arrange([TRIAL]), Told(), Elsewhere(there)
     plan = plan_of(space, folder, profiles={TRIAL.trial_id: profile(hardware)})
     with Store(plan.run_folder, told.note) as store:
-        sweep.Sweep(plan, store, executor, GridSearch(space, GRID), told, lambda: False).run()  # type: ignore[arg-type]
+        sweep.Sweep(plan, store, executor, GridSearch(space, GRID), told, lambda: False).run()
     return executor.ran, told.notes
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_cluster import FakeCluster, is_measured, next_done, on_a_gpu, pool_over, task_of
@@ -27,7 +28,7 @@ class QueueingCluster(FakeCluster):
 def test_the_queue_s_reason_is_told_and_again_when_it_is_another(tmp_path: Path) -> None:
     reasons = chain(repeat("", 3), repeat("job 7: PENDING, Priority", 5), repeat("job 7: PENDING, Resources"))
     cluster = QueueingCluster(reasons)
-    pool, told = pool_over(cluster, tmp_path), []
+    pool, told = pool_over(cluster, tmp_path), list[dict[str, Any]]()
     pool.submit(task_of(tmp_path, on_a_gpu(0.1)))
     cluster.then(*[lambda: None] * 50, lambda: cluster.comes(0), lambda: cluster.measures(0))
     assert is_measured(next_done(pool, told))
