@@ -83,8 +83,8 @@ class FakeCluster:
         told = {"say": "done", "results": results, "environment": ENVIRONMENT, "log": "it printed this\n"}
         self.says(number, told, files)
 
-    def is_lost(self, number: int, why: str = "the node died") -> None:
-        self._words.append(Lost(self.worker(number), why))
+    def is_lost(self, number: int, why: str = "the node died", *, requeued: bool = False) -> None:
+        self._words.append(Lost(self.worker(number), why, requeued))
 
     def said_to(self, number: int) -> list[str]:
         return [head["say"] for head, _ in self.sent[self.worker(number)]]

@@ -23,6 +23,9 @@ from zbench.decode import Count, Figure, typed
 PACKAGES = ("torch", "diffusers", "transformers", "cache-dit", "zbench")
 """Whose versions decide whether two measurements may be taken for the same."""
 
+OF_A_CHECKOUT = ("git revision", "uncommitted changes")
+"""What `identity` has of zbench's own checkout."""
+
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 SOURCES = ("zbench", "conf")
@@ -191,6 +194,12 @@ def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def software_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """As `differences`, of what does not depend on the device. Where git was not at hand before, it says nothing."""
+    keys = list(PACKAGES) if before.get("git_revision") is None else [*PACKAGES, *OF_A_CHECKOUT]
+    return differences(before, after, keys)
+
+
 def device_of(environment: Mapping[str, Any]) -> str:
     """What kind of device was measured on, however many of it: the GPU's name, or the CPU's with its cores."""
     names = [d["name"] if isinstance(d, Mapping) else d.name for d in environment.get("devices") or ()]
@@ -224,11 +233,11 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], keys: Sequence[str] | None = None) -> list[str]:
     """What changed between two environments, such as `torch 2.12.0 → 2.13.0`; empty where the fingerprints
-    agree."""
+    agree. `keys` of `identity` that count; None: all."""
     old, new = identity(before), identity(after)
-    return [f"{key} {_words(old[key])} → {_words(new[key])}" for key in new if old[key] != new[key]]
+    return [f"{key} {_words(old[key])} → {_words(new[key])}" for key in keys or new if old[key] != new[key]]
 
 
 def _words(value: object) -> str:

@@ -49,6 +49,11 @@ def test_the_executor_asks_for_the_job_and_the_rest_is_the_sweep(
     assert words_run_by(text, tmp_path) == ["sweep", *SWEEP, "executor=local"]
 
 
+def test_who_waits_for_nobody_does_so_in_the_job_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = words_run_by(job_file(capsys, *SWEEP, *ASKED, "executor.share_device=true"), tmp_path)
+    assert words[-2:] == ["executor=local", "executor.share_device=true"]
+
+
 def test_without_a_word_of_slurm_it_asks_for_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     options = options_in(job_file(capsys, *SWEEP))
     assert options["time"] == "60" and not {"partition", "gpus-per-node"} & options.keys()

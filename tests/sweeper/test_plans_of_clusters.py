@@ -7,11 +7,12 @@ import pytest
 from composing import jobs
 
 from zbench.composition import expand
-from zbench.config import Config, RayExecutorConfig
+from zbench.config import Config, ExecutorConfig, RayExecutorConfig, SlurmExecutorConfig
 from zbench.errors import HardwareError, OverrideError, WeightsUnavailableError
 from zbench.hardware.nvml import Device
+from zbench.report.tables.plan import render_plan
 from zbench.sweeper.conduct import check_weights_of
-from zbench.sweeper.expectation import expected_sweep_s
+from zbench.sweeper.expectation import expected_sweep_s, turns_share
 from zbench.sweeper.here import auto_resolver, chosen_executor, fill_grid
 from zbench.sweeper.plan import Plan, make_plan
 
@@ -68,6 +69,42 @@ def test_trials_side_by_side_take_less_time_together() -> None:
     words = (*FULL, "hardware=h100", "cache=none", "pipeline.steps=20,40,60")
     one, four = (expected_sweep_s(plan(*words, devices=gpus(4), at_once=n)) for n in (1, 4))
     assert one is not None and four is not None and one > 2 * four
+
+
+SLURM = SlurmExecutorConfig(name="slurm", target="zbench.executors.slurm:SlurmExecutor", concurrent_trials=4)
+RAY = RayExecutorConfig(name="ray", target="zbench.executors.remote.ray:RayExecutor", concurrent_trials=4)
+
+
+def expected_s(executor: ExecutorConfig, at_once: int, *words: str) -> float:
+    made = plan(*FULL, *words, "cache=none", "pipeline.steps=20,40,60", devices=None)
+    seconds = expected_sweep_s(replace(made, executor=executor, at_once=at_once))
+    assert seconds is not None
+    return seconds
+
+
+def test_a_job_of_slurm_is_one_of_any_size() -> None:
+    """Four workers of Ray are four GPUs, which a trial of eight has alone; of four jobs it is one."""
+    large = "hardware=h100", "parallel=gather", "parallel.gather_size=8"
+    assert expected_s(SLURM, 4, *large) < expected_s(RAY, 4, *large) < expected_s(RAY, 1, *large)
+
+
+@pytest.mark.parametrize("executor", [SLURM, RAY], ids=lambda executor: executor.name)
+def test_trials_on_the_cpus_of_other_machines_run_side_by_side(executor: ExecutorConfig) -> None:
+    assert expected_s(executor, 1, "hardware=cpu") > 2 * expected_s(executor, 4, "hardware=cpu")
+
+
+def test_a_plan_says_how_many_run_at_a_time() -> None:
+    made = plan(*FULL, "hardware=h100", devices=gpus(4), at_once=4)
+    assert ", 4 at a time; nothing was run" in render_plan(made, "table")
+
+
+def test_one_gpu_is_one_task_at_a_time_whether_that_was_typed_or_not() -> None:
+    """So a baseline begins a block with executor.concurrent_trials=null too, in the plan as in the sweep."""
+    settings = "cache=none,dbcache", "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.1,0.2,0.3"
+    made = plan(*FULL[:2], "hardware=h100", *settings, devices=gpus(1))
+    local = replace(made, executor=replace(made.executor, concurrent_trials=None))
+    assert turns_share(local) == turns_share(made) != turns_share(replace(made, at_once=2))
+    assert not replace(made, executor=RAY).begins_blocks(1)
 
 
 def test_weights_that_are_not_here_are_the_nodes_to_look_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,8 @@ def emit_slurm(
     config_dir: str | None = None,
     allow_code: bool = False,
 ) -> Emission:
-    """The job that runs `zbench sweep` with these overrides; those of `executor` ask for the job, and are not in it.
+    """The job that runs `zbench sweep` with these overrides; those of `executor` ask for the job. Of these
+    `share_device` alone is in it.
 
     `devices`: GPUs of the trial that has most.
     """
@@ -38,14 +39,15 @@ def emit_slurm(
         **wishes(config, devices),
     }
     flags = [*([] if config_dir is None else ["--config-dir", config_dir]), *([ALLOW_CODE] if allow_code else [])]
-    line = shell_line(["exec", "zbench", "sweep", *flags, *without_executor(words), "executor=local"])
+    local = ["executor=local", *(["executor.share_device=true"] if config.share_device else [])]
+    line = shell_line(["exec", "zbench", "sweep", *flags, *without_executor(words), *local])
     notes = [
         f"one job runs the whole sweep, one trial after another; {GOES_ON}",
         f"{config.ahead_s} s before its time is up it stops after the round in progress (executor.ahead_s)",
         "sbatch takes your environment along, so zbench must be on the PATH where you submit it; runs/ and reports/ "
         "are made in that folder",
     ]
-    if (config.concurrent_trials or 1) > 1:
+    if config.concurrent_trials != 1:
         notes.append(
             f"executor.concurrent_trials={config.concurrent_trials} is left out: zbench sweep executor=slurm starts so "
             "many jobs itself"

@@ -1,10 +1,11 @@
 """How many devices a trial may have: what is here, or what `hardware.num_devices` says."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from zbench.config import HardwareConfig
-from zbench.environment import DeviceLike
-from zbench.errors import HardwareError
+from zbench.environment import DeviceLike, device_of
+from zbench.errors import ConfigError, HardwareError
 from zbench.hardware.detect import describe_present, names
 from zbench.methods.parallel import ParallelDims
 from zbench.trial import Trial
@@ -36,6 +37,27 @@ def most_devices(trial: Trial, hardware: HardwareConfig, devices: Sequence[Devic
         return hardware.num_devices
     measured_on_gpus = trial.hardware is None and trial.compute.device == "cuda"
     return len(matching(hardware.nvml_name, devices)) if measured_on_gpus and devices is not None else None
+
+
+def landed_elsewhere(trial: Trial, hardware: HardwareConfig | None, environment: Mapping[str, Any]) -> str | None:
+    """The kind of GPU that a trial was measured on, where its `hardware` is another; None where that is right, or
+    nobody can say."""
+    pattern = None if hardware is None or trial.hardware is not None else hardware.nvml_name
+    if trial.compute.device != "cuda" or pattern is None or not environment.get("devices"):
+        return None
+    there = [device["name"] for device in environment["devices"]]
+    return None if all(names(pattern, name) for name in there) else device_of(environment)
+
+
+def check_landed(trial: Trial, hardware: HardwareConfig | None, environment: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError where a trial was measured on another kind of GPU than its `hardware`."""
+    device = None if environment is None else landed_elsewhere(trial, hardware, environment)
+    if hardware is not None and device is not None:
+        problem = f"{trial.label} was measured on {device}, which is not kept"
+        way_out = (
+            "ask for nodes that have it (executor.partition, executor.gpu_type), or set hardware.nvml_name to theirs"
+        )
+        raise ConfigError("hardware", hardware.name, f"{problem}; {way_out}")
 
 
 def too_many(

@@ -3,9 +3,10 @@
 Expectations are a roofline's and say so; a sweep that was run before knows better (`zbench report`).
 """
 
-from zbench.config import HardwareConfig
+from zbench.config import HardwareConfig, SlurmExecutorConfig
 from zbench.engines import Descriptions
 from zbench.errors import ConfigError
+from zbench.executors import is_elsewhere
 from zbench.hardware.roofline import Expectation, expect
 from zbench.methods.cache import method_of
 from zbench.methods.parallel import ParallelDims
@@ -14,7 +15,7 @@ from zbench.stats.stationary import LEAST
 from zbench.sweeper.beside import companions, may_begin_a_block
 from zbench.sweeper.blocks import blocks_of
 from zbench.sweeper.launches import launches
-from zbench.sweeper.plan import LOCAL, TAKE_TURNS, Plan
+from zbench.sweeper.plan import TAKE_TURNS, Plan
 from zbench.trial import Trial, geometry_of
 from zbench.workload import COMPANION_WARM_UPS, LEAST_OF_A_PAIR, due_times_s, request_count, whole_cycles
 
@@ -53,7 +54,7 @@ def sweep_ends_s(plan: Plan) -> tuple[float | None, float | None]:
 def _trials_s(plan: Plan) -> list[float] | None:
     """Seconds that each trial of a plan adds to its wall time; those that differ only in what is projected are one.
 
-    Trials on GPUs run side by side, as many as there is room for by the devices of each.
+    Some run side by side: see `_part`.
     """
     measure = plan.measure
     found: list[float] = []
@@ -95,12 +96,17 @@ def _trials_s(plan: Plan) -> list[float] | None:
         if uncached is not None and (of_uncached := _expect(uncached, hardware)) is not None:
             warm_ups = min(COMPANION_WARM_UPS, measure.max_warmup_rounds)
             found[-1] += (warm_ups + rounds) * of_uncached.latency_s * part
-    return [seconds * _part(plan, trial) for seconds, (trial, _) in zip(found, runs.values(), strict=True)]
+    elsewhere = plan.at_once > 1 and is_elsewhere(plan.executor)
+    return [seconds * _part(plan, trial, elsewhere) for seconds, (trial, _) in zip(found, runs.values(), strict=True)]
 
 
-def _part(plan: Plan, trial: Trial) -> float:
-    """Of the devices that the sweep has, those that a trial takes."""
-    return min(1.0, ParallelDims.of(trial.parallel).devices / plan.at_once) if trial.compute.device == "cuda" else 1.0
+def _part(plan: Plan, trial: Trial, elsewhere: bool) -> float:
+    """How much of what the sweep has at once a trial takes: of its devices; of its jobs on Slurm, and of its workers on
+    the CPUs of other machines, one of any size. A trial on this machine's CPU has all of it."""
+    on_gpus = trial.compute.device == "cuda"
+    if isinstance(plan.executor, SlurmExecutorConfig) or (elsewhere and not on_gpus):
+        return 1.0 / plan.at_once
+    return min(1.0, ParallelDims.of(trial.parallel).devices / plan.at_once) if on_gpus else 1.0
 
 
 def turns_share(plan: Plan) -> float | None:
@@ -132,7 +138,7 @@ def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
 
 def _begin_blocks(plan: Plan) -> set[str]:
     """Baselines that may be measured in the turns of their first block, and not alone before; see `sweeper.blocks`."""
-    if not plan.asks_ahead or plan.executor.name != LOCAL or plan.executor.concurrent_trials != 1:
+    if not plan.asks_ahead or not plan.begins_blocks(plan.at_once):
         return set()
     return {placed.trial.trial_id for placed in plan.trials if may_begin_a_block(placed)}
 

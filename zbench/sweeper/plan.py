@@ -64,7 +64,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     foresight: Foresight | None = None  # of the search; None: all of the preview comes, and nothing else
     asks_ahead: bool = True  # whether several trials of the search may share an uncached one
-    at_once: int = 1  # trials of one GPU that run side by side
+    at_once: int = 1  # trials that run side by side: of one GPU, or in jobs of any size
 
     @property
     def lists_all(self) -> bool:
@@ -86,6 +86,11 @@ class Plan:
     def run_folder(self) -> Path:
         """Where the journal is kept."""
         return Path(os.path.expanduser(self.sweep.runs_dir)) / self.name
+
+    def begins_blocks(self, at_once: int) -> bool:
+        """Whether a baseline may be measured in its first block, where so many tasks run at once: where that is one,
+        by a worker that shares this process's folders."""
+        return self.executor.name == LOCAL and at_once == 1
 
     def proxy_of(self, trial: Trial) -> Trial:
         """What is measured in place of a projected trial: its cache setting on the tiny pipeline, on this CPU."""

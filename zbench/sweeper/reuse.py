@@ -1,10 +1,11 @@
 """Whether what the journal has of a trial still holds, so that nothing need be measured again."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zbench.environment import differences
+from zbench.environment import capture, differences, software_differences
 from zbench.errors import RecordError
 from zbench.measurement import CALLED, UNJUDGED, Effective, Measurement
 from zbench.quality.judge_weights import JUDGES
@@ -12,6 +13,7 @@ from zbench.record import Record
 from zbench.space import Placed
 from zbench.store import Store
 from zbench.sweeper.content import PresentContent
+from zbench.sweeper.devices import landed_elsewhere
 from zbench.sweeper.plan import Plan
 from zbench.trial import Trial
 
@@ -22,9 +24,10 @@ class Reuse:
     def __init__(
         self, plan: Plan, store: Store, environments: Sequence[dict[str, Any]], note: Callable[[str], None]
     ) -> None:
-        """`environments` are those where trials may run now; `note` is told why a record does not hold."""
+        """`environments` are those where trials may run now; none: nobody knows. `note` is told why a record does not
+        hold."""
         self._sweep, self._measure, self._store = plan.sweep, plan.measure, store
-        self._environments, self._note = environments, note
+        self._environments, self._note, self._profiles = environments, note, plan.profiles
         self._present = PresentContent(plan.measure)
 
     def knows(self, trial_id: str) -> bool:
@@ -53,7 +56,7 @@ class Reuse:
             return None if self._sweep.retry_failed else record
         if record.measurement is None:
             return None
-        changed = self._moved_from(record.environment)
+        changed = self._moved_from(placed.trial, record.environment)
         untimed = self.wants_quality_only(placed)
         if not untimed and record.measurement.quality_only:
             changed = ["its images alone were judged before, and now it is timed", *changed]
@@ -79,8 +82,21 @@ class Reuse:
         differs = judged.differs_in_content(reference.measurement.effective)
         return [] if differs is None else [f"the {CALLED[differs]} of its reference changed since"]
 
-    def _moved_from(self, environment: dict[str, Any]) -> list[str]:
-        """How where trials run now differs from where one was measured; empty where some worker is to be there."""
+    @cached_property
+    def _software(self) -> dict[str, Any]:
+        """This process's environment; where nobody knows those of trials, software is taken to be the same there."""
+        return capture().to_dict()
+
+    def _moved_from(self, trial: Trial, environment: dict[str, Any]) -> list[str]:
+        """How where trials run now differs from where one was measured; empty where some worker is to be there.
+
+        Where nobody knows that, software counts, and the kind of GPU that `hardware` names.
+        """
+        if not self._environments:
+            hardware = self._profiles.get(trial.trial_id)
+            device = landed_elsewhere(trial, hardware, environment)
+            moved = [f"device {device} → hardware={hardware.name}"] if hardware and device else []
+            return [*moved, *software_differences(environment, self._software)]
         found = [differences(environment, here) for here in self._environments]
         return min(found, key=len, default=[])
 

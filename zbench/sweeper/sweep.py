@@ -42,10 +42,11 @@ from zbench.store import Store
 from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
+from zbench.sweeper.devices import check_landed
 from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized, stopped_by
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
-from zbench.sweeper.plan import LOCAL, Plan
+from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
 from zbench.trial import Trial, geometry_of
 
@@ -95,8 +96,8 @@ class Sweep:
         self._parts, self._held_out_for = parts_of(self.search), held_out_for(self.search)
         self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
-        here = self.plan.executor.name == LOCAL and self.executor.capacity == 1
-        self._blocks = Blocks(self.search, self._engines, paired=paired, baselines_begin=here)
+        begin = self.plan.begins_blocks(self.executor.capacity)
+        self._blocks = Blocks(self.search, self._engines, paired=paired, baselines_begin=begin)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
 
@@ -275,6 +276,8 @@ class Sweep:
     def _end(self, begun: _Begun, result: TaskResult, done: Done) -> None:
         """Record what came of a task's trial; one that was not measured waits again."""
         placed = begun.placed
+        if not self.executor.environments:  # nobody knew before where it would be
+            check_landed(placed.trial, self.plan.profiles.get(placed.trial.trial_id), done.environment)
         artifacts, environment = self.store.artifacts(placed.trial.trial_id), done.environment or self._parents
         if isinstance(result, Completed):
             if placed.trial.hardware is not None:

@@ -1,5 +1,6 @@
 """Jobs as workers of a pool, where Slurm is scripted: who is gone and why, what is kept, and that no job is left."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from zbench.executors import Done, Failed
 from zbench.executors.remote import Heard, Lost, wire
 from zbench.executors.remote.pool import RemotePool
 from zbench.executors.remote.spool import Pulse, SpoolReader, SpoolWriter
+from zbench.executors.slurm import queue
 from zbench.executors.slurm.channel import AGAIN, IDS, Channel, channel_now
 from zbench.executors.slurm.queue import GONE, JobState, states_in
 from zbench.executors.slurm.transport import SlurmTransport
@@ -37,6 +39,7 @@ class ScriptedSlurm:
         self.cancelled: list[str] = []
         self.questions = 0
         self.answers = True
+        self.meanwhile: Callable[[], object] = lambda: None  # what happens between a question and its answer
 
     def clock(self) -> float:
         self.now_s += 0.01
@@ -50,7 +53,9 @@ class ScriptedSlurm:
 
     def states(self, ids: Iterable[str]) -> dict[str, JobState] | None:
         self.questions += 1
-        return {job: self.known.get(job, JobState(GONE)) for job in ids} if self.answers else None
+        said = {job: self.known.get(job, JobState(GONE)) for job in ids} if self.answers else None
+        self.meanwhile()
+        return said
 
     def cancel(self, ids: Iterable[str]) -> str | None:
         self.cancelled += (ended := list(ids))
@@ -106,6 +111,8 @@ def test_words_go_down_and_up(transport: SlurmTransport, slurm: ScriptedSlurm) -
     assert node.heard() == [RUN]
     node.say(DONE, BYE)
     assert transport.poll(0.0) == [Heard("w", DONE), Heard("w", BYE)]
+    journals = list(slurm.folders["1"].rglob("*.jsonl"))
+    assert len(journals) == 2 and {path.stat().st_mode & 0o077 for path in journals} == {0}, "nobody else reads them"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +198,9 @@ def test_a_job_that_is_requeued_is_lost_and_is_the_next_worker_of_its_size(
     slurm.begins("1").say(DONE)
     transport.poll(0.0)
     slurm.known["1"] = JobState("PENDING", "BeginTime")
-    assert lost_after(transport, slurm, CONFIG.poll_s) == ["Slurm requeued job 1: it was preempted, or its node failed"]
+    slurm.now_s += CONFIG.poll_s
+    why = "Slurm requeued job 1: it was preempted, or its node failed"
+    assert transport.poll(0.0) == [Lost("w", why, requeued=True)]
     transport.kill("w")
     transport.start("of another size", 2, BEGIN, [])
     transport.start("v", 1, BEGIN, ["n1"])
@@ -217,6 +226,18 @@ def test_a_job_that_is_requeued_between_two_looks_says_so_itself(
     transport.start("v", 1, BEGIN, [])
     assert len(slurm.asked) == 1 and channel_now(slurm.folders["1"]).take()
     assert not lost_after(transport, slurm, CONFIG.poll_s), "what it said once counts once"
+
+
+def test_a_job_that_begins_while_slurm_answers_is_not_taken_for_requeued(
+    transport: SlurmTransport, slurm: ScriptedSlurm
+) -> None:
+    transport.start("w", 1, BEGIN, [])
+    slurm.meanwhile = lambda: slurm.begins("1")
+    assert not lost_after(transport, slurm, CONFIG.poll_s), "it was PENDING when Slurm looked"
+    slurm.meanwhile = lambda: None
+    assert not lost_after(transport, slurm, CONFIG.poll_s)
+    slurm.known["1"] = JobState("PENDING", "BeginTime")
+    assert len(lost_after(transport, slurm, CONFIG.poll_s)) == 1, "now it was"
 
 
 def test_a_requeued_job_that_nobody_needs_is_cancelled_at_the_end(
@@ -357,6 +378,15 @@ def test_a_folder_that_cannot_be_written_is_the_machine_s_fault(slurm: ScriptedS
     with pytest.raises(MachineError, match="cannot write"):
         transport.start("w", 1, BEGIN, [])
     assert not slurm.asked
+
+
+def test_a_squeue_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that asks writes the journal too."""
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(queue, "ANSWERS_WITHIN_S", 0.1)
+    assert queue.job_states(["7"]) is None
 
 
 def test_squeue_is_read_line_by_line() -> None:

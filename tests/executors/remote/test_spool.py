@@ -39,6 +39,11 @@ def test_what_was_read_takes_no_room_but_its_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [journal(tmp_path)] and journal(tmp_path).stat().st_size < 200
 
 
+def test_nobody_else_may_read_what_is_said(tmp_path: Path) -> None:
+    SpoolWriter(tmp_path).send(LARGE)
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
 def test_a_line_counts_once_it_is_whole(tmp_path: Path) -> None:
     SpoolWriter(tmp_path).send(b"whole")
     line = journal(tmp_path).read_bytes()

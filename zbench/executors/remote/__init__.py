@@ -27,6 +27,7 @@ class Lost:
 
     worker: str
     why: str  # one line
+    requeued: bool = False  # whether its cluster took its machine away, for others perhaps, and queues it anew
 
 
 class Transport(Protocol):

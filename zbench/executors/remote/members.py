@@ -15,6 +15,7 @@ class HeldTask:
     task: Task
     submitted_s: float
     lost: int = 0  # how often a worker, or its machine, was lost with it
+    requeued: int = 0  # how often its worker was queued anew instead
     avoid: tuple[str, ...] = ()  # names of the nodes where that was
     turn_of: str | None = None  # id of the trial that was heard of last
     beside: dict[str, None] = field(default_factory=dict)  # ids of trials that ran on the same machine meanwhile

@@ -30,11 +30,14 @@ LEAVE_S = 8.0
 """How long a worker may take to leave when asked."""
 
 SHORT_S = 5.0
-"""After so long without the devices that it asked for a worker gets those of idle ones of another size; and a task
-that has no worker yet is said to wait."""
+"""After so long without the devices that it asked for a worker gets those of idle ones of another size (in a queue:
+of those that no task is for); and a task that has no worker yet is said to wait."""
 
 TRIES = 2
 """How often a task may lose its worker, until that is the trial's failure."""
+
+MOST_REQUEUES = 20
+"""How often a task's worker may be queued anew, by preemption say, which says nothing of the trial."""
 
 NONE_CAME = 3
 """So many workers in a row that never came: no other will."""
@@ -155,17 +158,23 @@ class RemotePool:
         )
 
     def _short_of(self) -> int | None:
-        """How many GPUs a worker waits for that other workers hold; they are let go as they become idle."""
+        """How many GPUs a worker waits for that other workers hold; they are let go as they become idle.
+
+        In a queue it is usual to wait, and nobody here knows who holds them: there no other task is kept waiting,
+        and only workers that no task is for are let go.
+        """
         now_s = self._clock()
         late = [w for w in self._workers.values() if not w.is_here and w.devices and now_s - w.asked_s > SHORT_S]
         if not late:
             return None
         devices = min(late, key=lambda w: w.asked_s).devices
-        holding = [w for w in self._workers.values() if w.is_here and w.devices not in (0, devices)]
+        in_queue = isinstance(self._transport, Queueing)
+        kept = {0, devices, *(held.devices for held in self._waiting if in_queue)}
+        holding = [w for w in self._workers.values() if w.is_here and w.devices not in kept]
         for worker in holding:
             if worker.is_idle:
                 self._ask_to_leave(worker)
-        return devices if holding else None
+        return devices if holding and not in_queue else None
 
     def _has_room(self, devices: int) -> bool:
         """Whether one more worker may be asked for; an idle one of another size makes room."""
@@ -222,7 +231,7 @@ class RemotePool:
         if worker is None:
             return
         if isinstance(word, Lost):
-            self._lose(worker, Reason(NODE_LOST, self._lost_words(worker, word.why)))
+            self._lose(worker, Reason(NODE_LOST, self._lost_words(worker, word.why)), requeued=word.requeued)
             return
         try:
             head, files = wire.unpacked(word.message)
@@ -294,27 +303,30 @@ class RemotePool:
             return why
         return f"{worker.node} was lost while it measured: {why}" if worker.held else f"{worker.node} was lost: {why}"
 
-    def _lose(self, worker: RemoteWorker, reason: Reason) -> None:
+    def _lose(self, worker: RemoteWorker, reason: Reason, *, requeued: bool = False) -> None:
         """Go on without a worker. Raises MachineError where none came lately, and this one did not either."""
         held, environment = worker.held, worker.environment
         self._log(worker, f"{reason.message}\n")
         self._end(worker)
-        if not worker.is_here and worker.leaves_s is None:
+        if not worker.is_here and worker.leaves_s is None and not requeued:
             self._none_came += 1
             if self._none_came >= NONE_CAME:
                 raise MachineError(f"executor={self._called}: no worker comes up: {reason.message}")
         if held is None:
             return
-        held.lost += 1
-        held.avoid = (*held.avoid, worker.node)
+        if requeued:
+            held.requeued += 1
+        else:
+            held.lost, held.avoid = held.lost + 1, (*held.avoid, worker.node)
         if self._stopping:
             self._ended.append(Done(held.task, held.stopped, environment))
-        elif held.lost < TRIES:
+        elif held.lost < TRIES and held.requeued < MOST_REQUEUES:
             held.submitted_s = self._clock()
             self._waiting.appendleft(held)
         else:
-            twice = replace(reason, message=f"{reason.message}; it was tried {held.lost} times")
-            self._ended.append(Done(held.task, held.blamed(twice), environment, tuple(held.beside)))
+            times = held.lost + held.requeued
+            in_vain = replace(reason, message=f"{reason.message}; it was tried {times} times")
+            self._ended.append(Done(held.task, held.blamed(in_vain), environment, tuple(held.beside)))
 
     def _end(self, worker: RemoteWorker) -> None:
         """Have it ended now, and forget it."""

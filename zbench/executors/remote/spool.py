@@ -37,9 +37,7 @@ class SpoolWriter:
     def __init__(self, folder: Path) -> None:
         """Its journal and its files are in `folder`. Raises OSError."""
         self._folder, self._sent, self._lock = folder, 0, threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._journal = os.open(journal(folder), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        sync_folder(folder)
+        self._journal = opened(folder)
 
     def send(self, message: bytes) -> None:
         """Append one, and wait until it is on disk; from any thread. Raises OSError."""
@@ -98,9 +96,21 @@ def journal(folder: Path) -> Path:
     return folder / "journal.jsonl"
 
 
+def opened(folder: Path) -> int:
+    """The journal of a direction, to append to; made where it is not there, for this user alone. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _private(journal(folder), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+    sync_folder(folder)
+    return made
+
+
+def _private(path: str | Path, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _written(path: Path, data: bytes) -> None:
-    """A new file that is on disk. Raises OSError."""
-    with open(path, "xb") as file:
+    """A new file that is on disk, for this user alone. Raises OSError."""
+    with open(path, "xb", opener=_private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from zbench.executors.remote.spool import journal
+from zbench.executors.remote.spool import opened
 from zbench.files import replace_file, sync_folder
 
 PULSE, IDS, LOGS = "pulse", "ids", "jobs"
@@ -70,8 +70,7 @@ def next_channel(job: Path, number: int, begin: bytes) -> Channel:
     """The worker that a job is to be next, with all that the job looks for. Raises OSError."""
     channel = Channel(job / str(number))
     for folder in (channel.down, channel.up):
-        folder.mkdir(parents=True)
-        journal(folder).touch()
+        os.close(opened(folder))
     replace_file(channel.folder / "begin", begin)
     channel.pulse.touch()
     (job / AGAIN).touch()

@@ -32,7 +32,7 @@ UNWANTED_S = 60.0
 ENDS_WITHIN_S = 15.0
 """How long a worker may take to end once its parent is gone."""
 
-LEAVE, GO, CLOSING = (wire.packed({"say": word}) for word in ("leave", "go", "closing"))
+LEAVE, GO = (wire.packed({"say": word}) for word in ("leave", "go"))
 
 PLACED_BY = {"slurm_job": "SLURM_JOB_ID", "partition": "SLURM_JOB_PARTITION", "gpus": "SLURM_GPUS_ON_NODE"}
 """What each record says of its job, and the variables that Slurm tells it by."""

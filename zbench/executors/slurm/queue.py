@@ -4,11 +4,14 @@ One question is for all jobs. Where Slurm does not answer nothing is known, and 
 """
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-ANSWERS_WITHIN_S = 60.0
-"""A controller that is busy lets squeue wait."""
+ANSWERS_WITHIN_S = 5.0
+"""A controller that is busy lets squeue wait. Nothing of a sweep goes on meanwhile, and it is asked again soon."""
+
+CANCELS_WITHIN_S = 60.0
+"""scancel may take longer: what it does not do stays undone."""
 
 BEGINNING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -47,7 +50,8 @@ def job_states(ids: Iterable[str]) -> dict[str, JobState] | None:
     asked = list(ids)
     if not asked:
         return {}
-    listing = _said("squeue", "--noheader", "--states=all", f"--jobs={','.join(asked)}", "--format=%i|%T|%r|%N")
+    words = ("squeue", "--noheader", "--states=all", f"--jobs={','.join(asked)}", "--format=%i|%T|%r|%N")
+    listing = _said(words, ANSWERS_WITHIN_S)
     if listing is None:
         return None
     return {job: JobState(GONE) for job in asked} | states_in(listing)
@@ -62,16 +66,16 @@ def states_in(listing: str) -> dict[str, JobState]:
 def cancel(ids: Iterable[str], name: str) -> str | None:
     """End jobs of that name, those that wait too; what there is to say against it. One that has ended is no matter."""
     asked = list(ids)
-    if not asked or _said("scancel", "--quiet", f"--name={name}", *asked) is not None:
+    if not asked or _said(("scancel", "--quiet", f"--name={name}", *asked), CANCELS_WITHIN_S) is not None:
         return None
     return f"scancel did not answer; end jobs {' '.join(asked)} yourself"
 
 
-def _said(*words: str) -> str | None:
+def _said(words: Sequence[str], within_s: float) -> str | None:
     """What one of Slurm's commands prints; of a single job that is forgotten squeue says that it is no valid id."""
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=ANSWERS_WITHIN_S, start_new_session=True
+            words, capture_output=True, text=True, errors="replace", timeout=within_s, start_new_session=True
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -123,7 +123,8 @@ class SlurmTransport:
     @property
     def capacity(self) -> int:
         """See `Transport.capacity`."""
-        return self._config.concurrent_trials or 1
+        assert self._config.concurrent_trials is not None, "check_executor refuses null"
+        return self._config.concurrent_trials
 
     def start(self, worker: str, devices: int, begin: bytes, avoid: Sequence[str]) -> None:
         """See `Transport.start`. Raises MachineError where Slurm takes no job, or the folder cannot be written."""
@@ -213,7 +214,7 @@ class SlurmTransport:
             worker.gone = f"what job {worker.job.id} said cannot be read: {one_line(error)}"
         if worker.last_said not in ENDED and (worker.gone or worker.leaves):
             worker.lost = True
-            words.append(Lost(name, worker.gone or worker.closing))
+            words.append(Lost(name, worker.gone or worker.closing, worker.job.requeued))
         return words
 
     def _look(self) -> None:
@@ -225,29 +226,34 @@ class SlurmTransport:
         here = [worker for worker in self._workers.values() if worker.is_here and not worker.lost]
         silent = [worker for worker in here if worker.ear.silent_s() > self._config.silent_s]
         if silent or now_s - self._asked_s >= self._config.poll_s:
-            self._asked_s = now_s
             self._heed(now_s)
+            self._asked_s = self._clock()  # a slow answer is no reason to ask sooner
         for worker in silent:
             worker.gone = worker.gone or f"job {worker.job.id} was not heard of for {self._config.silent_s:g} s"
 
     def _heed(self, now_s: float) -> None:
-        """What Slurm says of all jobs, if it says anything."""
+        """What Slurm says of all jobs, if it says anything.
+
+        Whose channel is taken is seen before Slurm is asked: a job that begins meanwhile may be PENDING in the answer.
+        """
         jobs = [*(worker.job for worker in self._workers.values()), *self._spare]
+        began = {name for name, worker in self._workers.items() if worker.channel.is_taken}
         states = self._jobs.states(job.id for job in jobs)
         if states is None:
             return
         for job in jobs:
             job.state = states[job.id]
         self._spare = [job for job in self._spare if not job.has_ended]
-        for worker in self._workers.values():
-            worker.gone = worker.gone or self._why_gone(worker, states[worker.job.id], now_s)
+        for name, worker in self._workers.items():
+            worker.gone = worker.gone or self._why_gone(worker, states[worker.job.id], name in began, now_s)
 
-    def _why_gone(self, worker: SlurmWorker, state: JobState, now_s: float) -> str:
-        """Why a worker is no more, as its job's state shows; empty where it is still to come or is there."""
+    def _why_gone(self, worker: SlurmWorker, state: JobState, began: bool, now_s: float) -> str:
+        """Why a worker is no more, as its job's state shows; empty where it is still to come or is there. `began`: some
+        process was it before that state was told."""
         job = worker.job
         if state.has_ended:
             return f"job {job.id} ended: {state}{WAYS_OUT.get(state.state, '')}{last_line(self._spool / LOGS, job.id)}"
-        if self._began_again(job) or (state.waits and worker.channel.is_taken):
+        if self._began_again(job) or (state.waits and began):
             job.requeued = True
             return f"Slurm requeued job {job.id}: it was preempted, or its node failed"
         if worker.is_here or state.waits:

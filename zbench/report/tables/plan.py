@@ -129,7 +129,7 @@ def _time(plan: Plan) -> str:
 
 
 def _legend(plan: Plan) -> tuple[str, ...]:
-    at_once = f" on {plan.at_once} devices" if plan.at_once > 1 else ""
+    at_once = f", {plan.at_once} at a time" if plan.at_once > 1 else ""
     expected = f"expected time {_time(plan)}{at_once}"
     lines = [f"{plan.name}: {_count(plan)}, {len(plan.pruned)} pruned; {expected}; nothing was run"]
     lines += [_launches(each) for each in launches(plan)]
