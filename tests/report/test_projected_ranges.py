@@ -1,7 +1,6 @@
 """A projected figure is a range wherever it is shown, and says for which software it stands."""
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
@@ -70,7 +69,7 @@ def test_projections_onto_different_hardware_have_no_range_of_their_speed_up():
 def test_the_table_shows_ranges_and_says_what_they_hold_and_whose_software():
     table = render(view_of(onto("b300", EAGER, COMPILED)), "table")
     assert "its brackets hold 9 in 10" in table
-    assert re.search(r"~0\.(69|70)\d \[0\.5", table) and "GiB [21.3, 26.8]" in table and "× [" in table
+    assert table.count("~0.699 [0.5") >= 1 and "GiB [21.3, 26.8]" in table and "× [" in table
     assert "~ on b300 stands for this software: eager: " in table and "compiled: " in table
     assert "published 0.940 s an image of 9 steps" in table and "nearest to eager" in table
     assert "its 95 % is nominal" not in table

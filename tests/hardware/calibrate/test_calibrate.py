@@ -95,8 +95,8 @@ def test_software_that_was_not_measured_is_not_foreseen_and_that_is_not_hidden(l
     assert told["fp8"].covered >= 0.8 and told["fp8"].half_width < 0.2
     assert told["fast"].covered < 0.8
     calls = [f for f in left_out if f.left_out == "fast" and f.figure == "call" and f.setting.endswith("none fast")]
-    assert len(calls) >= 6 and median(f.off for f in calls) > 0.1
-    assert sum(f.covered for f in calls) < len(calls) / 2
+    assert len(calls) >= 6 and not any(f.covered for f in calls)
+    assert all(f.off > (0.1 if f.hardware == "h100" else 0.08) for f in calls)
 
 
 QUICK = ComputeConfig(device="cuda", compile=True, graphs="auto", **FAST)
