@@ -97,7 +97,7 @@ class Sweep:
         self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
         begin = self.plan.begins_blocks(self.executor.capacity)
-        self._blocks = Blocks(self.search, self._engines, paired=paired, baselines_begin=begin)
+        self._blocks = Blocks(self.search, self._engines, paired=paired, begin=begin)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
         self._waiting = Waiting(self._search)
@@ -167,13 +167,17 @@ class Sweep:
         return all(begun.proxy[0] != self._runs(placed.trial).trial_id for begun in self._running.values())
 
     def _begin(self, placed: Placed) -> None:
-        """Submit a task of a trial that is to be measured, and of those that take turns with it."""
+        """Submit a task of a trial that is to be measured, and of those that take turns with it. Where they do so with
+        another trial of the sweep that has not begun, that one begins, and this one waits."""
+        if (first := self._to_come_first(placed)) is not None:
+            self._waiting.put_back(placed)
+            placed = first
         setting = self._setting_of(placed)
         if setting is None:
             return
-        block = {placed.trial.trial_id: (placed, setting)}
-        begins = placed.trial if self._blocks.begins_with(placed) else None
         companion = self._companion(placed)
+        begins = placed.trial if companion is None and self._blocks.begins_with(placed) else None
+        block = {placed.trial.trial_id: (placed, replace(setting, is_beside=begins is not None))}
         beside, most = begins or companion, 1
         if beside is not None:
             begun, room = {*self._tried, *self._running, beside.trial_id}, self.executor.capacity - self._tasks
@@ -202,30 +206,40 @@ class Sweep:
 
     def _companion(self, placed: Placed, begins: Trial | None = None) -> Trial | None:
         """The uncached trial that it takes turns with, in a block that `begins` with its baseline that."""
-        if self._measure_of(placed).quality_only or (begins and begins.trial_id != placed.baseline_id):
+        if self._measure_of(placed).quality_only:
             return None
-        baseline = begins or self._tried.get(placed.baseline_id, placed).trial
-        latest = self.store.latest
+        baseline, latest = self._tried.get(placed.baseline_id, placed).trial, self.store.latest
+        if begins is not None and begins.trial_id == placed.baseline_id:
+            baseline = begins
 
         def has_failed(trial_id: str) -> bool:
             return trial_id in self._tried and latest[trial_id].state != "COMPLETE"
 
         return self._blocks.companion(placed, baseline, has_failed)
 
+    def _to_come_first(self, placed: Placed) -> Placed | None:
+        """The trial of the sweep that it takes turns with, if that may begin a block and has not begun yet."""
+        companion = self._companion(placed) if placed.trial.trial_id in self._blocks.rows else None
+        wanted = "" if companion is None else companion.trial_id
+        if wanted in self._tried or wanted not in self._blocks.rows:
+            return None
+        return self._waiting.take(
+            lambda other: other.trial.trial_id == wanted and self._is_ready(other),
+            lambda last: self._blocks.goes_on(placed, last),
+        )
+
     def _next_beside(self, first: Placed, beside: Trial) -> Placed | None:
-        """Another trial that may take turns with `first` now, if the next one is such; references and baselines that
-        come before it wait."""
-
-        def asks(last: Placed | None) -> bool:
-            return self._blocks.asks_ahead and (last is None or last.is_reference or last.is_baseline)
-
-        return self._waiting.take(lambda other: self._is_beside(first, beside, other), asks)
+        """Another trial that may take turns with `first` now; others that come before it wait."""
+        return self._waiting.take(
+            lambda other: self._is_beside(first, beside, other), lambda last: self._blocks.goes_on(first, last)
+        )
 
     def _is_beside(self, first: Placed, beside: Trial, placed: Placed) -> bool:
         """Whether `first` and another take turns with the same trial, `first` itself perhaps, of one process. What may
         be in the journal waits for its baseline."""
         begins = beside if beside.trial_id == first.trial.trial_id else None
-        if not self._is_ready(placed, begins) or (begins and self._reuse.knows(placed.trial.trial_id)):
+        waits = begins is not None and begins.trial_id == placed.baseline_id
+        if not self._is_ready(placed, begins) or (waits and self._reuse.knows(placed.trial.trial_id)):
             return False
         found = self._companion(placed, begins)
         same = found is not None and found.trial_id == beside.trial_id
