@@ -391,6 +391,13 @@ def test_of_several_works_in_one_process_each_has_its_own_uncached_trial_first(t
     assert executor.tasks == [(1, None), (1, None), (3, ITSELF), (3, ITSELF)]
 
 
+def test_references_of_works_in_several_processes_begin_the_blocks_of_their_own(tmp_path: Path) -> None:
+    sizes = [replace(trial().pipeline, height=side, width=side) for side in (64, 128)]
+    executor = Recording()
+    swept(tmp_path, executor, arrange([trial(cache, pipeline=size) for size in sizes for cache in CACHED[:2]]))
+    assert executor.tasks == [(3, ITSELF), (3, ITSELF)]
+
+
 def test_further_blocks_of_a_process_have_its_uncached_trial_as_their_companion(tmp_path: Path) -> None:
     executor = Recording()
     swept(tmp_path, executor, of_settings(6, COMPILED))

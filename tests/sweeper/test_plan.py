@@ -75,7 +75,6 @@ def test_turns_of_the_uncached_trial_are_part_of_what_a_sweep_takes(
         ("0.2", (), None),
         ("0.1,0.2,0.3,0.4,0.5", (), None),
         ("range(0.1,0.7,0.1)", (), 1 / 7),
-        ("0.1,0.2,0.3", ("compute=eager,compiled", "sweep.baseline='compute=compiled'"), 1 / 8),
         ("0.1,0.2,0.3", ("compute=eager,compiled",), None),
         ("range(0.1,0.7,0.1)", ("compute=eager,compiled",), 2 / 14),
         ("0.1,0.2,0.3", ("search=optuna", "search.n_trials=3"), 3 / 4),

@@ -34,6 +34,7 @@ class Blocks:
         self._space = search.space
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
+        self._to_come: dict[str, list[str]] = {}  # ids by process; the next one is the last
         self._waits_itself = waits_itself(search)
         self.asks_ahead = asks_ahead(search)
         """Whether trials may be asked for before others are told."""
@@ -67,12 +68,19 @@ class Blocks:
             return False
         return placed.is_baseline or self._engines.uncached(trial).trial_id == trial.trial_id
 
-    def goes_on(self, first: Placed, last: Placed | None) -> bool:
-        """Whether more may be asked for to take turns with `first`, where `last` came last (None: nothing yet): others
-        of its process may come after that, and after references and baselines."""
-        if not self.asks_ahead or last is None or last.is_reference or last.is_baseline:
-            return self.asks_ahead
-        return not last.quality_only and self.process(last.trial) == self.process(first.trial)
+    def goes_on(self, first: Placed, last: Placed | None, came: Collection[str]) -> bool:
+        """Whether more may be asked for to take turns with `first`, where `last` came last (None: nothing yet), and
+        trials of these ids `came` by now: as long as others of its process are to come. Where it is not known what will
+        come, the next one, and the one after references and baselines."""
+        if not self.asks_ahead or self._waits_itself:
+            return self.asks_ahead and (last is None or last.is_reference or last.is_baseline)
+        if not self._to_come:
+            for placed in reversed(self._space.placed):
+                self._to_come.setdefault(self.process(placed.trial), []).append(placed.trial.trial_id)
+        left = self._to_come.get(self.process(first.trial), [])
+        while left and left[-1] in came:
+            left.pop()
+        return bool(left)
 
     def results(self, done: Done) -> tuple[TaskResult, ...]:
         """Of a task's settings; those whose companion failed in its turn are remembered, and the first, if others are

@@ -225,25 +225,27 @@ class Sweep:
             return None
         return self._waiting.take(
             lambda other: other.trial.trial_id == wanted and self._is_ready(other),
-            lambda last: self._blocks.goes_on(placed, last),
+            lambda last: self._blocks.goes_on(placed, last, self._waiting.came),
         )
 
     def _next_beside(self, first: Placed, beside: Trial) -> Placed | None:
         """Another trial that may take turns with `first` now; others that come before it wait."""
         return self._waiting.take(
-            lambda other: self._is_beside(first, beside, other), lambda last: self._blocks.goes_on(first, last)
+            lambda other: self._is_beside(first, beside, other),
+            lambda last: self._blocks.goes_on(first, last, self._waiting.came),
         )
 
     def _is_beside(self, first: Placed, beside: Trial, placed: Placed) -> bool:
         """Whether `first` and another take turns with the same trial, `first` itself perhaps, of one process. What may
         be in the journal waits for its baseline."""
+        if self._blocks.process(first.trial) != self._blocks.process(placed.trial):
+            return False
         begins = beside if beside.trial_id == first.trial.trial_id else None
         waits = begins is not None and begins.trial_id == placed.baseline_id
         if not self._is_ready(placed, begins) or (waits and self._reuse.knows(placed.trial.trial_id)):
             return False
         found = self._companion(placed, begins)
-        same = found is not None and found.trial_id == beside.trial_id
-        return same and self._blocks.process(first.trial) == self._blocks.process(placed.trial)
+        return found is not None and found.trial_id == beside.trial_id
 
     def _setting_of(self, placed: Placed, begins: Trial | None = None) -> Setting | None:
         """What is to be measured for it, in a block that `begins` with its baseline perhaps. None where its record is

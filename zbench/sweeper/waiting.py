@@ -12,6 +12,8 @@ class Waiting:
     def __init__(self, search: WithNextOffload) -> None:
         self._search = search
         self.placed: list[Placed] = []
+        self.came: set[str] = set()
+        """Ids of all that the search has given, begun by now or not."""
 
     def __len__(self) -> int:
         return len(self.placed)
@@ -36,6 +38,7 @@ class Waiting:
             last = self._search.next_placed()
             if last is None:
                 break
+            self.came.add(last.trial.trial_id)
             placed = self._search.held_to_what_serves(last)
             if fits(placed):
                 return placed
