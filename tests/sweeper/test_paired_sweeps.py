@@ -4,12 +4,13 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import SYNTHETIC, zbench_here
-from factories import complete, trial, with_window
+from factories import SCENES, complete, trial, with_window
 from test_overlap import CACHED, Halving, Roomy, swept
 
 from zbench.analysis.figures import TrialFigures
@@ -22,6 +23,7 @@ from zbench.record import Reason, Record
 from zbench.space import Space, arrange
 from zbench.store import read_records
 from zbench.sweeper.blocks import blocks_of
+from zbench.trial import Trial
 
 GRID = ("cache=dbcache", "cache.max_warmup_steps=2", "cache.residual_diff_threshold=0.08,0.12,0.24")
 BRIEF = ("measure.max_warmup_rounds=1", "measure.target_rel_ci=1", "engine.options.round_s=0.001")
@@ -165,9 +167,19 @@ def test_a_baseline_that_is_measured_again_waits_for_no_trial_of_the_journal(
     assert again.stderr.count("from the journal") == 3 and len(records(tmp_path)) == 4
 
 
-def test_across_processes_the_speed_up_goes_through_the_uncached_trial_of_each(tmp_path: Path) -> None:
-    assert sweep(tmp_path, "compute=eager,compiled", "cache=none,dbcache").returncode == 0
-    view = view_of(records(tmp_path))
+TWO = ("compute=eager,compiled", "cache=none,dbcache")
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep with three settings and an uncached trial in each; for all tests to read."""
+    folder = tmp_path_factory.mktemp("two")
+    assert sweep(folder, *TWO).returncode == 0
+    return folder
+
+
+def test_across_processes_the_speed_up_goes_through_the_uncached_trial_of_each(of_two_processes: Path) -> None:
+    view = view_of(records(of_two_processes))
     ways = {(r.config["compute"]["compile"], "R0." in row.label): row for row, r in view.pairs}
     assert [ways[key].speedup_way for key in ((False, True), (True, True), (True, False))] == [
         "paired",
@@ -179,7 +191,55 @@ def test_across_processes_the_speed_up_goes_through_the_uncached_trial_of_each(t
     assert chained.speedup_high / chained.speedup >= 1 + 1.9 * EQUAL_WORKERS, "processes of equal code differ"
 
 
-ITSELF = "the baseline itself"
+def compiled_ones(folder: Path) -> list[Record]:
+    return [r for r in records(folder) if r.config["compute"]["compile"]]
+
+
+def test_the_uncached_trial_of_a_process_is_measured_once_in_the_turns_of_its_settings(of_two_processes: Path) -> None:
+    """It is judged as any trial is, and its requests are those that the others' records keep."""
+    uncached, *others = compiled_ones(of_two_processes)
+    own = uncached.measurement
+    assert own is not None and own.quality and {r.role for r in own.window.requests} == {"trial"}
+    assert len(others) == 3 and own.cold.load_s is not None and uncached.baseline_id != uncached.trial_id
+    for each in others:
+        assert each.measurement is not None and companion_id(each.measurement) == uncached.trial_id
+        beside = [r for r in each.measurement.window.requests if r.role == "baseline"]
+        assert [replace(r, role="trial") for r in beside] == own.requests
+    assert requests_by_turns(records(of_two_processes))[1] == 0
+
+
+def test_six_processes_make_no_more_calls_than_without_turns(tmp_path: Path) -> None:
+    """Each with an uncached trial and one setting."""
+    six = ("compute.decode=eager,channels_last,compiled", "compute.ffn=split,fused", "cache=none,dbcache")
+    few = ("cache.residual_diff_threshold=0.12", "measure.min_rounds=4", "measure.max_rounds=4")
+    made = []
+    for paired in ("true", "false"):
+        (tmp_path / paired).mkdir()
+        assert sweep(tmp_path / paired, *six, *few, f"measure.paired={paired}").returncode == 0
+        found = records(tmp_path / paired)
+        warm_ups = sum(len(r.measurement.warmup_latencies_s) for r in found if r.measurement)
+        made.append((len(found), requests_by_turns(found), warm_ups))
+    assert made[0] == made[1] and made[0][:2] == (12, (48, 0))
+
+
+def test_an_uncached_trial_that_is_measured_again_has_turns_with_what_is_left_of_its_process(
+    of_two_processes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(of_two_processes, tmp_path, dirs_exist_ok=True)
+    uncached, *_, last = compiled_ones(tmp_path)
+    journal = tmp_path / "runs" / "s" / "records.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lost = (uncached.trial_id, last.trial_id)
+    journal.write_bytes(
+        b"".join(line for line in lines if not any(f'"trial_id":"{i}","ref'.encode() in line for i in lost))
+    )
+    again = sweep(tmp_path, *TWO)
+    assert again.returncode == 0 and again.stderr.count("from the journal") == 6
+    found = {r.trial_id: r.measurement for r in records(tmp_path)[-2:]}
+    assert found.keys() == set(lost) and len({m.window.started_at for m in found.values() if m}) == 1
+
+
+ITSELF = "a trial of the sweep"
 
 
 class Recording(Roomy):
@@ -192,7 +252,7 @@ class Recording(Roomy):
 
     def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
         (task,) = self.held
-        beside = ITSELF if task.begins_with_baseline else None if task.companion is None else task.companion.label
+        beside = ITSELF if task.compares_with_first else None if task.companion is None else task.companion.label
         self.tasks.append((len(task.settings), beside))
         if self._fails and task.companion is not None:
             self.held.clear()
@@ -207,21 +267,25 @@ def test_where_the_uncached_trial_fails_in_its_turn_the_others_are_measured_with
     assert {r.state for r in outcome.records} == {"COMPLETE"} and len(outcome.records) == 7
 
 
-def of_settings(count: int) -> Space:
+COMPILED = ComputeConfig(compile=True)
+
+
+def of_settings(count: int, compute: ComputeConfig | None = None) -> Space:
     caches = [replace(CACHED[0], residual_diff_threshold=0.01 * (n + 1)) for n in range(count)]
-    return arrange([trial(cache) for cache in caches])
+    uncached = [] if compute is None else [trial(compute=compute)]
+    return arrange([*uncached, *(trial(cache, compute=compute or ComputeConfig()) for cache in caches)])
 
 
-class SickBaseline(Recording):
-    """In a block its baseline fails at `stage`, and alone as well where it is `incurable`."""
+class SickFirst(Recording):
+    """In a block that it begins a trial fails at `stage`, and alone as well where it is `incurable`."""
 
-    def __init__(self, stage: str | None, *, incurable: bool) -> None:
+    def __init__(self, sick: Trial, stage: str | None, *, incurable: bool) -> None:
         super().__init__()
-        self._stage, self._incurable = stage, incurable
+        self._sick, self._stage, self._incurable = sick, stage, incurable
 
     def next_done(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> Done:
         made = super().next_done(on_event, should_stop)
-        if made.task.settings[0].role != "baseline" or not (made.task.begins_with_baseline or self._incurable):
+        if made.task.settings[0].trial != self._sick or not (made.task.compares_with_first or self._incurable):
             return made
         others = (Disrupted(),) * (len(made.results) - 1)
         return replace(made, results=(Failed(Reason("error", "it broke", stage=self._stage)), *others))
@@ -237,13 +301,23 @@ class SickBaseline(Recording):
         ("loading", True, [(3, ITSELF), (1, None), (1, None)], 1),
     ],
 )
-def test_a_baseline_that_fails_beside_others_is_tried_alone_unless_it_failed_before_them(
-    stage: str | None, incurable: bool, tasks: list[tuple[int, str | None]], failed: int, tmp_path: Path
+@pytest.mark.parametrize("compute", [ComputeConfig(), COMPILED], ids=["baseline", "of another process"])
+def test_one_that_fails_beside_what_it_began_with_is_tried_alone_unless_it_failed_before(
+    stage: str | None,
+    incurable: bool,
+    tasks: list[tuple[int, str | None]],
+    failed: int,
+    compute: ComputeConfig,
+    tmp_path: Path,
 ) -> None:
-    executor = SickBaseline(stage, incurable=incurable)
-    outcome, _ = swept(tmp_path, executor, of_settings(2))
-    assert executor.tasks == tasks
-    assert [r.state for r in outcome.records].count("FAILED") == failed and len(outcome.records) == 3
+    uncached = trial(compute=compute)
+    executor = SickFirst(uncached, stage, incurable=incurable)
+    outcome, _ = swept(tmp_path, executor, arrange([uncached, *(trial(each, compute=compute) for each in CACHED[:2])]))
+    before = [] if compute == ComputeConfig() else [(1, None)]
+    named = [(size, uncached.label if beside == "none" else beside) for size, beside in tasks]
+    assert executor.tasks == [*before, *named]
+    states = [r.state for r in outcome.records]
+    assert states.count("FAILED") == failed and len(states) == 3 + len(before)
 
 
 def test_where_tasks_run_side_by_side_the_baseline_is_alone_so_that_all_devices_are_soon_in_use(tmp_path: Path) -> None:
@@ -292,10 +366,49 @@ def test_a_search_that_decides_by_what_it_is_told_has_one_trial_at_a_time(tmp_pa
 
 def test_what_another_process_serves_has_its_own_uncached_trial(tmp_path: Path) -> None:
     executor = Recording()
-    compiled = ComputeConfig(compile=True)
-    swept(tmp_path, executor, arrange([trial(CACHED[0]), trial(CACHED[0], compute=compiled)]))
-    own = trial(CacheConfig(), compute=compiled).label
+    swept(tmp_path, executor, arrange([trial(CACHED[0]), trial(CACHED[0], compute=COMPILED)]))
+    own = trial(CacheConfig(), compute=COMPILED).label
     assert executor.tasks == [(2, ITSELF), (1, own)] and own != "none"
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_an_uncached_trial_that_was_asked_for_begins_its_block_wherever_it_was_typed(
+    order: tuple[int, ...], tmp_path: Path
+) -> None:
+    executor = Recording()
+    typed = [trial(compute=COMPILED), *(trial(each, compute=COMPILED) for each in CACHED[:2])]
+    outcome, _ = swept(tmp_path, executor, arrange([typed[place] for place in order]))
+    assert executor.tasks == [(1, None), (3, ITSELF)] and len(outcome.records) == 4
+    ways = {row.trial_id: row.baseline_id for row in outcome.records}
+    assert ways[typed[0].trial_id] == trial().trial_id, "it is no baseline"
+
+
+def test_of_several_works_in_one_process_each_has_its_own_uncached_trial_first(tmp_path: Path) -> None:
+    works = [replace(SCENES, seeds=[seed]) for seed in (0, 1)]
+    executor = Recording()
+    caches = (CacheConfig(), *CACHED[:2])
+    swept(tmp_path, executor, arrange([trial(c, compute=COMPILED, workload=w) for c in caches for w in works]))
+    assert executor.tasks == [(1, None), (1, None), (3, ITSELF), (3, ITSELF)]
+
+
+def test_references_of_works_in_several_processes_begin_the_blocks_of_their_own(tmp_path: Path) -> None:
+    sizes = [replace(trial().pipeline, height=side, width=side) for side in (64, 128)]
+    executor = Recording()
+    swept(tmp_path, executor, arrange([trial(cache, pipeline=size) for size in sizes for cache in CACHED[:2]]))
+    assert executor.tasks == [(3, ITSELF), (3, ITSELF)]
+
+
+def test_further_blocks_of_a_process_have_its_uncached_trial_as_their_companion(tmp_path: Path) -> None:
+    executor = Recording()
+    swept(tmp_path, executor, of_settings(6, COMPILED))
+    assert executor.tasks == [(1, None), (4, ITSELF), (3, trial(compute=COMPILED).label)]
+
+
+def test_a_reference_that_is_no_baseline_is_alone_as_the_baseline_waits_for_it(tmp_path: Path) -> None:
+    executor = Recording()
+    typed = [trial(cache, compute=compute) for compute in (ComputeConfig(), COMPILED) for cache in (None, CACHED[0])]
+    swept(tmp_path, executor, arrange(typed, lambda reference: replace(reference, compute=COMPILED)))
+    assert sorted(executor.tasks, key=str) == [(1, "none"), (1, None), (2, ITSELF)] and executor.tasks[0] == (1, None)
 
 
 def test_older_records_without_neighbours_are_unpaired() -> None:

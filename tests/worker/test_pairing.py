@@ -64,8 +64,11 @@ class Skipping(ScriptedEngine):
         return super().watch() if self._gpu is None else on_gpu()
 
 
-def with_baseline(folder: Path, engine: ScriptedEngine, **measure: Any) -> list[Measurement]:
-    """Their baseline, which is their reference too, and settings of 0.8 and 0.5 s; one warm-up each."""
+def with_baseline(
+    folder: Path, engine: ScriptedEngine, reference: Path | None = None, **measure: Any
+) -> list[Measurement]:
+    """Their baseline, which is their reference too, and settings of 0.8 and 0.5 s; one warm-up each. With another
+    `reference` they have another baseline too, and the first is their uncached trial alone."""
     wanted = MeasureConfig(**{"max_warmup_rounds": 1, **measure})
     caches = [CacheConfig(), *(DBCacheConfig(residual_diff_threshold=t) for t in (0.8, 0.5))]
     jobs = [
@@ -73,12 +76,13 @@ def with_baseline(folder: Path, engine: ScriptedEngine, **measure: Any) -> list[
             trial(cache),
             wanted,
             folder / str(index),
-            None if index == 0 else folder / "0",
+            reference or (None if index == 0 else folder / "0"),
             lambda event: None,
             lambda: False,
-            is_reference=index == 0,
-            role="trial" if index else "baseline",
+            is_reference=index == 0 and reference is None,
+            role="trial" if index or reference else "baseline",
             shares=True,
+            is_beside=index == 0,
         )
         for index, cache in enumerate(caches)
     ]
@@ -94,6 +98,23 @@ def test_a_baseline_among_them_has_a_record_of_its_own_and_its_images_are_the_ot
     for each in others:
         assert [r for r in each.window.requests if r.role == "baseline"] == baseline.requests
         assert each.quality is not None and companion_id(each) == baseline.trial_id
+    assert speedups(others) == pytest.approx([1 / 0.8, 2.0])
+
+
+def test_an_uncached_trial_that_is_not_their_baseline_is_one_of_them_in_its_record_and_is_judged_as_they_are(
+    tmp_path: Path,
+) -> None:
+    engine, reference = Skipping(), tmp_path / "0"
+    with_baseline(tmp_path, engine, min_rounds=2, max_rounds=2)
+    engine.order.clear()
+    uncached, *others = with_baseline(tmp_path / "other", engine, reference, min_rounds=4, max_rounds=4)
+    assert engine.order[3:] == [1.0, 0.8, 0.5, 0.5, 0.8, 1.0] * 2, "after one warm-up each"
+    assert {r.role for r in uncached.window.requests} == {"trial"} and companion_id(uncached) is None
+    assert uncached.quality is not None and uncached.noise_floor is None
+    for each in others:
+        beside = [r for r in each.window.requests if r.role == "baseline"]
+        assert [replace(r, role="trial") for r in beside] == uncached.requests
+        assert companion_id(each) == uncached.trial_id and each.quality is not None
     assert speedups(others) == pytest.approx([1 / 0.8, 2.0])
 
 
@@ -141,13 +162,17 @@ class Leaking(Skipping):
         return replace(made, image=made.image + self.leaks) if self.leaks else made
 
 
-@pytest.mark.parametrize(("engine", "doubted"), [(Leaking(), True), (Skipping(), False)])
-def test_a_reference_whose_image_is_another_since_others_had_turns_is_doubted(
-    engine: ScriptedEngine, doubted: bool, tmp_path: Path
+@pytest.mark.parametrize(("engine", "doubted"), [(Leaking, True), (Skipping, False)])
+@pytest.mark.parametrize("is_reference", [True, False])
+def test_one_whose_image_is_another_since_others_had_turns_is_doubted(
+    engine: type[ScriptedEngine], doubted: bool, is_reference: bool, tmp_path: Path
 ) -> None:
-    reference, *others = with_baseline(tmp_path, engine, min_rounds=4, max_rounds=4)
+    if not is_reference:
+        with_baseline(tmp_path, Skipping(), min_rounds=2, max_rounds=2)
+    of = tmp_path if is_reference else tmp_path / "other"
+    first, *others = with_baseline(of, engine(), None if is_reference else tmp_path / "0", min_rounds=4, max_rounds=4)
     said = "has another image since others had turns: measure.paired=false"
-    assert any(said in each for each in reference.validity) == doubted
+    assert any(said in each for each in first.validity) == doubted
     assert not any(said in each for made in others for each in made.validity)
 
 
@@ -165,6 +190,7 @@ def paired(folder: Path, engine: ScriptedEngine, gauges: Gauges | None = None, *
             lambda: False,
             role="trial" if index < 3 else "baseline",
             shares=True,
+            is_beside=index == 3,
             companion=index == 3,
         )
         for index, cache in enumerate(caches)

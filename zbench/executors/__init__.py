@@ -28,14 +28,16 @@ class Setting:
     is_reference: bool = False  # whether it is one itself: it makes its images twice, for the noise floor
     role: Role = "trial"
     of_other_weights: bool = False  # whether the reference is of other weights, or another LoRA, on purpose
+    is_beside: bool = False  # whether others of its task are compared with its requests
 
 
 @dataclass(frozen=True)
 class Task:
     """One or more trials of one residency, which take turns in one window.
 
-    The first may be the baseline of the others, with the role `baseline`, and their quality reference. It is what a
-    companion is to them, and has a result of its own. Its images are saved before theirs are compared with them.
+    The first may be the uncached trial of the others (`Setting.is_beside`): perhaps their baseline, and their quality
+    reference. It is what a companion is to them, and has a result of its own. Its images are saved before theirs are
+    judged.
     """
 
     settings: tuple[Setting, ...]
@@ -46,9 +48,9 @@ class Task:
     no result, and each of them keeps its requests. An executor that leaves it out measures them unpaired."""
 
     @property
-    def begins_with_baseline(self) -> bool:
-        """Whether the first of several is the baseline of the others."""
-        return len(self.settings) > 1 and self.settings[0].role == "baseline"
+    def compares_with_first(self) -> bool:
+        """Whether the first of several is what the others are compared with."""
+        return len(self.settings) > 1 and self.settings[0].is_beside
 
 
 @dataclass(frozen=True)

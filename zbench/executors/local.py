@@ -395,7 +395,7 @@ def _run_command(task: Task) -> dict[str, Any]:
 
 def _beside(task: Task, companion: Trial) -> Setting:
     """A companion as a setting: it keeps no images, so the folder is never made."""
-    return Setting(companion, task.settings[0].artifacts, role="baseline")
+    return Setting(companion, task.settings[0].artifacts, role="baseline", is_beside=True)
 
 
 def _plain(setting: Setting) -> dict[str, Any]:
@@ -407,4 +407,5 @@ def _plain(setting: Setting) -> dict[str, Any]:
         "reference": None if setting.reference is None else str(setting.reference.resolve()),
         "of_other_weights": setting.of_other_weights,
         "is_reference": setting.is_reference,
+        "is_beside": setting.is_beside,
     }

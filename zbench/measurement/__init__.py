@@ -128,7 +128,8 @@ LEAST_S = 1e-9
 """No clock tells less apart."""
 
 Role = Literal["baseline", "trial"]
-"""What a request's trial is to the others of its window: the one that speed-ups are over, or one held to it."""
+"""`baseline`: its trial is what speed-ups are over, or what the trial whose record it is in took turns with. `trial`:
+one held to others."""
 
 
 @dataclass(frozen=True)

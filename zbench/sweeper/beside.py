@@ -31,11 +31,12 @@ def uncached_beside(
 
 
 def may_begin_a_block(placed: Placed) -> bool:
-    """Whether a baseline may be measured in the turns that others take with it, and not alone before. A server's may
-    not, for nobody knows what settings of others leave there."""
+    """Whether an uncached trial, or a baseline, may be measured in the turns that others take with it, and not alone. A
+    server's may not, for nobody knows what settings of others leave there; nor a reference that others' baseline waits
+    for."""
     trial = placed.trial
-    served = isinstance(trial.engine, ServedEngineConfig)
-    return placed.is_baseline and trial.hardware is None and not trial.workload.is_load and not served
+    alone = placed.quality_only or trial.workload.is_load or isinstance(trial.engine, ServedEngineConfig)
+    return trial.hardware is None and not alone and (placed.is_baseline or not placed.is_reference)
 
 
 def companions(placed: Sequence[Placed], engines: Descriptions) -> dict[str, Trial]:

@@ -1,9 +1,9 @@
 """Which trials of a sweep take turns in one window, and with which uncached trial; it runs nothing.
 
 Example: of `compute=eager,compiled cache=none,dbcache` the eager DBCache settings take turns with the eager uncached
-trial, four at a time, and the compiled ones with the compiled uncached one. The eager one is the baseline: it has its
-own window with the first of them. Those that cannot be paired have a window of their own: other references and
-baselines, projections, loads, and what its engine launches anew for each cache setting.
+trial, four at a time, and the compiled ones with the compiled uncached one. Both are measured in the window of the
+first of theirs, and have none of their own. Those that cannot be paired have: other references and baselines,
+projections, loads, and what its engine launches anew for each cache setting.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -22,21 +22,26 @@ many."""
 
 
 ALONE = ("reading the task", "loading", "cache configuration", "warm-up rounds")
-"""Stages of a baseline before any other of its block is configured: what fails there would fail alone too."""
+"""Stages of the first of a block before any other is configured: what fails there would fail alone too."""
 
 
 class Blocks:
     """Of one sweep."""
 
-    def __init__(self, search: Search, engines: Descriptions, *, paired: bool, baselines_begin: bool = True) -> None:
-        """`paired`: whether it is wanted, and workers can. `baselines_begin`: whether a baseline may begin a block."""
-        self._engines, self._paired, self._baselines_begin = engines, paired, baselines_begin
+    def __init__(self, search: Search, engines: Descriptions, *, paired: bool, begin: bool = True) -> None:
+        """`paired`: whether it is wanted, and workers can. `begin`: whether what is compared with may begin a block."""
+        self._engines, self._paired = engines, paired
         self._space = search.space
         self._unpaired: set[str] = set()
         self._processes: dict[str, str] = {}
+        self._to_come: dict[str, list[str]] = {}  # ids by process; the next one is the last
         self._waits_itself = waits_itself(search)
         self.asks_ahead = asks_ahead(search)
         """Whether trials may be asked for before others are told."""
+        self._begin = paired and begin and self.asks_ahead
+        may_begin = (placed.trial.trial_id for placed in self._space.placed if may_begin_a_block(placed))
+        self.rows = frozenset(may_begin if self._begin else ())
+        """Ids of trials of the sweep that may have turns with others in place of a companion."""
 
     def process(self, trial: Trial) -> str:
         """What must be equal for one process to serve two trials."""
@@ -55,29 +60,46 @@ class Blocks:
         return None if found is None or has_failed(found.trial_id) else found
 
     def begins_with(self, placed: Placed) -> bool:
-        """Whether a baseline is measured in its first block, in which others take turns with it. Where tasks run side
-        by side it is alone, so that all devices are soon in use; so it is where its images are to be sent elsewhere."""
-        wanted = self._paired and self.asks_ahead and self._baselines_begin
-        return wanted and placed.trial.trial_id not in self._unpaired and may_begin_a_block(placed)
+        """Whether a baseline, or an uncached trial, is measured in its first block, in which others take turns with it.
+        Where tasks run side by side it is alone, so that all devices are soon in use; so it is where its images are to
+        be sent elsewhere."""
+        trial = placed.trial
+        if not self._begin or trial.trial_id in self._unpaired or not may_begin_a_block(placed):
+            return False
+        return placed.is_baseline or self._engines.uncached(trial).trial_id == trial.trial_id
+
+    def goes_on(self, first: Placed, last: Placed | None, came: Collection[str]) -> bool:
+        """Whether more may be asked for to take turns with `first`, where `last` came last (None: nothing yet), and
+        trials of these ids `came` by now: as long as others of its process are to come. Where it is not known what will
+        come, the next one, and the one after references and baselines."""
+        if not self.asks_ahead or self._waits_itself:
+            return self.asks_ahead and (last is None or last.is_reference or last.is_baseline)
+        if not self._to_come:
+            for placed in reversed(self._space.placed):
+                self._to_come.setdefault(self.process(placed.trial), []).append(placed.trial.trial_id)
+        left = self._to_come.get(self.process(first.trial), [])
+        while left and left[-1] in came:
+            left.pop()
+        return bool(left)
 
     def results(self, done: Done) -> tuple[TaskResult, ...]:
-        """Of a task's settings; one whose companion failed in its turn, or whose baseline has to be measured alone, is
-        remembered. A baseline that failed after others of its block were configured may not have failed alone. Beside
-        one whose images are none others are measured anew, held to nothing."""
+        """Of a task's settings; those whose companion failed in its turn are remembered, and the first, if others are
+        compared with it and it has to be measured alone. Where it failed after others of its block were configured it
+        may not have failed alone. Beside one whose images are none others are measured anew, without it."""
         settings, results = done.task.settings, done.results
         first = results[0]
-        if done.task.begins_with_baseline and isinstance(first, Completed) and first.measurement.image_fault:
+        if done.task.compares_with_first and isinstance(first, Completed) and first.measurement.image_fault:
             return first, *(Disrupted() if isinstance(each, Completed) else each for each in results[1:])
         if all(isinstance(result, Disrupted) for result in results):
             self.without_companion(setting.trial.trial_id for setting in settings)
-        elif done.task.begins_with_baseline and not all(isinstance(each, Completed | Stopped) for each in results):
+        elif done.task.compares_with_first and not all(isinstance(each, Completed | Stopped) for each in results):
             self.without_companion([settings[0].trial.trial_id])
             if isinstance(first, Failed) and first.reason.code != MACHINE and not _alone(first.reason):
                 return Disrupted(), *results[1:]
         return results
 
     def without_companion(self, trial_ids: Iterable[str]) -> None:
-        """Their companion failed in its turn: they are measured alone from now on."""
+        """They are measured alone from now on, for instance as their companion failed in its turn."""
         self._unpaired |= set(trial_ids)
 
     def size(self, trial: Trial, begun: Collection[str], room: int) -> int:
@@ -99,7 +121,7 @@ class Blocks:
 
 
 def _alone(reason: Reason) -> bool:
-    """Whether a baseline failed before any other of its block was configured; of stages some have parts."""
+    """Whether the first of a block failed before any other was configured; of stages some have parts."""
     return reason.stage is not None and reason.stage.partition(",")[0] in ALONE
 
 

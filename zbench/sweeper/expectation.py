@@ -119,8 +119,8 @@ def turns_share(plan: Plan) -> float | None:
 
 def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
     """The uncached trial that will take turns with each, by trial id, and its part of that one's time: all of it where
-    a search decides by each trial, which then has a window of its own. In the first block of a baseline that is its
-    own."""
+    a search decides by each trial, which then has a window of its own. In the first block of one that is listed that
+    is its own."""
     if not plan.measure.paired or plan.measure.quality_only or plan.executor.name not in TAKE_TURNS:
         return {}
     found = companions(plan.trials, Descriptions(outside=False, allow_code=plan.allow_code))
@@ -137,7 +137,7 @@ def _uncached_beside(plan: Plan) -> dict[str, tuple[Trial, float]]:
 
 
 def _begin_blocks(plan: Plan) -> set[str]:
-    """Baselines that may be measured in the turns of their first block, and not alone before; see `sweeper.blocks`."""
+    """Trials that may be measured in the turns that others take with them, and not alone; see `sweeper.blocks`."""
     if not plan.asks_ahead or not plan.begins_blocks(plan.at_once):
         return set()
     return {placed.trial.trial_id for placed in plan.trials if may_begin_a_block(placed)}

@@ -88,8 +88,8 @@ class Plan:
         return Path(os.path.expanduser(self.sweep.runs_dir)) / self.name
 
     def begins_blocks(self, at_once: int) -> bool:
-        """Whether a baseline may be measured in its first block, where so many tasks run at once: where that is one,
-        by a worker that shares this process's folders."""
+        """Whether a baseline, and any other uncached trial, may be measured in its first block, where so many tasks run
+        at once: where that is one, by a worker that shares this process's folders."""
         return self.executor.name == LOCAL and at_once == 1
 
     def proxy_of(self, trial: Trial) -> Trial:

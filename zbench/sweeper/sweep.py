@@ -48,6 +48,7 @@ from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
+from zbench.sweeper.waiting import Waiting
 from zbench.trial import Trial, geometry_of
 
 
@@ -84,7 +85,6 @@ class Sweep:
     listener: SweepListener
     should_stop: Callable[[], bool]
     _tried: dict[str, Placed] = field(default_factory=dict)  # by trial id
-    _waiting: list[Placed] = field(default_factory=list)  # asked for, and not begun
     _running: dict[str, _Begun] = field(default_factory=dict)  # by the trial id of a task's setting
     _tasks: int = 0  # that the executor has
     _proxies: dict[ProxyKey, Proxy] = field(default_factory=dict)
@@ -97,9 +97,10 @@ class Sweep:
         self._news = News(self.search, self._pruned, self.listener.note, self.plan.notes)
         paired = self.plan.measure.paired and isinstance(self.executor, TakingTurns) and self.executor.takes_turns()
         begin = self.plan.begins_blocks(self.executor.capacity)
-        self._blocks = Blocks(self.search, self._engines, paired=paired, baselines_begin=begin)
+        self._blocks = Blocks(self.search, self._engines, paired=paired, begin=begin)
         search = WithReferences(self.search, self.plan.search.target)
         self._search = WithNextOffload(search, self._wants_next_offload, self._expect)
+        self._waiting = Waiting(self._search)
 
     def run(self) -> SweepResult:
         """Run every trial that has no reusable record. Records appear in the journal as trials end."""
@@ -128,12 +129,12 @@ class Sweep:
             while not stopped and (placed := self._next_ready()) is not None:
                 stopped = self.should_stop()
                 if stopped:
-                    self._waiting.insert(0, placed)
+                    self._waiting.put_back(placed)
                 else:
                     self._begin(placed)
             if not self._running:
                 if self._waiting and not stopped:
-                    raise RuntimeError(f"nothing runs, and {self._waiting[0].trial.label} waits")
+                    raise RuntimeError(f"nothing runs, and {self._waiting.placed[0].trial.label} waits")
                 return not self._waiting
             done = self.executor.next_done(self._tell_event, self.should_stop)
             if any(setting.trial.trial_id not in self._running for setting in done.task.settings):
@@ -148,19 +149,10 @@ class Sweep:
 
         The search is asked no sooner than there is room, for it decides by what it was told.
         """
-        if self._tasks >= self.executor.capacity:
+        room = self.executor.capacity - self._tasks
+        if room <= 0:
             return None
-        while True:
-            for place, waiting in enumerate(self._waiting):
-                placed = self._search.held_to_what_serves(waiting)
-                if self._is_ready(placed):
-                    del self._waiting[place]
-                    return placed
-            has_room = len(self._waiting) < self.executor.capacity - self._tasks or not self._tasks
-            asked = self._search.next_placed() if has_room else None
-            if asked is None:
-                return None
-            self._waiting.append(asked)
+        return self._waiting.take(self._is_ready, lambda _: len(self._waiting) < room or not self._tasks)
 
     def _is_ready(self, placed: Placed, begins: Trial | None = None) -> bool:
         """Whether what it is held to has come to its end, and no other trial is running what could serve it too.
@@ -175,13 +167,17 @@ class Sweep:
         return all(begun.proxy[0] != self._runs(placed.trial).trial_id for begun in self._running.values())
 
     def _begin(self, placed: Placed) -> None:
-        """Submit a task of a trial that is to be measured, and of those that take turns with it."""
+        """Submit a task of a trial that is to be measured, and of those that take turns with it. Where they do so with
+        another trial of the sweep that has not begun, that one begins, and this one waits."""
+        if (first := self._to_come_first(placed)) is not None:
+            self._waiting.put_back(placed)
+            placed = first
         setting = self._setting_of(placed)
         if setting is None:
             return
-        block = {placed.trial.trial_id: (placed, setting)}
-        begins = placed.trial if self._blocks.begins_with(placed) else None
         companion = self._companion(placed)
+        begins = placed.trial if companion is None and self._blocks.begins_with(placed) else None
+        block = {placed.trial.trial_id: (placed, replace(setting, is_beside=begins is not None))}
         beside, most = begins or companion, 1
         if beside is not None:
             begun, room = {*self._tried, *self._running, beside.trial_id}, self.executor.capacity - self._tasks
@@ -210,41 +206,46 @@ class Sweep:
 
     def _companion(self, placed: Placed, begins: Trial | None = None) -> Trial | None:
         """The uncached trial that it takes turns with, in a block that `begins` with its baseline that."""
-        if self._measure_of(placed).quality_only or (begins and begins.trial_id != placed.baseline_id):
+        if self._measure_of(placed).quality_only:
             return None
-        baseline = begins or self._tried.get(placed.baseline_id, placed).trial
-        latest = self.store.latest
+        baseline, latest = self._tried.get(placed.baseline_id, placed).trial, self.store.latest
+        if begins is not None and begins.trial_id == placed.baseline_id:
+            baseline = begins
 
         def has_failed(trial_id: str) -> bool:
             return trial_id in self._tried and latest[trial_id].state != "COMPLETE"
 
         return self._blocks.companion(placed, baseline, has_failed)
 
-    def _next_beside(self, first: Placed, beside: Trial) -> Placed | None:
-        """Another trial that may take turns with `first` now, if the next one is such; references and baselines that
-        come before it wait."""
-        while self._blocks.asks_ahead and not any(self._is_beside(first, beside, each) for each in self._waiting):
-            asked = self._search.next_placed()
-            self._waiting += [] if asked is None else [asked]
-            if asked is None or not (asked.is_reference or asked.is_baseline):
-                break
-        for place, waiting in enumerate(self._waiting):
-            placed = self._search.held_to_what_serves(waiting)
-            if self._is_beside(first, beside, placed):
-                del self._waiting[place]
-                return placed
-        return None
+    def _to_come_first(self, placed: Placed) -> Placed | None:
+        """The trial of the sweep that it takes turns with, if that may begin a block and has not begun yet."""
+        companion = self._companion(placed) if placed.trial.trial_id in self._blocks.rows else None
+        wanted = "" if companion is None else companion.trial_id
+        if wanted in self._tried or wanted not in self._blocks.rows:
+            return None
+        return self._waiting.take(
+            lambda other: other.trial.trial_id == wanted and self._is_ready(other),
+            lambda last: self._blocks.goes_on(placed, last, self._waiting.came),
+        )
 
-    def _is_beside(self, first: Placed, beside: Trial, other: Placed) -> bool:
+    def _next_beside(self, first: Placed, beside: Trial) -> Placed | None:
+        """Another trial that may take turns with `first` now; others that come before it wait."""
+        return self._waiting.take(
+            lambda other: self._is_beside(first, beside, other),
+            lambda last: self._blocks.goes_on(first, last, self._waiting.came),
+        )
+
+    def _is_beside(self, first: Placed, beside: Trial, placed: Placed) -> bool:
         """Whether `first` and another take turns with the same trial, `first` itself perhaps, of one process. What may
         be in the journal waits for its baseline."""
-        placed = self._search.held_to_what_serves(other)
+        if self._blocks.process(first.trial) != self._blocks.process(placed.trial):
+            return False
         begins = beside if beside.trial_id == first.trial.trial_id else None
-        if not self._is_ready(placed, begins) or (begins and self._reuse.knows(placed.trial.trial_id)):
+        waits = begins is not None and begins.trial_id == placed.baseline_id
+        if not self._is_ready(placed, begins) or (waits and self._reuse.knows(placed.trial.trial_id)):
             return False
         found = self._companion(placed, begins)
-        same = found is not None and found.trial_id == beside.trial_id
-        return same and self._blocks.process(first.trial) == self._blocks.process(placed.trial)
+        return found is not None and found.trial_id == beside.trial_id
 
     def _setting_of(self, placed: Placed, begins: Trial | None = None) -> Setting | None:
         """What is to be measured for it, in a block that `begins` with its baseline perhaps. None where its record is
@@ -295,7 +296,7 @@ class Sweep:
             record = self._record(placed, environment, state="FAILED", **fields)
             self._settle(placed, record)
         else:
-            self._waiting.insert(0, placed)
+            self._waiting.put_back(placed)
 
     def _settle(self, placed: Placed, record: Record, *, kept: bool = False, reused: bool = False) -> None:
         """A trial has its record: append it unless it is `kept` already, show it, tell the search."""

@@ -13,9 +13,10 @@ protocol's version. It ends with its parent, however that dies (`lifetime`).
 | `quit` | | the process ends with code 0 |
 
 A setting is `trial`, `role` (baseline or trial), `artifacts` (folder), `reference` (such, or null), `is_reference`,
-`companion` (of the last alone: it takes turns with the others and is told nothing of, and its requests are kept with
-theirs). Of several the first may have the role baseline instead: it is measured as they are, its requests are kept
-with theirs too, and its `artifacts`, which may be their `reference`, are saved before theirs are compared.
+`is_beside` (of one of several: the others are compared with its requests and keep them, with the role baseline),
+`companion` (of that one, if it is the last: it takes turns for the others' sake and is told nothing of). If it is the
+first it is measured as they are, and its `artifacts`, which may be their `reference`, are saved before theirs are
+compared.
 `began_s` is when the comparison began, on the machine's monotonic clock: times of requests are seconds after it.
 Images are compared with those in `reference`. Null there says only that there are none: whether others are compared
 with this trial's, which are then made twice, is what `is_reference` says.

@@ -267,6 +267,7 @@ class Worker:
                 role=setting["role"],
                 shares=len(settings) > 1,
                 companion=setting["companion"],
+                is_beside=setting["is_beside"],
                 tell=self._pipes.tell,
                 stopping=self._pipes.stop.is_set,
             )

@@ -32,13 +32,9 @@ class TrialJob:
     role: Role = "trial"
     stage: str = "loading"  # during which a failure is reported to have happened
     shares: bool = False  # whether other trials take turns with it
+    is_beside: bool = False  # whether others of the task are compared with its requests, and keep them
     companion: bool = False  # whether it takes turns for the others' sake alone, and nothing else is kept of it
     busy: bool = False  # whether it is this trial's turn
-
-    @property
-    def is_beside(self) -> bool:
-        """Whether the others of the task are compared with its requests: a companion, or their baseline itself."""
-        return self.shares and self.role == "baseline"
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:

@@ -56,8 +56,8 @@ def measure_trials(
     """Measure trials of one residency and one workload, by turns, on an engine that is loaded.
 
     `cold` is set if it was loaded for them; the first trial's first latency is added. `launched_for` is the trial that
-    it was loaded for. A companion, the last of them, has turns and no measurement of its own. The first may be the
-    baseline of the others, and the reference: its images are saved before theirs are judged. Raises StopAsked between
+    it was loaded for. A companion, the last of them, has turns and no measurement of its own. The first may be what the
+    others are compared with, and the reference: its images are saved before theirs are judged. Raises StopAsked between
     requests, and whatever the engine raises.
     """
     workload = jobs[0].trial.workload
@@ -149,7 +149,8 @@ def _measurement(share: Share, window: Window, readings: Readings, cold: Cold) -
         cold, warmup_latencies_s = Cold(launched_for=cold.launched_for), []
         readings = replace(readings, energy=None)
         reasons |= dict.fromkeys(UNTIMED, QUALITY_ONLY)
-    kept = [r for r in window.requests if r.trial_id == trial_id or r.role == "baseline"]
+    made = [replace(r, role=job.role) if r.trial_id == trial_id else r for r in window.requests]
+    kept = [r for r in made if r.trial_id == trial_id or r.role == "baseline"]
     return Measurement(
         trial_id=trial_id,
         window=replace(
@@ -224,11 +225,11 @@ def _flat(share: Share) -> str | None:
 
 
 def _moved(share: Share) -> str | None:
-    """A doubt where a reference that had turns with others made one image before they were configured, and another
+    """A doubt where the trial that others are compared with made one image before they were configured, and another
     since, always the same: then something of theirs stays on."""
     first = share.requests[0]
     made = {r.image_sha256 for r in share.requests if (r.prompt_id, r.seed) == (first.prompt_id, first.seed)}
-    known = share.job.is_reference and share.job.shares and share.warm.image_sha256 is not None
+    known = share.job.is_beside and share.job.shares and share.warm.image_sha256 is not None
     if not known or len(made) > 1 or len(share.requests) == len(made) or share.warm.image_sha256 in made:
         return None
     which = f"{first.prompt_id} with seed {first.seed}"

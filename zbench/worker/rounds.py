@@ -1,8 +1,8 @@
 """A window of rounds, one after another: whose turn it is, and when there is enough; it judges no image.
 
 Several trials take turns: A B C D, D C B A, and so on, so that what drifts befalls all alike. A is their companion, the
-uncached trial: it is measured for the others' sake alone, and each of them keeps its requests. Or it is their baseline
-itself, and keeps them too. Where rounds are short a turn is several of them, as the first after another's turn is
+uncached trial: it is measured for the others' sake alone, and each of them keeps its requests. Or it has a record of
+its own, and keeps them too. Where rounds are short a turn is several of them, as the first after another's turn is
 slower. A trial that has had enough has no more turns, but for A while another has not.
 """
 
@@ -123,7 +123,7 @@ class RoundsWindow:
         job.check_stop()
         self._watch.begin()
         self._gauges.begin_round()
-        turn = Turn(len(self.requests), job.trial.trial_id, job.role)
+        turn = Turn(len(self.requests), job.trial.trial_id, "baseline" if job.is_beside else job.role)
         made_by = partial(self._calls.make, job.trial)
         timed, made = one_request(self._calls.engine, pair, turn, self._began_s, made_by)
         disturbed = self._watch.end()

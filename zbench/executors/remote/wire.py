@@ -76,6 +76,7 @@ def task_out(task: Task, references: Mapping[Path, str]) -> dict[str, Any]:
                 "is_reference": setting.is_reference,
                 "role": setting.role,
                 "of_other_weights": setting.of_other_weights,
+                "is_beside": setting.is_beside,
             }
             for setting in task.settings
         ],
@@ -97,6 +98,7 @@ def task_in(data: Mapping[str, Any], artifacts: Path, references: Path) -> Task:
                 is_reference=each["is_reference"],
                 role=each["role"],
                 of_other_weights=each["of_other_weights"],
+                is_beside=each["is_beside"],
             )
             for number, each in enumerate(data["settings"])
         ),
