@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from zbench.executors import Done, Failed
 from zbench.executors.remote import Heard, Lost, wire
 from zbench.executors.remote.pool import RemotePool
 from zbench.executors.remote.spool import INLINE_BYTES, Pulse, SpoolReader, SpoolWriter
-from zbench.executors.slurm import queue
+from zbench.executors.slurm import SlurmExecutor, queue
 from zbench.executors.slurm.channel import AGAIN, IDS, Channel, channel_now
 from zbench.executors.slurm.queue import GONE, JobState, states_in
 from zbench.executors.slurm.transport import SlurmTransport
@@ -412,6 +412,28 @@ def test_a_squeue_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(queue, "ANSWERS_WITHIN_S", 0.1)
     assert queue.job_states(["7"]) is None
+
+
+@pytest.mark.parametrize(
+    ("sinfo", "devices"),
+    [
+        ("echo '(null)'", ()),
+        ("echo '(null)'; echo 'gpu:h100:8(S:0-1)'", None),
+        ("true", None),
+        ("echo '(null)'; exit 1", None),
+        ("test $3 = --partition=low && echo '(null)' || echo gpu:1", ()),
+    ],
+    ids=["no GPU", "some", "says nothing", "fails", "of the partition"],
+)
+def test_a_partition_without_gpus_is_known_and_no_kind_of_gpu_is(
+    sinfo: str, devices: tuple[()] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sinfo").write_text(f"#!/bin/sh\n{sinfo}\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    config = replace(CONFIG, partition="low")
+    assert SlurmExecutor.known_devices(config) == devices
+    assert SlurmExecutor.known_devices(replace(config, options={"clusters": "far"})) is None
 
 
 def test_squeue_is_read_line_by_line() -> None:
