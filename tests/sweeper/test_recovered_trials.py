@@ -9,7 +9,7 @@ from factories import GRID, measurement, trial
 from one_at_a_time import OneAtATime
 from plans import plan_of
 
-from zbench.config import MeasureConfig
+from zbench.config import ComputeConfig, MeasureConfig
 from zbench.environment import capture
 from zbench.executors import Completed, OnEvent, Recovered, Setting, Task, TaskResult
 from zbench.record import Record
@@ -20,7 +20,7 @@ from zbench.sweeper import sweep
 
 HERE = capture().to_dict()
 BEFORE = {**HERE, "versions": {**HERE["versions"], "torch": "1.0"}}
-TRIAL = trial()
+TRIAL = trial(compute=ComputeConfig(device="cpu"))
 LEFT_S, NOW_S = 1.0, 2.0
 
 
