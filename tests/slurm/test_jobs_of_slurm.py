@@ -22,7 +22,7 @@ def test_a_sweep_runs_in_jobs_and_each_record_says_in_which(cluster: Cluster, tm
 
 
 def test_a_job_asks_for_the_gpus_of_its_trials(cluster: Cluster, tmp_path: Path) -> None:
-    """Of any kind, as nobody named one. The synthetic engine measures without, so it is a trial of a GPU in name alone."""
+    """Of any kind, as nobody named one. The synthetic engine measures without: a trial of a GPU in name alone."""
     process = start(tmp_path, *sweep("hardware=auto", "pipeline=zimage_tiny", slow(0.5)))
     wait_for(lambda: "gpu:1" in cluster.run("squeue", "--noheader", "--format=%b"))
     _, err = process.communicate(timeout=120)
