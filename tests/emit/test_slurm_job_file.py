@@ -64,6 +64,12 @@ def test_it_has_the_gpus_of_the_trial_with_most_of_them(capsys: pytest.CaptureFi
     assert options_in(job_file(capsys, *words))["gpus-per-node"] == "h100:4"
 
 
+def test_which_gpu_it_is_the_job_itself_finds_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = job_file(capsys, "cache=dbcache", "executor=slurm")
+    assert options_in(text)["gpus-per-node"] == "1"
+    assert words_run_by(text, tmp_path) == ["sweep", "cache=dbcache", "executor=local"]
+
+
 def test_nothing_that_was_typed_is_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wild = "workload.prompt=it's $(touch done) `touch done` \"; touch done; #SBATCH --wrap=touch\n##[error] 猫"
     text = job_file(capsys, *SWEEP, "workload=single", wild)

@@ -9,6 +9,10 @@ from commands import kill, start, wait_for, zbench
 from slurm_cluster import Cluster
 from slurm_sweeps import ENDS_WITHIN_S, TRIALS, hold_whole, jobs_of, records, slow, sweep
 
+from zbench.executors.remote import wire
+from zbench.executors.remote.spool import left_in
+from zbench.trial import Trial
+
 pytestmark = pytest.mark.timeout(150)
 
 
@@ -48,13 +52,29 @@ def test_jobs_of_a_parent_that_is_killed_end_by_themselves(cluster: Cluster, tmp
     hold_whole(tmp_path)
 
 
-def test_the_jobs_of_a_killed_parent_are_cancelled_by_the_next(cluster: Cluster, tmp_path: Path) -> None:
+def ended_unheard(folder: Path) -> set[str]:
+    """Ids of the trials that jobs have measured, and of which there is no record."""
+    said = (words for up in folder.glob("runs/s/slurm/*/job-*/*/up") for words in left_in(up))
+    heads = [wire.unpacked(words)[0] for words in said]
+    tasks = [head["task"] for head in heads if head["say"] == "done"]
+    ended = {Trial.from_dict(setting["trial"]).trial_id for task in tasks for setting in task["settings"]}
+    return ended - {record.trial_id for record in records(folder)}
+
+
+def test_the_next_command_takes_what_jobs_of_a_killed_parent_ended_and_cancels_them(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     process = start(tmp_path, *sweep(slow(0.6), "executor.silent_s=3600"))
     wait_for(lambda: len(records(tmp_path)) >= 2)
     kill(process)
-    left = set(cluster.jobs())
+    left, before = set(cluster.jobs()), len(records(tmp_path))
     assert left
+    wait_for(lambda: bool(ended_unheard(tmp_path)), ENDS_WITHIN_S)
+    ended = ended_unheard(tmp_path)
     done = zbench(tmp_path, *sweep(slow(0.6)))
     assert done.returncode == 0, done.stderr
-    assert not jobs_of(hold_whole(tmp_path)[3:]) & left
+    new = hold_whole(tmp_path)[before:]
+    taken = [record for record in new if jobs_of([record]) <= left]
+    assert ended <= {record.trial_id for record in taken} and len(taken) <= len(left), "each had one trial"
     wait_for(lambda: not cluster.jobs(), ENDS_WITHIN_S)
+    assert not (tmp_path / "runs" / "s" / "slurm").exists()

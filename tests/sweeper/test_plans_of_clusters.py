@@ -8,10 +8,11 @@ from composing import jobs
 
 from zbench.composition import expand
 from zbench.config import Config, ExecutorConfig, RayExecutorConfig, SlurmExecutorConfig
-from zbench.errors import HardwareError, OverrideError, WeightsUnavailableError
+from zbench.errors import ConfigError, HardwareError, OverrideError, WeightsUnavailableError
 from zbench.hardware.nvml import Device
 from zbench.report.tables.plan import render_plan
 from zbench.sweeper.conduct import check_weights_of
+from zbench.sweeper.devices import landed_elsewhere
 from zbench.sweeper.expectation import expected_sweep_s, turns_share
 from zbench.sweeper.here import auto_resolver, chosen_executor, fill_grid
 from zbench.sweeper.plan import Plan, make_plan
@@ -50,8 +51,29 @@ def test_where_nobody_knows_the_devices_whatever_is_named_is_there_in_any_number
         *FULL, "hardware=h100", "parallel=gather", "parallel.gather_size=2,8", "hardware.num_devices=4", devices=None
     )
     assert ["hardware.num_devices=4 allows no more" in reason for _, reason in few.pruned] == [True]
-    with pytest.raises(HardwareError, match="hardware=auto: nobody can say here which devices executor=local has"):
-        plan(*FULL, "hardware=auto", devices=None)
+
+
+def test_where_nobody_knows_the_devices_auto_is_a_gpu_of_any_kind_and_the_trials_are_the_same() -> None:
+    """So what a job measures is the trial that was planned, whatever it lands on, and the run keeps its name."""
+    words = ("workload=single", "pipeline.weights=random", "cache=none,dbcache", "pipeline=auto")
+    made, named = (plan(*words, f"hardware={name}", devices=None) for name in ("auto", "h100"))
+    assert made.name == named.name
+    assert [p.trial.trial_id for p in made.trials] == [p.trial.trial_id for p in named.trials]
+    assert {(p.trial.compute.device, p.trial.pipeline.name) for p in made.trials} == {("cuda", "zimage_turbo")}
+    assert expected_sweep_s(made) is None, "who knows how fast it is"
+    hardware = made.profiles[made.trials[0].trial.trial_id]
+    for kind in (H100, "NVIDIA A100-SXM4-80GB", "a GPU that no profile names"):
+        there = {"devices": [{"name": kind}]}
+        assert landed_elsewhere(made.trials[0].trial, hardware, there) is None
+
+
+def test_a_gpu_of_any_kind_is_not_projected_and_splits_over_a_number_that_is_typed() -> None:
+    with pytest.raises(HardwareError, match="execution=project with hardware=auto: only GPUs that are named"):
+        plan(*FULL, "hardware=auto", "execution=project", devices=None)
+    with pytest.raises(ConfigError, match=r"hardware.num_devices=None: is needed by parallel=all"):
+        plan(*FULL, "hardware=auto", "parallel=all", devices=None)
+    made = plan(*FULL, "hardware=auto", "parallel=all", "hardware.num_devices=4", devices=None)
+    assert "none g4 vae:split" in {placed.trial.label for placed in made.trials}
 
 
 def test_only_words_about_executors_and_experiments_choose_one() -> None:

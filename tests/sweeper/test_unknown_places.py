@@ -2,6 +2,7 @@
 for this software, and what landed on other hardware is not kept."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ from hardware_profiles import profile
 from one_at_a_time import OneAtATime
 from plans import plan_of
 
-from zbench.config import ComputeConfig
-from zbench.environment import capture, software_differences
+from zbench.config import ComputeConfig, HardwareConfig
+from zbench.environment import capture, device_of, software_differences
 from zbench.errors import ConfigError
 from zbench.executors import Completed, Done, OnEvent, Setting, Task, TaskResult
+from zbench.hardware.detect import ANY_GPU
 from zbench.search.grid import GridSearch
 from zbench.space import arrange
-from zbench.store import Store
+from zbench.store import Store, read_records
 from zbench.sweeper import sweep
 
 HERE = capture().to_dict()
 H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
+NAMED = profile("h100")
+ANY = replace(NAMED, name=ANY_GPU, nvml_name=".")
 TRIAL = trial(compute=ComputeConfig(device="cuda"))
 
 
@@ -59,10 +63,10 @@ class Told:
         return lambda *told: self.notes.append(told[0]) if name == "note" else None
 
 
-def swept(folder: Path, there: dict[str, Any], hardware: str = "h100") -> tuple[list[str], list[str]]:
+def swept(folder: Path, there: dict[str, Any], hardware: HardwareConfig = NAMED) -> tuple[list[str], list[str]]:
     """Labels of what is measured, and what is said."""
     space, told, executor = arrange([TRIAL]), Told(), Elsewhere(there)
-    plan = plan_of(space, folder, profiles={TRIAL.trial_id: profile(hardware)})
+    plan = plan_of(space, folder, profiles={TRIAL.trial_id: hardware})
     with Store(plan.run_folder, told.note) as store:
         sweep.Sweep(plan, store, executor, GridSearch(space, GRID), told, lambda: False).run()
     return executor.ran, told.notes
@@ -75,7 +79,7 @@ def test_what_was_measured_on_the_hardware_that_is_named_holds(tmp_path: Path) -
 
 def test_another_device_is_another_measurement(tmp_path: Path) -> None:
     swept(tmp_path, node_with(H100))
-    ran, notes = swept(tmp_path, node_with(A100), "a100")
+    ran, notes = swept(tmp_path, node_with(A100), profile("a100"))
     assert ran == [TRIAL.label]
     assert notes == [f"{TRIAL.label} is measured again: device {H100} → hardware=a100"]
 
@@ -97,6 +101,14 @@ def test_a_trial_that_landed_on_other_hardware_is_not_kept_and_the_sweep_says_so
     with pytest.raises(ConfigError, match=rf"hardware=h100: .* was measured on {A100}, which is not kept; .*gpu_type"):
         swept(tmp_path, node_with(A100))
     assert swept(tmp_path, node_with(H100))[0] == [TRIAL.label], "there is no record of it"
+
+
+def test_a_trial_of_any_gpu_is_kept_wherever_it_landed_and_its_record_says_where(tmp_path: Path) -> None:
+    assert swept(tmp_path, node_with(A100), ANY)[0] == [TRIAL.label]
+    assert swept(tmp_path, node_with(H100), ANY) == ([], []), "the same command asks for no other kind"
+    (record,) = read_records(tmp_path / "s" / "records.jsonl")
+    assert device_of(record.environment) == A100
+    assert swept(tmp_path, node_with(H100))[0] == [TRIAL.label], "one that names its kind does"
 
 
 def test_a_worker_that_names_no_device_is_taken_at_its_word(tmp_path: Path) -> None:

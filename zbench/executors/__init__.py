@@ -145,6 +145,26 @@ class TakingTurns(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """A trial that was measured for a command that was killed."""
+
+    measurement: Measurement
+    environment: dict[str, Any]  # as its worker said
+
+
+@runtime_checkable
+class Recovering(Protocol):
+    """What an executor of zbench's own may be too, where a task may end when nobody is there any more to be told."""
+
+    def recovered(self, setting: Setting, measure: MeasureConfig) -> Recovered | None:
+        """What was measured of just this setting for a command that was killed, with its images in their folder; once.
+
+        Raises MachineError where its cluster is out of reach, StoreError where images cannot be written.
+        """
+        ...
+
+
 class OnACluster(Protocol):
     """What an executor's class of zbench's own may be too, where its trials run on other machines than this one.
 

@@ -15,6 +15,9 @@ from zbench.hardware.nvml import Device, Nvml, visible
 CPU = "cpu"
 """Name of the profile of a machine without a GPU."""
 
+ANY_GPU = "auto"
+"""Name of the profile of a GPU of any kind: what `hardware=auto` is where nobody knows before which one a job gets."""
+
 GIB = 2**30
 
 

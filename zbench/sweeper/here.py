@@ -10,7 +10,7 @@ from zbench.config import Config, ExecutorConfig
 from zbench.environment import DeviceLike
 from zbench.errors import ConfigError, HardwareError, OverrideError
 from zbench.executors import devices_for
-from zbench.hardware.detect import describe_present, match_profile, present_devices, unmatched
+from zbench.hardware.detect import ANY_GPU, describe_present, match_profile, present_devices, unmatched
 from zbench.methods import lora, quantization
 from zbench.methods.parallel import every_split
 from zbench.plugins import check_targets
@@ -31,8 +31,7 @@ def one_job(overrides: list[str], config_dir: str | None, *, allow_code: bool = 
 
 
 def swept_jobs(overrides: list[str], config_dir: str | None, *, allow_code: bool = False) -> list[Config]:
-    """The configurations that a sweep asks for on devices that nobody knows yet. Raises as `one_job` does, and
-    HardwareError where no hardware is named."""
+    """The configurations that a sweep asks for on devices that nobody knows yet. Raises as `one_job` does."""
 
     def unknown() -> None:
         return None
@@ -86,19 +85,16 @@ def auto_resolver(
 ) -> ResolveAuto:
     """What `hardware=auto` and `pipeline=auto` stand for where `devices` are, by default on this machine.
 
-    Of a cluster's devices the first counts; where nobody knows them, hardware must be named.
+    Of a cluster's devices the first counts; where nobody knows them, it is a GPU of whatever kind a trial gets.
     """
 
     def resolve(group: str, choices: dict[str, str]) -> str:
-        patterns = profile_patterns(config_dir)
+        patterns, hardware = profile_patterns(config_dir), choices["hardware"]
         if group == "pipeline":
-            return "zimage_tiny" if patterns.get(choices["hardware"]) is None else "zimage_turbo"
+            return "zimage_turbo" if hardware == ANY_GPU or patterns.get(hardware) is not None else "zimage_tiny"
         known = present_devices() if devices is None else devices()
         if known is None:
-            raise HardwareError(
-                f"hardware=auto: nobody can say here which devices executor={choices.get('executor')} has; name them, "
-                "such as hardware=h100 or hardware=cpu"
-            )
+            return ANY_GPU
         name = match_profile(known, patterns)
         if name is None:
             raise HardwareError(unmatched(known))

@@ -1,13 +1,29 @@
 """What a sweep makes of a worker's measurement before it is a record."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from zbench.errors import machine_fault
+from zbench.hardware.footprint import next_offload
 from zbench.hardware.roofline import project
 from zbench.measurement import QUALITY_ONLY, Measurement
 from zbench.record import Reason
 from zbench.sanitize import without_folders
 from zbench.trial import Trial, geometry_of, preset_geometry
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A measurement on the tiny pipeline that projected trials may share, and its images."""
+
+    measurement: Measurement
+    artifacts: Path
+    environment: dict[str, Any]
+
+
+ProxyKey = tuple[str, bool, bool]
+"""What was run, whether as a reference and whether against one; equal work on the tiny pipeline has equal ones."""
 
 
 def sized(trial: Trial, measured: Measurement) -> Measurement:
@@ -32,10 +48,16 @@ def projected(trial: Trial, measured: Measurement) -> Measurement:
     )
 
 
-def reason_abroad(reason: Reason) -> Reason:
-    """As a record has it, which others read too: without the folders of this machine; the worker's log has them."""
+def reason_abroad(trial: Trial, reason: Reason) -> Reason:
+    """As a record has it, which others read too: without the folders of this machine; the worker's log has them.
+
+    Where a GPU's memory ran out, with the offload that is predicted to fit into it.
+    """
     tail = tuple(map(without_folders, reason.log_tail))
-    return replace(reason, message=without_folders(reason.message), log_tail=tail)
+    told = replace(reason, message=without_folders(reason.message), log_tail=tail)
+    if reason.code != "out_of_memory" or reason.memory is None:
+        return told
+    return replace(told, next_offload=next_offload(trial, geometry_of(trial.pipeline), reason.memory))
 
 
 def stopped_by(reason: Reason, trial: Trial) -> str:

@@ -25,7 +25,7 @@ from zbench.config import (
 from zbench.engines import Descriptions
 from zbench.environment import DeviceLike
 from zbench.errors import ConfigError, HardwareError, OverrideError
-from zbench.hardware.detect import describe_present, is_present
+from zbench.hardware.detect import ANY_GPU, describe_present, is_present
 from zbench.methods import lora, quantization
 from zbench.methods.cache import method_of
 from zbench.plugins import check_targets
@@ -272,9 +272,10 @@ def trial_of(config: Config, devices: Sequence[DeviceLike] | None) -> Trial:
             f"{describe_present(devices or ())}; leave execution out to project"
         )
     projected = config.execution == "project" or not present
-    if projected and config.hardware.nvml_name is None:
+    if projected and (config.hardware.nvml_name is None or config.hardware.name == ANY_GPU):
         raise HardwareError(
-            f"execution=project with hardware={config.hardware.name}: only GPUs are projected, such as hardware=b300"
+            f"execution=project with hardware={config.hardware.name}: only GPUs that are named are projected, such as "
+            "hardware=b300"
         )
     if config.compute.device == "cuda" and devices is not None and not devices and not projected:
         raise HardwareError(

@@ -23,6 +23,7 @@ from zbench.executors import (
     Done,
     Executor,
     Failed,
+    Recovering,
     Setting,
     Stopped,
     TakingTurns,
@@ -30,7 +31,6 @@ from zbench.executors import (
     TaskResult,
 )
 from zbench.hardware.detect import environment_on
-from zbench.hardware.footprint import next_offload
 from zbench.measurement import REFERENCE_INVALID, Measurement, Role
 from zbench.quality.artifacts import copy_artifacts
 from zbench.record import MACHINE, Reason, Record, held_to_its_images
@@ -43,26 +43,13 @@ from zbench.sweeper.baseline import names_offload
 from zbench.sweeper.blocks import Blocks
 from zbench.sweeper.content import with_what_was_kept
 from zbench.sweeper.devices import check_landed
-from zbench.sweeper.measured import measured_abroad, projected, reason_abroad, sized, stopped_by
+from zbench.sweeper.measured import Proxy, ProxyKey, measured_abroad, projected, reason_abroad, sized, stopped_by
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
 from zbench.sweeper.reuse import Reuse
 from zbench.sweeper.waiting import Waiting
 from zbench.trial import Trial, geometry_of
-
-
-@dataclass(frozen=True)
-class Proxy:
-    """A measurement on the tiny pipeline that projected trials may share, and its images."""
-
-    measurement: Measurement
-    artifacts: Path
-    environment: dict[str, Any]
-
-
-ProxyKey = tuple[str, bool, bool]
-"""What was run, whether as a reference and whether against one; equal work on the tiny pipeline has equal ones."""
 
 
 @dataclass(frozen=True)
@@ -257,12 +244,16 @@ class Sweep:
             self._settle(placed, self._pruned(placed, reason), kept=True)
             return None
         runs, reference = self._runs(placed.trial), self._reference(placed, begins)
+        artifacts = self.store.artifacts(placed.trial.trial_id)
+        role: Role = "baseline" if placed.is_baseline else "trial"
+        setting = Setting(runs, artifacts, reference, placed.is_reference, role, self._is_of_other_weights(placed))
         record = self._reuse.record_of(placed, runs, reference)
+        if record is None and self._recovers(placed, setting):
+            record = self._reuse.record_of(placed, runs, reference)
         if record is not None:
             record = replace(record, baseline_id=placed.baseline_id)  # `_rename_roles` has it in the journal
             self._settle(placed, record, kept=True, reused=True)
             return None
-        artifacts = self.store.artifacts(placed.trial.trial_id)
         proxy = self._proxies.get((runs.trial_id, placed.is_reference, reference is not None))
         if proxy is not None:
             self.listener.started(placed)
@@ -271,8 +262,23 @@ class Sweep:
                 copy_artifacts(proxy.artifacts, artifacts)
             self._settle(placed, record)
             return None
-        role: Role = "baseline" if placed.is_baseline else "trial"
-        return Setting(runs, artifacts, reference, placed.is_reference, role, self._is_of_other_weights(placed))
+        return setting
+
+    def _recovers(self, placed: Placed, setting: Setting) -> bool:
+        """Whether the journal has now what a job had measured for a command that was killed, to be held to what holds
+        for every record."""
+        if self.plan.sweep.fresh or not isinstance(self.executor, Recovering):
+            return False
+        measure = self._measure_of(placed)
+        found = self.executor.recovered(setting, measure)
+        if found is None:
+            return False
+        record = self._measured(placed, found.measurement, found.environment, measure)
+        before = self.store.latest.get(record.trial_id)
+        if before is not None and before.measurement == record.measurement:
+            return False  # it had been written down
+        self.store.append(record)
+        return True
 
     def _end(self, begun: _Begun, result: TaskResult, done: Done) -> None:
         """Record what came of a task's trial; one that was not measured waits again."""
@@ -284,17 +290,14 @@ class Sweep:
             if placed.trial.hardware is not None:
                 self._proxies.setdefault(begun.proxy, Proxy(result.measurement, artifacts, environment))
             record = self._measured(placed, result.measurement, environment, begun.measure)
-            if record.has_invalid_images:
-                shutil.rmtree(artifacts, ignore_errors=True)
             self._settle(placed, replace(record, beside=done.beside))
         elif isinstance(result, Failed) and result.reason.code == MACHINE:
             raise MachineError(stopped_by(result.reason, placed.trial))
         elif isinstance(result, Failed):
             shutil.rmtree(artifacts, ignore_errors=True)  # of an earlier measurement, perhaps of other weights
-            reason = self._with_way_out(placed.trial, reason_abroad(result.reason))
+            reason = reason_abroad(placed.trial, result.reason)
             fields: dict[str, Any] = {"reason": reason, "beside": done.beside, "measure": begun.measure}
-            record = self._record(placed, environment, state="FAILED", **fields)
-            self._settle(placed, record)
+            self._settle(placed, self._record(placed, environment, state="FAILED", **fields))
         else:
             self._waiting.put_back(placed)
 
@@ -376,8 +379,9 @@ class Sweep:
         environment: dict[str, Any],
         measure: MeasureConfig | None = None,
     ) -> Record:
-        """COMPLETE unless images of it are none; with the roofline's answer, where a proxy was measured."""
-        measured = with_what_was_kept(measured_abroad(measured), self.store.artifacts(placed.trial.trial_id))
+        """COMPLETE unless images of it are none, and gone; with the roofline's answer, where a proxy was measured."""
+        artifacts = self.store.artifacts(placed.trial.trial_id)
+        measured = with_what_was_kept(measured_abroad(measured), artifacts)
         if placed.trial.hardware is not None:
             measured = projected(placed.trial, measured)
         else:
@@ -386,18 +390,14 @@ class Sweep:
         if reference is not None and reference.has_invalid_images and measured.reasons.get("quality") == "no_reference":
             measured = replace(measured, reasons={**measured.reasons, "quality": REFERENCE_INVALID})
         outcome: dict[str, Any] = {"measurement": measured, "source": measured.source, "measure": measure}
-        record = self._record(placed, environment, state="COMPLETE", **outcome)
-        return held_to_its_images(record)
+        record = held_to_its_images(self._record(placed, environment, state="COMPLETE", **outcome))
+        if record.has_invalid_images:
+            shutil.rmtree(artifacts, ignore_errors=True)
+        return record
 
     def _runs(self, trial: Trial) -> Trial:
         """What is measured for a trial: itself, or the proxy of a projected one."""
         return trial if trial.hardware is None else self.plan.proxy_of(trial)
-
-    def _with_way_out(self, trial: Trial, reason: Reason) -> Reason:
-        """Where a GPU's memory ran out: the offload that is predicted to fit into it."""
-        if reason.code != "out_of_memory" or reason.memory is None:
-            return reason
-        return replace(reason, next_offload=next_offload(trial, geometry_of(trial.pipeline), reason.memory))
 
     def _reference(self, placed: Placed, begins: Trial | None) -> Path | None:
         """The quality reference's artifacts, once there are any; of one in whose block it is, as it will save them."""

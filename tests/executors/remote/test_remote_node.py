@@ -75,6 +75,7 @@ def test_it_measures_judges_by_the_images_that_came_and_says_where_it_is(told: T
     reference = Setting(synthetic(), tmp_path / "reference", is_reference=True)
     told.run(task_of(reference))
     done, files = told.until("done")
+    assert done["task"] == wire.task_out(task_of(reference), {}), "of what it is, should nobody remember"
     (result,) = wire.results_in(done["results"])
     assert isinstance(result, Completed) and done["environment"]["node"] == "n1"
     images = {name.removeprefix("0/"): data for name, data in files.items()}

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from zbench.errors import MachineError
 from zbench.executors import Done, Failed
 from zbench.executors.remote import Heard, Lost, wire
 from zbench.executors.remote.pool import RemotePool
-from zbench.executors.remote.spool import Pulse, SpoolReader, SpoolWriter
-from zbench.executors.slurm import queue
+from zbench.executors.remote.spool import INLINE_BYTES, Pulse, SpoolReader, SpoolWriter
+from zbench.executors.slurm import SlurmExecutor, queue
 from zbench.executors.slurm.channel import AGAIN, IDS, Channel, channel_now
 from zbench.executors.slurm.queue import GONE, JobState, states_in
 from zbench.executors.slurm.transport import SlurmTransport
@@ -361,7 +361,32 @@ def test_what_a_killed_parent_left_is_cancelled_before_anything_is_asked_for(
     transport.poll(0.0)
     assert not slurm.cancelled
     transport.start("w", 1, BEGIN, [])
-    assert slurm.cancelled == ["71", "72"] and not left.exists()
+    assert slurm.cancelled == ["71", "72"]
+    transport.close()
+    assert not left.exists()
+
+
+def test_what_a_killed_parent_had_not_dealt_with_is_there_until_the_next_is_done(
+    transport: SlurmTransport, slurm: ScriptedSlurm, tmp_path: Path
+) -> None:
+    """So it is also where that one is killed as well."""
+    ends = [wire.packed({"say": "done", "log": str(n) * INLINE_BYTES}) for n in range(4)]
+    transport.start("w", 1, BEGIN, [])
+    node = slurm.begins("1")
+    for end in ends[:2]:
+        node.say(end)
+        assert transport.poll(0.0) == [Heard("w", end)]
+    node.say(ends[2])
+    second = SlurmTransport(CONFIG, tmp_path / "slurm", slurm, clock=slurm.clock)
+    assert list(second.unheard()) == ends[1:3] and slurm.cancelled == ["1"]
+    with pytest.raises(OSError):
+        node.heard()  # so a job ends that scancel does not reach
+    second.start("v", 1, BEGIN, [])
+    slurm.begins("2").say(ends[3])
+    third = SlurmTransport(CONFIG, tmp_path / "slurm", slurm, clock=slurm.clock)
+    assert list(third.unheard()) == ends[1:]
+    third.close()
+    assert not (tmp_path / "slurm").exists()
 
 
 def test_slurm_is_asked_once_for_all_jobs_and_not_often(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
@@ -387,6 +412,28 @@ def test_a_squeue_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(queue, "ANSWERS_WITHIN_S", 0.1)
     assert queue.job_states(["7"]) is None
+
+
+@pytest.mark.parametrize(
+    ("sinfo", "devices"),
+    [
+        ("echo '(null)'", ()),
+        ("echo '(null)'; echo 'gpu:h100:8(S:0-1)'", None),
+        ("true", None),
+        ("echo '(null)'; exit 1", None),
+        ("test $3 = --partition=low && echo '(null)' || echo gpu:1", ()),
+    ],
+    ids=["no GPU", "some", "says nothing", "fails", "of the partition"],
+)
+def test_a_partition_without_gpus_is_known_and_no_kind_of_gpu_is(
+    sinfo: str, devices: tuple[()] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sinfo").write_text(f"#!/bin/sh\n{sinfo}\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    config = replace(CONFIG, partition="low")
+    assert SlurmExecutor.known_devices(config) == devices
+    assert SlurmExecutor.known_devices(replace(config, options={"clusters": "far"})) is None
 
 
 def test_squeue_is_read_line_by_line() -> None:

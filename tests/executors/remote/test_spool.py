@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from zbench.executors.remote.spool import INLINE_BYTES, Ear, Pulse, SpoolReader, SpoolWriter, journal
+from zbench.executors.remote.spool import INLINE_BYTES, Ear, Pulse, SpoolReader, SpoolWriter, journal, left_in
 
 LARGE = bytes(range(256)) * (INLINE_BYTES // 256 + 1)
 
@@ -36,6 +36,7 @@ def test_what_was_read_takes_no_room_but_its_line(tmp_path: Path) -> None:
         writer.send(LARGE)
     assert len(list(tmp_path.iterdir())) == 4
     assert list(reader.received()) == [LARGE] * 3
+    assert list(reader.received()) == []
     assert list(tmp_path.iterdir()) == [journal(tmp_path)] and journal(tmp_path).stat().st_size < 200
 
 
@@ -61,6 +62,24 @@ def test_a_reader_that_is_cut_off_in_a_message_has_that_again(tmp_path: Path) ->
     writer.send(b"second")
     assert next(reader.received()) == b"first"
     assert list(reader.received()) == [b"second"]
+
+
+def test_what_a_reader_that_was_killed_had_not_dealt_with_is_left(tmp_path: Path) -> None:
+    """It is done with what it read when it looks again. What is in a line stays, and is told once more."""
+    writer, reader = SpoolWriter(tmp_path), SpoolReader(tmp_path)
+    first, second, third = (bytes([n]) * len(LARGE) for n in range(3))
+    for message in (b"small", first):
+        writer.send(message)
+    assert list(reader.received()) == [b"small", first]
+    assert list(left_in(tmp_path)) == [b"small", first]
+    writer.send(second)
+    assert list(reader.received()) == [second]
+    writer.send(third)
+    with journal(tmp_path).open("ab") as file:
+        file.write(b'{"inline": "YW5k')
+    for _ in range(2):
+        assert list(left_in(tmp_path)) == [b"small", second, third], "nothing is taken away"
+    assert list(left_in(tmp_path / "nowhere")) == []
 
 
 @pytest.mark.parametrize("line", ["[]", "{}", '{"file": "../x"}', '{"inline": 1}', "not JSON", '{"inline": "%"}'])

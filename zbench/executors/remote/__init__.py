@@ -8,7 +8,7 @@ A new kind of cluster is one `Transport`, and one class over `RemotePool` that h
 (`executors.OnACluster`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,4 +78,16 @@ class Queueing(Protocol):
 
     def in_queue(self, devices: int) -> str:
         """Why workers with so many GPUs have not come yet, in a few words; empty where that is not known."""
+        ...
+
+
+@runtime_checkable
+class Outliving(Protocol):
+    """What a transport may be too, where what workers said is kept though nobody was there any more to hear it."""
+
+    def unheard(self) -> Iterator[bytes]:
+        """What workers said to pools of this run that were killed, as far as it is there yet; those end now.
+
+        Some of it may have been heard. Raises as the methods of `Transport`.
+        """
         ...

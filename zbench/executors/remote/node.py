@@ -107,7 +107,7 @@ class NodeAtWork:
         executor.submit(task)
         done = executor.next_done(self._pass_on, self._stop.is_set)
         environment = None if done.environment is None else {**done.environment, **self._about}
-        told = {"say": "done", "results": wire.results_out(done), "environment": environment}
+        told = {"say": "done", "task": head["task"], "results": wire.results_out(done), "environment": environment}
         self._say(wire.packed({**told, "log": self._printed(run / "logs")}, _left_by(done)))
         shutil.rmtree(run / "artifacts", ignore_errors=True)
 

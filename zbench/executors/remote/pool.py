@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from zbench.config import ExecutorConfig
+from zbench.config import ExecutorConfig, MeasureConfig
 from zbench.errors import MachineError, StoreError, one_line
-from zbench.executors import Completed, Done, Failed, OnEvent, Task, TaskResult
-from zbench.executors.remote import Heard, Lost, Queueing, Transport, freight, wire
+from zbench.executors import Completed, Done, Failed, OnEvent, Recovered, Setting, Task, TaskResult
+from zbench.executors.remote import Heard, Lost, Outliving, Queueing, Transport, freight, wire
 from zbench.executors.remote.members import HeldTask, RemoteWorker
+from zbench.executors.remote.unheard import UnheardResults
 from zbench.record import MACHINE, NODE_LOST, Reason
 
 POLL_S = 0.2
@@ -64,6 +65,7 @@ class RemotePool:
         self._workers: dict[str, RemoteWorker] = {}
         self._waiting: deque[HeldTask] = deque()
         self._ended: deque[Done] = deque()
+        self._unheard: UnheardResults | None = None  # nobody asked yet
         self._none_came = 0
         self._stopping = self._aborted = False
 
@@ -80,6 +82,13 @@ class RemotePool:
     def takes_turns(self) -> bool:
         """Its nodes' workers do."""
         return True
+
+    def recovered(self, setting: Setting, measure: MeasureConfig) -> Recovered | None:
+        """See `Recovering`."""
+        if self._unheard is None:
+            transport = self._transport
+            self._unheard = UnheardResults(transport.unheard() if isinstance(transport, Outliving) else ())
+        return self._unheard.take(setting, measure)
 
     def submit(self, task: Task) -> None:
         """See `Executor.submit`."""

@@ -1,9 +1,10 @@
 """Messages between a pool and a node through a folder that both see, where no connection joins the two.
 
 Each direction has a journal of lines, with one writer; whoever reads keeps its place in it. A line counts once it is
-whole. What is large lies in a file of its own, which is there before its line and is removed by whoever has read it. A
-journal is there before anybody reads it and is opened anew for each look: a shared file system may answer from memory
-whether a file is there, but shows what was written to one that is.
+whole. What is large lies in a file of its own, which is there before its line and is removed by whoever has read it,
+when that looks again. So what a reader had not dealt with when it was killed is there yet (`left_in`). A journal is
+there before anybody reads it and is opened anew for each look: a shared file system may answer from memory whether a
+file is there, but shows what was written to one that is.
 
 Each side also rewrites a file of its own now and then. Who does not see that change any more takes the other for gone.
 It is the change that counts, and no time, for the clocks of two machines differ.
@@ -65,30 +66,47 @@ class SpoolReader:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._read = folder, 0
+        self._dealt_with: list[Path] = []  # once somebody looks again
 
     def received(self) -> Iterator[bytes]:
-        """What came since the last time, in order. Raises OSError for a journal that is not there, ValueError for a
-        line that is none."""
+        """What came since the last time, in order; who asks is done with what came before. Raises OSError for a journal
+        that is not there, ValueError for a line that is none."""
+        while self._dealt_with:
+            with suppress(OSError):
+                self._dealt_with.pop().unlink()
         with open(journal(self._folder), "rb") as file:
             file.seek(self._read)
             data = file.read(MOST_READ)
         for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
-            message = self._message(plain(line))
+            message, path = _message(self._folder, line)
             self._read += len(line)
+            self._dealt_with += [] if path is None else [path]
             yield message
 
-    def _message(self, line: object) -> bytes:
-        match line:
-            case {"inline": str(text)}:
-                return b64decode(text, validate=True)
-            case {"file": str(name)} if "/" not in name:
-                path = self._folder / name
-                data = path.read_bytes()
-                with suppress(OSError):
-                    path.unlink()
-                return data
-            case _:
-                raise ValueError(f"{journal(self._folder)}: {str(line)[:60]} is no message")
+
+def left_in(folder: Path) -> Iterator[bytes]:
+    """The messages of a direction, but those in files that are gone; whoever is to read them is gone too."""
+    try:
+        lines = journal(folder).read_bytes().splitlines(keepends=True)
+    except OSError:
+        return
+    for line in lines:
+        try:
+            message, _ = _message(folder, line)
+        except (OSError, ValueError):
+            continue
+        yield message
+
+
+def _message(folder: Path, line: bytes) -> tuple[bytes, Path | None]:
+    """What a line of a journal holds, and the file that it lies in. Raises as `SpoolReader.received`."""
+    match plain(line):
+        case {"inline": str(text)}:
+            return b64decode(text, validate=True), None
+        case {"file": str(name)} if "/" not in name:
+            return (folder / name).read_bytes(), folder / name
+        case other:
+            raise ValueError(f"{journal(folder)}: {str(other)[:60]} is no message")
 
 
 def journal(folder: Path) -> Path:

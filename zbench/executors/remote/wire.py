@@ -11,7 +11,7 @@
 |---|---|
 | `hello` | `wire` (version), `node` (its name), `environment` |
 | `event` | `event`, as `executors.OnEvent` is told |
-| `done` | `results`, `environment`, `log` (what its worker printed); files `NUMBER/name`, of that setting |
+| `done` | `task` as it was told, `results`, `environment`, `log` of its worker; files `NUMBER/name`, of that setting |
 | `broken` | `why`: the machine fails, and not a trial; nothing more comes |
 | `bye` | |
 

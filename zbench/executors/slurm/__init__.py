@@ -13,6 +13,7 @@ from zbench.environment import DeviceLike
 from zbench.errors import ConfigError
 from zbench.executors.remote.pool import RemotePool
 from zbench.executors.slurm.jobs import SlurmJobs, check_cluster
+from zbench.executors.slurm.queue import offers_gpus
 from zbench.executors.slurm.transport import SlurmTransport
 
 FOLDER = "slurm"
@@ -33,8 +34,10 @@ class SlurmExecutor(RemotePool):
 
     @classmethod
     def known_devices(cls, config: ExecutorConfig) -> Sequence[DeviceLike] | None:
-        """See `OnACluster`: Slurm may name GPUs as it likes, so nobody knows."""
-        return None
+        """See `OnACluster`: Slurm may name GPUs as it likes, so nobody knows; but it does say where there are none."""
+        assert isinstance(config, SlurmExecutorConfig)
+        is_asked = "clusters" not in config.options  # of another cluster it would say nothing
+        return () if is_asked and offers_gpus(config.partition) is False else None
 
     @classmethod
     def known_capacity(cls, config: ExecutorConfig) -> int:

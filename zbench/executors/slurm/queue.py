@@ -1,4 +1,5 @@
 """What Slurm says of jobs, and how they are cancelled: squeue and scancel alone, for not every cluster keeps accounts.
+Of nodes sinfo says whether they have GPUs at all.
 
 One question is for all jobs. Where Slurm does not answer nothing is known, and nobody is taken for gone.
 """
@@ -69,6 +70,14 @@ def cancel(ids: Iterable[str], name: str) -> str | None:
     if not asked or _said(("scancel", "--quiet", f"--name={name}", *asked), CANCELS_WITHIN_S) is not None:
         return None
     return f"scancel did not answer; end jobs {' '.join(asked)} yourself"
+
+
+def offers_gpus(partition: str | None) -> bool | None:
+    """Whether a node of a partition, or of the whole cluster, has GPUs that a job could ask for; None where Slurm does
+    not say. Of which kind they are is told in each cluster's own words, if at all."""
+    chosen = () if partition is None else (f"--partition={partition}",)
+    listing = _said(("sinfo", "--noheader", "--format=%G", *chosen), ANSWERS_WITHIN_S)
+    return "gpu" in listing if listing and listing.strip() else None
 
 
 def _said(words: Sequence[str], within_s: float) -> str | None:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from zbench.config import SlurmExecutorConfig
 from zbench.errors import MachineError, cannot_write, one_line
 from zbench.executors.remote import Heard, Lost, wire
-from zbench.executors.remote.spool import Ear, Pulse, SpoolReader, SpoolWriter
+from zbench.executors.remote.spool import Ear, Pulse, SpoolReader, SpoolWriter, left_in
 from zbench.executors.slurm.channel import AGAIN, IDS, LOGS, PULSE, Channel, next_channel
 from zbench.executors.slurm.entry import BEATS, GO, READ_S
 from zbench.executors.slurm.jobs import last_line
@@ -114,6 +114,7 @@ class SlurmTransport:
         self._workers: dict[str, SlurmWorker] = {}
         self._spare: list[SlurmJob] = []  # requeued, and no worker at present
         self._leaving: list[str] = []  # ids of jobs that end by themselves
+        self._left: list[Path] = []  # spools of parents that were killed
         self._submitted, self._is_open = 0, False
         self._asked_s = self._listened_s = clock()
         self._closing = threading.Event()
@@ -149,17 +150,30 @@ class SlurmTransport:
         except OSError as error:
             raise MachineError(cannot_write(str(self._spool), error, self._all)) from error
 
+    def unheard(self) -> Iterator[bytes]:
+        """See `Outliving`."""
+        try:
+            self._open()
+        except OSError as error:
+            raise MachineError(cannot_write(str(self._spool), error, self._all)) from error
+        for left in self._left:
+            for worker in sorted(left.glob("job-*/*/")):
+                yield from left_in(Channel(worker).up)
+
     def _open(self) -> None:
-        """Make the spool, and end what a parent that was killed left of its own. Raises OSError."""
+        """Make the spool, and end the jobs of parents that were killed. Raises OSError.
+
+        What these said stays until this parent is done with it all, for it may be killed too.
+        """
         if self._is_open:
             return
         self._is_open = True
-        for left in self._all.glob("*/"):
-            if left == self._spool:
-                continue
+        self._left = [left for left in sorted(self._all.glob("*/")) if left != self._spool]
+        for left in self._left:
             with suppress(OSError):
                 self._jobs.cancel((left / IDS).read_text().split())
-            shutil.rmtree(left, ignore_errors=True)
+            for unread in left.glob("job-*/*/down"):  # so a job ends that scancel did not reach
+                shutil.rmtree(unread, ignore_errors=True)
         (self._spool / LOGS).mkdir(parents=True, exist_ok=True)
         pulse = Pulse(self._spool / PULSE, self._config.silent_s / BEATS)
         threading.Thread(target=self._beat, args=(pulse,), name="zbench-pulse", daemon=True).start()
@@ -301,7 +315,8 @@ class SlurmTransport:
         for worker in self._workers.values():
             worker.down.close()
         self._workers.clear()
-        shutil.rmtree(self._spool, ignore_errors=True)
+        for done_with in (self._spool, *self._left):
+            shutil.rmtree(done_with, ignore_errors=True)
         with suppress(OSError):  # others' may be in it
             self._all.rmdir()
 
