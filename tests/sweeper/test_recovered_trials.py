@@ -5,16 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from factories import GRID, measurement, trial
 from one_at_a_time import OneAtATime
 from plans import plan_of
 
-from zbench.config import ComputeConfig, MeasureConfig
+from zbench.config import ComputeConfig, HardwareConfig, MeasureConfig
 from zbench.environment import capture
 from zbench.executors import Completed, OnEvent, Recovered, Setting, Task, TaskResult
 from zbench.record import Record
 from zbench.search.grid import GridSearch
-from zbench.space import arrange
+from zbench.space import Space, arrange
 from zbench.store import Store, read_records
 from zbench.sweeper import sweep
 
@@ -31,9 +32,13 @@ class AfterAKill(OneAtATime):
         super().__init__()
         self._environment = environment
         self.ran: list[str] = []
+        self.forgot = 0
 
     def recovered(self, setting: Setting, measure: MeasureConfig) -> Recovered | None:
         return Recovered(measurement(setting.trial, latency_s=LEFT_S), self._environment)
+
+    def forget(self) -> None:
+        self.forgot += 1
 
     def run_one(self, setting: Setting, task: Task, on_event: OnEvent) -> TaskResult:
         self.ran.append(setting.trial.label)
@@ -52,11 +57,25 @@ class Notes:
 
 def swept(folder: Path, environment: dict[str, Any] = HERE, **settings: Any) -> tuple[list[str], list[str]]:
     """Labels of what is measured, and what is said."""
-    space, notes, executor = arrange([TRIAL]), Notes(), AfterAKill(environment)
-    plan = plan_of(space, folder, sweep=settings)
+    executor = AfterAKill(environment)
+    return executor.ran, run_by(executor, folder, arrange([TRIAL]), **settings)
+
+
+def run_by(
+    executor: AfterAKill,
+    folder: Path,
+    space: Space,
+    hardware: HardwareConfig | None = None,
+    *,
+    stops: bool = False,
+    **settings: Any,
+) -> list[str]:
+    """What is said in a sweep."""
+    profiles = {} if hardware is None else {placed.trial.trial_id: hardware for placed in space.placed}
+    notes, plan = Notes(), plan_of(space, folder, sweep=settings, profiles=profiles)
     with Store(plan.run_folder, notes.told.append) as store:
-        sweep.Sweep(plan, store, executor, GridSearch(space, GRID), notes, lambda: False).run()
-    return executor.ran, notes.told
+        sweep.Sweep(plan, store, executor, GridSearch(space, GRID), notes, lambda: stops).run()
+    return notes.told
 
 
 def journal(folder: Path) -> list[Record]:
@@ -69,7 +88,8 @@ def latencies_s(folder: Path) -> list[float]:
 
 
 def test_it_is_not_measured_again_and_is_in_the_journal_once(tmp_path: Path) -> None:
-    assert swept(tmp_path) == ([], [])
+    ran, notes = swept(tmp_path)
+    assert (ran, len(notes)) == ([], 1) and f"{TRIAL.label} had been measured" in notes[0]
     (record,) = journal(tmp_path)
     assert record.state == "COMPLETE" and record.environment == HERE and record.is_reference
     assert swept(tmp_path) == ([], []) and len(journal(tmp_path)) == 1
@@ -77,7 +97,7 @@ def test_it_is_not_measured_again_and_is_in_the_journal_once(tmp_path: Path) -> 
 
 def test_of_other_software_it_is_written_down_once_and_measured_again(tmp_path: Path) -> None:
     ran, notes = swept(tmp_path, BEFORE)
-    assert ran == [TRIAL.label] and ["torch 1.0 → " in note for note in notes] == [True]
+    assert ran == [TRIAL.label] and ["torch 1.0 → " in note for note in notes] == [False, True]
     assert latencies_s(tmp_path) == [LEFT_S, NOW_S]
 
 
@@ -93,3 +113,23 @@ def test_what_had_been_written_down_before_the_kill_is_not_doubled(tmp_path: Pat
 def test_a_fresh_sweep_has_nothing_of_it(tmp_path: Path) -> None:
     assert swept(tmp_path, fresh=True)[0] == [TRIAL.label]
     assert latencies_s(tmp_path) == [NOW_S]
+
+
+def test_of_another_gpu_than_its_hardware_names_it_is_not_kept(tmp_path: Path) -> None:
+    on_a_gpu = trial(compute=ComputeConfig(device="cuda"))
+    gpu = {"name": "NVIDIA A100-SXM4-80GB", "memory_bytes": None, "driver": "570", "power_limit_w": None}
+    executor = AfterAKill({**HERE, "devices": [gpu]})
+    run_by(executor, tmp_path, arrange([on_a_gpu]), HardwareConfig(name="h100", nvml_name="H100"))
+    assert executor.ran == [on_a_gpu.label] and latencies_s(tmp_path) == [NOW_S]
+
+
+@pytest.mark.parametrize(
+    ("stops", "fresh", "forgot"), [(False, False, 1), (True, False, 0), (False, True, 2)], ids=["end", "stop", "fresh"]
+)
+def test_what_is_left_is_forgotten_at_the_end_and_not_where_the_sweep_is_stopped(
+    tmp_path: Path, stops: bool, fresh: bool, forgot: int
+) -> None:
+    """It is there for the next command then; a fresh sweep wants none of it, however that ends."""
+    executor = AfterAKill(HERE)
+    run_by(executor, tmp_path, arrange([TRIAL]), stops=stops, fresh=fresh)
+    assert executor.forgot == forgot

@@ -147,7 +147,7 @@ class TakingTurns(Protocol):
 
 @dataclass(frozen=True)
 class Recovered:
-    """A trial that was measured for a command that was killed."""
+    """A trial that was measured for a command that was killed. Beside which others it ran died with that command."""
 
     measurement: Measurement
     environment: dict[str, Any]  # as its worker said
@@ -161,6 +161,13 @@ class Recovering(Protocol):
         """What was measured of just this setting for a command that was killed, with its images in their folder; once.
 
         Raises MachineError where its cluster is out of reach, StoreError where images cannot be written.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Nobody wants what is left of that any more; what is not forgotten is there for the next command of the run.
+
+        Raises MachineError where its cluster is out of reach.
         """
         ...
 

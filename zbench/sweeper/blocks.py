@@ -39,9 +39,9 @@ class Blocks:
         self.asks_ahead = asks_ahead(search)
         """Whether trials may be asked for before others are told."""
         self._begin = paired and begin and self.asks_ahead
-        may_begin = (placed.trial.trial_id for placed in self._space.placed if may_begin_a_block(placed))
-        self.rows = frozenset(may_begin if self._begin else ())
-        """Ids of trials of the sweep that may have turns with others in place of a companion."""
+        found = (placed.trial.trial_id for placed in self._space.placed if may_begin_a_block(placed))
+        self.may_begin = frozenset(found if self._begin else ())
+        """Ids of trials of the sweep that may begin a block, if others are compared with them."""
 
     def process(self, trial: Trial) -> str:
         """What must be equal for one process to serve two trials."""
@@ -83,9 +83,10 @@ class Blocks:
         return bool(left)
 
     def results(self, done: Done) -> tuple[TaskResult, ...]:
-        """Of a task's settings; those whose companion failed in its turn are remembered, and the first, if others are
-        compared with it and it has to be measured alone. Where it failed after others of its block were configured it
-        may not have failed alone. Beside one whose images are none others are measured anew, without it."""
+        """Of a task's settings. Those whose companion failed in its turn are measured alone from now on. So is the
+        first of a block that others are compared with, where it or another failed; if it failed after others were
+        configured, it is measured again, as it might not have failed alone. Beside one whose images are none others are
+        measured anew, without it."""
         settings, results = done.task.settings, done.results
         first = results[0]
         if done.task.compares_with_first and isinstance(first, Completed) and first.measurement.image_fault:

@@ -23,7 +23,6 @@ from zbench.executors import (
     Done,
     Executor,
     Failed,
-    Recovering,
     Setting,
     Stopped,
     TakingTurns,
@@ -47,6 +46,7 @@ from zbench.sweeper.measured import Proxy, ProxyKey, measured_abroad, projected,
 from zbench.sweeper.news import News
 from zbench.sweeper.outcome import SweepListener, SweepResult
 from zbench.sweeper.plan import Plan
+from zbench.sweeper.recovery import Recovery
 from zbench.sweeper.reuse import Reuse
 from zbench.sweeper.waiting import Waiting
 from zbench.trial import Trial, geometry_of
@@ -78,6 +78,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self._reuse = Reuse(self.plan, self.store, self.executor.environments, self.listener.note)
+        self._recovery = Recovery(self.executor, fresh=self.plan.sweep.fresh)
         self._engines = Descriptions(allow_code=self.plan.allow_code)
         self._expected = {placed.trial.trial_id for placed in self.search.space.placed}
         self._parts, self._held_out_for = parts_of(self.search), held_out_for(self.search)
@@ -95,6 +96,8 @@ class Sweep:
             self.listener.note(text)
         self._news.heed()
         interrupted = not self._run_all()
+        if not interrupted:
+            self._recovery.forget()
         self._news.heed()
         if not interrupted and not self._tried and not self.search.space.pruned:
             raise ConfigError("search.target", self.plan.search.target, "asked for no trial")
@@ -144,8 +147,8 @@ class Sweep:
     def _is_ready(self, placed: Placed, begins: Trial | None = None) -> bool:
         """Whether what it is held to has come to its end, and no other trial is running what could serve it too.
 
-        A baseline waits for the reference alone, and a reference for nothing. In a block that `begins` with their
-        baseline others do not wait for it.
+        A baseline waits for the reference alone, and a reference for nothing. Others of a block do not wait for the
+        trial that `begins` it.
         """
         awaited = set() if placed.is_reference else {placed.reference_id}
         awaited |= set() if placed.is_reference or placed.is_baseline else {placed.baseline_id}
@@ -192,7 +195,7 @@ class Sweep:
         return replace(self.plan.measure, quality_only=self._reuse.wants_quality_only(placed) and not timed)
 
     def _companion(self, placed: Placed, begins: Trial | None = None) -> Trial | None:
-        """The uncached trial that it takes turns with, in a block that `begins` with its baseline that."""
+        """The uncached trial that it takes turns with: the one that `begins` its block, if that is its baseline."""
         if self._measure_of(placed).quality_only:
             return None
         baseline, latest = self._tried.get(placed.baseline_id, placed).trial, self.store.latest
@@ -206,9 +209,9 @@ class Sweep:
 
     def _to_come_first(self, placed: Placed) -> Placed | None:
         """The trial of the sweep that it takes turns with, if that may begin a block and has not begun yet."""
-        companion = self._companion(placed) if placed.trial.trial_id in self._blocks.rows else None
+        companion = self._companion(placed) if placed.trial.trial_id in self._blocks.may_begin else None
         wanted = "" if companion is None else companion.trial_id
-        if wanted in self._tried or wanted not in self._blocks.rows:
+        if wanted in self._tried or wanted not in self._blocks.may_begin:
             return None
         return self._waiting.take(
             lambda other: other.trial.trial_id == wanted and self._is_ready(other),
@@ -235,8 +238,8 @@ class Sweep:
         return found is not None and found.trial_id == beside.trial_id
 
     def _setting_of(self, placed: Placed, begins: Trial | None = None) -> Setting | None:
-        """What is to be measured for it, in a block that `begins` with its baseline perhaps. None where its record is
-        in the journal, or its figures in a proxy's."""
+        """What is to be measured for it, in a block that another trial `begins` perhaps. None where its record is in
+        the journal, or its figures in a proxy's."""
         if placed.trial.trial_id in self._tried:
             self.listener.added(placed.trial, None)  # once more, to be timed now
         reason = self._why_not(placed.trial)
@@ -267,10 +270,8 @@ class Sweep:
     def _recovers(self, placed: Placed, setting: Setting) -> bool:
         """Whether the journal has now what a job had measured for a command that was killed, to be held to what holds
         for every record."""
-        if self.plan.sweep.fresh or not isinstance(self.executor, Recovering):
-            return False
         measure = self._measure_of(placed)
-        found = self.executor.recovered(setting, measure)
+        found = self._recovery.of(placed.trial, self.plan.profiles.get(placed.trial.trial_id), setting, measure)
         if found is None:
             return False
         record = self._measured(placed, found.measurement, found.environment, measure)
@@ -278,6 +279,7 @@ class Sweep:
         if before is not None and before.measurement == record.measurement:
             return False  # it had been written down
         self.store.append(record)
+        self.listener.note(f"{record.label} had been measured when its command was killed; that is in the journal now")
         return True
 
     def _end(self, begun: _Begun, result: TaskResult, done: Done) -> None:
@@ -373,11 +375,7 @@ class Sweep:
             self.listener.note(text)
 
     def _measured(
-        self,
-        placed: Placed,
-        measured: Measurement,
-        environment: dict[str, Any],
-        measure: MeasureConfig | None = None,
+        self, placed: Placed, measured: Measurement, environment: dict[str, Any], measure: MeasureConfig | None = None
     ) -> Record:
         """COMPLETE unless images of it are none, and gone; with the roofline's answer, where a proxy was measured."""
         artifacts = self.store.artifacts(placed.trial.trial_id)

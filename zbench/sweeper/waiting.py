@@ -23,7 +23,7 @@ class Waiting:
         self.placed.insert(0, placed)
 
     def take(self, fits: Callable[[Placed], bool], asks: Callable[[Placed | None], bool]) -> Placed | None:
-        """The first that `fits`, held to what serves by now; it waits no more.
+        """Remove and return the first that `fits`, held to the reference and the baseline that serve by now.
 
         Where none of those that wait does, the search is asked for others as long as `asks` wants it, which is told
         which one came last, None before any. What comes and does not fit waits.

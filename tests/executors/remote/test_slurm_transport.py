@@ -2,88 +2,24 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from factories import ENVIRONMENT, measurement
 from fake_cluster import is_measured, on_a_gpu, task_of
+from scripted_slurm import BEGIN, BYE, CLOSING, CONFIG, DONE, RUN, Node, ScriptedSlurm, lost_after
 
-from zbench.config import SlurmExecutorConfig
 from zbench.errors import MachineError
 from zbench.executors import Done, Failed
 from zbench.executors.remote import Heard, Lost, wire
 from zbench.executors.remote.pool import RemotePool
-from zbench.executors.remote.spool import INLINE_BYTES, Pulse, SpoolReader, SpoolWriter
 from zbench.executors.slurm import SlurmExecutor, queue
-from zbench.executors.slurm.channel import AGAIN, IDS, Channel, channel_now
-from zbench.executors.slurm.queue import GONE, JobState, states_in
+from zbench.executors.slurm.channel import AGAIN, channel_now
+from zbench.executors.slurm.queue import JobState, states_in
 from zbench.executors.slurm.transport import SlurmTransport
 from zbench.record import NODE_LOST
-
-CONFIG = SlurmExecutorConfig(name="slurm", target="", concurrent_trials=4, silent_s=30.0, poll_s=10.0)
-BEGIN = wire.packed({"say": "begin"})
-RUN, DONE, BYE = (wire.packed({"say": word}) for word in ("run", "done", "bye"))
-CLOSING = wire.packed({"say": "closing", "why": "its time is nearly up"})
-
-
-class ScriptedSlurm:
-    """What a test says that Slurm does."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.known: dict[str, JobState] = {}
-        self.folders: dict[str, Path] = {}
-        self.asked: list[tuple[int, list[str]]] = []
-        self.cancelled: list[str] = []
-        self.questions = 0
-        self.answers = True
-        self.meanwhile: Callable[[], object] = lambda: None  # what happens between a question and its answer
-
-    def clock(self) -> float:
-        self.now_s += 0.01
-        return self.now_s
-
-    def submit(self, folder: Path, prints: Path, devices: int, avoid: Sequence[str]) -> str:
-        job = str(len(self.asked) + 1)
-        self.asked.append((devices, list(avoid)))
-        self.known[job], self.folders[job] = JobState("PENDING", "Priority"), folder
-        return job
-
-    def states(self, ids: Iterable[str]) -> dict[str, JobState] | None:
-        self.questions += 1
-        said = {job: self.known.get(job, JobState(GONE)) for job in ids} if self.answers else None
-        self.meanwhile()
-        return said
-
-    def cancel(self, ids: Iterable[str]) -> str | None:
-        self.cancelled += (ended := list(ids))
-        self.known |= {job: JobState("CANCELLED") for job in ended}
-        return None
-
-    def begins(self, job: str) -> "Node":
-        """On a node, perhaps once more."""
-        self.known[job] = JobState("RUNNING", "None", "n1")
-        channel = channel_now(self.folders[job])
-        assert channel.take()
-        return Node(channel, self)
-
-
-class Node:
-    """A job's side of its channel."""
-
-    def __init__(self, channel: Channel, slurm: ScriptedSlurm) -> None:
-        self.begin = channel.begin
-        self._up, self._down = SpoolWriter(channel.up), SpoolReader(channel.down)
-        self.pulse = Pulse(channel.pulse, 1.0, slurm.clock)
-
-    def say(self, *messages: bytes) -> None:
-        for message in messages:
-            self._up.send(message)
-
-    def heard(self) -> list[bytes]:
-        return list(self._down.received())
 
 
 @pytest.fixture
@@ -94,12 +30,6 @@ def slurm() -> ScriptedSlurm:
 @pytest.fixture
 def transport(tmp_path: Path, slurm: ScriptedSlurm) -> SlurmTransport:
     return SlurmTransport(CONFIG, tmp_path / "slurm", slurm, clock=slurm.clock)
-
-
-def lost_after(transport: SlurmTransport, slurm: ScriptedSlurm, seconds: float) -> list[str]:
-    """Why workers are lost, once some time has passed."""
-    slurm.now_s += seconds
-    return [word.why for word in transport.poll(0.0) if isinstance(word, Lost)]
 
 
 def test_words_go_down_and_up(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:
@@ -350,43 +280,6 @@ def test_at_the_end_no_job_and_no_file_is_left(transport: SlurmTransport, slurm:
     slurm.known["3"] = JobState("COMPLETED")
     transport.close()
     assert slurm.cancelled == ["1", "2"] and not (tmp_path / "slurm").exists()
-
-
-def test_what_a_killed_parent_left_is_cancelled_before_anything_is_asked_for(
-    transport: SlurmTransport, slurm: ScriptedSlurm, tmp_path: Path
-) -> None:
-    left = tmp_path / "slurm" / "elsewhere-1-1"
-    left.mkdir(parents=True)
-    (left / IDS).write_text("71\n72\n")
-    transport.poll(0.0)
-    assert not slurm.cancelled
-    transport.start("w", 1, BEGIN, [])
-    assert slurm.cancelled == ["71", "72"]
-    transport.close()
-    assert not left.exists()
-
-
-def test_what_a_killed_parent_had_not_dealt_with_is_there_until_the_next_is_done(
-    transport: SlurmTransport, slurm: ScriptedSlurm, tmp_path: Path
-) -> None:
-    """So it is also where that one is killed as well."""
-    ends = [wire.packed({"say": "done", "log": str(n) * INLINE_BYTES}) for n in range(4)]
-    transport.start("w", 1, BEGIN, [])
-    node = slurm.begins("1")
-    for end in ends[:2]:
-        node.say(end)
-        assert transport.poll(0.0) == [Heard("w", end)]
-    node.say(ends[2])
-    second = SlurmTransport(CONFIG, tmp_path / "slurm", slurm, clock=slurm.clock)
-    assert list(second.unheard()) == ends[1:3] and slurm.cancelled == ["1"]
-    with pytest.raises(OSError):
-        node.heard()  # so a job ends that scancel does not reach
-    second.start("v", 1, BEGIN, [])
-    slurm.begins("2").say(ends[3])
-    third = SlurmTransport(CONFIG, tmp_path / "slurm", slurm, clock=slurm.clock)
-    assert list(third.unheard()) == ends[1:]
-    third.close()
-    assert not (tmp_path / "slurm").exists()
 
 
 def test_slurm_is_asked_once_for_all_jobs_and_not_often(transport: SlurmTransport, slurm: ScriptedSlurm) -> None:

@@ -91,3 +91,7 @@ class Outliving(Protocol):
         Some of it may have been heard. Raises as the methods of `Transport`.
         """
         ...
+
+    def forget(self) -> None:
+        """Remove all that. Until then pools that come later may ask for it. Raises as the methods of `Transport`."""
+        ...

@@ -90,6 +90,12 @@ class RemotePool:
             self._unheard = UnheardResults(transport.unheard() if isinstance(transport, Outliving) else ())
         return self._unheard.take(setting, measure)
 
+    def forget(self) -> None:
+        """See `Recovering`."""
+        self._unheard = UnheardResults(())
+        if isinstance(self._transport, Outliving):
+            self._transport.forget()
+
     def submit(self, task: Task) -> None:
         """See `Executor.submit`."""
         self._waiting.append(HeldTask(task, self._clock()))

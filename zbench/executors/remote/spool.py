@@ -69,11 +69,9 @@ class SpoolReader:
         self._dealt_with: list[Path] = []  # once somebody looks again
 
     def received(self) -> Iterator[bytes]:
-        """What came since the last time, in order; who asks is done with what came before. Raises OSError for a journal
-        that is not there, ValueError for a line that is none."""
-        while self._dealt_with:
-            with suppress(OSError):
-                self._dealt_with.pop().unlink()
+        """What came since the last time, in order. Asking again says that the earlier messages are dealt with. Raises
+        OSError for a journal that is not there, ValueError for a line that is none."""
+        self.deal_with_all()
         with open(journal(self._folder), "rb") as file:
             file.seek(self._read)
             data = file.read(MOST_READ)
@@ -82,6 +80,12 @@ class SpoolReader:
             self._read += len(line)
             self._dealt_with += [] if path is None else [path]
             yield message
+
+    def deal_with_all(self) -> None:
+        """Remove the files of all messages that were received."""
+        while self._dealt_with:
+            with suppress(OSError):
+                self._dealt_with.pop().unlink()
 
 
 def left_in(folder: Path) -> Iterator[bytes]:

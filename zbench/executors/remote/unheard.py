@@ -1,4 +1,4 @@
-"""What workers measured for a pool that was killed before it heard of it, until somebody wants just that measured."""
+"""What workers measured for a pool that was killed before it heard of it, kept until the same measurement is wanted."""
 
 import json
 from collections.abc import Iterable

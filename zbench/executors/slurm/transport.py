@@ -114,7 +114,8 @@ class SlurmTransport:
         self._workers: dict[str, SlurmWorker] = {}
         self._spare: list[SlurmJob] = []  # requeued, and no worker at present
         self._leaving: list[str] = []  # ids of jobs that end by themselves
-        self._left: list[Path] = []  # spools of parents that were killed
+        self._left: list[Path] = []  # spools of parents that were killed, the last one last
+        self._heard_out: list[SpoolReader] = []  # of workers that are no more; what they said last is being dealt with
         self._submitted, self._is_open = 0, False
         self._asked_s = self._listened_s = clock()
         self._closing = threading.Event()
@@ -152,23 +153,33 @@ class SlurmTransport:
 
     def unheard(self) -> Iterator[bytes]:
         """See `Outliving`."""
-        try:
-            self._open()
-        except OSError as error:
-            raise MachineError(cannot_write(str(self._spool), error, self._all)) from error
+        self._open_for_itself()
         for left in self._left:
             for worker in sorted(left.glob("job-*/*/")):
                 yield from left_in(Channel(worker).up)
 
+    def forget(self) -> None:
+        """See `Outliving`."""
+        self._open_for_itself()
+        while self._left:
+            shutil.rmtree(self._left.pop(), ignore_errors=True)
+
+    def _open_for_itself(self) -> None:
+        try:
+            self._open()
+        except OSError as error:
+            raise MachineError(cannot_write(str(self._spool), error, self._all)) from error
+
     def _open(self) -> None:
         """Make the spool, and end the jobs of parents that were killed. Raises OSError.
 
-        What these said stays until this parent is done with it all, for it may be killed too.
+        What these said stays until nobody wants it any more, for this parent may be killed too.
         """
         if self._is_open:
             return
         self._is_open = True
-        self._left = [left for left in sorted(self._all.glob("*/")) if left != self._spool]
+        others = (left for left in self._all.glob("*/") if left != self._spool)
+        self._left = sorted(others, key=lambda left: left.name.rpartition("-")[2])
         for left in self._left:
             with suppress(OSError):
                 self._jobs.cancel((left / IDS).read_text().split())
@@ -203,6 +214,8 @@ class SlurmTransport:
     def poll(self, wait_s: float) -> list[Heard | Lost]:
         """See `Transport.poll`."""
         until_s = self._clock() + wait_s
+        while self._heard_out:
+            self._heard_out.pop().deal_with_all()
         while True:
             self._look()
             words = [word for name in list(self._workers) for word in self._words_of(name)]
@@ -288,6 +301,7 @@ class SlurmTransport:
         found = self._workers.pop(worker, None)
         if found is None:
             return
+        self._heard_out.append(found.up)
         job = found.job
         if job.requeued:
             self._spare.append(job)
@@ -315,9 +329,8 @@ class SlurmTransport:
         for worker in self._workers.values():
             worker.down.close()
         self._workers.clear()
-        for done_with in (self._spool, *self._left):
-            shutil.rmtree(done_with, ignore_errors=True)
-        with suppress(OSError):  # others' may be in it
+        shutil.rmtree(self._spool, ignore_errors=True)
+        with suppress(OSError):  # what was not forgotten may be in it
             self._all.rmdir()
 
     def _cancel(self, ids: Iterable[str]) -> None:
