@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 
 import pytest
 from factories import TINY, TURBO, trial
 
+from zbench import plugins
 from zbench.config import (
     CacheConfig,
     ComputeConfig,
@@ -61,6 +63,25 @@ def test_without_code_from_outside_such_an_engine_is_not_even_imported() -> None
     assert "cache-dit" in (engines.supports(sharded) or ""), "zbench's own is asked"
     with pytest.raises(ConfigError, match="no_such_module"):
         Descriptions(allow_code=True).supports(foreign)
+
+
+def test_the_metadata_of_packages_is_read_once_for_all_trials_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of every installed package, and a sweep may have ten thousand trials."""
+    looked: list[str] = []
+
+    def installed(kind: plugins.Kind) -> list[EntryPoint]:
+        looked.append(kind)
+        return []
+
+    monkeypatch.setattr(plugins, "installed", installed)
+    engines, one = Descriptions(allow_code=True), trial(engine=SYNTHETIC)
+    engines.process(one)
+    before = len(looked)
+    assert before > 0
+    for threshold in (0.1, 0.2, 0.3):
+        engines.process(replace(one, cache=DBCacheConfig(residual_diff_threshold=threshold)))
+        engines.supports(one)
+    assert len(looked) == before
 
 
 def test_describing_imports_no_torch() -> None:

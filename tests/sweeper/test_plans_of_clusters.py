@@ -70,7 +70,7 @@ def test_where_nobody_knows_the_devices_auto_is_a_gpu_of_any_kind_and_the_trials
 def test_a_gpu_of_any_kind_is_not_projected_and_splits_over_a_number_that_is_typed() -> None:
     with pytest.raises(HardwareError, match="execution=project with hardware=auto: only GPUs that are named"):
         plan(*FULL, "hardware=auto", "execution=project", devices=None)
-    with pytest.raises(ConfigError, match=r"hardware.num_devices=None: is needed by parallel=all"):
+    with pytest.raises(ConfigError, match=r"hardware.num_devices=None: is needed by parallel=all, as nobody knows"):
         plan(*FULL, "hardware=auto", "parallel=all", devices=None)
     made = plan(*FULL, "hardware=auto", "parallel=all", "hardware.num_devices=4", devices=None)
     assert "none g4 vae:split" in {placed.trial.label for placed in made.trials}

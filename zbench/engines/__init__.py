@@ -348,7 +348,7 @@ class Descriptions:
     def __init__(self, *, outside: bool = True, allow_code: bool = False) -> None:
         """Without `outside` no code from outside zbench is imported, and its engines are not asked."""
         self._outside, self._allow_code = outside, allow_code
-        self._made: dict[str, EngineDescription] = {}
+        self._made: dict[str, EngineDescription | None] = {}
 
     def supports(self, trial: Trial) -> str | None:
         """Why the engine of `trial` cannot run it, or None. Raises ConfigError as `describe` does.
@@ -383,10 +383,10 @@ class Descriptions:
         return asked.launch_s(trial) if isinstance(asked, Launching) else 0.0
 
     def _of(self, config: EngineConfig) -> EngineDescription | None:
-        place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)
-        if not self._outside and not place.is_own:
-            return None
+        """None of one that is not asked. Whether it is permitted is found out once, in the metadata of all packages."""
         key = json.dumps([config.target, config.arguments], sort_keys=True)
         if key not in self._made:
-            self._made[key] = describe(config, allow_code=self._allow_code)
+            place = check_permitted("engine", "engine.target", config.target, allow_code=self._allow_code)
+            is_asked = self._outside or place.is_own
+            self._made[key] = describe(config, allow_code=self._allow_code) if is_asked else None
         return self._made[key]

@@ -118,9 +118,10 @@ def fill_grid(
     if group != "parallel":
         raise ConfigError(f"{group}.grid", "auto", "only an axis of parallel depends on the devices; list its points")
     if num_devices is None and nvml_name is not None:
-        known = (present_devices() if devices is None else devices()) or ()
-        num_devices = len(matching(nvml_name, known))
+        known = present_devices() if devices is None else devices()
+        num_devices = len(matching(nvml_name, known or ()))
         if not num_devices:
-            problem = f"is needed by parallel=all, as that hardware is not here ({describe_present(known)})"
-            raise ConfigError("hardware.num_devices", None, problem)
+            why = "nobody knows the GPUs of a job before it runs"
+            why = why if known is None else f"that hardware is not here ({describe_present(known)})"
+            raise ConfigError("hardware.num_devices", None, f"is needed by parallel=all, as {why}")
     return every_split(num_devices or 1)
