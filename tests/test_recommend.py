@@ -58,6 +58,26 @@ def skipping(cache, **figures):
     return complete(trial(cache), cached=(2, 3, 4, 5, 6), **figures)
 
 
+def in_turns_with(baseline, record):
+    """One that took turns with the baseline, in a window of that record's own."""
+    theirs = [replace(r, role="baseline") for r in baseline.measurement.window.requests]
+    own = record.measurement.window.requests
+    return replace(record, measurement=with_window(record.measurement, requests=[*theirs, *own]))
+
+
+def test_a_runner_up_whose_time_is_shorter_says_why_it_is_second():
+    """It was measured when the machine was twice as fast: there the baseline took half as long too."""
+    at_noon, at_night = complete(trial(), latency_s=1.0), complete(trial(), latency_s=2.0)
+    first = in_turns_with(at_night, skipping(DBCacheConfig(max_warmup_steps=2), latency_s=1.0))
+    second = in_turns_with(at_noon, skipping(DBCacheConfig(max_warmup_steps=3), latency_s=0.8))
+    advice = answer([at_night, first, second])
+    assert (advice.chosen.trial_id, advice.runner_up.trial_id) == (first.trial_id, second.trial_id)
+    said = "Its time is shorter, but it was measured when the machine was faster: speed-ups decide."
+    assert said in advice.to_text()
+    alike = in_turns_with(at_night, skipping(DBCacheConfig(max_warmup_steps=3), latency_s=1.4))
+    assert said not in answer([at_night, first, alike]).to_text()
+
+
 def gpu_records():
     """Faster ones need more memory or spoil an image."""
     return [

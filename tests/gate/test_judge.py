@@ -65,7 +65,11 @@ def test_a_regression_outweighs_what_cannot_be_said() -> None:
 def test_too_few_cycles_are_inconclusive_and_the_way_out_is_named() -> None:
     assessment = assess(run(n_rounds=8), run(), [parse_limit("latency.median:3%")])
     assert assessment.exit_code == Exit.INCONCLUSIVE
-    assert "measure.min_rounds" in assessment.findings[1].judgement.reason
+    reason = assessment.findings[1].judgement.reason
+    assert (
+        "4 rounds of each prompt and seed, where a 0.975 interval needs 7, 14 in all" in reason
+        and "measure.min_rounds" in reason
+    )
 
 
 def test_what_was_not_timed_is_inconclusive_and_more_rounds_are_no_way_out() -> None:

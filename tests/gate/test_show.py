@@ -80,3 +80,12 @@ def test_an_unwritable_step_summary_is_a_warning(
     assert assessment.exit_code == Exit.REGRESSION
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("::error title=")]
     assert len(said) == 1 and said[0].startswith(f"warning: cannot append to GITHUB_STEP_SUMMARY={path}: ")
+
+
+@pytest.mark.parametrize(("count", "named"), [(3, True), (4, False)])
+def test_what_is_said_of_many_trials_is_said_once(count: int, named: bool) -> None:
+    short = [complete(trial(DBCacheConfig(max_warmup_steps=n)), n_rounds=4) for n in range(1, count + 1)]
+    text = render(assess(short, short, LATENCY), "table")
+    assert text.count("Nothing can be said") == 1 and text.count("measure.min_rounds=") == 1
+    assert (f"{count} trials latency.median: Nothing can be said" in text) is not named
+    assert "where a " in text and " in all; measure more" in text

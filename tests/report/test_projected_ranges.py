@@ -72,7 +72,7 @@ def test_the_table_shows_ranges_and_says_what_they_hold_and_whose_software():
     assert table.count("~0.699 [0.5") >= 1 and "GiB [21.3, 26.8]" in table and "× [" in table
     assert "~ on b300 stands for this software: eager: " in table and "compiled: " in table
     assert "published 0.940 s an image of 9 steps" in table and "nearest to eager" in table
-    assert "its 95 % is nominal" not in table
+    assert "Rounds stop once" not in table
 
 
 def test_older_records_show_no_range_and_make_none_up():

@@ -81,6 +81,10 @@ def pooled_psnr_db(values: Sequence[float]) -> float:
     return -10 * math.log10(sum(10 ** (-db / 10) for db in values) / len(values))
 
 
+HOST_RSS = "host RSS"
+"""The kind of memory that a process keeps: its peak is that of all that it did so far."""
+
+
 def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
     """The peak in bytes that says most, and which it is: device, reserved or allocated (torch's), host RSS, or server,
     where that alone says."""
@@ -91,7 +95,7 @@ def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
         (memory.peak_device_bytes, "device"),
         (memory.peak_reserved_bytes, "reserved"),
         (memory.peak_allocated_bytes, "allocated"),
-        (memory.host_peak_rss_bytes, "host RSS"),
+        (memory.host_peak_rss_bytes, HOST_RSS),
         (max((r.server_peak_bytes for r in measurement.requests if r.server_peak_bytes), default=None), "server"),
     )
     return next(((size, kind) for size, kind in kinds if size is not None), (None, None))
@@ -100,7 +104,7 @@ def peak_memory(measurement: Measurement) -> tuple[int | None, str | None]:
 def device_memory_bytes(measurement: Measurement) -> float | None:
     """The peak on the device; None where only the host's is known, or what a server says of some memory of its own."""
     size, kind = peak_memory(measurement)
-    return None if kind in ("host RSS", "server") else size
+    return None if kind in (HOST_RSS, "server") else size
 
 
 def rank_peak(view: RankView) -> tuple[int | None, str | None]:
@@ -109,7 +113,7 @@ def rank_peak(view: RankView) -> tuple[int | None, str | None]:
         (view.peak_device_bytes, "device"),
         (view.peak_reserved_bytes, "reserved"),
         (view.peak_allocated_bytes, "allocated"),
-        (view.host_peak_rss_bytes, "host RSS"),
+        (view.host_peak_rss_bytes, HOST_RSS),
     )
     return next(((size, kind) for size, kind in kinds if size is not None), (None, None))
 

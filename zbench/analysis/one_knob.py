@@ -12,7 +12,8 @@ from typing import Any
 
 from zbench.analysis.figures import TrialFigures
 from zbench.analysis.labels import flatten
-from zbench.analysis.metrics import rounds_by_image
+from zbench.analysis.metrics import HOST_RSS, rounds_by_image
+from zbench.analysis.time_ratio import TimeRatio, time_ratio
 from zbench.analysis.view import View
 from zbench.config import ComputeConfig
 from zbench.config.cache import SCM_PRESETS
@@ -20,7 +21,6 @@ from zbench.measurement import Measurement
 from zbench.methods import graphs, quantization
 from zbench.methods.cache import method_of
 from zbench.record import Record
-from zbench.stats import Comparison, ratio_of_rounds
 from zbench.trial import Trial
 
 TAYLORSEER = "cache.taylorseer_order"
@@ -61,9 +61,9 @@ class KnobPair:
     values: tuple[Any, Any]
     base: TrialFigures
     new: TrialFigures
-    latency: Comparison | None  # new over base; None where there are too few rounds
+    latency: TimeRatio | None  # None where there are too few rounds
     skipped: Effect | None  # steps an image; None where an engine does not say
-    memory_bytes: int | None  # one peak of each, without an interval; None where they are of different kinds
+    memory_bytes: int | None  # one peak of each, without an interval; None where they cannot be compared
     ssim: Effect | None  # likeness to the reference's images, a reference's own being 1
     same_steps: bool | None  # of every image; None where an engine does not say
     same_images: bool | None  # to the last byte; None where that is not known
@@ -161,13 +161,14 @@ def _beside(
     (base, of_base), (new, of_new) = (group[place] for place in places)
     theirs, ours = of_base.valid_measurement, of_new.valid_measurement
     assert theirs is not None and ours is not None, "COMPLETE trials were measured"
-    latency = ratio_of_rounds(ours.paired_latencies_s, theirs.paired_latencies_s)
+    one_process = (base.launched_for or base.trial_id) == (new.launched_for or new.trial_id)
     told = all(m.effective.tells_cached_steps is not False for m in (theirs, ours))
     steps = [_by_image(m, "cached_steps") for m in (theirs, ours)]
     counts = [{image: sum(map(len, each)) / len(each) for image, each in one.items()} for one in steps]
     hashes = [_by_image(m, "image_sha256") for m in (theirs, ours)]
     known = all(one is not None for side in hashes for each in side.values() for one in each) and all(hashes)
     kinds = {base.memory_kind, new.memory_kind}
+    told_apart = len(kinds) == 1 and not (one_process and HOST_RSS in kinds)
     peaks = base.peak_memory_bytes, new.peak_memory_bytes
     knob, values = _named(knob, (settings[places[0]][knob], settings[places[1]][knob]), (of_base.trial, of_new.trial))
     return KnobPair(
@@ -175,9 +176,9 @@ def _beside(
         values=values,
         base=base,
         new=new,
-        latency=latency if isinstance(latency, Comparison) else None,
+        latency=time_ratio(of_new, of_base, one_process=one_process),
         skipped=_effect(*counts) if told else None,
-        memory_bytes=None if None in peaks or len(kinds) > 1 else peaks[1] - peaks[0],  # type: ignore[operator]
+        memory_bytes=None if None in peaks or not told_apart else peaks[1] - peaks[0],  # type: ignore[operator]
         ssim=_effect(_ssim(of_base), _ssim(of_new)),
         same_steps=_same(*steps) if told else None,
         same_images=_same(*hashes) if known else None,

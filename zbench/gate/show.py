@@ -16,6 +16,8 @@ from zbench.streams import talk
 
 HEADERS = ("trial", "metric", "new against base", "interval", "verdict")
 SUMMARY = "GITHUB_STEP_SUMMARY"
+FEW = 3
+"""So many trials are named where the same is said of them; of more, how many they are."""
 
 
 def render(assessment: Assessment, form: str) -> str:
@@ -61,10 +63,13 @@ def _table(assessment: Assessment) -> TextTable:
     rows: list[tuple[str, ...]] = [(gone.label, "", "", "", "REGRESSED") for gone in assessment.gone]
     rows += [_row(finding) for finding in assessment.findings]
     legend = [_headline(assessment), *(f"{gone.label}: {gone.why}." for gone in assessment.gone)]
+    labels_of: dict[str, list[str]] = {}
+    for f in assessment.findings:
+        if not f.judgement.verdict.passes:
+            labels_of.setdefault(f"{f.limit.metric.name}: {f.judgement.reason}", []).append(f.label)
     legend += [
-        f"{f.label} {f.limit.metric.name}: {f.judgement.reason}"
-        for f in assessment.findings
-        if not f.judgement.verdict.passes
+        f"{', '.join(labels) if len(labels) <= FEW else f'{len(labels)} trials'} {told}"
+        for told, labels in labels_of.items()
     ]
     legend += [f"{remark}." for remark in assessment.remarks]
     if assessment.only_new:

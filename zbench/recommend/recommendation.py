@@ -130,7 +130,16 @@ class Recommendation:
             return "Runner-up: none, no other trial is feasible."
         worst = self.runner_up.ssim_worst
         likeness = "" if worst is None else f", worst SSIM {cells.likeness(worst)}"
-        return f"Runner-up: {cells.label(self.runner_up)}, {_speed(self.runner_up)}{likeness}."
+        return f"Runner-up: {cells.label(self.runner_up)}, {_speed(self.runner_up)}{likeness}.{self._why_second()}"
+
+    def _why_second(self) -> str:
+        """Of a runner-up whose time is shorter; nothing of another."""
+        first, second = self.chosen, self.runner_up
+        if second is None or first.latency_median_s is None or second.latency_median_s is None:
+            return ""
+        if second.latency_median_s >= first.latency_median_s or (second.speedup or 0) >= (first.speedup or 0):
+            return ""
+        return " Its time is shorter, but it was measured when the machine was faster: speed-ups decide."
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def compare_rounds(
         return refusal
     n = min(len(new_rows), len(base_rows))
     if n < fewest:
-        return Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{n} cycles, where a {level:.4g} interval needs {fewest}")
+        needs = f"where a {level:.4g} interval needs {fewest}, {fewest * len(shared)} in all"
+        return Refusal(RefusalReason.TOO_FEW_SAMPLES, f"{n} rounds of each prompt and seed, {needs}")
     new_table, base_table = _numbers(new_rows), _numbers(base_rows)
 
     def statistic(tables: list[Floats]) -> Floats:

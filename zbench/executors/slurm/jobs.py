@@ -87,7 +87,8 @@ class SlurmJobs:
                 return str(executor.submit(entry.run, *arguments).job_id)
         except (RuntimeError, OSError) as error:  # submitit's own are RuntimeErrors
             told = one_line(error) or " ".join(said.getvalue().split())
-            raise MachineError(f"Slurm takes no job: {told.removeprefix('sbatch: ')}; see executor.*") from error
+            way_out = "see executor.* for what is asked, and sinfo for whether Slurm answers"
+            raise MachineError(f"Slurm takes no job: {told.removeprefix('sbatch: ')}; {way_out}") from error
 
     def states(self, ids: Iterable[str]) -> dict[str, JobState] | None:
         """As `queue.job_states`."""

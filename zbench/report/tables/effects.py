@@ -15,9 +15,10 @@ ALIGNS = (LEFT, LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT, LEFT)
 MOST = 60
 LEGEND = (
     "Each value beside its neighbour, with all else equal. Time: new over before, so less is faster, with its 95 % "
-    "interval. Skipped steps and SSIM: mean difference an image, in brackets the least and the largest. Memory: one "
-    "peak of each trial, without an interval. Inert: same steps and images, the interval of time holds 1 and is "
-    "within 5 %, memory within 2 % where it is known."
+    "interval; where both took turns with the same uncached trial, by those turns. Skipped steps and SSIM: mean "
+    "difference an image, in brackets the least and the largest. Memory: one peak of each trial, without an interval; "
+    "none for host memory of one process, which only grows. Inert: same steps and images, the interval of time holds 1 "
+    "and is within 5 %, memory within 2 % where it is known."
 )
 
 

@@ -260,7 +260,7 @@ def _of_speedups(complete: Sequence[TrialFigures]) -> list[str]:
     if any(row.speedup_way in ("paired", "chained") for row in complete):
         lines.append(
             "Speed-ups with their 95 % interval: each request over that of the uncached trial which took turns with "
-            "it, so that what drifts befalls both."
+            "it, so a machine that slows down slows both."
         )
     how = {
         "chained": "over the uncached trial of its own process, times that one's speed-up",
@@ -339,8 +339,10 @@ def _of_cold(complete: Sequence[TrialFigures]) -> list[str]:
 def _of_intervals(complete: Sequence[TrialFigures]) -> list[str]:
     lines = []
     if any(row.latency_low_s is not None and not _has_range(row) for row in complete):
-        lines.append("Rounds go on until the interval is tight, so its 95 % is nominal.")
+        lines.append(
+            "Rounds stop once the interval is small, so a little less than 95 % of such intervals hold the true value."
+        )
     sequential = [row for row in complete if row.arrivals == "sequential"]
     if any(row.latency_low_s is None and row.latency_source != "projected" for row in sequential):
-        lines.append("Without an interval: fewer than 6 rounds, of which none has 95 % coverage.")
+        lines.append("A latency without an interval has fewer than the 6 rounds that a 95 % interval needs.")
     return lines

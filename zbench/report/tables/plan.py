@@ -135,10 +135,11 @@ def _legend(plan: Plan) -> tuple[str, ...]:
     lines += [_launches(each) for each in launches(plan)]
     lines += [] if (turns := cost_expected(turns_share(plan))) is None else [turns]
     lines += [f"note: {note}" for note in plan.notes]
-    lines.append(
-        "~ is a roofline's estimate, 9 in 10 within the brackets: an order of magnitude on a CPU, and no step skipped "
-        "where a threshold decides"
-    )
+    if any(expected_trial(plan, placed.trial) is not None for placed in plan.trials):
+        on_cpu = any(p.trial.hardware is None and p.trial.compute.device == "cpu" for p in plan.trials)
+        rough = ": an order of magnitude on a CPU, its memory without that of Python and PyTorch" if on_cpu else ""
+        skipped = "no step is skipped where a threshold decides"
+        lines.append(f"~ is a roofline's estimate, 9 in 10 within the brackets{rough}; in it {skipped}")
     lines += stacks_told([placed.trial for placed in plan.trials])
     if any(p.trial.pipeline.lora is not None and not p.trial.pipeline.lora_fused for p in plan.trials):
         lines.append("what a LoRA that is not fused costs is not in it: such trials take longer")
