@@ -70,7 +70,7 @@ def test_the_table_shows_ranges_and_says_what_they_hold_and_whose_software():
     table = render(view_of(onto("b300", EAGER, COMPILED)), "table")
     assert "its brackets hold 9 in 10" in table
     assert table.count("~0.699 [0.5") >= 1 and "GiB [21.3, 26.8]" in table and "× [" in table
-    assert "~ on b300 stands for this software: eager: " in table and "compiled: " in table
+    assert "~ on b300 assumes this software: eager: " in table and "compiled: " in table
     assert "published 0.940 s an image of 9 steps" in table and "nearest to eager" in table
     assert "Rounds stop once" not in table
 
@@ -138,7 +138,7 @@ def test_the_bar_of_a_projection_has_its_range():
 @pytest.mark.parametrize("hardware", ["b300", "mi300x"])
 def test_what_other_software_reached_is_said_beside_the_stacks(hardware: str):
     lines = stacks_told([trial(pipeline=TURBO, hardware=profile(hardware), compute=EAGER)])
-    assert lines[0].startswith(f"~ on {hardware} stands for this software: eager")
+    assert lines[0].startswith(f"~ on {hardware} assumes this software: eager")
     assert any("sglang" in line and "nearest to" in line for line in lines[1:])
 
 
@@ -180,4 +180,4 @@ def test_a_limit_of_a_ci_is_not_called_what_the_software_reaches():
 
 def test_a_page_says_once_for_which_software_a_projection_stands():
     text = render_markdown(make_page(view_of(onto("b300", EAGER)), {}), {})
-    assert text.count("stands for this software") == 1 and text.count("nearest to eager") == 1
+    assert text.count("assumes this software") == 1 and text.count("nearest to eager") == 1

@@ -116,7 +116,7 @@ def _count(plan: Plan) -> str:
     most, count = plan.foresight.most, len(plan.trials)
     if most is not None and most <= count:
         return f"{most} of these {listed}{'' if plan.foresight.is_exact else ' at most'}"
-    return f"{listed}, and {'others' if most is None else f'{most - count} others at most'} by what comes of these"
+    return f"{listed}, and {'others' if most is None else f'up to {most - count} others'}, as the results decide"
 
 
 def _time(plan: Plan) -> str:

@@ -18,7 +18,7 @@ def stacks_told(trials: Iterable[Trial]) -> list[str]:
     for name in dict.fromkeys(trial.hardware.name for trial in projected if trial.hardware is not None):
         here = [trial for trial in projected if trial.hardware is not None and trial.hardware.name == name]
         stacks = "; ".join(STACKS[stack] for stack in dict.fromkeys(stack_of(trial) for trial in here))
-        lines.append(f"{PROJECTED_MARK} on {name} stands for this software: {stacks}")
+        lines.append(f"{PROJECTED_MARK} on {name} assumes this software: {stacks}")
         first = next((trial for trial in here if trial.pipeline.preset == PRESET), None)
         if first is not None and first.hardware is not None:
             lines += [_published(each) for each in _implied(first)]
