@@ -118,6 +118,11 @@ def test_the_overrides_of_a_job_give_the_job_again() -> None:
         (["cach=dbcache"], r"cach=dbcache: unknown key; did you mean cache\?"),
         (["pipeline.stepz=3"], r"pipeline\.stepz=3: unknown key; did you mean pipeline\.steps\?"),
         (["+pipeline.extra=3"], r"pipeline\.extra=3: unknown key"),
+        (
+            ["cache.max_warmup_step=2"],
+            r"unknown key; cache=none has: method; did you mean cache\.max_warmup_steps\? These have it: cache=dbcache",
+        ),
+        (["cache.nothing_like_it=2"], r"unknown key; cache=none has: method$"),
         (["pipeline.steps=many"], r"pipeline\.steps=many: "),
         (["pipeline.steps=0"], r"pipeline\.steps=0: must be at least 1"),
         (["pipeline.height=100"], r"pipeline\.height=100: must be a positive multiple of 16"),

@@ -317,7 +317,7 @@ class _Expansion:
         names = [name for name in group_options(key[0]) if name != "auto"] if key[0] in SCHEMAS else []
         roots = {name: self.combiner.whole({key[0]: name}).parts[key[0]].root for name in names}
         others = [name for name, root in roots.items() if _may(item, root, key)]
-        return unknown_key(item.line, key, cfg, choice, others)
+        return unknown_key(item.line, key, cfg, choice, others, roots)
 
 
 def _each(axes: Mapping[str, tuple[Choice, ...]]) -> Iterator[dict[str, Choice]]:
