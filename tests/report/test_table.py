@@ -160,7 +160,7 @@ def test_markdown_text_is_inert(text, written):
 def test_the_legend_says_how_a_speed_up_is_formed_and_when_rounds_end():
     legend = " ".join(main_table(view_of(demo_records())).legend)
     assert "Speed-up: the baseline's time for the whole workload over the trial's" in legend
-    assert "Rounds go on until the interval is tight" in legend
+    assert "Rounds stop once the interval is small" in legend
     assert "tight" not in " ".join(main_table(view_of(demo_projection())).legend)  # it has no interval
 
 
