@@ -133,11 +133,13 @@ class Recommendation:
         return f"Runner-up: {cells.label(self.runner_up)}, {_speed(self.runner_up)}{likeness}.{self._why_second()}"
 
     def _why_second(self) -> str:
-        """Of a runner-up whose time is shorter; nothing of another."""
+        """Of a runner-up whose time is shorter, where speed-ups by turns decided; nothing of another."""
         first, second = self.chosen, self.runner_up
-        if second is None or first.latency_median_s is None or second.latency_median_s is None:
+        by_speed = self.use is None or self.use.objective == "latency"
+        if second is None or not by_speed or not (first.speedup_way == second.speedup_way == "paired"):
             return ""
-        if second.latency_median_s >= first.latency_median_s or (second.speedup or 0) >= (first.speedup or 0):
+        times, speedups = (first.latency_median_s, second.latency_median_s), (first.speedup, second.speedup)
+        if None in times + speedups or times[1] >= times[0] or speedups[1] >= speedups[0]:  # type: ignore[operator]
             return ""
         return " Its time is shorter, but it was measured when the machine was faster: speed-ups decide."
 
