@@ -251,6 +251,23 @@ def settled(compute: ComputeConfig, device: str, parallel: ParallelConfig, pipel
     return quantization.settled(fast.settled(on_device, parallel), lambda: geometry_of(pipeline).transformer)
 
 
+def unsharded(trial: Trial) -> Trial:
+    """What the words that came to `trial` come to on one device.
+
+    Example: `compute=fast` joins queries, keys and values there, and keeps them apart where ranks gather them.
+    """
+    alone, compute = ParallelConfig(), trial.compute
+    words = compute
+    if compute.device in attention.FASTEST and trial.parallel != alone:
+        pieces = ("qkv", "rope", "norms") if fast.is_fast(compute, trial.parallel) else ()
+        for knob in ("attention_backend", *pieces):
+            open_again: dict[str, Any] = {knob: fast.AUTO}
+            opened = replace(words, **open_again)
+            if settled(opened, compute.device, trial.parallel, trial.pipeline) == compute:
+                words = opened
+    return replace(trial, parallel=alone, compute=settled(words, compute.device, alone, trial.pipeline))
+
+
 def geometry_of(pipeline: PipelineConfig) -> Geometry:
     """The dimensions of what `pipeline` runs: its own folder's where weights name one, else its preset's.
 

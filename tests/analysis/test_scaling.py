@@ -25,8 +25,9 @@ from zbench.analysis.view import view_of
 from zbench.config import ComputeConfig, DBCacheConfig, ParallelConfig
 from zbench.measurement import Communication, RankView
 from zbench.record import Record
+from zbench.trial import Trial, settled, unsharded
 
-U2, TP2 = ParallelConfig(ulysses_size=2), ParallelConfig(tp_size=2)
+U2, TP2, G2 = ParallelConfig(ulysses_size=2), ParallelConfig(tp_size=2), ParallelConfig(gather_size=2)
 
 
 def found(record: Record, *others: Record):
@@ -154,6 +155,59 @@ def test_another_setting_on_one_device_is_none_of_it():
     cached = timed(on(U2, cache=DBCacheConfig()), 0.5, TWO)
     assert found(cached, one_device()).why_none == NOT_MEASURED
     assert found(cached, timed(on(cache=DBCacheConfig()), 0.7, ONE)).request.speedup == pytest.approx(1.4)
+
+
+FAST = ComputeConfig(
+    device="cuda",
+    compile=True,
+    attention_backend="auto",
+    qkv="auto",
+    rope="auto",
+    text="compiled",
+    decode="compiled",
+    graphs="auto",
+)
+
+
+def settled_on(parallel: ParallelConfig, compute: ComputeConfig = FAST) -> Trial:
+    """The trial that `compute` comes to on so many GPUs."""
+    asked = replace(on(parallel), pipeline=replace(on().pipeline, preset="zimage_turbo"))
+    return replace(asked, compute=settled(compute, "cuda", parallel, asked.pipeline))
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [G2, ParallelConfig(ring_size=2), ParallelConfig(ulysses_size=2, ulysses_async=True)],
+    ids=["queries apart", "another kernel", "complex rotations"],
+)
+@pytest.mark.parametrize(
+    "compute", [FAST, replace(FAST, ffn="fused", quantization="fp8", norms="auto")], ids=["fast", "fp8"]
+)
+def test_what_auto_stands_for_may_be_another_thing_on_one_device(parallel, compute):
+    one, two = settled_on(ParallelConfig(), compute), settled_on(parallel, compute)
+    assert one.compute != two.compute and unsharded(two) == one
+    assert one.compute.norms == ("split" if compute.norms == "split" else "fused")
+    assert found(timed(two, 0.6, TWO), timed(one, 1.0, ONE)).request.speedup == pytest.approx(1 / 0.6)
+    exact = replace(two, parallel=ParallelConfig())
+    same = found(timed(two, 0.6, TWO), timed(one, 1.0, ONE), timed(exact, 1.2, ONE))
+    assert same.request.speedup == pytest.approx(2.0)
+
+
+def test_words_that_leave_nothing_open_name_the_same_on_one_device():
+    compiled = settled_on(G2, ComputeConfig(compile=True, graphs="all", attention_backend="_native_cudnn"))
+    assert unsharded(compiled) == replace(compiled, parallel=ParallelConfig())
+    split_norms = settled_on(U2, replace(FAST, ffn="fused", quantization="fp8", norms="split"))
+    assert unsharded(split_norms).compute == split_norms.compute
+
+
+def test_splits_of_the_fast_path_are_one_group():
+    one = timed(settled_on(ParallelConfig()), 1.0, ONE)
+    two = [timed(settled_on(parallel), s, TWO) for parallel, s in ((U2, 0.6), (G2, 0.5))]
+    (group,) = same_devices(sharded_trials(view_of([one, *two])))
+    assert [trial.row.latency_median_s for trial in group.trials] == [pytest.approx(0.5), pytest.approx(0.6)]
+    assert group.one.trial_id == one.trial_id
+    (group,) = same_devices(sharded_trials(view_of(two)))
+    assert group.one is None and len(group.trials) == 2
 
 
 def test_its_own_sweep_comes_before_another():

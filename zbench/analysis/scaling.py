@@ -1,12 +1,14 @@
 """What several devices bought: each sharded trial against the trial of the same setting on one device.
 
-The same setting is equal in everything but `parallel`. It must have been measured on the same machine with the same
-software and content; otherwise there is no figure, and a sentence says why. Example: one device takes 1.000 s and two
-take 0.600 s, so that the speed-up is 1.67 and the efficiency 83 %.
+The same setting is equal in everything but `parallel`; where that was not measured, it is what the same words come to
+on one device (`trial.unsharded`). It must have been measured on the same machine with the same software and content;
+otherwise there is no figure, and a sentence says why. Example: one device takes 1.000 s and two take 0.600 s, so that
+the speed-up is 1.67 and the efficiency 83 %.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from zbench.analysis import caveats as doubt
 from zbench.analysis.metrics import REGISTRY, STAGES, exposed_share, rank_peak
@@ -18,7 +20,7 @@ from zbench.methods.parallel import ParallelDims
 from zbench.record import Record
 from zbench.stats import median, paired_speedup
 from zbench.stored import TrialKey
-from zbench.trial import Trial
+from zbench.trial import Trial, unsharded
 
 REQUEST = "request"
 """The whole request, beside STAGES."""
@@ -102,27 +104,28 @@ class OneDevice:
 
     def __init__(self, by_key: Mapping[TrialKey, Record]) -> None:
         self._by_key = by_key
-        self._keys: dict[str, list[TrialKey]] = {}
 
     def compare(self, record: Record) -> DeviceScaling | None:
         """None where the trial is on one device, or has no figures. The record of its own sweep comes first."""
         if ParallelDims.of(record.trial.parallel).devices == 1 or record.valid_measurement is None:
             return None
-        keys = self._of(on_one_device(record.trial).trial_id)
+        keys = self._keys.get(self.setting(record.trial), [])
         found = [scaling_of(record, self._by_key[key]) for key in sorted(keys, key=lambda k: k[0] != record.sweep)]
         compared = [scaling for scaling in found if scaling.why_none is None]
         return next(iter([*compared, *found]), DeviceScaling(why_none=NOT_MEASURED))
 
-    def _of(self, trial_id: str) -> list[TrialKey]:
-        if not self._keys:
-            for key in self._by_key:
-                self._keys.setdefault(key[1], []).append(key)
-        return self._keys.get(trial_id, [])
+    def setting(self, trial: Trial) -> str:
+        """The trial id of its setting on one device."""
+        same = replace(trial, parallel=ParallelConfig()).trial_id
+        return same if same in self._keys else unsharded(trial).trial_id
 
-
-def on_one_device(trial: Trial) -> Trial:
-    """The same setting on one device."""
-    return replace(trial, parallel=ParallelConfig())
+    @cached_property
+    def _keys(self) -> dict[str, list[TrialKey]]:
+        """By trial id."""
+        keys: dict[str, list[TrialKey]] = {}
+        for key in self._by_key:
+            keys.setdefault(key[1], []).append(key)
+        return keys
 
 
 def scaling_of(record: Record, one: Record) -> DeviceScaling:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from zbench.analysis.figures import TrialFigures
-from zbench.analysis.scaling import DeviceScaling, OneDevice, RankFigures, forward_s, on_one_device, ranks_of
+from zbench.analysis.scaling import DeviceScaling, OneDevice, RankFigures, forward_s, ranks_of
 from zbench.analysis.stages import stage_seconds
 from zbench.analysis.view import View
 from zbench.methods.parallel import ParallelDims
@@ -66,7 +66,8 @@ def sharded_trials(view: View) -> list[ShardedTrial]:
     one_device, found = OneDevice(view.by_key), []
     for row in view.complete:
         record = view.by_key[row.key]
-        found.append(_sharded(row, record, one_device.compare(record) if row.devices > 1 else None))
+        scaling = one_device.compare(record) if row.devices > 1 else None
+        found.append(_sharded(row, record, one_device.setting(record.trial), scaling))
     wanted = {trial.setting for trial in found if trial.row.devices > 1}
     order = {setting: place for place, setting in enumerate(dict.fromkeys(trial.setting for trial in found))}
     kept = [trial for trial in found if trial.setting in wanted]
@@ -99,9 +100,8 @@ def pruned_topologies(view: View) -> list[PrunedTopologies]:
     return [PrunedTopologies(reason, tuple(topologies)) for reason, topologies in by_reason.items()]
 
 
-def _sharded(row: TrialFigures, record: Record, scaling: DeviceScaling | None) -> ShardedTrial:
+def _sharded(row: TrialFigures, record: Record, setting: str, scaling: DeviceScaling | None) -> ShardedTrial:
     measured = record.valid_measurement
-    setting = on_one_device(record.trial).trial_id
     if measured is None:
         return ShardedTrial(row, setting, scaling, None, None, ())
     decode_s = stage_seconds(measured).get("decode")

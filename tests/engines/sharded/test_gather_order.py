@@ -1,4 +1,4 @@
-"""In a compiled block values travel while keys are computed, and keys while queries are."""
+"""In a compiled block values travel while keys are computed, and keys while queries are; over gloo one at a time."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from diffusers import ZImageTransformer2DModel
 from torch._inductor.utils import run_and_get_code
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from zbench.engines.reference.sharded import KEEP_ORDER, copies
+from zbench.engines.reference.sharded import KEEP_ORDER, copies, gather
 from zbench.engines.reference.sharded.copies import KINDS, TURNS
 from zbench.engines.reference.sharded.gather import ShardedSequence
 
@@ -84,3 +84,32 @@ def test_what_is_sent_early_stays_early(carried: bool, pair: Any) -> None:
         assert torch.allclose(compiled, eager, atol=1e-5)
     handle.close()
     assert type(block.attention.processor).__name__ == "ZSingleStreamAttnProcessor" and not copies._carriers
+
+
+@pytest.mark.parametrize(
+    ("backend", "least"), [("fake", ["begin", "begin", "end", "end"]), ("gloo", ["begin", "end"] * 2)]
+)
+def test_over_gloo_one_gather_is_under_way_at_a_time(
+    backend: str, least: list[str], pair: Any, monkeypatch: Any
+) -> None:
+    seen: list[str] = []
+
+    class Collectives:
+        """Says what is begun, and what is waited for that was not before."""
+
+        def all_gather_into_tensor(self, share: torch.Tensor, size: int, _name: str) -> torch.Tensor:
+            seen.append("begin")
+            return torch.cat([share] * size)
+
+        def wait_tensor(self, gathered: torch.Tensor) -> torch.Tensor:
+            if seen.count("begin") > seen.count("end"):
+                seen.append("end")
+            return gathered
+
+    monkeypatch.setattr(gather, "collectives", Collectives())
+    monkeypatch.setattr(dist, "get_backend", lambda _group: backend)
+    net = transformer()
+    handle = ShardedSequence(net, pair, None)
+    net.layers[0](*block_inputs())
+    handle.close()
+    assert seen == least

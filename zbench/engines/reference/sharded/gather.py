@@ -8,7 +8,8 @@ With Ulysses inside (ulysses x gather) the ranks of a Ulysses group first exchan
 2023), and each gathers the keys and values of its heads alone.
 
 Sent a layer and rank: keys and values of a share, to each of the others. The values travel while the keys are computed,
-the keys while the queries are. The collectives are functional, so a block compiles whole, with them inside.
+the keys while the queries are; over gloo none does (`ONE_AT_A_TIME`). The collectives are functional, so a block
+compiles whole, with them inside.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
@@ -26,6 +28,10 @@ from zbench.engines.reference.sharded.copies import TURNS, Carrier, await_shares
 from zbench.methods.parallel import share, whole_share
 
 collectives = torch.ops._c10d_functional
+
+ONE_AT_A_TIME = "gloo"
+"""The backend on which each gather is waited for at once. With torch 2.13 two functional collectives that are under way
+together write into freed memory there, once in some 10,000 pairs: `malloc(): unaligned tcache chunk detected`."""
 
 KEYS, VALUES = 0, 1
 """Kinds of what is gathered."""
@@ -38,13 +44,14 @@ class _Peers:
         self.size = 1 if group is None else group.size()
         self.rank = 0 if group is None else group.rank()
         self._name = "" if group is None else group.group_name
+        self._waits = group is not None and dist.get_backend(group) == ONE_AT_A_TIME
 
     def begin_gather(self, share: Tensor) -> Tensor:
         """All shares, one after another; complete only once it was waited for."""
         if self.size == 1:
             return share
         gathered: Tensor = collectives.all_gather_into_tensor(share.contiguous(), self.size, self._name)
-        return gathered
+        return self.wait(gathered) if self._waits else gathered
 
     def wait(self, gathered: Tensor) -> Tensor:
         """What `begin_gather` began."""
