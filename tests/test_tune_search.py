@@ -13,7 +13,7 @@ from tuned_surfaces import COMPILED, EAGER, FORCED, at, config, space_of, tried,
 
 from zbench.analysis.constraints import Limits
 from zbench.analysis.view import view_of
-from zbench.config import CacheConfig, DBCacheConfig, OffloadConfig, SCMConfig, SearchConfig
+from zbench.config import CacheConfig, DBCacheConfig, OffloadConfig, ParallelConfig, SCMConfig, SearchConfig
 from zbench.errors import ConfigError
 from zbench.methods.cache.bound import most_skips
 from zbench.recommend.tuned import path_dict, path_text
@@ -23,6 +23,7 @@ from zbench.search.tune import search as tune_search
 from zbench.search.tune.budget import Budget, parse_budget
 from zbench.search.tune.search import TuneSearch
 from zbench.space import arrange
+from zbench.trial import settled
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import tune_surfaces
@@ -58,6 +59,22 @@ def test_a_misprediction_moves_more_instead_of_giving_up() -> None:
     list(searched(search, on))
     best = search.stories[0].decider.best
     assert best is not None and best.trial.offload.mode == "all"
+
+
+def test_what_auto_stands_for_is_decided_again_for_each_split() -> None:
+    """`compute=fast` is one way to compute: gather keeps layers apart, and a ring has another kernel."""
+    words = replace(COMPILED, qkv="auto", rope="auto", text="compiled", decode="compiled", graphs="auto")
+    words = replace(words, attention_backend="auto")
+    splits = [
+        ParallelConfig(),
+        *(ParallelConfig(vae="split", **degree) for degree in ({"gather_size": 2}, {"ring_size": 2})),
+    ]
+    space = arrange([at(compute=settled(words, "cuda", split, TURBO), parallel=split) for split in splits])
+    search = tuned(space, surface("smooth"))
+    decider = search.stories[0].decider
+    assert decider.choices.computes == (settled(words, "cuda", ParallelConfig(), TURBO),)
+    assert {"none fast", "none g2 vae:split fast", "none r2 vae:split fast"} <= set(tried(search))
+    assert not decider.not_tried
 
 
 def test_nothing_that_fits_ends_it_before_anything_is_tried() -> None:

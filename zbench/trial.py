@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, lru_cache
@@ -251,21 +252,26 @@ def settled(compute: ComputeConfig, device: str, parallel: ParallelConfig, pipel
     return quantization.settled(fast.settled(on_device, parallel), lambda: geometry_of(pipeline).transformer)
 
 
-def unsharded(trial: Trial) -> Trial:
-    """What the words that came to `trial` come to on one device.
+def on_devices(trial: Trial, parallel: ParallelConfig) -> Trial:
+    """What the words that came to `trial` come to with another split.
 
-    Example: `compute=fast` joins queries, keys and values there, and keeps them apart where ranks gather them.
+    Example: `compute=fast` joins queries, keys and values on one device, and keeps them apart where ranks gather them.
     """
-    alone, compute = ParallelConfig(), trial.compute
-    words = compute
-    if compute.device in attention.FASTEST and trial.parallel != alone:
-        pieces = ("qkv", "rope", "norms") if fast.is_fast(compute, trial.parallel) else ()
-        for knob in ("attention_backend", *pieces):
-            open_again: dict[str, Any] = {knob: fast.AUTO}
-            opened = replace(words, **open_again)
+    compute = words = trial.compute
+    if compute.device not in attention.FASTEST or not fast.is_fast(compute, trial.parallel):
+        return replace(trial, parallel=parallel)  # nothing is left open, or nobody settled it yet
+    for knob in fast.OPEN:
+        open_again: dict[str, Any] = {knob: fast.AUTO}
+        opened = replace(words, **open_again)
+        with suppress(ConfigError):  # a pipeline whose dimensions decide may be out of reach
             if settled(opened, compute.device, trial.parallel, trial.pipeline) == compute:
                 words = opened
-    return replace(trial, parallel=alone, compute=settled(words, compute.device, alone, trial.pipeline))
+    return replace(trial, parallel=parallel, compute=settled(words, compute.device, parallel, trial.pipeline))
+
+
+def unsharded(trial: Trial) -> Trial:
+    """What the words that came to `trial` come to on one device."""
+    return on_devices(trial, ParallelConfig())
 
 
 def geometry_of(pipeline: PipelineConfig) -> Geometry:

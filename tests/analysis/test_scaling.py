@@ -25,6 +25,7 @@ from zbench.analysis.view import view_of
 from zbench.config import ComputeConfig, DBCacheConfig, ParallelConfig
 from zbench.measurement import Communication, RankView
 from zbench.record import Record
+from zbench.report.tables.scaling import topology_table
 from zbench.trial import Trial, settled, unsharded
 
 U2, TP2, G2 = ParallelConfig(ulysses_size=2), ParallelConfig(tp_size=2), ParallelConfig(gather_size=2)
@@ -200,11 +201,28 @@ def test_words_that_leave_nothing_open_name_the_same_on_one_device():
     assert unsharded(split_norms).compute == split_norms.compute
 
 
+def test_a_kernel_that_was_named_is_no_other_one_on_one_device():
+    ring = settled_on(ParallelConfig(ring_size=2), ComputeConfig(compile=True))
+    cudnn = settled_on(ParallelConfig(), ComputeConfig(compile=True, attention_backend="_native_cudnn"))
+    assert found(timed(ring, 0.6, TWO), timed(cudnn, 1.0, ONE)).why_none == NOT_MEASURED
+
+
+def test_an_equal_setting_that_failed_hides_none_of_the_same_words():
+    one, two = settled_on(ParallelConfig()), settled_on(G2)
+    equal = failed(replace(two, parallel=ParallelConfig()))
+    assert found(timed(two, 0.6, TWO), equal, timed(one, 1.0, ONE)).request.speedup == pytest.approx(1 / 0.6)
+    (group,) = same_devices(sharded_trials(view_of([equal, timed(one, 1.0, ONE), timed(two, 0.6, TWO)])))
+    assert group.one.trial_id == one.trial_id
+
+
 def test_splits_of_the_fast_path_are_one_group():
     one = timed(settled_on(ParallelConfig()), 1.0, ONE)
     two = [timed(settled_on(parallel), s, TWO) for parallel, s in ((U2, 0.6), (G2, 0.5))]
     (group,) = same_devices(sharded_trials(view_of([one, *two])))
     assert [trial.row.latency_median_s for trial in group.trials] == [pytest.approx(0.5), pytest.approx(0.6)]
+    table = topology_table(sharded_trials(view_of([one, *two])))
+    (said,) = [line for line in table.legend if "the same words" in line]
+    assert said.endswith("g2 fast: on one device the same words mean compute.qkv=fused.")
     assert group.one.trial_id == one.trial_id
     (group,) = same_devices(sharded_trials(view_of(two)))
     assert group.one is None and len(group.trials) == 2

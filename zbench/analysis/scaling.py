@@ -7,7 +7,7 @@ the speed-up is 1.67 and the efficiency 83 %.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 from zbench.analysis import caveats as doubt
@@ -92,6 +92,7 @@ class DeviceScaling:
     stages: Mapping[str, StageScaling] = field(default_factory=dict)  # STAGES that were timed, and REQUEST
     forward: StageScaling | None = None  # one computed forward of the transformer
     amdahl: Amdahl | None = None
+    otherwise: tuple[str, ...] = ()  # what one device computes otherwise, such as compute.qkv=fused
 
     @property
     def request(self) -> StageScaling | None:
@@ -109,15 +110,22 @@ class OneDevice:
         """None where the trial is on one device, or has no figures. The record of its own sweep comes first."""
         if ParallelDims.of(record.trial.parallel).devices == 1 or record.valid_measurement is None:
             return None
-        keys = self._keys.get(self.setting(record.trial), [])
-        found = [scaling_of(record, self._by_key[key]) for key in sorted(keys, key=lambda k: k[0] != record.sweep)]
+        found = [
+            scaling_of(record, self._by_key[key])
+            for setting in self._settings(record.trial)
+            for key in sorted(self._keys.get(setting, []), key=lambda k: k[0] != record.sweep)
+        ]
         compared = [scaling for scaling in found if scaling.why_none is None]
         return next(iter([*compared, *found]), DeviceScaling(why_none=NOT_MEASURED))
 
     def setting(self, trial: Trial) -> str:
-        """The trial id of its setting on one device."""
-        same = replace(trial, parallel=ParallelConfig()).trial_id
-        return same if same in self._keys else unsharded(trial).trial_id
+        """The trial id of its setting on one device, whether there is such a record or not."""
+        first, last = self._settings(trial)
+        return first if first in self._keys else last
+
+    def _settings(self, trial: Trial) -> tuple[str, str]:
+        """What is equal in all else comes first."""
+        return replace(trial, parallel=ParallelConfig()).trial_id, unsharded(trial).trial_id
 
     @cached_property
     def _keys(self) -> dict[str, list[TrialKey]]:
@@ -146,7 +154,7 @@ def scaling_of(record: Record, one: Record) -> DeviceScaling:
     forwards = forward_s(theirs), forward_s(ours)
     forward = StageScaling(forwards[0], forwards[1], dims.devices, images) if forwards[0] and forwards[1] else None
     amdahl = _amdahl(record.trial.parallel, dims, one_s, _total_s(theirs)) if dims.ranks > 1 else None
-    return DeviceScaling((one.sweep, one.trial_id), None, stages, forward, amdahl)
+    return DeviceScaling((one.sweep, one.trial_id), None, stages, forward, amdahl, _otherwise(record.trial, one.trial))
 
 
 def forward_s(measurement: Measurement) -> float | None:
@@ -161,6 +169,11 @@ def forward_s(measurement: Measurement) -> float | None:
         if step not in r.cached_steps and step_s > 0
     ]
     return median(computed) if computed else None
+
+
+def _otherwise(trial: Trial, one: Trial) -> tuple[str, ...]:
+    knobs = [(f.name, getattr(one.compute, f.name)) for f in fields(one.compute)]
+    return tuple(f"compute.{knob}={value}" for knob, value in knobs if getattr(trial.compute, knob) != value)
 
 
 def _why_not(record: Record, ours: Measurement, one: Record, theirs: Measurement) -> str | None:

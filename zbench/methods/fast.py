@@ -24,6 +24,9 @@ AUTO = "auto"
 LEFT_OPEN = {"qkv": AUTO, "rope": AUTO}
 """Those of them that it leaves to how attention is shared among devices."""
 
+OPEN = (*LEFT_OPEN, "norms", "attention_backend")
+"""All that `compute=fast` and `fp8` leave to that, other owners' knobs among them."""
+
 ON_ONE_DEVICE = "the fast path was measured on one device alone: on several each of its pieces counts as it does there"
 """What a projection of a trial with some of them rests on, where devices share an image."""
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from cache_dit.distributed.core._distributed_primitives import _All2AllAsyncHandle, _All2AllComm
 from diffusers import ZImageTransformer2DModel
 from torch._inductor.utils import run_and_get_code
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from zbench.engines.reference.sharded import KEEP_ORDER, copies, gather
+from zbench.engines.reference.sharded import KEEP_ORDER, copies, gather, patches
 from zbench.engines.reference.sharded.copies import KINDS, TURNS
 from zbench.engines.reference.sharded.gather import ShardedSequence
 
@@ -95,15 +96,14 @@ def test_over_gloo_one_gather_is_under_way_at_a_time(
     seen: list[str] = []
 
     class Collectives:
-        """Says what is begun, and what is waited for that was not before."""
+        """Says what is begun, and what is waited for."""
 
         def all_gather_into_tensor(self, share: torch.Tensor, size: int, _name: str) -> torch.Tensor:
             seen.append("begin")
             return torch.cat([share] * size)
 
         def wait_tensor(self, gathered: torch.Tensor) -> torch.Tensor:
-            if seen.count("begin") > seen.count("end"):
-                seen.append("end")
+            seen.append("end")
             return gathered
 
     monkeypatch.setattr(gather, "collectives", Collectives())
@@ -113,3 +113,26 @@ def test_over_gloo_one_gather_is_under_way_at_a_time(
     net.layers[0](*block_inputs())
     handle.close()
     assert seen == least
+
+
+def test_over_gloo_an_exchange_of_ulysses_is_over_before_the_next() -> None:
+    seen: list[str] = []
+
+    def received(name: str) -> str:
+        seen.append(f"end {name}")
+        return name
+
+    def launch(_comm: Any, name: str) -> Any:
+        seen.append(f"begin {name}")
+        return _All2AllAsyncHandle(lambda: received(name))
+
+    one = patches.one_at_a_time(launch)
+    handles = [one(None, name) for name in ("keys", "values")]
+    assert [handle.wait() for handle in handles] == ["keys", "values"]
+    assert seen == ["begin keys", "end keys", "begin values", "end values"]
+    put_in = patches.Patches("cpu")
+    try:
+        assert _All2AllComm._launch.__wrapped__.__name__ == "_launch"
+    finally:
+        put_in.close()
+    assert not hasattr(_All2AllComm._launch, "__wrapped__")

@@ -207,10 +207,12 @@ def test_memory_of_the_fast_path_is_within_its_range(committed: Seen, fitted: Sh
     off = 1 + fitted.efficiency.spread.memory
     of = [o for o in committed[0] if o.software and o.peak_bytes]
     assert len(of) >= 45 and any("keep4" in o.offload for o in of)
-    within = {o.setting for o in of if 1 / off < o.peak_bytes / cost_of(o, fitted).peak_bytes() < off}
+    over = {o.setting: o.peak_bytes / cost_of(o, fitted).peak_bytes() for o in of}
+    within = {setting for setting, ratio in over.items() if 1 / off < ratio < off}
     assert len(within) >= 0.9 * len({o.setting for o in of})
-    whole = {o.setting for o in of if " fast" in o.setting and "tp2" not in o.topology}
-    assert whole and whole <= within, "all of compute=fast and fp8, but where tensor parallelism splits weights"
+    split = {o.setting for o in of if "tp2" in o.topology}
+    assert split and all(1 < over[setting] < 1.15 for setting in split), "docs/projections.md says 9 to 15 %"
+    assert {o.setting for o in of if " fast" in o.setting} - split <= within, "all others of compute=fast and fp8"
 
 
 def test_a_compiled_decode_holds_what_its_record_says():

@@ -39,6 +39,7 @@ def topology_table(trials: Sequence[ShardedTrial]) -> TextTable | None:
             "communication: the share of the forwards in which nothing but a collective ran, on the rank that waits "
             "most. Memory a rank: the fullest rank's peak.",
             *_uncompared(trials),
+            *_otherwise(trials),
         ),
     )
 
@@ -139,6 +140,18 @@ def _marked(trial: ShardedTrial, text: str) -> str:
 
 def _ms(seconds: float | None) -> str:
     return cells.ABSENT if seconds is None else cells.digits(1e3 * seconds)
+
+
+def _otherwise(trials: Sequence[ShardedTrial]) -> list[str]:
+    """A line for what one device computes otherwise under the same words, with the trials that are held against it."""
+    held: dict[tuple[str, ...], list[str]] = {}
+    for trial in trials:
+        if trial.scaling is not None and trial.scaling.otherwise:
+            held.setdefault(trial.scaling.otherwise, []).append(trial.row.label)
+    return [
+        f"{cells.listed(labels)}: on one device the same words mean {' '.join(knobs)}."
+        for knobs, labels in held.items()
+    ]
 
 
 def _uncompared(trials: Sequence[ShardedTrial]) -> list[str]:

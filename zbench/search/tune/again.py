@@ -6,13 +6,12 @@ the chosen one cannot have.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from zbench.methods.cache import method_of
-from zbench.search.tune.decide import Batches, Decider
+from zbench.search.tune.decide import Batches, Decider, computed_as
 from zbench.search.tune.judge import Told
 from zbench.search.tune.skips import CLOSE, SkipFamily, families
-from zbench.trial import Trial
+from zbench.trial import Trial, on_devices, unsharded
 
 MORE_THAN_SEEN = 0.8
 """Another way to compute, whose images are better, may skip more than was seen: to this share of the least time."""
@@ -20,17 +19,17 @@ MORE_THAN_SEEN = 0.8
 
 def second_look(decider: Decider, base: Told) -> Batches:
     """Only those that can still win, the most hopeful first; what was put off, if there is room for it now."""
-    judge, computes = decider.judge, [c for c in decider.choices.computes if c != base.trial.compute]
+    judge, computes = decider.judge, [c for c in decider.choices.computes if c != unsharded(base.trial).compute]
     lossless = base.row.is_reference or base.row.is_unchanged or not judge.limits_images
     every = families(decider.choices.caches, base.trial.pipeline.steps)
     working = [family for family in every if decider.works(base, family)]
     own = [family for family in every if not lossless or family.name in decider.cut_short or family not in working]
     if decider.inner is not None:
         own = [] if working else own
-    fitting = [decider.fitting.fitted(replace(base.trial, compute=compute), note=False) for compute in computes]
+    fitting = [decider.fitting.fitted(computed_as(base.trial, compute), note=False) for compute in computes]
     expected = [(plain, _expected(decider, plain, base)) for plain in fitting if plain is not None]
     for plain, cost in sorted(expected, key=lambda pair: pair[1]):
-        late = [each for each in decider.cut("compute") if each.trial.compute == plain.compute]
+        late = [each for each in decider.cut("compute") if unsharded(each.trial).compute == unsharded(plain).compute]
         wins = bool(own) and cost < math.inf and bool(_hopeful(decider, own, base, cost, plain))
         if not late and not wins:
             continue  # what failed, or was left out before, has its reason already
@@ -49,7 +48,7 @@ def second_look(decider: Decider, base: Told) -> Batches:
             break
     for each in decider.cut("devices"):
         best = decider.best or base
-        other = decider.fitting.fitted(replace(best.trial, parallel=each.trial.parallel))
+        other = decider.fitting.fitted(on_devices(best.trial, each.trial.parallel))
         if other is not None and (yield from decider.measure(other)) is not None:
             decider.put_off.pop(each.trial.trial_id, None)
 
@@ -60,8 +59,8 @@ def _expected(decider: Decider, plain: Trial, base: Told) -> float:
     if plain.trial_id in decider.told:
         return judge.cost(decider.told[plain.trial_id], baseline)
     every = [told for told in decider.told.values() if not method_of(told.trial.cache).skips]
-    for own in (told for told in every if told.trial.compute == plain.compute):
-        for other in (told for told in every if told.trial.compute == base.trial.compute):
+    for own in (told for told in every if unsharded(told.trial).compute == unsharded(plain).compute):
+        for other in (told for told in every if unsharded(told.trial).compute == unsharded(base.trial).compute):
             if other.trial.parallel == own.trial.parallel and judge.cost(other, baseline) > 0:
                 return judge.cost(own, baseline) / judge.cost(other, baseline) * judge.cost(base, baseline)
     return math.inf

@@ -14,7 +14,7 @@ from zbench.search.tune.fit import Fitting
 from zbench.search.tune.judge import Factor, Judge, Told
 from zbench.search.tune.skips import Measure, SkipFamily, Skipping
 from zbench.space import Space
-from zbench.trial import Trial
+from zbench.trial import Trial, on_devices
 
 Batches = Generator[list[Asked], None, None]
 Question = Literal["fit", "compute", "devices", "skipping", "second look", "held out"]
@@ -45,6 +45,11 @@ class TuneChoices:
     computes: tuple[ComputeConfig, ...]
     parallels: tuple[ParallelConfig, ...]
     caches: tuple[CacheConfig, ...]
+
+
+def computed_as(trial: Trial, compute: ComputeConfig) -> Trial:
+    """`trial` on its devices by another of the choices, each of which is as one device has it."""
+    return on_devices(replace(trial, compute=compute, parallel=ParallelConfig()), trial.parallel)
 
 
 @dataclass(frozen=True)

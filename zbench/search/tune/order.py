@@ -10,11 +10,11 @@ from zbench.methods.offload import MOVING_MORE
 from zbench.methods.parallel import ParallelDims
 from zbench.search import Asked
 from zbench.search.tune.again import second_look
-from zbench.search.tune.decide import Batches, Decider
+from zbench.search.tune.decide import Batches, Decider, computed_as
 from zbench.search.tune.judge import Told
 from zbench.search.tune.skips import families
 from zbench.search.tune.validate import validate
-from zbench.trial import Trial
+from zbench.trial import Trial, on_devices, unsharded
 
 
 def decisions(decider: Decider) -> Batches:
@@ -34,7 +34,7 @@ def _fit(decider: Decider) -> Generator[list[Asked], None, Told | None]:
     first, fits = decider.choices.base, decider.fitting
     fitting = fits.fitted(first)
     if fitting is None:  # another way to compute may need less
-        others = (fits.fitted(replace(first, compute=compute)) for compute in decider.choices.computes)
+        others = (fits.fitted(computed_as(first, compute)) for compute in decider.choices.computes)
         fitting = next((trial for trial in others if trial is not None), None)
     if fitting is None:
         decider.decide("fit", f"nothing is predicted to fit into {fits.limit_gib or 0:g} GiB", None, None)
@@ -57,11 +57,11 @@ def _fit(decider: Decider) -> Generator[list[Asked], None, Told | None]:
 
 def _compute(decider: Decider, base: Told) -> Generator[list[Asked], None, Told]:
     decider.question = "compute"
-    computes = [c for c in decider.choices.computes if c != base.trial.compute]
+    computes = [c for c in decider.choices.computes if c != unsharded(base.trial).compute]
     if not computes:
         decider.decide("compute", f"nothing to decide: {_of_compute(base.trial)} is the one choice", base, base)
         return base
-    tried, chosen = yield from _best_of(decider, base, [replace(base.trial, compute=compute) for compute in computes])
+    tried, chosen = yield from _best_of(decider, base, [computed_as(base.trial, compute) for compute in computes])
     decider.decide("compute", f"{_of_compute(chosen.trial)}{_beside(decider, tried, chosen)}", base, chosen)
     return chosen
 
@@ -72,7 +72,7 @@ def _devices(decider: Decider, base: Told) -> Generator[list[Asked], None, Told]
     others = [p for p in decider.choices.parallels if p != base.trial.parallel]
     if objective != "throughput":
         for sideways in [p for p in others if ParallelDims.of(p).dp > 1]:
-            label = replace(base.trial, parallel=sideways).label
+            label = on_devices(base.trial, sideways).label
             decider.not_tried[label] = f"makes images side by side, and --objective {objective} is of one"
             others.remove(sideways)
     if not others:
@@ -80,7 +80,7 @@ def _devices(decider: Decider, base: Told) -> Generator[list[Asked], None, Told]
         one = "one device: nothing to decide" if count == 1 else f"nothing to decide: {count} devices, one split"
         decider.decide("devices", one, base, base)
         return base
-    tried, chosen = yield from _best_of(decider, base, [replace(base.trial, parallel=parallel) for parallel in others])
+    tried, chosen = yield from _best_of(decider, base, [on_devices(base.trial, parallel) for parallel in others])
     count = ParallelDims.of(chosen.trial.parallel).devices
     said = f"{count} device{'s' if count > 1 else ''}{_beside(decider, tried, chosen)}"
     decider.decide("devices", said, base, chosen)

@@ -27,13 +27,13 @@ from zbench.search.held_out import held_out, parts_and_typed
 from zbench.search.options import options_of, refuse_storage
 from zbench.search.thresholds.search import ThresholdOptions
 from zbench.search.tune.budget import Budget, Ledger, Paid, Spent, Want, parse_budget
-from zbench.search.tune.decide import Batches, Decider, Inner, Room, TuneChoices, trial_of
+from zbench.search.tune.decide import Batches, Decider, Inner, Room, TuneChoices, computed_as, trial_of
 from zbench.search.tune.fit import Fitting, Predict, in_order_of_moving
 from zbench.search.tune.inner import by_masks, by_search, masked_settings, space_of
 from zbench.search.tune.judge import Judge, Told
 from zbench.search.tune.order import decisions
 from zbench.space import Space, constraint
-from zbench.trial import Trial, geometry_of
+from zbench.trial import Trial, geometry_of, unsharded
 from zbench.workload import pairs
 
 OWN_SKIPS = "bisect"
@@ -322,11 +322,11 @@ def _choices(asked: Sequence[tuple[Trial, str | None]], space: Space) -> tuple[T
             usable.append(trial)
     usable = usable or [asked[0][0]]
     caches = _each(usable, lambda trial: trial.cache)
-    computes, parallels = _each(usable, lambda t: t.compute), _each(usable, lambda t: t.parallel)
+    computes, parallels = _each(usable, lambda t: unsharded(t).compute), _each(usable, lambda t: t.parallel)
     offloads = in_order_of_moving(_each(usable, lambda t: t.offload))
-    base = replace(usable[0], compute=computes[0], parallel=parallels[0], offload=offloads[0], cache=CacheConfig())
+    base = replace(usable[0], offload=offloads[0], cache=CacheConfig())
     made = TuneChoices(base, offloads, _plain_first(computes), _single_first(parallels), caches)
-    return replace(made, base=replace(base, compute=made.computes[0], parallel=made.parallels[0])), not_tried
+    return replace(made, base=computed_as(replace(base, parallel=made.parallels[0]), made.computes[0])), not_tried
 
 
 def _each(trials: Sequence[Trial], of: Callable[[Trial], T]) -> tuple[T, ...]:

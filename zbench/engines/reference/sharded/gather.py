@@ -51,12 +51,15 @@ class _Peers:
         if self.size == 1:
             return share
         gathered: Tensor = collectives.all_gather_into_tensor(share.contiguous(), self.size, self._name)
-        return self.wait(gathered) if self._waits else gathered
+        return self._complete(gathered) if self._waits else gathered
 
     def wait(self, gathered: Tensor) -> Tensor:
         """What `begin_gather` began."""
-        if self.size == 1:
+        if self.size == 1 or self._waits:
             return gathered
+        return self._complete(gathered)
+
+    def _complete(self, gathered: Tensor) -> Tensor:
         complete: Tensor = collectives.wait_tensor(gathered)
         return complete
 

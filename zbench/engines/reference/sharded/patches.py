@@ -41,7 +41,7 @@ class Patches:
             )
         from cache_dit.attention.backends import native
         from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
-        from cache_dit.distributed.core import _context_parallel, _templated_ring
+        from cache_dit.distributed.core import _context_parallel, _distributed_primitives, _templated_ring
 
         _let_dynamo_gather()
         self._own: list[tuple[Any, str, Any]] = []
@@ -50,6 +50,7 @@ class Patches:
             self._replace(native, "_native_attention_forward_op", with_log_sum_exp)
             self._replace(_context_parallel, "_all_gather_anything", padded)
             self._replace(_templated_ring, "fused_merge_attn_states", lambda _own: None)
+            self._replace(_distributed_primitives._All2AllComm, "_launch", one_at_a_time)
 
     def _replace(self, owner: Any, name: str, made_from: Callable[[Any], Any]) -> None:
         own = getattr(owner, name)
@@ -123,6 +124,18 @@ def with_log_sum_exp(own: Callable[..., Any]) -> Callable[..., Any]:
         return out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
 
     return attention
+
+
+def one_at_a_time(own: Callable[..., Any]) -> Callable[..., Any]:
+    """cache-dit's start of an exchange of Ulysses, which is over before the next one (`gather.ONE_AT_A_TIME`)."""
+
+    @wraps(own)
+    def launched(*args: Any, **options: Any) -> Any:
+        handle = own(*args, **options)
+        received = handle.wait()
+        return type(handle)(lambda: received)
+
+    return launched
 
 
 def padded(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
