@@ -66,10 +66,10 @@ def sharded_trials(view: View) -> list[ShardedTrial]:
     one_device, found = OneDevice(view.by_key), []
     for row in view.complete:
         record = view.by_key[row.key]
-        scaling = one_device.compare(record) if row.devices > 1 else None
-        setting = row.trial_id if row.devices == 1 else one_device.setting(record.trial)
-        if scaling is not None and scaling.one is not None:
-            setting = scaling.one[1]
+        scaling, setting = one_device.compare(record), row.trial_id
+        if row.devices > 1:
+            held = None if scaling is None else scaling.one
+            setting = one_device.setting(record.trial) if held is None else held[1]
         found.append(_sharded(row, record, setting, scaling))
     wanted = {trial.setting for trial in found if trial.row.devices > 1}
     order = {setting: place for place, setting in enumerate(dict.fromkeys(trial.setting for trial in found))}
